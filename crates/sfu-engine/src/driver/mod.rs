@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The thread and the socket of a shard: waits for datagrams, commands and deadlines, and sends what comes of them.
+
+mod socket;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use crate::engine::EngineError;
+use crate::queue::{ShardCommand, ShardInbox, ShardQueue, Wake};
+use crate::shard::Shard;
+use crate::stats::Counters;
+use socket::Socket;
+
+const SOCKET: Token = Token(0);
+const WAKE: Token = Token(1);
+/// Commands obeyed before the socket and the deadlines get their turn.
+const COMMANDS_A_TURN: usize = 64;
+/// Even with nothing to do, the thread looks around this often.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A shard on its thread. Stopped and joined when dropped.
+#[derive(Debug)]
+pub(crate) struct ShardThread {
+    index: usize,
+    address: SocketAddr,
+    queue: ShardQueue,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ShardThread {
+    pub(crate) fn start(
+        index: usize,
+        address: SocketAddr,
+        counters: Arc<Counters>,
+    ) -> Result<Self, EngineError> {
+        let mut socket = Socket::bind(address).map_err(|source| EngineError::Bind {
+            address: address.ip(),
+            port: address.port(),
+            source,
+        })?;
+        let start = || -> io::Result<Self> {
+            let address = socket.local_address()?;
+            let poll = Poll::new()?;
+            let waker = Waker::new(poll.registry(), WAKE)?;
+            poll.registry()
+                .register(socket.source(), SOCKET, Interest::READABLE)?;
+            let (queue, inbox) = ShardQueue::new(Some(Box::new(MioWake(waker))));
+            let shard = Shard::new(queue.clone(), counters.clone(), socket.max_segments());
+            let driver = Driver {
+                poll,
+                socket,
+                inbox,
+                shard,
+                counters,
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("sfu-shard-{index}"))
+                .spawn(move || driver.run())?;
+            Ok(Self {
+                index,
+                address,
+                queue,
+                thread: Some(thread),
+            })
+        };
+        start().map_err(EngineError::Thread)
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub(crate) fn queue(&self) -> &ShardQueue {
+        &self.queue
+    }
+}
+
+impl Drop for ShardThread {
+    fn drop(&mut self) {
+        // A full queue means a thread at work: it takes the command as soon as it has room.
+        while !self.queue.send(ShardCommand::Stop) {
+            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!(shard = self.index, "a shard's thread had panicked");
+        }
+    }
+}
+
+struct MioWake(Waker);
+
+impl Wake for MioWake {
+    fn wake(&self) {
+        if let Err(error) = self.0.wake() {
+            tracing::error!(%error, "a shard could not be woken");
+        }
+    }
+}
+
+struct Driver {
+    poll: Poll,
+    socket: Socket,
+    inbox: ShardInbox,
+    shard: Shard,
+    counters: Arc<Counters>,
+}
+
+impl Driver {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(8);
+        while !self.shard.is_stopped() {
+            let more = self.obey();
+            self.read();
+            self.shard.handle_timeout(Instant::now());
+            self.flush();
+            if !more {
+                self.sleep(&mut events);
+            }
+        }
+        self.flush();
+    }
+
+    /// Obeys what is queued. Returns whether there may be more.
+    fn obey(&mut self) -> bool {
+        for _ in 0..COMMANDS_A_TURN {
+            let Some(command) = self.inbox.try_recv() else {
+                return false;
+            };
+            self.shard.handle(Instant::now(), command);
+            self.flush();
+        }
+        true
+    }
+
+    fn read(&mut self) {
+        let shard = &mut self.shard;
+        let result = self.socket.receive(|now, source, destination, data| {
+            shard.receive(now, source, destination, data);
+        });
+        if let Err(error) = result {
+            tracing::debug!(%error, "receiving failed");
+        }
+    }
+
+    fn flush(&mut self) {
+        let outbox = self.shard.outbox();
+        if outbox.is_empty() {
+            return;
+        }
+        for (datagrams, data) in outbox.iter() {
+            let count = datagrams.count() as u64;
+            match self.socket.send(datagrams, data) {
+                Ok(()) => self.counters.datagrams_out.add(count),
+                Err(error) => {
+                    self.counters.datagrams_dropped.add(count);
+                    tracing::trace!(%error, to = %datagrams.destination, "not sent");
+                }
+            }
+        }
+        outbox.clear();
+    }
+
+    fn sleep(&mut self, events: &mut Events) {
+        self.inbox.set_asleep(true);
+        // Whatever was queued before the flag went up has woken nobody.
+        if let Some(command) = self.inbox.try_recv() {
+            self.inbox.set_asleep(false);
+            self.shard.handle(Instant::now(), command);
+            self.flush();
+            return;
+        }
+        let timeout = self.shard.poll_timeout().map_or(IDLE, |at| {
+            at.saturating_duration_since(Instant::now()).min(IDLE)
+        });
+        if let Err(error) = self.poll.poll(events, Some(timeout))
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "waiting for the network failed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.inbox.set_asleep(false);
+    }
+}

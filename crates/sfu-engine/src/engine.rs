@@ -1,0 +1,455 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The engine as the rest of the process sees it: shards on their threads, and sessions by their identifier.
+//!
+//! Called by the signaller. Nothing here is on a packet's way.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use crate::driver::ShardThread;
+use crate::ids::{Rid, SessionId, StreamName};
+use crate::interfaces;
+use crate::queue::ShardCommand;
+use crate::router::Router;
+use crate::session::{SessionInfo, SessionShared};
+use crate::stats::{Counters, CountersSnapshot};
+use crate::stream::Stream;
+use crate::transport::PatchOutcome;
+use crate::transport::negotiate::{self, Identity, OfferError, PatchError};
+
+/// How long a shard may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where and on how many threads the engine sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// The local address of the UDP ports; unspecified means all interfaces.
+    pub udp_address: IpAddr,
+    /// The first UDP port: shard *i* listens on `udp_port + i`. 0 lets the kernel choose each.
+    pub udp_port: u16,
+    /// Threads, each with its own port. 0 is one for each core.
+    pub shards: usize,
+    /// Addresses to announce instead of the machine's own (behind a 1:1 NAT).
+    pub announce: Vec<IpAddr>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            udp_address: Ipv4Addr::UNSPECIFIED.into(),
+            udp_port: 8189,
+            shards: 0,
+            announce: Vec::new(),
+        }
+    }
+}
+
+/// Why the engine could not start.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// A port could not be had.
+    #[error(
+        "UDP port {port} on {address} can't be used: {source}. Choose another udp-port, or stop what uses it"
+    )]
+    Bind {
+        /// The address that was tried.
+        address: IpAddr,
+        /// The port that was tried.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// More shards than there are ports above the first one.
+    #[error("{shards} shards don't fit above UDP port {port}: choose a lower udp-port")]
+    Ports {
+        /// The first port.
+        port: u16,
+        /// How many are wanted.
+        shards: usize,
+    },
+    /// The certificate could not be made.
+    #[error("{0}")]
+    Certificate(OfferError),
+    /// A thread or a socket could not be set up.
+    #[error("a shard could not be started: {0}")]
+    Thread(std::io::Error),
+}
+
+/// What a viewer asks for.
+#[derive(Debug, Clone)]
+pub struct SubscribeRequest<'a> {
+    /// The stream to watch.
+    pub stream: &'a StreamName,
+    /// The SDP offer.
+    pub offer: &'a str,
+    /// The layer to send; `None` is automatic.
+    pub layer: Option<Rid>,
+    /// Where the request came from: a viewer on this machine is also offered the loopback address.
+    pub peer: Option<IpAddr>,
+}
+
+/// A session that was set up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Its identifier.
+    pub session: SessionId,
+    /// The SDP answer.
+    pub answer: String,
+    /// WHEP's entity tag of the ICE session, with its quotes.
+    pub etag: String,
+}
+
+/// Why a viewer was turned away.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SubscribeError {
+    /// Nobody publishes it.
+    #[error("there is no stream {0:?}; the live ones are listed at /")]
+    UnknownStream(StreamName),
+    /// It is published but has sent nothing yet.
+    #[error("stream {0:?} has not begun to send; try again in a second")]
+    NotReady(StreamName),
+    /// The stream has no such layer.
+    #[error("stream {stream:?} has no layer {layer:?}; it has {}", list(.layers))]
+    UnknownLayer {
+        /// The stream.
+        stream: StreamName,
+        /// What was asked for.
+        layer: Rid,
+        /// What there is.
+        layers: Vec<Rid>,
+    },
+    /// The offer is not one.
+    #[error("{0}")]
+    InvalidOffer(String),
+    /// Nothing in the offer can play the stream.
+    #[error("{0}")]
+    NoCommonCodec(String),
+    /// The shards are behind, or stopping.
+    #[error("the server is too busy to take another viewer; try again in a second")]
+    Busy,
+}
+
+/// Why a session was not changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SessionError {
+    /// It never was, or is over.
+    #[error("there is no such session; it may have ended")]
+    Unknown,
+    /// The stream has no such layer.
+    #[error("the stream has no layer {layer:?}; it has {}", list(.layers))]
+    UnknownLayer {
+        /// What was asked for.
+        layer: Rid,
+        /// What there is.
+        layers: Vec<Rid>,
+    },
+    /// The SDP fragment is not one.
+    #[error("{0}")]
+    InvalidFragment(String),
+    /// The shard is gone.
+    #[error("the server is stopping")]
+    Stopped,
+}
+
+/// What a fragment did to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Patched {
+    /// Candidates were added.
+    Trickled,
+    /// ICE was restarted: the answer, and the session's new entity tag.
+    Restarted {
+        /// The answer's fragment.
+        fragment: String,
+        /// The new entity tag, with its quotes.
+        etag: String,
+    },
+}
+
+/// See the module's description. Stops and joins its threads when dropped.
+#[derive(Debug)]
+pub struct Engine {
+    router: Arc<Router>,
+    config: EngineConfig,
+    identity: Identity,
+    counters: Arc<Counters>,
+    shards: Vec<ShardThread>,
+    sessions: Mutex<HashMap<SessionId, Arc<SessionShared>>>,
+    etags: AtomicU64,
+}
+
+impl Engine {
+    /// Opens the UDP ports and starts a thread for each.
+    pub fn start(router: Arc<Router>, config: EngineConfig) -> Result<Engine, EngineError> {
+        let count = match config.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let identity = Identity::generate().map_err(EngineError::Certificate)?;
+        let counters = Arc::new(Counters::default());
+        let mut shards = Vec::with_capacity(count);
+        for index in 0..count {
+            let port = match config.udp_port {
+                0 => 0,
+                first => {
+                    u16::try_from(usize::from(first) + index).map_err(|_| EngineError::Ports {
+                        port: first,
+                        shards: count,
+                    })?
+                }
+            };
+            let address = SocketAddr::new(config.udp_address, port);
+            shards.push(ShardThread::start(index, address, counters.clone())?);
+        }
+        Ok(Self {
+            router,
+            config,
+            identity,
+            counters,
+            shards,
+            sessions: Mutex::default(),
+            etags: AtomicU64::new(0),
+        })
+    }
+
+    /// The UDP ports, one a shard.
+    pub fn udp_ports(&self) -> Vec<u16> {
+        self.shards.iter().map(|s| s.address().port()).collect()
+    }
+
+    /// Answers a viewer's offer. About a millisecond of CPU: call it where that delays nobody.
+    pub fn subscribe(&self, request: &SubscribeRequest<'_>) -> Result<Subscribed, SubscribeError> {
+        let result = self.try_subscribe(request);
+        if let Err(error) = &result {
+            self.counters.offers_refused.add(1);
+            tracing::debug!(stream = %request.stream, %error, "offer refused");
+        }
+        result
+    }
+
+    fn try_subscribe(&self, request: &SubscribeRequest<'_>) -> Result<Subscribed, SubscribeError> {
+        self.forget_ended();
+        let name = request.stream;
+        let stream = self
+            .router
+            .find(name)
+            .ok_or_else(|| SubscribeError::UnknownStream(name.clone()))?;
+        let codecs = stream.codecs();
+        if codecs.video.is_none() && codecs.audio.is_none() {
+            return Err(SubscribeError::NotReady(name.clone()));
+        }
+        if let Some(layer) = &request.layer {
+            let layers = stream.rids();
+            if !layers.contains(layer) {
+                return Err(SubscribeError::UnknownLayer {
+                    stream: name.clone(),
+                    layer: layer.clone(),
+                    layers,
+                });
+            }
+        }
+        let shard = self.least_loaded().ok_or(SubscribeError::Busy)?;
+        let local = self.local_addresses(shard, request.peer);
+        let now = Instant::now();
+        let (transport, answer) =
+            negotiate::accept(&self.identity, codecs, request.offer, &local, now)?;
+        let id = SessionId::from_bits(random_bits().ok_or(SubscribeError::Busy)?);
+        let etag = self.next_etag();
+        let layer = request.layer.clone();
+        let session = SessionShared::new(id, stream.clone(), shard.index(), etag.clone(), layer);
+        let session = Arc::new(session);
+        self.enter(shard, &stream, Box::new(transport), session)?;
+        Ok(Subscribed {
+            session: id,
+            answer,
+            etag,
+        })
+    }
+
+    /// Hands a session to its shard.
+    fn enter(
+        &self,
+        shard: &ShardThread,
+        stream: &Arc<Stream>,
+        transport: Box<dyn crate::transport::Transport>,
+        session: Arc<SessionShared>,
+    ) -> Result<(), SubscribeError> {
+        stream.add_viewer();
+        self.lock().insert(session.id(), session.clone());
+        let id = session.id();
+        let command = ShardCommand::Subscribe {
+            stream: stream.clone(),
+            transport,
+            session,
+        };
+        if shard.queue().send(command) {
+            return Ok(());
+        }
+        stream.remove_viewer();
+        self.lock().remove(&id);
+        Err(SubscribeError::Busy)
+    }
+
+    /// The shard with the fewest viewers.
+    fn least_loaded(&self) -> Option<&ShardThread> {
+        let mut loads = vec![0usize; self.shards.len()];
+        for session in self.lock().values() {
+            if let Some(load) = loads.get_mut(session.shard()) {
+                *load += 1;
+            }
+        }
+        self.shards
+            .iter()
+            .min_by_key(|s| loads.get(s.index()).copied())
+    }
+
+    /// The addresses at which a viewer can reach a shard.
+    fn local_addresses(&self, shard: &ShardThread, peer: Option<IpAddr>) -> Vec<SocketAddr> {
+        let port = shard.address().port();
+        let bound = shard.address().ip();
+        let mut addresses = if self.config.announce.is_empty() {
+            interfaces::reachable(bound, peer)
+        } else {
+            self.config.announce.clone()
+        };
+        addresses.dedup();
+        addresses
+            .into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect()
+    }
+
+    /// Sessions that are over are forgotten here: their shard holds the only other reference.
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<SessionShared>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, id: SessionId) -> Result<(Arc<SessionShared>, &ShardThread), SessionError> {
+        let session = self.lock().get(&id).cloned().ok_or(SessionError::Unknown)?;
+        let shard = self.shards.get(session.shard());
+        Ok((session, shard.ok_or(SessionError::Unknown)?))
+    }
+
+    /// A session's figures.
+    pub fn session(&self, id: SessionId) -> Option<SessionInfo> {
+        self.forget_ended();
+        let session = self.lock().get(&id).cloned()?;
+        Some(session.info())
+    }
+
+    /// How many sessions there are.
+    pub fn sessions(&self) -> usize {
+        self.forget_ended();
+        self.lock().len()
+    }
+
+    /// A session whose shard let go of it is over.
+    fn forget_ended(&self) {
+        self.lock()
+            .retain(|_, session| Arc::strong_count(session) > 1);
+    }
+
+    /// Changes a viewer's layer at the next keyframe; `None` is automatic.
+    pub fn set_layer(&self, id: SessionId, layer: Option<Rid>) -> Result<(), SessionError> {
+        self.forget_ended();
+        let (session, shard) = self.find(id)?;
+        if let Some(layer) = &layer {
+            let layers = session.stream().rids();
+            if !layers.contains(layer) {
+                return Err(SessionError::UnknownLayer {
+                    layer: layer.clone(),
+                    layers,
+                });
+            }
+        }
+        session.set_wanted(layer.clone());
+        let command = ShardCommand::SetLayer { session: id, layer };
+        shard
+            .queue()
+            .send(command)
+            .then_some(())
+            .ok_or(SessionError::Stopped)
+    }
+
+    /// Applies a trickle ICE fragment (RFC 8840): candidates, or an ICE restart where it has new credentials.
+    ///
+    /// Waits for the session's shard: call it where waiting is allowed.
+    pub fn patch(&self, id: SessionId, sdp_fragment: &str) -> Result<Patched, SessionError> {
+        self.forget_ended();
+        let (session, shard) = self.find(id)?;
+        let (reply, answer) = sync_channel(1);
+        let command = ShardCommand::Patch {
+            session: id,
+            fragment: sdp_fragment.to_owned(),
+            reply,
+        };
+        if !shard.queue().send(command) {
+            return Err(SessionError::Stopped);
+        }
+        let outcome = answer
+            .recv_timeout(PATIENCE)
+            .map_err(|_| SessionError::Stopped)?;
+        match outcome.ok_or(SessionError::Unknown)? {
+            Ok(PatchOutcome::Trickled) => Ok(Patched::Trickled),
+            Ok(PatchOutcome::Restarted { fragment, .. }) => {
+                let etag = self.next_etag();
+                session.set_etag(etag.clone());
+                Ok(Patched::Restarted { fragment, etag })
+            }
+            Err(PatchError::Invalid(why)) => Err(SessionError::InvalidFragment(why)),
+        }
+    }
+
+    /// Ends a session.
+    pub fn close(&self, id: SessionId) -> Result<(), SessionError> {
+        self.forget_ended();
+        let (_, shard) = self.find(id)?;
+        self.lock().remove(&id);
+        let command = ShardCommand::Close { session: id };
+        shard
+            .queue()
+            .send(command)
+            .then_some(())
+            .ok_or(SessionError::Stopped)
+    }
+
+    /// What was counted since the start.
+    pub fn counters(&self) -> CountersSnapshot {
+        let mut snapshot = self.counters.snapshot();
+        snapshot.frames_dropped += self.shards.iter().map(|s| s.queue().dropped()).sum::<u64>();
+        snapshot
+    }
+
+    fn next_etag(&self) -> String {
+        format!("\"{}\"", self.etags.fetch_add(1, Relaxed) + 1)
+    }
+}
+
+impl From<OfferError> for SubscribeError {
+    fn from(error: OfferError) -> Self {
+        match error {
+            OfferError::Invalid(_) => Self::InvalidOffer(error.to_string()),
+            OfferError::NoCommonCodec(why) => Self::NoCommonCodec(why),
+        }
+    }
+}
+
+fn random_bits() -> Option<u128> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok()?;
+    Some(u128::from_ne_bytes(bytes))
+}
+
+fn list(rids: &[Rid]) -> String {
+    if rids.is_empty() {
+        return "none".into();
+    }
+    let names: Vec<_> = rids.iter().map(Rid::as_str).collect();
+    names.join(", ")
+}

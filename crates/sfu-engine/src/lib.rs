@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A selective forwarding engine: one publisher's packets go to very many WebRTC viewers, unchanged.
+//!
+//! It knows nothing of GStreamer. Its core is sans-IO: packets, events and the time go in; packets, events and the next
+//! deadline come out, so that tests run hundreds of viewers over a lossy simulated network in seconds. Around it:
+//!
+//! - [`Router`]: streams by name, in which publishers and viewers meet.
+//! - [`stream`]: a publisher's layers, their [`keyframe`] arbiters and [`gop`] caches.
+//! - [`shard`]: the viewers of one thread; [`rewrite`] makes layers one stream; [`layers`] chooses one.
+//! - [`transport`]: WebRTC towards one viewer, behind an interface.
+//! - [`Engine`]: the shards on their threads and sockets.
+//!
+//! Logs through `tracing`, with `stream` and `session` as fields.
+
+mod codec;
+mod driver;
+mod engine;
+pub mod gop;
+mod ids;
+mod interfaces;
+pub mod keyframe;
+pub mod layers;
+pub mod packet;
+pub mod queue;
+pub mod rewrite;
+mod router;
+pub mod session;
+pub mod shard;
+pub mod stats;
+pub mod stream;
+pub mod transport;
+
+pub use codec::{Codec, PayloadInfo, TrackKind, Vp8Header, inspect};
+pub use engine::{
+    Engine, EngineConfig, EngineError, Patched, SessionError, SubscribeError, SubscribeRequest,
+    Subscribed,
+};
+pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
+pub use layers::LayerInfo;
+pub use packet::RtpIn;
+pub use router::{PublishError, Publisher, Router};
+pub use session::SessionInfo;
+pub use stats::CountersSnapshot;
+pub use stream::{Feedback, LayerStatus, PublishOptions, StreamInfo, VideoInfo};

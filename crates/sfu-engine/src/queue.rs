@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The way into a shard: a bounded queue of commands and media, with a wake-up for the thread that sleeps on sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use crate::ids::{Rid, SessionId};
+use crate::packet::Batch;
+use crate::session::SessionShared;
+use crate::stream::Stream;
+use crate::transport::negotiate::PatchError;
+use crate::transport::{PatchOutcome, Transport};
+
+/// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
+const CAPACITY: usize = 8_192;
+
+/// What a shard is told.
+pub enum ShardCommand {
+    /// Packets of a stream.
+    Media {
+        /// [`Stream`]'s key.
+        stream: u64,
+        /// One frame, shared by all shards.
+        batch: Arc<Batch>,
+    },
+    /// A viewer joins.
+    Subscribe {
+        /// What it watches.
+        stream: Arc<Stream>,
+        /// Its session.
+        transport: Box<dyn Transport>,
+        /// What others may see of the session.
+        session: Arc<SessionShared>,
+    },
+    /// A viewer wants another layer; `None` is automatic.
+    SetLayer {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        layer: Option<Rid>,
+    },
+    /// Trickle ICE or ICE restart.
+    Patch {
+        /// Whose.
+        session: SessionId,
+        /// The SDP fragment.
+        fragment: String,
+        /// Gets the outcome; `None` is an unknown session.
+        reply: SyncSender<Option<Result<PatchOutcome, PatchError>>>,
+    },
+    /// A viewer leaves.
+    Close {
+        /// Whose.
+        session: SessionId,
+    },
+    /// The shard ends all sessions and its thread.
+    Stop,
+}
+
+impl std::fmt::Debug for ShardCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Media { .. } => "Media",
+            Self::Subscribe { .. } => "Subscribe",
+            Self::SetLayer { .. } => "SetLayer",
+            Self::Patch { .. } => "Patch",
+            Self::Close { .. } => "Close",
+            Self::Stop => "Stop",
+        })
+    }
+}
+
+/// Wakes the shard's thread out of its sleep on sockets.
+pub trait Wake: Send + Sync {
+    /// Makes a sleep under way, or the next one, end at once.
+    fn wake(&self);
+}
+
+/// The sending half.
+#[derive(Clone)]
+pub struct ShardQueue {
+    sender: SyncSender<ShardCommand>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    wake: Option<Box<dyn Wake>>,
+    /// The thread sleeps or is about to: whoever clears this must wake it.
+    asleep: AtomicBool,
+    dropped: AtomicU64,
+}
+
+impl std::fmt::Debug for ShardQueue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardQueue").finish_non_exhaustive()
+    }
+}
+
+impl ShardQueue {
+    /// A queue and its receiving half. Without a wake-up (simulations) the receiver must be drained by hand.
+    pub fn new(wake: Option<Box<dyn Wake>>) -> (Self, ShardInbox) {
+        let (sender, receiver) = sync_channel(CAPACITY);
+        let shared = Arc::new(Shared {
+            wake,
+            asleep: AtomicBool::new(false),
+            dropped: AtomicU64::new(0),
+        });
+        let inbox = ShardInbox {
+            receiver,
+            shared: shared.clone(),
+        };
+        (Self { sender, shared }, inbox)
+    }
+
+    /// Hands over media. Never waits: a full queue drops it and counts. `false`: the shard is gone.
+    pub(crate) fn send_media(&self, command: ShardCommand) -> bool {
+        match self.sender.try_send(command) {
+            Ok(()) => self.wake(),
+            Err(TrySendError::Full(_)) => {
+                self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(TrySendError::Disconnected(_)) => return false,
+        }
+        true
+    }
+
+    /// Hands over a command. `false`: the shard is gone or hopelessly behind.
+    pub fn send(&self, command: ShardCommand) -> bool {
+        let sent = self.sender.try_send(command).is_ok();
+        self.wake();
+        sent
+    }
+
+    pub(crate) fn same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    /// Frames that found the queue full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self) {
+        if self.shared.asleep.swap(false, Ordering::AcqRel)
+            && let Some(wake) = &self.shared.wake
+        {
+            wake.wake();
+        }
+    }
+}
+
+/// The receiving half.
+#[derive(Debug)]
+pub struct ShardInbox {
+    receiver: Receiver<ShardCommand>,
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl ShardInbox {
+    /// The next command, if there is one.
+    pub fn try_recv(&self) -> Option<ShardCommand> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Announces that the thread is going to sleep. Look into the queue once more after this.
+    pub(crate) fn set_asleep(&self, asleep: bool) {
+        self.shared.asleep.store(asleep, Ordering::SeqCst);
+    }
+}

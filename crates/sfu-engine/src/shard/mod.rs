@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A shard: the viewers that one thread serves over one UDP socket, without the thread and the socket.
+//!
+//! Sans-IO: commands, datagrams and the time go in; datagrams and the next deadline come out. A packet enters a shard
+//! once and fans out inside it. The driver ([`crate::driver`]) owns the thread; simulations call it directly.
+
+mod outbox;
+mod subscriber;
+mod timers;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use str0m::ice::StunMessage;
+
+pub use outbox::{Datagrams, Outbox};
+
+use crate::ids::SessionId;
+use crate::packet::Batch;
+use crate::queue::{ShardCommand, ShardQueue};
+use crate::session::SessionShared;
+use crate::stats::Counters;
+use crate::stream::Stream;
+use crate::transport::{PatchOutcome, Transport, negotiate::PatchError};
+use subscriber::{Fate, Subscriber};
+use timers::Timers;
+
+/// A viewer whose address changed may take over an address that another session has not used for this long.
+const ADDRESS_STALE: Duration = Duration::from_secs(2);
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Shard {
+    /// Our own queue, to be attached to streams.
+    queue: ShardQueue,
+    counters: Arc<Counters>,
+    subscribers: Slab<Subscriber>,
+    streams: HashMap<u64, Attached>,
+    by_session: HashMap<SessionId, usize>,
+    by_address: HashMap<SocketAddr, usize>,
+    by_ufrag: HashMap<String, usize>,
+    timers: Timers,
+    outbox: Outbox,
+    stopped: bool,
+    /// Sessions to be ended at the end of the call that found them over.
+    over: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    stream: Arc<Stream>,
+    viewers: Vec<usize>,
+    /// When a keyframe request that was held back is due.
+    keyframes_due: Option<Instant>,
+}
+
+impl Shard {
+    /// A shard without viewers. `queue` is the way into it, `max_segments` how many datagrams go into one send.
+    pub fn new(queue: ShardQueue, counters: Arc<Counters>, max_segments: usize) -> Self {
+        Self {
+            queue,
+            counters,
+            subscribers: Slab::new(),
+            streams: HashMap::new(),
+            by_session: HashMap::new(),
+            by_address: HashMap::new(),
+            by_ufrag: HashMap::new(),
+            timers: Timers::default(),
+            outbox: Outbox::new(max_segments),
+            stopped: false,
+            over: Vec::new(),
+        }
+    }
+
+    /// Whether [`ShardCommand::Stop`] came.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Sessions in this shard.
+    pub fn viewers(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// What is to be sent. Empty it after each call of the other methods.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Obeys a command.
+    pub fn handle(&mut self, now: Instant, command: ShardCommand) {
+        match command {
+            ShardCommand::Media { stream, batch } => self.forward(now, stream, &batch),
+            ShardCommand::Subscribe {
+                stream,
+                transport,
+                session,
+            } => self.subscribe(now, &stream, transport, session),
+            ShardCommand::SetLayer { session, layer } => {
+                if let Some(&index) = self.by_session.get(&session) {
+                    self.visit(now, index, |subscriber| {
+                        subscriber.set_wanted(now, layer);
+                        true
+                    });
+                }
+            }
+            ShardCommand::Patch {
+                session,
+                fragment,
+                reply,
+            } => {
+                let outcome = self.patch(now, session, &fragment);
+                // The asker may have given up waiting: then nobody wants the answer.
+                let _ = reply.try_send(outcome);
+            }
+            ShardCommand::Close { session } => {
+                if let Some(&index) = self.by_session.get(&session) {
+                    self.end(now, index);
+                }
+            }
+            ShardCommand::Stop => {
+                let all: Vec<usize> = self.subscribers.iter().map(|(index, _)| index).collect();
+                for index in all {
+                    self.end(now, index);
+                }
+                self.stopped = true;
+            }
+        }
+        self.bury();
+    }
+
+    /// Takes in a datagram from the socket.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) {
+        self.counters.datagrams_in.add(1);
+        let Some(index) = self.find(now, source, data) else {
+            self.counters.datagrams_unknown.add(1);
+            return;
+        };
+        let mut understood = false;
+        self.visit(now, index, |subscriber| {
+            understood = subscriber.receive(now, source, destination, data);
+            true
+        });
+        if !understood {
+            self.counters.datagrams_invalid.add(1);
+        } else if !self.by_address.contains_key(&source) {
+            self.remember_address(index, source);
+        }
+        self.bury();
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(index) = self.timers.pop_due(now) {
+            self.visit(now, index, |subscriber| {
+                subscriber.handle_timeout(now);
+                true
+            });
+        }
+        for attached in self.streams.values_mut() {
+            if attached.keyframes_due.is_some_and(|at| at <= now) {
+                attached.keyframes_due = attached.stream.poll_keyframes(now);
+            }
+        }
+        self.bury();
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&mut self) -> Option<Instant> {
+        let keyframes = self.streams.values().filter_map(|a| a.keyframes_due).min();
+        let sessions = self.timers.next();
+        [keyframes, sessions].into_iter().flatten().min()
+    }
+
+    /// Sends a frame to every viewer of its stream. The way of every packet: no lock, no clock, no formatting.
+    fn forward(&mut self, now: Instant, key: u64, batch: &Arc<Batch>) {
+        let Some(attached) = self.streams.get(&key) else {
+            return;
+        };
+        // Taken out for the loop, so that viewers can be drained while we go over them.
+        let viewers = attached.viewers.len();
+        for position in 0..viewers {
+            let Some(&index) = self.streams.get(&key).and_then(|a| a.viewers.get(position)) else {
+                break;
+            };
+            self.visit(now, index, |subscriber| subscriber.media(now, batch));
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        now: Instant,
+        stream: &Arc<Stream>,
+        transport: Box<dyn Transport>,
+        session: Arc<SessionShared>,
+    ) {
+        let id = session.id();
+        let ufrag = transport.local_ufrag().to_owned();
+        let subscriber = Subscriber::new(now, stream.clone(), transport, session);
+        let index = self.subscribers.insert(subscriber);
+        self.by_session.insert(id, index);
+        self.by_ufrag.insert(ufrag, index);
+        let attached = self.streams.entry(stream.key()).or_insert_with(|| {
+            stream.attach(self.queue.clone());
+            Attached {
+                stream: stream.clone(),
+                viewers: Vec::new(),
+                keyframes_due: None,
+            }
+        });
+        attached.viewers.push(index);
+        self.counters.sessions_opened.add(1);
+        self.visit(now, index, |_| true);
+    }
+
+    fn patch(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        fragment: &str,
+    ) -> Option<Result<PatchOutcome, PatchError>> {
+        let index = *self.by_session.get(&session)?;
+        let mut outcome = Err(PatchError::Invalid("it could not be processed".into()));
+        self.visit(now, index, |subscriber| {
+            outcome = subscriber.patch(fragment);
+            true
+        });
+        if let Ok(PatchOutcome::Restarted { local_ufrag, .. }) = &outcome {
+            // The old name stays known: checks under it may still be on their way.
+            self.by_ufrag.insert(local_ufrag.clone(), index);
+        }
+        Some(outcome)
+    }
+
+    /// Whose datagram it is: by the user fragment where it is a STUN request, else by its source address.
+    fn find(&mut self, now: Instant, source: SocketAddr, data: &[u8]) -> Option<usize> {
+        let known = self.by_address.get(&source).copied();
+        let is_stun = data.first().is_some_and(|b| *b < 2) && data.len() >= 20;
+        if !is_stun {
+            return known;
+        }
+        let named = StunMessage::parse(data).ok().and_then(|message| {
+            let (local, _) = message.split_username()?;
+            self.by_ufrag.get(local).copied()
+        });
+        match (named, known) {
+            (Some(named), Some(known)) if named != known => {
+                // The same address in another session: the viewer joined anew from it. Only a silent session loses it.
+                let stale = self
+                    .subscribers
+                    .get(known)
+                    .is_none_or(|s| now.saturating_duration_since(s.last_heard()) > ADDRESS_STALE);
+                if stale {
+                    self.by_address.remove(&source);
+                }
+                Some(named)
+            }
+            (named, known) => named.or(known),
+        }
+    }
+
+    fn remember_address(&mut self, index: usize, source: SocketAddr) {
+        if let Some(subscriber) = self.subscribers.get_mut(index)
+            && subscriber.remember_address(source)
+        {
+            self.by_address.insert(source, index);
+        }
+    }
+
+    /// Does something with a session and, where that returns `true`, lets it put out what is due.
+    ///
+    /// A panic in one session ends that session, not the shard with everybody else's.
+    fn visit(&mut self, now: Instant, index: usize, act: impl FnOnce(&mut Subscriber) -> bool) {
+        let Some(subscriber) = self.subscribers.get_mut(index) else {
+            return;
+        };
+        let outbox = &mut self.outbox;
+        let fate = catch_unwind(AssertUnwindSafe(|| {
+            act(subscriber).then(|| subscriber.drain(now, outbox))
+        }));
+        match fate {
+            Ok(Some(Fate::Lives(at))) => self.timers.set(index, at),
+            Ok(Some(Fate::Over)) => self.over.push(index),
+            Ok(None) => return,
+            Err(_) => {
+                self.counters.sessions_failed.add(1);
+                self.over.push(index);
+            }
+        }
+        let (packets, requests) = subscriber.take_counts();
+        self.counters.packets_out.add(packets);
+        if requests > 0 {
+            self.counters.keyframe_requests.add(requests);
+            let key = subscriber.stream().key();
+            if let Some(attached) = self.streams.get_mut(&key) {
+                attached.keyframes_due = attached.stream.poll_keyframes(now);
+            }
+        }
+    }
+
+    /// Ends a session that the viewer or the server closes: tells the peer, then forgets it.
+    fn end(&mut self, now: Instant, index: usize) {
+        self.visit(now, index, |subscriber| {
+            subscriber.close();
+            true
+        });
+        self.over.push(index);
+    }
+
+    fn bury(&mut self) {
+        while let Some(index) = self.over.pop() {
+            let Some(subscriber) = self.subscribers.try_remove(index) else {
+                continue;
+            };
+            self.by_session.remove(&subscriber.session().id());
+            for address in subscriber.addresses() {
+                self.by_address.remove(address);
+            }
+            self.by_ufrag.retain(|_, i| *i != index);
+            self.timers.remove(index);
+            self.counters.sessions_closed.add(1);
+            let stream = subscriber.stream();
+            stream.remove_viewer();
+            let key = stream.key();
+            if let Some(attached) = self.streams.get_mut(&key) {
+                attached.viewers.retain(|i| *i != index);
+                if attached.viewers.is_empty() {
+                    stream.detach(&self.queue);
+                    self.streams.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        for attached in self.streams.values() {
+            attached.stream.detach(&self.queue);
+        }
+        for (_, subscriber) in &self.subscribers {
+            subscriber.stream().remove_viewer();
+        }
+    }
+}

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A stream: what a publisher sends under a name, the layers it has, and who forwards it.
+//!
+//! The publisher's thread calls [`Stream::push`] for each frame; shards call in for joins and keyframe requests only.
+//! A stream outlives its publisher while it has viewers, so that a publisher that comes back finds them.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::codec::{Codec, TrackKind};
+use crate::gop::{Gop, GopCache};
+use crate::ids::{Rid, StreamName};
+use crate::keyframe::KeyframeArbiter;
+use crate::layers::{self, ACTIVE_FOR, LayerInfo};
+use crate::packet::{Batch, LayerReader, RtpIn};
+use crate::queue::{ShardCommand, ShardQueue};
+use crate::transport::negotiate::StreamCodecs;
+
+/// How a publisher wants to be treated.
+#[derive(Clone)]
+pub struct PublishOptions {
+    /// The shortest time between two keyframe requests that the publisher gets for one layer.
+    pub keyframe_min_interval: Duration,
+    /// Where requests to the publisher go.
+    pub feedback: Arc<dyn Feedback>,
+}
+
+impl std::fmt::Debug for PublishOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishOptions")
+            .field("keyframe_min_interval", &self.keyframe_min_interval)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the engine asks of a publisher.
+pub trait Feedback: Send + Sync {
+    /// A keyframe is needed on this layer. Called on a shard's thread: must return at once.
+    fn keyframe_request(&self, layer: usize);
+}
+
+/// What there is to say of a stream.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    /// Its name.
+    pub name: StreamName,
+    /// Whether a publisher is there.
+    pub live: bool,
+    /// Viewers' sessions.
+    pub viewers: usize,
+    /// Since the present publisher came.
+    pub uptime: Duration,
+    /// The video track, where there is one.
+    pub video: Option<VideoInfo>,
+    /// The audio codec, where there is a track.
+    pub audio: Option<Codec>,
+    /// Keyframe requests that viewers made.
+    pub keyframe_requests_received: u64,
+    /// Keyframe requests that the publisher got.
+    pub keyframe_requests_sent: u64,
+    /// RTP packets from the publisher.
+    pub packets_in: u64,
+    /// RTP payload bytes from the publisher.
+    pub bytes_in: u64,
+}
+
+/// The video track of a stream.
+#[derive(Debug, Clone)]
+pub struct VideoInfo {
+    /// Its codec.
+    pub codec: Codec,
+    /// Its layers, highest first.
+    pub layers: Vec<LayerStatus>,
+}
+
+/// One layer as it is now.
+#[derive(Debug, Clone)]
+pub struct LayerStatus {
+    /// Its name.
+    pub rid: Rid,
+    /// Picture width in pixels, where known.
+    pub width: Option<u32>,
+    /// Picture height in pixels, where known.
+    pub height: Option<u32>,
+    /// Bit/s: measured over the last second, else what the encoder aims at.
+    pub bitrate: Option<u64>,
+    /// Whether it is being sent.
+    pub active: bool,
+}
+
+/// A stream by its name. See the module's description.
+pub struct Stream {
+    name: StreamName,
+    /// Distinguishes streams inside shards.
+    key: u64,
+    viewers: AtomicUsize,
+    packets_in: AtomicU64,
+    bytes_in: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    publisher: Option<PublisherState>,
+    /// Counts publishers, so that what comes of different ones is not mixed.
+    epoch: u32,
+    video: Option<Codec>,
+    audio: Option<Codec>,
+    layers: Vec<Layer>,
+    audio_reader: LayerReader,
+    shards: Vec<ShardQueue>,
+}
+
+struct PublisherState {
+    since: Instant,
+    options: PublishOptions,
+}
+
+struct Layer {
+    info: LayerInfo,
+    reader: LayerReader,
+    gop: GopCache,
+    arbiter: KeyframeArbiter,
+    rate: RateMeter,
+    last_packet: Option<Instant>,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// A stream without a publisher.
+    pub fn new(name: StreamName, key: u64) -> Self {
+        Self {
+            name,
+            key,
+            viewers: AtomicUsize::new(0),
+            packets_in: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    /// The stream's name.
+    pub fn name(&self) -> &StreamName {
+        &self.name
+    }
+
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// A poisoned lock only means that a thread died between two plain assignments: the state stays usable.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the caller the stream's publisher, unless there is one.
+    pub fn start(&self, options: PublishOptions, now: Instant) -> bool {
+        let mut state = self.lock();
+        if state.publisher.is_some() {
+            return false;
+        }
+        state.publisher = Some(PublisherState {
+            since: now,
+            options,
+        });
+        state.epoch += 1;
+        state.video = None;
+        state.audio = None;
+        state.layers.clear();
+        state.audio_reader = LayerReader::default();
+        true
+    }
+
+    /// The publisher is gone: viewers keep their sessions and wait for the next one.
+    pub fn stop(&self) {
+        let mut state = self.lock();
+        state.publisher = None;
+        for layer in &mut state.layers {
+            layer.gop.clear();
+        }
+    }
+
+    pub(crate) fn is_used(&self) -> bool {
+        self.lock().publisher.is_some() || self.viewers() > 0
+    }
+
+    /// Declares the video track. Layers that stay keep what is known of them.
+    pub fn set_video(&self, codec: Codec, layers: Vec<LayerInfo>) {
+        let mut state = self.lock();
+        let State {
+            publisher: Some(publisher),
+            video,
+            layers: known,
+            epoch,
+            ..
+        } = &mut *state
+        else {
+            return;
+        };
+        let same_rids = known
+            .iter()
+            .map(|l| &l.info.rid)
+            .eq(layers.iter().map(|l| &l.rid));
+        if *video == Some(codec) && same_rids {
+            for (layer, info) in known.iter_mut().zip(layers) {
+                layer.info = info;
+            }
+            return;
+        }
+        if video.is_some() {
+            // Another codec or other layers: to viewers it is another publisher.
+            *epoch += 1;
+        }
+        let interval = publisher.options.keyframe_min_interval;
+        *video = Some(codec);
+        *known = layers
+            .into_iter()
+            .map(|info| Layer::new(info, interval))
+            .collect();
+    }
+
+    /// Declares the audio track.
+    pub fn set_audio(&self, codec: Codec) {
+        self.lock().audio = Some(codec);
+    }
+
+    /// Reads a publisher's packets and hands them to every shard that has viewers of this stream.
+    ///
+    /// Once per frame: one lock, one allocation, one reference a shard.
+    pub fn push(
+        &self,
+        now: Instant,
+        kind: TrackKind,
+        layer: usize,
+        packets: impl IntoIterator<Item = RtpIn>,
+    ) {
+        let mut state = self.lock();
+        let Some(batch) = state.read(now, kind, layer, packets) else {
+            return;
+        };
+        self.packets_in
+            .fetch_add(batch.packets.len() as u64, Relaxed);
+        self.bytes_in.fetch_add(batch.bytes() as u64, Relaxed);
+        state.shards.retain(|shard| {
+            shard.send_media(ShardCommand::Media {
+                stream: self.key,
+                batch: batch.clone(),
+            })
+        });
+    }
+
+    /// A viewer needs a keyframe of a layer: the arbiter decides whether the publisher hears of it.
+    pub fn request_keyframe(&self, now: Instant, layer: usize) {
+        self.with_arbiter(layer, |arbiter| arbiter.request(now));
+    }
+
+    /// Sends the requests that were held back and are due, and returns when the next one is.
+    pub(crate) fn poll_keyframes(&self, now: Instant) -> Option<Instant> {
+        let count = self.lock().layers.len();
+        for layer in 0..count {
+            self.with_arbiter(layer, |arbiter| arbiter.poll(now));
+        }
+        let state = self.lock();
+        state
+            .layers
+            .iter()
+            .filter_map(|l| l.arbiter.deadline())
+            .min()
+    }
+
+    /// Asks a layer's arbiter and tells the publisher, after the lock is released.
+    fn with_arbiter(&self, layer: usize, ask: impl FnOnce(&mut KeyframeArbiter) -> bool) {
+        let feedback = {
+            let mut state = self.lock();
+            let State {
+                publisher, layers, ..
+            } = &mut *state;
+            let (Some(publisher), Some(layer)) = (publisher, layers.get_mut(layer)) else {
+                return;
+            };
+            ask(&mut layer.arbiter).then(|| publisher.options.feedback.clone())
+        };
+        if let Some(feedback) = feedback {
+            feedback.keyframe_request(layer);
+        }
+    }
+
+    /// What a joining viewer of a layer can be shown at once.
+    pub(crate) fn gop(&self, now: Instant, layer: usize) -> Option<Gop> {
+        self.lock().layers.get(layer)?.gop.get(now)
+    }
+
+    /// The layer that a viewer with this wish gets now.
+    pub(crate) fn choose_layer(&self, now: Instant, wanted: Option<&Rid>) -> Option<usize> {
+        let state = self.lock();
+        let layers: Vec<_> = state
+            .layers
+            .iter()
+            .map(|l| (l.info.clone(), l.is_active(now)))
+            .collect();
+        layers::choose(wanted, &layers)
+    }
+
+    /// The names of the layers, highest first.
+    pub fn rids(&self) -> Vec<Rid> {
+        self.lock()
+            .layers
+            .iter()
+            .map(|l| l.info.rid.clone())
+            .collect()
+    }
+
+    /// Which publisher it is, counted over the stream's life.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.lock().epoch
+    }
+
+    /// The codecs of the tracks that the publisher has declared.
+    pub fn codecs(&self) -> StreamCodecs {
+        let state = self.lock();
+        StreamCodecs {
+            video: state.video,
+            audio: state.audio,
+        }
+    }
+
+    /// From now on this shard gets every packet.
+    pub(crate) fn attach(&self, queue: ShardQueue) {
+        let mut state = self.lock();
+        if !state.shards.iter().any(|q| q.same_as(&queue)) {
+            state.shards.push(queue);
+        }
+    }
+
+    pub(crate) fn detach(&self, queue: &ShardQueue) {
+        self.lock().shards.retain(|q| !q.same_as(queue));
+    }
+
+    /// Counts a viewer before its session is handed to a shard, which counts it out again.
+    pub fn add_viewer(&self) {
+        self.viewers.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn remove_viewer(&self) {
+        self.viewers.fetch_sub(1, Relaxed);
+    }
+
+    /// Viewers' sessions on all shards.
+    pub fn viewers(&self) -> usize {
+        self.viewers.load(Relaxed)
+    }
+
+    /// What there is to say of the stream.
+    pub fn info(&self, now: Instant) -> StreamInfo {
+        let state = self.lock();
+        let (mut received, mut sent) = (0, 0);
+        for layer in &state.layers {
+            let (r, s) = layer.arbiter.counts();
+            received += r;
+            sent += s;
+        }
+        StreamInfo {
+            name: self.name.clone(),
+            live: state.publisher.is_some(),
+            viewers: self.viewers(),
+            uptime: state
+                .publisher
+                .as_ref()
+                .map_or(Duration::ZERO, |p| now.saturating_duration_since(p.since)),
+            video: state.video.map(|codec| VideoInfo {
+                codec,
+                layers: state.layers.iter().map(|l| l.status(now)).collect(),
+            }),
+            audio: state.audio,
+            keyframe_requests_received: received,
+            keyframe_requests_sent: sent,
+            packets_in: self.packets_in.load(Relaxed),
+            bytes_in: self.bytes_in.load(Relaxed),
+        }
+    }
+}
+
+impl State {
+    fn read(
+        &mut self,
+        now: Instant,
+        kind: TrackKind,
+        index: usize,
+        packets: impl IntoIterator<Item = RtpIn>,
+    ) -> Option<Arc<Batch>> {
+        self.publisher.as_ref()?;
+        let (codec, reader) = match kind {
+            TrackKind::Audio => (self.audio?, &mut self.audio_reader),
+            TrackKind::Video => (self.video?, &mut self.layers.get_mut(index)?.reader),
+        };
+        let packets: Vec<_> = packets
+            .into_iter()
+            .map(|rtp| reader.read(codec, rtp))
+            .collect();
+        if packets.is_empty() {
+            return None;
+        }
+        let batch = Arc::new(Batch {
+            kind,
+            layer: index,
+            epoch: self.epoch,
+            packets,
+        });
+        if kind == TrackKind::Video {
+            self.layers.get_mut(index)?.note(now, &batch);
+        }
+        Some(batch)
+    }
+}
+
+impl Layer {
+    fn new(info: LayerInfo, keyframe_min_interval: Duration) -> Self {
+        Self {
+            info,
+            reader: LayerReader::default(),
+            gop: GopCache::default(),
+            arbiter: KeyframeArbiter::new(keyframe_min_interval),
+            rate: RateMeter::default(),
+            last_packet: None,
+        }
+    }
+
+    fn note(&mut self, now: Instant, batch: &Arc<Batch>) {
+        self.last_packet = Some(now);
+        self.rate.add(now, batch.bytes() as u64);
+        if batch.packets.iter().any(|p| p.keyframe_start) {
+            self.arbiter.keyframe();
+        }
+        self.gop.push(now, batch);
+    }
+
+    fn is_active(&self, now: Instant) -> bool {
+        self.last_packet
+            .is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+    }
+
+    fn status(&self, now: Instant) -> LayerStatus {
+        LayerStatus {
+            rid: self.info.rid.clone(),
+            width: self.info.width,
+            height: self.info.height,
+            bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
+            active: self.is_active(now),
+        }
+    }
+}
+
+/// Payload bits of the last whole second.
+#[derive(Debug, Default)]
+struct RateMeter {
+    since: Option<Instant>,
+    bytes: u64,
+    last: Option<u64>,
+}
+
+impl RateMeter {
+    fn add(&mut self, now: Instant, bytes: u64) {
+        let since = *self.since.get_or_insert(now);
+        let span = now.saturating_duration_since(since);
+        if span >= Duration::from_secs(1) {
+            self.last = Some((self.bytes as f64 * 8.0 / span.as_secs_f64()) as u64);
+            self.since = Some(now);
+            self.bytes = 0;
+        }
+        self.bytes += bytes;
+    }
+
+    fn bits_per_second(&self) -> Option<u64> {
+        self.last
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How packets reach one viewer: the seam between forwarding and WebRTC.
+//!
+//! The shard knows viewers only through [`Transport`]. Today the one implementation is a `str0m` session
+//! ([`rtc::RtcTransport`]); a leaner sender can take its place without a change to the shard.
+
+pub mod negotiate;
+pub mod rtc;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::codec::{Codec, Vp8Header};
+
+/// A packet as one viewer gets it.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    /// Selects the track and the negotiated payload type.
+    pub codec: Codec,
+    /// Extended sequence number; its upper bits are the SRTP rollover counter.
+    pub seq: u64,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// The moment that the timestamp stands for, for sender reports.
+    pub captured: Instant,
+    /// The marker bit.
+    pub marker: bool,
+    /// VP8 counters to write into the payload descriptor.
+    pub vp8: Option<Vp8Header>,
+    /// RTP payload, shared.
+    pub payload: &'a Arc<[u8]>,
+}
+
+/// What a session tells its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// ICE and DTLS are up: media may flow.
+    Connected,
+    /// The viewer's decoder needs a keyframe (PLI or FIR).
+    KeyframeRequest,
+    /// Figures from the viewer's reports.
+    Report {
+        /// Round trip time.
+        rtt: Option<Duration>,
+        /// Media packets that left, retransmissions included.
+        packets: u64,
+    },
+    /// The session is over and can be dropped.
+    Closed,
+}
+
+/// Takes what a session puts out.
+pub trait TransportSink {
+    /// A datagram to send.
+    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]);
+    /// Something happened.
+    fn event(&mut self, event: TransportEvent);
+}
+
+/// A piece of an SDP that changes a running session (RFC 8840).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PatchOutcome {
+    /// Candidates were added.
+    Trickled,
+    /// ICE was restarted; this fragment is the answer and carries these new credentials.
+    Restarted {
+        /// The answer's fragment.
+        fragment: String,
+        /// The user fragment under which the viewer's checks now arrive.
+        local_ufrag: String,
+    },
+}
+
+/// One viewer's session. Sans-IO: time is an argument, datagrams go in and come out.
+pub trait Transport: Send {
+    /// The ICE user fragment by which a newcomer's first datagram is recognised.
+    fn local_ufrag(&self) -> &str;
+    /// Whether the viewer can be sent this codec.
+    fn accepts(&self, codec: Codec) -> bool;
+    /// Queues a packet. Nothing leaves before the next [`drain`](Self::drain).
+    fn send(&mut self, packet: &Outgoing<'_>);
+    /// A datagram came from the viewer. `false`: it was not understood.
+    fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) -> bool;
+    /// Puts out everything that is due and returns when to call again.
+    fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
+    /// Trickle ICE and ICE restart.
+    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, negotiate::PatchError>;
+    /// Ends the session towards the viewer, as far as it can still be told.
+    fn close(&mut self);
+}

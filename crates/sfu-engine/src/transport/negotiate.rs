@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A viewer's offer becomes a session and an answer (WHEP, RFC 8829), and its later fragments become candidates or an
+//! ICE restart (RFC 8840).
+//!
+//! About a millisecond of CPU. Called on the caller's thread, not on a shard's, so that joins delay nobody's packets.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::format::CodecConfig;
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::rtp::{Extension, ExtensionMap};
+use str0m::{Candidate, Rtc};
+use thiserror::Error;
+
+use super::PatchOutcome;
+use super::rtc::{Negotiated, RtcTransport};
+use crate::codec::{Codec, TrackKind};
+
+/// How often a viewer's figures are refreshed.
+const STATS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Sent packets that are kept for retransmission: two seconds of 4 Mbit/s.
+const RTX_PACKETS: usize = 1_024;
+const RTX_AGE: Duration = Duration::from_secs(3);
+/// The share of a viewer's bytes that retransmissions may take before requests are ignored. A lower one ignores honest
+/// requests in a viewer's first second, when little has been sent that they could be a share of.
+const RTX_SHARE: f32 = 0.5;
+
+/// H.264 profiles that are accepted, all in packetization mode 1: constrained baseline, baseline, main, high.
+const H264_PROFILES: [u32; 4] = [0x42_e0_1f, 0x42_00_1f, 0x4d_00_1f, 0x64_00_1f];
+
+/// Why an offer was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OfferError {
+    /// It is not SDP, or not an offer that a viewer makes.
+    #[error("the offer was not understood: {0}")]
+    Invalid(String),
+    /// Nothing in it can play the stream.
+    #[error("{0}")]
+    NoCommonCodec(String),
+}
+
+/// Why a fragment was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PatchError {
+    /// It is not a trickle ICE fragment.
+    #[error("the fragment was not understood: {0}")]
+    Invalid(String),
+}
+
+/// What all sessions of a process share: the crypto provider and one certificate.
+#[derive(Clone)]
+pub struct Identity {
+    provider: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Identity")
+    }
+}
+
+impl Identity {
+    /// Makes a certificate: once a process, since each costs a key pair.
+    pub fn generate() -> Result<Self, OfferError> {
+        let provider = Arc::new(str0m::crypto::from_feature_flags());
+        let certificate = provider.dtls_provider.generate_certificate();
+        let certificate = certificate.ok_or_else(|| {
+            OfferError::Invalid("the server could not make its DTLS certificate".into())
+        })?;
+        Ok(Self {
+            provider,
+            certificate,
+        })
+    }
+}
+
+/// What a stream has to offer to a viewer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamCodecs {
+    /// The video codec, if it is known that there is one.
+    pub video: Option<Codec>,
+    /// The audio codec, if it is known that there is one.
+    pub audio: Option<Codec>,
+}
+
+/// Answers a viewer's offer with a session that sends to it from `local` addresses.
+pub fn accept(
+    identity: &Identity,
+    codecs: StreamCodecs,
+    offer: &str,
+    local: &[SocketAddr],
+    now: Instant,
+) -> Result<(RtcTransport, String), OfferError> {
+    // A parser's panic is the offer's fault and must not become the server's.
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        accept_inner(identity, codecs, offer, local, now)
+    }));
+    result.unwrap_or_else(|_| Err(OfferError::Invalid("it could not be processed".into())))
+}
+
+fn accept_inner(
+    identity: &Identity,
+    codecs: StreamCodecs,
+    offer: &str,
+    local: &[SocketAddr],
+    now: Instant,
+) -> Result<(RtcTransport, String), OfferError> {
+    let parsed =
+        SdpOffer::from_sdp_string(offer).map_err(|e| OfferError::Invalid(e.to_string()))?;
+    let mut rtc = configure(identity, codecs).build(now);
+    for &addr in local {
+        match Candidate::host(addr, "udp") {
+            Ok(candidate) => {
+                rtc.add_local_candidate(candidate);
+            }
+            Err(error) => tracing::warn!(%addr, %error, "address is not announced"),
+        }
+    }
+    let answer = rtc
+        .sdp_api()
+        .accept_offer(parsed)
+        .map_err(|e| OfferError::Invalid(e.to_string()))?
+        .to_sdp_string();
+    let medias = answered_medias(&rtc, &answer);
+    let negotiated = matched(&rtc, &medias);
+    check(codecs, offer, &medias, &negotiated)?;
+    configure_retransmission(&mut rtc, &negotiated);
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned());
+    Ok((transport, answer))
+}
+
+fn configure(identity: &Identity, codecs: StreamCodecs) -> str0m::RtcConfig {
+    let mut extensions = ExtensionMap::empty();
+    extensions.set(4, Extension::RtpMid);
+    let mut config = Rtc::builder()
+        .set_crypto_provider(identity.provider.clone())
+        .set_dtls_cert(identity.certificate.clone())
+        .set_ice_lite(true)
+        .set_rtp_mode(true)
+        .set_extension_map(extensions)
+        .set_stats_interval(Some(STATS_INTERVAL))
+        .clear_codecs();
+    let codec_config = config.codec_config();
+    // A track that comes later must find its m-line ready, so what is not known yet is answered for every codec.
+    if codecs.audio.is_none_or(|c| c == Codec::Opus) {
+        codec_config.enable_opus(true, false);
+    }
+    if codecs.video.is_none_or(|c| c == Codec::H264) {
+        enable_h264(codec_config);
+    }
+    if codecs.video.is_none_or(|c| c == Codec::Vp8) {
+        codec_config.enable_vp8(true);
+    }
+    config
+}
+
+fn enable_h264(config: &mut CodecConfig) {
+    for (n, profile) in (0u8..).zip(H264_PROFILES) {
+        let pt = 100 + 2 * n;
+        config.add_h264(pt.into(), Some((pt + 1).into()), true, profile);
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct OfferedMedia {
+    mid: Mid,
+    kind: MediaKind,
+    sending: bool,
+}
+
+/// The m-lines of the answer and whether we may send on each.
+fn answered_medias(rtc: &Rtc, answer: &str) -> Vec<OfferedMedia> {
+    let mids = answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=mid:"));
+    mids.filter_map(|mid| {
+        let media = rtc.media(mid.trim().into())?;
+        let sending = matches!(media.direction(), Direction::SendOnly | Direction::SendRecv);
+        Some(OfferedMedia {
+            mid: media.mid(),
+            kind: media.kind(),
+            sending: sending && !media.disabled(),
+        })
+    })
+    .collect()
+}
+
+/// The payload type that the viewer likes best, for each codec and its first m-line of that kind.
+fn matched(rtc: &Rtc, medias: &[OfferedMedia]) -> Vec<Negotiated> {
+    let mut negotiated: Vec<Negotiated> = Vec::new();
+    for offered in medias.iter().filter(|m| m.sending) {
+        let Some(media) = rtc.media(offered.mid) else {
+            continue;
+        };
+        for pt in media.remote_pts() {
+            let config = rtc.codec_config();
+            let codec = config
+                .params()
+                .iter()
+                .find(|p| p.pt() == *pt)
+                .and_then(|p| known_codec(p.spec().codec));
+            if let Some(codec) = codec
+                && negotiated.iter().all(|n| n.codec != codec)
+            {
+                let (mid, pt) = (offered.mid, *pt);
+                negotiated.push(Negotiated { codec, mid, pt });
+            }
+        }
+    }
+    negotiated
+}
+
+fn configure_retransmission(rtc: &mut Rtc, negotiated: &[Negotiated]) {
+    for video in negotiated
+        .iter()
+        .filter(|n| n.codec.kind() == TrackKind::Video)
+    {
+        let mut api = rtc.direct_api();
+        if let Some(stream) = api.stream_tx_by_mid(video.mid, None) {
+            stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(RTX_SHARE));
+        }
+    }
+}
+
+fn known_codec(codec: str0m::format::Codec) -> Option<Codec> {
+    match codec {
+        str0m::format::Codec::H264 => Some(Codec::H264),
+        str0m::format::Codec::Vp8 => Some(Codec::Vp8),
+        str0m::format::Codec::Opus => Some(Codec::Opus),
+        _ => None,
+    }
+}
+
+/// Every track of the stream for which the viewer has an m-line must be playable, and at least one must be.
+fn check(
+    codecs: StreamCodecs,
+    offer: &str,
+    medias: &[OfferedMedia],
+    negotiated: &[Negotiated],
+) -> Result<(), OfferError> {
+    let receiving = |kind| medias.iter().any(|m| m.kind == kind && m.sending);
+    if !receiving(MediaKind::Video) && !receiving(MediaKind::Audio) {
+        return Err(OfferError::Invalid(
+            "it has no audio or video m-line that receives (a=recvonly)".into(),
+        ));
+    }
+    let mut playable = 0;
+    for (kind, name, codec) in [
+        (MediaKind::Video, "video", codecs.video),
+        (MediaKind::Audio, "audio", codecs.audio),
+    ] {
+        let (Some(codec), true) = (codec, receiving(kind)) else {
+            continue;
+        };
+        if negotiated.iter().all(|n| n.codec != codec) {
+            let offered = offered_codecs(offer, name);
+            return Err(OfferError::NoCommonCodec(format!(
+                "no common codec: the stream's {name} is {}, the offer has {offered}{}",
+                codec.name(),
+                if codec == Codec::H264 {
+                    " (H264 is accepted with packetization-mode=1)"
+                } else {
+                    ""
+                },
+            )));
+        }
+        playable += 1;
+    }
+    if playable == 0 && (codecs.video.is_some() || codecs.audio.is_some()) {
+        return Err(OfferError::NoCommonCodec(
+            "no common track: the offer has no m-line for what the stream consists of".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The encoding names of an SDP's m-lines of one kind, for an error message.
+fn offered_codecs(sdp: &str, kind: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    let mut inside = false;
+    for line in sdp.lines() {
+        if let Some(m_line) = line.strip_prefix("m=") {
+            inside = m_line.starts_with(kind);
+        } else if let (true, Some(map)) = (inside, line.strip_prefix("a=rtpmap:")) {
+            let name = map.split([' ', '/']).nth(1).unwrap_or_default();
+            let helper = [
+                "rtx",
+                "red",
+                "ulpfec",
+                "flexfec-03",
+                "CN",
+                "telephone-event",
+            ];
+            if !helper.contains(&name) && !names.contains(&name) && names.len() < 16 {
+                names.push(name);
+            }
+        }
+    }
+    if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// Applies a viewer's fragment to its session: new candidates, or with new credentials an ICE restart.
+///
+/// A restart is the first offer once more with the new credentials, so that the one negotiation serves both.
+pub(super) fn patch(
+    rtc: &mut Rtc,
+    offer: &mut String,
+    fragment: &str,
+) -> Result<PatchOutcome, PatchError> {
+    let value = |sdp: &str, key: &str| {
+        sdp.lines()
+            .find_map(|line| line.strip_prefix(key).map(|v| v.trim().to_owned()))
+    };
+    let ufrag = value(fragment, "a=ice-ufrag:");
+    let restart = ufrag.is_some() && ufrag != value(offer, "a=ice-ufrag:");
+    if restart {
+        let (Some(ufrag), Some(pwd)) = (ufrag, value(fragment, "a=ice-pwd:")) else {
+            return Err(PatchError::Invalid("it has no a=ice-pwd line".into()));
+        };
+        let renewed = with_credentials(offer, &ufrag, &pwd);
+        let parsed =
+            SdpOffer::from_sdp_string(&renewed).map_err(|e| PatchError::Invalid(e.to_string()))?;
+        let answer = rtc
+            .sdp_api()
+            .accept_offer(parsed)
+            .map_err(|e| PatchError::Invalid(e.to_string()))?;
+        *offer = renewed;
+        add_candidates(rtc, fragment)?;
+        return Ok(PatchOutcome::Restarted {
+            fragment: answer_fragment(&answer),
+            local_ufrag: rtc.direct_api().local_ice_credentials().ufrag,
+        });
+    }
+    add_candidates(rtc, fragment)?;
+    Ok(PatchOutcome::Trickled)
+}
+
+fn with_credentials(offer: &str, ufrag: &str, pwd: &str) -> String {
+    let mut out = String::with_capacity(offer.len() + 64);
+    for line in offer.lines() {
+        if line.starts_with("a=ice-ufrag:") {
+            out.push_str(&format!("a=ice-ufrag:{ufrag}"));
+        } else if line.starts_with("a=ice-pwd:") {
+            out.push_str(&format!("a=ice-pwd:{pwd}"));
+        } else if line.starts_with("a=candidate:") {
+            continue;
+        } else {
+            out.push_str(line.trim_end());
+        }
+        out.push_str("\r\n");
+    }
+    out
+}
+
+/// The lines of an answer that make up a trickle ICE fragment (RFC 8840, section 9).
+fn answer_fragment(answer: &SdpAnswer) -> String {
+    let sdp = answer.to_sdp_string();
+    let mut out = String::from("a=ice-lite\r\n");
+    let mut media_seen = false;
+    let mut seen: Vec<&str> = Vec::new();
+    for line in sdp.lines() {
+        if line.starts_with("m=") {
+            if media_seen {
+                break;
+            }
+            media_seen = true;
+            out.push_str("m=audio 9 RTP/AVP 0\r\n");
+            continue;
+        }
+        let wanted = ["a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:"];
+        if wanted.iter().any(|w| line.starts_with(w)) && !seen.contains(&line) {
+            seen.push(line);
+            out.push_str(line);
+            out.push_str("\r\n");
+        }
+    }
+    out
+}
+
+/// Candidates that are no plain addresses (mDNS names) are passed over: the viewer's checks reveal its address anyway.
+fn add_candidates(rtc: &mut Rtc, fragment: &str) -> Result<(), PatchError> {
+    const MAX: usize = 32;
+    let lines = fragment.lines().filter(|l| l.starts_with("a=candidate:"));
+    for (n, line) in lines.enumerate() {
+        if n >= MAX {
+            return Err(PatchError::Invalid(format!(
+                "it has more than {MAX} candidates"
+            )));
+        }
+        let line = line.trim_start_matches("a=").trim();
+        match Candidate::from_sdp_string(line) {
+            Ok(candidate) => rtc.add_remote_candidate(candidate),
+            Err(error) => tracing::debug!(%error, "candidate passed over"),
+        }
+    }
+    Ok(())
+}
+
+impl StreamCodecs {
+    /// The codec of one kind of track.
+    pub fn of(&self, kind: TrackKind) -> Option<Codec> {
+        match kind {
+            TrackKind::Video => self.video,
+            TrackKind::Audio => self.audio,
+        }
+    }
+}

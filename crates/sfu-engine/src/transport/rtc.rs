@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A viewer's session on `str0m` in RTP mode. Called by the shard through [`Transport`].
+//!
+//! Packets are written as the shard numbers them; ICE (RFC 8445, lite), DTLS-SRTP (RFC 5764), RTCP (RFC 3550), NACK
+//! (RFC 4585) and RTX (RFC 4588) are `str0m`'s.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use str0m::media::{Mid, Pt};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::{RtpWrite, Vp8Descriptor, Vp8Patch};
+use str0m::{Event, IceConnectionState, Input, Output, Rtc};
+
+use super::negotiate::{self, PatchError};
+use super::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
+use crate::codec::{Codec, TrackKind, Vp8Header};
+
+/// The m-line and payload type under which a codec is sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Negotiated {
+    pub(super) codec: Codec,
+    pub(super) mid: Mid,
+    pub(super) pt: Pt,
+}
+
+/// See the module's description.
+pub struct RtcTransport {
+    rtc: Rtc,
+    codecs: Vec<Negotiated>,
+    local_ufrag: String,
+    /// The viewer's offer, kept for ICE restarts.
+    offer: String,
+    /// Packets were written, so time must move before they leave.
+    written: bool,
+    closed: bool,
+}
+
+impl std::fmt::Debug for RtcTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RtcTransport")
+            .field("codecs", &self.codecs)
+            .field("local_ufrag", &self.local_ufrag)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RtcTransport {
+    pub(super) fn new(mut rtc: Rtc, codecs: Vec<Negotiated>, offer: String) -> Self {
+        let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
+        Self {
+            rtc,
+            codecs,
+            local_ufrag,
+            offer,
+            written: false,
+            closed: false,
+        }
+    }
+
+    fn on_event(&mut self, event: Event, sink: &mut dyn TransportSink) {
+        match event {
+            Event::Connected => sink.event(TransportEvent::Connected),
+            Event::KeyframeRequest(_) => sink.event(TransportEvent::KeyframeRequest),
+            Event::MediaEgressStats(stats) if self.is_video(stats.mid) => {
+                sink.event(TransportEvent::Report {
+                    rtt: stats.rtt,
+                    packets: stats.packets,
+                });
+            }
+            Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                // A viewer that changes its network comes back by an ICE restart or a new address.
+                tracing::debug!(ufrag = %self.local_ufrag, "ICE disconnected");
+            }
+            _ => {}
+        }
+    }
+
+    fn is_video(&self, mid: Mid) -> bool {
+        self.codecs
+            .iter()
+            .any(|c| c.mid == mid && c.codec.kind() == TrackKind::Video)
+    }
+
+    fn fail(&mut self, error: &dyn std::error::Error) {
+        tracing::debug!(ufrag = %self.local_ufrag, %error, "session ended by an error");
+        self.rtc.disconnect();
+    }
+}
+
+impl Transport for RtcTransport {
+    fn local_ufrag(&self) -> &str {
+        &self.local_ufrag
+    }
+
+    fn accepts(&self, codec: Codec) -> bool {
+        self.codecs.iter().any(|c| c.codec == codec)
+    }
+
+    /// Once per packet and viewer: the payload is shared, nothing is copied here.
+    fn send(&mut self, packet: &Outgoing<'_>) {
+        let Some(negotiated) = self.codecs.iter().find(|c| c.codec == packet.codec) else {
+            return;
+        };
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_tx_by_mid(negotiated.mid, None) else {
+            return;
+        };
+        let mut rtp = RtpWrite::new(
+            negotiated.pt,
+            packet.seq.into(),
+            packet.timestamp,
+            packet.captured,
+            packet.payload.clone(),
+        )
+        .marker(packet.marker)
+        .nackable(packet.codec.kind() == TrackKind::Video);
+        if let Some(patch) = packet.vp8.and_then(|h| vp8_patch(h, packet.payload)) {
+            rtp = rtp.vp8_patch(patch);
+        }
+        stream.write_rtp(rtp);
+        self.written = true;
+    }
+
+    fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) -> bool {
+        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, data) else {
+            return false;
+        };
+        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
+            self.fail(&error);
+        }
+        true
+    }
+
+    fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
+        self.written = false;
+        if self.rtc.is_alive()
+            && let Err(error) = self.rtc.handle_input(Input::Timeout(now))
+        {
+            self.fail(&error);
+        }
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(datagram)) => {
+                    sink.transmit(datagram.source, datagram.destination, &datagram.contents);
+                }
+                Ok(Output::Event(event)) => self.on_event(event, sink),
+                Ok(Output::Timeout(at)) => {
+                    if !self.rtc.is_alive() && !self.closed {
+                        self.closed = true;
+                        sink.event(TransportEvent::Closed);
+                    }
+                    return at;
+                }
+                Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
+        let outcome = negotiate::patch(&mut self.rtc, &mut self.offer, fragment)?;
+        if let PatchOutcome::Restarted { local_ufrag, .. } = &outcome {
+            self.local_ufrag.clone_from(local_ufrag);
+        }
+        Ok(outcome)
+    }
+
+    fn close(&mut self) {
+        // Tells the viewer by a DTLS close_notify; what remains is only to be drained.
+        if let Err(error) = self.rtc.close() {
+            self.fail(&error);
+        }
+    }
+}
+
+/// How the counters of a VP8 payload descriptor are overwritten, where they differ.
+fn vp8_patch(header: Vp8Header, payload: &[u8]) -> Option<Vp8Patch> {
+    let (picture_id, _) = header.picture_id?;
+    let descriptor = Vp8Descriptor::parse(payload).ok()?;
+    let mut patch = descriptor.patch().picture_id(picture_id);
+    if let Some(index) = header.tl0_pic_idx {
+        patch = patch.tl0_pic_idx(index);
+    }
+    patch.build().ok()
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A viewer gets the layer that it asks for, and cannot tell where one ended and the other began.
+
+use std::time::Duration;
+
+use crate::net::Link;
+use crate::world::World;
+
+#[test]
+fn a_viewer_starts_on_the_layer_of_its_choice() {
+    let mut world = World::new(1, 3);
+    world.run_for(Duration::from_millis(500));
+    for layer in [None, Some("1"), Some("2")] {
+        world.join(Link::default(), layer);
+    }
+    world.run_for(Duration::from_secs(2));
+    let layers: Vec<_> = world
+        .viewers
+        .iter()
+        .map(|(v, _)| v.decoded().last.map(|m| m.layer))
+        .collect();
+    assert_eq!(layers, [Some(0), Some(1), Some(2)]);
+    world.check("no other layer is mixed in", |v| {
+        let layer = v.decoded().last.unwrap().layer;
+        v.packets.values().all(|p| p.mark.layer == layer)
+    });
+}
+
+#[test]
+fn a_switch_is_invisible() {
+    let mut world = World::new(1, 3);
+    let viewer = world.join(Link::default(), Some("0"));
+    world.run_for(Duration::from_secs(2));
+    for layer in ["2", "1", "0", "2"] {
+        world.set_layer(viewer, Some(layer));
+        world.run_for(Duration::from_secs(1));
+        let now = world.viewers[viewer].0.decoded().last.unwrap().layer;
+        assert_eq!(now.to_string(), layer);
+        let current = world.sessions[viewer].info().current.unwrap();
+        assert_eq!(current.as_str(), layer);
+    }
+    world.check("one continuous stream", |v| {
+        let decoded = v.decoded();
+        decoded.gaps == 0 && decoded.broken == 0 && !decoded.time_went_back && decoded.frames > 170
+    });
+}
+
+#[test]
+fn the_old_layer_goes_on_until_the_new_one_has_a_keyframe() {
+    let mut world = World::new(1, 2);
+    let viewer = world.join(Link::default(), Some("0"));
+    world.run_for(Duration::from_secs(2));
+    let before = world.viewers[viewer].0.decoded().frames;
+    world.set_layer(viewer, Some("1"));
+    world.run_for(Duration::from_millis(990));
+    let frames = world.viewers[viewer].0.decoded().frames - before;
+    assert!(
+        (29..=31).contains(&frames),
+        "a frame each 33 ms, whatever the layer: {frames}"
+    );
+}

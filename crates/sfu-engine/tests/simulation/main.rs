@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The engine in a simulated network: time, loss and order are exact, and the same for the same seed.
+//!
+//! `SFU_SEED=…` runs a test with another seed; a failure prints the one that it had.
+
+mod joining;
+mod keyframes;
+mod layers;
+mod net;
+mod publisher;
+mod recovery;
+mod viewer;
+mod world;

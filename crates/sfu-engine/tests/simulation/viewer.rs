@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A viewer: a `str0m` client that receives, NACKs and checks that what it gets could be decoded.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use sfu_engine::SessionId;
+use str0m::change::SdpAnswer;
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpPacket;
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+use crate::publisher::{Mark, read_mark};
+
+/// One received video packet, by its outgoing sequence number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Received {
+    pub(crate) mark: Mark,
+    pub(crate) timestamp: u64,
+}
+
+pub(crate) struct TestViewer {
+    pub(crate) rtc: Rtc,
+    pub(crate) address: SocketAddr,
+    pub(crate) session: Option<SessionId>,
+    video: Mid,
+    pending: Option<str0m::change::SdpPendingOffer>,
+    pub(crate) next: Instant,
+    pub(crate) connected_at: Option<Instant>,
+    pub(crate) first_picture_at: Option<Instant>,
+    pub(crate) packets: BTreeMap<u64, Received>,
+    pub(crate) audio_packets: u64,
+    /// Asks for a keyframe this often, whatever it sees.
+    pub(crate) nag: Option<(Duration, Instant)>,
+    /// The computer was switched off.
+    pub(crate) dead: bool,
+}
+
+impl TestViewer {
+    pub(crate) fn new(now: Instant, index: usize) -> (Self, String) {
+        let [hi, lo] = (index as u16).to_be_bytes();
+        let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
+        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        let mut api = rtc.sdp_api();
+        let video = api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
+        api.add_media(MediaKind::Audio, Direction::RecvOnly, None, None, None);
+        let (offer, pending) = api.apply().unwrap();
+        let viewer = Self {
+            rtc,
+            address,
+            session: None,
+            video,
+            pending: Some(pending),
+            next: now,
+            connected_at: None,
+            first_picture_at: None,
+            packets: BTreeMap::new(),
+            audio_packets: 0,
+            nag: None,
+            dead: false,
+        };
+        (viewer, offer.to_sdp_string())
+    }
+
+    pub(crate) fn accept(&mut self, session: SessionId, answer: &str) {
+        let answer = SdpAnswer::from_sdp_string(answer).unwrap();
+        let pending = self.pending.take().unwrap();
+        self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+        self.session = Some(session);
+    }
+
+    pub(crate) fn receive(&mut self, now: Instant, source: SocketAddr, data: &[u8]) {
+        if self.dead {
+            return;
+        }
+        let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
+        self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
+    }
+
+    /// Puts out what is due.
+    pub(crate) fn drain(&mut self, now: Instant, mut transmit: impl FnMut(&[u8])) {
+        if self.dead {
+            self.next = now + Duration::from_secs(3_600);
+            return;
+        }
+        self.nag(now);
+        self.rtc.handle_input(Input::Timeout(now)).unwrap();
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(at) => {
+                    self.next = at.max(now + Duration::from_millis(1));
+                    break;
+                }
+                Output::Transmit(datagram) => transmit(&datagram.contents),
+                Output::Event(Event::Connected) => self.connected_at = Some(now),
+                Output::Event(Event::RtpPacket(packet)) => self.packet(now, &packet),
+                Output::Event(_) => {}
+            }
+        }
+        if let Some((_, at)) = self.nag {
+            self.next = self.next.min(at.max(now + Duration::from_millis(1)));
+        }
+    }
+
+    fn nag(&mut self, now: Instant) {
+        let Some((every, at)) = &mut self.nag else {
+            return;
+        };
+        if *at > now {
+            return;
+        }
+        *at = now + *every;
+        let mut api = self.rtc.direct_api();
+        if let Some(stream) = api.stream_rx_by_mid(self.video, None) {
+            stream.request_keyframe(KeyframeRequestKind::Pli);
+        }
+    }
+
+    fn packet(&mut self, now: Instant, packet: &RtpPacket) {
+        let is_video = self
+            .rtc
+            .media(self.video)
+            .is_some_and(|m| m.remote_pts().contains(&packet.header.payload_type));
+        if !is_video {
+            self.audio_packets += 1;
+            return;
+        }
+        // Padding and probes carry no mark.
+        let Some(mark) = read_mark(&packet.payload) else {
+            return;
+        };
+        let received = Received {
+            mark,
+            timestamp: packet.time.numer(),
+        };
+        let twice = self.packets.insert(*packet.seq_no, received);
+        assert!(
+            twice.is_none(),
+            "sequence number {} came twice",
+            packet.seq_no
+        );
+        if self.first_picture_at.is_none() && self.decoded().frames > 0 {
+            self.first_picture_at = Some(now);
+        }
+    }
+
+    /// What a decoder makes of the packets so far.
+    pub(crate) fn decoded(&self) -> Decoded {
+        let mut result = Decoded::default();
+        let mut expected = None;
+        let mut frame: Vec<Received> = Vec::new();
+        let mut last_shown: Option<Mark> = None;
+        for (&seq, &packet) in &self.packets {
+            if expected.is_some_and(|e| e != seq) {
+                result.gaps += seq - expected.unwrap_or(seq);
+                frame.clear();
+                last_shown = None;
+            }
+            expected = Some(seq + 1);
+            if frame
+                .last()
+                .is_some_and(|l| l.timestamp != packet.timestamp)
+            {
+                result.broken += u64::from(result.frames > 0);
+                frame.clear();
+            }
+            frame.push(packet);
+            let mark = packet.mark;
+            if frame.len() < usize::from(mark.count) {
+                continue;
+            }
+            let whole = frame.iter().zip(0u8..).all(|(p, n)| {
+                (p.mark.index, p.mark.frame, p.mark.layer) == (n, mark.frame, mark.layer)
+            });
+            let follows =
+                last_shown.is_some_and(|l| l.layer == mark.layer && l.frame + 1 == mark.frame);
+            if whole && (mark.key || follows) {
+                let time = packet.timestamp;
+                result.time_went_back |= result.last_timestamp.is_some_and(|l| l >= time);
+                result.last_timestamp = Some(time);
+                result.frames += 1;
+                result.last = Some(mark);
+                last_shown = Some(mark);
+            } else {
+                result.broken += u64::from(result.frames > 0);
+                last_shown = None;
+            }
+            frame.clear();
+        }
+        result
+    }
+}
+
+/// See [`TestViewer::decoded`].
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Decoded {
+    pub(crate) frames: u64,
+    /// Frames after the first decoded one that were not whole, or did not follow what was decoded before.
+    pub(crate) broken: u64,
+    /// Packets that are missing.
+    pub(crate) gaps: u64,
+    pub(crate) last: Option<Mark>,
+    pub(crate) last_timestamp: Option<u64>,
+    pub(crate) time_went_back: bool,
+}

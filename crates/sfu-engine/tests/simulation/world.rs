@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One shard, one publisher, any number of viewers, and the time that passes for all of them.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
+use sfu_engine::session::SessionShared;
+use sfu_engine::shard::Shard;
+use sfu_engine::stats::Counters;
+use sfu_engine::stream::Stream;
+use sfu_engine::transport::negotiate::{self, Identity};
+use sfu_engine::{Rid, SessionId};
+
+use crate::net::{InFlight, Link, Network, Rng, To};
+use crate::publisher::TestPublisher;
+use crate::viewer::TestViewer;
+
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) start: Instant,
+    pub(crate) shard: Shard,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) publisher: TestPublisher,
+    /// No frames while this is set.
+    pub(crate) publisher_paused: bool,
+    pub(crate) viewers: Vec<(TestViewer, Link)>,
+    /// When the encoder was asked for keyframes.
+    pub(crate) asked_at: Vec<Instant>,
+    pub(crate) sessions: Vec<Arc<SessionShared>>,
+    pub(crate) stream: Arc<Stream>,
+    inbox: ShardInbox,
+    identity: Identity,
+    network: Network,
+    rng: Rng,
+    seed: u64,
+    server: SocketAddr,
+    due: BinaryHeap<Reverse<(Instant, usize)>>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, layers: usize) -> Self {
+        let seed = std::env::var("SFU_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(seed);
+        let now = Instant::now();
+        let (queue, inbox) = ShardQueue::new(None);
+        let counters = Arc::new(Counters::default());
+        let stream = Arc::new(Stream::new("test".parse().unwrap(), 1));
+        Self {
+            now,
+            start: now,
+            shard: Shard::new(queue, counters.clone(), 64),
+            counters,
+            publisher: TestPublisher::new(stream.clone(), now, layers),
+            publisher_paused: false,
+            viewers: Vec::new(),
+            asked_at: Vec::new(),
+            sessions: Vec::new(),
+            stream,
+            inbox,
+            identity: Identity::generate().unwrap(),
+            network: Network::default(),
+            rng: Rng::new(seed),
+            seed,
+            server: "192.0.2.1:8189".parse().unwrap(),
+            due: BinaryHeap::new(),
+        }
+    }
+
+    /// A viewer joins now, and its request has reached the server without delay.
+    pub(crate) fn join(&mut self, link: Link, layer: Option<&str>) -> usize {
+        let index = self.viewers.len();
+        let (mut viewer, offer) = TestViewer::new(self.now, index);
+        let codecs = self.stream.codecs();
+        let (transport, answer) =
+            negotiate::accept(&self.identity, codecs, &offer, &[self.server], self.now).unwrap();
+        let id = SessionId::from_bits(index as u128);
+        let layer: Option<Rid> = layer.map(|l| l.parse().unwrap());
+        let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), layer);
+        let session = Arc::new(session);
+        self.stream.add_viewer();
+        self.sessions.push(session.clone());
+        let command = ShardCommand::Subscribe {
+            stream: self.stream.clone(),
+            transport: Box::new(transport),
+            session,
+        };
+        self.shard.handle(self.now, command);
+        viewer.accept(id, &answer);
+        self.viewers.push((viewer, link));
+        self.due.push(Reverse((self.now, index)));
+        index
+    }
+
+    pub(crate) fn set_layer(&mut self, viewer: usize, layer: Option<&str>) {
+        let command = ShardCommand::SetLayer {
+            session: self.viewers[viewer].0.session.unwrap(),
+            layer: layer.map(|l| l.parse().unwrap()),
+        };
+        self.shard.handle(self.now, command);
+        self.send_out();
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.next_event().filter(|at| *at <= end) {
+            self.now = self.now.max(next);
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Runs until the condition holds, or panics after `limit`.
+    pub(crate) fn run_until(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut(&Self) -> bool,
+    ) {
+        let end = self.now + limit;
+        while !done(self) {
+            assert!(
+                self.now < end,
+                "{what}: not within {limit:?} (SFU_SEED={})",
+                self.seed
+            );
+            self.run_for(Duration::from_millis(10));
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Instant> {
+        let frame = (!self.publisher_paused).then_some(self.publisher.next_frame);
+        let viewer = self.due.peek().map(|Reverse((at, _))| *at);
+        [
+            frame,
+            viewer,
+            self.network.next(),
+            self.shard.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn step(&mut self) {
+        let now = self.now;
+        if !self.publisher_paused && self.publisher.next_frame <= now {
+            self.publisher.produce(now);
+        }
+        while let Some(command) = self.inbox.try_recv() {
+            self.shard.handle(now, command);
+        }
+        while let Some(InFlight {
+            to, viewer, data, ..
+        }) = self.network.pop_due(now)
+        {
+            match to {
+                To::Shard => {
+                    let source = self.viewers[viewer].0.address;
+                    self.shard.receive(now, source, self.server, &data);
+                }
+                To::Viewer => {
+                    self.viewers[viewer].0.receive(now, self.server, &data);
+                    self.drain_viewer(viewer);
+                }
+            }
+        }
+        self.shard.handle_timeout(now);
+        while let Some(Reverse((at, viewer))) = self.due.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.due.pop();
+            if self.viewers[viewer].0.next <= now {
+                self.drain_viewer(viewer);
+            }
+        }
+        self.send_out();
+        let asked = self.publisher.encoder.requests.lock().unwrap().len();
+        self.asked_at.resize(asked, now);
+    }
+
+    fn drain_viewer(&mut self, index: usize) {
+        let (viewer, link) = &mut self.viewers[index];
+        let (network, rng, link, now) = (&mut self.network, &mut self.rng, *link, self.now);
+        viewer.drain(now, |data| {
+            network.send(now, rng, link, To::Shard, index, data);
+        });
+        self.due.push(Reverse((viewer.next, index)));
+    }
+
+    fn send_out(&mut self) {
+        let outbox = self.shard.outbox();
+        for (datagrams, data) in outbox.iter() {
+            let SocketAddr::V4(to) = datagrams.destination else {
+                panic!("viewers have IPv4 addresses");
+            };
+            let [_, _, hi, lo] = to.ip().octets();
+            let index = usize::from(u16::from_be_bytes([hi, lo]));
+            let link = self.viewers[index].1;
+            for datagram in data.chunks(datagrams.segment) {
+                self.network
+                    .send(self.now, &mut self.rng, link, To::Viewer, index, datagram);
+            }
+        }
+        outbox.clear();
+    }
+
+    /// Asserts for every viewer, naming the seed.
+    pub(crate) fn check(&self, what: &str, mut holds: impl FnMut(&TestViewer) -> bool) {
+        for (index, (viewer, _)) in self.viewers.iter().enumerate() {
+            assert!(
+                holds(viewer),
+                "{what}: viewer {index}: {:?} (SFU_SEED={})",
+                viewer.decoded(),
+                self.seed
+            );
+        }
+    }
+}
