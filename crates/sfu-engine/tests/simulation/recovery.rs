@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use sfu_engine::transport::PatchOutcome;
+
 use crate::net::Link;
 use crate::world::World;
 
@@ -106,4 +108,35 @@ fn a_viewer_that_never_connects_is_gone_within_30_seconds() {
     world.viewers[index].0.dead = true;
     world.run_for(Duration::from_secs(30));
     assert_eq!(world.shard.viewers(), 0);
+}
+
+#[test]
+fn an_ice_restart_keeps_the_session() {
+    let mut world = World::new(5, 1);
+    let index = world.join(Link::default(), None);
+    world.run_for(Duration::from_secs(2));
+    let fragment = world.viewers[index].0.restart_ice();
+    let PatchOutcome::Restarted { fragment, .. } = world.patch(index, fragment) else {
+        panic!("new credentials are an ICE restart");
+    };
+    assert!(fragment.contains("a=candidate:"), "{fragment}");
+    let before = world.viewers[index].0.decoded().frames;
+    world.viewers[index].0.restarted(&fragment);
+    world.run_for(Duration::from_secs(30));
+    assert_eq!(world.shard.viewers(), 1);
+    world.check("plays on without a gap", |v| {
+        let decoded = v.decoded();
+        decoded.frames > before + 900 && decoded.broken == 0 && decoded.gaps == 0
+    });
+}
+
+#[test]
+fn candidates_are_taken_and_unusable_ones_passed_over() {
+    let mut world = World::new(6, 1);
+    let index = world.join(Link::default(), None);
+    let fragment = "a=candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host\r\n\
+        a=candidate:2 1 udp 2130706431 3a2b.local 5001 typ host\r\na=end-of-candidates\r\n";
+    assert_eq!(world.patch(index, fragment.into()), PatchOutcome::Trickled);
+    world.run_for(Duration::from_secs(2));
+    world.check("plays", |v| v.decoded().frames > 30);
 }

@@ -28,6 +28,7 @@ pub(crate) struct TestViewer {
     pub(crate) session: Option<SessionId>,
     video: Mid,
     pending: Option<str0m::change::SdpPendingOffer>,
+    answer: String,
     pub(crate) next: Instant,
     pub(crate) connected_at: Option<Instant>,
     pub(crate) first_picture_at: Option<Instant>,
@@ -55,6 +56,7 @@ impl TestViewer {
             session: None,
             video,
             pending: Some(pending),
+            answer: String::new(),
             next: now,
             connected_at: None,
             first_picture_at: None,
@@ -67,10 +69,46 @@ impl TestViewer {
     }
 
     pub(crate) fn accept(&mut self, session: SessionId, answer: &str) {
+        answer.clone_into(&mut self.answer);
         let answer = SdpAnswer::from_sdp_string(answer).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
         self.session = Some(session);
+    }
+
+    /// Begins an ICE restart, as a browser does whose network changed. Returns the fragment for the server.
+    pub(crate) fn restart_ice(&mut self) -> String {
+        let mut api = self.rtc.sdp_api();
+        api.ice_restart(true);
+        let (offer, pending) = api.apply().unwrap();
+        self.pending = Some(pending);
+        let offer = offer.to_sdp_string();
+        let wanted = |l: &&str| l.starts_with("a=ice-ufrag:") || l.starts_with("a=ice-pwd:");
+        offer
+            .lines()
+            .filter(wanted)
+            .take(2)
+            .map(|l| format!("{l}\r\n"))
+            .collect()
+    }
+
+    /// Ends an ICE restart: the first answer with the credentials of the server's fragment.
+    pub(crate) fn restarted(&mut self, fragment: &str) {
+        let line = |key: &str| {
+            fragment
+                .lines()
+                .find(|l| l.starts_with(key))
+                .unwrap()
+                .to_owned()
+        };
+        let (ufrag, pwd) = (line("a=ice-ufrag:"), line("a=ice-pwd:"));
+        let renewed = |l: &str| match l {
+            l if l.starts_with("a=ice-ufrag:") => ufrag.clone(),
+            l if l.starts_with("a=ice-pwd:") => pwd.clone(),
+            l => l.to_owned(),
+        };
+        let answer: String = self.answer.lines().map(|l| renewed(l) + "\r\n").collect();
+        self.accept(self.session.unwrap(), &answer);
     }
 
     pub(crate) fn receive(&mut self, now: Instant, source: SocketAddr, data: &[u8]) {

@@ -13,6 +13,7 @@ use sfu_engine::session::SessionShared;
 use sfu_engine::shard::Shard;
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
+use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
 use sfu_engine::{Rid, SessionId};
 
@@ -105,6 +106,20 @@ impl World {
         };
         self.shard.handle(self.now, command);
         self.send_out();
+    }
+
+    /// Sends a fragment to a viewer's session, as the signaller's `PATCH` does.
+    pub(crate) fn patch(&mut self, viewer: usize, fragment: String) -> PatchOutcome {
+        let (reply, outcome) = std::sync::mpsc::sync_channel(1);
+        let session = self.viewers[viewer].0.session.unwrap();
+        let command = ShardCommand::Patch {
+            session,
+            fragment,
+            reply,
+        };
+        self.shard.handle(self.now, command);
+        self.send_out();
+        outcome.try_recv().unwrap().unwrap().unwrap()
     }
 
     pub(crate) fn run_for(&mut self, time: Duration) {
