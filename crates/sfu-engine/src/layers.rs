@@ -25,23 +25,66 @@ pub struct LayerInfo {
 /// A layer that has sent nothing for this long counts as not sent.
 pub const ACTIVE_FOR: Duration = Duration::from_secs(2);
 
-/// The index of the layer to forward, out of `layers` (highest first) and whether each is being sent.
+/// One layer as far as the choice depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the publisher says of it.
+    pub info: LayerInfo,
+    /// Bit/s: measured, else what the encoder aims at.
+    pub bitrate: Option<u64>,
+    /// Whether it is being sent.
+    pub active: bool,
+}
+
+/// The indices of the layers, highest first: by height, then by bitrate, then as the publisher lists them.
+///
+/// Publishers list simulcast layers in either direction (RFC 8853 sets none), so the list's order says little.
+pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..layers.len()).collect();
+    let known = |key: &dyn Fn(&Candidate) -> Option<u64>| layers.iter().all(|l| key(l).is_some());
+    let height = |l: &Candidate| l.info.height.map(u64::from);
+    let bitrate = |l: &Candidate| l.info.target_bitrate.or(l.bitrate);
+    if known(&height) {
+        order.sort_by_key(|&i| std::cmp::Reverse((height(&layers[i]), bitrate(&layers[i]))));
+    } else if known(&bitrate) {
+        order.sort_by_key(|&i| std::cmp::Reverse(bitrate(&layers[i])));
+    }
+    order
+}
+
+/// The index of the layer to forward.
 ///
 /// A wish for a layer that exists is honoured even while it is silent, if no other one is sent either; otherwise the
 /// next lower one that is sent steps in, then the next higher one.
-pub fn choose(wanted: Option<&Rid>, layers: &[(LayerInfo, bool)]) -> Option<usize> {
-    let wish = wanted.and_then(|rid| layers.iter().position(|(layer, _)| layer.rid == *rid));
+pub fn choose(wanted: Option<&Rid>, layers: &[Candidate]) -> Option<usize> {
+    let order = ranked(layers);
+    let wish = wanted.and_then(|rid| order.iter().position(|&i| layers[i].info.rid == *rid));
     let start = wish.unwrap_or(0);
-    let active = |index: &usize| layers.get(*index).is_some_and(|(_, active)| *active);
-    (start..layers.len())
+    let active = |rank: &usize| layers[order[*rank]].active;
+    let rank = (start..order.len())
         .find(active)
         .or_else(|| (0..start).rev().find(active))
-        .or_else(|| (start < layers.len()).then_some(start))
+        .unwrap_or(start);
+    order.get(rank).copied()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn layers(active: &[bool]) -> Vec<Candidate> {
+        let layer = |(index, &active): (usize, &bool)| Candidate {
+            info: LayerInfo {
+                rid: Rid::from_index(index),
+                width: None,
+                height: None,
+                target_bitrate: None,
+            },
+            bitrate: None,
+            active,
+        };
+        active.iter().enumerate().map(layer).collect()
+    }
 
     #[test]
     fn the_wish_counts_then_the_highest_that_is_sent() {
@@ -55,25 +98,26 @@ mod tests {
             (Some("9"), &[true, true], Some(0)),
             (None, &[], None),
         ] {
-            let layers: Vec<_> = active
-                .iter()
-                .enumerate()
-                .map(|(index, &active)| {
-                    let layer = LayerInfo {
-                        rid: Rid::from_index(index),
-                        width: None,
-                        height: None,
-                        target_bitrate: None,
-                    };
-                    (layer, active)
-                })
-                .collect();
             let wanted = wanted.map(|w: &str| w.parse().unwrap());
             assert_eq!(
-                choose(wanted.as_ref(), &layers),
+                choose(wanted.as_ref(), &layers(active)),
                 expected,
                 "{wanted:?} of {active:?}"
             );
         }
+    }
+
+    #[test]
+    fn height_ranks_before_bitrate_before_the_list() {
+        let mut three = layers(&[true; 3]);
+        assert_eq!(ranked(&three), [0, 1, 2]);
+        for (layer, bitrate) in three.iter_mut().zip([100, 300, 200]) {
+            layer.bitrate = Some(bitrate);
+        }
+        assert_eq!(ranked(&three), [1, 2, 0]);
+        for (layer, height) in three.iter_mut().zip([180, 360, 720]) {
+            layer.info.height = Some(height);
+        }
+        assert_eq!(ranked(&three), [2, 1, 0]);
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct LayerReader {
     last_seq: Option<u64>,
     /// Timestamp of the frame whose keyframe start was found, so that its later packets are not taken for another.
     keyframe_at: Option<u32>,
+    /// The size that the last keyframe told.
+    pub(crate) size: Option<(u32, u32)>,
 }
 
 impl LayerReader {
@@ -75,6 +77,7 @@ impl LayerReader {
         self.last_seq = Some(self.last_seq.map_or(seq, |last| last.max(seq)));
         let info = codec::inspect(codec, &rtp.payload);
         let keyframe_start = info.keyframe_start && self.keyframe_at != Some(rtp.timestamp);
+        self.size = info.size.or(self.size);
         if info.keyframe_start {
             self.keyframe_at = Some(rtp.timestamp);
         }

@@ -13,7 +13,7 @@ use crate::codec::{Codec, TrackKind};
 use crate::gop::{Gop, GopCache};
 use crate::ids::{Rid, StreamName};
 use crate::keyframe::KeyframeArbiter;
-use crate::layers::{self, ACTIVE_FOR, LayerInfo};
+use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
 use crate::packet::{Batch, LayerReader, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::transport::negotiate::StreamCodecs;
@@ -301,16 +301,10 @@ impl Stream {
 
     /// The layer that a viewer with this wish gets now.
     pub(crate) fn choose_layer(&self, now: Instant, wanted: Option<&Rid>) -> Option<usize> {
-        let state = self.lock();
-        let layers: Vec<_> = state
-            .layers
-            .iter()
-            .map(|l| (l.info.clone(), l.is_active(now)))
-            .collect();
-        layers::choose(wanted, &layers)
+        layers::choose(wanted, &self.lock().candidates(now))
     }
 
-    /// The names of the layers, highest first.
+    /// The names of the layers, by index.
     pub fn rids(&self) -> Vec<Rid> {
         self.lock()
             .layers
@@ -378,7 +372,10 @@ impl Stream {
                 .map_or(Duration::ZERO, |p| now.saturating_duration_since(p.since)),
             video: state.video.map(|codec| VideoInfo {
                 codec,
-                layers: state.layers.iter().map(|l| l.status(now)).collect(),
+                layers: layers::ranked(&state.candidates(now))
+                    .into_iter()
+                    .map(|index| state.layers[index].status(now))
+                    .collect(),
             }),
             audio: state.audio,
             keyframe_requests_received: received,
@@ -390,6 +387,10 @@ impl Stream {
 }
 
 impl State {
+    fn candidates(&self, now: Instant) -> Vec<Candidate> {
+        self.layers.iter().map(|l| l.candidate(now)).collect()
+    }
+
     fn read(
         &mut self,
         now: Instant,
@@ -437,6 +438,10 @@ impl Layer {
     fn note(&mut self, now: Instant, batch: &Arc<Batch>) {
         self.last_packet = Some(now);
         self.rate.add(now, batch.bytes() as u64);
+        if let Some((width, height)) = self.reader.size {
+            self.info.width = Some(width);
+            self.info.height = Some(height);
+        }
         if batch.packets.iter().any(|p| p.keyframe_start) {
             self.arbiter.keyframe();
         }
@@ -448,13 +453,26 @@ impl Layer {
             .is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
     }
 
-    fn status(&self, now: Instant) -> LayerStatus {
-        LayerStatus {
-            rid: self.info.rid.clone(),
-            width: self.info.width,
-            height: self.info.height,
+    fn candidate(&self, now: Instant) -> Candidate {
+        Candidate {
+            info: self.info.clone(),
             bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
             active: self.is_active(now),
+        }
+    }
+
+    fn status(&self, now: Instant) -> LayerStatus {
+        let Candidate {
+            info,
+            bitrate,
+            active,
+        } = self.candidate(now);
+        LayerStatus {
+            rid: info.rid,
+            width: info.width,
+            height: info.height,
+            bitrate,
+            active,
         }
     }
 }

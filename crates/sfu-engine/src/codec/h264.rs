@@ -15,7 +15,7 @@ pub(super) fn starts_keyframe(payload: &[u8]) -> bool {
         return false;
     };
     match header & 0x1f {
-        STAP_A => aggregated_types(&payload[1..]).any(is_key),
+        STAP_A => aggregated(&payload[1..]).any(|nal| is_key(nal & 0x1f)),
         FU_A => {
             let Some(&fu) = payload.get(1) else {
                 return false;
@@ -30,22 +30,50 @@ fn is_key(nal_type: u8) -> bool {
     matches!(nal_type, NAL_IDR | NAL_SPS)
 }
 
-/// The types of the NAL units in a STAP-A, each behind a 16-bit length.
-fn aggregated_types(mut rest: &[u8]) -> impl Iterator<Item = u8> {
+/// The first octets of the NAL units in an aggregation packet, each behind a 16-bit length.
+pub(super) fn aggregated(rest: &[u8]) -> impl Iterator<Item = u8> {
+    units(rest).filter_map(|nal| nal.first().copied())
+}
+
+fn units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let [hi, lo, nal @ ..] = rest else {
             return None;
         };
-        let size = usize::from(u16::from_be_bytes([*hi, *lo]));
-        let nal_type = nal.first()? & 0x1f;
-        rest = nal.get(size..).unwrap_or_default();
-        Some(nal_type)
+        let size = usize::from(u16::from_be_bytes([*hi, *lo])).min(nal.len());
+        let (unit, behind) = nal.split_at(size);
+        rest = behind;
+        Some(unit)
     })
+}
+
+/// The size that a sequence parameter set in the packet tells.
+pub(super) fn picture_size(payload: &[u8]) -> Option<(u32, u32)> {
+    let nal = match payload.first()? & 0x1f {
+        NAL_SPS => payload,
+        STAP_A => units(&payload[1..]).find(|nal| nal.first().is_some_and(|n| n & 0x1f == NAL_SPS))?,
+        _ => return None,
+    };
+    let rbsp = h264_reader::rbsp::decode_nal(nal).ok()?;
+    let reader = h264_reader::rbsp::BitReader::new(&*rbsp);
+    let sps = h264_reader::nal::sps::SeqParameterSet::from_bits(reader).ok()?;
+    sps.pixel_dimensions().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::starts_keyframe;
+    use super::{picture_size, starts_keyframe};
+
+    #[test]
+    fn the_size_is_read_from_a_parameter_set() {
+        // 1280x720, constrained baseline, as x264 writes it.
+        let sps = [
+            0x67, 0x42, 0xc0, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xe8, 0x06, 0xd0, 0xa1, 0x35,
+        ];
+        assert_eq!(picture_size(&sps), Some((1280, 720)));
+        assert_eq!(picture_size(&sps[..4]), None);
+        assert_eq!(picture_size(&[0x65, 0x88]), None);
+    }
 
     #[test]
     fn keyframes_are_found_in_every_packetization() {

@@ -4,8 +4,11 @@
 //!
 //! The media itself is never touched. Called once per packet that comes in, never per viewer.
 
+mod av1;
 mod h264;
+mod h265;
 mod vp8;
+mod vp9;
 
 pub use vp8::Vp8Header;
 
@@ -25,9 +28,24 @@ pub enum Codec {
     H264,
     /// VP8, RTP payload format of RFC 7741.
     Vp8,
+    /// VP9, RTP payload format of RFC 9628.
+    Vp9,
+    /// AV1, RTP payload format of the Alliance for Open Media.
+    Av1,
+    /// H.265/HEVC, RTP payload format of RFC 7798.
+    H265,
     /// Opus, RTP payload format of RFC 7587.
     Opus,
 }
+
+/// All video codecs.
+pub(crate) const VIDEO_CODECS: [Codec; 5] = [
+    Codec::H264,
+    Codec::Vp8,
+    Codec::Vp9,
+    Codec::Av1,
+    Codec::H265,
+];
 
 impl Codec {
     /// The encoding name as SDP spells it.
@@ -35,6 +53,9 @@ impl Codec {
         match self {
             Codec::H264 => "H264",
             Codec::Vp8 => "VP8",
+            Codec::Vp9 => "VP9",
+            Codec::Av1 => "AV1",
+            Codec::H265 => "H265",
             Codec::Opus => "opus",
         }
     }
@@ -42,16 +63,16 @@ impl Codec {
     /// The RTP clock rate in Hz.
     pub fn clock_rate(self) -> u32 {
         match self {
-            Codec::H264 | Codec::Vp8 => 90_000,
             Codec::Opus => 48_000,
+            _ => 90_000,
         }
     }
 
     /// Whether this codec carries pictures or sound.
     pub fn kind(self) -> TrackKind {
         match self {
-            Codec::H264 | Codec::Vp8 => TrackKind::Video,
             Codec::Opus => TrackKind::Audio,
+            _ => TrackKind::Video,
         }
     }
 }
@@ -63,21 +84,28 @@ pub struct PayloadInfo {
     pub keyframe_start: bool,
     /// The VP8 payload descriptor's counters, where there are any.
     pub vp8: Option<Vp8Header>,
+    /// Width and height of the picture in pixels, where a keyframe's start tells them.
+    pub size: Option<(u32, u32)>,
 }
 
 /// Reads what forwarding needs from an RTP payload. Never fails: what is not understood is forwarded as it is.
 pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
-    match codec {
-        Codec::H264 => PayloadInfo {
-            keyframe_start: h264::starts_keyframe(payload),
-            vp8: None,
-        },
-        Codec::Vp8 => vp8::inspect(payload),
+    let keyframe_start = match codec {
+        Codec::Vp8 => return vp8::inspect(payload),
+        Codec::Vp9 => return vp9::inspect(payload),
+        Codec::H264 => h264::starts_keyframe(payload),
+        Codec::H265 => h265::starts_keyframe(payload),
+        Codec::Av1 => av1::starts_keyframe(payload),
         // Every Opus packet can be decoded by itself.
-        Codec::Opus => PayloadInfo {
-            keyframe_start: true,
-            vp8: None,
-        },
+        Codec::Opus => true,
+    };
+    let size = (keyframe_start && codec == Codec::H264)
+        .then(|| h264::picture_size(payload))
+        .flatten();
+    PayloadInfo {
+        keyframe_start,
+        vp8: None,
+        size,
     }
 }
 
@@ -89,7 +117,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_payload_panics_a_parser(payload in proptest::collection::vec(any::<u8>(), 0..64)) {
-            for codec in [Codec::H264, Codec::Vp8, Codec::Opus] {
+            for codec in VIDEO_CODECS {
                 inspect(codec, &payload);
             }
         }

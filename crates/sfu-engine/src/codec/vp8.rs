@@ -18,35 +18,47 @@ pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
 }
 
 fn parse(payload: &[u8]) -> Option<PayloadInfo> {
-    let mut rest = payload.iter().copied();
-    let required = rest.next()?;
+    let mut rest = payload.iter();
+    let mut next = || rest.next().copied();
+    let required = next()?;
     let starts_partition = required & 0x10 != 0;
     let partition = required & 0x07;
     let mut header = Vp8Header::default();
     if required & 0x80 != 0 {
-        let extension = rest.next()?;
+        let extension = next()?;
         if extension & 0x80 != 0 {
-            let first = rest.next()?;
+            let first = next()?;
             header.picture_id = Some(if first & 0x80 != 0 {
-                (u16::from_be_bytes([first & 0x7f, rest.next()?]), true)
+                (u16::from_be_bytes([first & 0x7f, next()?]), true)
             } else {
                 (u16::from(first), false)
             });
         }
         if extension & 0x40 != 0 {
-            header.tl0_pic_idx = Some(rest.next()?);
+            header.tl0_pic_idx = Some(next()?);
         }
         if extension & 0x30 != 0 {
-            rest.next()?;
+            next()?;
         }
     }
     // The first octet of a frame: the inverse key frame flag is its lowest bit (RFC 6386, section 9.1).
     let keyframe_start =
-        starts_partition && partition == 0 && rest.next().is_some_and(|first| first & 0x01 == 0);
+        starts_partition && partition == 0 && next().is_some_and(|first| first & 0x01 == 0);
+    let size = keyframe_start.then(|| picture_size(rest.as_slice())).flatten();
     Some(PayloadInfo {
         keyframe_start,
         vp8: Some(header),
+        size,
     })
+}
+
+/// The size in a keyframe's header, from its second octet on (RFC 6386, section 9.1): the upper two bits scale.
+fn picture_size(rest: &[u8]) -> Option<(u32, u32)> {
+    let [_, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] = *rest else {
+        return None;
+    };
+    let side = |lo, hi| u32::from(u16::from_le_bytes([lo, hi]) & 0x3fff);
+    Some((side(w0, w1), side(h0, h1)))
 }
 
 #[cfg(test)]
@@ -95,5 +107,7 @@ mod tests {
             assert_eq!(header.tl0_pic_idx, tl0, "{what}");
         }
         assert_eq!(inspect(&[0x90, 0x80]), PayloadInfo::default(), "cut short");
+        let key = [0x10, 0x50, 0x01, 0x02, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x41];
+        assert_eq!(inspect(&key).size, Some((640, 360)));
     }
 }

@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use super::PatchOutcome;
 use super::rtc::{Negotiated, RtcTransport};
-use crate::codec::{Codec, TrackKind};
+use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
 
 /// How often a viewer's figures are refreshed.
 const STATS_INTERVAL: Duration = Duration::from_secs(2);
@@ -153,13 +153,23 @@ fn configure(identity: &Identity, codecs: StreamCodecs) -> str0m::RtcConfig {
     if codecs.audio.is_none_or(|c| c == Codec::Opus) {
         codec_config.enable_opus(true, false);
     }
-    if codecs.video.is_none_or(|c| c == Codec::H264) {
-        enable_h264(codec_config);
-    }
-    if codecs.video.is_none_or(|c| c == Codec::Vp8) {
-        codec_config.enable_vp8(true);
+    for codec in VIDEO_CODECS {
+        if codecs.video.is_none_or(|c| c == codec) {
+            enable_video(codec_config, codec);
+        }
     }
     config
+}
+
+fn enable_video(config: &mut CodecConfig, codec: Codec) {
+    match codec {
+        Codec::H264 => enable_h264(config),
+        Codec::Vp8 => config.enable_vp8(true),
+        Codec::Vp9 => config.enable_vp9(true),
+        Codec::Av1 => config.enable_av1(true),
+        Codec::H265 => config.enable_h265(true),
+        Codec::Opus => {}
+    }
 }
 
 fn enable_h264(config: &mut CodecConfig) {
@@ -234,6 +244,9 @@ fn known_codec(codec: str0m::format::Codec) -> Option<Codec> {
     match codec {
         str0m::format::Codec::H264 => Some(Codec::H264),
         str0m::format::Codec::Vp8 => Some(Codec::Vp8),
+        str0m::format::Codec::Vp9 => Some(Codec::Vp9),
+        str0m::format::Codec::Av1 => Some(Codec::Av1),
+        str0m::format::Codec::H265 => Some(Codec::H265),
         str0m::format::Codec::Opus => Some(Codec::Opus),
         _ => None,
     }
