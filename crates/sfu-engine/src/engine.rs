@@ -19,8 +19,9 @@ use crate::interfaces;
 use crate::queue::ShardCommand;
 use crate::router::Router;
 use crate::session::{SessionInfo, SessionShared};
+use crate::shard::ingest::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot};
-use crate::stream::Stream;
+use crate::stream::{PublishOptions, Stream};
 use crate::transport::PatchOutcome;
 use crate::transport::negotiate::{self, Identity, OfferError, PatchError};
 
@@ -38,6 +39,8 @@ pub struct EngineConfig {
     pub shards: usize,
     /// Addresses to announce instead of the machine's own (behind a 1:1 NAT).
     pub announce: Vec<IpAddr>,
+    /// The shortest time between two keyframe requests to a publishing peer for one layer.
+    pub keyframe_min_interval: Duration,
 }
 
 impl Default for EngineConfig {
@@ -47,6 +50,7 @@ impl Default for EngineConfig {
             udp_port: 8189,
             shards: 0,
             announce: Vec::new(),
+            keyframe_min_interval: Duration::from_millis(500),
         }
     }
 }
@@ -133,6 +137,38 @@ pub enum SubscribeError {
     NoCommonCodec(String),
     /// The shards are behind, or stopping.
     #[error("the server is too busy to take another viewer; try again in a second")]
+    Busy,
+}
+
+/// What a publishing peer asks for.
+#[derive(Debug, Clone)]
+pub struct PublishRequest<'a> {
+    /// The stream to publish.
+    pub stream: &'a StreamName,
+    /// The SDP offer.
+    pub offer: &'a str,
+    /// Step in for another peer that publishes it.
+    pub takeover: bool,
+    /// Where the request came from: a publisher on this machine is also offered the loopback address.
+    pub peer: Option<IpAddr>,
+}
+
+/// Why a publishing peer was turned away.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PublishRefused {
+    /// There is one publisher a stream.
+    #[error(
+        "stream {0:?} already has a publisher: choose another name, stop it, or take over with ?takeover=1 (possible where it came by WHIP, too)"
+    )]
+    InUse(StreamName),
+    /// The offer is not one.
+    #[error("{0}")]
+    InvalidOffer(String),
+    /// Nothing in the offer can be forwarded.
+    #[error("{0}")]
+    NoCommonCodec(String),
+    /// The shards are behind, or stopping.
+    #[error("the server is too busy to take another publisher; try again in a second")]
     Busy,
 }
 
@@ -265,6 +301,60 @@ impl Engine {
         let session = SessionShared::new(id, stream.clone(), shard.index(), etag.clone(), layer);
         let session = Arc::new(session);
         self.enter(shard, &stream, Box::new(transport), session)?;
+        Ok(Subscribed {
+            session: id,
+            answer,
+            etag,
+        })
+    }
+
+    /// Answers a publisher's offer (WHIP). About a millisecond of CPU: call it where that delays nobody.
+    pub fn publish(&self, request: &PublishRequest<'_>) -> Result<Subscribed, PublishRefused> {
+        let result = self.try_publish(request);
+        if let Err(error) = &result {
+            self.counters.offers_refused.add(1);
+            tracing::debug!(stream = %request.stream, %error, "offer refused");
+        }
+        result
+    }
+
+    fn try_publish(&self, request: &PublishRequest<'_>) -> Result<Subscribed, PublishRefused> {
+        self.forget_ended();
+        let shard = self.least_loaded().ok_or(PublishRefused::Busy)?;
+        let local = self.local_addresses(shard, request.peer);
+        let now = Instant::now();
+        let (transport, answer, tracks) =
+            negotiate::accept_publisher(&self.identity, request.offer, &local, now)?;
+        let id = SessionId::from_bits(random_bits().ok_or(PublishRefused::Busy)?);
+        let options = PublishOptions {
+            keyframe_min_interval: self.config.keyframe_min_interval,
+            feedback: Arc::new(PeerFeedback {
+                queue: shard.queue().clone(),
+                session: id,
+            }),
+        };
+        let name = request.stream;
+        let (stream, lease) = self
+            .router
+            .start(name, options, request.takeover)
+            .ok_or_else(|| PublishRefused::InUse(name.clone()))?;
+        let etag = self.next_etag();
+        let session = SessionShared::new(id, stream.clone(), shard.index(), etag.clone(), None);
+        let session = Arc::new(session);
+        self.lock().insert(id, session.clone());
+        let command = ShardCommand::Publish {
+            lease,
+            tracks,
+            transport: Box::new(transport),
+            session,
+        };
+        if !shard.queue().send(command) {
+            self.lock().remove(&id);
+            stream.stop(lease);
+            self.router.tidy(name);
+            return Err(PublishRefused::Busy);
+        }
+        tracing::info!(stream = %name, session = ?id, "published by a peer");
         Ok(Subscribed {
             session: id,
             answer,
@@ -428,6 +518,15 @@ impl Engine {
 
     fn next_etag(&self) -> String {
         format!("\"{}\"", self.etags.fetch_add(1, Relaxed) + 1)
+    }
+}
+
+impl From<OfferError> for PublishRefused {
+    fn from(error: OfferError) -> Self {
+        match error {
+            OfferError::Invalid(_) => Self::InvalidOffer(error.to_string()),
+            OfferError::NoCommonCodec(why) => Self::NoCommonCodec(why),
+        }
     }
 }
 

@@ -33,8 +33,8 @@ pub mod transport;
 
 pub use codec::{Codec, PayloadInfo, TrackKind, Vp8Header, inspect};
 pub use engine::{
-    Engine, EngineConfig, EngineError, Patched, SessionError, SubscribeError, SubscribeRequest,
-    Subscribed,
+    Engine, EngineConfig, EngineError, Patched, PublishRefused, PublishRequest, SessionError,
+    SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
 pub use layers::LayerInfo;

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use crate::ids::{Rid, SessionId};
 use crate::packet::Batch;
 use crate::session::SessionShared;
-use crate::stream::Stream;
-use crate::transport::negotiate::PatchError;
+use crate::stream::{Lease, Stream};
+use crate::transport::negotiate::{PatchError, PublisherTracks};
 use crate::transport::{PatchOutcome, Transport};
 
 /// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
@@ -34,6 +34,24 @@ pub enum ShardCommand {
         /// What others may see of the session.
         session: Arc<SessionShared>,
     },
+    /// A publisher comes.
+    Publish {
+        /// Its right to the stream.
+        lease: Lease,
+        /// What it is going to send.
+        tracks: PublisherTracks,
+        /// Its session's way to it.
+        transport: Box<dyn Transport>,
+        /// What others may see of the session; knows the stream.
+        session: Arc<SessionShared>,
+    },
+    /// A publisher's keyframe is needed.
+    AskPublisher {
+        /// Whose.
+        session: SessionId,
+        /// Of which layer, by index.
+        layer: usize,
+    },
     /// A viewer wants another layer; `None` is automatic.
     SetLayer {
         /// Whose.
@@ -50,7 +68,7 @@ pub enum ShardCommand {
         /// Gets the outcome; `None` is an unknown session.
         reply: SyncSender<Option<Result<PatchOutcome, PatchError>>>,
     },
-    /// A viewer leaves.
+    /// A viewer or publisher leaves.
     Close {
         /// Whose.
         session: SessionId,
@@ -64,6 +82,8 @@ impl std::fmt::Debug for ShardCommand {
         f.write_str(match self {
             Self::Media { .. } => "Media",
             Self::Subscribe { .. } => "Subscribe",
+            Self::Publish { .. } => "Publish",
+            Self::AskPublisher { .. } => "AskPublisher",
             Self::SetLayer { .. } => "SetLayer",
             Self::Patch { .. } => "Patch",
             Self::Close { .. } => "Close",

@@ -15,7 +15,7 @@ use crate::codec::{Codec, TrackKind};
 use crate::ids::StreamName;
 use crate::layers::LayerInfo;
 use crate::packet::RtpIn;
-use crate::stream::{PublishOptions, Stream, StreamInfo};
+use crate::stream::{Lease, PublishOptions, Stream, StreamInfo};
 
 static ROUTERS: LazyLock<Mutex<HashMap<String, Arc<Router>>>> = LazyLock::new(Mutex::default);
 
@@ -58,24 +58,33 @@ impl Router {
         name: StreamName,
         options: PublishOptions,
     ) -> Result<Publisher, PublishError> {
-        let mut streams = self.lock();
-        let stream = match streams.by_name.get(&name) {
-            Some(stream) => stream.clone(),
-            None => {
-                streams.next_key += 1;
-                let stream = Arc::new(Stream::new(name.clone(), streams.next_key));
-                streams.by_name.insert(name.clone(), stream.clone());
-                stream
-            }
-        };
-        if !stream.start(options, Instant::now()) {
-            return Err(PublishError::InUse(name));
-        }
-        tracing::info!(stream = %name, "published");
+        let started = self.start(&name, options, false);
+        let (stream, lease) = started.ok_or(PublishError::InUse(name))?;
+        tracing::info!(stream = %stream.name(), "published");
         Ok(Publisher {
             router: self.clone(),
             stream,
+            lease,
         })
+    }
+
+    /// The stream with this name, made where there is none, and the right to publish it.
+    pub(crate) fn start(
+        &self,
+        name: &StreamName,
+        options: PublishOptions,
+        takeover: bool,
+    ) -> Option<(Arc<Stream>, Lease)> {
+        // Under the lock, so that the stream is not forgotten as unused before it has its publisher.
+        let mut streams = self.lock();
+        let Streams { by_name, next_key } = &mut *streams;
+        let stream = by_name.entry(name.clone()).or_insert_with(|| {
+            *next_key += 1;
+            Arc::new(Stream::new(name.clone(), *next_key))
+        });
+        let lease = stream.start(options, takeover, Instant::now())?;
+        let stream = stream.clone();
+        Some((stream, lease))
     }
 
     /// All streams that have a publisher or viewers, by name.
@@ -100,7 +109,7 @@ impl Router {
     }
 
     /// Forgets a stream that nobody uses any more.
-    fn tidy(&self, name: &StreamName) {
+    pub(crate) fn tidy(&self, name: &StreamName) {
         let mut streams = self.lock();
         if streams.by_name.get(name).is_some_and(|s| !s.is_used()) {
             streams.by_name.remove(name);
@@ -113,22 +122,24 @@ impl Router {
 pub struct Publisher {
     router: Arc<Router>,
     stream: Arc<Stream>,
+    lease: Lease,
 }
 
 impl Publisher {
     /// Declares the video track and its layers, highest first. May be called again when they change.
     pub fn set_video(&self, codec: Codec, layers: Vec<LayerInfo>) {
-        self.stream.set_video(codec, layers);
+        self.stream.set_video(self.lease, codec, layers);
     }
 
     /// Declares the audio track.
     pub fn set_audio(&self, codec: Codec) {
-        self.stream.set_audio(codec);
+        self.stream.set_audio(self.lease, codec);
     }
 
     /// Sends RTP packets of one track and layer to all viewers. One call a frame where possible.
     pub fn push(&self, kind: TrackKind, layer: usize, packets: impl IntoIterator<Item = RtpIn>) {
-        self.stream.push(Instant::now(), kind, layer, packets);
+        let now = Instant::now();
+        self.stream.push(now, self.lease, kind, layer, packets);
     }
 
     /// What there is to say of the stream.
@@ -145,7 +156,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.stream.stop();
+        self.stream.stop(self.lease);
         tracing::info!(stream = %self.stream.name(), "unpublished");
         self.router.tidy(self.stream.name());
     }

@@ -18,6 +18,9 @@ use crate::packet::{Batch, LayerReader, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::transport::negotiate::StreamCodecs;
 
+/// A publisher that has sent nothing for this long makes room for one that comes (back).
+const PUBLISHER_SILENT: Duration = Duration::from_secs(1);
+
 /// How a publisher wants to be treated.
 #[derive(Clone)]
 pub struct PublishOptions {
@@ -39,7 +42,19 @@ impl std::fmt::Debug for PublishOptions {
 pub trait Feedback: Send + Sync {
     /// A keyframe is needed on this layer. Called on a shard's thread: must return at once.
     fn keyframe_request(&self, layer: usize);
+
+    /// Whether another publisher may step in: when it asks to take over, or when this one has fallen silent.
+    fn is_replaceable(&self) -> bool {
+        false
+    }
+
+    /// Another publisher has stepped in: what this one sends is ignored from now on.
+    fn replaced(&self) {}
 }
+
+/// The right to publish a stream. What comes with an older one is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease(u32);
 
 /// What there is to say of a stream.
 #[derive(Debug, Clone)]
@@ -104,8 +119,9 @@ pub struct Stream {
 #[derive(Default)]
 struct State {
     publisher: Option<PublisherState>,
-    /// Counts publishers, so that what comes of different ones is not mixed.
+    /// Counts publishers and their changes of codec or layers, so that what comes of different ones is not mixed.
     epoch: u32,
+    last_lease: u32,
     video: Option<Codec>,
     audio: Option<Codec>,
     layers: Vec<Layer>,
@@ -114,7 +130,9 @@ struct State {
 }
 
 struct PublisherState {
+    lease: Lease,
     since: Instant,
+    last_packet: Instant,
     options: PublishOptions,
 }
 
@@ -162,30 +180,46 @@ impl Stream {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the caller the stream's publisher, unless there is one.
-    pub fn start(&self, options: PublishOptions, now: Instant) -> bool {
-        let mut state = self.lock();
-        if state.publisher.is_some() {
-            return false;
+    /// Makes the caller the stream's publisher, unless there is one that stays.
+    pub fn start(&self, options: PublishOptions, takeover: bool, now: Instant) -> Option<Lease> {
+        let (lease, before) = {
+            let mut state = self.lock();
+            if state
+                .publisher
+                .as_ref()
+                .is_some_and(|p| !p.gives_way(takeover, now))
+            {
+                return None;
+            }
+            state.last_lease += 1;
+            let lease = Lease(state.last_lease);
+            let before = state.publisher.replace(PublisherState {
+                lease,
+                since: now,
+                last_packet: now,
+                options,
+            });
+            state.epoch += 1;
+            state.video = None;
+            state.audio = None;
+            state.layers.clear();
+            state.audio_reader = LayerReader::default();
+            (lease, before)
+        };
+        if let Some(before) = before {
+            before.options.feedback.replaced();
         }
-        state.publisher = Some(PublisherState {
-            since: now,
-            options,
-        });
-        state.epoch += 1;
-        state.video = None;
-        state.audio = None;
-        state.layers.clear();
-        state.audio_reader = LayerReader::default();
-        true
+        Some(lease)
     }
 
     /// The publisher is gone: viewers keep their sessions and wait for the next one.
-    pub fn stop(&self) {
+    pub fn stop(&self, lease: Lease) {
         let mut state = self.lock();
-        state.publisher = None;
-        for layer in &mut state.layers {
-            layer.gop.clear();
+        if state.holds(lease) {
+            state.publisher = None;
+            for layer in &mut state.layers {
+                layer.gop.clear();
+            }
         }
     }
 
@@ -194,8 +228,11 @@ impl Stream {
     }
 
     /// Declares the video track. Layers that stay keep what is known of them.
-    pub fn set_video(&self, codec: Codec, layers: Vec<LayerInfo>) {
+    pub fn set_video(&self, lease: Lease, codec: Codec, layers: Vec<LayerInfo>) {
         let mut state = self.lock();
+        if !state.holds(lease) {
+            return;
+        }
         let State {
             publisher: Some(publisher),
             video,
@@ -229,8 +266,11 @@ impl Stream {
     }
 
     /// Declares the audio track.
-    pub fn set_audio(&self, codec: Codec) {
-        self.lock().audio = Some(codec);
+    pub fn set_audio(&self, lease: Lease, codec: Codec) {
+        let mut state = self.lock();
+        if state.holds(lease) {
+            state.audio = Some(codec);
+        }
     }
 
     /// Reads a publisher's packets and hands them to every shard that has viewers of this stream.
@@ -239,11 +279,15 @@ impl Stream {
     pub fn push(
         &self,
         now: Instant,
+        lease: Lease,
         kind: TrackKind,
         layer: usize,
         packets: impl IntoIterator<Item = RtpIn>,
     ) {
         let mut state = self.lock();
+        if !state.holds(lease) {
+            return;
+        }
         let Some(batch) = state.read(now, kind, layer, packets) else {
             return;
         };
@@ -387,6 +431,10 @@ impl Stream {
 }
 
 impl State {
+    fn holds(&self, lease: Lease) -> bool {
+        self.publisher.as_ref().is_some_and(|p| p.lease == lease)
+    }
+
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
         self.layers.iter().map(|l| l.candidate(now)).collect()
     }
@@ -398,7 +446,7 @@ impl State {
         index: usize,
         packets: impl IntoIterator<Item = RtpIn>,
     ) -> Option<Arc<Batch>> {
-        self.publisher.as_ref()?;
+        self.publisher.as_mut()?.last_packet = now;
         let (codec, reader) = match kind {
             TrackKind::Audio => (self.audio?, &mut self.audio_reader),
             TrackKind::Video => (self.video?, &mut self.layers.get_mut(index)?.reader),
@@ -420,6 +468,13 @@ impl State {
             self.layers.get_mut(index)?.note(now, &batch);
         }
         Some(batch)
+    }
+}
+
+impl PublisherState {
+    fn gives_way(&self, takeover: bool, now: Instant) -> bool {
+        let silent = now.saturating_duration_since(self.last_packet) >= PUBLISHER_SILENT;
+        self.options.feedback.is_replaceable() && (takeover || silent)
     }
 }
 

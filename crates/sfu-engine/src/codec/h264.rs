@@ -51,7 +51,9 @@ fn units(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub(super) fn picture_size(payload: &[u8]) -> Option<(u32, u32)> {
     let nal = match payload.first()? & 0x1f {
         NAL_SPS => payload,
-        STAP_A => units(&payload[1..]).find(|nal| nal.first().is_some_and(|n| n & 0x1f == NAL_SPS))?,
+        STAP_A => {
+            units(&payload[1..]).find(|nal| nal.first().is_some_and(|n| n & 0x1f == NAL_SPS))?
+        }
         _ => return None,
     };
     let rbsp = h264_reader::rbsp::decode_nal(nal).ok()?;

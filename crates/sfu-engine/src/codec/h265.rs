@@ -14,7 +14,9 @@ pub(super) fn starts_keyframe(payload: &[u8]) -> bool {
     };
     match (header >> 1) & 0x3f {
         AP => aggregated(rest).any(|nal| is_key((nal >> 1) & 0x3f)),
-        FU => rest.first().is_some_and(|fu| fu & 0x80 != 0 && is_key(fu & 0x3f)),
+        FU => rest
+            .first()
+            .is_some_and(|fu| fu & 0x80 != 0 && is_key(fu & 0x3f)),
         nal_type => is_key(nal_type),
     }
 }

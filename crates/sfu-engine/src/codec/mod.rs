@@ -39,13 +39,8 @@ pub enum Codec {
 }
 
 /// All video codecs.
-pub(crate) const VIDEO_CODECS: [Codec; 5] = [
-    Codec::H264,
-    Codec::Vp8,
-    Codec::Vp9,
-    Codec::Av1,
-    Codec::H265,
-];
+pub(crate) const VIDEO_CODECS: [Codec; 5] =
+    [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
 
 impl Codec {
     /// The encoding name as SDP spells it.

@@ -44,7 +44,9 @@ fn parse(payload: &[u8]) -> Option<PayloadInfo> {
     // The first octet of a frame: the inverse key frame flag is its lowest bit (RFC 6386, section 9.1).
     let keyframe_start =
         starts_partition && partition == 0 && next().is_some_and(|first| first & 0x01 == 0);
-    let size = keyframe_start.then(|| picture_size(rest.as_slice())).flatten();
+    let size = keyframe_start
+        .then(|| picture_size(rest.as_slice()))
+        .flatten();
     Some(PayloadInfo {
         keyframe_start,
         vp8: Some(header),
@@ -107,7 +109,9 @@ mod tests {
             assert_eq!(header.tl0_pic_idx, tl0, "{what}");
         }
         assert_eq!(inspect(&[0x90, 0x80]), PayloadInfo::default(), "cut short");
-        let key = [0x10, 0x50, 0x01, 0x02, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x41];
+        let key = [
+            0x10, 0x50, 0x01, 0x02, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x41,
+        ];
         assert_eq!(inspect(&key).size, Some((640, 360)));
     }
 }

@@ -5,8 +5,12 @@
 //! Sans-IO: commands, datagrams and the time go in; datagrams and the next deadline come out. A packet enters a shard
 //! once and fans out inside it. The driver ([`crate::driver`]) owns the thread; simulations call it directly.
 
+mod contact;
+pub(crate) mod ingest;
+mod member;
 mod outbox;
 mod subscriber;
+mod timeline;
 mod timers;
 
 use std::collections::HashMap;
@@ -27,11 +31,22 @@ use crate::session::SessionShared;
 use crate::stats::Counters;
 use crate::stream::Stream;
 use crate::transport::{PatchOutcome, Transport, negotiate::PatchError};
-use subscriber::{Fate, Subscriber};
+use ingest::Ingest;
+use member::Member;
+use subscriber::Subscriber;
 use timers::Timers;
 
 /// A viewer whose address changed may take over an address that another session has not used for this long.
 const ADDRESS_STALE: Duration = Duration::from_secs(2);
+
+/// What becomes of a session after it was drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It goes on, and wants to be called at this time.
+    Lives(Instant),
+    /// It is over.
+    Over,
+}
 
 /// See the module's description.
 #[derive(Debug)]
@@ -39,7 +54,7 @@ pub struct Shard {
     /// Our own queue, to be attached to streams.
     queue: ShardQueue,
     counters: Arc<Counters>,
-    subscribers: Slab<Subscriber>,
+    members: Slab<Member>,
     streams: HashMap<u64, Attached>,
     by_session: HashMap<SessionId, usize>,
     by_address: HashMap<SocketAddr, usize>,
@@ -65,7 +80,7 @@ impl Shard {
         Self {
             queue,
             counters,
-            subscribers: Slab::new(),
+            members: Slab::new(),
             streams: HashMap::new(),
             by_session: HashMap::new(),
             by_address: HashMap::new(),
@@ -82,9 +97,9 @@ impl Shard {
         self.stopped
     }
 
-    /// Sessions in this shard.
+    /// Viewers in this shard.
     pub fn viewers(&self) -> usize {
-        self.subscribers.len()
+        self.streams.values().map(|a| a.viewers.len()).sum()
     }
 
     /// What is to be sent. Empty it after each call of the other methods.
@@ -101,10 +116,33 @@ impl Shard {
                 transport,
                 session,
             } => self.subscribe(now, &stream, transport, session),
+            ShardCommand::Publish {
+                lease,
+                tracks,
+                transport,
+                session,
+            } => {
+                let ufrag = transport.local_ufrag().to_owned();
+                let id = session.id();
+                let ingest = Ingest::new(now, lease, transport, session, tracks);
+                self.admit(now, id, ufrag, Member::Publisher(Box::new(ingest)));
+            }
+            ShardCommand::AskPublisher { session, layer } => {
+                if let Some(&index) = self.by_session.get(&session) {
+                    self.visit(now, index, |member| {
+                        if let Member::Publisher(publisher) = member {
+                            publisher.request_keyframe(layer);
+                        }
+                        true
+                    });
+                }
+            }
             ShardCommand::SetLayer { session, layer } => {
                 if let Some(&index) = self.by_session.get(&session) {
-                    self.visit(now, index, |subscriber| {
-                        subscriber.set_wanted(now, layer);
+                    self.visit(now, index, |member| {
+                        if let Member::Viewer(viewer) = member {
+                            viewer.set_wanted(now, layer);
+                        }
                         true
                     });
                 }
@@ -124,7 +162,7 @@ impl Shard {
                 }
             }
             ShardCommand::Stop => {
-                let all: Vec<usize> = self.subscribers.iter().map(|(index, _)| index).collect();
+                let all: Vec<usize> = self.members.iter().map(|(index, _)| index).collect();
                 for index in all {
                     self.end(now, index);
                 }
@@ -148,8 +186,8 @@ impl Shard {
             return;
         };
         let mut understood = false;
-        self.visit(now, index, |subscriber| {
-            understood = subscriber.receive(now, source, destination, data);
+        self.visit(now, index, |member| {
+            understood = member.receive(now, source, destination, data);
             true
         });
         if !understood {
@@ -163,8 +201,8 @@ impl Shard {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(index) = self.timers.pop_due(now) {
-            self.visit(now, index, |subscriber| {
-                subscriber.handle_timeout(now);
+            self.visit(now, index, |member| {
+                member.handle_timeout(now);
                 true
             });
         }
@@ -194,7 +232,10 @@ impl Shard {
             let Some(&index) = self.streams.get(&key).and_then(|a| a.viewers.get(position)) else {
                 break;
             };
-            self.visit(now, index, |subscriber| subscriber.media(now, batch));
+            self.visit(now, index, |member| match member {
+                Member::Viewer(viewer) => viewer.media(now, batch),
+                Member::Publisher(_) => false,
+            });
         }
     }
 
@@ -208,9 +249,7 @@ impl Shard {
         let id = session.id();
         let ufrag = transport.local_ufrag().to_owned();
         let subscriber = Subscriber::new(now, stream.clone(), transport, session);
-        let index = self.subscribers.insert(subscriber);
-        self.by_session.insert(id, index);
-        self.by_ufrag.insert(ufrag, index);
+        let index = self.admit(now, id, ufrag, Member::Viewer(Box::new(subscriber)));
         let attached = self.streams.entry(stream.key()).or_insert_with(|| {
             stream.attach(self.queue.clone());
             Attached {
@@ -220,8 +259,15 @@ impl Shard {
             }
         });
         attached.viewers.push(index);
+    }
+
+    fn admit(&mut self, now: Instant, id: SessionId, ufrag: String, member: Member) -> usize {
+        let index = self.members.insert(member);
+        self.by_session.insert(id, index);
+        self.by_ufrag.insert(ufrag, index);
         self.counters.sessions_opened.add(1);
         self.visit(now, index, |_| true);
+        index
     }
 
     fn patch(
@@ -232,8 +278,8 @@ impl Shard {
     ) -> Option<Result<PatchOutcome, PatchError>> {
         let index = *self.by_session.get(&session)?;
         let mut outcome = Err(PatchError::Invalid("it could not be processed".into()));
-        self.visit(now, index, |subscriber| {
-            outcome = subscriber.patch(fragment);
+        self.visit(now, index, |member| {
+            outcome = member.patch(fragment);
             true
         });
         if let Ok(PatchOutcome::Restarted { local_ufrag, .. }) = &outcome {
@@ -257,10 +303,9 @@ impl Shard {
         match (named, known) {
             (Some(named), Some(known)) if named != known => {
                 // The same address in another session: the viewer joined anew from it. Only a silent session loses it.
-                let stale = self
-                    .subscribers
-                    .get(known)
-                    .is_none_or(|s| now.saturating_duration_since(s.last_heard()) > ADDRESS_STALE);
+                let stale = self.members.get(known).is_none_or(|m| {
+                    now.saturating_duration_since(m.contact().last_heard()) > ADDRESS_STALE
+                });
                 if stale {
                     self.by_address.remove(&source);
                 }
@@ -271,9 +316,8 @@ impl Shard {
     }
 
     fn remember_address(&mut self, index: usize, source: SocketAddr) {
-        if let Some(subscriber) = self.subscribers.get_mut(index)
-            && subscriber.remember_address(source)
-        {
+        let member = self.members.get_mut(index);
+        if member.is_some_and(|m| m.contact_mut().remember(source)) {
             self.by_address.insert(source, index);
         }
     }
@@ -281,13 +325,13 @@ impl Shard {
     /// Does something with a session and, where that returns `true`, lets it put out what is due.
     ///
     /// A panic in one session ends that session, not the shard with everybody else's.
-    fn visit(&mut self, now: Instant, index: usize, act: impl FnOnce(&mut Subscriber) -> bool) {
-        let Some(subscriber) = self.subscribers.get_mut(index) else {
+    fn visit(&mut self, now: Instant, index: usize, act: impl FnOnce(&mut Member) -> bool) {
+        let Some(member) = self.members.get_mut(index) else {
             return;
         };
         let outbox = &mut self.outbox;
         let fate = catch_unwind(AssertUnwindSafe(|| {
-            act(subscriber).then(|| subscriber.drain(now, outbox))
+            act(member).then(|| member.drain(now, outbox))
         }));
         match fate {
             Ok(Some(Fate::Lives(at))) => self.timers.set(index, at),
@@ -298,11 +342,14 @@ impl Shard {
                 self.over.push(index);
             }
         }
-        let (packets, requests) = subscriber.take_counts();
+        let Member::Viewer(viewer) = member else {
+            return;
+        };
+        let (packets, requests) = viewer.take_counts();
         self.counters.packets_out.add(packets);
         if requests > 0 {
             self.counters.keyframe_requests.add(requests);
-            let key = subscriber.stream().key();
+            let key = viewer.stream().key();
             if let Some(attached) = self.streams.get_mut(&key) {
                 attached.keyframes_due = attached.stream.poll_keyframes(now);
             }
@@ -311,8 +358,8 @@ impl Shard {
 
     /// Ends a session that the viewer or the server closes: tells the peer, then forgets it.
     fn end(&mut self, now: Instant, index: usize) {
-        self.visit(now, index, |subscriber| {
-            subscriber.close();
+        self.visit(now, index, |member| {
+            member.close();
             true
         });
         self.over.push(index);
@@ -320,17 +367,20 @@ impl Shard {
 
     fn bury(&mut self) {
         while let Some(index) = self.over.pop() {
-            let Some(subscriber) = self.subscribers.try_remove(index) else {
+            let Some(member) = self.members.try_remove(index) else {
                 continue;
             };
-            self.by_session.remove(&subscriber.session().id());
-            for address in subscriber.addresses() {
+            self.by_session.remove(&member.session().id());
+            for address in member.contact().addresses() {
                 self.by_address.remove(address);
             }
             self.by_ufrag.retain(|_, i| *i != index);
             self.timers.remove(index);
             self.counters.sessions_closed.add(1);
-            let stream = subscriber.stream();
+            let Member::Viewer(viewer) = member else {
+                continue;
+            };
+            let stream = viewer.stream();
             stream.remove_viewer();
             let key = stream.key();
             if let Some(attached) = self.streams.get_mut(&key) {
@@ -349,8 +399,10 @@ impl Drop for Shard {
         for attached in self.streams.values() {
             attached.stream.detach(&self.queue);
         }
-        for (_, subscriber) in &self.subscribers {
-            subscriber.stream().remove_viewer();
+        for (_, member) in &self.members {
+            if let Member::Viewer(viewer) = member {
+                viewer.stream().remove_viewer();
+            }
         }
     }
 }

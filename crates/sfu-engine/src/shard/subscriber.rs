@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Fate;
+use super::contact::Contact;
 use super::outbox::Outbox;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
@@ -17,27 +19,11 @@ use crate::stream::Stream;
 use crate::transport::negotiate::PatchError;
 use crate::transport::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
 
-/// A viewer from which nothing comes for this long is gone. Browsers send consent checks every 5 s (RFC 7675) and
-/// receiver reports every second.
-const SILENCE: Duration = Duration::from_secs(20);
-/// A viewer that has not connected by then never will.
-const CONNECT: Duration = Duration::from_secs(20);
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// Addresses that one viewer may send from: more than any number of networks it may roam.
-const MAX_ADDRESSES: usize = 32;
 /// A replayed group of pictures leaves in portions, so that no socket buffer on the way overflows.
 const PORTION: usize = 24;
 const PORTION_EVERY: Duration = Duration::from_millis(5);
-
-/// What becomes of a session after it was drained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It goes on, and wants to be called at this time.
-    Lives(Instant),
-    /// It is over.
-    Over,
-}
 
 /// See the module's description.
 pub(super) struct Subscriber {
@@ -55,12 +41,8 @@ pub(super) struct Subscriber {
     backlog: VecDeque<Waiting>,
     backlog_due: Option<Instant>,
     ask_again: Option<Instant>,
-    connected: bool,
     closing: bool,
-    since: Instant,
-    last_heard: Instant,
-    /// Where its datagrams come from.
-    addresses: Vec<SocketAddr>,
+    pub(super) contact: Contact,
     counts: Counts,
     events: Vec<TransportEvent>,
 }
@@ -118,11 +100,8 @@ impl Subscriber {
             backlog: VecDeque::new(),
             backlog_due: None,
             ask_again: None,
-            connected: false,
             closing: false,
-            since: now,
-            last_heard: now,
-            addresses: Vec::new(),
+            contact: Contact::new(now),
             counts: Counts::default(),
             events: Vec::new(),
         }
@@ -134,23 +113,6 @@ impl Subscriber {
 
     pub(super) fn session(&self) -> &Arc<SessionShared> {
         &self.session
-    }
-
-    pub(super) fn last_heard(&self) -> Instant {
-        self.last_heard
-    }
-
-    pub(super) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    /// Notes an address that the viewer sends from, unless it has used too many.
-    pub(super) fn remember_address(&mut self, address: SocketAddr) -> bool {
-        let room = self.addresses.len() < MAX_ADDRESSES;
-        if room {
-            self.addresses.push(address);
-        }
-        room
     }
 
     /// Packets sent and keyframe requests made since the last call.
@@ -169,7 +131,7 @@ impl Subscriber {
     ) -> bool {
         let understood = self.transport.receive(now, source, destination, data);
         if understood {
-            self.last_heard = now;
+            self.contact.heard(now);
         }
         understood
     }
@@ -185,7 +147,7 @@ impl Subscriber {
 
     pub(super) fn set_wanted(&mut self, now: Instant, layer: Option<Rid>) {
         self.wanted = layer;
-        if self.connected {
+        if self.contact.is_connected() {
             self.retarget(now);
         }
     }
@@ -203,7 +165,7 @@ impl Subscriber {
     ///
     /// Once per frame and viewer; what it calls runs once per packet and viewer and allocates nothing of its own.
     pub(super) fn media(&mut self, now: Instant, batch: &Arc<Batch>) -> bool {
-        if !self.connected || self.closing {
+        if !self.contact.is_connected() || self.closing {
             return false;
         }
         if batch.epoch != self.epoch {
@@ -441,11 +403,7 @@ impl Subscriber {
                 return Fate::Over;
             }
         }
-        let gone = if self.connected {
-            self.last_heard + SILENCE
-        } else {
-            self.since + CONNECT
-        };
+        let gone = self.contact.gone_at();
         if gone <= now {
             tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "viewer is gone");
             return Fate::Over;
@@ -458,7 +416,7 @@ impl Subscriber {
     fn on_event(&mut self, now: Instant, event: TransportEvent) -> bool {
         match event {
             TransportEvent::Connected => {
-                self.connected = true;
+                self.contact.set_connected();
                 self.session.set_connected();
                 self.meet_publisher(now);
                 if self.backlog_due.is_some() {

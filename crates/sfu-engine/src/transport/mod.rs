@@ -10,9 +10,9 @@ pub mod rtc;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::codec::{Codec, Vp8Header};
+use crate::codec::{Codec, TrackKind, Vp8Header};
 
 /// A packet as one viewer gets it.
 #[derive(Debug)]
@@ -51,8 +51,42 @@ pub enum TransportEvent {
     Closed,
 }
 
+/// A packet from a publishing peer.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Audio or video.
+    pub kind: TrackKind,
+    /// The simulcast layer, where it has a name.
+    pub rid: Option<str0m::media::Rid>,
+    /// Sequence number.
+    pub seq: u16,
+    /// RTP timestamp of that layer.
+    pub timestamp: u32,
+    /// The marker bit.
+    pub marker: bool,
+    /// RTP payload.
+    pub payload: Arc<[u8]>,
+}
+
+/// What a publishing peer's sender report says of its clocks (RFC 3550, section 6.4.1).
+#[derive(Debug, Clone, Copy)]
+pub struct SenderClock {
+    /// Audio or video.
+    pub kind: TrackKind,
+    /// The simulcast layer, where it has a name.
+    pub rid: Option<str0m::media::Rid>,
+    /// An RTP timestamp of that layer.
+    pub timestamp: u32,
+    /// The same moment on the peer's clock that all its tracks share.
+    pub ntp: SystemTime,
+}
+
 /// Takes what a session puts out.
 pub trait TransportSink {
+    /// A packet came from a publishing peer.
+    fn packet(&mut self, _packet: Incoming) {}
+    /// A sender report came from a publishing peer.
+    fn sender_clock(&mut self, _clock: SenderClock) {}
     /// A datagram to send.
     fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]);
     /// Something happened.
@@ -91,6 +125,8 @@ pub trait Transport: Send {
     ) -> bool;
     /// Puts out everything that is due and returns when to call again.
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
+    /// Asks a publishing peer for a keyframe of a layer (PLI).
+    fn request_keyframe(&mut self, rid: Option<str0m::media::Rid>);
     /// Trickle ICE and ICE restart.
     fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, negotiate::PatchError>;
     /// Ends the session towards the viewer, as far as it can still be told.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A viewer's offer becomes a session and an answer (WHEP, RFC 8829), and its later fragments become candidates or an
+//! A viewer's or publisher's offer becomes a session and an answer (WHEP, WHIP, RFC 8829), and its later fragments become candidates or an
 //! ICE restart (RFC 8840).
 //!
 //! About a millisecond of CPU. Called on the caller's thread, not on a shard's, so that joins delay nobody's packets.
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::CodecConfig;
-use str0m::media::{Direction, MediaKind, Mid};
+use str0m::media::{Direction, MediaKind, Mid, Rid, Rids};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
@@ -91,6 +91,120 @@ pub struct StreamCodecs {
     pub audio: Option<Codec>,
 }
 
+/// What a publishing peer is going to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublisherTracks {
+    /// The video codec and the simulcast layers; one without a name where there is no simulcast.
+    pub video: Option<(Codec, Vec<Option<Rid>>)>,
+    /// The audio codec.
+    pub audio: Option<Codec>,
+}
+
+/// Answers a publisher's offer (WHIP, RFC 9725) with a session that receives from it.
+///
+/// Of the video codecs only the one that the offer likes best is answered: the stream has one.
+pub fn accept_publisher(
+    identity: &Identity,
+    offer: &str,
+    local: &[SocketAddr],
+    now: Instant,
+) -> Result<(RtcTransport, String, PublisherTracks), OfferError> {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        accept_publisher_inner(identity, offer, local, now)
+    }));
+    result.unwrap_or_else(|_| Err(OfferError::Invalid("it could not be processed".into())))
+}
+
+fn accept_publisher_inner(
+    identity: &Identity,
+    offer: &str,
+    local: &[SocketAddr],
+    now: Instant,
+) -> Result<(RtcTransport, String, PublisherTracks), OfferError> {
+    let preferred = preferred_video(offer);
+    let codecs = StreamCodecs {
+        // Where none is known to us, one that is not offered either keeps the others out.
+        video: preferred.or(Some(Codec::H264)),
+        audio: Some(Codec::Opus),
+    };
+    let mut extensions = ExtensionMap::empty();
+    for (id, extension) in [
+        (3, Extension::TransportSequenceNumber),
+        (4, Extension::RtpMid),
+        (10, Extension::RtpStreamId),
+        (11, Extension::RepairedRtpStreamId),
+    ] {
+        extensions.set(id, extension);
+    }
+    let config = configure(identity, codecs).set_extension_map(extensions);
+    let (rtc, answer) = answer(config, offer, local, now)?;
+    let medias = answered_medias(&rtc, &answer);
+    let negotiated = matched(&rtc, &medias, |m| m.receiving);
+    let video = negotiated
+        .iter()
+        .find(|n| n.codec.kind() == TrackKind::Video);
+    let tracks = PublisherTracks {
+        video: video.map(|n| (n.codec, layers_of(&rtc, n.mid))),
+        audio: negotiated
+            .iter()
+            .map(|n| n.codec)
+            .find(|c| *c == Codec::Opus),
+    };
+    if !medias.iter().any(|m| m.receiving) {
+        return Err(OfferError::Invalid(
+            "it has no audio or video m-line that sends (a=sendonly)".into(),
+        ));
+    }
+    if tracks.video.is_none() && tracks.audio.is_none() {
+        return Err(OfferError::NoCommonCodec(format!(
+            "no common codec: the offer has video {} and audio {}; video can be H264 (packetization-mode=1), VP8, VP9, AV1 or H265, audio Opus",
+            offered_codecs(offer, "video"),
+            offered_codecs(offer, "audio"),
+        )));
+    }
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned());
+    Ok((transport, answer, tracks))
+}
+
+/// The simulcast layers of an m-line as the offer lists them.
+fn layers_of(rtc: &Rtc, mid: Mid) -> Vec<Option<Rid>> {
+    match rtc.media(mid).map(str0m::media::Media::rids_rx) {
+        Some(Rids::Specific(rids)) if !rids.is_empty() => rids.iter().copied().map(Some).collect(),
+        _ => vec![None],
+    }
+}
+
+/// The first codec that we know in the order of the offer's first video m-line.
+fn preferred_video(offer: &str) -> Option<Codec> {
+    let lines = || {
+        let from_video = offer.lines().skip_while(|l| !l.starts_with("m=video "));
+        from_video
+            .enumerate()
+            .take_while(|(n, l)| *n == 0 || !l.starts_with("m="))
+            .map(|(_, l)| l)
+    };
+    let payload_types = lines().next()?.split_whitespace().skip(3);
+    payload_types
+        .filter_map(|pt| {
+            let map = lines().find_map(|l| {
+                l.strip_prefix("a=rtpmap:")?
+                    .strip_prefix(pt)?
+                    .strip_prefix(' ')
+            })?;
+            let name = map.split('/').next()?;
+            let playable = name != "H264"
+                || lines().any(|l| {
+                    let parameters = l.strip_prefix("a=fmtp:").and_then(|l| l.strip_prefix(pt));
+                    parameters.is_some_and(|p| p.contains("packetization-mode=1"))
+                });
+            let known = VIDEO_CODECS
+                .into_iter()
+                .find(|c| c.name().eq_ignore_ascii_case(name));
+            known.filter(|_| playable)
+        })
+        .next()
+}
+
 /// Answers a viewer's offer with a session that sends to it from `local` addresses.
 pub fn accept(
     identity: &Identity,
@@ -113,9 +227,25 @@ fn accept_inner(
     local: &[SocketAddr],
     now: Instant,
 ) -> Result<(RtcTransport, String), OfferError> {
+    let (mut rtc, answer) = answer(configure(identity, codecs), offer, local, now)?;
+    let medias = answered_medias(&rtc, &answer);
+    let negotiated = matched(&rtc, &medias, |m| m.sending);
+    check(codecs, offer, &medias, &negotiated)?;
+    configure_retransmission(&mut rtc, &negotiated);
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned());
+    Ok((transport, answer))
+}
+
+/// A session with the addresses at which it can be reached, and its answer.
+fn answer(
+    config: str0m::RtcConfig,
+    offer: &str,
+    local: &[SocketAddr],
+    now: Instant,
+) -> Result<(Rtc, String), OfferError> {
     let parsed =
         SdpOffer::from_sdp_string(offer).map_err(|e| OfferError::Invalid(e.to_string()))?;
-    let mut rtc = configure(identity, codecs).build(now);
+    let mut rtc = config.build(now);
     for &addr in local {
         match Candidate::host(addr, "udp") {
             Ok(candidate) => {
@@ -129,12 +259,7 @@ fn accept_inner(
         .accept_offer(parsed)
         .map_err(|e| OfferError::Invalid(e.to_string()))?
         .to_sdp_string();
-    let medias = answered_medias(&rtc, &answer);
-    let negotiated = matched(&rtc, &medias);
-    check(codecs, offer, &medias, &negotiated)?;
-    configure_retransmission(&mut rtc, &negotiated);
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned());
-    Ok((transport, answer))
+    Ok((rtc, answer))
 }
 
 fn configure(identity: &Identity, codecs: StreamCodecs) -> str0m::RtcConfig {
@@ -183,30 +308,39 @@ fn enable_h264(config: &mut CodecConfig) {
 struct OfferedMedia {
     mid: Mid,
     kind: MediaKind,
+    /// We may send on it.
     sending: bool,
+    /// We may receive on it.
+    receiving: bool,
 }
 
-/// The m-lines of the answer and whether we may send on each.
+/// The m-lines of the answer and what may be done with each.
 fn answered_medias(rtc: &Rtc, answer: &str) -> Vec<OfferedMedia> {
     let mids = answer
         .lines()
         .filter_map(|line| line.strip_prefix("a=mid:"));
     mids.filter_map(|mid| {
         let media = rtc.media(mid.trim().into())?;
-        let sending = matches!(media.direction(), Direction::SendOnly | Direction::SendRecv);
+        let enabled = !media.disabled();
+        let direction = media.direction();
         Some(OfferedMedia {
             mid: media.mid(),
             kind: media.kind(),
-            sending: sending && !media.disabled(),
+            sending: enabled && matches!(direction, Direction::SendOnly | Direction::SendRecv),
+            receiving: enabled && matches!(direction, Direction::RecvOnly | Direction::SendRecv),
         })
     })
     .collect()
 }
 
-/// The payload type that the viewer likes best, for each codec and its first m-line of that kind.
-fn matched(rtc: &Rtc, medias: &[OfferedMedia]) -> Vec<Negotiated> {
+/// The payload type that the peer likes best, for each codec and its first usable m-line of that kind.
+fn matched(
+    rtc: &Rtc,
+    medias: &[OfferedMedia],
+    usable: impl Fn(&OfferedMedia) -> bool,
+) -> Vec<Negotiated> {
     let mut negotiated: Vec<Negotiated> = Vec::new();
-    for offered in medias.iter().filter(|m| m.sending) {
+    for offered in medias.iter().filter(|m| usable(m)) {
         let Some(media) = rtc.media(offered.mid) else {
             continue;
         };

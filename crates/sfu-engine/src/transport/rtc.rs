@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A viewer's session on `str0m` in RTP mode. Called by the shard through [`Transport`].
+//! A peer's session on `str0m` in RTP mode. Called by the shard through [`Transport`].
 //!
 //! Packets are written as the shard numbers them; ICE (RFC 8445, lite), DTLS-SRTP (RFC 5764), RTCP (RFC 3550), NACK
 //! (RFC 4585) and RTX (RFC 4588) are `str0m`'s.
@@ -8,13 +8,15 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use str0m::media::{Mid, Pt};
+use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpWrite, Vp8Descriptor, Vp8Patch};
+use str0m::rtp::{RtpPacket, RtpWrite, Vp8Descriptor, Vp8Patch};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
 use super::negotiate::{self, PatchError};
-use super::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
+use super::{
+    Incoming, Outgoing, PatchOutcome, SenderClock, Transport, TransportEvent, TransportSink,
+};
 use crate::codec::{Codec, TrackKind, Vp8Header};
 
 /// The m-line and payload type under which a codec is sent.
@@ -69,6 +71,17 @@ impl RtcTransport {
                     packets: stats.packets,
                 });
             }
+            Event::RtpPacket(packet) => self.on_packet(packet, sink),
+            Event::SenderFeedback(report) => {
+                if let Some(kind) = self.kind(report.mid) {
+                    sink.sender_clock(SenderClock {
+                        kind,
+                        rid: report.rid,
+                        timestamp: report.sender_info.rtp_time.numer() as u32,
+                        ntp: report.sender_info.ntp_time,
+                    });
+                }
+            }
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
                 // A viewer that changes its network comes back by an ICE restart or a new address.
                 tracing::debug!(ufrag = %self.local_ufrag, "ICE disconnected");
@@ -77,10 +90,32 @@ impl RtcTransport {
         }
     }
 
+    fn on_packet(&mut self, packet: RtpPacket, sink: &mut dyn TransportSink) {
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_rx(&packet.header.ssrc) else {
+            return;
+        };
+        let (mid, rid) = (stream.mid(), stream.rid());
+        // Padding and probes have no payload.
+        if let (Some(kind), false) = (self.kind(mid), packet.payload.is_empty()) {
+            sink.packet(Incoming {
+                kind,
+                rid,
+                seq: packet.header.sequence_number,
+                timestamp: packet.header.timestamp,
+                marker: packet.header.marker,
+                payload: packet.payload,
+            });
+        }
+    }
+
+    fn kind(&self, mid: Mid) -> Option<TrackKind> {
+        let negotiated = self.codecs.iter().find(|c| c.mid == mid)?;
+        Some(negotiated.codec.kind())
+    }
+
     fn is_video(&self, mid: Mid) -> bool {
-        self.codecs
-            .iter()
-            .any(|c| c.mid == mid && c.codec.kind() == TrackKind::Video)
+        self.kind(mid) == Some(TrackKind::Video)
     }
 
     fn fail(&mut self, error: &dyn std::error::Error) {
@@ -160,6 +195,19 @@ impl Transport for RtcTransport {
                     return at;
                 }
                 Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    fn request_keyframe(&mut self, rid: Option<Rid>) {
+        let video = self
+            .codecs
+            .iter()
+            .find(|c| c.codec.kind() == TrackKind::Video);
+        if let Some(mid) = video.map(|c| c.mid) {
+            let mut api = self.rtc.direct_api();
+            if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
+                stream.request_keyframe(KeyframeRequestKind::Pli);
             }
         }
     }

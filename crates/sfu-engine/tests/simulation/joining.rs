@@ -77,7 +77,7 @@ fn viewers_wait_for_a_publisher_that_comes_back() {
     }
     world.run_for(Duration::from_secs(2));
     world.publisher_paused = true;
-    world.stream.stop();
+    world.stream.stop(world.publisher.lease);
     world.run_for(Duration::from_secs(5));
     assert_eq!(world.shard.viewers(), 3, "nobody has to join again");
     let before: Vec<_> = world

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sfu_engine::stream::Stream;
+use sfu_engine::stream::{Lease, Stream};
 use sfu_engine::{Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, TrackKind};
 
 pub(crate) const FRAME: Duration = Duration::from_millis(33);
@@ -29,6 +29,7 @@ impl Feedback for Encoder {
 
 pub(crate) struct TestPublisher {
     pub(crate) stream: Arc<Stream>,
+    pub(crate) lease: Lease,
     pub(crate) encoder: Arc<Encoder>,
     pub(crate) next_frame: Instant,
     start: Instant,
@@ -51,17 +52,20 @@ impl TestPublisher {
             keyframe_min_interval: Duration::from_millis(500),
             feedback: encoder.clone(),
         };
-        assert!(stream.start(options, now), "the stream is free");
+        let lease = stream
+            .start(options, false, now)
+            .expect("the stream is free");
         let infos = (0..layers).map(|index| LayerInfo {
             rid: Rid::from_index(index),
             width: None,
             height: None,
             target_bitrate: None,
         });
-        stream.set_video(Codec::H264, infos.collect());
-        stream.set_audio(Codec::Opus);
+        stream.set_video(lease, Codec::H264, infos.collect());
+        stream.set_audio(lease, Codec::Opus);
         Self {
             stream,
+            lease,
             encoder,
             next_frame: now,
             start: now,
@@ -95,7 +99,8 @@ impl TestPublisher {
                     }
                 })
                 .collect();
-            self.stream.push(now, TrackKind::Video, layer, packets);
+            self.stream
+                .push(now, self.lease, TrackKind::Video, layer, packets);
         }
         self.audio_seq = self.audio_seq.wrapping_add(1);
         let sound = RtpIn {
@@ -105,7 +110,8 @@ impl TestPublisher {
             marker: false,
             payload: vec![0x78; 80].into(),
         };
-        self.stream.push(now, TrackKind::Audio, 0, [sound]);
+        self.stream
+            .push(now, self.lease, TrackKind::Audio, 0, [sound]);
         self.frame += 1;
         self.next_frame += FRAME;
     }

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Whether a peer is still there, and from which addresses it speaks. Every session has one.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// A peer from which nothing comes for this long is gone. Browsers send consent checks every 5 s (RFC 7675) and
+/// reports every second.
+const SILENCE: Duration = Duration::from_secs(20);
+/// A peer that has not connected by then never will.
+const CONNECT: Duration = Duration::from_secs(20);
+/// Addresses that one peer may send from: more than any number of networks it may roam.
+const MAX_ADDRESSES: usize = 32;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Contact {
+    since: Instant,
+    last_heard: Instant,
+    connected: bool,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Contact {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            last_heard: now,
+            connected: false,
+            addresses: Vec::new(),
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+    }
+
+    pub(super) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
+    pub(super) fn set_connected(&mut self) {
+        self.connected = true;
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// When the peer counts as gone unless something comes from it.
+    pub(super) fn gone_at(&self) -> Instant {
+        if self.connected {
+            self.last_heard + SILENCE
+        } else {
+            self.since + CONNECT
+        }
+    }
+
+    pub(super) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Notes an address that the peer sends from, unless it has used too many.
+    pub(super) fn remember(&mut self, address: SocketAddr) -> bool {
+        let room = self.addresses.len() < MAX_ADDRESSES;
+        if room {
+            self.addresses.push(address);
+        }
+        room
+    }
+}

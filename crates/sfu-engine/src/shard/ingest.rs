@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One publishing peer (WHIP) in a shard: its packets become those of a stream.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Fate;
+use super::contact::Contact;
+use super::outbox::Outbox;
+use super::timeline::{PeerClock, Timeline};
+use crate::codec::{Codec, TrackKind};
+use crate::ids::{Rid, SessionId};
+use crate::layers::LayerInfo;
+use crate::packet::RtpIn;
+use crate::queue::{ShardCommand, ShardQueue};
+use crate::session::SessionShared;
+use crate::stream::{Feedback, Lease, Stream};
+use crate::transport::negotiate::PublisherTracks;
+use crate::transport::{
+    Incoming, PatchOutcome, SenderClock, Transport, TransportEvent, TransportSink,
+};
+
+/// Tells a publishing peer's shard what the stream needs.
+#[derive(Debug)]
+pub(crate) struct PeerFeedback {
+    pub(crate) queue: ShardQueue,
+    pub(crate) session: SessionId,
+}
+
+impl Feedback for PeerFeedback {
+    fn keyframe_request(&self, layer: usize) {
+        let session = self.session;
+        self.queue
+            .send(ShardCommand::AskPublisher { session, layer });
+    }
+
+    fn is_replaceable(&self) -> bool {
+        true
+    }
+
+    fn replaced(&self) {
+        let session = self.session;
+        self.queue.send(ShardCommand::Close { session });
+    }
+}
+
+/// See the module's description.
+pub(super) struct Ingest {
+    stream: Arc<Stream>,
+    lease: Lease,
+    transport: Box<dyn Transport>,
+    session: Arc<SessionShared>,
+    pub(super) contact: Contact,
+    start: Instant,
+    layers: Vec<Layer>,
+    audio: Timeline,
+    clock: PeerClock,
+    gathered: Gathered,
+}
+
+struct Layer {
+    rid: Option<str0m::media::Rid>,
+    timeline: Timeline,
+}
+
+/// What one drain of the session brought.
+#[derive(Debug, Default)]
+struct Gathered {
+    packets: Vec<Incoming>,
+    clocks: Vec<SenderClock>,
+    events: Vec<TransportEvent>,
+}
+
+impl std::fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingest")
+            .field("session", &self.session.id())
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ingest {
+    pub(super) fn new(
+        now: Instant,
+        lease: Lease,
+        transport: Box<dyn Transport>,
+        session: Arc<SessionShared>,
+        tracks: PublisherTracks,
+    ) -> Self {
+        let stream = session.stream().clone();
+        let mut layers = Vec::new();
+        if let Some((codec, rids)) = tracks.video {
+            let infos = rids
+                .iter()
+                .zip(0..)
+                .map(|(rid, index)| layer_info(*rid, index));
+            stream.set_video(lease, codec, infos.collect());
+            layers.extend(rids.into_iter().map(|rid| Layer {
+                rid,
+                timeline: Timeline::new(codec.clock_rate()),
+            }));
+        }
+        if let Some(codec) = tracks.audio {
+            stream.set_audio(lease, codec);
+        }
+        Self {
+            stream,
+            lease,
+            transport,
+            session,
+            contact: Contact::new(now),
+            start: now,
+            layers,
+            audio: Timeline::new(Codec::Opus.clock_rate()),
+            clock: PeerClock::default(),
+            gathered: Gathered::default(),
+        }
+    }
+
+    pub(super) fn session(&self) -> &Arc<SessionShared> {
+        &self.session
+    }
+
+    pub(super) fn request_keyframe(&mut self, layer: usize) {
+        if let Some(layer) = self.layers.get(layer) {
+            self.transport.request_keyframe(layer.rid);
+        }
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) -> bool {
+        let understood = self.transport.receive(now, source, destination, data);
+        if understood {
+            self.contact.heard(now);
+        }
+        understood
+    }
+
+    pub(super) fn patch(
+        &mut self,
+        fragment: &str,
+    ) -> Result<PatchOutcome, crate::transport::negotiate::PatchError> {
+        self.transport.patch(fragment)
+    }
+
+    pub(super) fn close(&mut self) {
+        self.transport.close();
+    }
+
+    /// Puts out what is due, and hands what came in to the stream.
+    pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
+        let mut gathered = std::mem::take(&mut self.gathered);
+        let mut sink = Sink {
+            outbox,
+            gathered: &mut gathered,
+        };
+        let next = self.transport.drain(now, &mut sink);
+        for clock in gathered.clocks.drain(..) {
+            self.correct(now, clock);
+        }
+        self.forward(now, &mut gathered.packets);
+        let mut over = false;
+        for event in gathered.events.drain(..) {
+            match event {
+                TransportEvent::Connected => {
+                    self.contact.set_connected();
+                    self.session.set_connected();
+                }
+                TransportEvent::Closed => over = true,
+                TransportEvent::KeyframeRequest | TransportEvent::Report { .. } => {}
+            }
+        }
+        self.gathered = gathered;
+        let gone = self.contact.gone_at();
+        if gone <= now {
+            tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "publisher is gone");
+        }
+        if over || gone <= now {
+            return Fate::Over;
+        }
+        Fate::Lives(next.min(gone))
+    }
+
+    fn correct(&mut self, now: Instant, clock: SenderClock) {
+        let Some(captured) = self.clock.local(clock.ntp, now) else {
+            return;
+        };
+        match clock.kind {
+            TrackKind::Audio => self.audio.correct(clock.timestamp, captured),
+            TrackKind::Video => {
+                if let Some(layer) = self.layers.iter_mut().find(|l| l.rid == clock.rid) {
+                    layer.timeline.correct(clock.timestamp, captured);
+                }
+            }
+        }
+    }
+
+    /// Hands over packets in the order of their arrival, those of one frame together.
+    fn forward(&mut self, now: Instant, packets: &mut Vec<Incoming>) {
+        let mut run: Vec<RtpIn> = Vec::new();
+        let mut run_of: Option<(TrackKind, usize)> = None;
+        for packet in packets.drain(..) {
+            let start = self.start;
+            let Some((index, timeline)) = self.timeline(&packet) else {
+                continue;
+            };
+            let (timestamp, captured) = timeline.map(packet.timestamp, now, start);
+            let of = (packet.kind, index);
+            if let Some((kind, layer)) = run_of.filter(|r| *r != of) {
+                self.stream
+                    .push(now, self.lease, kind, layer, run.drain(..));
+            }
+            run_of = Some(of);
+            run.push(RtpIn {
+                seq: packet.seq,
+                timestamp,
+                captured,
+                marker: packet.marker,
+                payload: packet.payload,
+            });
+        }
+        if let Some((kind, layer)) = run_of {
+            self.stream.push(now, self.lease, kind, layer, run);
+        }
+    }
+
+    fn timeline(&mut self, packet: &Incoming) -> Option<(usize, &mut Timeline)> {
+        match packet.kind {
+            TrackKind::Audio => Some((0, &mut self.audio)),
+            TrackKind::Video => {
+                let index = self.layers.iter().position(|l| l.rid == packet.rid)?;
+                Some((index, &mut self.layers[index].timeline))
+            }
+        }
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        self.stream.stop(self.lease);
+    }
+}
+
+/// A layer without a name is called by its index.
+fn layer_info(rid: Option<str0m::media::Rid>, index: usize) -> LayerInfo {
+    let named = rid.and_then(|rid| rid.to_string().parse().ok());
+    LayerInfo {
+        rid: named.unwrap_or_else(|| Rid::from_index(index)),
+        width: None,
+        height: None,
+        target_bitrate: None,
+    }
+}
+
+struct Sink<'a> {
+    outbox: &'a mut Outbox,
+    gathered: &'a mut Gathered,
+}
+
+impl TransportSink for Sink<'_> {
+    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
+        self.outbox.push(source, destination, data);
+    }
+
+    fn event(&mut self, event: TransportEvent) {
+        self.gathered.events.push(event);
+    }
+
+    fn packet(&mut self, packet: Incoming) {
+        self.gathered.packets.push(packet);
+    }
+
+    fn sender_clock(&mut self, clock: SenderClock) {
+        self.gathered.clocks.push(clock);
+    }
+}

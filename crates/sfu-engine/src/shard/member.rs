@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A session in a shard: a viewer or a publisher.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Fate;
+use super::contact::Contact;
+use super::ingest::Ingest;
+use super::outbox::Outbox;
+use super::subscriber::Subscriber;
+use crate::session::SessionShared;
+use crate::transport::PatchOutcome;
+use crate::transport::negotiate::PatchError;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) enum Member {
+    Viewer(Box<Subscriber>),
+    Publisher(Box<Ingest>),
+}
+
+impl Member {
+    pub(super) fn session(&self) -> &Arc<SessionShared> {
+        match self {
+            Self::Viewer(viewer) => viewer.session(),
+            Self::Publisher(publisher) => publisher.session(),
+        }
+    }
+
+    pub(super) fn contact(&self) -> &Contact {
+        match self {
+            Self::Viewer(viewer) => &viewer.contact,
+            Self::Publisher(publisher) => &publisher.contact,
+        }
+    }
+
+    pub(super) fn contact_mut(&mut self) -> &mut Contact {
+        match self {
+            Self::Viewer(viewer) => &mut viewer.contact,
+            Self::Publisher(publisher) => &mut publisher.contact,
+        }
+    }
+
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) -> bool {
+        match self {
+            Self::Viewer(viewer) => viewer.receive(now, source, destination, data),
+            Self::Publisher(publisher) => publisher.receive(now, source, destination, data),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let Self::Viewer(viewer) = self {
+            viewer.handle_timeout(now);
+        }
+    }
+
+    pub(super) fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
+        match self {
+            Self::Viewer(viewer) => viewer.patch(fragment),
+            Self::Publisher(publisher) => publisher.patch(fragment),
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        match self {
+            Self::Viewer(viewer) => viewer.close(),
+            Self::Publisher(publisher) => publisher.close(),
+        }
+    }
+
+    pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
+        match self {
+            Self::Viewer(viewer) => viewer.drain(now, outbox),
+            Self::Publisher(publisher) => publisher.drain(now, outbox),
+        }
+    }
+}
