@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MPL-2.0
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink` and `sfusignaller`."]
+
+mod log;
+mod runtime;
+mod signaller;
+mod sink;
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    log::forward();
+    sink::register(plugin)?;
+    signaller::register(plugin)
+}
+
+gst::plugin_define!(
+    sfu,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MPL-2.0",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_REPOSITORY"),
+    env!("BUILD_REL_DATE")
+);

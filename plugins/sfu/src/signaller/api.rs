@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What the pages and monitoring ask: streams and sessions as JSON.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+use sfu_engine::{SessionId, StreamInfo, StreamName};
+
+use super::server::{App, Refusal};
+
+/// `GET /api/streams`
+pub(super) async fn streams(State(app): State<App>) -> Json<Value> {
+    let streams: Vec<_> = app.router.streams().iter().map(stream_json).collect();
+    Json(json!({ "streams": streams }))
+}
+
+/// `GET /api/streams/{stream}`
+pub(super) async fn stream(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let bad = |e: sfu_engine::NameError| Refusal::new(StatusCode::BAD_REQUEST, e.to_string());
+    let name: StreamName = name.parse().map_err(bad)?;
+    let unknown = || {
+        let message = format!("there is no stream {name}; the live ones are listed at /");
+        Refusal::new(StatusCode::NOT_FOUND, message)
+    };
+    let info = app.router.stream(&name).ok_or_else(unknown)?;
+    Ok(Json(stream_json(&info)))
+}
+
+fn stream_json(info: &StreamInfo) -> Value {
+    let video = info.video.as_ref().map(|video| {
+        let layers = video.layers.iter().map(|layer| {
+            json!({
+                "rid": layer.rid.as_str(),
+                "width": layer.width,
+                "height": layer.height,
+                "bitrate": layer.bitrate,
+                "active": layer.active,
+            })
+        });
+        json!({ "codec": video.codec.name(), "layers": layers.collect::<Vec<_>>() })
+    });
+    json!({
+        "name": info.name.as_str(),
+        "live": info.live,
+        "viewers": info.viewers,
+        "uptime_ms": info.uptime.as_millis() as u64,
+        "video": video,
+        "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),
+    })
+}
+
+/// `GET /session/{id}`
+pub(super) async fn session(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    let info = id
+        .parse::<SessionId>()
+        .ok()
+        .and_then(|id| app.engine.session(id));
+    let unknown = || {
+        let message = "there is no such session; it may have ended";
+        Refusal::new(StatusCode::NOT_FOUND, message)
+    };
+    let info = info.ok_or_else(unknown)?;
+    Ok(Json(json!({
+        "id": info.id.to_string(),
+        "stream": info.stream.as_str(),
+        "connected": info.connected,
+        "layer": {
+            "wanted": info.wanted.as_ref().map(sfu_engine::Rid::as_str),
+            "current": info.current.as_ref().map(sfu_engine::Rid::as_str),
+        },
+        "packets_sent": info.packets_sent,
+        "bytes_sent": info.bytes_sent,
+        "retransmitted": info.retransmitted,
+        "keyframe_requests": info.keyframe_requests,
+        "rtt_ms": info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+    })))
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use sfu_engine::{Engine, Router};
+
+use super::CAT;
+use super::server::{App, Server};
+use super::settings::{PROPERTIES, Settings};
+
+#[derive(Debug, Default)]
+pub struct SfuSignaller {
+    settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    server: Server,
+    engine: Arc<Engine>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SfuSignaller {
+    const NAME: &'static str = "GstSfuSignaller";
+    type Type = super::SfuSignaller;
+    type ParentType = gst::Element;
+}
+
+impl ObjectImpl for SfuSignaller {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let text = || {
+            value
+                .get::<Option<String>>()
+                .ok()
+                .flatten()
+                .unwrap_or_default()
+        };
+        let number = || value.get::<u32>().unwrap_or_default();
+        let mut settings = lock(&self.settings);
+        match pspec.name() {
+            "listen" => settings.listen = text(),
+            "udp-address" => settings.udp_address = text(),
+            "udp-port" => settings.udp_port = number(),
+            "shards" => settings.shards = number(),
+            "announce-address" => settings.announce_address = text(),
+            "router" => settings.router = text(),
+            name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings).clone();
+        match pspec.name() {
+            "listen" => settings.listen.to_value(),
+            "udp-address" => settings.udp_address.to_value(),
+            "udp-port" => settings.udp_port.to_value(),
+            "shards" => settings.shards.to_value(),
+            "announce-address" => settings.announce_address.to_value(),
+            "router" => settings.router.to_value(),
+            "port" => {
+                let running = lock(&self.running);
+                running
+                    .as_ref()
+                    .map_or(0, |r| u32::from(r.server.port()))
+                    .to_value()
+            }
+            "viewers" => {
+                let sessions = self.engine().map_or(0, |e| e.sessions());
+                u32::try_from(sessions).unwrap_or(u32::MAX).to_value()
+            }
+            "stats" => stats(self.engine()).to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+}
+
+impl GstObjectImpl for SfuSignaller {}
+
+impl ElementImpl for SfuSignaller {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "SFU signaller",
+                "Network/WebRTC",
+                "Serves the streams of this process to browsers (WHEP, player page), and takes theirs (WHIP)",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::NullToReady {
+            self.start().map_err(|message| {
+                gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ["{message}"]);
+                gst::StateChangeError
+            })?;
+        }
+        let result = self.parent_change_state(transition);
+        if transition == gst::StateChange::ReadyToNull
+            || (transition == gst::StateChange::NullToReady && result.is_err())
+        {
+            self.stop();
+        }
+        result
+    }
+}
+
+impl SfuSignaller {
+    fn engine(&self) -> Option<Arc<Engine>> {
+        lock(&self.running).as_ref().map(|r| r.engine.clone())
+    }
+
+    fn start(&self) -> Result<(), String> {
+        let settings = lock(&self.settings).clone();
+        let listen = settings.listen_address()?;
+        let config = settings.engine()?;
+        let listener = std::net::TcpListener::bind(listen).map_err(|error| {
+            format!("HTTP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
+        })?;
+        let router = Router::get(&settings.router);
+        let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
+        let engine = Arc::new(engine);
+        let app = App::new(engine.clone(), router);
+        let server = Server::start(listener, app)?;
+        gst::info!(
+            CAT,
+            imp = self,
+            "HTTP on port {}, media on UDP ports {:?}",
+            server.port(),
+            engine.udp_ports()
+        );
+        *lock(&self.running) = Some(Running { server, engine });
+        self.obj().notify("port");
+        Ok(())
+    }
+
+    fn stop(&self) {
+        let running = lock(&self.running).take();
+        if let Some(Running { server, engine }) = running {
+            // The server's requests hold the engine: first they end, then its threads.
+            server.stop();
+            drop(engine);
+            self.obj().notify("port");
+        }
+    }
+}
+
+fn stats(engine: Option<Arc<Engine>>) -> gst::Structure {
+    let mut structure = gst::Structure::new_empty("sfusignaller-stats");
+    if let Some(engine) = engine {
+        let ports = engine.udp_ports();
+        let ports = ports.iter().map(|port| u32::from(*port).to_send_value());
+        structure.set("udp-ports", gst::Array::from_values(ports));
+        structure.set("sessions", engine.sessions() as u64);
+        for (name, _, value) in engine.counters().iter() {
+            structure.set(name.replace('_', "-"), value);
+        }
+    }
+    structure
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `GET /metrics`: everything that is counted, in Prometheus' text format (version 0.0.4).
+
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use sfu_engine::StreamInfo;
+
+use super::server::App;
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let mut page = Page::default();
+    for (name, help, value) in app.engine.counters().iter() {
+        page.family(&format!("sfu_{name}_total"), "counter", help);
+        page.sample("", value);
+    }
+    page.family(
+        "sfu_sessions",
+        "gauge",
+        "Sessions of viewers and publishers.",
+    );
+    page.sample("", app.engine.sessions() as u64);
+    page.family(
+        "sfu_http_responses_total",
+        "counter",
+        "HTTP responses by class of status.",
+    );
+    for (class, count) in app.answers.iter().enumerate().skip(1) {
+        page.sample(&format!("{{class=\"{class}xx\"}}"), count.load(Relaxed));
+    }
+    streams(&mut page, &app.router.streams());
+    let content_type = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (content_type, page.text)
+}
+
+/// A figure of a stream: name, kind, help, and how to read it.
+type Figure = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&StreamInfo) -> u64,
+);
+
+fn streams(page: &mut Page, streams: &[StreamInfo]) {
+    let figures: [Figure; 6] = [
+        (
+            "sfu_stream_live",
+            "gauge",
+            "Whether the stream has a publisher.",
+            |s| s.live.into(),
+        ),
+        (
+            "sfu_stream_viewers",
+            "gauge",
+            "Viewers of the stream.",
+            |s| s.viewers as u64,
+        ),
+        (
+            "sfu_stream_packets_in_total",
+            "counter",
+            "RTP packets from the publisher.",
+            |s| s.packets_in,
+        ),
+        (
+            "sfu_stream_bytes_in_total",
+            "counter",
+            "RTP payload bytes from the publisher.",
+            |s| s.bytes_in,
+        ),
+        (
+            "sfu_stream_keyframe_requests_received_total",
+            "counter",
+            "Keyframe requests by viewers, since the publisher came.",
+            |s| s.keyframe_requests_received,
+        ),
+        (
+            "sfu_stream_keyframe_requests_sent_total",
+            "counter",
+            "Keyframe requests that the publisher got, since it came.",
+            |s| s.keyframe_requests_sent,
+        ),
+    ];
+    for (name, kind, help, value) in figures {
+        page.family(name, kind, help);
+        for stream in streams {
+            page.sample(
+                &format!("{{stream=\"{}\"}}", escaped(stream.name.as_str())),
+                value(stream),
+            );
+        }
+    }
+    page.family(
+        "sfu_layer_bitrate",
+        "gauge",
+        "Bitrate of the layer from the publisher, in bit/s.",
+    );
+    for stream in streams {
+        for layer in stream.video.iter().flat_map(|v| &v.layers) {
+            let (name, rid) = (escaped(stream.name.as_str()), escaped(layer.rid.as_str()));
+            let labels = format!("{{stream=\"{name}\",rid=\"{rid}\"}}");
+            page.sample(&labels, layer.bitrate.filter(|_| layer.active).unwrap_or(0));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+    family: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        name.clone_into(&mut self.family);
+        // Writing to a string can't fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, labels: &str, value: u64) {
+        let _ = writeln!(self.text, "{}{labels} {value}", self.family);
+    }
+}
+
+/// A label's value. Names can't hold anything that needs it today; this keeps it so that they may.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+}

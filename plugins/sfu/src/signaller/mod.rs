@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MPL-2.0
+/**
+ * SECTION:element-sfusignaller
+ * @title: sfusignaller
+ * @short_description: Serves the streams of this process to browsers by WHEP, and takes theirs by WHIP
+ * @see_also: sfusink
+ *
+ * `sfusignaller` has no pads: put it anywhere into a pipeline of the process whose `sfusink`s it
+ * shall serve. It answers HTTP on `listen` and sends and receives media on one UDP port a shard,
+ * from `udp-port` on.
+ *
+ * ## Example
+ *
+ * |[
+ * gst-launch-1.0 sfusignaller  videotestsrc is-live=true ! sfusink stream=test
+ * ]|
+ * plays at http://localhost:8080/test.
+ *
+ * ## HTTP
+ *
+ * * `GET /`: the live streams. `GET /{stream}`: the player. `GET /publish/{stream}`: the publisher.
+ * * `POST /whep/{stream}`, optionally with `?layer=RID`: watch (WHEP). `POST /whip/{stream}`,
+ *   optionally with `?takeover=1`: publish (WHIP, RFC 9725). Both answer with the session's
+ *   `Location`, which takes `PATCH` (trickle ICE, ICE restart) and `DELETE`, `GET` for its figures,
+ *   and `POST …/layer` with `{"encodingId": "RID"}` or null for another layer.
+ * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
+ *   `GET /healthz`: 200 while it runs.
+ *
+ * ## Addresses
+ *
+ * Viewers are told the addresses of the machine's interfaces on which the UDP ports really listen,
+ * or those of `announce-address` where there is a NAT in front. Open the UDP ports in the firewall.
+ */
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+
+mod api;
+mod imp;
+mod metrics;
+mod pages;
+mod server;
+mod sessions;
+mod settings;
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "sfusignaller",
+        gst::DebugColorFlags::empty(),
+        Some("SFU signaller"),
+    )
+});
+
+glib::wrapper! {
+    pub struct SfuSignaller(ObjectSubclass<imp::SfuSignaller>)
+        @extends gst::Element, gst::Object;
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(
+        Some(plugin),
+        "sfusignaller",
+        gst::Rank::NONE,
+        SfuSignaller::static_type(),
+    )
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The web pages, embedded in the plugin.
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use sfu_engine::StreamName;
+
+use super::server::Refusal;
+
+const HTML: &str = "text/html; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+
+/// The pages load nothing from elsewhere and nobody else's page may frame them into something else.
+const POLICY: &str = "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; \
+    base-uri 'none'; form-action 'none'";
+
+macro_rules! web {
+    ($file:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../web/", $file))
+    };
+}
+
+const ASSETS: &[(&str, &str, &str)] = &[
+    ("style.css", CSS, web!("style.css")),
+    ("list.js", JS, web!("list.js")),
+    ("player.js", JS, web!("player.js")),
+    ("publisher.js", JS, web!("publisher.js")),
+    ("signalling.js", JS, web!("signalling.js")),
+];
+
+/// `GET /`
+pub(super) async fn index() -> Response {
+    html(web!("index.html"))
+}
+
+/// `GET /publish/{stream}`
+pub(super) async fn publisher(Path(stream): Path<String>) -> Result<Response, Refusal> {
+    page(&stream, web!("publisher.html"))
+}
+
+/// `GET /{stream}`, and whatever else is asked for.
+pub(super) async fn player(method: Method, uri: Uri) -> Result<Response, Refusal> {
+    if method != Method::GET && method != Method::HEAD {
+        let message = "this address only answers GET";
+        let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message);
+        return Err(refusal.with(header::ALLOW, "GET, HEAD"));
+    }
+    page(uri.path().trim_start_matches('/'), web!("player.html"))
+}
+
+/// A page of a stream, which need not be live: the page waits.
+fn page(stream: &str, content: &'static str) -> Result<Response, Refusal> {
+    match stream.parse::<StreamName>() {
+        Ok(_) => Ok(html(content)),
+        Err(error) => Err(Refusal::new(StatusCode::NOT_FOUND, error.to_string())),
+    }
+}
+
+fn html(content: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, HTML),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, content).into_response()
+}
+
+/// `GET /assets/{file}`
+pub(super) async fn asset(
+    Path(file): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let found = ASSETS.iter().find(|(name, _, _)| *name == file);
+    let Some((_, content_type, content)) = found else {
+        return Err(Refusal::new(StatusCode::NOT_FOUND, "there is no such file"));
+    };
+    // A new build is a new version.
+    let etag = concat!(
+        "\"",
+        env!("CARGO_PKG_VERSION"),
+        "-",
+        env!("COMMIT_ID"),
+        "-",
+        env!("BUILD_REL_DATE"),
+        "\""
+    );
+    let same = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|tag| tag == etag);
+    let common = [(header::ETAG, etag), (header::CACHE_CONTROL, "no-cache")];
+    if same {
+        return Ok((StatusCode::NOT_MODIFIED, common).into_response());
+    }
+    let content_type = [(header::CONTENT_TYPE, *content_type)];
+    Ok((common, content_type, *content).into_response())
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! WHEP and WHIP (RFC 9725): offers become sessions, which are changed and ended by their URL.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection};
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use sfu_engine::{
+    Patched, PublishRefused, PublishRequest, SessionError, SessionId, StreamName, SubscribeError,
+    SubscribeRequest, Subscribed,
+};
+
+use super::server::{App, Refusal};
+
+const SDP: &str = "application/sdp";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// The parameters of `POST /whep/{stream}`.
+#[derive(Debug, Deserialize)]
+pub(super) struct WatchQuery {
+    layer: Option<String>,
+}
+
+/// The parameters of `POST /whip/{stream}`.
+#[derive(Debug, Deserialize)]
+pub(super) struct PublishQuery {
+    takeover: Option<String>,
+}
+
+/// The body of `POST /session/{id}/layer`.
+#[derive(Debug, Deserialize)]
+pub(super) struct LayerChoice {
+    #[serde(rename = "encodingId", default)]
+    encoding_id: Option<String>,
+}
+
+/// `POST /whep/{stream}`
+pub(super) async fn watch(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(stream): Path<String>,
+    Query(query): Query<WatchQuery>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let offer = offer(&headers, body)?;
+    let stream = stream_name(&stream)?;
+    let layer = query.layer.filter(|l| !l.is_empty());
+    let layer = layer.map(|l| l.parse()).transpose().map_err(bad_request)?;
+    let answered = blocking(move || {
+        app.engine.subscribe(&SubscribeRequest {
+            stream: &stream,
+            offer: &offer,
+            layer,
+            peer: Some(peer.ip()),
+        })
+    });
+    Ok(created(&answered.await?.map_err(|e| not_subscribed(&e))?))
+}
+
+/// `POST /whip/{stream}`
+pub(super) async fn publish(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(stream): Path<String>,
+    Query(query): Query<PublishQuery>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let offer = offer(&headers, body)?;
+    let stream = stream_name(&stream)?;
+    let takeover = matches!(query.takeover.as_deref(), Some("1" | "true"));
+    let answered = blocking(move || {
+        app.engine.publish(&PublishRequest {
+            stream: &stream,
+            offer: &offer,
+            takeover,
+            peer: Some(peer.ip()),
+        })
+    });
+    Ok(created(&answered.await?.map_err(|e| not_published(&e))?))
+}
+
+/// Work that takes a thread for a while: off the runtime's own threads. A panic in it is ours, not the server's end.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| {
+        let what = "the server failed over this request; its log says more (GST_DEBUG=sfu*:5)";
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, what)
+    })
+}
+
+fn offer(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<String, Refusal> {
+    sdp_body(headers, body, SDP)
+}
+
+fn sdp_body(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+    expected: &str,
+) -> Result<String, Refusal> {
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok());
+    let media_type = content_type
+        .and_then(|t| t.split(';').next())
+        .unwrap_or_default()
+        .trim();
+    if !media_type.eq_ignore_ascii_case(expected) {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            format!("Content-Type {media_type:?} is not taken here: send {expected}"),
+        ));
+    }
+    let body = body.map_err(|rejection| {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let message = "the body is larger than 64 KiB, which no offer needs";
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        } else {
+            bad_request("the body did not arrive whole")
+        }
+    })?;
+    let text = String::from_utf8(body.to_vec()).map_err(|_| bad_request("the body is not text"))?;
+    if text.trim().is_empty() {
+        return Err(bad_request("the body is empty: send an SDP"));
+    }
+    Ok(text)
+}
+
+fn stream_name(name: &str) -> Result<StreamName, Refusal> {
+    name.parse().map_err(bad_request)
+}
+
+fn session_id(id: &str) -> Result<SessionId, Refusal> {
+    id.parse()
+        .map_err(|_| session_refusal(&SessionError::Unknown))
+}
+
+fn bad_request(message: impl std::fmt::Display) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, message.to_string())
+}
+
+fn created(answered: &Subscribed) -> Response {
+    let location = format!("/session/{}", answered.session);
+    let headers = [
+        (header::CONTENT_TYPE, SDP.to_owned()),
+        (header::LOCATION, location),
+        (header::ETAG, answered.etag.clone()),
+        (
+            header::HeaderName::from_static("accept-patch"),
+            FRAGMENT.to_owned(),
+        ),
+    ];
+    (StatusCode::CREATED, headers, answered.answer.clone()).into_response()
+}
+
+fn not_subscribed(error: &SubscribeError) -> Refusal {
+    let status = match error {
+        SubscribeError::UnknownStream(_) | SubscribeError::NotReady(_) => StatusCode::NOT_FOUND,
+        SubscribeError::UnknownLayer { .. } | SubscribeError::InvalidOffer(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        SubscribeError::NoCommonCodec(_) => StatusCode::NOT_ACCEPTABLE,
+        SubscribeError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let refusal = Refusal::new(status, error.to_string());
+    match error {
+        SubscribeError::NotReady(_) | SubscribeError::Busy => {
+            refusal.with(header::RETRY_AFTER, "1")
+        }
+        _ => refusal,
+    }
+}
+
+fn not_published(error: &PublishRefused) -> Refusal {
+    let status = match error {
+        PublishRefused::InUse(_) => StatusCode::CONFLICT,
+        PublishRefused::InvalidOffer(_) => StatusCode::BAD_REQUEST,
+        PublishRefused::NoCommonCodec(_) => StatusCode::NOT_ACCEPTABLE,
+        PublishRefused::Busy => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+fn session_refusal(error: &SessionError) -> Refusal {
+    let status = match error {
+        SessionError::Unknown => StatusCode::NOT_FOUND,
+        SessionError::UnknownLayer { .. } | SessionError::InvalidFragment(_) => {
+            StatusCode::BAD_REQUEST
+        }
+        SessionError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Refusal::new(status, error.to_string())
+}
+
+/// `PATCH /session/{id}`: candidates (204), or an ICE restart (200 with the answer's fragment and a new `ETag`).
+///
+/// An ICE restart names the session's state by `If-Match`; so may candidates (RFC 9725, section 4.3).
+pub(super) async fn patch(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refusal> {
+    let id = session_id(&id)?;
+    let fragment = sdp_body(&headers, body, FRAGMENT)?;
+    let session = app
+        .engine
+        .session(id)
+        .ok_or_else(|| session_refusal(&SessionError::Unknown))?;
+    let if_match = headers.get(header::IF_MATCH).and_then(|v| v.to_str().ok());
+    match if_match {
+        None => {
+            let message = "If-Match is missing: send the session's ETag, or * for an ICE restart";
+            return Err(Refusal::new(StatusCode::PRECONDITION_REQUIRED, message));
+        }
+        Some(tag) if tag != "*" && !tag.split(',').any(|t| t.trim() == session.etag) => {
+            let message = "If-Match does not name the session's present state: ICE was restarted";
+            return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, message));
+        }
+        Some(_) => {}
+    }
+    let patched = blocking(move || app.engine.patch(id, &fragment)).await?;
+    Ok(match patched.map_err(|e| session_refusal(&e))? {
+        Patched::Trickled => StatusCode::NO_CONTENT.into_response(),
+        Patched::Restarted { fragment, etag } => {
+            let headers = [
+                (header::CONTENT_TYPE, FRAGMENT.to_owned()),
+                (header::ETAG, etag),
+            ];
+            (StatusCode::OK, headers, fragment).into_response()
+        }
+    })
+}
+
+/// `DELETE /session/{id}`
+pub(super) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    let id = session_id(&id)?;
+    app.engine.close(id).map_err(|e| session_refusal(&e))?;
+    Ok(StatusCode::OK)
+}
+
+/// `POST /session/{id}/layer`
+pub(super) async fn layer(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    body: Result<Json<LayerChoice>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    let id = session_id(&id)?;
+    let Json(choice) = body.map_err(|rejection| {
+        let message =
+            "send application/json such as {\"encodingId\": \"0\"}, or null for automatic";
+        Refusal::new(rejection.status(), message)
+    })?;
+    let layer = choice
+        .encoding_id
+        .map(|l| l.parse())
+        .transpose()
+        .map_err(bad_request)?;
+    app.engine
+        .set_layer(id, layer)
+        .map_err(|e| session_refusal(&e))?;
+    Ok(StatusCode::OK)
+}
+
+/// `OPTIONS`, also what browsers ask before they send anything from another page (CORS).
+pub(super) async fn options(method: Method, uri: axum::http::Uri) -> Response {
+    debug_assert_eq!(method, Method::OPTIONS);
+    let is_session = uri.path().starts_with("/session/");
+    let methods = if is_session {
+        "GET, POST, PATCH, DELETE, OPTIONS"
+    } else {
+        "POST, OPTIONS"
+    };
+    let mut response = (
+        StatusCode::NO_CONTENT,
+        [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "Authorization, Content-Type, If-Match",
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+        ],
+    )
+        .into_response();
+    if !is_session {
+        let accept = header::HeaderName::from_static("accept-post");
+        response
+            .headers_mut()
+            .insert(accept, header::HeaderValue::from_static(SDP));
+    }
+    response
+}

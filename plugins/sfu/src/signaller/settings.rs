@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's properties.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+use sfu_engine::EngineConfig;
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) listen: String,
+    pub(super) udp_address: String,
+    pub(super) udp_port: u32,
+    pub(super) shards: u32,
+    pub(super) announce_address: String,
+    pub(super) router: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:8080".into(),
+            udp_address: "0.0.0.0".into(),
+            udp_port: 8189,
+            shards: 0,
+            announce_address: String::new(),
+            router: "default".into(),
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn listen_address(&self) -> Result<SocketAddr, String> {
+        let wrong = || {
+            format!(
+                "listen={:?} is not HOST:PORT, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080",
+                self.listen
+            )
+        };
+        let mut addresses = self.listen.to_socket_addrs().map_err(|_| wrong())?;
+        addresses.next().ok_or_else(wrong)
+    }
+
+    pub(super) fn engine(&self) -> Result<EngineConfig, String> {
+        let address = |name: &str, text: &str| {
+            let parsed: Result<IpAddr, _> = text.trim().parse();
+            parsed.map_err(|_| format!("{name}: {text:?} is not an IP address"))
+        };
+        let announce = self
+            .announce_address
+            .split(',')
+            .filter(|part| !part.trim().is_empty());
+        let announce: Result<Vec<_>, _> =
+            announce.map(|a| address("announce-address", a)).collect();
+        Ok(EngineConfig {
+            udp_address: address("udp-address", &self.udp_address)?,
+            udp_port: u16::try_from(self.udp_port).unwrap_or_default(),
+            shards: self.shards as usize,
+            announce: announce?,
+            ..EngineConfig::default()
+        })
+    }
+}
+
+fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(Some(default))
+        .mutable_ready()
+        .build()
+}
+
+fn number(name: &str, nick: &str, blurb: &str, maximum: u32, default: u32) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .maximum(maximum)
+        .default_value(default)
+        .mutable_ready()
+        .build()
+}
+
+pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let defaults = Settings::default();
+    vec![
+        text(
+            "listen",
+            "Listen",
+            "HOST:PORT of the HTTP server; port 0 lets the system choose (see `port`)",
+            &defaults.listen,
+        ),
+        text(
+            "udp-address",
+            "UDP address",
+            "Local IP address of the media ports; 0.0.0.0 is all of IPv4, :: all of both",
+            &defaults.udp_address,
+        ),
+        number(
+            "udp-port",
+            "UDP port",
+            "First media port: shard i uses this plus i; 0 lets the system choose each",
+            65_535,
+            defaults.udp_port,
+        ),
+        number(
+            "shards",
+            "Shards",
+            "Media threads, each with its own UDP port; 0 is one for each core",
+            256,
+            defaults.shards,
+        ),
+        text(
+            "announce-address",
+            "Announce address",
+            "IP addresses to tell viewers, separated by commas (empty: those of the interfaces)",
+            &defaults.announce_address,
+        ),
+        text(
+            "router",
+            "Router",
+            "Name of the process-wide router whose streams to serve",
+            &defaults.router,
+        ),
+        glib::ParamSpecUInt::builder("port")
+            .nick("Port")
+            .blurb("TCP port that the HTTP server really listens on, 0 while it does not")
+            .maximum(65_535)
+            .read_only()
+            .build(),
+        glib::ParamSpecUInt::builder("viewers")
+            .nick("Viewers")
+            .blurb("Sessions of viewers and publishers that this element set up and that still run")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("udp-ports, sessions, and the engine's counters since the start")
+            .read_only()
+            .build(),
+    ]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_before_anything_starts() {
+        let listen = |text: &str| Settings {
+            listen: text.into(),
+            ..Settings::default()
+        };
+        for text in ["0.0.0.0:8080", "127.0.0.1:0", "[::]:8080"] {
+            assert!(listen(text).listen_address().is_ok(), "{text}");
+        }
+        for text in ["", "8080", ":x", "0.0.0.0:99999"] {
+            let error = listen(text).listen_address().unwrap_err();
+            assert!(error.contains("HOST:PORT"), "{error}");
+        }
+        let announce = |text: &str| Settings {
+            announce_address: text.into(),
+            ..Settings::default()
+        };
+        let two = announce("192.0.2.7, 2001:db8::7,")
+            .engine()
+            .unwrap()
+            .announce;
+        assert_eq!(two.len(), 2);
+        assert!(
+            announce("example.org")
+                .engine()
+                .unwrap_err()
+                .contains("announce-address")
+        );
+    }
+}

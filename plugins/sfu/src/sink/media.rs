@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a pad carries: its caps, parsed into what cannot be wrong, or refused with a reason.
+
+use sfu_engine::{Codec, TrackKind};
+
+/// How the media of a pad comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// To be encoded.
+    Raw,
+    /// To be payloaded.
+    Encoded(Codec),
+    /// To be sent as it is.
+    Rtp(Codec),
+}
+
+/// What a pad carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Media {
+    pub(super) form: Form,
+    /// Picture size in pixels, where the caps tell.
+    pub(super) size: Option<(u32, u32)>,
+}
+
+const VIDEO: &str =
+    "video/x-raw, video/x-h264, video/x-vp8, or application/x-rtp with encoding-name H264 or VP8";
+const AUDIO: &str = "audio/x-raw, audio/x-opus of one or two channels, or application/x-rtp with encoding-name OPUS";
+
+/// The caps that a kind of pad takes. The formats that need no conversion come first, so that sources choose them.
+pub(super) fn template_caps(kind: TrackKind) -> gst::Caps {
+    let text = match kind {
+        TrackKind::Video => {
+            "video/x-raw, format=(string){ I420, NV12 }; video/x-raw; \
+             video/x-h264, stream-format=(string){ byte-stream, avc }; video/x-vp8; \
+             application/x-rtp, media=(string)video, clock-rate=(int)90000, encoding-name=(string){ H264, VP8 }"
+        }
+        TrackKind::Audio => {
+            "audio/x-raw; audio/x-opus; \
+             application/x-rtp, media=(string)audio, clock-rate=(int)48000, encoding-name=(string){ OPUS, X-GST-OPUS-DRAFT-SPITTKA-00 }"
+        }
+    };
+    // A constant: `templates_parse` in the tests keeps it right.
+    text.parse().unwrap_or_else(|_| gst::Caps::new_any())
+}
+
+/// Reads a pad's caps, or says what else it takes.
+pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, String> {
+    let expected = match kind {
+        TrackKind::Video => VIDEO,
+        TrackKind::Audio => AUDIO,
+    };
+    let structure = caps.structure(0).ok_or("the caps are empty")?;
+    let refused = |why: &str| format!("{why}; this pad takes {expected}. Got {caps}");
+    let form = match (kind, structure.name().as_str()) {
+        (TrackKind::Video, "video/x-raw") | (TrackKind::Audio, "audio/x-raw") => Form::Raw,
+        (TrackKind::Video, "video/x-h264") => Form::Encoded(Codec::H264),
+        (TrackKind::Video, "video/x-vp8") => Form::Encoded(Codec::Vp8),
+        (TrackKind::Audio, "audio/x-opus") => {
+            let channels = structure.get::<i32>("channels").unwrap_or(2);
+            let family = structure.get::<i32>("channel-mapping-family").unwrap_or(0);
+            if channels > 2 || family != 0 {
+                return Err(refused("browsers play Opus of one or two channels only"));
+            }
+            Form::Encoded(Codec::Opus)
+        }
+        (_, "application/x-rtp") => Form::Rtp(
+            rtp_codec(kind, structure).ok_or_else(|| refused("this RTP can't be served"))?,
+        ),
+        _ => return Err(refused("this can't be served")),
+    };
+    let side = |name| {
+        structure
+            .get::<i32>(name)
+            .ok()
+            .and_then(|v| u32::try_from(v).ok())
+    };
+    Ok(Media {
+        form,
+        size: side("width").zip(side("height")),
+    })
+}
+
+fn rtp_codec(kind: TrackKind, structure: &gst::StructureRef) -> Option<Codec> {
+    let codec = match structure.get::<&str>("encoding-name").ok()? {
+        "H264" => Codec::H264,
+        "VP8" => Codec::Vp8,
+        "OPUS" | "X-GST-OPUS-DRAFT-SPITTKA-00" => Codec::Opus,
+        _ => return None,
+    };
+    let rate = structure.get::<i32>("clock-rate").ok()?;
+    (codec.kind() == kind && u32::try_from(rate) == Ok(codec.clock_rate())).then_some(codec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_parse() {
+        gst::init().unwrap();
+        for kind in [TrackKind::Video, TrackKind::Audio] {
+            assert!(!template_caps(kind).is_any());
+        }
+    }
+
+    #[test]
+    fn caps_are_read_or_refused_with_a_reason() {
+        gst::init().unwrap();
+        use TrackKind::{Audio, Video};
+        for (kind, caps, expected) in [
+            (
+                Video,
+                "video/x-raw,width=640,height=360",
+                Ok((Form::Raw, Some((640, 360)))),
+            ),
+            (
+                Video,
+                "video/x-h264,stream-format=avc",
+                Ok((Form::Encoded(Codec::H264), None)),
+            ),
+            (Video, "video/x-vp8", Ok((Form::Encoded(Codec::Vp8), None))),
+            (Video, "video/x-h265", Err("video/x-h264")),
+            (
+                Video,
+                "application/x-rtp,media=video,clock-rate=90000,encoding-name=VP8",
+                Ok((Form::Rtp(Codec::Vp8), None)),
+            ),
+            (
+                Video,
+                "application/x-rtp,media=video,clock-rate=90000,encoding-name=H265",
+                Err("encoding-name"),
+            ),
+            (
+                Video,
+                "application/x-rtp,media=audio,clock-rate=48000,encoding-name=OPUS",
+                Err("encoding-name"),
+            ),
+            (
+                Audio,
+                "audio/x-opus,channels=2",
+                Ok((Form::Encoded(Codec::Opus), None)),
+            ),
+            (
+                Audio,
+                "audio/x-opus,channels=6,channel-mapping-family=1",
+                Err("one or two channels"),
+            ),
+            (Audio, "audio/mpeg", Err("audio/x-opus")),
+        ] {
+            let caps: gst::Caps = caps.parse().unwrap();
+            match (parse(kind, &caps), expected) {
+                (Ok(media), Ok(expected)) => assert_eq!((media.form, media.size), expected),
+                (Err(message), Err(part)) => assert!(message.contains(part), "{message}"),
+                (got, expected) => panic!("{caps}: {got:?} instead of {expected:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MPL-2.0
+/**
+ * SECTION:element-sfusink
+ * @title: sfusink
+ * @short_description: Publishes one stream to any number of WebRTC viewers
+ * @see_also: sfusignaller, simulcastenc
+ *
+ * `sfusink` hands one stream to the process's router, from where a `sfusignaller` with the same
+ * `router` serves it to viewers. Every packet is encoded and payloaded once, however many watch.
+ *
+ * ## Example
+ *
+ * |[
+ * gst-launch-1.0 sfusignaller \
+ *     videotestsrc is-live=true ! sfusink stream=test name=out \
+ *     audiotestsrc is-live=true ! out.
+ * ]|
+ * plays at http://localhost:8080/test.
+ *
+ * ## Pads
+ *
+ * Request `video_%u` and `audio_%u`. Each takes what is linked to it:
+ *
+ * * raw video: encoded by `simulcastenc` to the layers of the property `layers`. It must be the
+ *   only video pad.
+ * * `video/x-h264` or `video/x-vp8`: one simulcast layer a pad, `video_0` the highest. Encode
+ *   without B-frames: browsers don't show them in order.
+ * * raw audio: encoded to Opus. `audio/x-opus`, mono or stereo: as it is.
+ * * `application/x-rtp` with H264, VP8 or OPUS: as it is, without its header extensions.
+ *
+ * Anything else is refused with an error that says what is possible. A change of codec while
+ * running is refused, a change of size is not.
+ *
+ * ## Keyframes
+ *
+ * Viewers' requests are merged: upstream gets at most one `GstForceKeyUnit` event each
+ * `keyframe-min-interval` and layer.
+ *
+ * ## Time
+ *
+ * Live input is sent as it comes, other input in its own time.
+ */
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+
+mod branch;
+mod feedback;
+mod imp;
+mod media;
+mod sender;
+mod settings;
+
+pub(crate) use settings::Codec;
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "sfusink",
+        gst::DebugColorFlags::empty(),
+        Some("SFU fan-out sink"),
+    )
+});
+
+glib::wrapper! {
+    pub struct SfuSink(ObjectSubclass<imp::SfuSink>)
+        @extends gst::Bin, gst::Element, gst::Object,
+        @implements gst::ChildProxy;
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    Codec::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    gst::Element::register(
+        Some(plugin),
+        "sfusink",
+        gst::Rank::NONE,
+        SfuSink::static_type(),
+    )
+}

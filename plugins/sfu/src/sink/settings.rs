@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's properties.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use gst::prelude::*;
+
+/// To what raw video is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSfuSinkCodec")]
+#[repr(u32)]
+pub(crate) enum Codec {
+    #[default]
+    #[enum_value(name = "H.264, constrained baseline profile", nick = "h264")]
+    H264,
+    #[enum_value(name = "VP8", nick = "vp8")]
+    Vp8,
+}
+
+impl Codec {
+    pub(super) fn nick(self) -> &'static str {
+        match self {
+            Codec::H264 => "h264",
+            Codec::Vp8 => "vp8",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) stream: String,
+    pub(super) router: String,
+    pub(super) layers: String,
+    pub(super) codec: Codec,
+    pub(super) encoder: Option<String>,
+    pub(super) keyframe_interval_ms: u32,
+    pub(super) keyframe_min_interval_ms: u32,
+    pub(super) audio_bitrate: u32,
+}
+
+impl Settings {
+    pub(super) fn keyframe_min_interval(&self) -> Duration {
+        Duration::from_millis(self.keyframe_min_interval_ms.into())
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            stream: "live".into(),
+            router: "default".into(),
+            layers: "720:2500k,360:700k".into(),
+            codec: Codec::default(),
+            encoder: None,
+            keyframe_interval_ms: 2_000,
+            keyframe_min_interval_ms: 500,
+            audio_bitrate: 96_000,
+        }
+    }
+}
+
+fn text(name: &str, nick: &str, blurb: &str, default: Option<&str>) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(default)
+        .mutable_ready()
+        .build()
+}
+
+fn milliseconds(name: &str, nick: &str, blurb: &str, default: u32) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .minimum(100)
+        .maximum(60_000)
+        .default_value(default)
+        .mutable_ready()
+        .build()
+}
+
+pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let defaults = Settings::default();
+    vec![
+        text(
+            "stream",
+            "Stream",
+            "Name to publish under: parts of A-Z a-z 0-9 . _ - joined by /",
+            Some(&defaults.stream),
+        ),
+        text(
+            "router",
+            "Router",
+            "Name of the process-wide router to publish to",
+            Some(&defaults.router),
+        ),
+        text(
+            "layers",
+            "Layers",
+            "Raw video only: layers as HEIGHT:BITRATE,… in lines and bit/s (k and M multiply)",
+            Some(&defaults.layers),
+        ),
+        glib::ParamSpecEnum::builder_with_default("codec", defaults.codec)
+            .nick("Codec")
+            .blurb("Raw video only: what to encode to")
+            .mutable_ready()
+            .build(),
+        text(
+            "encoder",
+            "Encoder",
+            "Raw video only: factory name of the encoder (unset: the best one installed)",
+            None,
+        ),
+        milliseconds(
+            "keyframe-interval",
+            "Keyframe interval",
+            "Raw video only: time between the keyframes that all layers have in common, in ms",
+            defaults.keyframe_interval_ms,
+        ),
+        milliseconds(
+            "keyframe-min-interval",
+            "Minimum keyframe interval",
+            "Shortest time between two keyframe requests upstream for one layer, in ms",
+            defaults.keyframe_min_interval_ms,
+        ),
+        glib::ParamSpecUInt::builder("audio-bitrate")
+            .nick("Audio bitrate")
+            .blurb("Raw audio only: bitrate of the Opus stream, in bit/s")
+            .minimum(6_000)
+            .maximum(510_000)
+            .default_value(defaults.audio_bitrate)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("viewers")
+            .nick("Viewers")
+            .blurb("Viewers' sessions of this stream")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("viewers, packets, bytes, keyframe-requests-received, keyframe-requests-sent, and for each layer rid, width, height, bitrate (bit/s), active")
+            .read_only()
+            .build(),
+    ]
+});

@@ -1,0 +1,222 @@
+// Plays one stream by WHEP, and comes back by itself when anything in between goes away.
+
+import { Refused, Session, bitrate, layerName } from './signalling.js';
+
+const FIRST_WAIT = 500;
+const LONGEST_WAIT = 5000;
+/** Without a new picture for this long, something is wrong that the connection's state does not tell. */
+const STALLED = 10000;
+
+const byId = (id) => document.getElementById(id);
+const stream = location.pathname.slice(1);
+const video = byId('video');
+const menu = byId('layer');
+
+class Player {
+  constructor() {
+    this.wait = FIRST_WAIT;
+    this.layer = new URLSearchParams(location.search).get('layer') || null;
+    this.session = null;
+    this.last = null;
+  }
+
+  get pc() {
+    return this.session?.pc ?? null;
+  }
+
+  async start() {
+    const pc = new RTCPeerConnection();
+    const session = new Session(pc);
+    this.session = session;
+    this.frames = { count: 0, at: performance.now() };
+    const media = new MediaStream();
+    for (const kind of ['video', 'audio']) {
+      const { receiver } = pc.addTransceiver(kind, { direction: 'recvonly' });
+      // Show what comes at once: a longer buffer only adds latency.
+      if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
+      media.addTrack(receiver.track);
+    }
+    video.srcObject = media;
+    pc.addEventListener('connectionstatechange', () => {
+      if (this.session !== session) return;
+      if (pc.connectionState === 'connected') say('Waiting for a picture…');
+      if (['failed', 'closed'].includes(pc.connectionState)) this.again('The connection was lost.');
+    });
+    try {
+      const query = this.layer ? `?layer=${encodeURIComponent(this.layer)}` : '';
+      await session.open(`/whep/${stream}${query}`);
+      this.wait = FIRST_WAIT;
+    } catch (error) {
+      this.refused(session, error);
+    }
+  }
+
+  refused(session, error) {
+    if (this.session !== session) return;
+    if (!(error instanceof Refused)) console.error(error);
+    if (error instanceof Refused && error.status === 400 && this.layer) {
+      // The layer that the address asks for is not there: better another than none.
+      this.layer = null;
+    }
+    // fetch() fails with a TypeError where nobody answers.
+    const offline = error instanceof TypeError;
+    this.again(offline ? 'The server does not answer.' : error.message, error.retryAfter);
+  }
+
+  /** Begins anew after a pause that grows from try to try. */
+  again(reason, seconds = 0) {
+    this.stop();
+    say(`${reason} Trying again…`, true);
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.start(), Math.max(this.wait, seconds * 1000));
+    this.wait = Math.min(this.wait * 2, LONGEST_WAIT);
+  }
+
+  stop() {
+    this.session?.close();
+    this.session = null;
+  }
+
+  async choose(rid) {
+    this.layer = rid;
+    if (!this.session?.resource) return;
+    try {
+      await this.session.setLayer(rid);
+    } catch (error) {
+      if (error instanceof Refused && error.status === 404) this.again('The session has ended.');
+      else say(error.message, true);
+    }
+  }
+
+  /** The browser's figures of the video, and what has become of it since the last call. */
+  async stats() {
+    if (!this.pc) return null;
+    const report = await this.pc.getStats();
+    const all = [...report.values()];
+    const inbound = (kind) => all.find((s) => s.type === 'inbound-rtp' && s.kind === kind) ?? {};
+    const [picture, sound] = [inbound('video'), inbound('audio')];
+    const pair = all.find((s) => s.type === 'candidate-pair' && s.nominated) ?? {};
+    const now = { at: performance.now(), bytes: picture.bytesReceived ?? 0, frames: picture.framesDecoded ?? 0 };
+    const last = this.last ?? now;
+    this.last = now;
+    const seconds = Math.max((now.at - last.at) / 1000, 0.001);
+    const buffered = picture.jitterBufferEmittedCount
+      ? (picture.jitterBufferDelay / picture.jitterBufferEmittedCount) * 1000
+      : null;
+    return {
+      state: this.pc.connectionState,
+      codec: report.get(picture.codecId)?.mimeType ?? '',
+      width: picture.frameWidth ?? 0,
+      height: picture.frameHeight ?? 0,
+      framesDecoded: now.frames,
+      fps: (now.frames - last.frames) / seconds,
+      bitrate: ((now.bytes - last.bytes) * 8) / seconds,
+      packetsLost: picture.packetsLost ?? 0,
+      nackCount: picture.nackCount ?? 0,
+      pliCount: picture.pliCount ?? 0,
+      freezeCount: picture.freezeCount ?? 0,
+      jitterBufferMs: buffered,
+      rttMs: pair.currentRoundTripTime ? pair.currentRoundTripTime * 1000 : null,
+      audioEnergy: sound.totalAudioEnergy ?? 0,
+      audioLevel: sound.audioLevel ?? 0,
+    };
+  }
+
+  /** Every second: figures, and whether pictures still come. */
+  async watch() {
+    const stats = await this.stats();
+    if (!stats) return;
+    show(stats);
+    if (stats.framesDecoded > this.frames.count) {
+      this.frames = { count: stats.framesDecoded, at: performance.now() };
+      say('');
+    } else if (performance.now() - this.frames.at > STALLED && stats.state === 'connected') {
+      const live = await fetch(`/api/streams/${stream}`).then((r) => r.json()).catch(() => null);
+      if (!live?.live) say('Waiting for the stream to come back…');
+      else if (live.video) this.again('No pictures come.');
+    }
+  }
+}
+
+function say(text, isError = false) {
+  byId('notice').textContent = text;
+  byId('notice').hidden = !text;
+  byId('state').textContent = text || 'Live';
+  byId('state').className = text ? (isError ? 'error' : '') : 'live dot';
+}
+
+function show(stats) {
+  const ms = (value) => (value === null ? '–' : `${value.toFixed(0)} ms`);
+  const figures = {
+    Picture: stats.width ? `${stats.width}×${stats.height}` : '–',
+    'Frame rate': `${stats.fps.toFixed(1)} fps`,
+    Bitrate: bitrate(stats.bitrate),
+    Codec: stats.codec.split('/')[1] ?? '–',
+    'Packets lost': stats.packetsLost,
+    'Asked again (NACK)': stats.nackCount,
+    'Keyframes asked (PLI)': stats.pliCount,
+    Freezes: stats.freezeCount,
+    'Jitter buffer': ms(stats.jitterBufferMs),
+    'Round trip': ms(stats.rttMs),
+    Connection: stats.state,
+  };
+  const parts = Object.entries(figures).map(([name, value]) => {
+    const group = document.createElement('div');
+    const [term, description] = [document.createElement('dt'), document.createElement('dd')];
+    term.textContent = name;
+    description.textContent = value;
+    group.append(term, description);
+    return group;
+  });
+  byId('figures').replaceChildren(...parts);
+}
+
+/** Keeps the menu as the server's layers are, without disturbing somebody who has it open. */
+async function refreshMenu() {
+  const info = await fetch(`/api/streams/${stream}`).then((r) => (r.ok ? r.json() : null)).catch(() => null);
+  const layers = info?.video?.layers ?? [];
+  const wanted = [['', 'Automatic'], ...layers.map((l) => [l.rid, `${layerName(l)} · ${bitrate(l.bitrate)}`])];
+  const present = [...menu.options].map((o) => o.value);
+  if (wanted.map(([rid]) => rid).join() !== present.join()) {
+    menu.replaceChildren(...wanted.map(([rid, name]) => new Option(name, rid)));
+  } else if (document.activeElement !== menu) {
+    wanted.forEach(([, name], n) => { menu.options[n].textContent = name; });
+  }
+  menu.value = player.layer ?? '';
+  setTimeout(refreshMenu, 2000);
+}
+
+function showMuted() {
+  byId('unmute').hidden = !video.muted;
+  byId('mute').textContent = video.muted ? 'Sound off' : 'Sound on';
+  byId('mute').setAttribute('aria-pressed', String(video.muted));
+}
+
+const toggleSound = () => {
+  video.muted = !video.muted;
+  video.play().catch(() => {});
+};
+
+byId('name').textContent = stream;
+document.title = stream;
+byId('unmute').addEventListener('click', toggleSound);
+byId('mute').addEventListener('click', toggleSound);
+video.addEventListener('volumechange', showMuted);
+menu.addEventListener('change', () => player.choose(menu.value || null));
+byId('fullscreen').addEventListener('click', () => byId('stage').requestFullscreen?.());
+byId('figures-button').addEventListener('click', ({ target }) => {
+  const hidden = byId('figures').toggleAttribute('hidden');
+  target.setAttribute('aria-expanded', String(!hidden));
+});
+if (document.pictureInPictureEnabled) {
+  byId('pip').hidden = false;
+  byId('pip').addEventListener('click', () => video.requestPictureInPicture().catch(() => {}));
+}
+addEventListener('pagehide', () => player.stop());
+
+const player = new Player();
+window.player = player;
+showMuted();
+player.start();
+refreshMenu();
+setInterval(() => player.watch(), 1000);

@@ -1,0 +1,110 @@
+// WHEP and WHIP (RFC 9725) for the pages: one session, its resource on the server, and how things are worded.
+
+/** How a layer is called for people. */
+export function layerName(layer) {
+  return layer.height ? `${layer.height}p` : `Layer ${layer.rid}`;
+}
+
+/** A bitrate in bit/s for people. */
+export function bitrate(value) {
+  if (!value) return 'bitrate unknown';
+  return value >= 1e6 ? `${(value / 1e6).toFixed(1)} Mbit/s` : `${Math.round(value / 1e3)} kbit/s`;
+}
+
+/** The server refused: `status` is that of its answer, the message its sentence. */
+export class Refused extends Error {
+  constructor(status, message, retryAfter) {
+    super(message.trim() || `The server answered ${status}.`);
+    this.status = status;
+    this.retryAfter = Number(retryAfter) || 0;
+  }
+}
+
+/** One offer and answer, and the resource that they made. */
+export class Session {
+  #resource = null;
+  #etag = null;
+  #candidates = [];
+  #sending = Promise.resolve();
+
+  constructor(pc) {
+    this.pc = pc;
+    pc.addEventListener('icecandidate', ({ candidate }) => {
+      if (candidate) this.#trickle(candidate);
+    });
+  }
+
+  get resource() {
+    return this.#resource;
+  }
+
+  /** Sends the offer to `url` and takes the answer. */
+  async open(url) {
+    const offer = await this.pc.createOffer();
+    offer.sdp = stereo(offer.sdp);
+    await this.pc.setLocalDescription(offer);
+    const response = await fetch(url, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/sdp' },
+      body: this.pc.localDescription.sdp,
+    });
+    const text = await response.text();
+    if (response.status !== 201) {
+      throw new Refused(response.status, text, response.headers.get('Retry-After'));
+    }
+    this.#resource = new URL(response.headers.get('Location'), response.url).href;
+    this.#etag = response.headers.get('ETag');
+    await this.pc.setRemoteDescription({ type: 'answer', sdp: text });
+    for (const candidate of this.#candidates.splice(0)) this.#trickle(candidate);
+  }
+
+  /** Candidates go one after the other; a lost one is no loss, since the server finds us by our checks. */
+  #trickle(candidate) {
+    if (!this.#resource) {
+      this.#candidates.push(candidate);
+      return;
+    }
+    const { usernameFragment } = candidate;
+    const pwd = this.pc.localDescription.sdp.match(/a=ice-pwd:(.*)/)?.[1]?.trim();
+    const body = `a=ice-ufrag:${usernameFragment}\r\na=ice-pwd:${pwd}\r\n`
+      + `m=audio 9 RTP/AVP 0\r\na=mid:${candidate.sdpMid}\r\na=${candidate.candidate}\r\n`;
+    this.#sending = this.#sending.then(() => this.#patch(body)).catch(() => {});
+  }
+
+  #patch(body) {
+    return fetch(this.#resource, {
+      method: 'PATCH',
+      headers: { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': this.#etag ?? '*' },
+      body,
+    });
+  }
+
+  /** Asks for a layer by its RID; null is automatic. */
+  async setLayer(rid) {
+    const response = await fetch(`${this.#resource}/layer`, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ encodingId: rid }),
+    });
+    if (!response.ok) throw new Refused(response.status, await response.text());
+  }
+
+  /** The server's figures of this session. */
+  async figures() {
+    const response = await fetch(this.#resource);
+    return response.ok ? response.json() : null;
+  }
+
+  /** Ends it on both sides, also while the page goes away. */
+  close() {
+    this.pc.close();
+    if (this.#resource) fetch(this.#resource, { method: 'DELETE', keepalive: true }).catch(() => {});
+    this.#resource = null;
+  }
+}
+
+/** Browsers decode Opus to one channel unless their own description asks for two. */
+function stereo(sdp) {
+  const pt = sdp.match(/a=rtpmap:(\d+) opus\/48000\/2/i)?.[1];
+  return pt ? sdp.replace(new RegExp(`(a=fmtp:${pt} [^\r\n]*)`), '$1;stereo=1') : sdp;
+}
