@@ -129,7 +129,7 @@ impl Driver {
             self.read();
             self.shard.handle_timeout(Instant::now());
             self.flush();
-            if !more {
+            if !more && !self.shard.is_stopped() {
                 self.sleep(&mut events);
             }
         }

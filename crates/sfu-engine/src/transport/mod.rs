@@ -6,6 +6,7 @@
 //! ([`rtc::RtcTransport`]); a leaner sender can take its place without a change to the shard.
 
 pub mod negotiate;
+mod openssl;
 pub mod rtc;
 
 use std::net::SocketAddr;

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use str0m::change::{SdpAnswer, SdpOffer};
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::format::CodecConfig;
-use str0m::media::{Direction, MediaKind, Mid, Rid, Rids};
+use str0m::format::{CodecConfig, FormatParams};
+use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Rids};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
 use super::PatchOutcome;
+use super::openssl::OpenSslDtls;
 use super::rtc::{Negotiated, RtcTransport};
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
 
@@ -32,7 +33,7 @@ const RTX_AGE: Duration = Duration::from_secs(3);
 /// requests in a viewer's first second, when little has been sent that they could be a share of.
 const RTX_SHARE: f32 = 0.5;
 
-/// H.264 profiles that are accepted, all in packetization mode 1: constrained baseline, baseline, main, high.
+/// H.264 profiles that are accepted: constrained baseline, baseline, main, high.
 const H264_PROFILES: [u32; 4] = [0x42_e0_1f, 0x42_00_1f, 0x4d_00_1f, 0x64_00_1f];
 
 /// Why an offer was not answered.
@@ -70,7 +71,10 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
-        let provider = Arc::new(str0m::crypto::from_feature_flags());
+        let provider = Arc::new(CryptoProvider {
+            dtls_provider: &OpenSslDtls,
+            ..str0m::crypto::from_feature_flags()
+        });
         let certificate = provider.dtls_provider.generate_certificate();
         let certificate = certificate.ok_or_else(|| {
             OfferError::Invalid("the server could not make its DTLS certificate".into())
@@ -157,7 +161,7 @@ fn accept_publisher_inner(
     }
     if tracks.video.is_none() && tracks.audio.is_none() {
         return Err(OfferError::NoCommonCodec(format!(
-            "no common codec: the offer has video {} and audio {}; video can be H264 (packetization-mode=1), VP8, VP9, AV1 or H265, audio Opus",
+            "no common codec: the offer has video {} and audio {}; video can be H264, VP8, VP9, AV1 or H265, audio Opus",
             offered_codecs(offer, "video"),
             offered_codecs(offer, "audio"),
         )));
@@ -192,15 +196,9 @@ fn preferred_video(offer: &str) -> Option<Codec> {
                     .strip_prefix(' ')
             })?;
             let name = map.split('/').next()?;
-            let playable = name != "H264"
-                || lines().any(|l| {
-                    let parameters = l.strip_prefix("a=fmtp:").and_then(|l| l.strip_prefix(pt));
-                    parameters.is_some_and(|p| p.contains("packetization-mode=1"))
-                });
-            let known = VIDEO_CODECS
+            VIDEO_CODECS
                 .into_iter()
-                .find(|c| c.name().eq_ignore_ascii_case(name));
-            known.filter(|_| playable)
+                .find(|c| c.name().eq_ignore_ascii_case(name))
         })
         .next()
 }
@@ -276,7 +274,7 @@ fn configure(identity: &Identity, codecs: StreamCodecs) -> str0m::RtcConfig {
     let codec_config = config.codec_config();
     // A track that comes later must find its m-line ready, so what is not known yet is answered for every codec.
     if codecs.audio.is_none_or(|c| c == Codec::Opus) {
-        codec_config.enable_opus(true, false);
+        enable_opus(codec_config);
     }
     for codec in VIDEO_CODECS {
         if codecs.video.is_none_or(|c| c == codec) {
@@ -297,11 +295,34 @@ fn enable_video(config: &mut CodecConfig, codec: Codec) {
     }
 }
 
+/// Every profile in packetization mode 1, as we send it, then in mode 0: `webrtcbin` does not name the mode, and
+/// takes 1.
 fn enable_h264(config: &mut CodecConfig) {
-    for (n, profile) in (0u8..).zip(H264_PROFILES) {
-        let pt = 100 + 2 * n;
-        config.add_h264(pt.into(), Some((pt + 1).into()), true, profile);
+    for (mode, first_pt) in [(true, 114u8), (false, 35)] {
+        for (n, profile) in (0u8..).zip(H264_PROFILES) {
+            let pt = first_pt + 2 * n;
+            config.add_h264(pt.into(), Some((pt + 1).into()), mode, profile);
+        }
     }
+}
+
+/// Opus as RFC 7587 has it, then without its number of channels, as `webrtcbin` writes it.
+fn enable_opus(config: &mut CodecConfig) {
+    config.enable_opus(true, false);
+    let format = FormatParams {
+        min_p_time: Some(10),
+        use_inband_fec: Some(true),
+        ..FormatParams::default()
+    };
+    let pt = 110.into();
+    config.add_config(
+        pt,
+        None,
+        str0m::format::Codec::Opus,
+        Frequency::FORTY_EIGHT_KHZ,
+        None,
+        format,
+    );
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -321,7 +342,7 @@ fn answered_medias(rtc: &Rtc, answer: &str) -> Vec<OfferedMedia> {
         .filter_map(|line| line.strip_prefix("a=mid:"));
     mids.filter_map(|mid| {
         let media = rtc.media(mid.trim().into())?;
-        let enabled = !media.disabled();
+        let enabled = !media.stopped();
         let direction = media.direction();
         Some(OfferedMedia {
             mid: media.mid(),
@@ -410,13 +431,8 @@ fn check(
         if negotiated.iter().all(|n| n.codec != codec) {
             let offered = offered_codecs(offer, name);
             return Err(OfferError::NoCommonCodec(format!(
-                "no common codec: the stream's {name} is {}, the offer has {offered}{}",
+                "no common codec: the stream's {name} is {}, the offer has {offered}",
                 codec.name(),
-                if codec == Codec::H264 {
-                    " (H264 is accepted with packetization-mode=1)"
-                } else {
-                    ""
-                },
             )));
         }
         playable += 1;
