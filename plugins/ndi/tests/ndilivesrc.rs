@@ -2,6 +2,9 @@
 //! `ndilivesrc` without a sender: each test is a process in a network namespace of its own, with
 //! the plugins as users load them. What needs a real sender is in `tests/e2e/ndi_*.rs`.
 
+#[path = "../../../tests/leaks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod leaks;
 #[path = "../../../tests/ndi.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod ndi;
@@ -9,7 +12,6 @@ mod ndi;
 #[allow(dead_code, unreachable_pub)]
 mod netns;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -467,36 +469,12 @@ fn an_end_asked_for_is_an_end() {
 fn a_hundred_starts_and_stops_leak_nothing() {
     let test = "a_hundred_starts_and_stops_leak_nothing";
     let mut environment = ndi::environment();
-    environment.push(("GST_TRACERS", OsString::from("leaks")));
+    environment.extend(leaks::environment());
     if !netns::isolated(test, &environment, LIMIT) {
         return;
     }
     gst::init().unwrap();
-    let tracers = gst::active_tracers();
-    let leaks = tracers
-        .iter()
-        .find(|tracer| tracer.type_().name() == "GstLeaksTracer")
-        .unwrap();
-    // What the first rounds leave behind is GStreamer's own: factories, templates, the clock.
-    for _ in 0..10 {
-        start_and_stop();
-    }
-    std::thread::sleep(Duration::from_secs(1));
-    leaks.emit_by_name::<()>("activity-start-tracking", &[]);
-    let probe = gst::Buffer::new();
-    assert_eq!(growth(leaks), 1, "the tracer must see what is kept");
-    drop(probe);
-    for _ in 0..100 {
-        start_and_stop();
-    }
-    // Receive threads of the NDI runtime let go a moment after the element has stopped.
-    let end = Instant::now() + Duration::from_secs(10);
-    let mut more = 1 + growth(leaks);
-    while more > 0 && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(100));
-        more += growth(leaks);
-    }
-    assert!(more <= 0, "{more} objects more than before");
+    leaks::assert_none(start_and_stop);
 }
 
 fn start_and_stop() {
@@ -508,18 +486,6 @@ fn start_and_stop() {
         glib::random_int_range(0, 60).cast_unsigned(),
     )));
     pipeline.set_state(gst::State::Null).unwrap();
-}
-
-/// By how many objects there are more than when this was last asked.
-fn growth(leaks: &gst::Tracer) -> i64 {
-    let checkpoint = leaks.emit_by_name::<gst::Structure>("activity-get-checkpoint", &[]);
-    let count = |list: &str| {
-        let list = checkpoint
-            .get::<gst::List>(list)
-            .expect("a checkpoint has both lists");
-        i64::try_from(list.len()).expect("few enough")
-    };
-    count("objects-created-list") - count("objects-removed-list")
 }
 
 #[test]

@@ -94,7 +94,8 @@ impl ElementImpl for SfuSignaller {
             gst::subclass::ElementMetadata::new(
                 "SFU signaller",
                 "Network/WebRTC",
-                "Serves the streams of this process to browsers (WHEP, player page), and takes theirs (WHIP)",
+                "Serves the streams of this process to browsers (WHEP, player page), and takes theirs (WHIP). \
+                 Example: gst-launch-1.0 sfusignaller  videotestsrc is-live=true ! sfusink stream=test",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -107,7 +108,7 @@ impl ElementImpl for SfuSignaller {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
             self.start().map_err(|message| {
-                gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ["{message}"]);
+                gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ("{message}"));
                 gst::StateChangeError
             })?;
         }

@@ -130,6 +130,12 @@ fn video_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
         "libgstsimulcast.so of this project where GStreamer finds it (GST_PLUGIN_PATH)",
     )?;
     encoder.set_property("layers", &settings.layers);
+    if encoder.property::<String>("layers").is_empty() {
+        let wrong = &settings.layers;
+        return Err(format!(
+            "layers={wrong:?} is not HEIGHT:BITRATE,… such as 720:2500k,360:700k"
+        ));
+    }
     encoder.set_property_from_str("codec", settings.codec.nick());
     encoder.set_property("encoder", &settings.encoder);
     encoder.set_property("keyframe-interval", settings.keyframe_interval_ms);

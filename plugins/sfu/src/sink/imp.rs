@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::glib;
@@ -121,7 +122,8 @@ impl ElementImpl for SfuSink {
             gst::subclass::ElementMetadata::new(
                 "SFU fan-out sink",
                 "Sink/Network/WebRTC",
-                "Publishes one stream to any number of WebRTC viewers, encoded and payloaded once",
+                "Publishes one stream to any number of WebRTC viewers, encoded and payloaded once. \
+                 Example: gst-launch-1.0 sfusignaller  videotestsrc is-live=true ! sfusink stream=test",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -190,7 +192,7 @@ impl ElementImpl for SfuSink {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::ReadyToPaused {
             self.publish().map_err(|message| {
-                gst::element_imp_error!(self, gst::ResourceError::Settings, ["{message}"]);
+                gst::element_imp_error!(self, gst::ResourceError::Settings, ("{message}"));
                 gst::StateChangeError
             })?;
         }
@@ -263,7 +265,7 @@ impl SfuSink {
             .map_err(|e| e.to_string())?
             .name(format!("{prefix}{number}"))
             .build();
-        self.watch(&pad, kind, number);
+        self.watch(&pad, &entry, kind, number);
         let input = Input {
             pad: pad.clone(),
             entry: entry.clone(),
@@ -278,9 +280,12 @@ impl SfuSink {
     }
 
     /// Builds the pad's elements when its caps come, before they go further.
-    fn watch(&self, pad: &gst::GhostPad, kind: TrackKind, number: u32) {
+    fn watch(&self, pad: &gst::GhostPad, entry: &gst::Element, kind: TrackKind, number: u32) {
         let weak = self.obj().downgrade();
-        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let negotiated = entry.static_pad("src").map(|pad| pad.downgrade());
+        let refused = AtomicBool::new(false);
+        let mask = gst::PadProbeType::DATA_DOWNSTREAM;
+        pad.add_probe(mask, move |pad, info| {
             let Some(obj) = weak.upgrade() else {
                 return gst::PadProbeReturn::Ok;
             };
@@ -290,14 +295,26 @@ impl SfuSink {
                     imp.caps_came(pad.upcast_ref(), kind, number, caps.caps())
                 }
                 Some(gst::EventView::Eos(_)) => imp.eos_came(kind, number),
-                _ => Ok(()),
+                Some(_) => return gst::PadProbeReturn::Ok,
+                None => {
+                    let refused = refused.load(Relaxed);
+                    let pad = negotiated.as_ref().and_then(glib::WeakRef::upgrade);
+                    if !refused && pad.is_some_and(|pad| pad.has_current_caps()) {
+                        return gst::PadProbeReturn::Ok;
+                    }
+                    // Or the caps did not get through, because everything is being stopped.
+                    info.flow_res = Err(if refused {
+                        gst::FlowError::NotNegotiated
+                    } else {
+                        gst::FlowError::Flushing
+                    });
+                    return gst::PadProbeReturn::Handled;
+                }
             };
+            refused.store(result.is_err(), Relaxed);
             if let Err(message) = result {
-                gst::element_imp_error!(
-                    imp,
-                    gst::StreamError::WrongType,
-                    ["{}: {message}", pad.name()]
-                );
+                let name = pad.name();
+                gst::element_imp_error!(imp, gst::StreamError::WrongType, ("{name}: {message}"));
                 info.flow_res = Err(gst::FlowError::NotNegotiated);
                 return gst::PadProbeReturn::Handled;
             }

@@ -233,8 +233,8 @@ fn align_keyframes(encoder: &gst::Pad, interval: gst::ClockTime) {
         };
         let slot = time.nseconds() / interval.nseconds();
         if last.swap(slot, Relaxed) != slot {
+            // Without a time: the next frame, which is this one.
             let event = gst_video::DownstreamForceKeyUnitEvent::builder()
-                .running_time(time)
                 .all_headers(true)
                 .build();
             if !pad.send_event(event) {

@@ -114,7 +114,8 @@ impl ElementImpl for SimulcastEnc {
             gst::subclass::ElementMetadata::new(
                 "Simulcast encoder",
                 "Codec/Encoder/Video",
-                "Encodes one raw video into several layers with aligned keyframes, by the best encoder installed",
+                "Encodes one raw video into several layers with aligned keyframes, by the best encoder installed. \
+                 Example: gst-launch-1.0 videotestsrc is-live=true ! simulcastenc name=e e.src_0 ! fakesink e.src_1 ! fakesink",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -197,7 +198,7 @@ impl ElementImpl for SimulcastEnc {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
             self.start().map_err(|message| {
-                gst::element_imp_error!(self, gst::CoreError::MissingPlugin, ["{message}"]);
+                gst::element_imp_error!(self, gst::CoreError::MissingPlugin, ("{message}"));
                 gst::StateChangeError
             })?;
         }

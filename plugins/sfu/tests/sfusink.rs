@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `sfusink` in small pipelines: what reaches the router, and what is refused.
+
+#[path = "../../../tests/leaks.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod leaks;
+#[path = "../../../tests/netns.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod netns;
+
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst_rtp::prelude::*;
+use sfu_engine::{Codec, Router, StreamInfo};
+
+fn init() {
+    gst::init().unwrap();
+    gstsfu::plugin_register_static().unwrap();
+    gstsimulcast::plugin_register_static().unwrap();
+}
+
+/// A pipeline that is brought to an end when dropped. Streams are named after the test: all tests share the router.
+struct Running(gst::Pipeline);
+
+impl Running {
+    fn start(line: &str) -> Self {
+        let pipeline = gst::parse::launch(line)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        // What goes wrong at once is on the bus as well.
+        let _ = pipeline.set_state(gst::State::Playing);
+        Self(pipeline)
+    }
+
+    fn next(&self, type_: gst::MessageType) -> Option<gst::Message> {
+        let limit = gst::ClockTime::from_seconds(20);
+        self.0.bus().unwrap().timed_pop_filtered(limit, &[type_])
+    }
+
+    fn error(&self) -> String {
+        let message = self.next(gst::MessageType::Error).expect("an error");
+        match message.view() {
+            gst::MessageView::Error(error) => error.error().to_string(),
+            _ => unreachable!("only errors are popped"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+fn info(stream: &str) -> Option<StreamInfo> {
+    Router::get("default").stream(&stream.parse().unwrap())
+}
+
+/// Waits until the stream is as it should be.
+fn wait_for(stream: &str, is_so: impl Fn(&StreamInfo) -> bool) -> StreamInfo {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let info = info(stream);
+        if let Some(info) = info.as_ref().filter(|info| is_so(info)) {
+            return info.clone();
+        }
+        assert!(Instant::now() < end, "{stream} is {info:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn all_layers(info: &StreamInfo, sizes: &[(u32, u32)]) -> bool {
+    info.video.as_ref().is_some_and(|video| {
+        let layers = video
+            .layers
+            .iter()
+            .map(|l| (l.width.unwrap_or(0), l.height.unwrap_or(0)));
+        layers.eq(sizes.iter().copied()) && video.layers.iter().all(|l| l.active)
+    })
+}
+
+const RAW: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1";
+
+#[test]
+fn raw_video_and_sound_without_pad_names() {
+    init();
+    let line = format!(
+        "{RAW} ! sfusink name=out stream=raw layers=180:300k,90:100k audiotestsrc is-live=true ! out."
+    );
+    let running = Running::start(&line);
+    let info = wait_for("raw", |i| {
+        all_layers(i, &[(320, 180), (160, 90)]) && i.audio.is_some()
+    });
+    assert_eq!(info.video.unwrap().codec, Codec::H264);
+    assert!(info.live);
+    let sink = running.0.by_name("out").unwrap();
+    let stats = sink.property::<gst::Structure>("stats");
+    assert!(stats.get::<u64>("packets").unwrap() > 0);
+    assert_eq!(stats.get::<gst::Array>("layers").unwrap().len(), 2);
+    drop(running);
+    assert!(
+        self::info("raw").is_none(),
+        "it is unpublished when it stops"
+    );
+}
+
+#[test]
+fn encoded_layers_are_pads() {
+    init();
+    let encode = "x264enc tune=zerolatency bitrate=200 key-int-max=15 ! video/x-h264,profile=constrained-baseline";
+    let line = format!(
+        "videotestsrc is-live=true ! video/x-raw,width=160,height=90,framerate=30/1 ! {encode} ! out.video_1 \
+         {RAW} ! {encode} ! out.video_0 sfusink name=out stream=encoded"
+    );
+    let _running = Running::start(&line);
+    let info = wait_for("encoded", |i| all_layers(i, &[(320, 180), (160, 90)]));
+    let rids: Vec<_> = info
+        .video
+        .unwrap()
+        .layers
+        .iter()
+        .map(|l| l.rid.to_string())
+        .collect();
+    assert_eq!(rids, ["0", "1"]);
+}
+
+#[test]
+fn vp8_opus_and_rtp_are_taken() {
+    init();
+    let vp8 = "vp8enc deadline=1 cpu-used=8 keyframe-max-dist=15";
+    let lines = [
+        format!(
+            "{RAW} ! {vp8} ! sfusink name=out stream=vp8 audiotestsrc is-live=true ! opusenc ! out."
+        ),
+        format!(
+            "{RAW} ! {vp8} ! rtpvp8pay ! sfusink name=out stream=rtp audiotestsrc is-live=true ! opusenc ! rtpopuspay ! out."
+        ),
+    ];
+    for (line, stream) in lines.iter().zip(["vp8", "rtp"]) {
+        let _running = Running::start(line);
+        let info = wait_for(stream, |i| {
+            all_layers(i, &[(320, 180)]) && i.audio.is_some()
+        });
+        assert_eq!(info.video.unwrap().codec, Codec::Vp8, "{stream}");
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_the_reason() {
+    init();
+    let opus = "audiotestsrc is-live=true ! audio/x-raw,channels=6 ! opusenc";
+    let two_raw =
+        format!("{RAW} ! out.video_0 {RAW} ! out.video_1 sfusink name=out stream=refused");
+    for (line, says) in [
+        (
+            format!("{opus} ! sfusink stream=refused"),
+            "one or two channels",
+        ),
+        (two_raw, "only video pad"),
+        (
+            format!("{RAW} ! sfusink stream=refused layers=nonsense"),
+            "HEIGHT:BITRATE",
+        ),
+        (
+            format!("{RAW} ! sfusink stream=refused encoder=nosuchenc"),
+            "x264enc",
+        ),
+    ] {
+        let running = Running::start(&line);
+        let error = running.error();
+        assert!(error.contains(says), "{line}: {error}");
+    }
+    let h265 = gst::parse::launch("appsrc caps=video/x-h265 ! h265parse ! sfusink stream=refused");
+    assert!(h265.is_err(), "no pad for it");
+}
+
+#[test]
+fn a_codec_that_changes_is_refused() {
+    init();
+    let sink = gst::ElementFactory::make("sfusink")
+        .property("stream", "changing")
+        .build()
+        .unwrap();
+    let bus = gst::Bus::new();
+    sink.set_bus(Some(&bus));
+    let mut harness = gst_check::Harness::with_element(&sink, Some("video_%u"), None);
+    harness.set_src_caps_str("application/x-rtp,media=video,clock-rate=90000,encoding-name=VP8");
+    harness.play();
+    harness.push(rtp_vp8_keyframe()).unwrap();
+    harness.set_src_caps_str("application/x-rtp,media=video,clock-rate=90000,encoding-name=H264");
+    assert!(harness.push(rtp_vp8_keyframe()).is_err());
+    let message = bus
+        .pop_filtered(&[gst::MessageType::Error])
+        .expect("an error");
+    let gst::MessageView::Error(error) = message.view() else {
+        unreachable!("only errors are popped");
+    };
+    assert!(
+        error.error().to_string().contains("restart the pipeline"),
+        "{error:?}"
+    );
+}
+
+/// A payload descriptor, and the beginning of a keyframe of 320x180.
+fn rtp_vp8_keyframe() -> gst::Buffer {
+    let key = [
+        0x10, 0x50, 0x01, 0x00, 0x9d, 0x01, 0x2a, 0x40, 0x01, 0xb4, 0x00, 0x00,
+    ];
+    let mut buffer = gst::Buffer::new_rtp_with_sizes(key.len() as u32, 0, 0).unwrap();
+    {
+        let buffer = buffer.get_mut().unwrap();
+        buffer.set_pts(gst::ClockTime::ZERO);
+        let mut rtp = gst_rtp::RTPBuffer::from_buffer_writable(buffer).unwrap();
+        rtp.payload_mut().unwrap().copy_from_slice(&key);
+    }
+    buffer
+}
+
+#[test]
+fn names_are_checked_and_unique() {
+    init();
+    let start = |stream: &str| {
+        let line = format!("{RAW} ! sfusink stream={stream} layers=90:100k");
+        let pipeline = gst::parse::launch(&line)
+            .unwrap()
+            .downcast::<gst::Pipeline>()
+            .unwrap();
+        let result = pipeline.set_state(gst::State::Playing);
+        (Running(pipeline), result)
+    };
+    let (bad, result) = start("no/../way");
+    assert!(result.is_err() && bad.error().contains("is not valid"));
+    let (_first, result) = start("taken");
+    assert!(result.is_ok());
+    let (second, result) = start("taken");
+    assert!(result.is_err());
+    assert!(second.error().contains("already has a publisher"));
+}
+
+#[test]
+fn the_end_of_all_inputs_is_the_end() {
+    init();
+    let running = Running::start(
+        "videotestsrc num-buffers=30 ! video/x-raw,width=320,height=180,framerate=30/1 ! sfusink name=out stream=ends layers=90:100k \
+         audiotestsrc num-buffers=30 ! out.",
+    );
+    assert!(running.next(gst::MessageType::Eos).is_some());
+    let nothing = Running::start("videotestsrc num-buffers=0 ! sfusink stream=empty");
+    assert!(
+        nothing.next(gst::MessageType::Eos).is_some(),
+        "also where nothing ever came"
+    );
+}
+
+#[test]
+fn input_that_is_not_live_is_sent_in_its_own_time() {
+    init();
+    let start = Instant::now();
+    let running = Running::start(
+        "videotestsrc num-buffers=60 ! video/x-raw,width=320,height=180,framerate=30/1 ! sfusink stream=file layers=90:100k",
+    );
+    assert!(running.next(gst::MessageType::Eos).is_some());
+    assert!(
+        start.elapsed() > Duration::from_millis(1_500),
+        "two seconds of video in {:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_harness_pushes_and_pads_come_and_go() {
+    init();
+    let sink = gst::ElementFactory::make("sfusink")
+        .property("stream", "harness")
+        .build()
+        .unwrap();
+    let mut harness = gst_check::Harness::with_element(&sink, Some("video_%u"), None);
+    harness.set_src_caps_str("application/x-rtp,media=video,clock-rate=90000,encoding-name=VP8");
+    harness.play();
+    harness.push(rtp_vp8_keyframe()).unwrap();
+    let info = wait_for("harness", |i| i.packets_in == 1);
+    assert_eq!(info.video.unwrap().layers[0].height, Some(180));
+    let audio = sink.request_pad_simple("audio_%u").unwrap();
+    assert!(
+        sink.request_pad_simple("audio_%u").is_none(),
+        "one audio track"
+    );
+    sink.release_request_pad(&audio);
+    assert!(sink.request_pad_simple("audio_0").is_some());
+}
+
+#[test]
+fn a_hundred_starts_and_stops_leak_nothing() {
+    let test = "a_hundred_starts_and_stops_leak_nothing";
+    if !netns::isolated(test, &leaks::environment(), Duration::from_secs(150)) {
+        return;
+    }
+    init();
+    leaks::assert_none(|| {
+        let line = "sfusignaller listen=127.0.0.1:0 udp-port=0 shards=1 \
+            videotestsrc is-live=true ! video/x-raw,width=64,height=64 ! sfusink name=out stream=leaks layers=64:100k,32:50k \
+            audiotestsrc is-live=true ! out.";
+        let running = Running::start(line);
+        wait_for("leaks", |info| info.packets_in > 0);
+        drop(running);
+    });
+}
