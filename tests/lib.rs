@@ -1,1 +1,8 @@
+// SPDX-License-Identifier: MPL-2.0
 
+//! What the end-to-end tests share: the server under test, browsers, the NDI sender, and network namespaces.
+
+pub mod browser;
+pub mod ndi;
+pub mod netns;
+pub mod server;

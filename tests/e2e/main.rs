@@ -1,1 +1,11 @@
-fn main() {}
+// SPDX-License-Identifier: MPL-2.0
+
+//! End to end: real NDI, a real browser, a second WebRTC stack. Few, each with a deadline, each cleaning up.
+
+mod bad_input;
+mod browser_plays;
+mod browser_publishes;
+mod ndi_by_name;
+mod ndi_source_returns;
+mod ndi_to_browser_latency;
+mod webrtcbin_plays;

@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Checks the licences of all crates that are built, and that families of crates come in one version each."""
+
+import json
+import re
+import subprocess
+import sys
+
+# Licences that may be linked into a plugin under MPL-2.0.
+ALLOWED = {
+    "MIT", "MIT-0", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib",
+    "MPL-2.0", "Unicode-3.0", "OpenSSL", "CC0-1.0", "0BSD", "BSL-1.0", "CDLA-Permissive-2.0", "Unlicense",
+}
+# Two versions of one of these in a process don't understand each other, or cost minutes to build.
+FAMILIES = re.compile(r"^(gstreamer.*|glib.*|gio.*|str0m.*|dimpl|is|tokio|axum.*|rustls|aws-lc-.*|quinn-udp|mio|tracing.*)$")
+# Both versions are in use on purpose: see crates/sfu-engine/src/transport/openssl.rs.
+TWICE = {"str0m-proto", "dimpl"}
+
+
+def allowed(expression):
+    """Whether an SPDX expression can be fulfilled: one of the OR branches, of each all AND parts."""
+    expression = expression.replace("/", " OR ").replace("(", " ").replace(")", " ")
+    return any(
+        all(part.strip() in ALLOWED for part in branch.split(" AND "))
+        for branch in expression.split(" OR ")
+    )
+
+
+metadata = json.loads(subprocess.check_output(
+    ["cargo", "metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"]))
+used = {node["id"] for node in metadata["resolve"]["nodes"]}
+packages = [p for p in metadata["packages"] if p["id"] in used]
+problems = [f"{p['name']} {p['version']}: licence {p['license']}" for p in packages if not allowed(p["license"] or "none")]
+versions = {}
+for package in packages:
+    versions.setdefault(package["name"], set()).add(package["version"])
+problems += [f"{name} comes in {', '.join(sorted(v))}" for name, v in sorted(versions.items())
+             if FAMILIES.match(name) and name not in TWICE and len(v) > 1]
+print(f"{len(packages)} crates: licences and versions checked")
+if problems:
+    print("\n".join(problems), file=sys.stderr)
+sys.exit(bool(problems))

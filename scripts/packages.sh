@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=bash
+# What must be installed, and how. Sourced by ./sfu and the scripts beside this one.
+
+RUST_NEEDED=1.92
+export RUST_NEEDED
+
+PACKAGES_RUN=(
+  gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-x libavahi-client3
+)
+PACKAGES_BUILD=(
+  "${PACKAGES_RUN[@]}" build-essential pkg-config libssl-dev
+  libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
+)
+PACKAGES_TEST=(
+  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice gstreamer1.0-libav chromium fonts-dejavu-core
+  iproute2 libavahi-common3 meson ninja-build openssl procps python3 python3-pip shellcheck util-linux
+)
+
+die() {
+  echo "sfu: $*" >&2
+  exit 1
+}
+
+# Prints which of the given packages are not installed.
+missing_packages() {
+  local package
+  for package in "$@"; do
+    if [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" != installed ]; then
+      echo "$package"
+    fi
+  done
+}
+
+# Installs what is missing for running, building or testing.
+install_packages() {
+  local wanted missing sudo=()
+  case $1 in
+    run) wanted=("${PACKAGES_RUN[@]}") ;;
+    build) wanted=("${PACKAGES_BUILD[@]}") ;;
+    test)
+      wanted=("${PACKAGES_TEST[@]}")
+      command -v node >/dev/null || wanted+=(nodejs npm)
+      ;;
+    *) die "packages: say run, build or test" ;;
+  esac
+  if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+    echo "This is no Debian or Ubuntu: make sure that your system has what these packages hold: ${wanted[*]}"
+    return
+  fi
+  mapfile -t missing < <(missing_packages "${wanted[@]}")
+  [ ${#missing[@]} -gt 0 ] || return 0
+  echo "Installing with apt-get: ${missing[*]}"
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || die "run this as root once: apt-get install ${missing[*]}"
+    sudo=(sudo)
+  fi
+  "${sudo[@]}" apt-get update -qq
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+}

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=bash disable=SC2317
+# Runs the files in pipelines/. Each declares its keys as `: "${KEY:=default}"  # what it is` (or `:?` without a
+# default) and holds one gst-launch-1.0 command. Sourced by ./sfu.
+
+# Prints KEY, = or ? for optional or required, its default, and what it is, separated by |.
+pipeline_keys() {
+  sed -nE 's/^: "\$\{([A-Z_]+):([=?])([^}]*)\}"  # (.*)$/\1|\2|\3|\4/p' "$1"
+}
+
+list_pipelines() {
+  local file
+  echo "usage: ./sfu run PIPELINE [KEY=VALUE…] [--print]"
+  for file in "$ROOT"/pipelines/*; do
+    printf '\n%s\n  %s\n' "$(basename "$file")" "$(sed -n '2s/^# //p' "$file")"
+    pipeline_keys "$file" | while IFS='|' read -r key kind default what; do
+      [ "$kind" = '=' ] || default='(must be given)'
+      printf '    %-10s %s  [%s]\n' "$key=" "$what" "$default"
+    done
+  done
+}
+
+# Refuses a value that could only be a mistake.
+check_value() {
+  local key=$1 value=$2
+  case $key in
+    STREAM)
+      [[ $value =~ ^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$ ]] ||
+        die "$key=$value: a stream name has parts of A-Z a-z 0-9 . _ - joined by /"
+      ;;
+    PORT | UDP_PORT)
+      if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -gt 65535 ]; then
+        die "$key=$value: a port is a number from 0 to 65535"
+      fi
+      ;;
+    WIDTH | HEIGHT | FPS | SHARDS)
+      [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
+      ;;
+    CODEC)
+      [[ $value =~ ^(h264|vp8)$ ]] || die "$key=$value: it is h264 or vp8"
+      ;;
+    *)
+      [ -n "$value" ] || die "$key= has no value"
+      ;;
+  esac
+}
+
+run_pipeline() {
+  local name='' print=false argument key file
+  local -a given=()
+  for argument in "$@"; do
+    case $argument in
+      --print) print=true ;;
+      -*) die "run: there is no option $argument; there is --print" ;;
+      *=*) given+=("$argument") ;;
+      *)
+        [ -z "$name" ] || die "run: one pipeline at a time, got $name and $argument"
+        name=$argument
+        ;;
+    esac
+  done
+  if [ -z "$name" ]; then
+    list_pipelines
+    return
+  fi
+  file=$ROOT/pipelines/$name
+  [[ $name != */* && -f $file ]] ||
+    die "there is no pipeline '$name'; there are: $(basename -a "$ROOT"/pipelines/* | paste -sd' ')"
+  local keys
+  keys=$(pipeline_keys "$file" | cut -d'|' -f1)
+  for argument in "${given[@]}"; do
+    key=${argument%%=*}
+    grep -qxF -- "$key" <<<"$keys" ||
+      die "$name has no key $key; its keys are: $(paste -sd' ' <<<"$keys")"
+    check_value "$key" "${argument#*=}"
+    export "${key}=${argument#*=}"
+  done
+  for key in $(pipeline_keys "$file" | awk -F'|' '$2 == "?" {print $1}'); do
+    [ -n "${!key:-}" ] || die "$name needs $key=…: $(pipeline_keys "$file" | grep "^$key" | cut -d'|' -f4)"
+  done
+  if $print; then
+    print_pipeline "$file"
+  else
+    start_pipeline "$file"
+  fi
+}
+
+# Shows the command with everything filled in, quoted so that a shell takes it as it is.
+print_pipeline() (
+  gst-launch-1.0() {
+    local argument line=gst-launch-1.0
+    for argument in "$@"; do
+      printf -v argument '%q' "$argument"
+      # An exclamation mark by itself links elements, and no shell minds it there.
+      [ "$argument" != '\!' ] || argument='!'
+      line+=" $argument"
+    done
+    echo "$line"
+  }
+  # shellcheck disable=SC1090
+  source "$1"
+)
+
+# Becomes the command, with the plugins of this checkout where they are built.
+start_pipeline() {
+  if [ -f "$ROOT/target/release/libgstsfu.so" ] && [ -z "${GST_REGISTRY:-}" ]; then
+    # A registry of our own: the plugins change with each build.
+    export GST_REGISTRY=$ROOT/target/registry.bin
+    export GST_PLUGIN_PATH=$ROOT/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
+  fi
+  if ! gst-inspect-1.0 --exists --atleast-version=0.0 sfusink; then
+    die "the plugins are not built or not installed: run ./sfu build"
+  fi
+  gst-launch-1.0() {
+    exec "$(type -P gst-launch-1.0)" "$@"
+  }
+  # shellcheck disable=SC1090
+  source "$1"
+}

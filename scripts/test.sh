@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=bash
+# All tests. Sourced by ./sfu.
+
+run_tests() {
+  install_packages test
+  cd "$ROOT" || exit
+  echo "== NDI runtime and browser driver for the tests"
+  tests/ndi/setup.sh >/dev/null
+  (cd tests/browser && npm ci --silent --no-audit --no-fund)
+  echo "== build"
+  build
+  echo "== scripts, pages and documents"
+  shellcheck -x sfu scripts/*.sh pipelines/* tests/ndi/setup.sh .ci/run
+  for file in web/*.js tests/browser/*.mjs tests/browser/*.js; do node --check "$file"; done
+  scripts/check-docs.py
+  scripts/inspect.sh --check
+  echo "== tests"
+  if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --release --workspace
+  else
+    # One after the other: the end-to-end tests measure, and must not disturb each other.
+    RUST_TEST_THREADS=1 cargo test --release --workspace
+  fi
+  echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
+  echo "the engine (unit, property and simulated network), elements, real NDI, Chromium, and webrtcbin."
+}

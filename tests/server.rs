@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The server under test: a `gst-launch-1.0` or `./sfu run` of its own, as a user starts it, ended when dropped.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::ndi;
+
+/// How long a server may take to answer. Two cores are shared with encoders and browsers.
+const START: Duration = Duration::from_secs(30);
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    log: PathBuf,
+    port: u16,
+    udp_port: u16,
+}
+
+/// A TCP and a UDP port that are free now.
+pub fn free_ports() -> Result<(u16, u16)> {
+    let tcp = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    // Shards count up from the first port: leave room for a few.
+    for _ in 0..100 {
+        let first = UdpSocket::bind("0.0.0.0:0")?.local_addr()?.port();
+        let room = (1..4).all(|n| UdpSocket::bind(("0.0.0.0", first.saturating_add(n))).is_ok());
+        if room {
+            return Ok((tcp, first));
+        }
+    }
+    bail!("no four UDP ports in a row are free")
+}
+
+impl Server {
+    /// Runs this pipeline beside an `sfusignaller`. `name` names the log.
+    pub fn launch(name: &str, pipeline: &str) -> Result<Self> {
+        let (port, udp) = free_ports()?;
+        let line = format!(
+            "sfusignaller name=signaller listen=127.0.0.1:{port} udp-port={udp} {pipeline}"
+        );
+        let mut command = Command::new("gst-launch-1.0");
+        command.args(line.split_whitespace());
+        Self::start(name, command, port, udp)
+    }
+
+    /// Runs `./sfu run PIPELINE KEY=VALUE…`.
+    pub fn pipeline(name: &str, pipeline: &str, keys: &[&str]) -> Result<Self> {
+        let (port, udp) = free_ports()?;
+        let mut command = Command::new(ndi::repository().join("sfu"));
+        command.args(["run", pipeline]).args(keys);
+        command.args([format!("PORT={port}"), format!("UDP_PORT={udp}")]);
+        Self::start(name, command, port, udp)
+    }
+
+    fn start(name: &str, mut command: Command, port: u16, udp_port: u16) -> Result<Self> {
+        let folder = ndi::repository().join("target/e2e-logs");
+        std::fs::create_dir_all(&folder)?;
+        let log = folder.join(format!("{name}.log"));
+        let output = File::create(&log)?;
+        let child = command
+            .envs(environment()?)
+            .env("GST_DEBUG_NO_COLOR", "1")
+            .env("GST_DEBUG", "2,sfu*:5,simulcastenc:5,ndilivesrc:5")
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .process_group(0)
+            .spawn()
+            .context("the server does not start")?;
+        let mut server = Self {
+            child,
+            log,
+            port,
+            udp_port,
+        };
+        server.wait_until_it_answers()?;
+        Ok(server)
+    }
+
+    fn wait_until_it_answers(&mut self) -> Result<()> {
+        let end = Instant::now() + START;
+        while self.get("/healthz").is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended with {status}:\n{}", self.log_tail());
+            }
+            if Instant::now() > end {
+                bail!("the server does not answer:\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// The address of a path on it.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// The first of its media ports.
+    pub fn udp_port(&self) -> u16 {
+        self.udp_port
+    }
+
+    /// The process to be measured or killed.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The text at a path.
+    pub fn get(&self, path: &str) -> Result<String> {
+        let mut response = ureq::get(self.url(path)).call()?;
+        Ok(response.body_mut().read_to_string()?)
+    }
+
+    /// The JSON at a path.
+    pub fn json(&self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.get(path)?)?)
+    }
+
+    /// A counter or gauge of `/metrics`, with its labels as they are written there.
+    pub fn metric(&self, name: &str) -> Result<u64> {
+        let page = self.get("/metrics")?;
+        let line = page
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line
+            .with_context(|| format!("no metric {name}"))?
+            .trim()
+            .parse()?)
+    }
+
+    /// Waits until a stream has a publisher whose layers all send.
+    pub fn wait_for_stream(&self, stream: &str) -> Result<Value> {
+        self.wait_for(&format!("stream {stream} to be live"), || {
+            let info = self.json(&format!("/api/streams/{stream}"))?;
+            let layers = info["video"]["layers"]
+                .as_array()
+                .cloned()
+                .unwrap_or_default();
+            let all = !layers.is_empty() && layers.iter().all(|l| l["active"] == true);
+            Ok((info["live"] == true && all).then_some(info))
+        })
+    }
+
+    /// Asks until there is an answer.
+    pub fn wait_for<T>(&self, what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let end = Instant::now() + START;
+        loop {
+            if let Ok(Some(answer)) = ask() {
+                return Ok(answer);
+            }
+            if Instant::now() > end {
+                bail!("waited in vain for {what}:\n{}", self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<_> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the end of {}:\n{}", self.log.display(), self.log_tail());
+        }
+        // The whole group, which is our own: `./sfu run` has children.
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-INT", "--", &group]).status();
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process needs to find the plugins of this build.
+pub fn environment() -> Result<Vec<(&'static str, OsString)>> {
+    let plugins = ndi::plugins()?;
+    Ok(vec![
+        ("GST_REGISTRY", plugins.join("registry.bin").into()),
+        ("GST_PLUGIN_PATH", plugins.into()),
+    ])
+}
