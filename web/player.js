@@ -16,7 +16,11 @@ class Player {
   constructor() {
     this.wait = FIRST_WAIT;
     this.layer = new URLSearchParams(location.search).get('layer') || null;
+    this.maxHeight = null;
+    this.paused = false;
     this.session = null;
+    /** What the server last told of the session. */
+    this.server = null;
     this.last = null;
   }
 
@@ -46,6 +50,14 @@ class Player {
       const query = this.layer ? `?layer=${encodeURIComponent(this.layer)}` : '';
       await session.open(`/whep/${stream}${query}`);
       this.wait = FIRST_WAIT;
+      session.listen({
+        status: (status) => {
+          this.server = status;
+          showServer(status);
+        },
+        layers: ({ medias }) => refreshMenu(medias[0].layers),
+      });
+      if (this.maxHeight || this.paused) await this.ask();
     } catch (error) {
       this.refused(session, error);
     }
@@ -75,13 +87,20 @@ class Player {
   stop() {
     this.session?.close();
     this.session = null;
+    this.server = null;
+    showServer(null);
   }
 
-  async choose(rid) {
+  choose(rid) {
     this.layer = rid;
+    return this.ask();
+  }
+
+  /** Tells the server all that is wanted. */
+  async ask() {
     if (!this.session?.resource) return;
     try {
-      await this.session.setLayer(rid);
+      await this.session.want({ encodingId: this.layer, maxHeight: this.maxHeight, video: !this.paused });
     } catch (error) {
       if (error instanceof Refused && error.status === 404) this.again('The session has ended.');
       else say(error.message, true);
@@ -130,6 +149,11 @@ class Player {
     if (stats.framesDecoded > this.frames.count) {
       this.frames = { count: stats.framesDecoded, at: performance.now() };
       say('');
+    } else if (this.server?.layer.target === null) {
+      // The server sends no video on purpose.
+      this.frames.at = performance.now();
+      const slow = 'Your connection is too slow for video now. The sound goes on.';
+      if (stats.state === 'connected') say(this.paused ? 'Video is paused.' : slow);
     } else if (performance.now() - this.frames.at > STALLED && stats.state === 'connected') {
       const live = await fetch(`/api/streams/${stream}`).then((r) => r.json()).catch(() => null);
       if (!live?.live) say('Waiting for the stream to come back…');
@@ -171,11 +195,36 @@ function show(stats) {
   byId('figures').replaceChildren(...parts);
 }
 
+const REASONS = {
+  highest: 'the highest layer there is',
+  pinned: 'the layer that you chose',
+  capped: 'the highest layer below your limit',
+  bandwidth: 'the highest layer that your connection carries',
+  paused: 'video is paused',
+  'no-bandwidth': 'your connection is too slow for video now; sound goes on',
+  'not-sent': 'the publisher does not send it now',
+};
+
+let names = new Map();
+
+/** Which layer the server sends and why, as it tells it. */
+function showServer(status) {
+  if (!status) {
+    byId('why').textContent = '';
+    return;
+  }
+  const { layer, estimate, loss } = status;
+  const name = (rid) => (rid === null ? 'no video' : names.get(rid) ?? `layer ${rid}`);
+  const changing = layer.target !== layer.current && layer.target !== null ? ` → ${name(layer.target)} at the next keyframe` : '';
+  const network = estimate === null ? '' : ` · your connection: about ${bitrate(estimate)}`;
+  const lost = loss ? `, ${(loss * 100).toFixed(1)} % lost` : '';
+  byId('why').textContent = `Now ${name(layer.current)}${changing}: ${REASONS[layer.why] ?? layer.why}${network}${lost}`;
+}
+
 /** Keeps the menu as the server's layers are, without disturbing somebody who has it open. */
-async function refreshMenu() {
-  const info = await fetch(`/api/streams/${stream}`).then((r) => (r.ok ? r.json() : null)).catch(() => null);
-  const layers = info?.video?.layers ?? [];
-  const wanted = [['', 'Automatic'], ...layers.map((l) => [l.rid, `${layerName(l)} · ${bitrate(l.bitrate)}`])];
+function refreshMenu(layers) {
+  names = new Map(layers.map((l) => [l.encodingId, layerName(l)]));
+  const wanted = [['', 'Automatic'], ...layers.map((l) => [l.encodingId, `${layerName(l)} · ${bitrate(l.bitrate)}`])];
   const present = [...menu.options].map((o) => o.value);
   if (wanted.map(([rid]) => rid).join() !== present.join()) {
     menu.replaceChildren(...wanted.map(([rid, name]) => new Option(name, rid)));
@@ -183,7 +232,6 @@ async function refreshMenu() {
     wanted.forEach(([, name], n) => { menu.options[n].textContent = name; });
   }
   menu.value = player.layer ?? '';
-  setTimeout(refreshMenu, 2000);
 }
 
 function showMuted() {
@@ -203,6 +251,16 @@ byId('unmute').addEventListener('click', toggleSound);
 byId('mute').addEventListener('click', toggleSound);
 video.addEventListener('volumechange', showMuted);
 menu.addEventListener('change', () => player.choose(menu.value || null));
+byId('cap').addEventListener('change', ({ target }) => {
+  player.maxHeight = Number(target.value) || null;
+  player.ask();
+});
+byId('pause').addEventListener('click', ({ target }) => {
+  player.paused = !player.paused;
+  target.textContent = player.paused ? 'Play video' : 'Pause video';
+  target.setAttribute('aria-pressed', String(player.paused));
+  player.ask();
+});
 byId('fullscreen').addEventListener('click', () => byId('stage').requestFullscreen?.());
 byId('figures-button').addEventListener('click', ({ target }) => {
   const hidden = byId('figures').toggleAttribute('hidden');
@@ -218,5 +276,4 @@ const player = new Player();
 window.player = player;
 showMuted();
 player.start();
-refreshMenu();
 setInterval(() => player.watch(), 1000);

@@ -2,7 +2,7 @@
 
 /** How a layer is called for people. */
 export function layerName(layer) {
-  return layer.height ? `${layer.height}p` : `Layer ${layer.rid}`;
+  return layer.height ? `${layer.height}p` : `Layer ${layer.rid ?? layer.encodingId}`;
 }
 
 /** A bitrate in bit/s for people. */
@@ -25,6 +25,7 @@ export class Session {
   #resource = null;
   #etag = null;
   #candidates = [];
+  #events = null;
   #sending = Promise.resolve();
 
   constructor(pc) {
@@ -79,14 +80,26 @@ export class Session {
     });
   }
 
-  /** Asks for a layer by its RID; null is automatic. */
-  async setLayer(rid) {
+  /**
+   * Asks for what to see: `encodingId` keeps to a layer, `maxHeight` and `maxBitrate` (bit/s) cap it, `video: false`
+   * pauses the pictures. What is left out is not asked for.
+   */
+  async want(wishes) {
     const response = await fetch(`${this.#resource}/layer`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ encodingId: rid }),
+      body: JSON.stringify(wishes),
     });
     if (!response.ok) throw new Refused(response.status, await response.text());
+  }
+
+  /** Calls back with each of the server's events, by name, until the session is closed. */
+  listen(handlers) {
+    const source = new EventSource(`${this.#resource}/sse`);
+    for (const [name, handle] of Object.entries(handlers)) {
+      source.addEventListener(name, ({ data }) => handle(JSON.parse(data)));
+    }
+    this.#events = source;
   }
 
   /** The server's figures of this session. */
@@ -97,6 +110,7 @@ export class Session {
 
   /** Ends it on both sides, also while the page goes away. */
   close() {
+    this.#events?.close();
     this.pc.close();
     if (this.#resource) fetch(this.#resource, { method: 'DELETE', keepalive: true }).catch(() => {});
     this.#resource = null;

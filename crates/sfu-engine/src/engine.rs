@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::driver::ShardThread;
 use crate::ids::{Rid, SessionId, StreamName};
 use crate::interfaces;
+use crate::layers::Preference;
 use crate::queue::ShardCommand;
 use crate::router::Router;
 use crate::session::{SessionInfo, SessionShared};
@@ -23,7 +24,8 @@ use crate::shard::ingest::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot};
 use crate::stream::{PublishOptions, Stream};
 use crate::transport::PatchOutcome;
-use crate::transport::negotiate::{self, Identity, OfferError, PatchError};
+use crate::transport::negotiate::{self, Identity, OfferError};
+use crate::transport::patch::PatchError;
 
 /// How long a shard may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -41,6 +43,8 @@ pub struct EngineConfig {
     pub announce: Vec<IpAddr>,
     /// The shortest time between two keyframe requests to a publishing peer for one layer.
     pub keyframe_min_interval: Duration,
+    /// A publishing peer from which nothing comes for this long is gone, and its stream ends.
+    pub publisher_timeout: Duration,
 }
 
 impl Default for EngineConfig {
@@ -51,6 +55,7 @@ impl Default for EngineConfig {
             shards: 0,
             announce: Vec::new(),
             keyframe_min_interval: Duration::from_millis(500),
+            publisher_timeout: Duration::from_secs(15),
         }
     }
 }
@@ -93,8 +98,8 @@ pub struct SubscribeRequest<'a> {
     pub stream: &'a StreamName,
     /// The SDP offer.
     pub offer: &'a str,
-    /// The layer to send; `None` is automatic.
-    pub layer: Option<Rid>,
+    /// What the viewer wants to see.
+    pub preference: Preference,
     /// Where the request came from: a viewer on this machine is also offered the loopback address.
     pub peer: Option<IpAddr>,
 }
@@ -280,7 +285,7 @@ impl Engine {
         if codecs.video.is_none() && codecs.audio.is_none() {
             return Err(SubscribeError::NotReady(name.clone()));
         }
-        if let Some(layer) = &request.layer {
+        if let Some(layer) = &request.preference.layer {
             let layers = stream.rids();
             if !layers.contains(layer) {
                 return Err(SubscribeError::UnknownLayer {
@@ -293,13 +298,18 @@ impl Engine {
         let shard = self.least_loaded().ok_or(SubscribeError::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let now = Instant::now();
+        let estimate = stream.layer_count() > 1;
         let (transport, answer) =
-            negotiate::accept(&self.identity, codecs, request.offer, &local, now)?;
+            negotiate::accept(&self.identity, codecs, estimate, request.offer, &local, now)?;
         let id = SessionId::from_bits(random_bits().ok_or(SubscribeError::Busy)?);
         let etag = self.next_etag();
-        let layer = request.layer.clone();
-        let session = SessionShared::new(id, stream.clone(), shard.index(), etag.clone(), layer);
-        let session = Arc::new(session);
+        let session = Arc::new(SessionShared::new(
+            id,
+            stream.clone(),
+            shard.index(),
+            etag.clone(),
+            request.preference.clone(),
+        ));
         self.enter(shard, &stream, Box::new(transport), session)?;
         Ok(Subscribed {
             session: id,
@@ -339,14 +349,20 @@ impl Engine {
             .start(name, options, request.takeover)
             .ok_or_else(|| PublishRefused::InUse(name.clone()))?;
         let etag = self.next_etag();
-        let session = SessionShared::new(id, stream.clone(), shard.index(), etag.clone(), None);
-        let session = Arc::new(session);
+        let session = Arc::new(SessionShared::new(
+            id,
+            stream.clone(),
+            shard.index(),
+            etag.clone(),
+            Preference::default(),
+        ));
         self.lock().insert(id, session.clone());
         let command = ShardCommand::Publish {
             lease,
             tracks,
             transport: Box::new(transport),
             session,
+            timeout: self.config.publisher_timeout,
         };
         if !shard.queue().send(command) {
             self.lock().remove(&id);
@@ -445,11 +461,15 @@ impl Engine {
             .retain(|_, session| Arc::strong_count(session) > 1);
     }
 
-    /// Changes a viewer's layer at the next keyframe; `None` is automatic.
-    pub fn set_layer(&self, id: SessionId, layer: Option<Rid>) -> Result<(), SessionError> {
+    /// Changes what a viewer wants to see. Another layer begins at a keyframe.
+    pub fn set_preference(
+        &self,
+        id: SessionId,
+        preference: Preference,
+    ) -> Result<(), SessionError> {
         self.forget_ended();
         let (session, shard) = self.find(id)?;
-        if let Some(layer) = &layer {
+        if let Some(layer) = &preference.layer {
             let layers = session.stream().rids();
             if !layers.contains(layer) {
                 return Err(SessionError::UnknownLayer {
@@ -458,8 +478,11 @@ impl Engine {
                 });
             }
         }
-        session.set_wanted(layer.clone());
-        let command = ShardCommand::SetLayer { session: id, layer };
+        session.set_preference(preference.clone());
+        let command = ShardCommand::SetPreference {
+            session: id,
+            preference,
+        };
         shard
             .queue()
             .send(command)

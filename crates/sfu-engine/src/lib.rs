@@ -37,7 +37,7 @@ pub use engine::{
     SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
-pub use layers::LayerInfo;
+pub use layers::{LayerInfo, Preference, Why};
 pub use packet::RtpIn;
 pub use router::{PublishError, Publisher, Router};
 pub use session::SessionInfo;

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
-use crate::ids::{Rid, SessionId};
+use crate::ids::SessionId;
+use crate::layers::Preference;
 use crate::packet::Batch;
 use crate::session::SessionShared;
 use crate::stream::{Lease, Stream};
-use crate::transport::negotiate::{PatchError, PublisherTracks};
+use crate::transport::negotiate::PublisherTracks;
+use crate::transport::patch::PatchError;
 use crate::transport::{PatchOutcome, Transport};
 
 /// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
@@ -44,6 +47,8 @@ pub enum ShardCommand {
         transport: Box<dyn Transport>,
         /// What others may see of the session; knows the stream.
         session: Arc<SessionShared>,
+        /// It is gone when nothing comes from it for this long.
+        timeout: Duration,
     },
     /// A publisher's keyframe is needed.
     AskPublisher {
@@ -52,12 +57,12 @@ pub enum ShardCommand {
         /// Of which layer, by index.
         layer: usize,
     },
-    /// A viewer wants another layer; `None` is automatic.
-    SetLayer {
+    /// A viewer wants something else.
+    SetPreference {
         /// Whose.
         session: SessionId,
-        /// Which.
-        layer: Option<Rid>,
+        /// What.
+        preference: Preference,
     },
     /// Trickle ICE or ICE restart.
     Patch {
@@ -84,7 +89,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Subscribe { .. } => "Subscribe",
             Self::Publish { .. } => "Publish",
             Self::AskPublisher { .. } => "AskPublisher",
-            Self::SetLayer { .. } => "SetLayer",
+            Self::SetPreference { .. } => "SetPreference",
             Self::Patch { .. } => "Patch",
             Self::Close { .. } => "Close",
             Self::Stop => "Stop",

@@ -53,6 +53,10 @@ pub struct Squeezed {
 pub struct Rewriter {
     clock_rate: u32,
     source: Option<Source>,
+    /// Nothing is forwarded until the next [`switch`](Self::switch).
+    detached: bool,
+    /// The timestamp of the newest packet of the source, before rewriting.
+    last_in_timestamp: Option<u32>,
     /// Packets of the source before this one belong to what the viewer had of another source.
     first_in_seq: u64,
     /// Packets of the source up to this one were replayed, and come again from the queue.
@@ -83,6 +87,8 @@ impl Rewriter {
         Self {
             clock_rate,
             source: None,
+            detached: false,
+            last_in_timestamp: None,
             first_in_seq: 0,
             replayed: None,
             seq_offset: 0,
@@ -94,7 +100,22 @@ impl Rewriter {
 
     /// What is being forwarded.
     pub fn source(&self) -> Option<Source> {
+        self.source.filter(|_| !self.detached)
+    }
+
+    /// What was forwarded last, whether or not it still is.
+    pub fn last_source(&self) -> Option<Source> {
         self.source
+    }
+
+    /// Whether what was forwarded so far ends with a whole frame, as far as `packet` of the source tells.
+    pub fn ended_before(&self, packet: &Packet) -> bool {
+        self.last_in_timestamp != Some(packet.timestamp)
+    }
+
+    /// Forwards nothing more of the source. The next one continues where it ended.
+    pub fn detach(&mut self) {
+        self.detached = true;
     }
 
     /// Continues the outgoing stream with `packet`, the first one of another source.
@@ -114,6 +135,7 @@ impl Rewriter {
             self.vp8_offset = Vp8Offset::continuing(last.vp8, packet.vp8);
         }
         self.source = Some(source);
+        self.detached = false;
     }
 
     /// Packets up to this incoming sequence number were replayed: the queue's copies of them are skipped.
@@ -146,6 +168,7 @@ impl Rewriter {
         }
         let vp8 = packet.vp8.map(|header| self.vp8_offset.apply(header));
         if newer {
+            self.last_in_timestamp = Some(packet.timestamp);
             self.last = Some(Last {
                 seq,
                 timestamp,

@@ -2,14 +2,17 @@
 
 //! What the rest of the process may see of a viewer's session while its shard runs it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ids::{Rid, SessionId, StreamName};
+use crate::layers::{Preference, Why};
 use crate::stream::Stream;
 
-/// "No layer" in [`SessionShared::current`], and "unknown" in the round trip time.
+/// "No layer" in [`SessionShared::current`] and [`SessionShared::target`].
 const NONE: usize = usize::MAX;
 
 /// Figures of one session, written by its shard with plain stores, once a frame.
@@ -19,8 +22,12 @@ pub struct SessionShared {
     stream: Arc<Stream>,
     shard: usize,
     etag: Mutex<String>,
-    wanted: Mutex<Option<Rid>>,
+    preference: Mutex<Preference>,
+    target: AtomicUsize,
     current: AtomicUsize,
+    why: AtomicU8,
+    estimate: AtomicU64,
+    loss: AtomicU32,
     connected: AtomicBool,
     packets_sent: AtomicU64,
     bytes_sent: AtomicU64,
@@ -30,7 +37,7 @@ pub struct SessionShared {
 }
 
 /// A snapshot of one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SessionInfo {
     /// Whose.
     pub id: SessionId,
@@ -38,10 +45,18 @@ pub struct SessionInfo {
     pub stream: StreamName,
     /// Changes with the ICE credentials (WHEP's entity tag, with its quotes).
     pub etag: String,
-    /// The layer that the viewer asked for; `None` is automatic.
-    pub wanted: Option<Rid>,
-    /// The layer that it gets.
+    /// What the viewer asked for.
+    pub preference: Preference,
+    /// The layer that it is to get; `None` is no video.
+    pub target: Option<Rid>,
+    /// The layer that it gets. It follows `target` at a keyframe.
     pub current: Option<Rid>,
+    /// Why it gets no better one.
+    pub why: Why,
+    /// What its network carries, in bit/s, where that is known.
+    pub estimate: Option<u64>,
+    /// The share of packets that its last report counts as lost, 0 to 1.
+    pub loss: Option<f32>,
     /// ICE and DTLS are up.
     pub connected: bool,
     /// Media packets, without retransmissions.
@@ -63,15 +78,19 @@ impl SessionShared {
         stream: Arc<Stream>,
         shard: usize,
         etag: String,
-        wanted: Option<Rid>,
+        preference: Preference,
     ) -> Self {
         Self {
             id,
             stream,
             shard,
             etag: Mutex::new(etag),
-            wanted: Mutex::new(wanted),
+            preference: Mutex::new(preference),
+            target: AtomicUsize::new(NONE),
             current: AtomicUsize::new(NONE),
+            why: AtomicU8::new(0),
+            estimate: AtomicU64::new(u64::MAX),
+            loss: AtomicU32::new(f32::NAN.to_bits()),
             connected: AtomicBool::new(false),
             packets_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
@@ -97,15 +116,27 @@ impl SessionShared {
         *self.etag.lock().unwrap_or_else(PoisonError::into_inner) = etag;
     }
 
-    pub(crate) fn set_wanted(&self, layer: Option<Rid>) {
-        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = layer;
+    pub(crate) fn set_preference(&self, preference: Preference) {
+        *self.lock_preference() = preference;
     }
 
-    pub(crate) fn wanted(&self) -> Option<Rid> {
-        self.wanted
+    pub(crate) fn preference(&self) -> Preference {
+        self.lock_preference().clone()
+    }
+
+    fn lock_preference(&self) -> MutexGuard<'_, Preference> {
+        self.preference
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    }
+
+    pub(crate) fn set_choice(&self, target: Option<usize>, why: Why) {
+        self.target.store(target.unwrap_or(NONE), Relaxed);
+        self.why.store(why as u8, Relaxed);
+    }
+
+    pub(crate) fn set_estimate(&self, bits_per_second: u64) {
+        self.estimate.store(bits_per_second, Relaxed);
     }
 
     pub(crate) fn set_current(&self, layer: Option<usize>) {
@@ -125,8 +156,11 @@ impl SessionShared {
         self.keyframe_requests.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn set_report(&self, retransmitted: u64, rtt: Option<Duration>) {
+    pub(crate) fn set_report(&self, retransmitted: u64, rtt: Option<Duration>, loss: Option<f32>) {
         self.retransmitted.store(retransmitted, Relaxed);
+        if let Some(loss) = loss {
+            self.loss.store(loss.to_bits(), Relaxed);
+        }
         if let Some(rtt) = rtt {
             self.rtt_micros.store(rtt.as_micros() as u64, Relaxed);
         }
@@ -136,6 +170,9 @@ impl SessionShared {
     pub fn info(&self) -> SessionInfo {
         let rids = self.stream.rids();
         let rtt = self.rtt_micros.load(Relaxed);
+        let estimate = self.estimate.load(Relaxed);
+        let loss = f32::from_bits(self.loss.load(Relaxed));
+        let rid = |index: &AtomicUsize| rids.get(index.load(Relaxed)).cloned();
         SessionInfo {
             id: self.id,
             stream: self.stream.name().clone(),
@@ -144,8 +181,12 @@ impl SessionShared {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone(),
-            wanted: self.wanted(),
-            current: rids.get(self.current.load(Relaxed)).cloned(),
+            preference: self.preference(),
+            target: rid(&self.target),
+            current: rid(&self.current),
+            why: Why::ALL[usize::from(self.why.load(Relaxed)) % Why::ALL.len()],
+            estimate: (estimate != u64::MAX).then_some(estimate),
+            loss: (!loss.is_nan()).then_some(loss),
             connected: self.connected.load(Relaxed),
             packets_sent: self.packets_sent.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),

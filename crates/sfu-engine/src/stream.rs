@@ -21,6 +21,13 @@ use crate::transport::negotiate::StreamCodecs;
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
 const PUBLISHER_SILENT: Duration = Duration::from_secs(1);
 
+/// What sound takes until it is measured, in bit/s.
+const AUDIO_BITRATE: u64 = 64_000;
+/// RTP header with extensions and SRTP tag, in bytes.
+const HEADERS: u64 = 36;
+/// An old peak loses this part of itself in each second.
+const PEAK_FADES: u64 = 16;
+
 /// How a publisher wants to be treated.
 #[derive(Clone)]
 pub struct PublishOptions {
@@ -126,6 +133,7 @@ struct State {
     audio: Option<Codec>,
     layers: Vec<Layer>,
     audio_reader: LayerReader,
+    audio_rate: RateMeter,
     shards: Vec<ShardQueue>,
 }
 
@@ -204,6 +212,7 @@ impl Stream {
             state.audio = None;
             state.layers.clear();
             state.audio_reader = LayerReader::default();
+            state.audio_rate = RateMeter::default();
             (lease, before)
         };
         if let Some(before) = before {
@@ -343,9 +352,19 @@ impl Stream {
         self.lock().layers.get(layer)?.gop.get(now)
     }
 
-    /// The layer that a viewer with this wish gets now.
-    pub(crate) fn choose_layer(&self, now: Instant, wanted: Option<&Rid>) -> Option<usize> {
-        layers::choose(wanted, &self.lock().candidates(now))
+    /// The layers that there are to choose from, and what sound takes, in bit/s.
+    pub(crate) fn choices(&self, now: Instant) -> (Vec<Candidate>, u64) {
+        let state = self.lock();
+        let audio = match state.audio {
+            Some(_) => state.audio_rate.peak().unwrap_or(AUDIO_BITRATE),
+            None => 0,
+        };
+        (state.candidates(now), audio)
+    }
+
+    /// How many video layers the publisher has declared.
+    pub(crate) fn layer_count(&self) -> usize {
+        self.lock().layers.len()
     }
 
     /// The names of the layers, by index.
@@ -464,8 +483,9 @@ impl State {
             epoch: self.epoch,
             packets,
         });
-        if kind == TrackKind::Video {
-            self.layers.get_mut(index)?.note(now, &batch);
+        match kind {
+            TrackKind::Video => self.layers.get_mut(index)?.note(now, &batch),
+            TrackKind::Audio => self.audio_rate.add(now, &batch),
         }
         Some(batch)
     }
@@ -492,7 +512,7 @@ impl Layer {
 
     fn note(&mut self, now: Instant, batch: &Arc<Batch>) {
         self.last_packet = Some(now);
-        self.rate.add(now, batch.bytes() as u64);
+        self.rate.add(now, batch);
         if let Some((width, height)) = self.reader.size {
             self.info.width = Some(width);
             self.info.height = Some(height);
@@ -512,6 +532,7 @@ impl Layer {
         Candidate {
             info: self.info.clone(),
             bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
+            cost: self.rate.peak().or(self.info.target_bitrate),
             active: self.is_active(now),
         }
     }
@@ -521,6 +542,7 @@ impl Layer {
             info,
             bitrate,
             active,
+            cost: _,
         } = self.candidate(now);
         LayerStatus {
             rid: info.rid,
@@ -532,27 +554,40 @@ impl Layer {
     }
 }
 
-/// Payload bits of the last whole second.
+/// Bits of the last whole second.
 #[derive(Debug, Default)]
 struct RateMeter {
     since: Option<Instant>,
     bytes: u64,
+    packets: u64,
     last: Option<u64>,
+    peak: Option<u64>,
 }
 
 impl RateMeter {
-    fn add(&mut self, now: Instant, bytes: u64) {
+    fn add(&mut self, now: Instant, batch: &Batch) {
         let since = *self.since.get_or_insert(now);
-        let span = now.saturating_duration_since(since);
-        if span >= Duration::from_secs(1) {
-            self.last = Some((self.bytes as f64 * 8.0 / span.as_secs_f64()) as u64);
+        let span = now.saturating_duration_since(since).as_secs_f64();
+        if span >= 1.0 {
+            let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
+            self.last = Some(rate(self.bytes));
+            let wire = rate(self.bytes + self.packets * HEADERS);
+            let faded = self.peak.map_or(0, |peak| peak - peak / PEAK_FADES);
+            self.peak = Some(wire.max(faded));
             self.since = Some(now);
-            self.bytes = 0;
+            (self.bytes, self.packets) = (0, 0);
         }
-        self.bytes += bytes;
+        self.bytes += batch.bytes() as u64;
+        self.packets += batch.packets.len() as u64;
     }
 
+    /// RTP payload of the last whole second.
     fn bits_per_second(&self) -> Option<u64> {
         self.last
+    }
+
+    /// What it takes on the wire, in the worst of the last seconds.
+    fn peak(&self) -> Option<u64> {
+        self.peak
     }
 }

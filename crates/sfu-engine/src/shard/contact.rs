@@ -5,9 +5,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// A peer from which nothing comes for this long is gone. Browsers send consent checks every 5 s (RFC 7675) and
+/// A viewer from which nothing comes for this long is gone. Browsers send consent checks every 5 s (RFC 7675) and
 /// reports every second.
-const SILENCE: Duration = Duration::from_secs(20);
+pub(super) const VIEWER_SILENCE: Duration = Duration::from_secs(20);
 /// A peer that has not connected by then never will.
 const CONNECT: Duration = Duration::from_secs(20);
 /// Addresses that one peer may send from: more than any number of networks it may roam.
@@ -17,15 +17,18 @@ const MAX_ADDRESSES: usize = 32;
 #[derive(Debug)]
 pub(super) struct Contact {
     since: Instant,
+    silence: Duration,
     last_heard: Instant,
     connected: bool,
     addresses: Vec<SocketAddr>,
 }
 
 impl Contact {
-    pub(super) fn new(now: Instant) -> Self {
+    /// A peer that is gone when nothing comes from it for `silence`.
+    pub(super) fn new(now: Instant, silence: Duration) -> Self {
         Self {
             since: now,
+            silence,
             last_heard: now,
             connected: false,
             addresses: Vec::new(),
@@ -51,7 +54,7 @@ impl Contact {
     /// When the peer counts as gone unless something comes from it.
     pub(super) fn gone_at(&self) -> Instant {
         if self.connected {
-            self.last_heard + SILENCE
+            self.last_heard + self.silence
         } else {
             self.since + CONNECT
         }

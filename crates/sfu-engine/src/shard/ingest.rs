@@ -4,7 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Fate;
 use super::contact::Contact;
@@ -89,6 +89,7 @@ impl Ingest {
         transport: Box<dyn Transport>,
         session: Arc<SessionShared>,
         tracks: PublisherTracks,
+        timeout: Duration,
     ) -> Self {
         let stream = session.stream().clone();
         let mut layers = Vec::new();
@@ -111,7 +112,7 @@ impl Ingest {
             lease,
             transport,
             session,
-            contact: Contact::new(now),
+            contact: Contact::new(now, timeout),
             start: now,
             layers,
             audio: Timeline::new(Codec::Opus.clock_rate()),
@@ -147,7 +148,7 @@ impl Ingest {
     pub(super) fn patch(
         &mut self,
         fragment: &str,
-    ) -> Result<PatchOutcome, crate::transport::negotiate::PatchError> {
+    ) -> Result<PatchOutcome, crate::transport::patch::PatchError> {
         self.transport.patch(fragment)
     }
 
@@ -175,7 +176,9 @@ impl Ingest {
                     self.session.set_connected();
                 }
                 TransportEvent::Closed => over = true,
-                TransportEvent::KeyframeRequest | TransportEvent::Report { .. } => {}
+                TransportEvent::KeyframeRequest
+                | TransportEvent::Report { .. }
+                | TransportEvent::Estimate(_) => {}
             }
         }
         self.gathered = gathered;

@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::subscriber::Subscriber;
 use crate::session::SessionShared;
 use crate::transport::PatchOutcome;
-use crate::transport::negotiate::PatchError;
+use crate::transport::patch::PatchError;
 
 /// See the module's description.
 #[derive(Debug)]

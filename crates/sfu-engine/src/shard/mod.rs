@@ -5,6 +5,7 @@
 //! Sans-IO: commands, datagrams and the time go in; datagrams and the next deadline come out. A packet enters a shard
 //! once and fans out inside it. The driver ([`crate::driver`]) owns the thread; simulations call it directly.
 
+mod backlog;
 mod contact;
 pub(crate) mod ingest;
 mod member;
@@ -30,7 +31,7 @@ use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
 use crate::stream::Stream;
-use crate::transport::{PatchOutcome, Transport, negotiate::PatchError};
+use crate::transport::{PatchOutcome, Transport, patch::PatchError};
 use ingest::Ingest;
 use member::Member;
 use subscriber::Subscriber;
@@ -121,10 +122,11 @@ impl Shard {
                 tracks,
                 transport,
                 session,
+                timeout,
             } => {
                 let ufrag = transport.local_ufrag().to_owned();
                 let id = session.id();
-                let ingest = Ingest::new(now, lease, transport, session, tracks);
+                let ingest = Ingest::new(now, lease, transport, session, tracks, timeout);
                 self.admit(now, id, ufrag, Member::Publisher(Box::new(ingest)));
             }
             ShardCommand::AskPublisher { session, layer } => {
@@ -137,11 +139,14 @@ impl Shard {
                     });
                 }
             }
-            ShardCommand::SetLayer { session, layer } => {
+            ShardCommand::SetPreference {
+                session,
+                preference,
+            } => {
                 if let Some(&index) = self.by_session.get(&session) {
                     self.visit(now, index, |member| {
                         if let Member::Viewer(viewer) = member {
-                            viewer.set_wanted(now, layer);
+                            viewer.set_preference(now, preference);
                         }
                         true
                     });

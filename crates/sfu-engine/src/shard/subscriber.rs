@@ -2,28 +2,27 @@
 
 //! One viewer in a shard: which layer it gets, what was replayed to it when it joined, and when it counts as gone.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Fate;
-use super::contact::Contact;
+use super::backlog::Backlog;
+use super::contact::{Contact, VIEWER_SILENCE};
 use super::outbox::Outbox;
 use crate::codec::{Codec, TrackKind};
-use crate::ids::Rid;
+use crate::layers::{self, Candidate, Preference, Selector};
 use crate::packet::{Batch, Packet};
 use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::Stream;
-use crate::transport::negotiate::PatchError;
+use crate::transport::patch::PatchError;
 use crate::transport::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
 
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// A replayed group of pictures leaves in portions, so that no socket buffer on the way overflows.
-const PORTION: usize = 24;
-const PORTION_EVERY: Duration = Duration::from_millis(5);
+/// An upgrade waits this long for a keyframe that comes anyway, so that it costs the other viewers nothing.
+const PATIENT: Duration = Duration::from_secs(2);
 
 /// See the module's description.
 pub(super) struct Subscriber {
@@ -32,14 +31,15 @@ pub(super) struct Subscriber {
     session: Arc<SessionShared>,
     video: Track,
     audio: Track,
-    wanted: Option<Rid>,
-    /// The layer that it should get; forwarding of it begins at a keyframe.
+    selector: Selector,
+    /// The layer that it should get; forwarding of it begins at a keyframe. `None` is no video.
     target: Option<usize>,
+    /// What is being forwarded must end with the present frame.
+    cut: bool,
+    look_again: Option<Instant>,
     /// The publisher that `target` and the codecs are of.
     epoch: u32,
-    /// Packets that wait for their turn behind a replayed group of pictures.
-    backlog: VecDeque<Waiting>,
-    backlog_due: Option<Instant>,
+    backlog: Backlog,
     ask_again: Option<Instant>,
     closing: bool,
     pub(super) contact: Contact,
@@ -52,12 +52,6 @@ pub(super) struct Subscriber {
 struct Track {
     codec: Option<Codec>,
     rewriter: Rewriter,
-}
-
-struct Waiting {
-    batch: Arc<Batch>,
-    index: usize,
-    squeezed: Option<Squeezed>,
 }
 
 #[derive(Debug, Default)]
@@ -87,21 +81,25 @@ impl Subscriber {
         transport: Box<dyn Transport>,
         session: Arc<SessionShared>,
     ) -> Self {
-        let wanted = session.wanted();
+        let mut selector = Selector::new(session.preference());
+        if let Some(estimate) = transport.first_estimate() {
+            selector.set_estimate(estimate);
+        }
         Self {
             stream,
             transport,
             session,
             video: Track::new(90_000),
             audio: Track::new(48_000),
-            wanted,
+            selector,
             target: None,
+            cut: false,
+            look_again: None,
             epoch: 0,
-            backlog: VecDeque::new(),
-            backlog_due: None,
+            backlog: Backlog::default(),
             ask_again: None,
             closing: false,
-            contact: Contact::new(now),
+            contact: Contact::new(now, VIEWER_SILENCE),
             counts: Counts::default(),
             events: Vec::new(),
         }
@@ -145,16 +143,19 @@ impl Subscriber {
         self.transport.close();
     }
 
-    pub(super) fn set_wanted(&mut self, now: Instant, layer: Option<Rid>) {
-        self.wanted = layer;
+    pub(super) fn set_preference(&mut self, now: Instant, preference: Preference) {
+        self.selector.set_preference(preference);
         if self.contact.is_connected() {
             self.retarget(now);
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.backlog_due.is_some_and(|at| at <= now) {
+        if self.backlog.due().is_some_and(|at| at <= now) {
             self.send_portion(now);
+        }
+        if self.look_again.is_some_and(|at| at <= now) {
+            self.retarget(now);
         }
         if self.ask_again.is_some_and(|at| at <= now) {
             self.ask_keyframe(now);
@@ -181,28 +182,55 @@ impl Subscriber {
     fn meet_publisher(&mut self, now: Instant) {
         self.epoch = self.stream.epoch();
         self.backlog.clear();
-        self.backlog_due = None;
+        self.selector.forget_layer();
+        self.target = None;
         self.retarget(now);
     }
 
-    /// Chooses the layer anew. Until a keyframe of it comes, the present one goes on.
+    /// Chooses the layer anew. Until a keyframe of it comes, the present one goes on, where the network carries it.
     fn retarget(&mut self, now: Instant) {
         let codecs = self.stream.codecs();
         self.video.codec = codecs.video;
         self.audio.codec = codecs.audio;
-        let target = self.stream.choose_layer(now, self.wanted.as_ref());
-        self.target = target;
-        if self.is_on_target() {
+        let (layers, audio) = self.stream.choices(now);
+        let choice = self.selector.choose(now, &layers, audio);
+        self.look_again = self.selector.look_again(now);
+        self.transport.set_demand(self.selector.demand(now));
+        self.session.set_choice(choice.layer, choice.why);
+        let before = std::mem::replace(&mut self.target, choice.layer);
+        if choice.layer.is_none() {
+            self.cut |= self.video.rewriter.source().is_some();
             self.ask_again = None;
-        } else if let Some(layer) = target {
-            let joining = self
-                .video
-                .rewriter
-                .source()
-                .is_none_or(|s| s.epoch != self.epoch);
-            if !(joining && self.replay(now, layer)) {
-                self.ask_keyframe(now);
+        } else if self.is_on_target() {
+            self.cut = false;
+            self.ask_again = None;
+        } else if before != choice.layer || self.ask_again.is_none() {
+            if choice.cut {
+                self.cut = true;
+                self.transport.forget_sent();
             }
+            self.approach(now, &layers, choice.upgrade);
+        }
+    }
+
+    /// Sees to it that forwarding of the target can begin.
+    fn approach(&mut self, now: Instant, layers: &[Candidate], patiently: bool) {
+        let Some(target) = self.target else {
+            return;
+        };
+        let seen = self.video.rewriter.last_source();
+        let joining = seen.is_none_or(|s| s.epoch != self.epoch);
+        // A picture at once is worth more than a high one: where the target's would take too long, a lower layer's.
+        let order = layers::ranked(layers);
+        let from_target = order.into_iter().skip_while(|l| *l != target);
+        let shown = joining && from_target.into_iter().any(|l| self.replay(now, l));
+        if shown && self.is_on_target() {
+            return;
+        }
+        if patiently || shown {
+            self.ask_again = Some(now + PATIENT);
+        } else {
+            self.ask_keyframe(now);
         }
     }
 
@@ -219,8 +247,6 @@ impl Subscriber {
     }
 
     fn ask_keyframe(&mut self, now: Instant) {
-        // The layer that was waited for may have stopped meanwhile.
-        self.target = self.stream.choose_layer(now, self.wanted.as_ref());
         let Some(layer) = self.target.filter(|_| !self.is_on_target()) else {
             self.ask_again = None;
             return;
@@ -230,76 +256,40 @@ impl Subscriber {
         self.ask_again = Some(now + ASK_AGAIN);
     }
 
-    /// Queues the current group of pictures of a layer, dated as if it had just been captured.
+    /// Shows the current group of pictures of a layer at once.
     fn replay(&mut self, now: Instant, layer: usize) -> bool {
         let Some(gop) = self.stream.gop(now, layer) else {
             return false;
         };
-        let packets = || {
-            let batches = gop.batches.iter().enumerate();
-            batches.flat_map(|(n, batch)| {
-                let start = if n == 0 { gop.start } else { 0 };
-                (start..batch.packets.len()).map(move |index| (batch, index))
-            })
-        };
-        let mut frames = 0u32;
-        let mut last: Option<&Packet> = None;
-        for (batch, index) in packets() {
-            let packet = &batch.packets[index];
-            frames += u32::from(last.is_none_or(|l| l.timestamp != packet.timestamp));
-            last = Some(packet);
-        }
-        let Some(live) = last else {
+        let rate = self.selector.estimate();
+        if !Backlog::is_quick(&gop, rate) {
             return false;
-        };
-        let step = 90_000 / 1_000;
-        let mut frame = 0u32;
-        let mut at = None;
-        for (batch, index) in packets() {
-            let packet = &batch.packets[index];
-            frame += u32::from(at != Some(packet.timestamp));
-            at = Some(packet.timestamp);
-            let back = frames - frame;
-            let squeezed = Some(Squeezed {
-                timestamp: live.timestamp.wrapping_sub(back * step),
-                captured: live.captured - Duration::from_millis(u64::from(back)),
-            });
-            self.backlog.push_back(Waiting {
-                batch: batch.clone(),
-                index,
-                squeezed,
-            });
         }
         let source = self.source_of(layer);
-        let first = self
-            .backlog
-            .front()
-            .map(|w| (w.batch.clone(), w.index, w.squeezed));
-        if let Some((batch, index, squeezed)) = first {
-            self.video
-                .rewriter
-                .switch(source, &batch.packets[index], squeezed);
-            self.video.rewriter.set_replayed(live.seq);
-            self.session.set_current(Some(layer));
-        }
-        self.backlog_due = Some(now);
-        self.ask_again = None;
+        let Some((first, last_seq)) = self.backlog.fill(now, &gop, rate) else {
+            return false;
+        };
+        let rewriter = &mut self.video.rewriter;
+        rewriter.switch(source, first.packet(), first.squeezed);
+        rewriter.set_replayed(last_seq);
+        self.began(now, layer);
         true
     }
 
+    /// Forwarding of a layer has begun.
+    fn began(&mut self, now: Instant, layer: usize) {
+        self.selector.begin(now);
+        self.session.set_current(Some(layer));
+        self.ask_again = None;
+        self.cut = false;
+    }
+
     fn send_portion(&mut self, now: Instant) {
-        for _ in 0..PORTION {
-            let Some(Waiting {
-                batch,
-                index,
-                squeezed,
-            }) = self.backlog.pop_front()
-            else {
-                break;
-            };
-            self.send_video(&batch.packets[index], squeezed);
+        let mut backlog = std::mem::take(&mut self.backlog);
+        for waiting in backlog.portion(now) {
+            self.send_video(waiting.packet(), waiting.squeezed);
         }
-        self.backlog_due = (!self.backlog.is_empty()).then(|| now + PORTION_EVERY);
+        self.backlog = backlog;
         self.publish_counts();
     }
 
@@ -332,37 +322,39 @@ impl Subscriber {
     }
 
     fn forward_video(&mut self, now: Instant, batch: &Arc<Batch>) -> bool {
-        if self.target.is_none() {
+        if self.target.is_none() && self.look_again.is_none() && !self.selector.is_paused() {
             self.retarget(now);
         }
         let source = self.source_of(batch.layer);
         let mut written = false;
         for (index, packet) in batch.packets.iter().enumerate() {
-            let joins = packet.keyframe_start
-                && self.target == Some(batch.layer)
-                && self.video.rewriter.source() != Some(source);
-            if joins {
+            let forwarded = self.video.rewriter.source() == Some(source);
+            if packet.keyframe_start && self.target == Some(batch.layer) && !forwarded {
                 self.video.rewriter.switch(source, packet, None);
-                self.session.set_current(Some(batch.layer));
-                self.ask_again = None;
+                self.began(now, batch.layer);
                 self.backlog.clear();
-                self.backlog_due = None;
-            }
-            if self.video.rewriter.source() != Some(source) {
+            } else if !forwarded {
+                continue;
+            } else if self.cut && self.video.rewriter.ended_before(packet) {
+                self.stop_video();
                 continue;
             }
             if self.backlog.is_empty() {
                 written |= self.send_video(packet, None);
             } else {
-                self.backlog.push_back(Waiting {
-                    batch: batch.clone(),
-                    index,
-                    squeezed: None,
-                });
+                self.backlog.push(batch, index);
             }
         }
         self.publish_counts();
         written
+    }
+
+    /// Ends what is being forwarded, after a whole frame.
+    fn stop_video(&mut self) {
+        self.video.rewriter.detach();
+        self.backlog.clear();
+        self.session.set_current(None);
+        self.cut = false;
     }
 
     fn send_video(&mut self, packet: &Packet, squeezed: Option<Squeezed>) -> bool {
@@ -408,7 +400,12 @@ impl Subscriber {
             tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "viewer is gone");
             return Fate::Over;
         }
-        let own = [self.backlog_due, self.ask_again, Some(gone)];
+        let own = [
+            self.backlog.due(),
+            self.ask_again,
+            self.look_again,
+            Some(gone),
+        ];
         Fate::Lives(own.into_iter().flatten().fold(next, Instant::min))
     }
 
@@ -419,7 +416,7 @@ impl Subscriber {
                 self.contact.set_connected();
                 self.session.set_connected();
                 self.meet_publisher(now);
-                if self.backlog_due.is_some() {
+                if self.backlog.due().is_some() {
                     self.send_portion(now);
                 }
             }
@@ -430,9 +427,14 @@ impl Subscriber {
                     self.stream.request_keyframe(now, source.layer);
                 }
             }
-            TransportEvent::Report { rtt, packets } => {
+            TransportEvent::Report { rtt, loss, packets } => {
                 let retransmitted = packets.saturating_sub(self.counts.video_packets);
-                self.session.set_report(retransmitted, rtt);
+                self.session.set_report(retransmitted, rtt, loss);
+            }
+            TransportEvent::Estimate(estimate) => {
+                self.selector.set_estimate(estimate);
+                self.session.set_estimate(estimate.bits_per_second);
+                self.retarget(now);
             }
             TransportEvent::Closed => return false,
         }

@@ -5,8 +5,10 @@
 //! The shard knows viewers only through [`Transport`]. Today the one implementation is a `str0m` session
 //! ([`rtc::RtcTransport`]); a leaner sender can take its place without a change to the shard.
 
+mod delivery;
 pub mod negotiate;
 mod openssl;
+pub mod patch;
 pub mod rtc;
 
 use std::net::SocketAddr;
@@ -35,7 +37,7 @@ pub struct Outgoing<'a> {
 }
 
 /// What a session tells its shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TransportEvent {
     /// ICE and DTLS are up: media may flow.
     Connected,
@@ -45,11 +47,35 @@ pub enum TransportEvent {
     Report {
         /// Round trip time.
         rtt: Option<Duration>,
+        /// The share of packets that the viewer counts as lost, 0 to 1.
+        loss: Option<f32>,
         /// Media packets that left, retransmissions included.
         packets: u64,
     },
+    /// What the viewer's network carries.
+    Estimate(Estimate),
     /// The session is over and can be dropped.
     Closed,
+}
+
+/// What a viewer's network carries (TWCC with GCC, or the viewer's own REMB).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Estimate {
+    /// Bit/s in all.
+    pub bits_per_second: u64,
+    /// Not a guess from little traffic: packets are being held up or lost, and this is what gets through.
+    pub congested: bool,
+}
+
+/// What a viewer's layer asks of its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demand {
+    /// More than this many bit/s need not be known.
+    pub goal: u64,
+    /// Find out now whether the network carries the goal.
+    pub probe: bool,
+    /// There is little room: large frames must be spread in time.
+    pub spread: bool,
 }
 
 /// A packet from a publishing peer.
@@ -114,6 +140,12 @@ pub trait Transport: Send {
     fn local_ufrag(&self) -> &str;
     /// Whether the viewer can be sent this codec.
     fn accepts(&self, codec: Codec) -> bool;
+    /// What the viewer's network is taken to carry at first, where that is going to be found out.
+    fn first_estimate(&self) -> Option<Estimate>;
+    /// What is to be found out about the viewer's network, and how to treat it.
+    fn set_demand(&mut self, demand: Demand);
+    /// Answers no more requests for video that was sent before: it would only delay what comes now.
+    fn forget_sent(&mut self);
     /// Queues a packet. Nothing leaves before the next [`drain`](Self::drain).
     fn send(&mut self, packet: &Outgoing<'_>);
     /// A datagram came from the viewer. `false`: it was not understood.
@@ -129,7 +161,7 @@ pub trait Transport: Send {
     /// Asks a publishing peer for a keyframe of a layer (PLI).
     fn request_keyframe(&mut self, rid: Option<str0m::media::Rid>);
     /// Trickle ICE and ICE restart.
-    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, negotiate::PatchError>;
+    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, patch::PatchError>;
     /// Ends the session towards the viewer, as far as it can still be told.
     fn close(&mut self);
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A viewer's or publisher's offer becomes a session and an answer (WHEP, WHIP, RFC 8829), and its later fragments become candidates or an
-//! ICE restart (RFC 8840).
+//! A viewer's or publisher's offer becomes a session and an answer (WHEP, WHIP, RFC 8829).
 //!
 //! About a millisecond of CPU. Called on the caller's thread, not on a shard's, so that joins delay nobody's packets.
 
@@ -10,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use str0m::change::{SdpAnswer, SdpOffer};
+use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::format::{CodecConfig, FormatParams};
 use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Rids};
@@ -18,13 +17,12 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
-use super::PatchOutcome;
 use super::openssl::OpenSslDtls;
-use super::rtc::{Negotiated, RtcTransport};
+use super::rtc::{FIRST_ESTIMATE, Negotiated, RtcTransport};
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
 
 /// How often a viewer's figures are refreshed.
-const STATS_INTERVAL: Duration = Duration::from_secs(2);
+const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sent packets that are kept for retransmission: two seconds of 4 Mbit/s.
 const RTX_PACKETS: usize = 1_024;
@@ -32,6 +30,9 @@ const RTX_AGE: Duration = Duration::from_secs(3);
 /// The share of a viewer's bytes that retransmissions may take before requests are ignored. A lower one ignores honest
 /// requests in a viewer's first second, when little has been sent that they could be a share of.
 const RTX_SHARE: f32 = 0.5;
+
+/// The header extension without which arrival times are not reported.
+const TWCC_URI: &str = "transport-wide-cc-extensions";
 
 /// H.264 profiles that are accepted: constrained baseline, baseline, main, high.
 const H264_PROFILES: [u32; 4] = [0x42_e0_1f, 0x42_00_1f, 0x4d_00_1f, 0x64_00_1f];
@@ -45,14 +46,6 @@ pub enum OfferError {
     /// Nothing in it can play the stream.
     #[error("{0}")]
     NoCommonCodec(String),
-}
-
-/// Why a fragment was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PatchError {
-    /// It is not a trickle ICE fragment.
-    #[error("the fragment was not understood: {0}")]
-    Invalid(String),
 }
 
 /// What all sessions of a process share: the crypto provider and one certificate.
@@ -166,7 +159,7 @@ fn accept_publisher_inner(
             offered_codecs(offer, "audio"),
         )));
     }
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned());
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), false, now);
     Ok((transport, answer, tracks))
 }
 
@@ -204,16 +197,19 @@ fn preferred_video(offer: &str) -> Option<Codec> {
 }
 
 /// Answers a viewer's offer with a session that sends to it from `local` addresses.
+///
+/// `estimate`: find out what its network carries. That costs CPU for each packet, so only where there is a choice.
 pub fn accept(
     identity: &Identity,
     codecs: StreamCodecs,
+    estimate: bool,
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
 ) -> Result<(RtcTransport, String), OfferError> {
     // A parser's panic is the offer's fault and must not become the server's.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        accept_inner(identity, codecs, offer, local, now)
+        accept_inner(identity, codecs, estimate, offer, local, now)
     }));
     result.unwrap_or_else(|_| Err(OfferError::Invalid("it could not be processed".into())))
 }
@@ -221,16 +217,27 @@ pub fn accept(
 fn accept_inner(
     identity: &Identity,
     codecs: StreamCodecs,
+    estimate: bool,
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
 ) -> Result<(RtcTransport, String), OfferError> {
-    let (mut rtc, answer) = answer(configure(identity, codecs), offer, local, now)?;
+    let mut config = configure(identity, codecs);
+    if estimate {
+        config = config
+            .enable_bwe(Some(FIRST_ESTIMATE.into()))
+            .enable_raw_packets(true);
+        let extensions = config.extension_map();
+        extensions.set(3, Extension::TransportSequenceNumber);
+    }
+    let (mut rtc, answer) = answer(config, offer, local, now)?;
     let medias = answered_medias(&rtc, &answer);
     let negotiated = matched(&rtc, &medias, |m| m.sending);
     check(codecs, offer, &medias, &negotiated)?;
     configure_retransmission(&mut rtc, &negotiated);
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned());
+    configure_pacing(&mut rtc, &negotiated, false);
+    let estimating = estimate && answer.contains(TWCC_URI);
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), estimating, now);
     Ok((transport, answer))
 }
 
@@ -383,14 +390,28 @@ fn matched(
     negotiated
 }
 
-fn configure_retransmission(rtc: &mut Rtc, negotiated: &[Negotiated]) {
-    for video in negotiated
-        .iter()
-        .filter(|n| n.codec.kind() == TrackKind::Video)
-    {
+/// Gives video an empty cache of sent packets.
+pub(super) fn configure_retransmission(rtc: &mut Rtc, negotiated: &[Negotiated]) {
+    for_each_video(rtc, negotiated, |stream| {
+        stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(RTX_SHARE));
+    });
+}
+
+/// Whether large frames leave at once, or spread over time as the estimate says.
+pub(super) fn configure_pacing(rtc: &mut Rtc, negotiated: &[Negotiated], spread: bool) {
+    for_each_video(rtc, negotiated, |stream| stream.set_unpaced(!spread));
+}
+
+fn for_each_video(
+    rtc: &mut Rtc,
+    negotiated: &[Negotiated],
+    configure: impl Fn(&mut str0m::rtp::StreamTx),
+) {
+    let video = |n: &&Negotiated| n.codec.kind() == TrackKind::Video;
+    for negotiated in negotiated.iter().filter(video) {
         let mut api = rtc.direct_api();
-        if let Some(stream) = api.stream_tx_by_mid(video.mid, None) {
-            stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(RTX_SHARE));
+        if let Some(stream) = api.stream_tx_by_mid(negotiated.mid, None) {
+            configure(stream);
         }
     }
 }
@@ -472,103 +493,6 @@ fn offered_codecs(sdp: &str, kind: &str) -> String {
     } else {
         names.join(", ")
     }
-}
-
-/// Applies a viewer's fragment to its session: new candidates, or with new credentials an ICE restart.
-///
-/// A restart is the first offer once more with the new credentials, so that the one negotiation serves both.
-pub(super) fn patch(
-    rtc: &mut Rtc,
-    offer: &mut String,
-    fragment: &str,
-) -> Result<PatchOutcome, PatchError> {
-    let value = |sdp: &str, key: &str| {
-        sdp.lines()
-            .find_map(|line| line.strip_prefix(key).map(|v| v.trim().to_owned()))
-    };
-    let ufrag = value(fragment, "a=ice-ufrag:");
-    let restart = ufrag.is_some() && ufrag != value(offer, "a=ice-ufrag:");
-    if restart {
-        let (Some(ufrag), Some(pwd)) = (ufrag, value(fragment, "a=ice-pwd:")) else {
-            return Err(PatchError::Invalid("it has no a=ice-pwd line".into()));
-        };
-        let renewed = with_credentials(offer, &ufrag, &pwd);
-        let parsed =
-            SdpOffer::from_sdp_string(&renewed).map_err(|e| PatchError::Invalid(e.to_string()))?;
-        let answer = rtc
-            .sdp_api()
-            .accept_offer(parsed)
-            .map_err(|e| PatchError::Invalid(e.to_string()))?;
-        *offer = renewed;
-        add_candidates(rtc, fragment)?;
-        return Ok(PatchOutcome::Restarted {
-            fragment: answer_fragment(&answer),
-            local_ufrag: rtc.direct_api().local_ice_credentials().ufrag,
-        });
-    }
-    add_candidates(rtc, fragment)?;
-    Ok(PatchOutcome::Trickled)
-}
-
-fn with_credentials(offer: &str, ufrag: &str, pwd: &str) -> String {
-    let mut out = String::with_capacity(offer.len() + 64);
-    for line in offer.lines() {
-        if line.starts_with("a=ice-ufrag:") {
-            out.push_str(&format!("a=ice-ufrag:{ufrag}"));
-        } else if line.starts_with("a=ice-pwd:") {
-            out.push_str(&format!("a=ice-pwd:{pwd}"));
-        } else if line.starts_with("a=candidate:") {
-            continue;
-        } else {
-            out.push_str(line.trim_end());
-        }
-        out.push_str("\r\n");
-    }
-    out
-}
-
-/// The lines of an answer that make up a trickle ICE fragment (RFC 8840, section 9).
-fn answer_fragment(answer: &SdpAnswer) -> String {
-    let sdp = answer.to_sdp_string();
-    let mut out = String::from("a=ice-lite\r\n");
-    let mut media_seen = false;
-    let mut seen: Vec<&str> = Vec::new();
-    for line in sdp.lines() {
-        if line.starts_with("m=") {
-            if media_seen {
-                break;
-            }
-            media_seen = true;
-            out.push_str("m=audio 9 RTP/AVP 0\r\n");
-            continue;
-        }
-        let wanted = ["a=mid:", "a=ice-ufrag:", "a=ice-pwd:", "a=candidate:"];
-        if wanted.iter().any(|w| line.starts_with(w)) && !seen.contains(&line) {
-            seen.push(line);
-            out.push_str(line);
-            out.push_str("\r\n");
-        }
-    }
-    out
-}
-
-/// Candidates that are no plain addresses (mDNS names) are passed over: the viewer's checks reveal its address anyway.
-fn add_candidates(rtc: &mut Rtc, fragment: &str) -> Result<(), PatchError> {
-    const MAX: usize = 32;
-    let lines = fragment.lines().filter(|l| l.starts_with("a=candidate:"));
-    for (n, line) in lines.enumerate() {
-        if n >= MAX {
-            return Err(PatchError::Invalid(format!(
-                "it has more than {MAX} candidates"
-            )));
-        }
-        let line = line.trim_start_matches("a=").trim();
-        match Candidate::from_sdp_string(line) {
-            Ok(candidate) => rtc.add_remote_candidate(candidate),
-            Err(error) => tracing::debug!(%error, "candidate passed over"),
-        }
-    }
-    Ok(())
 }
 
 impl StreamCodecs {

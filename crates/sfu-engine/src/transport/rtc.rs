@@ -8,16 +8,24 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use str0m::bwe::{Bitrate, BweKind};
 use str0m::media::{KeyframeRequestKind, Mid, Pt, Rid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RtpPacket, RtpWrite, Vp8Descriptor, Vp8Patch};
+use str0m::rtp::rtcp::Rtcp;
+use str0m::rtp::{RawPacket, RtpPacket, RtpWrite, Vp8Descriptor, Vp8Patch};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
-use super::negotiate::{self, PatchError};
+use super::delivery::Delivery;
+use super::negotiate;
+use super::patch::{self, PatchError};
 use super::{
-    Incoming, Outgoing, PatchOutcome, SenderClock, Transport, TransportEvent, TransportSink,
+    Demand, Estimate, Incoming, Outgoing, PatchOutcome, SenderClock, Transport, TransportEvent,
+    TransportSink,
 };
 use crate::codec::{Codec, TrackKind, Vp8Header};
+
+/// What a peer's network is taken to carry before its reports say more, in bit/s.
+pub(super) const FIRST_ESTIMATE: u64 = 1_000_000;
 
 /// The m-line and payload type under which a codec is sent.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +42,33 @@ pub struct RtcTransport {
     local_ufrag: String,
     /// The viewer's offer, kept for ICE restarts.
     offer: String,
+    /// Where the peer reports the arrival of each packet (TWCC).
+    estimation: Option<Estimation>,
     /// Packets were written, so time must move before they leave.
     written: bool,
     closed: bool,
+}
+
+/// What is known of the network towards the peer, and what is to be found out.
+#[derive(Debug)]
+struct Estimation {
+    demand: Demand,
+    /// By `str0m`'s congestion control (GCC), in bit/s.
+    gcc: u64,
+    /// The estimate at the last request to probe.
+    probed_at: Option<u64>,
+    delivery: Delivery,
+}
+
+impl Estimation {
+    fn estimate(&self, now: Instant) -> Estimate {
+        let capacity = self.delivery.capacity(now);
+        let carried = self.delivery.carried(now).unwrap_or(0);
+        Estimate {
+            bits_per_second: capacity.map_or(self.gcc.max(carried), |c| c.min(self.gcc)),
+            congested: capacity.is_some(),
+        }
+    }
 }
 
 impl std::fmt::Debug for RtcTransport {
@@ -49,28 +81,48 @@ impl std::fmt::Debug for RtcTransport {
 }
 
 impl RtcTransport {
-    pub(super) fn new(mut rtc: Rtc, codecs: Vec<Negotiated>, offer: String) -> Self {
+    /// `estimating`: what the peer's network carries is to be found out, and its reports allow it.
+    pub(super) fn new(
+        mut rtc: Rtc,
+        codecs: Vec<Negotiated>,
+        offer: String,
+        estimating: bool,
+        now: Instant,
+    ) -> Self {
         let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
         Self {
             rtc,
             codecs,
             local_ufrag,
             offer,
+            estimation: estimating.then(|| Estimation {
+                demand: Demand {
+                    goal: FIRST_ESTIMATE,
+                    probe: false,
+                    spread: false,
+                },
+                gcc: FIRST_ESTIMATE,
+                probed_at: None,
+                delivery: Delivery::new(now),
+            }),
             written: false,
             closed: false,
         }
     }
 
-    fn on_event(&mut self, event: Event, sink: &mut dyn TransportSink) {
+    fn on_event(&mut self, now: Instant, event: Event, sink: &mut dyn TransportSink) {
         match event {
             Event::Connected => sink.event(TransportEvent::Connected),
             Event::KeyframeRequest(_) => sink.event(TransportEvent::KeyframeRequest),
             Event::MediaEgressStats(stats) if self.is_video(stats.mid) => {
                 sink.event(TransportEvent::Report {
                     rtt: stats.rtt,
+                    loss: stats.loss,
                     packets: stats.packets,
                 });
             }
+            Event::EgressBitrateEstimate(estimate) => self.on_estimate(now, &estimate, sink),
+            Event::RawPacket(packet) => self.on_raw(now, *packet, sink),
             Event::RtpPacket(packet) => self.on_packet(packet, sink),
             Event::SenderFeedback(report) => {
                 if let Some(kind) = self.kind(report.mid) {
@@ -85,6 +137,53 @@ impl RtcTransport {
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
                 // A viewer that changes its network comes back by an ICE restart or a new address.
                 tracing::debug!(ufrag = %self.local_ufrag, "ICE disconnected");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_estimate(&mut self, now: Instant, kind: &BweKind, sink: &mut dyn TransportSink) {
+        let estimate = match (kind, &mut self.estimation) {
+            (
+                BweKind::Twcc {
+                    estimate,
+                    can_probe: true,
+                },
+                Some(estimation),
+            ) => {
+                estimation.gcc = estimate.as_u64();
+                estimation.estimate(now)
+            }
+            (BweKind::Remb { estimate, .. }, None) => Estimate {
+                bits_per_second: estimate.as_u64(),
+                congested: true,
+            },
+            _ => return,
+        };
+        sink.event(TransportEvent::Estimate(estimate));
+    }
+
+    fn on_raw(&mut self, now: Instant, packet: RawPacket, sink: &mut dyn TransportSink) {
+        let Some(estimation) = &mut self.estimation else {
+            return;
+        };
+        match packet {
+            RawPacket::RtpTx(header, data) => {
+                if let Some(seq) = header.ext_vals.transport_cc {
+                    estimation.delivery.sent(now, seq, data.len());
+                }
+            }
+            RawPacket::RtcpRx(Rtcp::Twcc(report)) => {
+                let before = estimation.estimate(now);
+                let delivery = &mut estimation.delivery;
+                let newest = delivery.newest().into();
+                let packets = report.into_iter(delivery.zero(), newest);
+                let packets = packets.map(|(seq, _, at)| (*seq, at));
+                estimation.delivery.report(now, packets);
+                let after = estimation.estimate(now);
+                if after != before {
+                    sink.event(TransportEvent::Estimate(after));
+                }
             }
             _ => {}
         }
@@ -131,6 +230,44 @@ impl Transport for RtcTransport {
 
     fn accepts(&self, codec: Codec) -> bool {
         self.codecs.iter().any(|c| c.codec == codec)
+    }
+
+    fn first_estimate(&self) -> Option<Estimate> {
+        self.estimation.as_ref().map(|_| Estimate {
+            bits_per_second: FIRST_ESTIMATE,
+            congested: false,
+        })
+    }
+
+    fn set_demand(&mut self, demand: Demand) {
+        let Some(estimation) = &mut self.estimation else {
+            return;
+        };
+        let before = estimation.demand;
+        estimation.demand = Demand {
+            probe: demand.probe || before.probe,
+            ..demand
+        };
+        if demand.probe {
+            let estimate = estimation.gcc;
+            // After a collapse `str0m` may see congestion that is over, and not probe: then it begins anew.
+            if estimation.probed_at.replace(estimate) == Some(estimate) {
+                self.rtc.bwe().reset(estimate.into());
+            }
+            // Lowered first, so that it rises in the next drain: `str0m` probes where its wish rises.
+            let low = Bitrate::from(demand.goal / 2);
+            self.rtc.bwe().set_bitrate(Bitrate::ZERO, low);
+        } else if before.goal != demand.goal && !before.probe {
+            let goal = Bitrate::from(demand.goal);
+            self.rtc.bwe().set_bitrate(Bitrate::ZERO, goal);
+        }
+        if before.spread != demand.spread {
+            negotiate::configure_pacing(&mut self.rtc, &self.codecs, demand.spread);
+        }
+    }
+
+    fn forget_sent(&mut self) {
+        negotiate::configure_retransmission(&mut self.rtc, &self.codecs);
     }
 
     /// Once per packet and viewer: the payload is shared, nothing is copied here.
@@ -181,12 +318,21 @@ impl Transport for RtcTransport {
         {
             self.fail(&error);
         }
+        let demand = self.estimation.as_mut().map(|e| &mut e.demand);
+        if let Some(demand) = demand.filter(|d| d.probe) {
+            demand.probe = false;
+            let goal = Bitrate::from(demand.goal);
+            self.rtc.bwe().set_bitrate(Bitrate::ZERO, goal);
+            if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
+                self.fail(&error);
+            }
+        }
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Transmit(datagram)) => {
                     sink.transmit(datagram.source, datagram.destination, &datagram.contents);
                 }
-                Ok(Output::Event(event)) => self.on_event(event, sink),
+                Ok(Output::Event(event)) => self.on_event(now, event, sink),
                 Ok(Output::Timeout(at)) => {
                     if !self.rtc.is_alive() && !self.closed {
                         self.closed = true;
@@ -213,7 +359,7 @@ impl Transport for RtcTransport {
     }
 
     fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
-        let outcome = negotiate::patch(&mut self.rtc, &mut self.offer, fragment)?;
+        let outcome = patch::patch(&mut self.rtc, &mut self.offer, fragment)?;
         if let PatchOutcome::Restarted { local_ufrag, .. } = &outcome {
             self.local_ufrag.clone_from(local_ufrag);
         }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::net::Link;
+use crate::net::good;
 use crate::publisher::TestPublisher;
 use crate::world::World;
 
@@ -13,7 +13,7 @@ fn a_late_joiner_is_served_from_the_current_group_of_pictures() {
     let mut world = World::new(1, 1);
     world.run_for(Duration::from_millis(1_500));
     let asked = world.publisher.encoder.requests.lock().unwrap().len();
-    world.join(Link::default(), None);
+    world.join(good(), None);
     world.run_until("plays", Duration::from_secs(2), |w| {
         w.viewers[0].0.first_picture_at.is_some()
     });
@@ -36,7 +36,7 @@ fn a_late_joiner_is_served_from_the_current_group_of_pictures() {
 fn replayed_frames_are_dated_just_before_the_live_ones() {
     let mut world = World::new(1, 1);
     world.run_for(Duration::from_millis(1_500));
-    world.join(Link::default(), None);
+    world.join(good(), None);
     world.run_for(Duration::from_secs(1));
     let packets: Vec<_> = world.viewers[0].0.packets.values().collect();
     let first = packets[0].timestamp;
@@ -60,7 +60,7 @@ fn an_old_group_of_pictures_is_not_replayed() {
     let mut world = World::new(1, 1);
     // 40 s without a keyframe: too much to replay.
     world.run_for(Duration::from_secs(40));
-    world.join(Link::default(), None);
+    world.join(good(), None);
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.publisher.encoder.requests.lock().unwrap().len(), 1);
     world.check("begins with the new keyframe", |v| {
@@ -73,7 +73,7 @@ fn an_old_group_of_pictures_is_not_replayed() {
 fn viewers_wait_for_a_publisher_that_comes_back() {
     let mut world = World::new(1, 2);
     for _ in 0..3 {
-        world.join(Link::default(), None);
+        world.join(good(), None);
     }
     world.run_for(Duration::from_secs(2));
     world.publisher_paused = true;
@@ -101,7 +101,7 @@ fn viewers_wait_for_a_publisher_that_comes_back() {
 #[test]
 fn sound_comes_with_the_pictures() {
     let mut world = World::new(1, 1);
-    world.join(Link::default(), None);
+    world.join(good(), None);
     world.run_for(Duration::from_secs(3));
     world.check("hears", |v| v.audio_packets > 80);
 }

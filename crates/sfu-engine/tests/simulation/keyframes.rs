@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::net::Link;
+use crate::net::good;
 use crate::world::World;
 
 #[test]
@@ -13,7 +13,7 @@ fn requests_of_500_viewers_become_one_an_interval() {
     let mut world = World::new(1, 1);
     world.run_for(Duration::from_millis(100));
     for n in 0..VIEWERS {
-        let index = world.join(Link::default(), None);
+        let index = world.join(good(), None);
         // Spread over the period, so that there is a request in every few hundred microseconds.
         let first = world.now + Duration::from_millis(u64::from(n % 200));
         world.viewers[index].0.nag = Some((Duration::from_millis(200), first));
@@ -55,7 +55,7 @@ fn requests_of_500_viewers_become_one_an_interval() {
 #[test]
 fn a_lone_viewer_gets_its_keyframe_at_once() {
     let mut world = World::new(2, 1);
-    world.join(Link::default(), None);
+    world.join(good(), None);
     world.run_until("connects", Duration::from_secs(2), |w| {
         w.viewers[0].0.connected_at.is_some()
     });

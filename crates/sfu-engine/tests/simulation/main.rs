@@ -4,6 +4,7 @@
 //!
 //! `SFU_SEED=…` runs a test with another seed; a failure prints the one that it had.
 
+mod bandwidth;
 mod joining;
 mod keyframes;
 mod layers;

@@ -10,8 +10,10 @@ use sfu_engine::stream::{Lease, Stream};
 use sfu_engine::{Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, TrackKind};
 
 pub(crate) const FRAME: Duration = Duration::from_millis(33);
-/// Packets of a keyframe.
+/// Packets of a keyframe, at least.
 const KEY_PACKETS: u32 = 8;
+/// Packets of a frame on each layer of the ladder: about 2.4 Mbit/s, 800 and 270 kbit/s.
+const LADDER: [u32; 3] = [9, 3, 1];
 
 /// Keyframe requests as the encoder gets them.
 #[derive(Debug, Default)]
@@ -39,6 +41,10 @@ pub(crate) struct TestPublisher {
     pub(crate) keyframe_every: u32,
     /// Packets of a frame that is no keyframe.
     pub(crate) delta_packets: u32,
+    /// Three layers of different rates instead, and a keyframe every two seconds.
+    ladder: bool,
+    /// A layer that sends nothing.
+    pub(crate) silent: Option<usize>,
     audio_seq: u16,
 }
 
@@ -74,7 +80,24 @@ impl TestPublisher {
             seq: vec![65_000; layers],
             keyframe_every: u32::MAX,
             delta_packets: 3,
+            ladder: false,
+            silent: None,
             audio_seq: 65_500,
+        }
+    }
+
+    /// Three layers of different rates, with a keyframe every two seconds.
+    pub(crate) fn use_ladder(&mut self) {
+        self.ladder = true;
+        self.keyframe_every = 60;
+    }
+
+    fn packets_of(&self, layer: usize, key: bool) -> u32 {
+        match (self.ladder, key) {
+            (true, false) => LADDER[layer],
+            (true, true) => LADDER[layer] * 4,
+            (false, false) => self.delta_packets,
+            (false, true) => KEY_PACKETS,
         }
     }
 
@@ -83,9 +106,12 @@ impl TestPublisher {
         let elapsed = now.duration_since(self.start);
         let timestamp = (elapsed.as_micros() * 90 / 1_000) as u32;
         for layer in 0..self.seq.len() {
+            if self.silent == Some(layer) {
+                continue;
+            }
             let asked = self.encoder.wanted[layer].swap(false, Ordering::Relaxed);
             let key = asked || self.frame.is_multiple_of(self.keyframe_every);
-            let count = if key { KEY_PACKETS } else { self.delta_packets };
+            let count = self.packets_of(layer, key);
             let packets: Vec<_> = (0..count)
                 .map(|index| {
                     let seq = self.seq[layer];

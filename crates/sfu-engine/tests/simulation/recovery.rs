@@ -6,13 +6,20 @@ use std::time::Duration;
 
 use sfu_engine::transport::PatchOutcome;
 
-use crate::net::Link;
+use sfu_impair::{Conditions, Rng};
+
+use crate::net::good;
 use crate::world::World;
 
-const LOSSY: Link = Link {
-    delay: Duration::from_millis(25),
-    loss: 0.05,
-};
+const DELAY: Duration = Duration::from_millis(25);
+
+fn link(loss: f64) -> Conditions {
+    Conditions {
+        delay: DELAY,
+        loss,
+        ..Conditions::default()
+    }
+}
 
 #[test]
 fn every_video_packet_arrives_over_a_lossy_link() {
@@ -21,20 +28,19 @@ fn every_video_packet_arrives_over_a_lossy_link() {
         // The simulated viewer repairs only its newest 100 packets: five tries must fit in there.
         world.publisher.delta_packets = 1;
         world.publisher.keyframe_every = 30;
-        let delay = LOSSY.delay;
         for _ in 0..4 {
-            world.join(Link { delay, loss: 0.0 }, None);
+            world.join(link(0.0), None);
         }
         world.run_until("all play", Duration::from_secs(10), |w| {
             w.viewers.iter().all(|(v, _)| v.first_picture_at.is_some())
         });
-        for (_, link) in &mut world.viewers {
-            *link = LOSSY;
+        for viewer in 0..4 {
+            world.set_link(viewer, link(0.05));
         }
         world.run_for(Duration::from_secs(20));
         // The last losses are repaired while nothing new is lost.
-        for (_, link) in &mut world.viewers {
-            link.loss = 0.0;
+        for viewer in 0..4 {
+            world.set_link(viewer, link(0.0));
         }
         world.run_for(Duration::from_secs(2));
         world.check("all of 20 s at 5 % loss", |viewer| {
@@ -49,7 +55,7 @@ fn every_video_packet_arrives_over_a_lossy_link() {
 #[test]
 fn garbage_is_dropped_and_counted() {
     let mut world = World::new(1, 1);
-    world.join(Link::default(), None);
+    world.join(good(), None);
     world.run_until("plays", Duration::from_secs(3), |w| {
         w.viewers[0].0.first_picture_at.is_some()
     });
@@ -59,9 +65,9 @@ fn garbage_is_dropped_and_counted() {
     let server = "192.0.2.1:8189".parse().unwrap();
     let mut stun = vec![0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42];
     stun.extend([7; 20]);
-    let mut rng = crate::net::Rng::new(9);
+    let mut rng = Rng::new(9);
     for round in 0..500usize {
-        let mut garbage: Vec<u8> = (0..round % 200).map(|_| rng.next() as u8).collect();
+        let mut garbage: Vec<u8> = (0..round % 200).map(|_| rng.next_u64() as u8).collect();
         if round % 5 == 0 {
             garbage.clone_from(&stun);
         }
@@ -87,8 +93,8 @@ fn garbage_is_dropped_and_counted() {
 #[test]
 fn a_vanished_viewer_is_gone_within_30_seconds() {
     let mut world = World::new(3, 1);
-    world.join(Link::default(), None);
-    let stays = world.join(Link::default(), None);
+    world.join(good(), None);
+    let stays = world.join(good(), None);
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.shard.viewers(), 2);
     world.viewers[0].0.dead = true;
@@ -104,7 +110,7 @@ fn a_vanished_viewer_is_gone_within_30_seconds() {
 #[test]
 fn a_viewer_that_never_connects_is_gone_within_30_seconds() {
     let mut world = World::new(4, 1);
-    let index = world.join(Link::default(), None);
+    let index = world.join(good(), None);
     world.viewers[index].0.dead = true;
     world.run_for(Duration::from_secs(30));
     assert_eq!(world.shard.viewers(), 0);
@@ -113,7 +119,7 @@ fn a_viewer_that_never_connects_is_gone_within_30_seconds() {
 #[test]
 fn an_ice_restart_keeps_the_session() {
     let mut world = World::new(5, 1);
-    let index = world.join(Link::default(), None);
+    let index = world.join(good(), None);
     world.run_for(Duration::from_secs(2));
     let fragment = world.viewers[index].0.restart_ice();
     let PatchOutcome::Restarted { fragment, .. } = world.patch(index, fragment) else {
@@ -133,7 +139,7 @@ fn an_ice_restart_keeps_the_session() {
 #[test]
 fn candidates_are_taken_and_unusable_ones_passed_over() {
     let mut world = World::new(6, 1);
-    let index = world.join(Link::default(), None);
+    let index = world.join(good(), None);
     let fragment = "a=candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host\r\n\
         a=candidate:2 1 udp 2130706431 3a2b.local 5001 typ host\r\na=end-of-candidates\r\n";
     assert_eq!(world.patch(index, fragment.into()), PatchOutcome::Trickled);

@@ -15,11 +15,19 @@ use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
-use sfu_engine::{Rid, SessionId};
+use sfu_engine::{Preference, SessionId};
 
-use crate::net::{InFlight, Link, Network, Rng, To};
+use sfu_impair::{Conditions, Link, Rng};
+
+use crate::net::{InFlight, Network, To};
 use crate::publisher::TestPublisher;
 use crate::viewer::TestViewer;
+
+/// The two directions of a viewer's link.
+pub(crate) struct Links {
+    down: Link,
+    up: Link,
+}
 
 pub(crate) struct World {
     pub(crate) now: Instant,
@@ -29,11 +37,12 @@ pub(crate) struct World {
     pub(crate) publisher: TestPublisher,
     /// No frames while this is set.
     pub(crate) publisher_paused: bool,
-    pub(crate) viewers: Vec<(TestViewer, Link)>,
+    pub(crate) viewers: Vec<(TestViewer, Links)>,
     /// When the encoder was asked for keyframes.
     pub(crate) asked_at: Vec<Instant>,
     pub(crate) sessions: Vec<Arc<SessionShared>>,
     pub(crate) stream: Arc<Stream>,
+    layers: usize,
     inbox: ShardInbox,
     identity: Identity,
     network: Network,
@@ -64,6 +73,7 @@ impl World {
             asked_at: Vec::new(),
             sessions: Vec::new(),
             stream,
+            layers,
             inbox,
             identity: Identity::generate().unwrap(),
             network: Network::default(),
@@ -75,15 +85,33 @@ impl World {
     }
 
     /// A viewer joins now, and its request has reached the server without delay.
-    pub(crate) fn join(&mut self, link: Link, layer: Option<&str>) -> usize {
+    pub(crate) fn join(&mut self, link: Conditions, layer: Option<&str>) -> usize {
+        let layer = layer.map(|l| l.parse().unwrap());
+        self.join_with(
+            link,
+            Preference {
+                layer,
+                ..Preference::default()
+            },
+        )
+    }
+
+    /// A viewer joins with a wish of its own.
+    pub(crate) fn join_with(&mut self, link: Conditions, preference: Preference) -> usize {
         let index = self.viewers.len();
         let (mut viewer, offer) = TestViewer::new(self.now, index);
         let codecs = self.stream.codecs();
-        let (transport, answer) =
-            negotiate::accept(&self.identity, codecs, &offer, &[self.server], self.now).unwrap();
+        let (transport, answer) = negotiate::accept(
+            &self.identity,
+            codecs,
+            self.layers > 1,
+            &offer,
+            &[self.server],
+            self.now,
+        )
+        .unwrap();
         let id = SessionId::from_bits(index as u128);
-        let layer: Option<Rid> = layer.map(|l| l.parse().unwrap());
-        let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), layer);
+        let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), preference);
         let session = Arc::new(session);
         self.stream.add_viewer();
         self.sessions.push(session.clone());
@@ -94,15 +122,39 @@ impl World {
         };
         self.shard.handle(self.now, command);
         viewer.accept(id, &answer);
-        self.viewers.push((viewer, link));
+        // The way up is as long and lossy, and wide enough for feedback.
+        let up = Conditions { rate: None, ..link };
+        let links = Links {
+            down: Link::new(link, self.rng.next_u64()),
+            up: Link::new(up, self.rng.next_u64()),
+        };
+        self.viewers.push((viewer, links));
         self.due.push(Reverse((self.now, index)));
         index
     }
 
+    /// A viewer's link becomes another one.
+    pub(crate) fn set_link(&mut self, viewer: usize, link: Conditions) {
+        let links = &mut self.viewers[viewer].1;
+        links.down.set(link);
+        links.up.set(Conditions { rate: None, ..link });
+    }
+
     pub(crate) fn set_layer(&mut self, viewer: usize, layer: Option<&str>) {
-        let command = ShardCommand::SetLayer {
+        let layer = layer.map(|l| l.parse().unwrap());
+        self.set_preference(
+            viewer,
+            Preference {
+                layer,
+                ..Preference::default()
+            },
+        );
+    }
+
+    pub(crate) fn set_preference(&mut self, viewer: usize, preference: Preference) {
+        let command = ShardCommand::SetPreference {
             session: self.viewers[viewer].0.session.unwrap(),
-            layer: layer.map(|l| l.parse().unwrap()),
+            preference,
         };
         self.shard.handle(self.now, command);
         self.send_out();
@@ -202,10 +254,12 @@ impl World {
     }
 
     fn drain_viewer(&mut self, index: usize) {
-        let (viewer, link) = &mut self.viewers[index];
-        let (network, rng, link, now) = (&mut self.network, &mut self.rng, *link, self.now);
+        let (viewer, links) = &mut self.viewers[index];
+        let (network, now) = (&mut self.network, self.now);
         viewer.drain(now, |data| {
-            network.send(now, rng, link, To::Shard, index, data);
+            if let Some(at) = links.up.pass(now, data.len()) {
+                network.send(at, To::Shard, index, data);
+            }
         });
         self.due.push(Reverse((viewer.next, index)));
     }
@@ -218,10 +272,11 @@ impl World {
             };
             let [_, _, hi, lo] = to.ip().octets();
             let index = usize::from(u16::from_be_bytes([hi, lo]));
-            let link = self.viewers[index].1;
+            let link = &mut self.viewers[index].1.down;
             for datagram in data.chunks(datagrams.segment) {
-                self.network
-                    .send(self.now, &mut self.rng, link, To::Viewer, index, datagram);
+                if let Some(at) = link.pass(self.now, datagram.len()) {
+                    self.network.send(at, To::Viewer, index, datagram);
+                }
             }
         }
         outbox.clear();

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use sfu_engine::{SessionId, StreamInfo, StreamName};
+use sfu_engine::{Rid, SessionId, SessionInfo, StreamInfo, StreamName};
 
 use super::server::{App, Refusal};
 
@@ -31,7 +31,7 @@ pub(super) async fn stream(
     Ok(Json(stream_json(&info)))
 }
 
-fn stream_json(info: &StreamInfo) -> Value {
+pub(super) fn stream_json(info: &StreamInfo) -> Value {
     let video = info.video.as_ref().map(|video| {
         let layers = video.layers.iter().map(|layer| {
             json!({
@@ -54,6 +54,20 @@ fn stream_json(info: &StreamInfo) -> Value {
     })
 }
 
+/// Which layer a viewer wants, is to get and gets, and why.
+pub(super) fn layer_json(info: &SessionInfo) -> Value {
+    let rid = |rid: &Option<Rid>| rid.as_ref().map(|rid| rid.as_str().to_owned());
+    json!({
+        "wanted": rid(&info.preference.layer),
+        "max_height": info.preference.max_height,
+        "max_bitrate": info.preference.max_bitrate,
+        "video": !info.preference.video_paused,
+        "target": rid(&info.target),
+        "current": rid(&info.current),
+        "why": info.why.as_str(),
+    })
+}
+
 /// `GET /session/{id}`
 pub(super) async fn session(
     State(app): State<App>,
@@ -72,10 +86,9 @@ pub(super) async fn session(
         "id": info.id.to_string(),
         "stream": info.stream.as_str(),
         "connected": info.connected,
-        "layer": {
-            "wanted": info.wanted.as_ref().map(sfu_engine::Rid::as_str),
-            "current": info.current.as_ref().map(sfu_engine::Rid::as_str),
-        },
+        "layer": layer_json(&info),
+        "estimate": info.estimate,
+        "loss": info.loss,
         "packets_sent": info.packets_sent,
         "bytes_sent": info.bytes_sent,
         "retransmitted": info.retransmitted,

@@ -8,6 +8,7 @@ use gst::subclass::prelude::*;
 use sfu_engine::{Engine, Router};
 
 use super::CAT;
+use super::links;
 use super::server::{App, Server};
 use super::settings::{PROPERTIES, Settings};
 
@@ -56,6 +57,8 @@ impl ObjectImpl for SfuSignaller {
             "shards" => settings.shards = number(),
             "announce-address" => settings.announce_address = text(),
             "router" => settings.router = text(),
+            "publisher-timeout" => settings.publisher_timeout = number(),
+            "ice-servers" => settings.ice_servers = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -69,6 +72,8 @@ impl ObjectImpl for SfuSignaller {
             "shards" => settings.shards.to_value(),
             "announce-address" => settings.announce_address.to_value(),
             "router" => settings.router.to_value(),
+            "publisher-timeout" => settings.publisher_timeout.to_value(),
+            "ice-servers" => settings.ice_servers.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -131,13 +136,14 @@ impl SfuSignaller {
         let settings = lock(&self.settings).clone();
         let listen = settings.listen_address()?;
         let config = settings.engine()?;
+        let ice_servers = links::ice_servers(&settings.ice_servers)?;
         let listener = std::net::TcpListener::bind(listen).map_err(|error| {
             format!("HTTP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let app = App::new(engine.clone(), router);
+        let app = App::new(engine.clone(), router, ice_servers);
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,

@@ -36,7 +36,9 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 
 mod api;
+mod events;
 mod imp;
+mod links;
 mod metrics;
 mod pages;
 mod server;

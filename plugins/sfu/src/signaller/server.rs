@@ -13,9 +13,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sfu_engine::{Engine, Router};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::{CAT, api, metrics, pages, sessions};
+use super::{CAT, api, events, metrics, pages, sessions};
 use crate::runtime;
 
 /// The largest request body: an offer of a browser has about 8 KiB.
@@ -30,14 +30,27 @@ pub(super) struct App {
     pub(super) router: Arc<Router>,
     /// Answers by the first digit of their status.
     pub(super) answers: Arc<[AtomicU64; 6]>,
+    /// `Link` headers that name the ICE servers.
+    pub(super) ice_servers: Arc<[HeaderValue]>,
+    /// Turns true when the server is to stop: what streams without end must end.
+    pub(super) stopping: watch::Receiver<bool>,
+    stop: Arc<watch::Sender<bool>>,
 }
 
 impl App {
-    pub(super) fn new(engine: Arc<Engine>, router: Arc<Router>) -> Self {
+    pub(super) fn new(
+        engine: Arc<Engine>,
+        router: Arc<Router>,
+        ice_servers: Vec<HeaderValue>,
+    ) -> Self {
+        let (stop, stopping) = watch::channel(false);
         Self {
             engine,
             router,
             answers: Arc::default(),
+            ice_servers: ice_servers.into(),
+            stopping,
+            stop: Arc::new(stop),
         }
     }
 
@@ -69,6 +82,12 @@ impl App {
             .route(
                 "/session/{id}/layer",
                 post(sessions::layer).options(sessions::options),
+            )
+            .route(
+                "/session/{id}/sse",
+                get(events::events)
+                    .post(events::create)
+                    .options(sessions::options),
             )
             .fallback(pages::player)
             .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -158,6 +177,7 @@ impl Server {
         let _context = runtime.enter();
         let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| e.to_string())?;
         let (shutdown, stopped) = oneshot::channel();
+        let stop = app.stop.clone();
         let (end, ended) = mpsc::channel();
         let service = app
             .routes()
@@ -168,6 +188,7 @@ impl Server {
             let signal = async move {
                 // A sender that was dropped means stop as well.
                 let _ = stopped.await;
+                stop.send_replace(true);
             };
             let served = axum::serve(listener, service)
                 .with_graceful_shutdown(signal)

@@ -8,14 +8,15 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use sfu_engine::{
-    Patched, PublishRefused, PublishRequest, SessionError, SessionId, StreamName, SubscribeError,
-    SubscribeRequest, Subscribed,
+    Patched, Preference, PublishRefused, PublishRequest, SessionError, SessionId, StreamName,
+    SubscribeError, SubscribeRequest, Subscribed,
 };
 
+use super::links;
 use super::server::{App, Refusal};
 
 const SDP: &str = "application/sdp";
@@ -33,11 +34,22 @@ pub(super) struct PublishQuery {
     takeover: Option<String>,
 }
 
-/// The body of `POST /session/{id}/layer`.
+/// The body of `POST /session/{id}/layer`: all that the viewer wants. What is left out is not asked for.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct LayerChoice {
-    #[serde(rename = "encodingId", default)]
+    #[serde(default)]
     encoding_id: Option<String>,
+    #[serde(default)]
+    max_height: Option<u32>,
+    #[serde(default)]
+    max_bitrate: Option<u64>,
+    #[serde(default = "yes")]
+    video: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// `POST /whep/{stream}`
@@ -53,15 +65,22 @@ pub(super) async fn watch(
     let stream = stream_name(&stream)?;
     let layer = query.layer.filter(|l| !l.is_empty());
     let layer = layer.map(|l| l.parse()).transpose().map_err(bad_request)?;
+    let engine = app.engine.clone();
     let answered = blocking(move || {
-        app.engine.subscribe(&SubscribeRequest {
+        engine.subscribe(&SubscribeRequest {
             stream: &stream,
             offer: &offer,
-            layer,
+            preference: Preference {
+                layer,
+                ..Preference::default()
+            },
             peer: Some(peer.ip()),
         })
     });
-    Ok(created(&answered.await?.map_err(|e| not_subscribed(&e))?))
+    let answered = answered.await?.map_err(|e| not_subscribed(&e))?;
+    let mut response = created(&app, &answered);
+    links::extensions(response.headers_mut(), answered.session);
+    Ok(response)
 }
 
 /// `POST /whip/{stream}`
@@ -76,15 +95,17 @@ pub(super) async fn publish(
     let offer = offer(&headers, body)?;
     let stream = stream_name(&stream)?;
     let takeover = matches!(query.takeover.as_deref(), Some("1" | "true"));
+    let engine = app.engine.clone();
     let answered = blocking(move || {
-        app.engine.publish(&PublishRequest {
+        engine.publish(&PublishRequest {
             stream: &stream,
             offer: &offer,
             takeover,
             peer: Some(peer.ip()),
         })
     });
-    Ok(created(&answered.await?.map_err(|e| not_published(&e))?))
+    let answered = answered.await?.map_err(|e| not_published(&e))?;
+    Ok(created(&app, &answered))
 }
 
 /// Work that takes a thread for a while: off the runtime's own threads. A panic in it is ours, not the server's end.
@@ -147,7 +168,7 @@ fn bad_request(message: impl std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, message.to_string())
 }
 
-fn created(answered: &Subscribed) -> Response {
+fn created(app: &App, answered: &Subscribed) -> Response {
     let location = format!("/session/{}", answered.session);
     let headers = [
         (header::CONTENT_TYPE, SDP.to_owned()),
@@ -158,7 +179,9 @@ fn created(answered: &Subscribed) -> Response {
             FRAGMENT.to_owned(),
         ),
     ];
-    (StatusCode::CREATED, headers, answered.answer.clone()).into_response()
+    let mut response = (StatusCode::CREATED, headers, answered.answer.clone()).into_response();
+    links::append(response.headers_mut(), &app.ice_servers);
+    response
 }
 
 fn not_subscribed(error: &SubscribeError) -> Refusal {
@@ -258,8 +281,8 @@ pub(super) async fn layer(
 ) -> Result<StatusCode, Refusal> {
     let id = session_id(&id)?;
     let Json(choice) = body.map_err(|rejection| {
-        let message =
-            "send application/json such as {\"encodingId\": \"0\"}, or null for automatic";
+        let message = "send application/json such as {\"encodingId\": \"0\"} (null for automatic), \
+                       {\"maxHeight\": 540}, {\"maxBitrate\": 1000000} or {\"video\": false}";
         Refusal::new(rejection.status(), message)
     })?;
     let layer = choice
@@ -267,15 +290,20 @@ pub(super) async fn layer(
         .map(|l| l.parse())
         .transpose()
         .map_err(bad_request)?;
+    let preference = Preference {
+        layer,
+        max_height: choice.max_height,
+        max_bitrate: choice.max_bitrate,
+        video_paused: !choice.video,
+    };
     app.engine
-        .set_layer(id, layer)
+        .set_preference(id, preference)
         .map_err(|e| session_refusal(&e))?;
     Ok(StatusCode::OK)
 }
 
 /// `OPTIONS`, also what browsers ask before they send anything from another page (CORS).
-pub(super) async fn options(method: Method, uri: axum::http::Uri) -> Response {
-    debug_assert_eq!(method, Method::OPTIONS);
+pub(super) async fn options(State(app): State<App>, uri: axum::http::Uri) -> Response {
     let is_session = uri.path().starts_with("/session/");
     let methods = if is_session {
         "GET, POST, PATCH, DELETE, OPTIONS"
@@ -299,6 +327,7 @@ pub(super) async fn options(method: Method, uri: axum::http::Uri) -> Response {
         response
             .headers_mut()
             .insert(accept, header::HeaderValue::from_static(SDP));
+        links::append(response.headers_mut(), &app.ice_servers);
     }
     response
 }

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use gst::prelude::*;
 use sfu_engine::EngineConfig;
@@ -16,6 +17,8 @@ pub(super) struct Settings {
     pub(super) shards: u32,
     pub(super) announce_address: String,
     pub(super) router: String,
+    pub(super) publisher_timeout: u32,
+    pub(super) ice_servers: String,
 }
 
 impl Default for Settings {
@@ -27,6 +30,8 @@ impl Default for Settings {
             shards: 0,
             announce_address: String::new(),
             router: "default".into(),
+            publisher_timeout: 15_000,
+            ice_servers: String::new(),
         }
     }
 }
@@ -59,6 +64,7 @@ impl Settings {
             udp_port: u16::try_from(self.udp_port).unwrap_or_default(),
             shards: self.shards as usize,
             announce: announce?,
+            publisher_timeout: Duration::from_millis(u64::from(self.publisher_timeout)),
             ..EngineConfig::default()
         })
     }
@@ -123,6 +129,21 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Router",
             "Name of the process-wide router whose streams to serve",
             &defaults.router,
+        ),
+        glib::ParamSpecUInt::builder("publisher-timeout")
+            .nick("Publisher timeout")
+            .blurb("A WHIP publisher from which nothing comes for this many ms is gone; its viewers stay and wait")
+            .minimum(2_000)
+            .maximum(3_600_000)
+            .default_value(defaults.publisher_timeout)
+            .mutable_ready()
+            .build(),
+        text(
+            "ice-servers",
+            "ICE servers",
+            "STUN and TURN servers to tell clients (Link headers), separated by commas: stun:HOST[:PORT], \
+             turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]",
+            &defaults.ice_servers,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Which layer a viewer should get. Called by the subscriber when anything that the choice depends on has changed.
-//!
-//! Today a viewer's own wish decides, else the highest layer that is sent. The choice by the viewer's bandwidth enters
-//! here, as one more input of [`choose`].
+//! The layers of a video track and their order; which of them a viewer gets is the [`selector`]'s choice.
+
+mod preference;
+pub mod selector;
 
 use std::time::Duration;
+
+pub use preference::Preference;
+pub use selector::{Choice, Selector, Why};
 
 use crate::ids::Rid;
 
@@ -30,8 +33,10 @@ pub const ACTIVE_FOR: Duration = Duration::from_secs(2);
 pub struct Candidate {
     /// What the publisher says of it.
     pub info: LayerInfo,
-    /// Bit/s: measured, else what the encoder aims at.
+    /// Bit/s: measured over the last second, else what the encoder aims at.
     pub bitrate: Option<u64>,
+    /// Bit/s that a viewer's network must carry: the highest of the last seconds.
+    pub cost: Option<u64>,
     /// Whether it is being sent.
     pub active: bool,
 }
@@ -52,22 +57,6 @@ pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
     order
 }
 
-/// The index of the layer to forward.
-///
-/// A wish for a layer that exists is honoured even while it is silent, if no other one is sent either; otherwise the
-/// next lower one that is sent steps in, then the next higher one.
-pub fn choose(wanted: Option<&Rid>, layers: &[Candidate]) -> Option<usize> {
-    let order = ranked(layers);
-    let wish = wanted.and_then(|rid| order.iter().position(|&i| layers[i].info.rid == *rid));
-    let start = wish.unwrap_or(0);
-    let active = |rank: &usize| layers[order[*rank]].active;
-    let rank = (start..order.len())
-        .find(active)
-        .or_else(|| (0..start).rev().find(active))
-        .unwrap_or(start);
-    order.get(rank).copied()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,30 +70,10 @@ mod tests {
                 target_bitrate: None,
             },
             bitrate: None,
+            cost: None,
             active,
         };
         active.iter().enumerate().map(layer).collect()
-    }
-
-    #[test]
-    fn the_wish_counts_then_the_highest_that_is_sent() {
-        for (wanted, active, expected) in [
-            (None, &[true, true, true][..], Some(0)),
-            (None, &[false, true, true], Some(1)),
-            (Some("1"), &[true, true, true], Some(1)),
-            (Some("1"), &[true, false, true], Some(2)),
-            (Some("2"), &[true, true, false], Some(1)),
-            (Some("1"), &[false, false, false], Some(1)),
-            (Some("9"), &[true, true], Some(0)),
-            (None, &[], None),
-        ] {
-            let wanted = wanted.map(|w: &str| w.parse().unwrap());
-            assert_eq!(
-                choose(wanted.as_ref(), &layers(active)),
-                expected,
-                "{wanted:?} of {active:?}"
-            );
-        }
     }
 
     #[test]

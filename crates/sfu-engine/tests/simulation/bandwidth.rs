@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! By itself, each viewer gets the best layer that its network carries, and its sound in any case.
+
+use std::time::Duration;
+
+use sfu_engine::{Preference, Why};
+use sfu_impair::{Conditions, Rng};
+
+use crate::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+/// What each layer of the ladder takes with its headers and sound, in bit/s.
+const NEEDS: [u64; 3] = [2_650_000, 950_000, 350_000];
+
+fn link(rate: u64) -> Conditions {
+    Conditions {
+        delay: Duration::from_millis(20),
+        rate: Some(rate),
+        ..Conditions::default()
+    }
+}
+
+/// Mobile networks queue for seconds rather than drop.
+fn deep(rate: u64) -> Conditions {
+    Conditions {
+        queue: 2 * SECOND,
+        ..link(rate)
+    }
+}
+
+/// A stream with three layers that has run for a while.
+fn world(seed: u64) -> World {
+    let mut world = World::new(seed, 3);
+    world.publisher.use_ladder();
+    world.run_for(3 * SECOND);
+    world
+}
+
+/// The layer that a viewer is being sent: 0 is the top.
+fn current(world: &World, viewer: usize) -> Option<usize> {
+    let layer = world.sessions[viewer].info().current;
+    layer.map(|rid| rid.as_str().parse().unwrap())
+}
+
+#[test]
+fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
+    for seed in 0..20 {
+        let mut world = world(seed);
+        let mut rng = Rng::new(seed);
+        let some = |rate| Conditions {
+            jitter: Duration::from_millis(3),
+            ..deep(rate)
+        };
+        let delay = Duration::from_millis(10 + rng.next_u64() % 40);
+        let viewer = world.join(
+            Conditions {
+                delay,
+                ..some(5_000_000)
+            },
+            None,
+        );
+        world.run_for(12 * SECOND);
+        assert_eq!(
+            current(&world, viewer),
+            Some(0),
+            "seed {seed}: all of 5 Mbit/s"
+        );
+        world.set_link(
+            viewer,
+            Conditions {
+                delay,
+                ..some(600_000)
+            },
+        );
+        world.run_for(SECOND);
+        assert_eq!(
+            current(&world, viewer),
+            Some(2),
+            "seed {seed}: within a second"
+        );
+        world.run_for(14 * SECOND);
+        assert_eq!(current(&world, viewer), Some(2), "seed {seed}: stays");
+        world.set_link(
+            viewer,
+            Conditions {
+                delay,
+                ..some(5_000_000)
+            },
+        );
+        world.run_for(15 * SECOND);
+        assert_eq!(current(&world, viewer), Some(0), "seed {seed}: back");
+        world.check("no frame is undecodable", |v| {
+            let decoded = v.decoded();
+            decoded.broken == 0 && decoded.gaps == 0 && !decoded.time_went_back
+        });
+    }
+}
+
+#[test]
+fn pictures_go_on_two_seconds_after_a_drop_on_a_link_that_drops() {
+    for seed in 0..10 {
+        let mut world = world(seed);
+        let viewer = world.join(link(5_000_000), None);
+        world.run_for(12 * SECOND);
+        world.set_link(viewer, link(600_000));
+        world.run_for(SECOND);
+        assert_eq!(current(&world, viewer), Some(2), "seed {seed}");
+        world.run_for(SECOND);
+        let before = world.viewers[viewer].0.decoded().frames;
+        world.run_for(2 * SECOND);
+        let frames = world.viewers[viewer].0.decoded().frames - before;
+        assert!(frames > 50, "seed {seed}: {frames} frames in 2 s");
+    }
+}
+
+#[test]
+fn a_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
+    const SETTLED: usize = 15 * 5;
+    const SAMPLES: usize = 45 * 5;
+    let mut world = world(1);
+    let mut rng = Rng::new(1);
+    // From 450 kbit/s to 10 Mbit/s, as many in each octave.
+    let rates: Vec<u64> = (0..100)
+        .map(|_| (450_000.0 * (10_000.0f64 / 450.0).powf(rng.unit())) as u64)
+        .collect();
+    for &rate in &rates {
+        world.join(link(rate), None);
+        world.run_for(SECOND / 50);
+    }
+    let mut seen = vec![Vec::new(); rates.len()];
+    for sample in 0..SETTLED + SAMPLES {
+        world.run_for(SECOND / 5);
+        if sample >= SETTLED {
+            for (viewer, seen) in seen.iter_mut().enumerate() {
+                seen.push(current(&world, viewer));
+            }
+        }
+    }
+    for ((viewer, seen), &rate) in seen.iter().enumerate().zip(&rates) {
+        // Where a layer would leave no room for bursts and repairs, the one below it is right, too.
+        let carried = |room: f64| NEEDS.iter().position(|n| *n as f64 * room <= rate as f64);
+        let right = [carried(1.0), carried(1.4)];
+        let on_it = seen.iter().filter(|layer| right.contains(layer)).count();
+        let changes = seen.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(
+            on_it * 10 >= SAMPLES * 9,
+            "{rate} bit/s carries layer {right:?}; it had it {on_it} of {SAMPLES} times: {seen:?}"
+        );
+        assert!(changes <= 4, "viewer {viewer}: {changes} changes in 45 s");
+    }
+}
+
+#[test]
+fn loss_without_congestion_leaves_a_viewer_where_it_is() {
+    for seed in 0..5 {
+        let mut world = world(seed);
+        for rate in [6_000_000, 1_600_000] {
+            world.join(
+                Conditions {
+                    loss: 0.02,
+                    ..link(rate)
+                },
+                None,
+            );
+        }
+        world.run_for(15 * SECOND);
+        for _ in 0..150 {
+            assert_eq!(current(&world, 0), Some(0), "seed {seed}");
+            assert_ne!(current(&world, 1), Some(0), "seed {seed}");
+            world.run_for(SECOND / 5);
+        }
+    }
+}
+
+#[test]
+fn where_nothing_fits_video_pauses_and_sound_goes_on() {
+    let mut world = world(1);
+    let viewer = world.join(link(5_000_000), None);
+    world.run_for(5 * SECOND);
+    world.set_link(viewer, deep(150_000));
+    world.run_for(15 * SECOND);
+    let info = world.sessions[viewer].info();
+    assert_eq!((info.current, info.why), (None, Why::NoBandwidth));
+    let before = world.viewers[viewer].0.audio_packets;
+    world.run_for(5 * SECOND);
+    let heard = world.viewers[viewer].0.audio_packets - before;
+    assert!(heard >= 145, "{heard} of 150 packets of sound");
+    world.set_link(viewer, deep(5_000_000));
+    world.run_for(25 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0), "all is well again");
+}
+
+#[test]
+fn an_upgrade_waits_for_a_keyframe_that_comes_anyway() {
+    let mut world = world(1);
+    let viewer = world.join(link(5_000_000), None);
+    world.run_for(SECOND / 2);
+    assert_ne!(current(&world, viewer), Some(0), "begins with care");
+    world.run_for(5 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0));
+    let asked = world.publisher.encoder.requests.lock().unwrap().len();
+    assert_eq!(asked, 0, "no other viewer paid for it");
+}
+
+#[test]
+fn an_upgrade_asks_where_no_keyframe_comes() {
+    let mut world = world(1);
+    world.publisher.keyframe_every = u32::MAX;
+    let viewer = world.join(link(5_000_000), None);
+    world.run_for(8 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0));
+    let asked = world.publisher.encoder.requests.lock().unwrap().clone();
+    assert_eq!(
+        asked,
+        [1, 0],
+        "once to join, and once for the layer in question"
+    );
+}
+
+#[test]
+fn a_viewer_may_cap_its_bitrate_or_pause_its_video() {
+    let mut world = world(1);
+    let viewer = world.join(link(10_000_000), None);
+    world.run_for(6 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0));
+    let capped = Preference {
+        max_bitrate: Some(1_200_000),
+        ..Preference::default()
+    };
+    world.set_preference(viewer, capped);
+    world.run_for(SECOND);
+    let info = world.sessions[viewer].info();
+    assert_eq!(current(&world, viewer), Some(1));
+    assert_eq!(info.why, Why::Capped);
+    let paused = Preference {
+        video_paused: true,
+        ..Preference::default()
+    };
+    world.set_preference(viewer, paused);
+    world.run_for(SECOND / 5);
+    let (frames, sound) = heard_and_seen(&world, viewer);
+    world.run_for(5 * SECOND);
+    assert_eq!(current(&world, viewer), None);
+    let (frames_later, sound_later) = heard_and_seen(&world, viewer);
+    assert_eq!(frames_later, frames);
+    assert!(sound_later - sound > 145);
+    world.set_preference(viewer, Preference::default());
+    world.run_for(10 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0));
+    world.check("one continuous stream", |v| {
+        let decoded = v.decoded();
+        decoded.broken == 0 && decoded.gaps == 0 && !decoded.time_went_back
+    });
+}
+
+fn heard_and_seen(world: &World, viewer: usize) -> (u64, u64) {
+    let viewer = &world.viewers[viewer].0;
+    (viewer.decoded().frames, viewer.audio_packets)
+}
+
+#[test]
+fn a_layer_that_ends_and_comes_back_is_left_and_taken_again() {
+    let mut world = world(1);
+    let viewer = world.join(link(10_000_000), None);
+    world.run_for(6 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0));
+    world.publisher.silent = Some(0);
+    world.run_for(4 * SECOND);
+    assert_eq!(current(&world, viewer), Some(1), "the next one steps in");
+    let before = world.viewers[viewer].0.decoded().frames;
+    world.run_for(2 * SECOND);
+    assert!(world.viewers[viewer].0.decoded().frames >= before + 58);
+    world.publisher.silent = None;
+    world.run_for(10 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0), "back on the top");
+}

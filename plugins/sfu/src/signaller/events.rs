@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a viewer's session tells its page (WHEP core extensions, server-sent events): `active`, `inactive`, `layers` and
+//! `viewercount` as that draft has them, and `status`: which layer it gets, and why.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::Stream;
+use serde_json::{Value, json};
+use sfu_engine::{SessionId, SessionInfo, StreamInfo};
+
+use super::api::layer_json;
+use super::server::{App, Refusal};
+
+/// How often the session is looked at; only changes are told.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// `POST /session/{id}/sse`: the resource is there already, whatever events it is asked for.
+pub(super) async fn create(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let id = find(&app, &id)?.id;
+    let location = [(header::LOCATION, format!("/session/{id}/sse"))];
+    Ok((StatusCode::CREATED, location).into_response())
+}
+
+/// `GET /session/{id}/sse`
+pub(super) async fn events(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+    let id = find(&app, &id)?.id;
+    let watcher = Watcher {
+        app,
+        id,
+        told: Vec::new(),
+        waiting: Vec::new(),
+    };
+    let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
+        let event = watcher.next().await?;
+        Some((Ok(event), watcher))
+    });
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+fn find(app: &App, id: &str) -> Result<SessionInfo, Refusal> {
+    let session = id.parse().ok().and_then(|id| app.engine.session(id));
+    session.ok_or_else(|| {
+        let message = "there is no such session; it may have ended";
+        Refusal::new(StatusCode::NOT_FOUND, message)
+    })
+}
+
+/// Looks at a session and tells what is new.
+struct Watcher {
+    app: App,
+    id: SessionId,
+    /// Each event's last content.
+    told: Vec<(&'static str, Value)>,
+    waiting: Vec<Event>,
+}
+
+impl Watcher {
+    /// The next event; `None` when the session or the server ends.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.waiting.pop() {
+                return Some(event);
+            }
+            self.look()?;
+            if !self.waiting.is_empty() {
+                continue;
+            }
+            let mut stopping = self.app.stopping.clone();
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => return None,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+
+    fn look(&mut self) -> Option<()> {
+        let session = self.app.engine.session(self.id)?;
+        let stream = self.app.router.stream(&session.stream);
+        let live = stream.as_ref().is_some_and(|s| s.live);
+        let viewers = stream.as_ref().map_or(0, |s| s.viewers);
+        self.tell("status", status(&session, live));
+        self.tell("viewercount", json!({ "viewercount": viewers }));
+        if let Some(stream) = &stream {
+            self.tell("layers", layers(stream));
+        }
+        let event = if live { "active" } else { "inactive" };
+        if self.tell(event, json!({})) {
+            self.told
+                .retain(|(name, _)| *name == event || !matches!(*name, "active" | "inactive"));
+        }
+        Some(())
+    }
+
+    /// Queues an event unless it was told already. What is queued last goes first.
+    fn tell(&mut self, name: &'static str, content: Value) -> bool {
+        let event = Event::default().event(name).data(content.to_string());
+        match self.told.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, before)) if *before == content => return false,
+            Some((_, before)) => *before = content,
+            None => self.told.push((name, content)),
+        }
+        self.waiting.push(event);
+        true
+    }
+}
+
+/// What the page shows of the session. Figures are rounded, so that only real changes are told.
+fn status(session: &SessionInfo, live: bool) -> Value {
+    let step = 10_000;
+    json!({
+        "live": live,
+        "layer": layer_json(session),
+        "estimate": session.estimate.map(|e| e / step * step),
+        "loss": session.loss.map(|l| (l * 1_000.0).round() / 1_000.0),
+        "rtt_ms": session.rtt.map(|rtt| rtt.as_millis() as u64),
+    })
+}
+
+/// The event `layers` of the draft: one media, whose layers are encodings.
+fn layers(stream: &StreamInfo) -> Value {
+    let layers = || {
+        stream
+            .video
+            .iter()
+            .flat_map(|v| v.layers.iter().enumerate())
+    };
+    let figures = |(index, layer): (usize, &sfu_engine::LayerStatus)| {
+        json!({
+            "id": layer.rid.as_str(),
+            "encodingId": layer.rid.as_str(),
+            "simulcastIdx": index,
+            "bitrate": layer.bitrate.map(|b| b / 100_000 * 100_000),
+            "width": layer.width,
+            "height": layer.height,
+        })
+    };
+    let of = |active: bool| -> Vec<Value> {
+        layers()
+            .filter(|(_, l)| l.active == active)
+            .map(figures)
+            .collect()
+    };
+    json!({ "medias": { "0": {
+        "active": of(true),
+        "inactive": of(false),
+        "layers": layers().map(figures).collect::<Vec<_>>(),
+    } } })
+}

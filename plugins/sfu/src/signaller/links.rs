@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `Link` headers: ICE servers (RFC 9725, section 4.6) and the extensions of a viewer's session (WHEP core extensions).
+
+use axum::http::{HeaderMap, HeaderValue, header};
+use sfu_engine::SessionId;
+
+/// The `Link` headers for the property `ice-servers`, or what is wrong with it.
+pub(super) fn ice_servers(list: &str) -> Result<Vec<HeaderValue>, String> {
+    list.split(',')
+        .map(str::trim)
+        .filter(|server| !server.is_empty())
+        .map(|server| {
+            ice_server(server).ok_or_else(|| {
+                format!(
+                    "ice-servers: {server:?} is none: write stun:HOST[:PORT] or turn:USER:PASSWORD@HOST[:PORT]"
+                )
+            })
+        })
+        .collect()
+}
+
+fn ice_server(server: &str) -> Option<HeaderValue> {
+    let (scheme, rest) = server.split_once(':')?;
+    let plain = |text: &str| {
+        let allowed = |c: char| c.is_ascii_graphic() && !"\"<>\\".contains(c);
+        !text.is_empty() && text.chars().all(allowed)
+    };
+    let link = match (scheme, rest.rsplit_once('@')) {
+        ("stun" | "stuns", None) if plain(rest) => {
+            format!("<{scheme}:{rest}>; rel=\"ice-server\"")
+        }
+        ("turn" | "turns", Some((credentials, address))) if plain(address) => {
+            let (user, password) = credentials.split_once(':')?;
+            if !plain(user) || !plain(password) {
+                return None;
+            }
+            format!(
+                "<{scheme}:{address}>; rel=\"ice-server\"; username=\"{user}\"; credential=\"{password}\"; \
+                 credential-type=\"password\""
+            )
+        }
+        _ => return None,
+    };
+    HeaderValue::try_from(link).ok()
+}
+
+pub(super) fn append(headers: &mut HeaderMap, links: &[HeaderValue]) {
+    for link in links {
+        headers.append(header::LINK, link.clone());
+    }
+}
+
+/// Where a viewer's session takes its wishes and tells its events.
+pub(super) fn extensions(headers: &mut HeaderMap, session: SessionId) {
+    for (path, name, more) in [
+        (
+            "sse",
+            "server-sent-events",
+            "; events=\"active,inactive,layers,viewercount\"",
+        ),
+        ("layer", "layer", ""),
+    ] {
+        let link = format!(
+            "</session/{session}/{path}>; rel=\"urn:ietf:params:whep:ext:core:{name}\"{more}"
+        );
+        if let Ok(value) = HeaderValue::try_from(link) {
+            headers.append(header::LINK, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ice_servers_become_links() {
+        let links =
+            ice_servers("stun:a.example:3478, turn:me:s3cret@b.example?transport=tcp,").unwrap();
+        let links: Vec<_> = links.iter().map(|l| l.to_str().unwrap()).collect();
+        assert_eq!(
+            links,
+            [
+                "<stun:a.example:3478>; rel=\"ice-server\"",
+                "<turn:b.example?transport=tcp>; rel=\"ice-server\"; username=\"me\"; credential=\"s3cret\"; \
+                 credential-type=\"password\"",
+            ]
+        );
+        for wrong in [
+            "a.example",
+            "http:a",
+            "turn:b.example",
+            "stun:a\"b",
+            "turn:u@h",
+            "stun:",
+        ] {
+            assert!(
+                ice_servers(wrong).unwrap_err().contains("stun:HOST"),
+                "{wrong}"
+            );
+        }
+    }
+}
