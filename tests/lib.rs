@@ -3,6 +3,7 @@
 //! What the end-to-end tests share: the server under test, browsers, the NDI sender, and network namespaces.
 
 pub mod browser;
+pub mod load;
 pub mod ndi;
 pub mod netns;
 pub mod server;

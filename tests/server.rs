@@ -111,6 +111,14 @@ impl Server {
         self.udp_port
     }
 
+    /// Its media ports, one for each core.
+    pub fn udp_ports(&self) -> Vec<String> {
+        let shards = std::thread::available_parallelism().map_or(1, usize::from);
+        (0..shards)
+            .map(|n| (usize::from(self.udp_port) + n).to_string())
+            .collect()
+    }
+
     /// The process to be measured or killed.
     pub fn pid(&self) -> u32 {
         self.child.id()

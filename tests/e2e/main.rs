@@ -3,8 +3,10 @@
 //! End to end: real NDI, a real browser, a second WebRTC stack. Few, each with a deadline, each cleaning up.
 
 mod bad_input;
+mod browser_follows_its_network;
 mod browser_plays;
 mod browser_publishes;
+mod load;
 mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;

@@ -179,7 +179,11 @@ impl Delivery {
             .map(|a| u64::from(a.bytes))
             .sum();
         let slower = sent_in.as_secs_f64() < span.as_secs_f64() * SLOWER;
-        slower.then(|| rate(bytes, span))
+        // A queue lets packets through one by one; after a stall, theirs or ours, they come all at once.
+        let since = || received().skip_while(|a| a.at < first.at);
+        let gaps = since().zip(since().skip(1)).map(|(a, b)| b.at - a.at);
+        let steady = gaps.max().unwrap_or(span) * 2 < span;
+        (slower && steady).then(|| rate(bytes, span))
     }
 
     fn lossy(&self) -> Option<u64> {

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Runs the load tool of this build.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+/// Where the tool is.
+pub fn tool() -> Result<PathBuf> {
+    // target/release/deps/e2e-… is what runs.
+    let test = std::env::current_exe()?;
+    let folder = test.ancestors().nth(2).context("no build folder")?;
+    let tool = folder.join("sfu-load");
+    if !tool.exists() {
+        bail!("{} is missing: run ./sfu build", tool.display());
+    }
+    Ok(tool)
+}
+
+/// Runs it to its end and returns the object that it prints, with its exit status as `status`.
+pub fn run(arguments: &[&str]) -> Result<Value> {
+    let output = Command::new(tool()?)
+        .args(arguments)
+        .arg("--json")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("sfu-load does not start")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.lines().last().context("sfu-load printed nothing")?;
+    let mut result: Value = serde_json::from_str(line)?;
+    result["status"] = output.status.code().into();
+    Ok(result)
+}
