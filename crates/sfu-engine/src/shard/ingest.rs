@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Fate;
 use super::contact::Contact;
 use super::outbox::Outbox;
+use super::remb::Remb;
 use super::timeline::{PeerClock, Timeline};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::{Rid, SessionId};
@@ -57,6 +58,9 @@ pub(super) struct Ingest {
     layers: Vec<Layer>,
     audio: Timeline,
     clock: PeerClock,
+    /// For a peer that gets no arrival reports.
+    remb: Option<Remb>,
+    loss: f32,
     gathered: Gathered,
 }
 
@@ -92,6 +96,7 @@ impl Ingest {
         timeout: Duration,
     ) -> Self {
         let stream = session.stream().clone();
+        let remb = (!transport.reports_arrivals()).then(|| Remb::new(now));
         let mut layers = Vec::new();
         if let Some((codec, rids)) = tracks.video {
             let infos = rids
@@ -117,6 +122,8 @@ impl Ingest {
             layers,
             audio: Timeline::new(Codec::Opus.clock_rate()),
             clock: PeerClock::default(),
+            remb,
+            loss: 0.0,
             gathered: Gathered::default(),
         }
     }
@@ -176,12 +183,17 @@ impl Ingest {
                     self.session.set_connected();
                 }
                 TransportEvent::Closed => over = true,
+                TransportEvent::IngressLoss(loss) => self.loss = loss,
                 TransportEvent::KeyframeRequest
                 | TransportEvent::Report { .. }
                 | TransportEvent::Estimate(_) => {}
             }
         }
         self.gathered = gathered;
+        let limit = self.remb.as_mut().and_then(|r| r.poll(now, self.loss));
+        if let Some(limit) = limit {
+            self.transport.limit(limit);
+        }
         let gone = self.contact.gone_at();
         if gone <= now {
             tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "publisher is gone");
@@ -211,6 +223,9 @@ impl Ingest {
         let mut run: Vec<RtpIn> = Vec::new();
         let mut run_of: Option<(TrackKind, usize)> = None;
         for packet in packets.drain(..) {
+            if let Some(remb) = &mut self.remb {
+                remb.received(packet.payload.len());
+            }
             let start = self.start;
             let Some((index, timeline)) = self.timeline(&packet) else {
                 continue;

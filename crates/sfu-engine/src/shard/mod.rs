@@ -10,6 +10,7 @@ mod contact;
 pub(crate) mod ingest;
 mod member;
 mod outbox;
+mod remb;
 mod subscriber;
 mod timeline;
 mod timers;

@@ -436,6 +436,7 @@ impl Subscriber {
                 self.session.set_estimate(estimate.bits_per_second);
                 self.retarget(now);
             }
+            TransportEvent::IngressLoss(_) => {}
             TransportEvent::Closed => return false,
         }
         true

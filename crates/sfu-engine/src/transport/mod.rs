@@ -52,6 +52,8 @@ pub enum TransportEvent {
         /// Media packets that left, retransmissions included.
         packets: u64,
     },
+    /// The share of a publishing peer's packets that was lost lately, 0 to 1.
+    IngressLoss(f32),
     /// What the viewer's network carries.
     Estimate(Estimate),
     /// The session is over and can be dropped.
@@ -158,6 +160,10 @@ pub trait Transport: Send {
     ) -> bool;
     /// Puts out everything that is due and returns when to call again.
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
+    /// Whether a publishing peer gets arrival reports (TWCC), from which it knows its network.
+    fn reports_arrivals(&self) -> bool;
+    /// Tells a publishing peer how much it may send, in bit/s (REMB).
+    fn limit(&mut self, bits_per_second: u64);
     /// Asks a publishing peer for a keyframe of a layer (PLI).
     fn request_keyframe(&mut self, rid: Option<str0m::media::Rid>);
     /// Trickle ICE and ICE restart.

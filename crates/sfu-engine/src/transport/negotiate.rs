@@ -159,7 +159,8 @@ fn accept_publisher_inner(
             offered_codecs(offer, "audio"),
         )));
     }
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), false, now);
+    let twcc = answer.contains(TWCC_URI);
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), twcc, false, now);
     Ok((transport, answer, tracks))
 }
 
@@ -236,8 +237,8 @@ fn accept_inner(
     check(codecs, offer, &medias, &negotiated)?;
     configure_retransmission(&mut rtc, &negotiated);
     configure_pacing(&mut rtc, &negotiated, false);
-    let estimating = estimate && answer.contains(TWCC_URI);
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), estimating, now);
+    let twcc = answer.contains(TWCC_URI);
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), twcc, estimate, now);
     Ok((transport, answer))
 }
 

@@ -44,6 +44,8 @@ pub struct RtcTransport {
     offer: String,
     /// Where the peer reports the arrival of each packet (TWCC).
     estimation: Option<Estimation>,
+    /// The peer's packets are numbered for arrival reports, and it gets them.
+    reports_arrivals: bool,
     /// Packets were written, so time must move before they leave.
     written: bool,
     closed: bool,
@@ -81,11 +83,12 @@ impl std::fmt::Debug for RtcTransport {
 }
 
 impl RtcTransport {
-    /// `estimating`: what the peer's network carries is to be found out, and its reports allow it.
+    /// `twcc`: arrival reports were agreed on. `estimating`: what the peer's network carries is to be found out by them.
     pub(super) fn new(
         mut rtc: Rtc,
         codecs: Vec<Negotiated>,
         offer: String,
+        twcc: bool,
         estimating: bool,
         now: Instant,
     ) -> Self {
@@ -95,7 +98,8 @@ impl RtcTransport {
             codecs,
             local_ufrag,
             offer,
-            estimation: estimating.then(|| Estimation {
+            reports_arrivals: twcc,
+            estimation: (twcc && estimating).then(|| Estimation {
                 demand: Demand {
                     goal: FIRST_ESTIMATE,
                     probe: false,
@@ -123,6 +127,11 @@ impl RtcTransport {
             }
             Event::EgressBitrateEstimate(estimate) => self.on_estimate(now, &estimate, sink),
             Event::RawPacket(packet) => self.on_raw(now, *packet, sink),
+            Event::MediaIngressStats(stats) if self.is_video(stats.mid) => {
+                if let Some(loss) = stats.loss {
+                    sink.event(TransportEvent::IngressLoss(loss));
+                }
+            }
             Event::RtpPacket(packet) => self.on_packet(packet, sink),
             Event::SenderFeedback(report) => {
                 if let Some(kind) = self.kind(report.mid) {
@@ -211,6 +220,12 @@ impl RtcTransport {
     fn kind(&self, mid: Mid) -> Option<TrackKind> {
         let negotiated = self.codecs.iter().find(|c| c.mid == mid)?;
         Some(negotiated.codec.kind())
+    }
+
+    fn video_mid(&self) -> Option<Mid> {
+        let mut codecs = self.codecs.iter();
+        let video = codecs.find(|c| c.codec.kind() == TrackKind::Video);
+        video.map(|c| c.mid)
     }
 
     fn is_video(&self, mid: Mid) -> bool {
@@ -345,12 +360,22 @@ impl Transport for RtcTransport {
         }
     }
 
+    fn reports_arrivals(&self) -> bool {
+        self.reports_arrivals
+    }
+
+    fn limit(&mut self, bits_per_second: u64) {
+        let Some(mid) = self.video_mid() else {
+            return;
+        };
+        let mut api = self.rtc.direct_api();
+        if let Some(stream) = api.stream_rx_by_mid(mid, None) {
+            stream.request_remb(bits_per_second.into());
+        }
+    }
+
     fn request_keyframe(&mut self, rid: Option<Rid>) {
-        let video = self
-            .codecs
-            .iter()
-            .find(|c| c.codec.kind() == TrackKind::Video);
-        if let Some(mid) = video.map(|c| c.mid) {
+        if let Some(mid) = self.video_mid() {
             let mut api = self.rtc.direct_api();
             if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
                 stream.request_keyframe(KeyframeRequestKind::Pli);

@@ -5,11 +5,14 @@
 //! `SFU_SEED=…` runs a test with another seed; a failure prints the one that it had.
 
 mod bandwidth;
+mod ingest;
 mod joining;
 mod keyframes;
 mod layers;
 mod net;
+mod peer;
 mod publisher;
 mod recovery;
+mod restart;
 mod viewer;
 mod world;

@@ -16,19 +16,21 @@ pub(crate) fn good() -> Conditions {
     }
 }
 
-/// Where a datagram is going.
+/// Whose link a datagram is on, and in which direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum To {
-    Shard,
-    Viewer,
+pub(crate) enum Way {
+    FromViewer,
+    ToViewer,
+    FromPeer,
+    ToPeer,
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct InFlight {
     pub(crate) at: Instant,
     order: u64,
-    pub(crate) to: To,
-    pub(crate) viewer: usize,
+    pub(crate) way: Way,
+    pub(crate) index: usize,
     pub(crate) data: Vec<u8>,
 }
 
@@ -40,13 +42,13 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    pub(crate) fn send(&mut self, at: Instant, to: To, viewer: usize, data: &[u8]) {
+    pub(crate) fn send(&mut self, at: Instant, way: Way, index: usize, data: &[u8]) {
         self.order += 1;
         self.queue.push(Reverse(InFlight {
             at,
             order: self.order,
-            to,
-            viewer,
+            way,
+            index,
             data: data.to_vec(),
         }));
     }

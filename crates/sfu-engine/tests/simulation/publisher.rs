@@ -144,7 +144,7 @@ impl TestPublisher {
 }
 
 /// An SPS NAL unit begins a keyframe, everything else looks like slices; then what the test reads back.
-fn payload(key: bool, layer: usize, frame: u32, index: u32, count: u32) -> Arc<[u8]> {
+pub(crate) fn payload(key: bool, layer: usize, frame: u32, index: u32, count: u32) -> Arc<[u8]> {
     let nal = match (key, index) {
         (true, 0) => 0x67,
         (true, _) => 0x65,

@@ -14,6 +14,7 @@ use str0m::rtp::RtpPacket;
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{Mark, read_mark};
+use crate::restart;
 
 /// One received video packet, by its outgoing sequence number.
 #[derive(Debug, Clone, Copy)]
@@ -78,36 +79,14 @@ impl TestViewer {
 
     /// Begins an ICE restart, as a browser does whose network changed. Returns the fragment for the server.
     pub(crate) fn restart_ice(&mut self) -> String {
-        let mut api = self.rtc.sdp_api();
-        api.ice_restart(true);
-        let (offer, pending) = api.apply().unwrap();
+        let (fragment, pending) = restart::begin(&mut self.rtc);
         self.pending = Some(pending);
-        let offer = offer.to_sdp_string();
-        let wanted = |l: &&str| l.starts_with("a=ice-ufrag:") || l.starts_with("a=ice-pwd:");
-        offer
-            .lines()
-            .filter(wanted)
-            .take(2)
-            .map(|l| format!("{l}\r\n"))
-            .collect()
+        fragment
     }
 
-    /// Ends an ICE restart: the first answer with the credentials of the server's fragment.
+    /// Ends an ICE restart.
     pub(crate) fn restarted(&mut self, fragment: &str) {
-        let line = |key: &str| {
-            fragment
-                .lines()
-                .find(|l| l.starts_with(key))
-                .unwrap()
-                .to_owned()
-        };
-        let (ufrag, pwd) = (line("a=ice-ufrag:"), line("a=ice-pwd:"));
-        let renewed = |l: &str| match l {
-            l if l.starts_with("a=ice-ufrag:") => ufrag.clone(),
-            l if l.starts_with("a=ice-pwd:") => pwd.clone(),
-            l => l.to_owned(),
-        };
-        let answer: String = self.answer.lines().map(|l| renewed(l) + "\r\n").collect();
+        let answer = restart::renewed(&self.answer, fragment);
         self.accept(self.session.unwrap(), &answer);
     }
 

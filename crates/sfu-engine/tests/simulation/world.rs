@@ -15,11 +15,12 @@ use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
-use sfu_engine::{Preference, SessionId};
+use sfu_engine::{Preference, PublishOptions, SessionId};
 
 use sfu_impair::{Conditions, Link, Rng};
 
-use crate::net::{InFlight, Network, To};
+use crate::net::{InFlight, Network, Way};
+use crate::peer::{AskPeer, TestPeer};
 use crate::publisher::TestPublisher;
 use crate::viewer::TestViewer;
 
@@ -38,11 +39,14 @@ pub(crate) struct World {
     /// No frames while this is set.
     pub(crate) publisher_paused: bool,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
+    /// Publishers that came by WHIP.
+    pub(crate) peers: Vec<(TestPeer, Links)>,
     /// When the encoder was asked for keyframes.
     pub(crate) asked_at: Vec<Instant>,
     pub(crate) sessions: Vec<Arc<SessionShared>>,
     pub(crate) stream: Arc<Stream>,
     layers: usize,
+    queue: ShardQueue,
     inbox: ShardInbox,
     identity: Identity,
     network: Network,
@@ -65,11 +69,13 @@ impl World {
         Self {
             now,
             start: now,
-            shard: Shard::new(queue, counters.clone(), 64),
+            shard: Shard::new(queue.clone(), counters.clone(), 64),
+            queue,
             counters,
             publisher: TestPublisher::new(stream.clone(), now, layers),
             publisher_paused: false,
             viewers: Vec::new(),
+            peers: Vec::new(),
             asked_at: Vec::new(),
             sessions: Vec::new(),
             stream,
@@ -81,6 +87,89 @@ impl World {
             seed,
             server: "192.0.2.1:8189".parse().unwrap(),
             due: BinaryHeap::new(),
+        }
+    }
+
+    /// A stream that a peer publishes by WHIP instead, and has connected.
+    pub(crate) fn with_peer(seed: u64, link: Conditions, layers: usize) -> Self {
+        Self::with_this_peer(seed, link, layers, true)
+    }
+
+    /// The same, of a peer that knows no arrival reports.
+    pub(crate) fn with_peer_without_twcc(seed: u64, link: Conditions) -> Self {
+        Self::with_this_peer(seed, link, 1, false)
+    }
+
+    fn with_this_peer(seed: u64, link: Conditions, layers: usize, twcc: bool) -> Self {
+        let mut world = Self::new(seed, layers);
+        world.publisher_paused = true;
+        world.stream.stop(world.publisher.lease);
+        world.publish_with(link, layers, true, twcc).unwrap();
+        let limit = Duration::from_secs(3);
+        world.run_until("the peer publishes", limit, |w| {
+            w.stream.info(w.now).packets_in > 0
+        });
+        world
+    }
+
+    /// A peer publishes the stream, with a timeout of five seconds. `None`: somebody else does.
+    pub(crate) fn publish(
+        &mut self,
+        link: Conditions,
+        layers: usize,
+        takeover: bool,
+    ) -> Option<usize> {
+        self.publish_with(link, layers, takeover, true)
+    }
+
+    fn publish_with(
+        &mut self,
+        link: Conditions,
+        layers: usize,
+        takeover: bool,
+        twcc: bool,
+    ) -> Option<usize> {
+        let index = self.peers.len();
+        let (mut peer, offer) = TestPeer::new(self.now, index, layers, twcc);
+        let (transport, answer, tracks) =
+            negotiate::accept_publisher(&self.identity, &offer, &[self.server], self.now).unwrap();
+        let feedback = AskPeer {
+            queue: self.queue.clone(),
+            session: peer.session,
+        };
+        let options = PublishOptions {
+            keyframe_min_interval: Duration::from_millis(500),
+            feedback: Arc::new(feedback),
+        };
+        let lease = self.stream.start(options, takeover, self.now)?;
+        let tag = "\"1\"".into();
+        let none = Preference::default();
+        let session = SessionShared::new(peer.session, self.stream.clone(), 0, tag, none);
+        let command = ShardCommand::Publish {
+            lease,
+            tracks,
+            transport: Box::new(transport),
+            session: Arc::new(session),
+            timeout: Duration::from_secs(5),
+        };
+        self.shard.handle(self.now, command);
+        peer.accept(&answer);
+        let links = self.links(link);
+        self.peers.push((peer, links));
+        Some(index)
+    }
+
+    /// A peer's link becomes another one.
+    pub(crate) fn set_peer_link(&mut self, peer: usize, link: Conditions) {
+        let links = &mut self.peers[peer].1;
+        links.down.set(link);
+        links.up.set(link);
+    }
+
+    fn links(&mut self, link: Conditions) -> Links {
+        Links {
+            down: Link::new(link, self.rng.next_u64()),
+            up: Link::new(link, self.rng.next_u64()),
         }
     }
 
@@ -124,10 +213,8 @@ impl World {
         viewer.accept(id, &answer);
         // The way up is as long and lossy, and wide enough for feedback.
         let up = Conditions { rate: None, ..link };
-        let links = Links {
-            down: Link::new(link, self.rng.next_u64()),
-            up: Link::new(up, self.rng.next_u64()),
-        };
+        let mut links = self.links(link);
+        links.up.set(up);
         self.viewers.push((viewer, links));
         self.due.push(Reverse((self.now, index)));
         index
@@ -162,8 +249,13 @@ impl World {
 
     /// Sends a fragment to a viewer's session, as the signaller's `PATCH` does.
     pub(crate) fn patch(&mut self, viewer: usize, fragment: String) -> PatchOutcome {
-        let (reply, outcome) = std::sync::mpsc::sync_channel(1);
         let session = self.viewers[viewer].0.session.unwrap();
+        self.patch_session(session, fragment)
+    }
+
+    /// The same for any session.
+    pub(crate) fn patch_session(&mut self, session: SessionId, fragment: String) -> PatchOutcome {
+        let (reply, outcome) = std::sync::mpsc::sync_channel(1);
         let command = ShardCommand::Patch {
             session,
             fragment,
@@ -204,9 +296,11 @@ impl World {
     fn next_event(&mut self) -> Option<Instant> {
         let frame = (!self.publisher_paused).then_some(self.publisher.next_frame);
         let viewer = self.due.peek().map(|Reverse((at, _))| *at);
+        let peer = self.peers.iter().map(|(p, _)| p.next).min();
         [
             frame,
             viewer,
+            peer,
             self.network.next(),
             self.shard.poll_timeout(),
         ]
@@ -224,19 +318,36 @@ impl World {
             self.shard.handle(now, command);
         }
         while let Some(InFlight {
-            to, viewer, data, ..
+            way, index, data, ..
         }) = self.network.pop_due(now)
         {
-            match to {
-                To::Shard => {
-                    let source = self.viewers[viewer].0.address;
+            match way {
+                Way::FromViewer => {
+                    let source = self.viewers[index].0.address;
                     self.shard.receive(now, source, self.server, &data);
                 }
-                To::Viewer => {
-                    self.viewers[viewer].0.receive(now, self.server, &data);
-                    self.drain_viewer(viewer);
+                Way::FromPeer => {
+                    let source = self.peers[index].0.address;
+                    self.shard.receive(now, source, self.server, &data);
+                }
+                Way::ToViewer => {
+                    self.viewers[index].0.receive(now, self.server, &data);
+                    self.drain_viewer(index);
+                }
+                Way::ToPeer => {
+                    self.peers[index].0.receive(now, self.server, &data);
+                    self.drain_peer(index);
                 }
             }
+        }
+        for index in 0..self.peers.len() {
+            if self.peers[index].0.next <= now {
+                self.drain_peer(index);
+            }
+        }
+        // What peers asked to be told comes through the queue.
+        while let Some(command) = self.inbox.try_recv() {
+            self.shard.handle(now, command);
         }
         self.shard.handle_timeout(now);
         while let Some(Reverse((at, viewer))) = self.due.peek().copied() {
@@ -258,10 +369,20 @@ impl World {
         let (network, now) = (&mut self.network, self.now);
         viewer.drain(now, |data| {
             if let Some(at) = links.up.pass(now, data.len()) {
-                network.send(at, To::Shard, index, data);
+                network.send(at, Way::FromViewer, index, data);
             }
         });
         self.due.push(Reverse((viewer.next, index)));
+    }
+
+    fn drain_peer(&mut self, index: usize) {
+        let (peer, links) = &mut self.peers[index];
+        let (network, now) = (&mut self.network, self.now);
+        peer.drain(now, |data| {
+            if let Some(at) = links.up.pass(now, data.len()) {
+                network.send(at, Way::FromPeer, index, data);
+            }
+        });
     }
 
     fn send_out(&mut self) {
@@ -270,12 +391,15 @@ impl World {
             let SocketAddr::V4(to) = datagrams.destination else {
                 panic!("viewers have IPv4 addresses");
             };
-            let [_, _, hi, lo] = to.ip().octets();
+            let [_, kind, hi, lo] = to.ip().octets();
             let index = usize::from(u16::from_be_bytes([hi, lo]));
-            let link = &mut self.viewers[index].1.down;
+            let (way, link) = match kind {
+                0 => (Way::ToViewer, &mut self.viewers[index].1.down),
+                _ => (Way::ToPeer, &mut self.peers[index].1.down),
+            };
             for datagram in data.chunks(datagrams.segment) {
                 if let Some(at) = link.pass(self.now, datagram.len()) {
-                    self.network.send(at, To::Viewer, index, datagram);
+                    self.network.send(at, way, index, datagram);
                 }
             }
         }
