@@ -101,6 +101,7 @@ mod tests {
             keyframe_start,
             vp8: None,
             payload: vec![0; size].into(),
+            red: None,
         });
         Arc::new(Batch {
             kind: TrackKind::Video,

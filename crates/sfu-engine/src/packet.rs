@@ -20,6 +20,8 @@ pub struct RtpIn {
     pub marker: bool,
     /// RTP payload without header, extensions and padding.
     pub payload: Arc<[u8]>,
+    /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
+    pub red: Option<Arc<[u8]>>,
 }
 
 /// One RTP packet inside the engine.
@@ -39,6 +41,8 @@ pub struct Packet {
     pub vp8: Option<Vp8Header>,
     /// RTP payload, shared by all viewers.
     pub payload: Arc<[u8]>,
+    /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
+    pub red: Option<Arc<[u8]>>,
 }
 
 /// Packets of one track and layer that came together, normally one frame.
@@ -89,6 +93,7 @@ impl LayerReader {
             keyframe_start,
             vp8: info.vp8,
             payload: rtp.payload,
+            red: rtp.red,
         }
     }
 }
@@ -115,6 +120,7 @@ mod tests {
             captured: Instant::now(),
             marker: false,
             payload: payload.into(),
+            red: None,
         }
     }
 

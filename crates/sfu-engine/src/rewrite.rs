@@ -57,6 +57,8 @@ pub struct Rewriter {
     detached: bool,
     /// The timestamp of the newest packet of the source, before rewriting.
     last_in_timestamp: Option<u32>,
+    /// Whether it was the last one of its frame.
+    last_marker: bool,
     /// Packets of the source before this one belong to what the viewer had of another source.
     first_in_seq: u64,
     /// Packets of the source up to this one were replayed, and come again from the queue.
@@ -89,6 +91,7 @@ impl Rewriter {
             source: None,
             detached: false,
             last_in_timestamp: None,
+            last_marker: true,
             first_in_seq: 0,
             replayed: None,
             seq_offset: 0,
@@ -111,6 +114,11 @@ impl Rewriter {
     /// Whether what was forwarded so far ends with a whole frame, as far as `packet` of the source tells.
     pub fn ended_before(&self, packet: &Packet) -> bool {
         self.last_in_timestamp != Some(packet.timestamp)
+    }
+
+    /// Whether the last frame of what is forwarded is still on its way.
+    pub fn is_mid_frame(&self) -> bool {
+        self.source().is_some() && !self.last_marker
     }
 
     /// Forwards nothing more of the source. The next one continues where it ended.
@@ -169,6 +177,7 @@ impl Rewriter {
         let vp8 = packet.vp8.map(|header| self.vp8_offset.apply(header));
         if newer {
             self.last_in_timestamp = Some(packet.timestamp);
+            self.last_marker = packet.marker;
             self.last = Some(Last {
                 seq,
                 timestamp,
@@ -255,6 +264,7 @@ mod tests {
                 tl0_pic_idx: Some(seq as u8),
             }),
             payload: Vec::new().into(),
+            red: None,
         }
     }
 

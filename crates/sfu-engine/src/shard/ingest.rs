@@ -243,6 +243,7 @@ impl Ingest {
                 captured,
                 marker: packet.marker,
                 payload: packet.payload,
+                red: packet.red,
             });
         }
         if let Some((kind, layer)) = run_of {

@@ -7,6 +7,7 @@
 
 mod backlog;
 mod contact;
+mod handover;
 pub(crate) mod ingest;
 mod member;
 mod outbox;

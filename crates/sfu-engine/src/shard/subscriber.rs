@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Fate;
 use super::backlog::Backlog;
 use super::contact::{Contact, VIEWER_SILENCE};
+use super::handover::Handover;
 use super::outbox::Outbox;
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{self, Candidate, Preference, Selector};
@@ -40,6 +41,8 @@ pub(super) struct Subscriber {
     /// The publisher that `target` and the codecs are of.
     epoch: u32,
     backlog: Backlog,
+    /// The next layer's keyframe, while the last frame of the present one is on its way.
+    handover: Option<Handover>,
     ask_again: Option<Instant>,
     closing: bool,
     pub(super) contact: Contact,
@@ -97,6 +100,7 @@ impl Subscriber {
             look_again: None,
             epoch: 0,
             backlog: Backlog::default(),
+            handover: None,
             ask_again: None,
             closing: false,
             contact: Contact::new(now, VIEWER_SILENCE),
@@ -154,6 +158,9 @@ impl Subscriber {
         if self.backlog.due().is_some_and(|at| at <= now) {
             self.send_portion(now);
         }
+        if self.handover.as_ref().is_some_and(|h| h.until() <= now) {
+            self.hand_over(now);
+        }
         if self.look_again.is_some_and(|at| at <= now) {
             self.retarget(now);
         }
@@ -182,6 +189,7 @@ impl Subscriber {
     fn meet_publisher(&mut self, now: Instant) {
         self.epoch = self.stream.epoch();
         self.backlog.clear();
+        self.handover = None;
         self.selector.forget_layer();
         self.target = None;
         self.retarget(now);
@@ -328,25 +336,72 @@ impl Subscriber {
         let source = self.source_of(batch.layer);
         let mut written = false;
         for (index, packet) in batch.packets.iter().enumerate() {
-            let forwarded = self.video.rewriter.source() == Some(source);
-            if packet.keyframe_start && self.target == Some(batch.layer) && !forwarded {
-                self.video.rewriter.switch(source, packet, None);
-                self.began(now, batch.layer);
-                self.backlog.clear();
-            } else if !forwarded {
-                continue;
-            } else if self.cut && self.video.rewriter.ended_before(packet) {
-                self.stop_video();
-                continue;
-            }
-            if self.backlog.is_empty() {
-                written |= self.send_video(packet, None);
-            } else {
-                self.backlog.push(batch, index);
+            if self.video.rewriter.source() == Some(source) {
+                written |= self.forward_current(now, batch, index);
+            } else if packet.keyframe_start && self.target == Some(batch.layer) {
+                if self.video.rewriter.is_mid_frame() && self.backlog.is_empty() {
+                    self.handover = Some(Handover::begin(now, batch, index));
+                } else {
+                    written |= self.switch_to(now, source, packet);
+                }
+            } else if let Some(handover) = &mut self.handover
+                && handover.layer() == batch.layer
+            {
+                handover.push(batch, index);
             }
         }
         self.publish_counts();
         written
+    }
+
+    /// A packet of the layer that is being forwarded.
+    fn forward_current(&mut self, now: Instant, batch: &Arc<Batch>, index: usize) -> bool {
+        let packet = &batch.packets[index];
+        let next_frame = self.video.rewriter.ended_before(packet);
+        if next_frame && self.handover.is_some() {
+            return self.hand_over(now);
+        }
+        if next_frame && self.cut {
+            self.stop_video();
+            return false;
+        }
+        if !self.backlog.is_empty() {
+            self.backlog.push(batch, index);
+            return false;
+        }
+        let mut written = self.send_video(packet, None);
+        if packet.marker && self.handover.is_some() {
+            written |= self.hand_over(now);
+        }
+        written
+    }
+
+    /// Begins a layer with the first packet of its keyframe.
+    fn switch_to(&mut self, now: Instant, source: Source, packet: &Packet) -> bool {
+        self.video.rewriter.switch(source, packet, None);
+        self.began(now, source.layer);
+        self.backlog.clear();
+        self.handover = None;
+        self.send_video(packet, None)
+    }
+
+    /// The old layer's last frame is whole, or late: what has waited for it goes on.
+    fn hand_over(&mut self, now: Instant) -> bool {
+        let Some(handover) = self.handover.take() else {
+            return false;
+        };
+        if self.target != Some(handover.layer()) {
+            return false;
+        }
+        let source = self.source_of(handover.layer());
+        for (n, packet) in handover.packets().enumerate() {
+            if n == 0 {
+                self.switch_to(now, source, packet);
+            } else {
+                self.send_video(packet, None);
+            }
+        }
+        true
     }
 
     /// Ends what is being forwarded, after a whole frame.
@@ -404,6 +459,7 @@ impl Subscriber {
             self.backlog.due(),
             self.ask_again,
             self.look_again,
+            self.handover.as_ref().map(Handover::until),
             Some(gone),
         ];
         Fate::Lives(own.into_iter().flatten().fold(next, Instant::min))
@@ -469,6 +525,7 @@ impl crate::rewrite::Rewritten {
             marker: packet.marker,
             vp8: self.vp8,
             payload: &packet.payload,
+            red: packet.red.as_ref(),
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Outgoing<'a> {
     pub vp8: Option<Vp8Header>,
     /// RTP payload, shared.
     pub payload: &'a Arc<[u8]>,
+    /// The same with redundancy (RED), where the publisher sends that.
+    pub red: Option<&'a Arc<[u8]>>,
 }
 
 /// What a session tells its shard.
@@ -95,6 +97,8 @@ pub struct Incoming {
     pub marker: bool,
     /// RTP payload.
     pub payload: Arc<[u8]>,
+    /// The same with redundancy, as it came (RED).
+    pub red: Option<Arc<[u8]>>,
 }
 
 /// What a publishing peer's sender report says of its clocks (RFC 3550, section 6.4.1).

@@ -316,7 +316,7 @@ fn enable_h264(config: &mut CodecConfig) {
 
 /// Opus as RFC 7587 has it, then without its number of channels, as `webrtcbin` writes it.
 fn enable_opus(config: &mut CodecConfig) {
-    config.enable_opus(true, false);
+    config.enable_opus(true, true);
     let format = FormatParams {
         min_p_time: Some(10),
         use_inband_fec: Some(true),
@@ -375,16 +375,20 @@ fn matched(
         };
         for pt in media.remote_pts() {
             let config = rtc.codec_config();
-            let codec = config
-                .params()
-                .iter()
-                .find(|p| p.pt() == *pt)
-                .and_then(|p| known_codec(p.spec().codec));
-            if let Some(codec) = codec
+            let Some(params) = config.params().iter().find(|p| p.pt() == *pt) else {
+                continue;
+            };
+            if let Some(codec) = known_codec(params.spec().codec)
                 && negotiated.iter().all(|n| n.codec != codec)
             {
+                let red = params.red();
                 let (mid, pt) = (offered.mid, *pt);
-                negotiated.push(Negotiated { codec, mid, pt });
+                negotiated.push(Negotiated {
+                    codec,
+                    mid,
+                    pt,
+                    red,
+                });
             }
         }
     }

@@ -22,7 +22,7 @@ use super::{
     Demand, Estimate, Incoming, Outgoing, PatchOutcome, SenderClock, Transport, TransportEvent,
     TransportSink,
 };
-use crate::codec::{Codec, TrackKind, Vp8Header};
+use crate::codec::{Codec, TrackKind, Vp8Header, red};
 
 /// What a peer's network is taken to carry before its reports say more, in bit/s.
 pub(super) const FIRST_ESTIMATE: u64 = 1_000_000;
@@ -33,6 +33,8 @@ pub(super) struct Negotiated {
     pub(super) codec: Codec,
     pub(super) mid: Mid,
     pub(super) pt: Pt,
+    /// The payload type of the same with redundancy (RED).
+    pub(super) red: Option<Pt>,
 }
 
 /// See the module's description.
@@ -204,17 +206,28 @@ impl RtcTransport {
             return;
         };
         let (mid, rid) = (stream.mid(), stream.rid());
+        let negotiated = self.codecs.iter().find(|c| c.mid == mid);
         // Padding and probes have no payload.
-        if let (Some(kind), false) = (self.kind(mid), packet.payload.is_empty()) {
-            sink.packet(Incoming {
-                kind,
-                rid,
-                seq: packet.header.sequence_number,
-                timestamp: packet.header.timestamp,
-                marker: packet.header.marker,
-                payload: packet.payload,
-            });
-        }
+        let Some(negotiated) = negotiated.filter(|_| !packet.payload.is_empty()) else {
+            return;
+        };
+        let (payload, red) = if negotiated.red == Some(packet.header.payload_type) {
+            let Some(primary) = red::primary(&packet.payload, *negotiated.pt) else {
+                return;
+            };
+            (primary, Some(packet.payload))
+        } else {
+            (packet.payload, None)
+        };
+        sink.packet(Incoming {
+            kind: negotiated.codec.kind(),
+            rid,
+            seq: packet.header.sequence_number,
+            timestamp: packet.header.timestamp,
+            marker: packet.header.marker,
+            payload,
+            red,
+        });
     }
 
     fn kind(&self, mid: Mid) -> Option<TrackKind> {
@@ -294,12 +307,16 @@ impl Transport for RtcTransport {
         let Some(stream) = api.stream_tx_by_mid(negotiated.mid, None) else {
             return;
         };
+        let (pt, payload) = match (negotiated.red, packet.red) {
+            (Some(pt), Some(blocks)) => (pt, red::with_type(blocks, *negotiated.pt)),
+            _ => (negotiated.pt, packet.payload.clone()),
+        };
         let mut rtp = RtpWrite::new(
-            negotiated.pt,
+            pt,
             packet.seq.into(),
             packet.timestamp,
             packet.captured,
-            packet.payload.clone(),
+            payload,
         )
         .marker(packet.marker)
         .nackable(packet.codec.kind() == TrackKind::Video);

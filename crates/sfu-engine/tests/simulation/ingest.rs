@@ -29,7 +29,10 @@ fn each_layer_of_a_peer_reaches_the_viewers_who_want_it() {
     world.run_for(SECOND);
     let decoded = world.viewers[0].0.decoded();
     assert_eq!(decoded.last.unwrap().layer, 2);
-    assert!(decoded.gaps == 0 && decoded.broken == 0 && !decoded.time_went_back);
+    assert!(
+        decoded.gaps == 0 && decoded.broken == 0 && !decoded.time_went_back,
+        "{decoded:?}"
+    );
 }
 
 #[test]
@@ -202,4 +205,21 @@ fn an_ice_restart_keeps_a_peers_stream() {
     assert!(decoded.frames > before + 40, "{decoded:?}");
     assert_eq!(world.peers.len(), 1);
     assert!(!decoded.time_went_back);
+}
+
+#[test]
+fn redundant_sound_reaches_those_who_take_it_and_plain_sound_the_others() {
+    let mut world = World::with_peer(1, good(), 1);
+    world.peers[0].0.red = true;
+    world.join(good(), None);
+    world.viewers_take_red = true;
+    world.join(good(), None);
+    world.run_for(3 * SECOND);
+    let heard = |viewer: usize| {
+        let viewer = &world.viewers[viewer].0;
+        (viewer.audio_packets, viewer.red_packets)
+    };
+    let (plain, with_red) = (heard(0), heard(1));
+    assert!(plain.0 > 75 && plain.1 == 0, "{plain:?}");
+    assert!(with_red.0 > 75 && with_red.1 > 75, "{with_red:?}");
 }

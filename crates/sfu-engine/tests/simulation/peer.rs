@@ -3,7 +3,6 @@
 //! A publishing peer: a `str0m` client that sends simulcast over WHIP, with frames that say what they are.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sfu_engine::queue::{ShardCommand, ShardQueue};
@@ -12,7 +11,7 @@ use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, ExtensionMap, RtpWrite};
+use str0m::rtp::{Extension, ExtensionMap, RedEncoder, RedundantBlock, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{FRAME, payload};
@@ -56,6 +55,8 @@ pub(crate) struct TestPeer {
     pub(crate) dead: bool,
     /// Layers that are not sent.
     pub(crate) silent: Vec<usize>,
+    /// Its sound carries the last packet again (RED).
+    pub(crate) red: bool,
     /// Keyframe requests, with their layer.
     pub(crate) asked: Vec<(Instant, usize)>,
     /// What the server's feedback makes of the network: by TWCC, and by REMB.
@@ -84,7 +85,7 @@ impl TestPeer {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 1, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs();
-        config.codec_config().enable_opus(true, false);
+        config.codec_config().enable_opus(true, true);
         config
             .codec_config()
             .add_h264(102.into(), Some(103.into()), true, 0x42_e0_1f);
@@ -127,6 +128,7 @@ impl TestPeer {
             connected: false,
             dead: false,
             silent: Vec::new(),
+            red: false,
             asked: Vec::new(),
             twcc: None,
             remb: None,
@@ -243,8 +245,22 @@ impl TestPeer {
             }
         }
         let timestamp = (elapsed.as_micros() * 48 / 1_000) as u32;
-        let sound: Arc<[u8]> = vec![0x78; 80].into();
-        let write = RtpWrite::new(audio_pt, self.audio_seq.into(), timestamp, now, sound);
+        let mut sound = vec![0x78; 80];
+        let mut pt = audio_pt;
+        if self.red {
+            let older = RedundantBlock {
+                pt: *audio_pt,
+                timestamp_offset: 1_584,
+                payload: sound.clone(),
+            };
+            sound = RedEncoder::encode(*audio_pt, &sound, &[older]);
+            let params = self.rtc.codec_config().params();
+            let opus = params.iter().find(|p| p.pt() == audio_pt);
+            pt = opus
+                .and_then(str0m::format::PayloadParams::red)
+                .expect("RED was agreed on");
+        }
+        let write = RtpWrite::new(pt, self.audio_seq.into(), timestamp, now, sound);
         self.audio_seq += 1;
         let mut api = self.rtc.direct_api();
         let stream = api.stream_tx_by_mid(self.audio, None).unwrap();

@@ -122,6 +122,7 @@ impl TestPublisher {
                         captured: now,
                         marker: index + 1 == count,
                         payload: payload(key, layer, self.frame, index, count),
+                        red: None,
                     }
                 })
                 .collect();
@@ -135,6 +136,7 @@ impl TestPublisher {
             captured: now,
             marker: false,
             payload: vec![0x78; 80].into(),
+            red: None,
         };
         self.stream
             .push(now, self.lease, TrackKind::Audio, 0, [sound]);

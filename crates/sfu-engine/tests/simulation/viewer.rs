@@ -10,7 +10,7 @@ use sfu_engine::SessionId;
 use str0m::change::SdpAnswer;
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpPacket;
+use str0m::rtp::{RedDecoder, RtpPacket};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{Mark, read_mark};
@@ -35,6 +35,8 @@ pub(crate) struct TestViewer {
     pub(crate) first_picture_at: Option<Instant>,
     pub(crate) packets: BTreeMap<u64, Received>,
     pub(crate) audio_packets: u64,
+    /// Packets of sound with redundancy, whole and of the agreed types.
+    pub(crate) red_packets: u64,
     /// Asks for a keyframe this often, whatever it sees.
     pub(crate) nag: Option<(Duration, Instant)>,
     /// The computer was switched off.
@@ -42,10 +44,12 @@ pub(crate) struct TestViewer {
 }
 
 impl TestViewer {
-    pub(crate) fn new(now: Instant, index: usize) -> (Self, String) {
+    pub(crate) fn new(now: Instant, index: usize, takes_red: bool) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
-        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        let mut config = Rtc::builder().set_rtp_mode(true);
+        config.codec_config().enable_opus(true, takes_red);
+        let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         let mut api = rtc.sdp_api();
         let video = api.add_media(MediaKind::Video, Direction::RecvOnly, None, None, None);
@@ -63,6 +67,7 @@ impl TestViewer {
             first_picture_at: None,
             packets: BTreeMap::new(),
             audio_packets: 0,
+            red_packets: 0,
             nag: None,
             dead: false,
         };
@@ -144,6 +149,7 @@ impl TestViewer {
             .is_some_and(|m| m.remote_pts().contains(&packet.header.payload_type));
         if !is_video {
             self.audio_packets += 1;
+            self.red_packets += u64::from(self.is_red(packet));
             return;
         }
         // Padding and probes carry no mark.
@@ -163,6 +169,17 @@ impl TestViewer {
         if self.first_picture_at.is_none() && self.decoded().frames > 0 {
             self.first_picture_at = Some(now);
         }
+    }
+
+    fn is_red(&self, packet: &RtpPacket) -> bool {
+        let params = self.rtc.codec_config().params();
+        let pt = packet.header.payload_type;
+        let Some(opus) = params.iter().find(|p| p.red() == Some(pt)) else {
+            return false;
+        };
+        let blocks = RedDecoder::decode(&packet.payload).unwrap();
+        assert!(blocks.iter().all(|b| b.pt == *opus.pt()));
+        blocks.len() == 2
     }
 
     /// What a decoder makes of the packets so far.

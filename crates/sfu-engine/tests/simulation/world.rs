@@ -38,6 +38,8 @@ pub(crate) struct World {
     pub(crate) publisher: TestPublisher,
     /// No frames while this is set.
     pub(crate) publisher_paused: bool,
+    /// Who joins from now on takes sound with redundancy.
+    pub(crate) viewers_take_red: bool,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
     /// Publishers that came by WHIP.
     pub(crate) peers: Vec<(TestPeer, Links)>,
@@ -74,6 +76,7 @@ impl World {
             counters,
             publisher: TestPublisher::new(stream.clone(), now, layers),
             publisher_paused: false,
+            viewers_take_red: false,
             viewers: Vec::new(),
             peers: Vec::new(),
             asked_at: Vec::new(),
@@ -188,7 +191,7 @@ impl World {
     /// A viewer joins with a wish of its own.
     pub(crate) fn join_with(&mut self, link: Conditions, preference: Preference) -> usize {
         let index = self.viewers.len();
-        let (mut viewer, offer) = TestViewer::new(self.now, index);
+        let (mut viewer, offer) = TestViewer::new(self.now, index, self.viewers_take_red);
         let codecs = self.stream.codecs();
         let (transport, answer) = negotiate::accept(
             &self.identity,

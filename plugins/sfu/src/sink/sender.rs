@@ -101,6 +101,7 @@ impl Sender {
             captured,
             marker: rtp.is_marker(),
             payload: payload.into(),
+            red: None,
         })
     }
 

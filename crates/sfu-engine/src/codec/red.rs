@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! RED (RFC 2198): sound that carries the last packets again, so that a loss needs no repair.
+//!
+//! A publisher's blocks are numbered with its own payload type for Opus, a viewer expects its own. Called for sound only.
+
+use std::sync::Arc;
+
+use str0m::rtp::RedDecoder;
+
+/// Another header follows.
+const MORE: u8 = 0x80;
+/// Header of a redundant block: type, timestamp offset, length.
+const HEADER: usize = 4;
+
+/// The newest block of a payload: what a viewer without RED gets. `None`: it is not RED, or not of one codec.
+pub(crate) fn primary(payload: &[u8], opus: u8) -> Option<Arc<[u8]>> {
+    let blocks = RedDecoder::decode(payload).ok()?;
+    let whole = blocks.iter().all(|block| block.pt == opus);
+    let newest = blocks.into_iter().find(|block| block.is_primary)?;
+    (whole && !newest.payload.is_empty()).then(|| newest.payload.into())
+}
+
+/// The payload with this type for each block. Shared where it is so already.
+pub(crate) fn with_type(payload: &Arc<[u8]>, opus: u8) -> Arc<[u8]> {
+    let first = payload.first().map(|byte| byte & !MORE);
+    if first == Some(opus) {
+        return payload.clone();
+    }
+    let mut renamed: Vec<u8> = payload.to_vec();
+    let mut at = 0;
+    while let Some(byte) = renamed.get_mut(at) {
+        let more = *byte & MORE;
+        *byte = more | opus;
+        if more == 0 {
+            break;
+        }
+        at += HEADER;
+    }
+    renamed.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use str0m::rtp::{RedEncoder, RedundantBlock};
+
+    fn red(pt: u8, older: u8) -> Vec<u8> {
+        let block = RedundantBlock {
+            pt: older,
+            timestamp_offset: 960,
+            payload: vec![1; 40],
+        };
+        RedEncoder::encode(pt, &[2; 50], &[block])
+    }
+
+    #[test]
+    fn the_newest_block_is_taken_out() {
+        assert_eq!(primary(&red(111, 111), 111).as_deref(), Some(&[2; 50][..]));
+        assert_eq!(primary(&red(111, 0), 111), None, "another codec among them");
+        assert_eq!(primary(&red(111, 111), 96), None, "another type");
+        assert_eq!(primary(&[0x80], 111), None, "cut off");
+    }
+
+    #[test]
+    fn blocks_get_the_viewers_type() {
+        let theirs: Arc<[u8]> = red(111, 111).into();
+        assert!(Arc::ptr_eq(&with_type(&theirs, 111), &theirs), "shared");
+        let ours = with_type(&theirs, 109);
+        assert_eq!(&*ours, &*red(109, 109));
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_panics(payload: Vec<u8>, pt in 0u8..128) {
+            let _ = primary(&payload, pt);
+            let renamed = with_type(&payload.clone().into(), pt);
+            prop_assert_eq!(renamed.len(), payload.len());
+        }
+    }
+}
