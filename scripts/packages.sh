@@ -14,8 +14,8 @@ PACKAGES_BUILD=(
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
 )
 PACKAGES_TEST=(
-  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice gstreamer1.0-libav chromium fonts-dejavu-core
-  iproute2 libavahi-common3 meson ninja-build openssl procps python3 python3-pip shellcheck util-linux
+  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice gstreamer1.0-libav chromium firefox-esr
+  fonts-dejavu-core iproute2 libavahi-common3 meson ninja-build openssl procps python3 python3-pip shellcheck util-linux
 )
 
 die() {

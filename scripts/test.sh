@@ -5,7 +5,7 @@
 run_tests() {
   install_packages test
   cd "$ROOT" || exit
-  echo "== NDI runtime and browser driver for the tests"
+  echo "== NDI runtime and browser drivers for the tests"
   tests/ndi/setup.sh >/dev/null
   (cd tests/browser && npm ci --silent --no-audit --no-fund)
   echo "== build"
@@ -23,5 +23,5 @@ run_tests() {
     RUST_TEST_THREADS=1 cargo test --release --workspace
   fi
   echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
-  echo "the engine (unit, property and simulated network), elements, real NDI, Chromium, and webrtcbin."
+  echo "the engine (unit, property and simulated network), elements, real NDI, Chromium, Firefox, and webrtcbin."
 }

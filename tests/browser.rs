@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::ndi::repository;
 
-/// Where a test leaves its screenshot.
+/// Where a test leaves its screenshot, and beside it those of all its pages if it fails.
 pub fn screenshot(name: &str) -> Result<PathBuf> {
     let folder = repository().join("target/e2e-logs");
     std::fs::create_dir_all(&folder)?;

@@ -67,6 +67,28 @@ pub fn command() -> Command {
     command
 }
 
+/// Gives the namespace that the caller is in one interface more, with an address and the default route. libnice leaves
+/// loopback alone, and Firefox announces only the address that the default route has.
+///
+/// # Panics
+///
+/// If `ip` (package iproute2) fails.
+pub fn add_interface() {
+    for arguments in [
+        "link add viewers type veth peer name servers",
+        "addr add 10.99.0.1/24 dev viewers",
+        "link set viewers up",
+        "link set servers up",
+        "route add default dev viewers",
+    ] {
+        let status = Command::new("ip").args(arguments.split(' ')).status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "ip {arguments}"
+        );
+    }
+}
+
 fn is_root() -> bool {
     let id = Command::new("id").arg("-u").output();
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")

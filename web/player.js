@@ -155,9 +155,11 @@ class Player {
       const slow = 'Your connection is too slow for video now. The sound goes on.';
       if (stats.state === 'connected') say(this.paused ? 'Video is paused.' : slow);
     } else if (performance.now() - this.frames.at > STALLED && stats.state === 'connected') {
-      const live = await fetch(`/api/streams/${stream}`).then((r) => r.json()).catch(() => null);
-      if (!live?.live) say('Waiting for the stream to come back…');
-      else if (live.video) this.again('No pictures come.');
+      const info = await fetch(`/api/streams/${stream}`).then((r) => r.json()).catch(() => null);
+      // A publisher that has just come back, or is gone without a word, is no reason for another session.
+      const sent = info?.live && info.uptime_ms > STALLED && info.video?.layers.some((layer) => layer.active);
+      if (sent) this.again('No pictures come.');
+      else if (info?.video || !info?.live) say('Waiting for the stream to come back…');
     }
   }
 }

@@ -17,34 +17,9 @@ const FLAGS = [
   '--use-fake-ui-for-media-stream',
 ];
 
-/** Runs `use(page)` in a new browser, which is closed whatever happens; no longer than `deadline` ms. */
-export async function withPage(deadline, use, size = { width: 1280, height: 800 }) {
+/** See browser.mjs. */
+export async function launch(size) {
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
-  const timer = setTimeout(() => {
-    console.error(`deadline of ${deadline} ms passed`);
-    browser.close().finally(() => process.exit(2));
-  }, deadline);
-  try {
-    const context = await browser.newContext({ viewport: size, permissions: ['camera', 'microphone'] });
-    const page = await context.newPage();
-    page.on('console', (message) => console.error(`[page] ${message.text()}`));
-    page.on('pageerror', (error) => console.error(`[page] ${error}`));
-    return await use(page);
-  } finally {
-    clearTimeout(timer);
-    await browser.close();
-  }
-}
-
-/** `--name value` arguments; every one has a default, which tells its type. */
-export function options(defaults) {
-  const result = { ...defaults };
-  const args = process.argv.slice(2);
-  while (args.length > 0) {
-    const name = args.shift().replace(/^--/, '');
-    if (!(name in defaults)) throw new Error(`unknown option ${name}; there are ${Object.keys(defaults)}`);
-    const value = args.shift();
-    result[name] = typeof defaults[name] === 'number' ? Number(value) : value;
-  }
-  return result;
+  const context = await browser.newContext({ viewport: size, permissions: ['camera', 'microphone'] });
+  return { newPage: () => context.newPage(), close: () => browser.close() };
 }

@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 
-import { options, withPage } from './chromium.mjs';
+import { options, pause, withBrowsers } from './browser.mjs';
 
 const wanted = options({ url: '', udp: '', load: '', good: '6M', bad: '600k', top: 360, low: 90, screenshot: '' });
 const LINK = ['--delay', '15ms', '--queue', '400ms'];
@@ -27,7 +27,7 @@ async function until(page, done, limit) {
   while (Date.now() - begin < limit) {
     const seen = await page.evaluate(async () => ({ ...(await window.player.stats()), server: window.player.server }));
     if (done(seen)) return Date.now() - begin;
-    await page.waitForTimeout(50);
+    await pause(50);
   }
   return null;
 }
@@ -36,7 +36,8 @@ const proxies = new Map();
 for (const server of wanted.udp.split(',')) proxies.set(server, await startProxy(server));
 const set = (rate) => proxies.forEach((proxy) => proxy.set(rate));
 try {
-  const result = await withPage(120000, async (page) => {
+  const result = await withBrowsers({ deadline: 120000, screenshot: wanted.screenshot }, async (open) => {
+    const page = await open('chromium', 'about:blank');
     // The page learns the proxy's port instead of the server's.
     await page.route('**/whep/**', async (route) => {
       const response = await route.fetch();
@@ -47,19 +48,19 @@ try {
     const top = (s) => s.height === wanted.top;
     const low = (s) => s.height === wanted.low;
     const toTop = await until(page, top, 30000);
-    await page.waitForTimeout(5000);
+    await pause(5000);
     const before = await page.evaluate(() => window.player.stats());
     set(wanted.bad);
     const begin = Date.now();
     const chosen = await until(page, (s) => s.server?.layer.target === s.server?.layer.current && s.server?.layer.why === 'bandwidth', 10000);
     const lowAfter = await until(page, low, 15000);
     const lowest = lowAfter === null ? null : Date.now() - begin;
-    await page.waitForTimeout(8000);
+    await pause(8000);
     const atLow = await page.evaluate(async () => ({ ...(await window.player.stats()), why: document.getElementById('why').textContent }));
     if (wanted.screenshot) await page.screenshot({ path: wanted.screenshot });
     set(wanted.good);
     const back = await until(page, top, 30000);
-    await page.waitForTimeout(3000);
+    await pause(3000);
     const after = await page.evaluate(() => window.player.stats());
     return { toTop, before, chosen, lowest, atLow, back, after };
   });

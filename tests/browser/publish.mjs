@@ -1,28 +1,48 @@
-// Publishes Chromium's fake camera and plays it in another page; prints what was seen as one line of JSON.
+// Publishes a browser's fake camera and plays it in another page, of the same browser or another; prints what was seen
+// as one line of JSON: a list with one entry a run.
 //
-// node publish.mjs --base http://127.0.0.1:8080 --stream camera --codec video/VP8 --seconds 12
+// node publish.mjs --base http://127.0.0.1:8080 --runs chromium:firefox:VP8,… --seconds 8 [--screenshot FILE]
+// A run is publisher:viewer:codec, in a stream of the name publisher-viewer-codec.
 
-import { options, withPage } from './chromium.mjs';
+import { choose, options, pause, picture, until, withBrowsers } from './browser.mjs';
 
-const wanted = options({ base: '', stream: 'camera', codec: 'video/VP8', seconds: 12 });
+const wanted = options({ base: '', runs: 'chromium:chromium:VP8', seconds: 8, screenshot: '' });
+const runs = wanted.runs.split(',').map((run) => run.split(':'));
+const setting = { deadline: (wanted.seconds + 30) * runs.length * 1000, screenshot: wanted.screenshot };
+/** The last part of the time is for the lowest layer. */
+const LOWEST = 3;
 
-const result = await withPage((wanted.seconds + 60) * 1000, async (publisher) => {
-  await publisher.goto(`${wanted.base}/publish/${wanted.stream}`);
-  await publisher.selectOption('#codec', wanted.codec);
+async function run(open, [publishing, watching, codec]) {
+  const stream = `${publishing}-${watching}-${codec}`;
+  const publisher = await open(publishing, `${wanted.base}/publish/${stream}`);
+  await choose(publisher, 'codec', `video/${codec}`);
   await publisher.click('#go');
-  await publisher.waitForFunction(() => document.getElementById('state').textContent === 'Live', null, { timeout: 20000 });
-  const viewer = await publisher.context().newPage();
-  await viewer.goto(`${wanted.base}/${wanted.stream}`);
-  await viewer.waitForFunction(() => document.getElementById('video').videoWidth > 0, null, { timeout: 20000 });
+  await until(publisher, 'the publisher to be live', () => document.getElementById('state').textContent === 'Live');
+  const viewer = await open(watching, `${wanted.base}/${stream}`);
+  await picture(viewer);
   await viewer.click('#unmute');
-  await viewer.waitForTimeout(wanted.seconds * 1000 - 3000);
+  const begun = await viewer.evaluate(() => window.player.stats());
+  await pause((wanted.seconds - LOWEST) * 1000);
   const played = await viewer.evaluate(() => window.player.stats());
-  const info = await (await fetch(`${wanted.base}/api/streams/${wanted.stream}`)).json();
-  await viewer.waitForFunction(() => document.getElementById('layer').options.length === 4);
-  await viewer.selectOption('#layer', info.video.layers.at(-1).rid);
-  await viewer.waitForTimeout(3000);
+  // Browsers begin with the lowest layer, and add the others as they trust the network.
+  const info = await until(viewer, 'the sizes of all layers', async (name) => {
+    const now = await fetch(`/api/streams/${name}`).then((response) => response.json());
+    return now.video.layers.every((layer) => layer.height) && now;
+  }, stream);
+  await until(viewer, 'three layers in the menu', () => document.getElementById('layer').options.length === 4);
+  await choose(viewer, 'layer', info.video.layers.at(-1).rid);
+  await pause(LOWEST * 1000);
   const lowest = await viewer.evaluate(() => window.player.stats());
   const sent = await publisher.evaluate(() => window.publisher.stats());
-  return { played, lowest, info, sent };
+  const state = await viewer.evaluate(() => document.getElementById('state').textContent);
+  await viewer.close();
+  await publisher.close();
+  return { begun, played, lowest, info, sent, state };
+}
+
+const seen = await withBrowsers(setting, async (open) => {
+  const results = [];
+  for (const one of runs) results.push(await run(open, one));
+  return results;
 });
-console.log(JSON.stringify(result));
+console.log(JSON.stringify(seen));

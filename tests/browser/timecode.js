@@ -28,7 +28,7 @@ window.watchTimecode = (video) => {
   };
   const shown = (now) => {
     seen.frames += 1;
-    if (last !== null) seen.gaps.push(now - last);
+    if (last !== null) seen.gaps.push({ at: now, ms: now - last });
     last = now;
     const size = `${video.videoWidth}x${video.videoHeight}`;
     if (seen.sizes.at(-1)?.size !== size) seen.sizes.push({ size, at: now });

@@ -1,56 +1,101 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Chromium opens the player page of a test picture and plays it, sound included.
+//! Chromium and Firefox open the player page of a test picture and play it, sound included.
 
-use sfu_tests::browser;
-use sfu_tests::server::Server;
+use std::time::Duration;
 
-#[test]
-fn chromium_plays_the_test_picture_and_changes_layers() {
+use serde_json::Value;
+use sfu_tests::server::{self, Server};
+use sfu_tests::{browser, netns};
+
+/// A choice in the menu shows within 1 s and freezes for no longer than 300 ms: on a machine that does nothing else.
+/// Here two cores also encode three layers, decode and draw.
+const CHOICE_LIMIT_MS: f64 = 2_000.0;
+const FREEZE_LIMIT_MS: f64 = 600.0;
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+/// Plays a test picture in a browser, in which the menu's lower and higher layer are chosen, and checks what a user sees.
+fn plays(browser: &str, codec: &str, frames_expected: f64) -> Value {
+    let name = format!("{browser}_plays");
     let keys = [
         "STREAM=demo",
         "LAYERS=360:700k,180:200k",
         "WIDTH=640",
         "HEIGHT=360",
+        &format!("CODEC={codec}"),
     ];
-    let server = Server::pipeline("browser_plays", "test-to-webrtc", &keys).unwrap();
+    let server = Server::pipeline(&name, "test-to-webrtc", &keys).unwrap();
     server.wait_for_stream("demo").unwrap();
     assert!(server.get("/").unwrap().contains("Live streams"));
-    let picture = browser::screenshot("browser_plays").unwrap();
+    let picture = browser::screenshot(&name).unwrap();
     let url = server.url("/demo");
     let arguments = [
+        "--browser",
+        browser,
         "--url",
         &url,
         "--seconds",
-        "10",
-        "--layer",
-        "1",
+        "8",
+        "--layers",
+        "1,0,1",
+        "--width",
+        "800",
+        "--height",
+        "600",
         "--screenshot",
         picture.to_str().unwrap(),
     ];
     let seen = browser::run("play.mjs", &arguments).unwrap();
     println!("{seen}");
     assert_eq!(seen["state"], "Live");
-    let number = |value: &serde_json::Value| value.as_f64().unwrap();
     let frames = number(&seen["after"]["framesDecoded"]) - number(&seen["before"]["framesDecoded"]);
-    assert!(frames > 200.0, "frames decoded in 10 s: {frames}");
-    assert!(
-        number(&seen["longestGapMs"]) < 500.0,
-        "a freeze of {}",
-        seen["longestGapMs"]
-    );
+    println!("{browser}: {frames} frames decoded in 8 s");
+    assert!(frames > frames_expected, "{frames} frames decoded in 8 s");
     let energy = number(&seen["after"]["audioEnergy"]) - number(&seen["before"]["audioEnergy"]);
     assert!(energy > 0.0, "no sound");
-    // The menu's choice arrives: the lower layer is shown, and the server says so.
-    let sizes = seen["sizes"].as_array().unwrap();
-    assert_eq!(sizes[0]["size"], "640x360");
-    assert_eq!(sizes[1]["size"], "320x180");
-    assert!(number(&sizes[1]["afterChoiceMs"]) < 1_500.0, "{}", sizes[1]);
-    assert_eq!(seen["session"]["layer"]["current"], "1");
-    // A viewer without loss has nothing to ask for but its first picture and the new layer.
     assert!(
-        number(&seen["after"]["pliCount"]) <= 2.0,
-        "{}",
-        seen["after"]["pliCount"]
+        number(&seen["longestGapMs"]) < FREEZE_LIMIT_MS,
+        "a freeze of {} ms",
+        seen["longestGapMs"]
     );
+    // The menu's choices arrive: those layers are shown, and the server says so.
+    assert_eq!(seen["sizes"][0], "640x360");
+    let choices = seen["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 3);
+    for (choice, size) in choices.iter().zip(["320x180", "640x360", "320x180"]) {
+        println!(
+            "{browser}: layer {} shows after {} ms, with a freeze of {} ms at most",
+            choice["layer"], choice["afterMs"], choice["longestGapMs"]
+        );
+        assert_eq!(choice["size"], size, "{choice}");
+        assert!(number(&choice["afterMs"]) < CHOICE_LIMIT_MS, "{choice}");
+    }
+    assert_eq!(seen["session"]["layer"]["current"], "1");
+    seen
+}
+
+#[test]
+fn chromium_plays_the_test_picture_and_changes_layers() {
+    let seen = plays("chromium", "h264", 160.0);
+    // A viewer without loss has nothing to ask for but its first picture and the new layers.
+    let asked = number(&seen["after"]["pliCount"]);
+    assert!(asked <= 4.0, "{asked}");
+}
+
+#[test]
+fn firefox_plays_the_test_picture_and_changes_layers() {
+    let test = "browser_plays::firefox_plays_the_test_picture_and_changes_layers";
+    let environment = server::environment().unwrap();
+    if !netns::isolated(test, &environment, Duration::from_secs(180)) {
+        return;
+    }
+    netns::add_interface();
+    // Without a graphics card, and with whatever else the machine does, Firefox drops pictures.
+    let seen = plays("firefox", "vp8", 60.0);
+    assert_eq!(seen["after"]["codec"], "video/VP8");
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! End to end: real NDI, a real browser, a second WebRTC stack. Few, each with a deadline, each cleaning up.
+//! End to end: real NDI, real browsers, a second WebRTC stack. Few, each with a deadline, each cleaning up.
 
 mod bad_input;
 mod browser_follows_its_network;
@@ -10,4 +10,5 @@ mod load;
 mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
+mod publisher_returns;
 mod webrtcbin_plays;
