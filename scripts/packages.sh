@@ -17,6 +17,9 @@ PACKAGES_TEST=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice gstreamer1.0-libav chromium firefox-esr
   fonts-dejavu-core iproute2 libavahi-common3 meson ninja-build openssl procps python3 python3-pip shellcheck util-linux
 )
+PACKAGES_BENCH=(
+  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice iproute2 janus procps python3 util-linux
+)
 
 die() {
   echo "sfu: $*" >&2
@@ -39,11 +42,12 @@ install_packages() {
   case $1 in
     run) wanted=("${PACKAGES_RUN[@]}") ;;
     build) wanted=("${PACKAGES_BUILD[@]}") ;;
+    bench) wanted=("${PACKAGES_BENCH[@]}") ;;
     test)
       wanted=("${PACKAGES_TEST[@]}")
       command -v node >/dev/null || wanted+=(nodejs npm)
       ;;
-    *) die "packages: say run, build or test" ;;
+    *) die "packages: say run, build, test or bench" ;;
   esac
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     echo "This is no Debian or Ubuntu: make sure that your system has what these packages hold: ${wanted[*]}"

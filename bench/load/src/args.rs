@@ -59,6 +59,9 @@ pub struct LoadArgs {
     /// WHIP endpoint to publish the generated stream to
     #[arg(long, value_name = "URL")]
     pub whip: Option<String>,
+    /// Offer no audio (WHEP)
+    #[arg(long)]
+    pub video_only: bool,
     /// How many viewers there are
     #[arg(long, default_value_t = 1)]
     pub viewers: usize,

@@ -45,6 +45,8 @@ pub struct Joined {
 pub struct Joiner {
     pub target: Target,
     pub certificate: Certificate,
+    /// Viewers want audio too.
+    audio: bool,
     agent: ureq::Agent,
     /// Our address towards the server.
     local: IpAddr,
@@ -142,7 +144,7 @@ fn resolve(base: &str, location: &str) -> String {
 
 impl Joiner {
     /// Finds the way to the server.
-    pub fn new(target: Target) -> Result<Self> {
+    pub fn new(target: Target, audio: bool) -> Result<Self> {
         let url = match &target {
             Target::Whep(url) | Target::Janus { url, .. } => url,
         };
@@ -150,6 +152,7 @@ impl Joiner {
         Ok(Self {
             target,
             certificate: Certificate::generate()?,
+            audio,
             agent: agent(),
             local,
         })
@@ -164,7 +167,7 @@ impl Joiner {
         let fingerprint = self.certificate.fingerprint();
         let (mut remote, session, offered) = match &self.target {
             Target::Whep(url) => {
-                let offer = sdp::offer(&local, &fingerprint, address);
+                let offer = sdp::offer(&local, &fingerprint, address, self.audio);
                 let (answer, session) = post_offer(&self.agent, url, &offer)?;
                 (Remote::parse(&answer)?, Session::Whep(session), true)
             }

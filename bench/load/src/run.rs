@@ -94,7 +94,7 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         Ok(Self {
             args,
-            joiner: Arc::new(Joiner::new(target)?),
+            joiner: Arc::new(Joiner::new(target, !args.video_only)?),
             swarms: swarms?,
             sessions: Vec::new(),
             decrypted: sampled(args.viewers, args.sample),

@@ -101,30 +101,33 @@ const H264: [(u8, &str); 4] = [
     (108, "64001f"),
 ];
 
-/// The offer of a viewer that receives audio and video.
-pub fn offer(local: &Credentials, fingerprint: &str, address: SocketAddr) -> String {
-    let mut sdp = session_lines("0 1");
+/// The offer of a viewer that receives video, and audio where it wants it.
+pub fn offer(local: &Credentials, fingerprint: &str, address: SocketAddr, audio: bool) -> String {
+    let mut sdp = session_lines(if audio { "0 1" } else { "0" });
     let payload_types: Vec<String> = H264
         .iter()
         .flat_map(|(pt, _)| [*pt, pt + 1])
         .chain([120, 121])
         .map(|pt| pt.to_string())
         .collect();
-    sdp += "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
-    sdp += &transport_lines(local, fingerprint, "actpass", address);
-    sdp += "a=mid:0\r\na=recvonly\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n";
+    // Video first: webrtcbin numbers its pads by the lines.
     sdp += &format!(
         "m=video 9 UDP/TLS/RTP/SAVPF {}\r\n",
         payload_types.join(" ")
     );
     sdp += &transport_lines(local, fingerprint, "actpass", address);
-    sdp += &format!("a=mid:1\r\na=recvonly\r\na=extmap:3 {TWCC_URI}\r\na=extmap:4 {MID_URI}\r\n");
+    sdp += &format!("a=mid:0\r\na=recvonly\r\na=extmap:3 {TWCC_URI}\r\na=extmap:4 {MID_URI}\r\n");
     for (pt, profile) in H264 {
         let format =
             format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}");
         sdp += &video_lines(pt, "H264", Some(&format));
     }
     sdp += &video_lines(120, "VP8", None);
+    if audio {
+        sdp += "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n";
+        sdp += &transport_lines(local, fingerprint, "actpass", address);
+        sdp += "a=mid:1\r\na=recvonly\r\na=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n";
+    }
     sdp
 }
 
@@ -365,7 +368,12 @@ mod tests {
     fn an_own_offer_is_understood_and_answered() {
         let local = Credentials::random().unwrap();
         let fingerprint = vec!["AB"; 32].join(":");
-        let sdp = offer(&local, &fingerprint, "192.0.2.1:5000".parse().unwrap());
+        let sdp = offer(
+            &local,
+            &fingerprint,
+            "192.0.2.1:5000".parse().unwrap(),
+            true,
+        );
         let remote = Remote::parse(&sdp.replace("recvonly", "sendonly")).unwrap();
         assert_eq!(remote.credentials, local);
         assert_eq!(remote.fingerprint, Some([0xab; 32]));

@@ -2,6 +2,9 @@
 
 //! The thread and the socket of a shard: waits for datagrams, commands and deadlines, and sends what comes of them.
 
+#[cfg(target_os = "linux")]
+mod batch;
+mod gather;
 mod socket;
 
 use std::io;
@@ -14,8 +17,11 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::engine::EngineError;
 use crate::queue::{ShardCommand, ShardInbox, ShardQueue, Wake};
-use crate::shard::Shard;
+use crate::shard::{Datagrams, Shard};
 use crate::stats::Counters;
+#[cfg(target_os = "linux")]
+use batch::Headers;
+use gather::Gathered;
 use socket::Socket;
 
 const SOCKET: Token = Token(0);
@@ -59,6 +65,7 @@ impl ShardThread {
                 inbox,
                 shard,
                 counters,
+                gathered: Gathered::default(),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("sfu-shard-{index}"))
@@ -119,33 +126,74 @@ struct Driver {
     inbox: ShardInbox,
     shard: Shard,
     counters: Arc<Counters>,
+    gathered: Gathered,
+}
+
+/// What sending keeps from one call to the next. It is made on the thread that sends.
+struct Sending {
+    #[cfg(target_os = "linux")]
+    headers: Headers,
+}
+
+impl Sending {
+    fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            headers: Headers::new(),
+        }
+    }
 }
 
 impl Driver {
     fn run(mut self) {
         let mut events = Events::with_capacity(8);
+        let mut sending = Sending::new();
         while !self.shard.is_stopped() {
-            let more = self.obey();
+            let more = self.obey(&mut sending);
             self.read();
             self.shard.handle_timeout(Instant::now());
-            self.flush();
+            self.flush(&mut sending);
             if !more && !self.shard.is_stopped() {
-                self.sleep(&mut events);
+                self.sleep(&mut events, &mut sending);
             }
         }
-        self.flush();
+        self.flush(&mut sending);
     }
 
     /// Obeys what is queued. Returns whether there may be more.
-    fn obey(&mut self) -> bool {
+    ///
+    /// Packets of one track that queued up go out together: a publishing peer's come one by one, and each viewer would be
+    /// visited, and sent to, for each of them.
+    fn obey(&mut self, sending: &mut Sending) -> bool {
         for _ in 0..COMMANDS_A_TURN {
             let Some(command) = self.inbox.try_recv() else {
+                self.forward(sending);
                 return false;
             };
-            self.shard.handle(Instant::now(), command);
-            self.flush();
+            self.take(command, sending);
         }
+        self.forward(sending);
         true
+    }
+
+    fn take(&mut self, command: ShardCommand, sending: &mut Sending) {
+        match command {
+            ShardCommand::Media { stream, batch } => self.gathered.add(stream, batch),
+            command => {
+                // The order stays: what was queued before it goes first.
+                self.forward(sending);
+                self.shard.handle(Instant::now(), command);
+                self.flush(sending);
+            }
+        }
+    }
+
+    fn forward(&mut self, sending: &mut Sending) {
+        while let Some((stream, batch)) = self.gathered.next() {
+            let command = ShardCommand::Media { stream, batch };
+            self.shard.handle(Instant::now(), command);
+            self.flush(sending);
+        }
     }
 
     fn read(&mut self) {
@@ -158,31 +206,35 @@ impl Driver {
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, sending: &mut Sending) {
         let outbox = self.shard.outbox();
         if outbox.is_empty() {
             return;
         }
-        for (datagrams, data) in outbox.iter() {
+        let counters = &self.counters;
+        let done = |datagrams: &Datagrams, result: io::Result<()>| {
             let count = datagrams.count() as u64;
-            match self.socket.send(datagrams, data) {
-                Ok(()) => self.counters.datagrams_out.add(count),
+            match result {
+                Ok(()) => counters.datagrams_out.add(count),
                 Err(error) => {
-                    self.counters.datagrams_dropped.add(count);
+                    counters.datagrams_dropped.add(count);
                     tracing::trace!(%error, to = %datagrams.destination, "not sent");
                 }
             }
-        }
+        };
+        #[cfg(target_os = "linux")]
+        self.socket.send_all(&mut sending.headers, outbox, done);
+        #[cfg(not(target_os = "linux"))]
+        self.socket.send_all(sending, outbox, done);
         outbox.clear();
     }
 
-    fn sleep(&mut self, events: &mut Events) {
+    fn sleep(&mut self, events: &mut Events, sending: &mut Sending) {
         self.inbox.set_asleep(true);
         // Whatever was queued before the flag went up has woken nobody.
         if let Some(command) = self.inbox.try_recv() {
             self.inbox.set_asleep(false);
-            self.shard.handle(Instant::now(), command);
-            self.flush();
+            self.take(command, sending);
             return;
         }
         let timeout = self.shard.poll_timeout().map_or(IDLE, |at| {

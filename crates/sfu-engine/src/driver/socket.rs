@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One UDP socket with the kernel's offloads (`quinn-udp`): many datagrams a system call, and the address each came to.
+//! One UDP socket with the kernel's offloads: many datagrams a system call, and the address each came to.
+//!
+//! `quinn-udp` receives, and sends to one viewer in a call; on Linux `sendmmsg` sends to many.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +11,9 @@ use std::time::Instant;
 use mio::event::Source;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
-use crate::shard::Datagrams;
+#[cfg(target_os = "linux")]
+use super::batch::{Headers, MAX, Messages};
+use crate::shard::{Datagrams, Outbox};
 
 /// Room in the kernel for the packets of a second of a few hundred viewers. The kernel may grant less.
 const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
@@ -60,15 +64,95 @@ impl Socket {
         self.state.max_gso_segments()
     }
 
+    /// Sends all that there is, and tells of each what became of it. An error of one viewer's does not hold up others'.
+    #[cfg(target_os = "linux")]
+    pub(super) fn send_all(
+        &self,
+        headers: &mut Headers,
+        outbox: &Outbox,
+        mut done: impl FnMut(&Datagrams, io::Result<()>),
+    ) {
+        let offloads = self.max_segments() > 1;
+        let mut sends = outbox.iter().peekable();
+        while let Some((first, data)) = sends.next() {
+            let alone = sends.peek().is_none_or(|(next, _)| !alike(first, next));
+            if alone || !offloads {
+                done(first, self.send(first, data));
+                continue;
+            }
+            let mut messages = Messages::new();
+            let mut gathered = [(first, data); MAX];
+            messages.push(self.to_socket(first.destination), data);
+            while messages.count() < MAX
+                && let Some((next, data)) = sends.next_if(|(next, _)| alike(first, next))
+            {
+                gathered[messages.count()] = (next, data);
+                messages.push(self.to_socket(next.destination), data);
+            }
+            self.send_messages(headers, &messages, &gathered, &mut done);
+        }
+    }
+
+    /// Sends messages that differ in their destination only.
+    #[cfg(target_os = "linux")]
+    fn send_messages(
+        &self,
+        headers: &mut Headers,
+        messages: &Messages<'_>,
+        gathered: &[(&Datagrams, &[u8]); MAX],
+        done: &mut impl FnMut(&Datagrams, io::Result<()>),
+    ) {
+        let (first, _) = gathered[0];
+        let source = self.source_of(first);
+        // The kernel's limit of a datagram is below this.
+        let segment = u16::try_from(first.segment).unwrap_or(u16::MAX);
+        let mut at = 0;
+        while at < messages.count() {
+            let call = || messages.send(headers, &self.io, at, segment, source);
+            match self.io.try_io(call) {
+                Ok(sent) => {
+                    for (datagrams, _) in &gathered[at..at + sent] {
+                        done(datagrams, Ok(()));
+                    }
+                    at += sent;
+                }
+                Err(_) => {
+                    // The first one is at fault. By itself it gets what `quinn-udp` knows about kernels.
+                    let (datagrams, data) = gathered[at];
+                    done(datagrams, self.send(datagrams, data));
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    /// Sends all that there is, and tells of each what became of it.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn send_all(
+        &self,
+        _sending: &mut super::Sending,
+        outbox: &Outbox,
+        mut done: impl FnMut(&Datagrams, io::Result<()>),
+    ) {
+        for (datagrams, data) in outbox.iter() {
+            done(datagrams, self.send(datagrams, data));
+        }
+    }
+
+    /// The address to send from, where the socket has several.
+    fn source_of(&self, datagrams: &Datagrams) -> Option<IpAddr> {
+        let any = self.local.ip().is_unspecified();
+        any.then_some(datagrams.source.ip())
+    }
+
     /// Sends datagrams to one viewer, from the address at which it reached us.
-    pub(super) fn send(&self, datagrams: &Datagrams, data: &[u8]) -> io::Result<()> {
-        let source = datagrams.source.ip();
+    fn send(&self, datagrams: &Datagrams, data: &[u8]) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.to_socket(datagrams.destination),
             ecn: None,
             contents: data,
             segment_size: (data.len() > datagrams.segment).then_some(datagrams.segment),
-            src_ip: self.local.ip().is_unspecified().then_some(source),
+            src_ip: self.source_of(datagrams),
         };
         self.io
             .try_io(|| self.state.try_send((&self.io).into(), &transmit))
@@ -119,6 +203,70 @@ impl Socket {
     }
 }
 
+/// Whether two messages can leave in one call.
+#[cfg(target_os = "linux")]
+fn alike(a: &Datagrams, b: &Datagrams) -> bool {
+    a.segment == b.segment && a.source == b.source
+}
+
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Sends equal messages to viewers of which some can't be reached, and returns what became of each.
+    fn sent_to(bind: &str, destinations: &[SocketAddr]) -> Vec<bool> {
+        let socket = Socket::bind(bind.parse().unwrap()).unwrap();
+        let port = socket.local_address().unwrap().port();
+        let source = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+        let mut outbox = Outbox::new(socket.max_segments());
+        for destination in destinations {
+            for data in [[1u8; 100].as_slice(), &[2; 100], &[3; 40]] {
+                outbox.push(source, *destination, data);
+            }
+        }
+        let mut outcomes = Vec::new();
+        socket.send_all(&mut Headers::new(), &outbox, |_, result| {
+            outcomes.push(result.is_ok());
+        });
+        outcomes
+    }
+
+    #[test]
+    fn one_viewers_error_does_not_cost_others_their_packets() {
+        let unreachable: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        for bind in ["0.0.0.0:0", "127.0.0.1:0", "[::]:0"] {
+            let viewers: Vec<UdpSocket> = (0..3)
+                .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
+                .collect();
+            let to: Vec<_> = viewers.iter().map(|v| v.local_addr().unwrap()).collect();
+            let outcomes = sent_to(bind, &[unreachable, to[0], to[1], unreachable, to[2]]);
+            assert_eq!(outcomes, [false, true, true, false, true], "{bind}");
+            for viewer in &viewers {
+                viewer
+                    .set_read_timeout(Some(Duration::from_secs(5)))
+                    .unwrap();
+                for expected in [100, 100, 40] {
+                    let (len, from) = viewer.recv_from(&mut [0; 200]).unwrap();
+                    assert_eq!(len, expected, "{bind}");
+                    assert_eq!(from.ip().to_string(), "127.0.0.1");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_than_one_call_holds_are_sent() {
+        let viewer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (a, b) = (viewer.local_addr().unwrap(), other.local_addr().unwrap());
+        let to: Vec<_> = (0..200).map(|n| if n % 2 == 0 { a } else { b }).collect();
+        assert_eq!(sent_to("127.0.0.1:0", &to), vec![true; 200]);
+    }
 }

@@ -26,7 +26,10 @@ impl Branch {
         Ok(element)
     }
 
+    /// Adds an element that stays as it is until [`start`](Self::start): the bin may just be on its way to PLAYING, and
+    /// would take what is half built along.
     fn add(&mut self, bin: &gst::Bin, element: &gst::Element) -> Result<(), String> {
+        element.set_locked_state(true);
         bin.add(element).map_err(|e| e.to_string())?;
         self.elements.push(element.clone());
         Ok(())
@@ -42,6 +45,7 @@ impl Branch {
     /// Lets the elements follow the bin's state, the last ones first, so that nothing flows into what is not ready.
     pub(super) fn start(&self) -> Result<(), String> {
         for element in self.elements.iter().rev() {
+            element.set_locked_state(false);
             element
                 .sync_state_with_parent()
                 .map_err(|e| e.to_string())?;

@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Writes benchmark.md and benchmark.svg from the results of ./sfu bench.
+
+usage: render.py RESULTS VERSIONS FOLDER
+"""
+
+import datetime
+import json
+import math
+import sys
+from pathlib import Path
+
+NAMES = {
+    "gst-sfu": "gst-sfu",
+    "janus": "Janus",
+    "webrtcbin": "webrtcbin behind a tee",
+    "whepserversink": "whepserversink",
+}
+COLOURS = {"gst-sfu": "#0b6e4f", "janus": "#c1440e", "webrtcbin": "#2b59c3", "whepserversink": "#8f6b00"}
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 720, 420, 64, 48, 56, 24
+
+TEXT = """\
+# Benchmark
+
+{date}. Written by `./sfu bench`, which measures anew on your machine; `./sfu bench --quick` does the first two steps.
+
+One H.264 stream of 2.5 Mbit/s and 30 frames a second (about 270 packets a second of up to 1,150 octets, keyframes every
+two seconds) to that many viewers. The server has one core, the load tool the other one; both run ahead of the machine's
+other work. Between them is a veth pair. Each step starts the server anew, and systems take turns. A system's last row is
+the one that was too much for it: not every viewer had a picture, or the core was full.
+
+CPU is what the server's process used while all viewers watched, over the packets that they received. Retransmission is
+on everywhere; bandwidth estimation is off, as one layer leaves nothing to choose. Memory is what the process grew by
+over its viewers, the first ones' share of libraries included. Delay is from the generator's send call to the viewer's
+receive call.
+
+![CPU per packet by viewers](benchmark.svg)
+
+| system | viewers | with picture | packets/s | CPU µs a packet (user + system) | CPU of a core | memory a viewer | delay p50 / p99 | join p50 / p99 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{rows}
+
+## Versions
+
+{versions}
+
+## Systems
+
+- **gst-sfu**: `gst-launch-1.0 sfusignaller shards=1`, published to by WHIP.
+- **Janus**: the streaming plugin with one mountpoint fed by RTP, `videobufferkf` on, other plugins off, else as Debian
+  ships it.
+- **webrtcbin behind a tee**: what a GStreamer user builds without an SFU: RTP in, a `tee`, and a leaky `queue` and a
+  `webrtcbin` with `do-nack` for each viewer ([its source](../bench/webrtcbin/src/main.rs)).
+- **whepserversink** of gst-plugin-webrtc, `congestion-control=disabled`, given the encoded stream: it packs it for each
+  viewer anew.
+
+The exact commands are in [scripts/bench.sh](../scripts/bench.sh). Viewers are those of `./sfu load`.
+"""
+
+
+def value(number, digits=1, unit=""):
+    return "-" if number is None else f"{number:,.{digits}f}{unit}"
+
+
+def row(r):
+    memory = r.get("memory_bytes_per_viewer")
+    cells = [
+        NAMES[r["system"]],
+        f"{r['viewers']:,}",
+        f"{r['viewers_with_picture']:,}",
+        value(r.get("packets_per_second"), 0),
+        f"{value(r.get('cpu_us_per_packet'))} ({value(r.get('cpu_user_us_per_packet'))} + "
+        f"{value(r.get('cpu_system_us_per_packet'))})",
+        value(r.get("cpu_percent"), 0, " %"),
+        value(memory and memory / 1e3, 0, " kB"),
+        f"{value(r.get('forward_delay_ms_p50'))} / {value(r.get('forward_delay_ms_p99'))} ms",
+        f"{value(r.get('join_ms_p50'), 0)} / {value(r.get('join_ms_p99'), 0)} ms",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def plot(results):
+    shown = [r for r in results if r.get("cpu_us_per_packet")]
+    xs = sorted({r["viewers"] for r in shown}) or [10]
+    top = max([r["cpu_us_per_packet"] for r in shown] + [10])
+    step = 10 ** math.floor(math.log10(top))
+    step = next(s for s in (step / 5, step / 2, step) if top / s <= 10)
+    top = math.ceil(top / step) * step
+    low, high = math.log10(xs[0]), math.log10(max(xs[-1], xs[0] * 2))
+    plot_w, plot_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    x = lambda v: LEFT + 12 + (math.log10(v) - low) / (high - low) * (plot_w - 24)
+    y = lambda v: TOP + plot_h * (1 - v / top)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{LEFT}" y="20" font-size="15" fill="#111">CPU per forwarded packet in µs, by viewers on one core</text>',
+    ]
+    for n in range(round(top / step) + 1):
+        at = y(n * step)
+        out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>')
+        out.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end" fill="#444">{n * step:g}</text>')
+    for v in xs:
+        out.append(f'<text x="{x(v):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#444">{v:,}</text>')
+    out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle" fill="#444">viewers (hollow: too many)</text>')
+    for n, (system, colour) in enumerate(COLOURS.items()):
+        points = [(x(r["viewers"]), y(r["cpu_us_per_packet"]), r["passed"]) for r in shown if r["system"] == system]
+        line = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in points)
+        out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for px, py, passed in points:
+            fill = colour if passed else "#ffffff"
+            out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{fill}" stroke="{colour}" stroke-width="2"/>')
+        at = LEFT + n * 165
+        out.append(f'<circle cx="{at + 6}" cy="34" r="4" fill="{colour}"/>')
+        out.append(f'<text x="{at + 16}" y="38" fill="#111">{NAMES[system]}</text>')
+    return "\n".join(out + ["</svg>", ""])
+
+
+def main():
+    lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    results = [json.loads(line) for line in lines]
+    order = list(NAMES)
+    results.sort(key=lambda r: (order.index(r["system"]), r["viewers"]))
+    versions = Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
+    folder = Path(sys.argv[3])
+    text = TEXT.format(
+        date=datetime.date.today().isoformat(),
+        rows="\n".join(row(r) for r in results),
+        versions="\n".join(f"- {v}" for v in versions),
+    )
+    (folder / "benchmark.md").write_text(text, encoding="utf-8")
+    (folder / "benchmark.svg").write_text(plot(results), encoding="utf-8")
+
+
+main()

@@ -1,0 +1,24 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""Adds a system's name to what sfu-load measured, and fails where that many viewers were too much for it.
+
+usage: step.py SYSTEM VIEWERS FILE
+"""
+
+import json
+import sys
+
+# A core that is this busy has nothing left.
+SATURATED_PERCENT = 92
+
+system, viewers, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+try:
+    with open(path, encoding="utf-8") as file:
+        result = json.load(file)
+except ValueError:
+    result = {"viewers": viewers, "viewers_with_picture": 0, "errors": ["no result within the time"]}
+enough = result["viewers_with_picture"] == viewers
+result["system"] = system
+result["passed"] = enough and (result.get("cpu_percent") or 100) < SATURATED_PERCENT
+print(json.dumps(result))
+sys.exit(not result["passed"])

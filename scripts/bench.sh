@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MPL-2.0
+# shellcheck shell=bash
+# Compares this server with others, side by side on one machine: ./sfu bench. Sourced by ./sfu.
+#
+# Server and load are each in a network namespace, joined by a veth pair, and each on a core of its own. Every step
+# starts the server anew. Results go to docs/benchmark.md and docs/benchmark.svg.
+
+BENCH_STEPS=(10 50 100 250 500 1000)
+BENCH_QUICK=(10 50)
+BENCH_DURATION=12s
+BENCH_SYSTEMS=(gst-sfu janus webrtcbin whepserversink)
+# The addresses of the server's and the load's end, of the range for benchmarks (RFC 2544).
+BENCH_SERVER=198.18.0.1
+BENCH_CLIENT=198.18.0.2
+bench_pids=()
+
+run_bench() {
+  local steps=("${BENCH_STEPS[@]}") argument
+  for argument in "$@"; do
+    case $argument in
+      --quick) steps=("${BENCH_QUICK[@]}") ;;
+      *) die "bench: there is no option $argument; there is --quick" ;;
+    esac
+  done
+  [ "$(id -u)" -eq 0 ] || die "bench: network namespaces need root"
+  [ "$(nproc)" -ge 2 ] || die "bench: two cores are needed, one for the server and one for the load"
+  install_packages bench
+  build
+  (cd "$ROOT" && cargo build --release --quiet -p sfu-load -p sfu-bench-webrtcbin)
+  bench_work=$(mktemp -d)
+  bench_results=$bench_work/results.jsonl
+  trap bench_cleanup EXIT
+  bench_network
+  bench_versions >"$bench_work/versions"
+  local step system
+  declare -A over=()
+  for step in "${steps[@]}"; do
+    for system in "${BENCH_SYSTEMS[@]}"; do
+      [ -z "${over[$system]:-}" ] || continue
+      bench_step "$system" "$step" || over[$system]=1
+    done
+  done
+  python3 "$ROOT/bench/render.py" "$bench_results" "$bench_work/versions" "$ROOT/docs"
+  echo "Results: docs/benchmark.md, docs/benchmark.svg"
+}
+
+bench_network() {
+  bench_ns=sfubench$$
+  ip netns add "${bench_ns}s"
+  ip netns add "${bench_ns}c"
+  ip link add bench0 netns "${bench_ns}s" type veth peer name bench1 netns "${bench_ns}c"
+  ip -n "${bench_ns}s" address add "$BENCH_SERVER/24" dev bench0
+  ip -n "${bench_ns}c" address add "$BENCH_CLIENT/24" dev bench1
+  ip -n "${bench_ns}s" link set bench0 up
+  ip -n "${bench_ns}c" link set bench1 up
+  ip -n "${bench_ns}s" link set lo up
+  ip -n "${bench_ns}c" link set lo up
+}
+
+bench_cleanup() {
+  bench_stop
+  ip netns delete "${bench_ns}s" 2>/dev/null || true
+  ip netns delete "${bench_ns}c" 2>/dev/null || true
+  rm -rf "$bench_work"
+}
+
+bench_stop() {
+  local pid
+  for pid in "${bench_pids[@]}"; do
+    kill "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+  done
+  bench_pids=()
+}
+
+# On the server's or the load's core, ahead of whatever else the machine does.
+bench_on() {
+  local side=$1 core=$2
+  shift 2
+  exec ip netns exec "$bench_ns$side" chrt -r 1 taskset -c "$core" "$@"
+}
+
+bench_versions() {
+  echo "gst-sfu: commit $(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null || echo unknown)"
+  echo "Janus: Debian package $(dpkg-query -W -f '${Version}' janus)"
+  echo "webrtcbin: $(gst-launch-1.0 --version | sed -n 's/^GStreamer/GStreamer/p')"
+  echo "whepserversink: gst-plugin-webrtc $(sed -n '/^name = "gst-plugin-webrtc"/{n;s/version = "\(.*\)"/\1/p}' "$ROOT/Cargo.lock")"
+  echo "Machine: $(nproc) cores of $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n1), Linux $(uname -r | cut -d- -f1)"
+}
+
+# Plain RTP for servers that take that.
+bench_feed() {
+  bench_on c 1 "$ROOT/target/release/sfu-load" rtp --to "$BENCH_SERVER:5004" --payload-type 102 \
+    --keyframe-interval 2s >/dev/null 2>&1 &
+  bench_pids+=($!)
+}
+
+# The servers. Each sets bench_server, its process, and bench_load, how viewers are played to it.
+start_gst-sfu() {
+  export GST_REGISTRY=$ROOT/target/registry.bin GST_PLUGIN_PATH=$ROOT/target/release
+  bench_on s 0 gst-launch-1.0 sfusignaller listen="$BENCH_SERVER:8080" udp-port=8189 shards=1 \
+    >"$bench_work/server.log" 2>&1 &
+  bench_server=$!
+  bench_load=(--whip "http://$BENCH_SERVER:8080/whip/bench" --keyframe-interval 2s
+    --whep "http://$BENCH_SERVER:8080/whep/bench")
+}
+
+start_janus() {
+  local libraries
+  libraries=$(dirname "$(dpkg-query -L janus | grep -m1 '/janus/plugins$')")/janus
+  mkdir -p "$bench_work/janus"
+  cat >"$bench_work/janus/janus.jcfg" <<END
+general: {
+  configs_folder = "$bench_work/janus", plugins_folder = "$libraries/plugins"
+  transports_folder = "$libraries/transports", events_folder = "$libraries/events"
+  loggers_folder = "$libraries/loggers", debug_level = 2
+}
+media: { ipv6 = false }
+nat: { ice_enforce_list = "$BENCH_SERVER" }
+plugins: { disable = "$(bench_others "$libraries/plugins" libjanus_streaming.so)" }
+transports: { disable = "$(bench_others "$libraries/transports" libjanus_http.so)" }
+loggers: { disable = "libjanus_jsonlog.so" }
+END
+  cat >"$bench_work/janus/janus.transport.http.jcfg" <<END
+general: { json = "plain", base_path = "/janus", http = true, port = 8088, https = false }
+admin: { admin_http = false }
+END
+  cat >"$bench_work/janus/janus.plugin.streaming.jcfg" <<END
+bench: {
+  type = "rtp", id = 1, description = "bench", audio = false, video = true, videoport = 5004, videopt = 102
+  videocodec = "h264", videofmtp = "profile-level-id=42e01f;packetization-mode=1", videobufferkf = true
+}
+END
+  bench_on s 0 janus -F "$bench_work/janus" >"$bench_work/server.log" 2>&1 &
+  bench_server=$!
+  bench_load=(--janus "http://$BENCH_SERVER:8088/janus")
+  bench_feed
+}
+
+# The names of the libraries in a folder but one, joined by commas.
+bench_others() {
+  find "$1" -name '*.so' ! -name "$2" -printf '%f\n' | paste -sd,
+}
+
+start_webrtcbin() {
+  bench_on s 0 "$ROOT/target/release/sfu-bench-webrtcbin" "$BENCH_SERVER" 8080 5004 >"$bench_work/server.log" 2>&1 &
+  bench_server=$!
+  bench_load=(--whep "http://$BENCH_SERVER:8080/bench" --video-only)
+  bench_feed
+}
+
+start_whepserversink() {
+  export GST_REGISTRY=$ROOT/target/registry.bin GST_PLUGIN_PATH=$ROOT/target/release
+  local caps='application/x-rtp,media=video,encoding-name=H264,payload=102,clock-rate=90000'
+  bench_on s 0 gst-launch-1.0 udpsrc address="$BENCH_SERVER" port=5004 caps="$caps" ! rtph264depay ! \
+    h264parse config-interval=-1 ! queue ! \
+    whepserversink signaller::host-addr="http://$BENCH_SERVER:8080" stun-server="" congestion-control=disabled \
+    >"$bench_work/server.log" 2>&1 &
+  bench_server=$!
+  bench_load=(--whep "http://$BENCH_SERVER:8080/whep/endpoint" --video-only)
+  bench_feed
+}
+
+# Plays this many viewers to a server. Fails where that was too much for it.
+bench_step() {
+  local system=$1 viewers=$2 status=0
+  local output=$bench_work/step.json
+  echo "== $system, $viewers viewers"
+  "start_$system"
+  bench_pids+=("$bench_server")
+  # The keyframe that a viewer begins with comes every two seconds.
+  sleep 4
+  (bench_on c 1 timeout 150 "$ROOT/target/release/sfu-load" "${bench_load[@]}" --viewers "$viewers" --ramp 50/s \
+    --duration "$BENCH_DURATION" --pid "$bench_server" --json) >"$output" 2>"$bench_work/load.log" || true
+  tail -n1 "$bench_work/load.log"
+  bench_stop
+  python3 "$ROOT/bench/step.py" "$system" "$viewers" "$output" >>"$bench_results" || status=1
+  tail -n1 "$bench_results"
+  return $status
+}
