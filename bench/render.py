@@ -27,8 +27,9 @@ TEXT = """\
 
 One H.264 stream of 2.5 Mbit/s and 30 frames a second (about 270 packets a second of up to 1,150 octets, keyframes every
 two seconds) to that many viewers. The server has one core, the load tool the other one; both run ahead of the machine's
-other work. Between them is a veth pair. Each step starts the server anew, and systems take turns. A system's last row is
-the one that was too much for it: not every viewer had a picture, or the core was full.
+other work. Between them is a veth pair. Each step starts the server anew, and systems take turns. A row in brackets was
+too much for a system: not every viewer had a picture, the average one saw less than 27 of 30 frames, or the core was
+full (92 %).
 
 CPU is what the server's process used while all viewers watched, over the packets that they received. Retransmission is
 on everywhere; bandwidth estimation is off, as one layer leaves nothing to choose. Memory is what the process grew by
@@ -67,7 +68,7 @@ def row(r):
     memory = r.get("memory_bytes_per_viewer")
     cells = [
         NAMES[r["system"]],
-        f"{r['viewers']:,}",
+        f"{r['viewers']:,}" if r["passed"] else f"({r['viewers']:,})",
         f"{r['viewers_with_picture']:,}",
         value(r.get("packets_per_second"), 0),
         f"{value(r.get('cpu_us_per_packet'))} ({value(r.get('cpu_user_us_per_packet'))} + "

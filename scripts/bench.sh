@@ -7,7 +7,7 @@
 
 BENCH_STEPS=(10 50 100 250 500 1000)
 BENCH_QUICK=(10 50)
-BENCH_DURATION=12s
+BENCH_DURATION=10s
 BENCH_SYSTEMS=(gst-sfu janus webrtcbin whepserversink)
 # The addresses of the server's and the load's end, of the range for benchmarks (RFC 2544).
 BENCH_SERVER=198.18.0.1
@@ -107,7 +107,7 @@ start_gst-sfu() {
 
 start_janus() {
   local libraries
-  libraries=$(dirname "$(dpkg-query -L janus | grep -m1 '/janus/plugins$')")/janus
+  libraries=$(dirname "$(dpkg-query -L janus | grep -m1 "/janus/plugins\$")")
   mkdir -p "$bench_work/janus"
   cat >"$bench_work/janus/janus.jcfg" <<END
 general: {

@@ -131,7 +131,7 @@ fn call(
     let promise = gst::Promise::new();
     webrtc.emit_by_name_with_values(signal, &[argument.clone(), promise.to_value()]);
     promise.wait();
-    let reply = promise.get_reply().map(|reply| reply.to_owned());
+    let reply = promise.get_reply().map(ToOwned::to_owned);
     if let Some(error) = reply
         .as_ref()
         .and_then(|r| r.get::<glib::Error>("error").ok())

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The hot path without WebRTC: fan-out, rewriting, keyframe arbitration. `cargo bench -p sfu-engine`.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use sfu_engine::keyframe::KeyframeArbiter;
+use sfu_engine::packet::Packet;
+use sfu_engine::queue::{ShardCommand, ShardQueue};
+use sfu_engine::rewrite::{Rewriter, Source};
+use sfu_engine::session::SessionShared;
+use sfu_engine::shard::Shard;
+use sfu_engine::stats::Counters;
+use sfu_engine::stream::Stream;
+use sfu_engine::transport::negotiate::PatchError;
+use sfu_engine::transport::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
+use sfu_engine::{Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, SessionId, TrackKind};
+
+const VIEWERS: usize = 100;
+
+/// A viewer that takes everything and does nothing.
+#[derive(Debug)]
+struct Nobody {
+    ufrag: String,
+    connected: bool,
+}
+
+impl Transport for Nobody {
+    fn local_ufrag(&self) -> &str {
+        &self.ufrag
+    }
+
+    fn accepts(&self, _: Codec) -> bool {
+        true
+    }
+
+    fn send(&mut self, packet: &Outgoing<'_>) {
+        black_box(packet);
+    }
+
+    fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> bool {
+        true
+    }
+
+    fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
+        if !std::mem::replace(&mut self.connected, true) {
+            sink.event(TransportEvent::Connected);
+        }
+        now + Duration::from_secs(1)
+    }
+
+    fn request_keyframe(&mut self, _: Option<str0m::media::Rid>) {}
+
+    fn patch(&mut self, _: &str) -> Result<PatchOutcome, PatchError> {
+        Ok(PatchOutcome::Trickled)
+    }
+
+    fn close(&mut self) {}
+}
+
+#[derive(Debug)]
+struct NoEncoder;
+
+impl Feedback for NoEncoder {
+    fn keyframe_request(&self, _: usize) {}
+}
+
+fn rtp(seq: u16, now: Instant) -> RtpIn {
+    // A keyframe first, then slices.
+    let nal = if seq == 0 { 0x67 } else { 0x41 };
+    RtpIn {
+        seq,
+        timestamp: u32::from(seq) * 3_000,
+        captured: now,
+        marker: true,
+        payload: vec![nal; 1_100].into(),
+    }
+}
+
+fn fan_out(c: &mut Criterion) {
+    let now = Instant::now();
+    let (queue, inbox) = ShardQueue::new(None);
+    let mut shard = Shard::new(queue, Arc::new(Counters::default()), 64);
+    let stream = Arc::new(Stream::new("bench".parse().expect("a name"), 1));
+    let options = PublishOptions {
+        keyframe_min_interval: Duration::from_millis(500),
+        feedback: Arc::new(NoEncoder),
+    };
+    let lease = stream.start(options, false, now).expect("a free stream");
+    let layer = LayerInfo {
+        rid: Rid::from_index(0),
+        width: None,
+        height: None,
+        target_bitrate: None,
+    };
+    stream.set_video(lease, Codec::H264, vec![layer]);
+    for index in 0..VIEWERS {
+        let id = SessionId::from_bits(index as u128 + 1);
+        let session = SessionShared::new(id, stream.clone(), 0, "\"1\"".into(), None);
+        stream.add_viewer();
+        shard.handle(
+            now,
+            ShardCommand::Subscribe {
+                stream: stream.clone(),
+                transport: Box::new(Nobody {
+                    ufrag: format!("u{index}"),
+                    connected: false,
+                }),
+                session: Arc::new(session),
+            },
+        );
+    }
+    let mut seq = 0u16;
+    let mut group = c.benchmark_group("shard");
+    group.throughput(Throughput::Elements(VIEWERS as u64));
+    group.bench_function("one packet to 100 viewers", |b| {
+        b.iter(|| {
+            stream.push(now, lease, TrackKind::Video, 0, [rtp(seq, now)]);
+            seq = seq.wrapping_add(1).max(1);
+            while let Some(command) = inbox.try_recv() {
+                shard.handle(now, command);
+            }
+            shard.outbox().clear();
+        });
+    });
+    group.finish();
+}
+
+fn rewrite(c: &mut Criterion) {
+    let now = Instant::now();
+    let mut packet = Packet {
+        seq: 70_000,
+        timestamp: 0,
+        captured: now,
+        marker: true,
+        keyframe_start: true,
+        vp8: None,
+        payload: vec![0x41; 1_100].into(),
+    };
+    let mut rewriter = Rewriter::new(90_000);
+    let source = |layer| Source { epoch: 1, layer };
+    rewriter.switch(source(0), &packet, None);
+    c.bench_function("rewrite a packet", |b| {
+        b.iter(|| {
+            packet.seq += 1;
+            packet.timestamp = packet.timestamp.wrapping_add(3_000);
+            black_box(rewriter.rewrite(black_box(&packet), None))
+        });
+    });
+    let mut layer = 0;
+    c.bench_function("switch the layer and rewrite a packet", |b| {
+        b.iter(|| {
+            layer = 1 - layer;
+            packet.seq += 1;
+            packet.timestamp = packet.timestamp.wrapping_add(3_000);
+            rewriter.switch(source(layer), &packet, None);
+            black_box(rewriter.rewrite(black_box(&packet), None))
+        });
+    });
+}
+
+fn keyframes(c: &mut Criterion) {
+    let mut arbiter = KeyframeArbiter::new(Duration::from_millis(500));
+    let mut now = Instant::now();
+    c.bench_function("ask the keyframe arbiter", |b| {
+        b.iter(|| {
+            now += Duration::from_micros(100);
+            black_box(arbiter.request(now)) | black_box(arbiter.poll(now))
+        });
+    });
+}
+
+criterion_group!(hot, fan_out, rewrite, keyframes);
+criterion_main!(hot);
