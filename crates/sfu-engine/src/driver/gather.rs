@@ -97,6 +97,7 @@ mod tests {
             keyframe_start: false,
             vp8: None,
             payload: [1].into(),
+            red: None,
         };
         Arc::new(Batch {
             kind,
