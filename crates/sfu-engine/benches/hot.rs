@@ -16,9 +16,13 @@ use sfu_engine::session::SessionShared;
 use sfu_engine::shard::Shard;
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
-use sfu_engine::transport::negotiate::PatchError;
-use sfu_engine::transport::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
-use sfu_engine::{Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, SessionId, TrackKind};
+use sfu_engine::transport::patch::PatchError;
+use sfu_engine::transport::{
+    Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
+};
+use sfu_engine::{
+    Codec, Feedback, LayerInfo, Preference, PublishOptions, Rid, RtpIn, SessionId, TrackKind,
+};
 
 const VIEWERS: usize = 100;
 
@@ -30,6 +34,20 @@ struct Nobody {
 }
 
 impl Transport for Nobody {
+    fn first_estimate(&self) -> Option<Estimate> {
+        None
+    }
+
+    fn set_demand(&mut self, _demand: Demand) {}
+
+    fn forget_sent(&mut self) {}
+
+    fn reports_arrivals(&self) -> bool {
+        false
+    }
+
+    fn limit(&mut self, _bits_per_second: u64) {}
+
     fn local_ufrag(&self) -> &str {
         &self.ufrag
     }
@@ -78,6 +96,7 @@ fn rtp(seq: u16, now: Instant) -> RtpIn {
         captured: now,
         marker: true,
         payload: vec![nal; 1_100].into(),
+        red: None,
     }
 }
 
@@ -100,7 +119,8 @@ fn fan_out(c: &mut Criterion) {
     stream.set_video(lease, Codec::H264, vec![layer]);
     for index in 0..VIEWERS {
         let id = SessionId::from_bits(index as u128 + 1);
-        let session = SessionShared::new(id, stream.clone(), 0, "\"1\"".into(), None);
+        let session =
+            SessionShared::new(id, stream.clone(), 0, "\"1\"".into(), Preference::default());
         stream.add_viewer();
         shard.handle(
             now,
@@ -140,6 +160,7 @@ fn rewrite(c: &mut Criterion) {
         keyframe_start: true,
         vp8: None,
         payload: vec![0x41; 1_100].into(),
+        red: None,
     };
     let mut rewriter = Rewriter::new(90_000);
     let source = |layer| Source { epoch: 1, layer };
