@@ -14,8 +14,10 @@ use crate::gop::{Gop, GopCache};
 use crate::ids::{Rid, StreamName};
 use crate::keyframe::KeyframeArbiter;
 use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
+use crate::loss::LossWatch;
 use crate::packet::{Batch, LayerReader, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
+use crate::rate::RateMeter;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -23,10 +25,6 @@ const PUBLISHER_SILENT: Duration = Duration::from_secs(1);
 
 /// What sound takes until it is measured, in bit/s.
 const AUDIO_BITRATE: u64 = 64_000;
-/// RTP header with extensions and SRTP tag, in bytes.
-const HEADERS: u64 = 36;
-/// An old peak loses this part of itself in each second.
-const PEAK_FADES: u64 = 16;
 
 /// How a publisher wants to be treated.
 #[derive(Clone)]
@@ -150,6 +148,7 @@ struct Layer {
     gop: GopCache,
     arbiter: KeyframeArbiter,
     rate: RateMeter,
+    loss: LossWatch,
     last_packet: Option<Instant>,
 }
 
@@ -300,6 +299,7 @@ impl Stream {
         let Some(batch) = state.read(now, kind, layer, packets) else {
             return;
         };
+        let lost = kind == TrackKind::Video && self.viewers() > 0 && state.lost(now, layer);
         self.packets_in
             .fetch_add(batch.packets.len() as u64, Relaxed);
         self.bytes_in.fetch_add(batch.bytes() as u64, Relaxed);
@@ -309,6 +309,10 @@ impl Stream {
                 batch: batch.clone(),
             })
         });
+        drop(state);
+        if lost {
+            self.request_keyframe(now, layer);
+        }
     }
 
     /// A viewer needs a keyframe of a layer: the arbiter decides whether the publisher hears of it.
@@ -454,6 +458,12 @@ impl State {
         self.publisher.as_ref().is_some_and(|p| p.lease == lease)
     }
 
+    /// Whether packets of a layer are lost for good.
+    fn lost(&mut self, now: Instant, layer: usize) -> bool {
+        let layer = self.layers.get_mut(layer);
+        layer.is_some_and(|l| l.loss.take_lost(now))
+    }
+
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
         self.layers.iter().map(|l| l.candidate(now)).collect()
     }
@@ -506,6 +516,7 @@ impl Layer {
             gop: GopCache::default(),
             arbiter: KeyframeArbiter::new(keyframe_min_interval),
             rate: RateMeter::default(),
+            loss: LossWatch::default(),
             last_packet: None,
         }
     }
@@ -517,8 +528,11 @@ impl Layer {
             self.info.width = Some(width);
             self.info.height = Some(height);
         }
-        if batch.packets.iter().any(|p| p.keyframe_start) {
-            self.arbiter.keyframe();
+        for packet in &batch.packets {
+            self.loss.packet(now, packet.seq, packet.keyframe_start);
+            if packet.keyframe_start {
+                self.arbiter.keyframe();
+            }
         }
         self.gop.push(now, batch);
     }
@@ -551,43 +565,5 @@ impl Layer {
             bitrate,
             active,
         }
-    }
-}
-
-/// Bits of the last whole second.
-#[derive(Debug, Default)]
-struct RateMeter {
-    since: Option<Instant>,
-    bytes: u64,
-    packets: u64,
-    last: Option<u64>,
-    peak: Option<u64>,
-}
-
-impl RateMeter {
-    fn add(&mut self, now: Instant, batch: &Batch) {
-        let since = *self.since.get_or_insert(now);
-        let span = now.saturating_duration_since(since).as_secs_f64();
-        if span >= 1.0 {
-            let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
-            self.last = Some(rate(self.bytes));
-            let wire = rate(self.bytes + self.packets * HEADERS);
-            let faded = self.peak.map_or(0, |peak| peak - peak / PEAK_FADES);
-            self.peak = Some(wire.max(faded));
-            self.since = Some(now);
-            (self.bytes, self.packets) = (0, 0);
-        }
-        self.bytes += batch.bytes() as u64;
-        self.packets += batch.packets.len() as u64;
-    }
-
-    /// RTP payload of the last whole second.
-    fn bits_per_second(&self) -> Option<u64> {
-        self.last
-    }
-
-    /// What it takes on the wire, in the worst of the last seconds.
-    fn peak(&self) -> Option<u64> {
-        self.peak
     }
 }
