@@ -39,8 +39,6 @@ fn an_encoder_that_calls_is_seen_and_comes_back() {
         let encoder = format!("{name}_encoder");
         let local = format!("{local}?pkt_size=1316");
         let _encoder = Publisher::ffmpeg(&encoder, false, "mpegts", &local).unwrap();
-        let info = server.wait_for_stream("demo").unwrap();
-        assert_eq!(info["audio"]["codec"], "opus");
         watch(&server, "demo");
         drop(caller);
         server.wait_until_silent("demo").unwrap();

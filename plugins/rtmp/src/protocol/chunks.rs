@@ -173,13 +173,14 @@ impl ChunkReader {
             header.stream = u32::from_le_bytes([fields[7], fields[8], fields[9], fields[10]]);
         }
         if header.extended {
-            let Some(extended) = input.get(at..at + 4).map(number) else {
-                return Ok(None);
-            };
+            let sent = &input[at..input.len().min(at + 4)];
             // Some senders don't repeat it within a message.
-            let repeated = format < 3 || !started || extended == header.field;
-            if repeated {
-                header.field = extended;
+            let expected = header.field.to_be_bytes();
+            if format < 3 || !started || expected.starts_with(sent) {
+                let Ok(extended) = <[u8; 4]>::try_from(sent) else {
+                    return Ok(None);
+                };
+                header.field = u32::from_be_bytes(extended);
                 at += 4;
             }
         }

@@ -20,6 +20,8 @@ const MAX_COMMAND: usize = 4 * 1024;
 const MAX_COMMANDS: u32 = 200;
 const WINDOW: u32 = 2_500_000;
 const SMALLEST_WINDOW: u32 = 64 * 1024;
+/// Every answer fits into one chunk.
+const CHUNK_SIZE: u32 = 4_096;
 const STREAM: u32 = 1;
 
 /// What the client wants, or sends.
@@ -252,6 +254,11 @@ impl Session {
         let limit_type = PeerBandwidthLimitType::Dynamic;
         let size = WINDOW;
         self.send(RtmpMessage::SetPeerBandwidth { size, limit_type }, 0)?;
+        let packet = self
+            .writer
+            .set_max_chunk_size(CHUNK_SIZE, RtmpTimestamp::new(0))
+            .map_err(|err| Misuse::Answer(err.to_string()))?;
+        self.output.extend(packet.bytes);
         let server = object([
             ("fmsVer", text("FMS/3,0,1,123")),
             ("capabilities", Amf0Value::Number(31.0)),
