@@ -19,7 +19,7 @@ pub(crate) fn watch(server: &Server, stream: &str) {
     });
     sound.unwrap();
     let whep = server.url(&format!("/whep/{stream}"));
-    let seen = load::run(&["--whep", &whep, "--viewers", "2", "--duration", "3s"]).unwrap();
+    let seen = load::run(&["--whep", &whep, "--viewers", "2", "--duration", "2s"]).unwrap();
     println!("{seen}");
     assert_eq!(seen["status"], 0);
     assert_eq!(seen["viewers_with_picture"], 2);
@@ -80,13 +80,9 @@ fn an_encoder_without_b_frames_is_passed_on_as_it_is() {
     let rtmp_port = format!("RTMP_PORT={port}");
     let server = Server::pipeline("rtmp_copy", "rtmp-in", &["ENCODE=never", &rtmp_port]).unwrap();
     let address = format!("rtmp://127.0.0.1:{port}/live/any");
-    for name in ["rtmp_copy_1", "rtmp_copy_2"] {
-        let publisher = Publisher::ffmpeg(name, false, "flv", &address).unwrap();
-        let info = server.wait_for_stream("demo").unwrap();
-        // No layer is made: it is the publisher's picture.
-        assert_eq!(info["video"]["layers"].as_array().unwrap().len(), 1);
-        watch(&server, "demo");
-        drop(publisher);
-        server.wait_until_silent("demo").unwrap();
-    }
+    let _publisher = Publisher::ffmpeg("rtmp_copy_1", false, "flv", &address).unwrap();
+    let info = server.wait_for_stream("demo").unwrap();
+    // No layer is made: it is the publisher's picture.
+    assert_eq!(info["video"]["layers"].as_array().unwrap().len(), 1);
+    watch(&server, "demo");
 }

@@ -41,8 +41,8 @@ fn record(pipeline: &gst::Pipeline, sink: &str) -> Arc<Mutex<Vec<Seen>>> {
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer() {
             list.lock().unwrap().push(Seen {
-                dts: buffer.dts().unwrap(),
-                pts: buffer.pts().unwrap(),
+                dts: buffer.dts_or_pts().unwrap_or_default(),
+                pts: buffer.pts().unwrap_or_default(),
                 discontinuous: buffer.flags().contains(gst::BufferFlags::DISCONT),
                 keyframe: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
             });
@@ -54,11 +54,16 @@ fn record(pipeline: &gst::Pipeline, sink: &str) -> Arc<Mutex<Vec<Seen>>> {
 
 impl Server {
     fn start(properties: &str) -> Self {
+        Self::with(properties, "identity", "identity")
+    }
+
+    /// With these elements behind the pads.
+    fn with(properties: &str, video: &str, audio: &str) -> Self {
         init();
         let line = format!(
             "rtmpserversrc name=in listen=127.0.0.1:0 {properties} \
-             in.video ! fakesink name=video async=false sync=false \
-             in.audio ! fakesink name=audio async=false sync=false"
+             in.video ! {video} ! fakesink name=video async=false sync=false \
+             in.audio ! {audio} ! fakesink name=audio async=false sync=false"
         );
         let pipeline = gst::parse::launch(&line).unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
@@ -257,6 +262,101 @@ fn who_misbehaves_is_cut_and_costs_nobody_anything() {
     let longest = gaps.max().unwrap();
     assert!(longest < gst::ClockTime::from_seconds(1), "{longest}");
     drop(publisher);
+}
+
+/// Sends a message, with chunks as long as it is.
+fn send(client: &mut TcpStream, kind: u8, timestamp: u8, data: &[u8]) {
+    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
+    let header = [
+        6, 0, 0, timestamp, length[1], length[2], length[3], kind, 1, 0, 0, 0,
+    ];
+    // It may have been cut already, which is right.
+    let _ = client.write_all(&[&header, data].concat());
+}
+
+/// A client that publishes by itself.
+fn publish(server: &Server) -> TcpStream {
+    let publishers = server.stat("publishers");
+    let mut client = shake_hands(server);
+    send(&mut client, 1, 0, &[0, 0x10, 0, 0]);
+    let string = |text: &str| {
+        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+        [&length, text.as_bytes()].concat()
+    };
+    let (number, null) = ([&[0u8][..], &1f64.to_be_bytes()].concat(), [5u8]);
+    let connect = [
+        &[2],
+        &string("connect")[..],
+        &number,
+        &[3],
+        &string("app"),
+        &[2],
+        &string("live"),
+        &[0, 0, 9],
+    ];
+    send(&mut client, 20, 0, &connect.concat());
+    let publish = [
+        &[2],
+        &string("publish")[..],
+        &number,
+        &null,
+        &[2],
+        &string("any"),
+        &[2],
+        &string("live"),
+    ];
+    send(&mut client, 20, 0, &publish.concat());
+    server.wait("leave to publish", || {
+        server.stat("publishers") > publishers
+    });
+    client
+}
+
+#[test]
+fn broken_media_ends_its_publisher_at_most() {
+    let video = "h264parse ! avdec_h264";
+    let audio = "aacparse ! avdec_aac";
+    let server = Server::with("", video, audio);
+    let record = [
+        1, 0x64, 0, 0x1f, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 0x1f, 1, 0, 2, 0x68, 0xee,
+    ];
+    let header = [&[0x17, 0, 0, 0, 0][..], &record].concat();
+    // Whole units of nonsense: that is for the parser and the decoder to shrug off.
+    let mut nonsense = publish(&server);
+    send(&mut nonsense, 9, 0, &header);
+    send(&mut nonsense, 8, 0, &[0xaf, 0, 0x11, 0x90]);
+    for n in 0..100u8 {
+        let unit: Vec<u8> = (0..200u8).map(|i| i.wrapping_mul(n) ^ n).collect();
+        send(
+            &mut nonsense,
+            9,
+            n,
+            &[&[0x17, 1, 0, 0, 0, 0, 0, 0, 200][..], &unit].concat(),
+        );
+        send(&mut nonsense, 8, n, &[&[0xaf, 1], &unit[..]].concat());
+    }
+    server.wait("the nonsense to be taken", || server.stat("frames") >= 100);
+    assert_eq!(server.stat("cut"), 0);
+    drop(nonsense);
+    let idle = || !server.source.property::<bool>("connected");
+    server.wait("it to be gone", idle);
+    // Units that are not whole, and broken records: that is cut here.
+    let broken: [(u8, &[u8]); 3] = [
+        (9, &[0x17, 1, 0, 0, 0, 0, 0, 0, 200, 1]),
+        (9, &[0x17, 0, 0, 0, 0, 1, 2]),
+        (8, &[0xaf, 0, 0]),
+    ];
+    for (n, (kind, data)) in (1..).zip(broken) {
+        let mut client = publish(&server);
+        send(&mut client, 9, 0, &header);
+        send(&mut client, kind, 0, data);
+        server.wait("it to be cut", || server.stat("cut") == n && idle());
+    }
+    let mut foreign = publish(&server);
+    send(&mut foreign, 8, 0, &[0x2f, 0, 0]);
+    server.wait("it to be refused", || server.stat("refused") == 1 && idle());
+    let _good = server.publisher("live/any", 0);
+    server.wait_for_frames(20);
 }
 
 #[test]

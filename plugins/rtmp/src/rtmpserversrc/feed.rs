@@ -169,7 +169,8 @@ impl Feed {
             Kind::Audio => &mut self.audio,
         };
         let now = self.shared.running_time();
-        let Some(now) = now.filter(|_| !(stream.gap && !keyframe) && !stream.overflows()) else {
+        let wanted = keyframe || !stream.gap;
+        let Some(now) = now.filter(|_| wanted && !stream.overflows()) else {
             stream.gap = true;
             count(&self.shared.stats.dropped_frames);
             return Ok(());

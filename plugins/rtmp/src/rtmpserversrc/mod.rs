@@ -3,7 +3,7 @@
  * SECTION:element-rtmpserversrc
  * @title: rtmpserversrc
  * @short_description: An RTMP server that encoders publish to
- * @see_also: sfusink, h264nobframes
+ * @see_also: sfusink
  *
  * `rtmpserversrc` listens for OBS, FFmpeg or a hardware encoder, which publishes to
  * `rtmp://HOST:PORT/APP/KEY`, and gives what it sends on its pads `video` and `audio`, as it is:
