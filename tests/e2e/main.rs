@@ -11,4 +11,7 @@ mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod publisher_returns;
+mod rtmp_in;
+mod rtsp_in;
+mod srt_in;
 mod webrtcbin_plays;
