@@ -14,8 +14,10 @@ use crate::gop::{Gop, GopCache};
 use crate::ids::{Rid, StreamName};
 use crate::keyframe::KeyframeArbiter;
 use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
+use crate::local::{LocalQueue, Tracks};
 use crate::packet::{Batch, LayerReader, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
+use crate::rate::RateMeter;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -23,10 +25,6 @@ const PUBLISHER_SILENT: Duration = Duration::from_secs(1);
 
 /// What sound takes until it is measured, in bit/s.
 const AUDIO_BITRATE: u64 = 64_000;
-/// RTP header with extensions and SRTP tag, in bytes.
-const HEADERS: u64 = 36;
-/// An old peak loses this part of itself in each second.
-const PEAK_FADES: u64 = 16;
 
 /// How a publisher wants to be treated.
 #[derive(Clone)]
@@ -72,6 +70,8 @@ pub struct StreamInfo {
     pub live: bool,
     /// Viewers' sessions.
     pub viewers: usize,
+    /// Consumers inside this process.
+    pub outputs: usize,
     /// Since the present publisher came.
     pub uptime: Duration,
     /// The video track, where there is one.
@@ -135,6 +135,7 @@ struct State {
     audio_reader: LayerReader,
     audio_rate: RateMeter,
     shards: Vec<ShardQueue>,
+    locals: Vec<LocalQueue>,
 }
 
 struct PublisherState {
@@ -213,6 +214,7 @@ impl Stream {
             state.layers.clear();
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
+            state.tell_locals();
             (lease, before)
         };
         if let Some(before) = before {
@@ -229,11 +231,20 @@ impl Stream {
             for layer in &mut state.layers {
                 layer.gop.clear();
             }
+            state.tell_locals();
         }
     }
 
+    /// Whether it must be kept.
     pub(crate) fn is_used(&self) -> bool {
-        self.lock().publisher.is_some() || self.viewers() > 0
+        let state = self.lock();
+        state.publisher.is_some() || self.viewers() > 0 || !state.locals.is_empty()
+    }
+
+    /// Whether it is there for others: not if all that there is are consumers that wait for its first publisher.
+    pub(crate) fn is_known(&self) -> bool {
+        let published = self.lock().epoch > 0;
+        published && self.is_used()
     }
 
     /// Declares the video track. Layers that stay keep what is known of them.
@@ -272,6 +283,7 @@ impl Stream {
             .into_iter()
             .map(|info| Layer::new(info, interval))
             .collect();
+        state.tell_locals();
     }
 
     /// Declares the audio track.
@@ -279,6 +291,7 @@ impl Stream {
         let mut state = self.lock();
         if state.holds(lease) {
             state.audio = Some(codec);
+            state.tell_locals();
         }
     }
 
@@ -303,6 +316,9 @@ impl Stream {
         self.packets_in
             .fetch_add(batch.packets.len() as u64, Relaxed);
         self.bytes_in.fetch_add(batch.bytes() as u64, Relaxed);
+        for local in &state.locals {
+            local.push(&batch);
+        }
         state.shards.retain(|shard| {
             shard.send_media(ShardCommand::Media {
                 stream: self.key,
@@ -402,6 +418,27 @@ impl Stream {
         self.lock().shards.retain(|q| !q.same_as(queue));
     }
 
+    /// From now on this consumer gets every packet.
+    pub(crate) fn attach_local(&self, queue: LocalQueue) {
+        self.lock().locals.push(queue);
+    }
+
+    pub(crate) fn detach_local(&self, queue: &LocalQueue) {
+        self.lock().locals.retain(|q| !q.same_as(queue));
+    }
+
+    /// What a consumer must know of the stream.
+    pub(crate) fn tracks(&self, now: Instant) -> Tracks {
+        let state = self.lock();
+        Tracks {
+            publisher: state.publisher.as_ref().map(|p| p.lease.0),
+            epoch: state.epoch,
+            video: state.video,
+            layers: state.candidates(now),
+            audio: state.audio,
+        }
+    }
+
     /// Counts a viewer before its session is handed to a shard, which counts it out again.
     pub fn add_viewer(&self) {
         self.viewers.fetch_add(1, Relaxed);
@@ -429,6 +466,7 @@ impl Stream {
             name: self.name.clone(),
             live: state.publisher.is_some(),
             viewers: self.viewers(),
+            outputs: state.locals.len(),
             uptime: state
                 .publisher
                 .as_ref()
@@ -452,6 +490,12 @@ impl Stream {
 impl State {
     fn holds(&self, lease: Lease) -> bool {
         self.publisher.as_ref().is_some_and(|p| p.lease == lease)
+    }
+
+    fn tell_locals(&self) {
+        for local in &self.locals {
+            local.changed();
+        }
     }
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
@@ -551,43 +595,5 @@ impl Layer {
             bitrate,
             active,
         }
-    }
-}
-
-/// Bits of the last whole second.
-#[derive(Debug, Default)]
-struct RateMeter {
-    since: Option<Instant>,
-    bytes: u64,
-    packets: u64,
-    last: Option<u64>,
-    peak: Option<u64>,
-}
-
-impl RateMeter {
-    fn add(&mut self, now: Instant, batch: &Batch) {
-        let since = *self.since.get_or_insert(now);
-        let span = now.saturating_duration_since(since).as_secs_f64();
-        if span >= 1.0 {
-            let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
-            self.last = Some(rate(self.bytes));
-            let wire = rate(self.bytes + self.packets * HEADERS);
-            let faded = self.peak.map_or(0, |peak| peak - peak / PEAK_FADES);
-            self.peak = Some(wire.max(faded));
-            self.since = Some(now);
-            (self.bytes, self.packets) = (0, 0);
-        }
-        self.bytes += batch.bytes() as u64;
-        self.packets += batch.packets.len() as u64;
-    }
-
-    /// RTP payload of the last whole second.
-    fn bits_per_second(&self) -> Option<u64> {
-        self.last
-    }
-
-    /// What it takes on the wire, in the worst of the last seconds.
-    fn peak(&self) -> Option<u64> {
-        self.peak
     }
 }
