@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn numbers_go_on_over_layers_and_publishers() {
         let mut feed = Feed::default();
-        let mut take = |feed: &mut Feed, layer, seq, key| {
+        let take = |feed: &mut Feed, layer, seq, key| {
             let passed = feed.take(layer, &packet(seq, key));
             passed.map(|p| (p.seq, p.begins))
         };
