@@ -83,7 +83,7 @@ impl Running {
                     pts: buffer.pts().map_or(0, gst::ClockTime::nseconds),
                     discont: buffer.flags().contains(gst::BufferFlags::DISCONT),
                     delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
-                    loud: loudness(&map, is_sound),
+                    level: level(&map, is_sound),
                 });
             }
             gst::PadProbeReturn::Ok
@@ -103,17 +103,28 @@ struct Sample {
     pts: u64,
     discont: bool,
     delta: bool,
-    /// White picture, or tone.
-    loud: bool,
+    level: u64,
 }
 
-/// Whether raw data, GRAY8 or S8, is far from black or silence.
-fn loudness(data: &[u8], is_sound: bool) -> bool {
-    let loud = data.iter().filter(|byte| match is_sound {
-        true => (**byte as i8).unsigned_abs() > 40,
-        false => **byte > 128,
-    });
-    loud.count() * 4 > data.len()
+/// Pixels of a picture.
+const PIXELS: usize = 320 * 180;
+
+/// How bright a raw picture (I420) is, or how many of a thousand samples (S8) are loud.
+fn level(data: &[u8], is_sound: bool) -> u64 {
+    if is_sound {
+        let loud = data
+            .iter()
+            .filter(|byte| (**byte as i8).unsigned_abs() > 40);
+        return loud.count() as u64 * 1_000 / data.len().max(1) as u64;
+    }
+    let sum: u64 = data.iter().take(PIXELS).map(|byte| u64::from(*byte)).sum();
+    sum / PIXELS as u64
+}
+
+/// By how much two moments in a second are apart, whichever second.
+fn apart(a: u64, b: u64) -> u64 {
+    let apart = a.abs_diff(b) % 1_000_000_000;
+    apart.min(1_000_000_000 - apart)
 }
 
 #[derive(Debug, Clone, Default)]
@@ -133,11 +144,24 @@ impl Seen {
         self.all()
     }
 
-    /// Presentation times of what is loud after what is not.
-    fn marks(&self) -> Vec<u64> {
+    /// When in a second the sound begins.
+    fn sound_begins(&self) -> Vec<u64> {
         let all = self.all();
-        let pairs = all.windows(2).filter(|w| !w[0].loud && w[1].loud);
-        pairs.map(|w| w[1].pts).collect()
+        let pairs = all
+            .windows(2)
+            .filter(|w| w[0].level < 250 && w[1].level >= 250);
+        pairs.map(|w| w[1].pts % 1_000_000_000).collect()
+    }
+
+    /// When in a second the second of the publisher begins, by the pictures' brightness.
+    fn pictures_begin(&self) -> Vec<u64> {
+        let middle = self
+            .all()
+            .into_iter()
+            .filter(|s| (60..=170).contains(&s.level));
+        let begin =
+            middle.map(|s| (s.pts + 1_000_000_000 - (s.level - 16) * 5_000_000) % 1_000_000_000);
+        begin.collect()
     }
 
     fn assert_forward(&self) {
@@ -156,29 +180,30 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A publisher whose picture turns white and whose sound becomes a tone in the first 200 ms of each second.
+/// A publisher whose picture brightens during each second, in the first 200 ms of which there is a tone.
 fn publisher(stream: &str, codec: &str) -> Running {
     let running = Running::prepare(&format!(
-        "videotestsrc is-live=true pattern=black ! video/x-raw,format=GRAY8,width=320,height=180,framerate=30/1 \
-           ! identity name=v ! videoconvert ! sfusink name=out stream={stream} codec={codec} layers=180:300k,90:100k \
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 \
+           ! identity name=v ! sfusink name=out stream={stream} codec={codec} layers=180:300k,90:100k \
          audiotestsrc is-live=true samplesperbuffer=480 ! audio/x-raw,format=S8,rate=48000,channels=1 \
            ! identity name=a ! audioconvert ! out."
     ));
-    for (name, on) in [("v", [255u8, 255]), ("a", [100, 156])] {
-        let off = if name == "v" { [16u8, 16] } else { [0, 0] };
+    for name in ["v", "a"] {
         let pad = running.0.by_name(name).unwrap().static_pad("src").unwrap();
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
-                let pts = buffer.pts().unwrap_or_default();
-                let bytes = if pts.mseconds() % 1_000 < 200 {
-                    on
-                } else {
-                    off
-                };
+                let phase = buffer.pts().unwrap_or_default().mseconds() % 1_000;
                 let mut map = buffer.make_mut().map_writable().unwrap();
-                for (at, byte) in map.iter_mut().enumerate() {
+                if name == "v" {
+                    map[..PIXELS].fill(16 + (phase / 5) as u8);
+                    map[PIXELS..].fill(128);
+                } else {
                     // A tone of 1 kHz.
-                    *byte = bytes[at / 24 % 2];
+                    let loud = |at: usize| if at / 24 % 2 == 0 { 100 } else { 156 };
+                    let silent = phase >= 200;
+                    for (at, byte) in map.iter_mut().enumerate() {
+                        *byte = if silent { 0 } else { loud(at) };
+                    }
                 }
             }
             gst::PadProbeReturn::Ok
@@ -192,7 +217,7 @@ fn publisher(stream: &str, codec: &str) -> Running {
 fn player(stream: &str, more: &str) -> Running {
     Running::prepare(&format!(
         "sfusrc name=in stream={stream} {more} \
-         in.video_0 ! decodebin ! videoconvert ! video/x-raw,format=GRAY8 ! fakesink name=v sync=false async=false \
+         in.video_0 ! decodebin ! videoconvert ! video/x-raw,format=I420 ! fakesink name=v sync=false async=false \
          in.audio_0 ! decodebin ! audioconvert ! audio/x-raw,format=S8,channels=1 ! fakesink name=a sync=false async=false"
     ))
 }
@@ -201,8 +226,9 @@ fn stats(running: &Running) -> gst::Structure {
     running.0.by_name("in").unwrap().property("stats")
 }
 
-fn nearest(marks: &[u64], to: u64) -> Option<u64> {
-    marks.iter().map(|mark| mark.abs_diff(to)).min()
+fn median(mut all: Vec<u64>) -> u64 {
+    all.sort_unstable();
+    all[all.len() / 2]
 }
 
 #[test]
@@ -222,22 +248,12 @@ fn pictures_and_sound_come_out_in_sync_whoever_starts_first() {
         let _publisher = before.unwrap_or_else(|| publisher(&stream, codec));
         video.wait(1);
         println!("{stream}: first picture after {:?}", start.elapsed());
-        until("marks", || {
-            video.marks().len() > 4 && audio.marks().len() > 4
-        });
-        let (video_marks, audio_marks) = (video.marks(), audio.marks());
-        // The first one may be before sound came; on a busy machine a mark's first picture may be missing.
-        let mut apart: Vec<_> = video_marks[1..]
-            .iter()
-            .filter_map(|mark| nearest(&audio_marks, *mark))
-            .collect();
-        apart.sort_unstable();
-        let median = apart[apart.len() / 2];
-        println!(
-            "{stream}: sound and picture are {} us apart",
-            median / 1_000
-        );
-        assert!(median < 40_000_000, "{video_marks:?} {audio_marks:?}");
+        until("sound", || audio.sound_begins().len() > 4);
+        let (sounds, pictures) = (audio.sound_begins(), video.pictures_begin());
+        let sound = sounds[2];
+        let off = median(pictures.iter().map(|p| apart(*p, sound)).collect()) / 1_000;
+        println!("{stream}: sound and picture are {off} us apart");
+        assert!(off < 40_000, "{pictures:?} {sounds:?}");
         video.assert_forward();
         audio.assert_forward();
         player.no_error();
@@ -313,7 +329,7 @@ fn a_publisher_that_returns_is_continued() {
                     pts: buffer.pts().map_or(0, gst::ClockTime::nseconds),
                     discont: buffer.flags().contains(gst::BufferFlags::DISCONT),
                     delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
-                    loud: false,
+                    level: 0,
                 });
                 gst::PadProbeReturn::Ok
             });
