@@ -199,7 +199,13 @@ fn publisher(stream: &str, codec: &str) -> Running {
                     map[PIXELS..].fill(128);
                 } else {
                     // A tone of 1 kHz.
-                    let loud = |at: usize| if at / 24 % 2 == 0 { 100 } else { 156 };
+                    let loud = |at: usize| {
+                        if (at / 24).is_multiple_of(2) {
+                            100
+                        } else {
+                            156
+                        }
+                    };
                     let silent = phase >= 200;
                     for (at, byte) in map.iter_mut().enumerate() {
                         *byte = if silent { 0 } else { loud(at) };
