@@ -24,7 +24,7 @@ list_pipelines() {
 check_value() {
   local key=$1 value=$2
   case $key in
-    STREAM)
+    STREAM | FROM)
       [[ $value =~ ^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$ ]] ||
         die "$key=$value: a stream name has parts of A-Z a-z 0-9 . _ - joined by /"
       ;;
