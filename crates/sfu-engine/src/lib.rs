@@ -9,6 +9,7 @@
 //! - [`stream`]: a publisher's layers, their [`keyframe`] arbiters and [`gop`] caches.
 //! - [`local`]: consumers of a stream inside this process.
 //! - [`shard`]: the viewers of one thread; [`rewrite`] makes layers one stream; [`layers`] chooses one.
+//! - [`srtp`]: what viewers are sent and send, sealed and opened.
 //! - [`transport`]: WebRTC towards one viewer, behind an interface.
 //! - [`Engine`]: the shards on their threads and sockets.
 //!
@@ -32,6 +33,7 @@ pub mod rewrite;
 mod router;
 pub mod session;
 pub mod shard;
+pub mod srtp;
 pub mod stats;
 pub mod stream;
 pub mod transport;
