@@ -111,6 +111,6 @@ fn a_session_takes_at_most_4_kb() {
         assert!(kept.is_ok());
         let own = size_of::<Protect>() + size_of::<Unprotect>();
         println!("{profile:?}: {own} bytes and {heap} of heap");
-        assert!(own + heap <= 6144, "{profile:?}: {own} + {heap}");
+        assert!(own + heap <= 4096, "{profile:?}: {own} + {heap}");
     }
 }

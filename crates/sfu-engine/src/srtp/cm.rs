@@ -4,11 +4,14 @@
 //!
 //! RTP is `header | encrypted payload | tag`, RTCP `header | encrypted rest | index | tag`. All before the tag is
 //! authenticated, with RTP the rollover counter too.
+//!
+//! HMAC-SHA1 is that of RustCrypto: the state after the key is 200 bytes, to be copied for each packet, where that of
+//! `aws-lc-rs` is 1,200. Both use the processor's SHA-1.
 
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hmac::{self, HMAC_SHA1_FOR_LEGACY_USE_ONLY};
 use aws_lc_rs::iv::FixedLength;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 
 use super::kdf::{Kdf, Labels};
 use super::{
@@ -23,7 +26,7 @@ const AUTHENTICATION_KEY: usize = 20;
 pub(super) struct Cm {
     key: EncryptingKey,
     /// Holds the state after the key, which is copied for each packet.
-    authentication: hmac::Key,
+    authentication: Hmac<Sha1>,
     salt: [u8; SALT],
 }
 
@@ -45,9 +48,10 @@ impl Cm {
         let key = UnboundCipherKey::new(&AES_128, key)
             .and_then(EncryptingKey::ctr)
             .map_err(|_| KeyError::Cipher)?;
+        let authentication = Hmac::new_from_slice(authentication).map_err(|_| KeyError::Cipher)?;
         Ok(Self {
             key,
-            authentication: hmac::Key::new(HMAC_SHA1_FOR_LEGACY_USE_ONLY, authentication),
+            authentication,
             salt,
         })
     }
@@ -69,13 +73,11 @@ impl Cm {
         self.key.less_safe_encrypt(text, iv).map(drop)
     }
 
-    fn tag(&self, packet: &[u8], roc: &[u8]) -> [u8; TAG] {
-        let mut hmac = hmac::Context::with_key(&self.authentication);
+    fn authenticated(&self, packet: &[u8], roc: &[u8]) -> Hmac<Sha1> {
+        let mut hmac = self.authentication.clone();
         hmac.update(packet);
         hmac.update(roc);
-        let mut tag = [0; TAG];
-        tag.copy_from_slice(&hmac.sign().as_ref()[..TAG]);
-        tag
+        hmac
     }
 
     pub(super) fn seal_rtp(
@@ -89,8 +91,8 @@ impl Cm {
         let index = u64::from(roc) << 16 | u64::from(u16_at(header, 2));
         self.crypt(u32_at(header, 8), index, payload)
             .map_err(|_| ProtectError::Cipher)?;
-        let tag = self.tag(&buffer[start..], &roc.to_be_bytes());
-        buffer.extend_from_slice(&tag);
+        let hmac = self.authenticated(&buffer[start..], &roc.to_be_bytes());
+        buffer.extend_from_slice(&hmac.finalize().into_bytes()[..TAG]);
         Ok(())
     }
 
@@ -104,8 +106,8 @@ impl Cm {
         self.crypt(u32_at(header, 4), index.into(), rest)
             .map_err(|_| ProtectError::Cipher)?;
         buffer.extend_from_slice(&(index | ENCRYPTED).to_be_bytes());
-        let tag = self.tag(&buffer[start..], &[]);
-        buffer.extend_from_slice(&tag);
+        let hmac = self.authenticated(&buffer[start..], &[]);
+        buffer.extend_from_slice(&hmac.finalize().into_bytes()[..TAG]);
         Ok(())
     }
 
@@ -116,7 +118,9 @@ impl Cm {
         index: u32,
     ) -> Result<&'a [u8], UnprotectError> {
         let (packet, tag) = data.split_at_mut(data.len() - TAG);
-        verify_slices_are_equal(&self.tag(packet, &[]), tag).map_err(|_| UnprotectError::Forged)?;
+        self.authenticated(packet, &[])
+            .verify_truncated_left(tag)
+            .map_err(|_| UnprotectError::Forged)?;
         let plain_len = packet.len() - RTCP_WORD;
         let plain = &mut packet[..plain_len];
         let (header, rest) = plain.split_at_mut(RTCP_HEADER);
