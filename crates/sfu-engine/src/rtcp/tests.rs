@@ -68,7 +68,7 @@ const TWCC_EXAMPLE: &[u8] = &[
     0x20,
     3, // three, small
     0xc0 | 0b00_1001,
-    0b1101_0000, // lost, large, small, no time, small, lost, lost
+    0b1101_0000, // lost, large, small, no time, small
     4,
     0,
     1, // the run
