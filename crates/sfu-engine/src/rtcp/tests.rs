@@ -114,7 +114,7 @@ fn statuses_without_times_end_the_report() {
 fn a_count_beyond_the_chunks_is_refused() {
     let mut data = TWCC_EXAMPLE.to_vec();
     data[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
-    let read: Vec<_> = packets(&data).map(|packet| packet.err()).collect();
+    let read: Vec<_> = packets(&data).map(Result::err).collect();
     assert_eq!(read, [Some(RtcpError::Malformed(TRANSPORT_FEEDBACK))]);
 }
 
@@ -425,7 +425,7 @@ proptest! {
         let chunk = &description.expect("a description").chunks[0];
         prop_assert_eq!(chunk.source, ssrc);
         prop_assert_eq!(chunk.items[0].sdes_type, SdesType::SdesCname);
-        prop_assert_eq!(&chunk.items[0].text[..], cname[..cname.floor_char_boundary(255)].as_bytes());
+        prop_assert_eq!(&chunk.items[0].text[..], &cname.as_bytes()[..cname.floor_char_boundary(255)]);
         let bye = bye.as_any().downcast_ref::<Goodbye>().expect("a goodbye");
         prop_assert_eq!(&bye.sources, &sources);
     }

@@ -87,7 +87,7 @@ fn mutate(random: &mut Random, data: &mut Vec<u8>, samples: &[Vec<u8>]) {
             1 if !data.is_empty() => data[at] = random.next() as u8,
             // Lengths and counts: the extremes, and off by one.
             2 if data.len() > at + 1 => {
-                data[at..at + 2].fill([0, 0x7f, 0x80, 0xff][random.below(4)])
+                data[at..at + 2].fill([0, 0x7f, 0x80, 0xff][random.below(4)]);
             }
             3 if !data.is_empty() => data[at] = data[at].wrapping_add(1),
             4 => data.truncate(at),
