@@ -5,7 +5,7 @@
 //! RTP is `header | encrypted payload | tag`, RTCP `header | encrypted rest | index | tag`. All before the tag is
 //! authenticated, with RTP the rollover counter too.
 //!
-//! HMAC-SHA1 is that of RustCrypto: the state after the key is 200 bytes, to be copied for each packet, where that of
+//! HMAC-SHA1 is that of RustCrypto: the state after the key is less than 200 bytes, to be copied for each packet, where that of
 //! `aws-lc-rs` is 1,200. Both use the processor's SHA-1.
 
 use aws_lc_rs::cipher::{AES_128, EncryptingKey, EncryptionContext, UnboundCipherKey};

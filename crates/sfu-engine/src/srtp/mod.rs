@@ -6,7 +6,7 @@
 //! comes in. Whoever only watches sends no RTP, so nothing opens it here.
 //!
 //! The keys of a session are scheduled when it is made. After that nothing is allocated (a buffer with room for
-//! [`Profile::rtp_overhead`] given), locked or scheduled anew: `tests/srtp_cost.rs` counts. A session takes 2.2 to
+//! [`Profile::rtp_overhead`] given), locked or scheduled anew: `tests/allocations.rs` counts. A session takes 2.2 to
 //! 2.4 kB, of which the larger part is AES key schedules and what GHASH has computed beforehand.
 //!
 //! All cryptography is that of maintained crates, `aws-lc-rs` before all, which use what the processor has for AES, GHASH

@@ -296,6 +296,13 @@ fn sealed(protect: &mut Protect, plain: &[u8]) -> Vec<u8> {
     buffer
 }
 
+/// Sessions move to the thread that serves them.
+const _: fn() = || {
+    fn send<T: Send>() {}
+    send::<Protect>();
+    send::<Unprotect>();
+};
+
 #[test]
 fn keys_of_another_length_are_refused() {
     for profile in Profile::ALL {

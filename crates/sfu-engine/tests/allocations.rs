@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What SRTP takes from the allocator: nothing for a packet, at most 4 kB for a session.
+//! What SRTP and RTCP take from the allocator: nothing for a packet or a report, at most 4 kB for a session.
 //!
 //! Rust's allocator does not see what the C library of `aws-lc-rs` takes, so `malloc` itself is counted here.
 
@@ -12,6 +12,7 @@ use std::ffi::c_void;
 use std::hint::black_box;
 use std::mem::size_of;
 
+use sfu_engine::rtcp::{Rtcp, SenderReport, packets, write_bye, write_sender_report};
 use sfu_engine::srtp::{Profile, Protect, Role, Unprotect, session};
 
 thread_local! {
@@ -100,6 +101,36 @@ fn a_packet_allocates_nothing() {
         assert_eq!(opened, 100_000, "{profile:?}");
         assert_eq!(calls, 0, "{profile:?}");
     }
+}
+
+#[test]
+fn a_report_is_read_and_written_without_allocation() {
+    let mut data = vec![0x81, 205, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 7, 0xff, 0xff];
+    data.extend([
+        0x8f, 205, 0, 6, 0, 0, 0, 1, 0, 0, 0, 2, 0, 9, 0, 5, 0, 0, 2, 9,
+    ]);
+    data.extend([0x20, 5, 1, 2, 3, 4, 5, 0]);
+    let report = SenderReport {
+        ssrc: 1,
+        ntp_time: 2,
+        rtp_time: 3,
+        packets: 4,
+        octets: 5,
+    };
+    let mut buffer = Vec::with_capacity(256);
+    let (calls, _, read) = taken(|| {
+        write_sender_report(&mut buffer, &report, "a name");
+        write_bye(&mut buffer, &[1, 2]);
+        packets(black_box(&data))
+            .flatten()
+            .map(|packet| match packet {
+                Rtcp::Nack { lost, .. } => lost.count(),
+                Rtcp::Twcc(report) => report.packets().count(),
+                _ => 0,
+            })
+            .sum::<usize>()
+    });
+    assert_eq!((calls, read), (0, 17 + 5));
 }
 
 #[test]
