@@ -10,6 +10,7 @@
 //! - [`local`]: consumers of a stream inside this process.
 //! - [`shard`]: the viewers of one thread; [`rewrite`] makes layers one stream; [`layers`] chooses one.
 //! - [`transport`]: WebRTC towards one viewer, behind an interface.
+//! - [`estimate`]: what the network towards one viewer carries.
 //! - [`Engine`]: the shards on their threads and sockets.
 //!
 //! Logs through `tracing`, with `stream` and `session` as fields.
@@ -17,6 +18,7 @@
 mod codec;
 mod driver;
 mod engine;
+pub mod estimate;
 pub mod gop;
 mod ids;
 mod info;
