@@ -47,7 +47,8 @@ fn slowed(cells: &VecDeque<Cell>) -> Option<f64> {
     let slower = f64::from(last.sent.since(first.sent)) < f64::from(span) * SLOWER;
     // A queue lets packets through one by one; after a stall, theirs or ours, they come all at once.
     let longest = since().map(|c| c.gap).max().unwrap_or(span);
-    let steady = longest.saturating_mul(2) < span;
+    // Nor is a single step a queue: that is the viewer's clock or another route.
+    let steady = longest.saturating_mul(2) < span && growth - longest >= GROWTH / 2;
     (slower && steady).then(|| rate(bytes, span))
 }
 

@@ -18,8 +18,8 @@ use crate::transport::{Demand, Estimate};
 
 /// How long congestion counts after it was last seen.
 const COUNTS_FOR: Duration = Duration::from_secs(1);
-/// What gets through is congestion's doing if it is less than this share of what is sent.
-const HELD_BACK: f64 = 0.95;
+/// What gets through is a collapse's doing if it is less than this share of what is sent; otherwise it is a burst's.
+const HELD_BACK: f64 = 0.75;
 /// A longer queue stands in the way of a train, in µs.
 const QUEUED: i32 = 30_000;
 /// Reports on packets sent longer ago mean nothing, in µs.
@@ -35,7 +35,6 @@ const LOSS_STOPS: f64 = 0.05;
 const RR_CONGESTED: f64 = 0.35;
 const RR_LOSSY: f64 = 0.10;
 const RR_CLEAN: f64 = 0.02;
-const RR_GROWTH: f64 = 1.05;
 
 /// An [`Estimator`] that lives by reports of arrivals (TWCC), and makes do with REMB or receiver reports.
 #[derive(Debug)]
@@ -87,6 +86,18 @@ impl ArrivalEstimator {
         size_of::<Self>() + self.records.memory() + self.arrivals.memory()
     }
 
+    #[cfg(test)]
+    pub(super) fn debug(&self) -> String {
+        format!(
+            "{:?} len {:?} thr {:?} loss {:.2} jit {} {:?}",
+            self.load,
+            self.standing.length(),
+            self.arrivals.throughput().map(|t| t as u64),
+            self.loss.last(),
+            self.arrivals.jitter(),
+            self.prober
+        )
+    }
     fn micros(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.zero);
         passed.as_secs() * 1_000_000 + u64::from(passed.subsec_micros())
@@ -110,7 +121,8 @@ impl ArrivalEstimator {
             && self.known
             && now.saturating_duration_since(self.zero) < BEGINNING;
         let queued = self.standing.length().is_some_and(|l| l > QUEUED);
-        !self.is_congested(now) && !queued && (begins || self.has_reports(now))
+        let hindered = self.is_congested(now) || queued || self.loss.is_heavy();
+        !hindered && (begins || self.has_reports(now))
     }
 
     /// A packet that was sent has arrived. Returns what its delay says, if it ends an interval.
@@ -148,7 +160,7 @@ impl ArrivalEstimator {
         let arrives = self.arrivals.throughput();
         let sent = self.meter.rate(self.tick(now));
         let collapsed = collapse::capacity(self.arrivals.cells()).filter(|&c| c < sent * HELD_BACK);
-        let loss = self.loss.take(now);
+        let counted = self.loss.count(now);
         if let Some(capacity) = collapsed {
             self.rate.collapsed(capacity);
             self.congested_until = Some(now + COUNTS_FOR);
@@ -156,7 +168,7 @@ impl ArrivalEstimator {
             self.rate.overloaded(arrives);
             self.congested_until = Some(now + COUNTS_FOR);
         } else if let Some(arrives) = arrives {
-            if loss.is_some_and(|l| l.heavy) {
+            if counted && self.loss.is_heavy() {
                 self.rate.lossy(arrives);
             }
             if self.load == Load::Calm {
@@ -180,7 +192,7 @@ impl ArrivalEstimator {
             } else {
                 0.0
             };
-            self.rate.measured(found.rate, found.limited, arrives);
+            self.rate.measured(found, arrives);
         }
     }
 }
@@ -262,8 +274,7 @@ impl Estimator for ArrivalEstimator {
             }
             self.known = true;
         } else if loss < RR_CLEAN && self.known {
-            let grown = (self.rate.get() * RR_GROWTH).min(sent * 1.5);
-            self.rate.measured(grown, false, 0.0);
+            self.rate.clean(sent);
         }
     }
 

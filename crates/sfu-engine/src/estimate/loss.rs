@@ -12,13 +12,6 @@ const HARMLESS: f64 = 0.10;
 /// So many standard deviations above it are not chance.
 const CHANCE: f64 = 3.0;
 
-/// A share, and whether it is more than chance and a bad radio link make.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Loss {
-    pub(super) share: f64,
-    pub(super) heavy: bool,
-}
-
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct LossMeter {
@@ -26,6 +19,8 @@ pub(super) struct LossMeter {
     received: u32,
     lost: u32,
     last: f64,
+    /// Shares in sequence that were more than harmless.
+    heavy: u32,
 }
 
 impl LossMeter {
@@ -48,21 +43,28 @@ impl LossMeter {
         self.last
     }
 
-    /// The share, once there is a new one.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Loss> {
+    /// More is lost than chance and a bad radio link make: twice in sequence.
+    pub(super) fn is_heavy(&self) -> bool {
+        self.heavy >= 2
+    }
+
+    /// Counts the share where it is time to. Whether it did.
+    pub(super) fn count(&mut self, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         let all = self.received + self.lost;
         if all < PACKETS || now.saturating_duration_since(since) < LASTS {
-            return None;
+            return false;
         }
         let share = f64::from(self.lost) / f64::from(all);
         let chance = CHANCE * (HARMLESS * (1.0 - HARMLESS) / f64::from(all)).sqrt();
+        self.heavy = if share > HARMLESS + chance {
+            self.heavy.saturating_add(1)
+        } else {
+            0
+        };
         (self.received, self.lost) = (0, 0);
         self.since = Some(now);
         self.last = share;
-        Some(Loss {
-            share,
-            heavy: share > HARMLESS + chance,
-        })
+        true
     }
 }

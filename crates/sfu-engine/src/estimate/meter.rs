@@ -16,9 +16,9 @@ pub(super) struct Meter {
     buckets: [u32; BUCKETS],
     /// The newest bucket's number.
     newest: u32,
-    /// Buckets that hold something, the newest one not counted.
+    /// Buckets since the first one, as long as that is kept.
     filled: u32,
-    begun: bool,
+    began: Option<Tick>,
 }
 
 impl Meter {
@@ -33,30 +33,27 @@ impl Meter {
         self.turn(at);
         let bytes: u64 = self.buckets.iter().map(|&b| u64::from(b)).sum();
         let partial = at.0 & ((1 << SHIFT) - 1);
-        let span = ((self.filled << SHIFT) + partial).max(LEAST);
-        bytes as f64 * 8e6 / f64::from(span)
+        let span = match self.began {
+            // The first bucket began in its midst.
+            Some(began) if self.filled < BUCKETS as u32 => at.since(began).unsigned_abs(),
+            _ => ((BUCKETS as u32 - 1) << SHIFT) + partial,
+        };
+        bytes as f64 * 8e6 / f64::from(span.max(LEAST))
     }
 
     fn turn(&mut self, at: Tick) {
         let number = at.0 >> SHIFT;
-        if number == self.newest && self.begun {
-            return;
+        if self.began.is_none() {
+            self.began = Some(at);
+            self.newest = number;
         }
-        let mask = u32::MAX >> SHIFT;
-        let steps = if self.begun {
-            number.wrapping_sub(self.newest) & mask
-        } else {
-            0
-        };
-        self.begun = true;
-        for step in 1..=steps.min(BUCKETS as u32) {
+        // The numbers' wrap is a multiple of the buckets.
+        let steps = number.wrapping_sub(self.newest) & (u32::MAX >> SHIFT);
+        let steps = steps.min(BUCKETS as u32);
+        for step in 1..=steps {
             self.buckets[(self.newest + step) as usize % BUCKETS] = 0;
         }
-        // The number's wrap is a multiple of the buckets.
-        if steps >= BUCKETS as u32 {
-            self.buckets = [0; BUCKETS];
-        }
-        self.filled = (self.filled + steps).min(BUCKETS as u32 - 1);
+        self.filled = (self.filled + steps).min(BUCKETS as u32);
         self.newest = number;
     }
 }

@@ -66,7 +66,8 @@ use crate::transport::{Demand, Estimate};
 /// Packets that are wanted now to find out whether the network carries more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ProbeOrder {
-    /// Bytes to send at once beyond the media, as retransmissions or padding.
+    /// Bytes to send at once beyond the media, as retransmissions or padding. Where they are few, in small packets: a
+    /// slow network would be filled by large ones.
     pub bytes: usize,
     /// When to ask again.
     pub next: Option<Instant>,

@@ -25,6 +25,8 @@ const PACKETS: u32 = 5;
 /// Packets are asked for by the two, but not more or less often than this.
 const STEP_BYTES: f64 = 2_400.0;
 const STEP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
+/// If it needs more packets than bytes, they are of this size.
+const LEAST: f64 = 200.0;
 /// A sender that has nothing to fill a train with is not waited for beyond this many times its length.
 const OVERDUE: u32 = 3;
 /// Reports come within this time, or the train is forgotten.
@@ -34,10 +36,18 @@ const WISHED_FOR: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(50);
 /// A short train below this share of the goal needs no longer one.
 const HOPELESS: f64 = 0.5;
+/// Nor does one that arrives at less than this many times the rate of the last longer one, if the goal is no less; but
+/// one in so many is tried all the same.
+const BETTER: f64 = 1.15;
+const SELDOM: u32 = 4;
+/// One below this share of the estimate casts doubt on that.
+const NO_LONGER: f64 = 0.8;
 /// A train that arrives at less than this share of its rate was held up.
 const HELD_UP: f64 = 0.9;
 /// No more than this share of a train may be missing.
 const MISSING: f64 = 0.5;
+/// Loss up to this share is made up for.
+const HARMLESS: f64 = 0.12;
 /// Nothing is concluded beyond this many times the rate that was ordered.
 const BEYOND: f64 = 1.25;
 
@@ -48,12 +58,23 @@ pub(super) struct Measured {
     pub(super) rate: f64,
     /// No faster train would have got through.
     pub(super) limited: bool,
+    /// By a short train: jitter may have made it less.
+    pub(super) rough: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Wish {
     goal: f64,
     until: Instant,
+}
+
+/// What the last longer train found, where the network was the limit.
+#[derive(Debug, Clone, Copy)]
+struct Refuted {
+    goal: f64,
+    rate: f64,
+    /// Short trains since one led to it for the first time.
+    times: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +113,7 @@ pub(super) struct Prober {
     wish: Option<Wish>,
     state: State,
     train: Option<Train>,
+    refuted: Option<Refuted>,
     next: Option<Instant>,
 }
 
@@ -101,6 +123,7 @@ impl Prober {
             wish: None,
             state: State::Idle,
             train: None,
+            refuted: None,
             next: None,
         }
     }
@@ -200,9 +223,9 @@ impl Prober {
         let step = step.clamp(STEP.0, STEP.1);
         self.next = Some(now + step);
         let passed = now.saturating_duration_since(train.began) + step;
-        let least = if train.packets < PACKETS { 1.0 } else { 0.0 };
-        let due = (pace * passed.as_secs_f64()).min(train.wanted + least) - f64::from(train.bytes);
-        due.max(least) as usize
+        let least = if train.packets < PACKETS { LEAST } else { 0.0 };
+        let due = (pace * passed.as_secs_f64()).min(train.wanted) - f64::from(train.bytes);
+        due.max(least).ceil() as usize
     }
 
     /// A packet left.
@@ -222,7 +245,7 @@ impl Prober {
         train.last_bytes = bytes as u32;
         train.bytes += train.last_bytes;
         train.packets += 1;
-        if train.packets >= PACKETS && f64::from(train.bytes) >= train.wanted {
+        if train.packets >= PACKETS && f64::from(train.bytes) + LEAST / 2.0 >= train.wanted {
             self.wait(now);
         }
     }
@@ -279,23 +302,44 @@ impl Prober {
             return None;
         }
         self.give_up();
-        let found = measure(&train, context.loss);
-        let enough = found.filter(|f| {
-            train.long || (f.rate < train.goal * HOPELESS && f.rate >= context.estimate)
-        });
-        if enough.is_none() && !train.long && found.is_some() && context.may_begin {
+        if self.wish.is_some() {
+            self.next = Some(now);
+        }
+        let found = measure(&train, context.loss)?;
+        if train.long {
+            self.remember(&found, train.goal);
+        } else if context.may_begin && self.is_worth_a_longer(&found, &train, context.estimate) {
             let lasts = (context.jitter * JITTERS).clamp(LONG, LONGEST);
             self.begin(now, train.goal, true, lasts);
             return None;
         }
-        if self.wish.is_some() {
-            self.next = Some(now);
+        Some(found)
+    }
+
+    fn remember(&mut self, found: &Measured, goal: f64) {
+        let times = self.refuted.map_or(0, |r| r.times);
+        self.refuted = found.limited.then_some(Refuted {
+            goal,
+            rate: found.rate,
+            times,
+        });
+    }
+
+    /// Whether a short train leaves something to find out.
+    fn is_worth_a_longer(&mut self, found: &Measured, train: &Train, estimate: f64) -> bool {
+        if found.rate < estimate * NO_LONGER {
+            return true;
         }
-        // A short train is a rough measure: it may only raise.
-        enough.map(|f| Measured {
-            limited: f.limited && train.long,
-            ..f
-        })
+        if found.rate < train.goal * HOPELESS {
+            return false;
+        }
+        let Some(refuted) = &mut self.refuted else {
+            return true;
+        };
+        // The last long train said as much: a new one each time would fill the network for nothing.
+        refuted.times += 1;
+        let same = found.rate < refuted.rate * BETTER && train.goal >= refuted.goal / BETTER;
+        !same || refuted.times.is_multiple_of(SELDOM)
     }
 }
 
@@ -323,10 +367,27 @@ fn measure(train: &Train, loss: f64) -> Option<Measured> {
         train.received_bytes - train.first_received_bytes,
         last.since(first),
     );
-    let came = came / (1.0 - loss.clamp(0.0, 0.2));
+    #[cfg(test)]
+    if std::env::var("DBG").is_ok() {
+        eprintln!(
+            "TRAIN long {} goal {} pk {} by {} last {} span {} got {} by {} first {} span {}",
+            train.long,
+            train.goal,
+            train.packets,
+            train.bytes,
+            train.last_bytes,
+            train.left.1.since(train.left.0),
+            train.received,
+            train.received_bytes,
+            train.first_received_bytes,
+            last.since(first)
+        );
+    }
+    let came = came / (1.0 - loss.clamp(0.0, HARMLESS));
     let ordered = train.goal * ABOVE_GOAL * BEYOND;
     Some(Measured {
         rate: came.min(left).min(ordered),
         limited: came < left.min(ordered) * HELD_UP,
+        rough: !train.long,
     })
 }

@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::probe::Measured;
+
 /// The share of what arrives in overload that is left, so that the queue empties and others find room.
 const BACKOFF: f64 = 0.9;
 /// The same where the capacity was read from a collapse, or by a train of packets.
@@ -15,6 +17,8 @@ const STEP: f64 = 9_600.0;
 const LEAST_STEP: Duration = Duration::from_millis(100);
 /// Near is this much below and above it.
 const NEAR: f64 = 0.15;
+/// There it does not grow at all while less than this share of it arrives.
+const USED: f64 = 0.8;
 /// It does not grow by itself beyond this many times what arrives, and bit/s.
 const UNPROVED: f64 = 1.5;
 const UNPROVED_PLUS: f64 = 10_000.0;
@@ -79,28 +83,40 @@ impl Rate {
         self.set(self.rate.max(arrives));
         let limit = arrives * UNPROVED + UNPROVED_PLUS;
         if grow && self.rate < limit {
-            let growth = self.growth(passed.min(LONGEST));
+            let growth = self.growth(passed.min(LONGEST), arrives);
             self.set((self.rate + growth).min(limit));
         }
     }
 
-    /// A train of packets got through at this rate. `limited`: no faster one would have.
-    pub(super) fn measured(&mut self, rate: f64, limited: bool, arrives: f64) {
-        if limited {
-            self.ceiling = Some(rate);
-            self.set((rate * CAPACITY).max(arrives));
-        } else {
+    /// A train of packets got through at this rate.
+    pub(super) fn measured(&mut self, found: Measured, arrives: f64) {
+        let rate = found.rate;
+        if !found.limited {
             self.ceiling = self.ceiling.filter(|&c| c > rate);
             self.set(self.rate.max(rate));
+            return;
         }
+        self.ceiling = Some(rate);
+        let least = if found.rough { self.rate } else { arrives };
+        self.set((rate * CAPACITY).max(least));
     }
 
-    fn growth(&mut self, passed: Duration) -> f64 {
+    /// Nothing is lost, where nothing else is known.
+    pub(super) fn clean(&mut self, sent: f64) {
+        let limit = sent * UNPROVED + UNPROVED_PLUS;
+        self.set(self.rate.max(limit.min(self.rate * (1.0 + GROWTH))));
+    }
+
+    fn growth(&mut self, passed: Duration, arrives: f64) -> f64 {
         if let Some(ceiling) = self.ceiling {
             if self.rate > ceiling * (1.0 + NEAR) {
                 self.ceiling = None;
             } else if self.rate > ceiling * (1.0 - NEAR) {
                 let trip = self.rtt.unwrap_or(LEAST_STEP) + LEAST_STEP;
+                // Only what uses it tries it out.
+                if arrives < self.rate * USED {
+                    return 0.0;
+                }
                 return STEP * passed.as_secs_f64() / trip.as_secs_f64();
             }
         }

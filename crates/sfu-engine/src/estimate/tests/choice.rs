@@ -262,3 +262,53 @@ fn where_nothing_fits_video_pauses_and_comes_back() {
         assert_eq!(audience.layer(0), Some(0), "seed {seed}: all is well again");
     }
 }
+
+#[test]
+fn zz_debug() {
+    let which = std::env::var("DBG").unwrap_or_default();
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let rate = std::env::var("RATE")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let mut audience = Audience::new(seed);
+    if which == "pause" {
+        audience.world.add_link(deep(5_000_000));
+        audience.join(0);
+        audience.run_for(10 * SECOND);
+        audience.world.links[0].set(deep(150_000));
+        for s in 0..200 {
+            audience.run_for(200 * MS);
+            if s == 75 {
+                audience.world.links[0].set(deep(5_000_000));
+            }
+            let v = &audience.world.viewers[0];
+            eprintln!(
+                "{:.1} {:?} {:?} {}",
+                s as f32 / 5.0,
+                audience.layer(0),
+                audience.world.estimate(),
+                v.estimator.debug()
+            );
+        }
+    } else if which == "share" {
+        let shared = audience.world.add_link(link(rate));
+        audience.join(shared);
+        audience.run_for(15 * SECOND);
+        audience.join(shared);
+        for s in 0..300 {
+            audience.run_for(200 * MS);
+            eprintln!(
+                "{:.1} {:?} {:?} | {:?} {:?}",
+                s as f32 / 5.0,
+                audience.layer(0),
+                audience.world.estimate_of(0),
+                audience.layer(1),
+                audience.world.estimate_of(1)
+            );
+        }
+    }
+}

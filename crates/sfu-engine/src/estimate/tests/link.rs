@@ -278,9 +278,10 @@ impl Viewer {
         }
         let mut bytes = self.estimator.probe(now).bytes;
         while bytes > 0 {
-            self.padding += PACKET as u64;
-            self.send(now, link, PACKET);
-            bytes = bytes.saturating_sub(PACKET);
+            let packet = bytes.clamp(100, PACKET);
+            self.padding += packet as u64;
+            self.send(now, link, packet);
+            bytes = bytes.saturating_sub(packet);
         }
     }
 
