@@ -161,10 +161,25 @@ impl ArrivalEstimator {
         let sent = self.meter.rate(self.tick(now));
         let collapsed = collapse::capacity(self.arrivals.cells()).filter(|&c| c < sent * HELD_BACK);
         let counted = self.loss.count(now);
+        #[cfg(test)]
+        if std::env::var("DBG").is_ok() && (collapsed.is_some() || overload) {
+            eprintln!(
+                "CAUSE {:.2} {:p} collapse {:?} lossy {:?} overload {} thr {:?} sent {} standing {:?} probing {:?}",
+                self.micros(now) as f64 / 1e6,
+                &raw const *self,
+                collapsed,
+                collapse::lossy_dbg(self.arrivals.cells()),
+                overload,
+                arrives,
+                sent,
+                self.standing,
+                self.prober.dbg()
+            );
+        }
         if let Some(capacity) = collapsed {
             self.rate.collapsed(capacity);
             self.congested_until = Some(now + COUNTS_FOR);
-        } else if let (true, Some(arrives)) = (overload, arrives) {
+        } else if let Some(arrives) = arrives.filter(|a| overload && *a < sent) {
             self.rate.overloaded(arrives);
             self.congested_until = Some(now + COUNTS_FOR);
         } else if let Some(arrives) = arrives {
@@ -173,7 +188,8 @@ impl ArrivalEstimator {
             }
             if self.load == Load::Calm {
                 let grow = !self.is_congested(now) && self.loss.last() < LOSS_STOPS;
-                self.rate.carried(now, arrives, grow);
+                self.rate
+                    .carried(now, arrives, grow.then_some(arrives.min(sent)));
             }
         }
         self.conclude_probe(now, arrives.unwrap_or(0.0));

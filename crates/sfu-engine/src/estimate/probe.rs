@@ -36,8 +36,8 @@ const WISHED_FOR: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(50);
 /// A short train below this share of the goal needs no longer one.
 const HOPELESS: f64 = 0.5;
-/// Nor does one that arrives at less than this many times the rate of the last longer one, if the goal is no less; but
-/// one in so many is tried all the same.
+/// Nor does one that arrives at less than this many times the rate at which one did whose longer one failed, if the goal
+/// is no less; but one in so many is tried all the same.
 const BETTER: f64 = 1.15;
 const SELDOM: u32 = 4;
 /// One below this share of the estimate casts doubt on that.
@@ -46,8 +46,9 @@ const NO_LONGER: f64 = 0.8;
 const HELD_UP: f64 = 0.9;
 /// No more than this share of a train may be missing.
 const MISSING: f64 = 0.5;
-/// Loss up to this share is made up for.
-const HARMLESS: f64 = 0.12;
+/// Of what is missing, this many times the usual loss is chance, and made up for up to that share.
+const BY_CHANCE: f64 = 2.0;
+const HARMLESS: f64 = 0.25;
 /// Nothing is concluded beyond this many times the rate that was ordered.
 const BEYOND: f64 = 1.25;
 
@@ -72,13 +73,14 @@ struct Wish {
 #[derive(Debug, Clone, Copy)]
 struct Refuted {
     goal: f64,
+    /// At which the short train arrived.
     rate: f64,
     /// Short trains since one led to it for the first time.
     times: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Idle,
     Sending,
     /// For reports.
@@ -90,6 +92,8 @@ enum State {
 struct Train {
     goal: f64,
     long: bool,
+    /// At which the short train arrived, if this is the longer one.
+    hint: f64,
     began: Instant,
     /// When it must have ended, or the reports have come.
     deadline: Instant,
@@ -139,6 +143,10 @@ impl Prober {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn dbg(&self) -> State {
+        self.state
+    }
     /// When to call [`order`](Self::order).
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
@@ -176,15 +184,16 @@ impl Prober {
             return 0;
         }
         self.wish = None;
-        self.begin(now, wish.goal, false, SHORT);
+        self.begin(now, wish.goal, None, SHORT);
         self.due(now)
     }
 
-    fn begin(&mut self, now: Instant, goal: f64, long: bool, lasts: Duration) {
+    fn begin(&mut self, now: Instant, goal: f64, hint: Option<f64>, lasts: Duration) {
         let wanted = goal * ABOVE_GOAL / 8.0 * lasts.as_secs_f64();
         self.train = Some(Train {
             goal,
-            long,
+            long: hint.is_some(),
+            hint: hint.unwrap_or(0.0),
             began: now,
             deadline: now + lasts * OVERDUE,
             wanted,
@@ -307,38 +316,36 @@ impl Prober {
         }
         let found = measure(&train, context.loss)?;
         if train.long {
-            self.remember(&found, train.goal);
-        } else if context.may_begin && self.is_worth_a_longer(&found, &train, context.estimate) {
-            let lasts = (context.jitter * JITTERS).clamp(LONG, LONGEST);
-            self.begin(now, train.goal, true, lasts);
-            return None;
+            self.remember(&train, found.limited);
+            return Some(found);
         }
-        Some(found)
+        let doubtful = found.rate < context.estimate * NO_LONGER;
+        if !doubtful && found.rate < train.goal * HOPELESS {
+            return Some(found);
+        }
+        if context.may_begin && (doubtful || self.is_news(&found, train.goal)) {
+            let lasts = (context.jitter * JITTERS).clamp(LONG, LONGEST);
+            self.begin(now, train.goal, Some(found.rate), lasts);
+        }
+        None
     }
 
-    fn remember(&mut self, found: &Measured, goal: f64) {
+    fn remember(&mut self, train: &Train, limited: bool) {
         let times = self.refuted.map_or(0, |r| r.times);
-        self.refuted = found.limited.then_some(Refuted {
-            goal,
-            rate: found.rate,
+        self.refuted = limited.then_some(Refuted {
+            goal: train.goal,
+            rate: train.hint,
             times,
         });
     }
 
-    /// Whether a short train leaves something to find out.
-    fn is_worth_a_longer(&mut self, found: &Measured, train: &Train, estimate: f64) -> bool {
-        if found.rate < estimate * NO_LONGER {
-            return true;
-        }
-        if found.rate < train.goal * HOPELESS {
-            return false;
-        }
+    /// Whether the last long train did not say as much: a new one each time would fill the network for nothing.
+    fn is_news(&mut self, found: &Measured, goal: f64) -> bool {
         let Some(refuted) = &mut self.refuted else {
             return true;
         };
-        // The last long train said as much: a new one each time would fill the network for nothing.
         refuted.times += 1;
-        let same = found.rate < refuted.rate * BETTER && train.goal >= refuted.goal / BETTER;
+        let same = found.rate < refuted.rate * BETTER && goal >= refuted.goal / BETTER;
         !same || refuted.times.is_multiple_of(SELDOM)
     }
 }
@@ -383,7 +390,8 @@ fn measure(train: &Train, loss: f64) -> Option<Measured> {
             last.since(first)
         );
     }
-    let came = came / (1.0 - loss.clamp(0.0, HARMLESS));
+    let missing = 1.0 - f64::from(train.received) / f64::from(train.packets);
+    let came = came / (1.0 - missing.min(loss * BY_CHANCE).min(HARMLESS));
     let ordered = train.goal * ABOVE_GOAL * BEYOND;
     Some(Measured {
         rate: came.min(left).min(ordered),

@@ -12,8 +12,8 @@ const BACKOFF: f64 = 0.9;
 const CAPACITY: f64 = 0.95;
 /// Growth in a second.
 const GROWTH: f64 = 0.08;
-/// Near what was too much, it grows by this many bits a round trip, which takes at least this long.
-const STEP: f64 = 9_600.0;
+/// Near what was too much, it grows by two packets a round trip, in bits, which takes at least this long.
+const STEP: f64 = 24_000.0;
 const LEAST_STEP: Duration = Duration::from_millis(100);
 /// Near is this much below and above it.
 const NEAR: f64 = 0.15;
@@ -71,8 +71,8 @@ impl Rate {
         self.set(self.rate.min(arrives));
     }
 
-    /// This much arrives without being held up.
-    pub(super) fn carried(&mut self, now: Instant, arrives: f64, grow: bool) {
+    /// This much arrives without being held up. `grow`: the rate may grow, if that much arrives in the long run.
+    pub(super) fn carried(&mut self, now: Instant, arrives: f64, grow: Option<f64>) {
         if self.ceiling.is_some_and(|c| arrives > c * (1.0 + NEAR)) {
             self.ceiling = None;
         }
@@ -81,10 +81,10 @@ impl Rate {
             .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         self.grown = Some(now);
         self.set(self.rate.max(arrives));
-        let limit = arrives * UNPROVED + UNPROVED_PLUS;
-        if grow && self.rate < limit {
+        let limit = |arrives: f64| arrives * UNPROVED + UNPROVED_PLUS;
+        if let Some(arrives) = grow.filter(|a| self.rate < limit(*a)) {
             let growth = self.growth(passed.min(LONGEST), arrives);
-            self.set((self.rate + growth).min(limit));
+            self.set((self.rate + growth).min(limit(arrives)));
         }
     }
 

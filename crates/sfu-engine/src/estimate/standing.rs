@@ -18,10 +18,10 @@ const EPOCH: i32 = 5_000_000;
 /// A queue below this is none; one above that is a standing queue. In µs.
 const EMPTY: i32 = 20_000;
 const FULL: i32 = 40_000;
-/// What it must grow by in each of two intervals.
+/// What it must grow by in each of three intervals: a burst lets it grow in one or two.
 const GROWS: i32 = 3_000;
 /// A queue that loses this share of what comes is full, unless it becomes shorter by this much.
-const OVERFLOWS: f64 = 0.04;
+const OVERFLOWS: f64 = 0.01;
 const DRAINS: i32 = 5_000;
 
 /// What the queue says.
@@ -49,7 +49,7 @@ pub(super) struct Standing {
     current: Interval,
     began: Option<Tick>,
     /// The last ones, the newest first.
-    past: [Interval; 3],
+    past: [Interval; 4],
     known: usize,
     base: Option<i32>,
     base_before: Option<i32>,
@@ -119,9 +119,15 @@ impl Standing {
         if length < FULL || self.known < self.past.len() {
             return Some(Load::Queued);
         }
-        let [now, before, first] = self.past.map(|i| i.least);
-        let grows = now > before.saturating_add(GROWS) && before > first.saturating_add(GROWS);
-        let stands = length.min(length - now + first) >= FULL && now >= first - DRAINS;
+        let least = self.past.map(|i| i.least);
+        let rising = |by: i32| least.windows(2).all(|w| w[0] > w[1].saturating_add(by));
+        let (now, first) = (least[0], least[self.past.len() - 1]);
+        let shortest = length - now + least.into_iter().fold(now, i32::min);
+        let highest = least.into_iter().fold(first, i32::max);
+        // A burst is followed by a shorter queue; slight overload by one that is now and then no longer.
+        let creeps = shortest >= EMPTY && now == highest && now > first + GROWS;
+        let grows = rising(GROWS) || creeps;
+        let stands = shortest >= FULL && now >= first - DRAINS;
         let lost: u32 = self.past.iter().map(|i| i.lost).sum();
         let all: u32 = lost + self.past.iter().map(|i| i.packets).sum::<u32>();
         let overflows = f64::from(lost) >= f64::from(all) * OVERFLOWS;

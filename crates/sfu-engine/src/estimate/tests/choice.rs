@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use sfu_impair::{Conditions, Rng};
 
-use super::link::{FIRST, MS, SECOND, Source, World, deep, link};
+use super::link::{FIRST, MS, SECOND, Source, World, deep, link, seeds};
 use crate::estimate::Estimator;
 use crate::ids::Rid;
 use crate::layers::{Candidate, LayerInfo, Preference, Selector};
@@ -143,9 +143,9 @@ impl Audience {
 
 #[test]
 fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
-    for seed in 0..20 {
+    for seed in seeds(20) {
         let mut audience = Audience::new(seed);
-        let delay = MS * (10 + seed as u32 * 2);
+        let delay = MS * (10 + seed as u32 % 20 * 2);
         let some = |rate| Conditions {
             delay,
             ..deep(rate)
@@ -168,7 +168,7 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
 #[test]
 fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
     const SECONDS: usize = 45;
-    let mut audience = Audience::new(1);
+    let mut audience = Audience::new(seeds(1).start);
     let mut rng = Rng::new(1);
     // From 450 kbit/s to 10 Mbit/s, as many in each octave.
     let rates: Vec<u64> = (0..200)
@@ -205,7 +205,7 @@ fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
 
 #[test]
 fn two_viewers_of_layers_share_a_bottleneck() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
         for (rate, least) in [(2_500_000, 1), (3_900_000, 1), (6_500_000, 0)] {
             let mut audience = Audience::new(seed);
             let shared = audience.world.add_link(link(rate));
@@ -213,15 +213,26 @@ fn two_viewers_of_layers_share_a_bottleneck() {
             audience.run_for(15 * SECOND);
             audience.join(shared);
             audience.run_for(30 * SECOND);
-            let mut good = [0, 0];
+            let (mut good, mut blind) = ([0, 0], [0, 0]);
             for _ in 0..300 {
                 audience.run_for(200 * MS);
                 for (viewer, good) in good.iter_mut().enumerate() {
-                    *good += u32::from(audience.layer(viewer).is_some_and(|l| l <= least));
+                    let layer = audience.layer(viewer);
+                    *good += u32::from(layer.is_some_and(|l| l <= least));
+                    // A layer that chokes the network ends before the next one begins.
+                    blind[viewer] = if layer.is_some() {
+                        0
+                    } else {
+                        blind[viewer] + 1
+                    };
+                    assert!(
+                        blind[viewer] < 5,
+                        "seed {seed}, {rate}: {viewer} sees nothing"
+                    );
                 }
             }
             assert!(
-                good.iter().all(|g| *g >= 240),
+                good.iter().all(|g| *g >= 150),
                 "seed {seed}, {rate}: of 300 times, {good:?} on layer {least} or above"
             );
         }
@@ -230,7 +241,7 @@ fn two_viewers_of_layers_share_a_bottleneck() {
 
 #[test]
 fn loss_without_congestion_leaves_a_viewer_where_it_is() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
         for loss in [0.02, 0.1] {
             let mut audience = Audience::new(seed);
             for rate in [6_000_000, 1_600_000] {
@@ -249,7 +260,7 @@ fn loss_without_congestion_leaves_a_viewer_where_it_is() {
 
 #[test]
 fn where_nothing_fits_video_pauses_and_comes_back() {
-    for seed in 0..10 {
+    for seed in seeds(10) {
         let mut audience = Audience::new(seed);
         audience.world.add_link(deep(5_000_000));
         audience.join(0);

@@ -18,6 +18,13 @@ const PACKET: usize = 1_200;
 const AUDIO: usize = 120;
 const FRAME: Duration = Duration::from_micros(33_333);
 
+/// So many seeds, from that in the environment on.
+pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
+    let from = std::env::var("SFU_SEED").ok();
+    let from = from.and_then(|s| s.parse().ok()).unwrap_or(0);
+    from..from + count
+}
+
 pub(super) fn link(rate: u64) -> Conditions {
     Conditions {
         delay: 20 * MS,
