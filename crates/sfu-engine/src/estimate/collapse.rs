@@ -73,8 +73,3 @@ fn lossy(cells: &VecDeque<Cell>) -> Option<f64> {
     let bytes = cells.iter().skip(1).map(|c| c.bytes).sum();
     (heavy && throughout).then(|| rate(bytes, span))
 }
-
-#[cfg(test)]
-pub(super) fn lossy_dbg(c: &VecDeque<Cell>) -> Option<f64> {
-    lossy(c)
-}

@@ -86,18 +86,6 @@ impl ArrivalEstimator {
         size_of::<Self>() + self.records.memory() + self.arrivals.memory()
     }
 
-    #[cfg(test)]
-    pub(super) fn debug(&self) -> String {
-        format!(
-            "{:?} len {:?} thr {:?} loss {:.2} jit {} {:?}",
-            self.load,
-            self.standing.length(),
-            self.arrivals.throughput().map(|t| t as u64),
-            self.loss.last(),
-            self.arrivals.jitter(),
-            self.prober
-        )
-    }
     fn micros(&self, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.zero);
         passed.as_secs() * 1_000_000 + u64::from(passed.subsec_micros())
@@ -161,21 +149,6 @@ impl ArrivalEstimator {
         let sent = self.meter.rate(self.tick(now));
         let collapsed = collapse::capacity(self.arrivals.cells()).filter(|&c| c < sent * HELD_BACK);
         let counted = self.loss.count(now);
-        #[cfg(test)]
-        if std::env::var("DBG").is_ok() && (collapsed.is_some() || overload) {
-            eprintln!(
-                "CAUSE {:.2} {:p} collapse {:?} lossy {:?} overload {} thr {:?} sent {} standing {:?} probing {:?}",
-                self.micros(now) as f64 / 1e6,
-                &raw const *self,
-                collapsed,
-                collapse::lossy_dbg(self.arrivals.cells()),
-                overload,
-                arrives,
-                sent,
-                self.standing,
-                self.prober.dbg()
-            );
-        }
         if let Some(capacity) = collapsed {
             self.rate.collapsed(capacity);
             self.congested_until = Some(now + COUNTS_FOR);

@@ -42,7 +42,7 @@ const BETTER: f64 = 1.15;
 const SELDOM: u32 = 4;
 /// One below this share of the estimate casts doubt on that.
 const NO_LONGER: f64 = 0.8;
-/// A train that arrives at less than this share of its rate was held up.
+/// A train that arrives at less than this share of its rate, and than its goal, was held up.
 const HELD_UP: f64 = 0.9;
 /// No more than this share of a train may be missing.
 const MISSING: f64 = 0.5;
@@ -80,7 +80,7 @@ struct Refuted {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+enum State {
     Idle,
     Sending,
     /// For reports.
@@ -143,10 +143,6 @@ impl Prober {
         }
     }
 
-    #[cfg(test)]
-    pub(super) fn dbg(&self) -> State {
-        self.state
-    }
     /// When to call [`order`](Self::order).
     pub(super) fn next(&self) -> Option<Instant> {
         self.next
@@ -374,28 +370,12 @@ fn measure(train: &Train, loss: f64) -> Option<Measured> {
         train.received_bytes - train.first_received_bytes,
         last.since(first),
     );
-    #[cfg(test)]
-    if std::env::var("DBG").is_ok() {
-        eprintln!(
-            "TRAIN long {} goal {} pk {} by {} last {} span {} got {} by {} first {} span {}",
-            train.long,
-            train.goal,
-            train.packets,
-            train.bytes,
-            train.last_bytes,
-            train.left.1.since(train.left.0),
-            train.received,
-            train.received_bytes,
-            train.first_received_bytes,
-            last.since(first)
-        );
-    }
     let missing = 1.0 - f64::from(train.received) / f64::from(train.packets);
     let came = came / (1.0 - missing.min(loss * BY_CHANCE).min(HARMLESS));
     let ordered = train.goal * ABOVE_GOAL * BEYOND;
     Some(Measured {
         rate: came.min(left).min(ordered),
-        limited: came < left.min(ordered) * HELD_UP,
+        limited: came < (left.min(ordered) * HELD_UP).min(train.goal),
         rough: !train.long,
     })
 }
