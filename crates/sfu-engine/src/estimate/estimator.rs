@@ -35,6 +35,8 @@ const LOSS_STOPS: f64 = 0.05;
 const RR_CONGESTED: f64 = 0.35;
 const RR_LOSSY: f64 = 0.10;
 const RR_CLEAN: f64 = 0.02;
+/// Who is sent less, in bit/s, loses nothing that would tell.
+const RR_LEAST: f64 = 20_000.0;
 
 /// An [`Estimator`] that lives by reports of arrivals (TWCC), and makes do with REMB or receiver reports.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub struct ArrivalEstimator {
     /// The highest extended number that arrived or is missing.
     highest: u64,
     congested_until: Option<Instant>,
+    last_sent: Option<Instant>,
     reported: Option<Instant>,
     remb: Option<(u64, Instant)>,
 }
@@ -76,6 +79,7 @@ impl ArrivalEstimator {
             load: Load::Queued,
             highest: 0,
             congested_until: None,
+            last_sent: None,
             reported: None,
             remb: None,
         }
@@ -104,13 +108,19 @@ impl ArrivalEstimator {
             .is_some_and(|at| now.saturating_duration_since(at) < SILENCE)
     }
 
+    /// Whether nothing stands in the way of a train.
     fn may_probe(&self, now: Instant) -> bool {
-        let begins = self.reported.is_none()
-            && self.known
-            && now.saturating_duration_since(self.zero) < BEGINNING;
-        let queued = self.standing.length().is_some_and(|l| l > QUEUED);
-        let hindered = self.is_congested(now) || queued || self.loss.is_heavy();
-        !hindered && (begins || self.has_reports(now))
+        let within = |at: Instant, time| now.saturating_duration_since(at) < time;
+        if self.is_congested(now) {
+            return false;
+        }
+        if self.has_reports(now) {
+            let queued = self.standing.length().is_some_and(|l| l > QUEUED);
+            return !queued && !self.loss.is_heavy();
+        }
+        // A viewer that is sent nothing reports nothing.
+        let begins = self.reported.is_none() && within(self.zero, BEGINNING);
+        begins || self.last_sent.is_none_or(|at| !within(at, SILENCE))
     }
 
     /// A packet that was sent has arrived. Returns what its delay says, if it ends an interval.
@@ -190,6 +200,7 @@ impl Estimator for ArrivalEstimator {
     fn sent(&mut self, now: Instant, seq: u16, bytes: usize) {
         let at = self.tick(now);
         self.meter.add(at, bytes);
+        self.last_sent = Some(now);
         if let Some(number) = self.records.push(at, seq, bytes) {
             self.prober.sent(now, at, number, bytes);
         }
@@ -252,6 +263,9 @@ impl Estimator for ArrivalEstimator {
         // Without reports of arrivals, loss is all that there is.
         let loss = f64::from(loss.clamp(0.0, 1.0));
         let sent = self.meter.rate(self.tick(now));
+        if sent < RR_LEAST {
+            return;
+        }
         if loss >= RR_LOSSY {
             let through = sent * (1.0 - loss);
             let before = if self.known { self.rate.get() } else { sent };

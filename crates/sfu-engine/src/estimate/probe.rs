@@ -15,6 +15,8 @@ use super::clock::Tick;
 
 /// A train leaves at this many times the goal, so that a link that carries the goal is seen to.
 const ABOVE_GOAL: f64 = 1.15;
+/// No train is faster, in bit/s.
+const MOST: f64 = 100e6;
 /// How long the trains take; the longer one takes this many times the jitter if that is more, up to a limit.
 const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_millis(60);
@@ -135,7 +137,7 @@ impl Prober {
     /// It is to be found out whether the network carries `goal` bit/s.
     pub(super) fn wish(&mut self, now: Instant, goal: u64) {
         self.wish = Some(Wish {
-            goal: goal as f64,
+            goal: (goal as f64).min(MOST),
             until: now + WISHED_FOR,
         });
         if self.state == State::Idle {

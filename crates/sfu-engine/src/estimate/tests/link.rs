@@ -50,6 +50,7 @@ pub(super) enum Source {
     /// As much as the estimate says.
     Elastic,
     Sound,
+    Nothing,
 }
 
 /// One viewer and its sender.
@@ -218,7 +219,9 @@ impl Viewer {
     fn produce(&mut self, now: Instant, rng: &mut Rng) {
         if now >= self.next_audio {
             self.next_audio += 20 * MS;
-            self.backlog.push(AUDIO);
+            if !matches!(self.source, Source::Nothing) {
+                self.backlog.push(AUDIO);
+            }
         }
         if now < self.next_frame {
             return;
@@ -230,7 +233,7 @@ impl Viewer {
                 let estimate = self.estimator.estimate(now).unwrap();
                 estimate.bits_per_second * 95 / 100
             }
-            Source::Sound => return,
+            Source::Sound | Source::Nothing => return,
         };
         let key = self.frames.is_multiple_of(self.keyframe_every);
         self.frames += 1;

@@ -266,6 +266,27 @@ fn little_traffic_is_no_sign_of_a_narrow_network() {
 }
 
 #[test]
+fn who_is_sent_nothing_can_be_probed_all_the_same() {
+    for seed in seeds(10) {
+        let mut world = settled(seed, deep(5_000_000), 900_000);
+        world.viewer().wish = None;
+        world.links[0].set(deep(100_000));
+        world.run_for(SECOND);
+        world.viewer().source = Source::Nothing;
+        world.wish(0, 400_000);
+        world.run_for(30 * SECOND);
+        assert!(world.rate() < 200_000, "seed {seed}: {}", world.rate());
+        world.links[0].set(deep(5_000_000));
+        let found = world.run_until(10 * SECOND, |w| w.rate() >= 400_000);
+        assert!(
+            found.is_some_and(|t| t < 5 * SECOND),
+            "seed {seed}: {found:?}, {:?}",
+            world.estimate()
+        );
+    }
+}
+
+#[test]
 fn without_reports_nothing_is_taken_back_and_no_train_leaves() {
     let mut world = settled(1, link(5_000_000), 900_000);
     let before = world.rate();
