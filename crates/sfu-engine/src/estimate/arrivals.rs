@@ -14,6 +14,8 @@ const WINDOW: i32 = 500_000;
 const CELLS: usize = 128;
 /// A rate over less time than this says nothing, in µs.
 const SPAN: i32 = 200_000;
+/// Delays and gaps beyond this are no more than nonsense, and sums of them must fit. In µs.
+const FAR: i32 = 1 << 28;
 
 /// Packets that were sent and have arrived together.
 #[derive(Debug, Clone, Copy)]
@@ -59,9 +61,10 @@ impl Arrivals {
     pub(super) fn received(&mut self, sent: Tick, arrived: Tick, bytes: u16) -> i32 {
         let raw = arrived.0.wrapping_sub(sent.0);
         let origin = *self.origin.get_or_insert(raw);
-        let delay = raw.wrapping_sub(origin).cast_signed();
+        let delay = raw.wrapping_sub(origin).cast_signed().clamp(-FAR, FAR);
         let before = self.cells.back_mut();
         let gap = before.as_ref().map_or(0, |c| arrived.since(c.arrived));
+        let gap = gap.clamp(0, FAR);
         if let Some(cell) = before
             && sent.since(cell.sent_first) <= CELL
             && arrived.since(cell.arrived_first) <= CELL

@@ -31,6 +31,8 @@ const BEGINNING: Duration = Duration::from_secs(5);
 const REMB_HOLDS: Duration = Duration::from_secs(5);
 /// The estimate does not grow by itself where more than this share is lost.
 const LOSS_STOPS: f64 = 0.05;
+/// No round trip takes longer.
+const LONGEST_TRIP: Duration = Duration::from_secs(5);
 /// Receiver reports alone: lost by congestion, lost by what may be congestion, and not lost.
 const RR_CONGESTED: f64 = 0.35;
 const RR_LOSSY: f64 = 0.10;
@@ -256,7 +258,7 @@ impl Estimator for ArrivalEstimator {
     }
 
     fn receiver_report(&mut self, now: Instant, loss: f32, rtt: Option<Duration>) {
-        self.rate.rtt = rtt.or(self.rate.rtt);
+        self.rate.rtt = rtt.map(|t| t.min(LONGEST_TRIP)).or(self.rate.rtt);
         if self.has_reports(now) || !loss.is_finite() {
             return;
         }

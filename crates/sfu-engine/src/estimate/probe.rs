@@ -249,7 +249,7 @@ impl Prober {
         }
         train.last = number;
         train.left.1 = at;
-        train.last_bytes = bytes as u32;
+        train.last_bytes = bytes.min(usize::from(u16::MAX)) as u32;
         train.bytes += train.last_bytes;
         train.packets += 1;
         if train.packets >= PACKETS && f64::from(train.bytes) + LEAST / 2.0 >= train.wanted {

@@ -60,7 +60,9 @@ proptest! {
                     estimator.report(now, &mut packets);
                 }
                 Step::Remb(rate) => estimator.remb(now, rate),
-                Step::ReceiverReport(loss) => estimator.receiver_report(now, loss, None),
+                Step::ReceiverReport(loss) => {
+                    estimator.receiver_report(now, loss, Some(Duration::MAX));
+                }
                 Step::Demand(goal) => {
                     let demand = Demand { goal, probe: true, spread: false };
                     estimator.set_demand(now, demand);

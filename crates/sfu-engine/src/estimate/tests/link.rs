@@ -53,6 +53,9 @@ pub(super) enum Source {
     Nothing,
 }
 
+/// Numbers of packets, and when each arrived.
+type Report = Vec<(u16, Option<i64>)>;
+
 /// One viewer and its sender.
 pub(super) struct Viewer {
     pub(super) estimator: ArrivalEstimator,
@@ -81,7 +84,7 @@ pub(super) struct Viewer {
     reported: u64,
     arrived: Vec<(u64, i64)>,
     next_report: Instant,
-    reports: VecDeque<(Instant, Vec<(u16, Option<i64>)>)>,
+    reports: VecDeque<(Instant, Report)>,
     /// The next wish to know more, if there are any.
     pub(super) wish: Option<(u64, Instant)>,
 }
