@@ -51,7 +51,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Sent(skip, bytes) => {
-                    seq = seq.wrapping_add(1 + skip);
+                    seq = seq.wrapping_add(1).wrapping_add(skip);
                     estimator.sent(now, seq, bytes);
                 }
                 Step::Report(packets) => {
