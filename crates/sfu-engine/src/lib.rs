@@ -12,6 +12,7 @@
 //! - [`rtcp`]: the reports of viewers, read, and ours, written.
 //! - [`srtp`]: what viewers are sent and send, sealed and opened.
 //! - [`transport`]: WebRTC towards one viewer, behind an interface.
+//! - [`estimate`]: what the network towards one viewer carries.
 //! - [`Engine`]: the shards on their threads and sockets.
 //!
 //! Logs through `tracing`, with `stream` and `session` as fields.
@@ -19,6 +20,7 @@
 mod codec;
 mod driver;
 mod engine;
+pub mod estimate;
 pub mod gop;
 mod ids;
 mod info;
