@@ -27,11 +27,12 @@
 //!
 //! # Why not what there is
 //!
-//! `rtc-interceptor` 0.21 has GCC without I/O (its module `gcc`). It takes resolved reports of some 100 bytes a packet,
-//! which its history keeps in three hash maps and hands out in new vectors; and it neither probes, nor knows traffic
-//! that is limited by the application (its loss control holds at a tenth, its delay control rises by 8 % a second
-//! without bound): a viewer on a low layer would seem to have any bandwidth, or in the first overload lose a higher
-//! one for a minute. GCC as in `libwebrtc` and `str0m` fits a trend line through the delays of 20 groups of packets. An
+//! `rtc-interceptor` 0.21 has GCC without I/O (its module `gcc`). It takes resolved reports of 64 bytes a packet, which
+//! its history keeps in hash maps and hands out in new vectors. It does not probe; it rises by 8 % a second however
+//! little is sent, and a random loss of a tenth, at which its loss control acts, brings it down and down. A viewer on a
+//! low layer would seem to have any bandwidth, or after one overload none for a minute.
+//!
+//! GCC as in `libwebrtc` and `str0m` fits a trend line through the delays of 20 groups of packets. An
 //! encoder follows its estimate, layers do not: they are bursts of the same size, so that trend sees keyframes and
 //! jitter as much as queues, and after 5 Mbit/s become 600 kbit/s needs seconds. The least delay of an interval is
 //! what CoDel (RFC 8289) calls a standing queue: bursts and jitter do not move it. Its base is kept as in LEDBAT
@@ -41,7 +42,7 @@
 //!
 //! # What it costs
 //!
-//! 8 bytes a sent packet for three seconds, and 4 kB. `cargo bench -p sfu-engine --bench estimate` measures time.
+//! 8 bytes a packet until it is reported, for three seconds at most, and 6 kB: a viewer of 2.5 Mbit/s takes 7 kB. `cargo bench -p sfu-engine --bench estimate` measures time.
 
 mod arrivals;
 mod clock;
