@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn without_keyframes_no_segment_is_longer_than_promised() {
         for step in [33, 40, 200, 500, 999] {
-            let seen = cuts((0..60).map(|n| 1_000 + n * step), &[1_000]);
+            let seen = cuts((0..15_000 / step).map(|n| 1_000 + n * step), &[1_000]);
             let longest = seen.windows(2).map(|w| w[1].2 - w[0].1).max();
             assert!(
                 longest.is_some_and(|l| (1_000..2_500).contains(&l)),
@@ -189,7 +189,9 @@ mod tests {
 
     #[test]
     fn a_gap_ends_the_segment_where_the_pictures_end() {
-        let pictures = (0..25).map(|n| n * 40).chain((0..5).map(|n| 7_000 + n * 40));
+        let pictures = (0..25)
+            .map(|n| n * 40)
+            .chain((0..5).map(|n| 7_000 + n * 40));
         assert_eq!(
             cuts(pictures, &[0, 7_000]),
             [(0, 0, 0, true), (3, 7_000, 1_000, true)]
@@ -215,7 +217,10 @@ mod tests {
         for (wanted, target) in [(1_000, 1), (2_000, 2), (2_400, 3), (5_200, 5), (6_000, 6)] {
             let rules = Rules::new(Duration::from_millis(wanted));
             assert_eq!(rules.target(), target, "{wanted}");
-            assert!(rules.limit() >= rules.interval + EARLY - 100 * MS, "{wanted}");
+            assert!(
+                rules.limit() >= rules.interval + EARLY - 100 * MS,
+                "{wanted}"
+            );
         }
     }
 }

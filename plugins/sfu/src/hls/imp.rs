@@ -133,9 +133,8 @@ impl SfuHlsSink {
         let name = settings.name()?;
         let folder = settings.folder()?;
         let output = Output::open(folder.clone(), settings.rules(), settings.length as usize);
-        let output = output.map_err(|error| {
-            format!("the folder {} can't be used: {error}", folder.display())
-        })?;
+        let output = output
+            .map_err(|error| format!("the folder {} can't be used: {error}", folder.display()))?;
         *lock(&self.stats) = Stats::default();
         let orders = Arc::new(Orders::default());
         let worker = Worker {

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use super::CAT;
 use super::cuts::{Cut, Cutter, Rules};
 use super::master::{Media, h264_codec};
 use super::output::Output;
@@ -141,7 +142,12 @@ impl Layer {
         });
     }
 
-    fn input(&self, pad: &gst::Pad, buffer: &mut gst::Buffer, into: &gst::Pad) -> gst::PadProbeReturn {
+    fn input(
+        &self,
+        pad: &gst::Pad,
+        buffer: &mut gst::Buffer,
+        into: &gst::Pad,
+    ) -> gst::PadProbeReturn {
         let Some(at) = buffer.pts().map(gst::ClockTime::nseconds) else {
             return gst::PadProbeReturn::Drop;
         };
@@ -153,6 +159,7 @@ impl Layer {
                 _ => self.common.origin().unwrap_or(at),
             };
             let cut = plan.cutter.picture(at, keyframe, origin);
+            gst::trace!(CAT, obj = pad, "{at} keyframe {keyframe}: {cut:?}");
             plan.cuts.extend(cut);
             if cut.is_some() && self.pictures && keyframe {
                 look_at(&mut plan.media, pad, buffer);
@@ -199,12 +206,13 @@ impl Layer {
     pub(super) fn watch_output(self: &Arc<Self>, sink: &gst_app::AppSink) {
         let layer = self.clone();
         if let Some(pad) = sink.static_pad("sink") {
-            pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-                match info.event().is_some_and(|event| layer.output_event(event)) {
+            pad.add_probe(
+                gst::PadProbeType::EVENT_DOWNSTREAM,
+                move |_, info| match info.event().is_some_and(|event| layer.output_event(event)) {
                     true => gst::PadProbeReturn::Handled,
                     false => gst::PadProbeReturn::Ok,
-                }
-            });
+                },
+            );
         }
         let layer = self.clone();
         let new_sample = move |sink: &gst_app::AppSink| {
@@ -269,7 +277,11 @@ impl Layer {
 fn look_at(media: &mut Media, pad: &gst::Pad, buffer: &gst::Buffer) {
     let caps = pad.current_caps();
     if let Some(caps) = caps.as_ref().and_then(|caps| caps.structure(0)) {
-        let number = |name| caps.get::<i32>(name).ok().and_then(|n| u32::try_from(n).ok());
+        let number = |name| {
+            caps.get::<i32>(name)
+                .ok()
+                .and_then(|n| u32::try_from(n).ok())
+        };
         media.size = number("width").zip(number("height"));
     }
     if let Ok(map) = buffer.map_readable()

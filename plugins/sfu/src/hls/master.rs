@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn the_codec_is_read_from_the_stream() {
-        let picture = [0, 0, 0, 1, 9, 0xf0, 0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1f, 0x8c];
+        let picture = [
+            0, 0, 0, 1, 9, 0xf0, 0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1f, 0x8c,
+        ];
         assert_eq!(h264_codec(&picture).as_deref(), Some("avc1.42c01f"));
         for cut in 0..picture.len() - 1 {
             let codec = h264_codec(&picture[..cut]);

@@ -49,7 +49,7 @@ impl Output {
         fs::create_dir_all(&folder)?;
         let before = playlists(&folder)?;
         let window = Window::new(length, rules.target(), &before);
-        let output = Self {
+        let mut output = Self {
             layers: window.layers(),
             folder,
             window,
@@ -62,14 +62,15 @@ impl Output {
         Ok(output)
     }
 
-    /// Removes what an earlier run left, except what its playlists name.
-    fn sweep(&self) -> io::Result<()> {
-        let named = self.window.files();
+    /// Removes what an earlier run left, except what its playlists name. What they have named may still be wanted.
+    fn sweep(&mut self) -> io::Result<()> {
+        let named: BTreeSet<String> = self.window.files().into_iter().map(str::to_owned).collect();
         for file in fs::read_dir(&self.folder)? {
             let name = file?.file_name().to_string_lossy().into_owned();
-            let ours = is_part(&name) || (is_segment(&name) && !named.contains(name.as_str()));
-            if ours {
+            if is_part(&name) {
                 fs::remove_file(self.folder.join(name))?;
+            } else if is_segment(&name) && !named.contains(&name) {
+                self.window.retire(name, Instant::now());
             }
         }
         Ok(())
@@ -160,7 +161,8 @@ impl Output {
 
     fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let part = self.folder.join(format!(".{name}{PART}"));
-        let put = fs::write(&part, content).and_then(|()| fs::rename(&part, self.folder.join(name)));
+        let put =
+            fs::write(&part, content).and_then(|()| fs::rename(&part, self.folder.join(name)));
         put.inspect_err(|_| {
             let _ = fs::remove_file(&part);
         })
@@ -315,11 +317,16 @@ mod tests {
         let mut output = folder.open();
         assert_eq!(output.sequence(), next);
         let files = || fs::read_dir(&folder.0).unwrap().count();
-        assert_eq!(files(), 3 + 2 + 1, "named segments, playlists, and notes");
+        assert_eq!(files(), 5 + 2 + 1, "segments, playlists, and notes");
+        output.tidy(Instant::now() + Duration::from_secs(60));
+        assert_eq!(files(), 3 + 2 + 1, "what nobody wants is gone");
         output.begin(1);
         publish(&mut output, 0, &[0]);
         let text = folder.text("v0.m3u8");
-        assert!(text.contains(&format!("#EXT-X-DISCONTINUITY\n#EXT-X-PROGRAM-DATE-TIME:")), "{text}");
+        assert!(
+            text.contains(&format!("#EXT-X-DISCONTINUITY\n#EXT-X-PROGRAM-DATE-TIME:")),
+            "{text}"
+        );
         assert!(text.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{}\n", next - 2)));
         assert!(!text.contains("ENDLIST"));
     }

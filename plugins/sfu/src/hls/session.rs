@@ -69,19 +69,26 @@ impl Tracks {
         };
         if self.audio.is_some() {
             // The mixer is what makes sound without holes of it: players stall at holes.
-            more(&mut line, format!(
-                "audiomixer name=mix latency={MIXER_LATENCY} start-time-selection=first \
+            more(
+                &mut line,
+                format!(
+                    "audiomixer name=mix latency={MIXER_LATENCY} start-time-selection=first \
                    ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! {encoder} bitrate={AUDIO_BITRATE} ! aacparse \
                    ! tee name=sound \
                  audiotestsrc is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2 ! mix. \
                  queue name=audio_0 ! opusdec ! audioconvert ! audioresample ! audio/x-raw,rate=48000,channels=2 ! mix."
-            ));
+                ),
+            );
         }
         for n in 0..self.outputs() {
-            let sink = format!("mpegtsmux name=mux_{n} latency={MUXER_LATENCY} ! appsink name=sink_{n} sync=false async=false");
+            let sink = format!(
+                "mpegtsmux name=mux_{n} latency={MUXER_LATENCY} ! appsink name=sink_{n} sync=false async=false"
+            );
             more(&mut line, sink);
             let first = match self.layers {
-                0 => format!("sound. ! queue name=first_{n} ! capsfilter name=into_{n} ! mux_{n}.sink_65"),
+                0 => format!(
+                    "sound. ! queue name=first_{n} ! capsfilter name=into_{n} ! mux_{n}.sink_65"
+                ),
                 _ => format!(
                     "queue name=video_{n} ! capsfilter name=into_{n} caps=video/x-h264,stream-format=byte-stream,alignment=au \
                        ! mux_{n}.sink_65"
@@ -89,7 +96,10 @@ impl Tracks {
             };
             more(&mut line, first);
             if self.layers > 0 && self.audio.is_some() {
-                more(&mut line, format!("sound. ! queue name=sound_{n} ! mux_{n}.sink_66"));
+                more(
+                    &mut line,
+                    format!("sound. ! queue name=sound_{n} ! mux_{n}.sink_66"),
+                );
             }
         }
         line
@@ -127,7 +137,12 @@ impl Session {
         let pipeline = gst::parse::launch(&description).map_err(|e| e.to_string())?;
         let pipeline = pipeline.downcast::<gst::Pipeline>();
         let pipeline = pipeline.map_err(|_| "the description is no pipeline")?;
-        let common = Common::new(settings.rules(), folder.to_owned(), tracks.audio.is_some(), report);
+        let common = Common::new(
+            settings.rules(),
+            folder.to_owned(),
+            tracks.audio.is_some(),
+            report,
+        );
         let common = Arc::new(common);
         let pictures = tracks.layers > 0;
         let layer = |n| Arc::new(Layer::new(common.clone(), n, pictures));
@@ -182,7 +197,9 @@ impl Session {
             if let Ok(pad) = self.pad(&format!("sound_{n}"), "src") {
                 layer.watch_sound(&pad);
             }
-            let sink = self.child(&format!("sink_{n}"))?.downcast::<gst_app::AppSink>();
+            let sink = self
+                .child(&format!("sink_{n}"))?
+                .downcast::<gst_app::AppSink>();
             layer.watch_output(&sink.map_err(|_| "a sink is no appsink")?);
         }
         Ok(())
@@ -199,7 +216,9 @@ impl Session {
     }
 
     pub(super) fn media(&self, layer: usize) -> Media {
-        self.layers.get(layer).map_or_else(Media::default, |l| l.media())
+        self.layers
+            .get(layer)
+            .map_or_else(Media::default, |l| l.media())
     }
 
     /// Asks for the keyframes that are due, and gives up layers from which nothing comes.
@@ -254,7 +273,10 @@ impl Session {
     }
 
     fn failure(&self) -> Option<String> {
-        let message = self.pipeline.bus()?.pop_filtered(&[gst::MessageType::Error])?;
+        let message = self
+            .pipeline
+            .bus()?
+            .pop_filtered(&[gst::MessageType::Error])?;
         match message.view() {
             gst::MessageView::Error(error) => Some(error.error().to_string()),
             _ => None,

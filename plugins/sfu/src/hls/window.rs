@@ -107,7 +107,12 @@ impl Window {
     }
 
     /// Adds a segment to the playlists, and drops the oldest. `anew` is a discontinuity.
-    pub(super) fn publish(&mut self, mut entries: BTreeMap<usize, Entry>, anew: bool, now: Instant) {
+    pub(super) fn publish(
+        &mut self,
+        mut entries: BTreeMap<usize, Entry>,
+        anew: bool,
+        now: Instant,
+    ) {
         for (layer, entry) in &mut entries {
             let before = self.rows.back().and_then(|row| row.entries.get(layer));
             if let Some(before) = before {
@@ -124,20 +129,33 @@ impl Window {
         self.next += 1;
         self.fresh = false;
         self.ended = false;
-        while self.rows.len() > self.length {
+        while self.rows.len() > self.length && self.is_long_without_oldest() {
             self.drop_oldest(now);
         }
     }
 
+    /// No segment may leave a playlist that is then shorter than three times the target duration (section 6.2.2).
+    fn is_long_without_oldest(&self) -> bool {
+        let shortest = |row: &Row| row.entries.values().map(|e| e.duration).min();
+        let rest: Duration = self.rows.iter().skip(1).filter_map(shortest).sum();
+        rest >= Duration::from_secs(self.target * 3)
+    }
+
     /// A segment stays available for its own duration and that of the longest playlist that named it (section 6.2.2).
     fn drop_oldest(&mut self, now: Instant) {
-        let longest = Duration::from_secs(self.target * (self.length as u64 + 2));
         let Some(row) = self.rows.pop_front() else {
             return;
         };
         let files: BTreeSet<String> = row.entries.into_values().map(|e| e.uri).collect();
-        let until = now + longest;
-        self.old.extend(files.into_iter().map(|file| (until, file)));
+        for file in files {
+            self.retire(file, now);
+        }
+    }
+
+    /// A file that no playlist names any more.
+    pub(super) fn retire(&mut self, file: String, now: Instant) {
+        let longest = Duration::from_secs(self.target * (self.length as u64 + 2));
+        self.old.push_back((now + longest, file));
     }
 
     /// A file to be removed.
@@ -182,7 +200,9 @@ fn entry(segment: &MediaSegment) -> Entry {
     Entry {
         uri: segment.uri.clone(),
         duration: Duration::try_from_secs_f32(segment.duration).unwrap_or_default(),
-        at: segment.program_date_time.map_or(UNIX_EPOCH, SystemTime::from),
+        at: segment
+            .program_date_time
+            .map_or(UNIX_EPOCH, SystemTime::from),
     }
 }
 

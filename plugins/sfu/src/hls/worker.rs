@@ -93,7 +93,14 @@ pub(super) struct Stats {
 impl Stats {
     pub(super) fn structure(&self) -> gst::Structure {
         gst::Structure::builder("sfuhlssink-stats")
-            .field("state", if self.state.is_empty() { "waiting" } else { self.state })
+            .field(
+                "state",
+                if self.state.is_empty() {
+                    "waiting"
+                } else {
+                    self.state
+                },
+            )
             .field("layers", self.layers)
             .field("segments", self.segments)
             .field("sequence", self.sequence)
@@ -189,7 +196,9 @@ impl Worker {
         let session = Session::start(&self.settings, self.output.folder(), tracks, report);
         let mut session = match session {
             Ok(session) => session,
-            Err(error) => return End::Failed(format!("HLS of {} does not start: {error}", self.name)),
+            Err(error) => {
+                return End::Failed(format!("HLS of {} does not start: {error}", self.name));
+            }
         };
         gst::info!(CAT, "{} is live: {tracks:?}", self.name);
         let layers = tracks.outputs();
@@ -228,7 +237,9 @@ impl Worker {
                 }
                 Some(gst::MessageView::Eos(_)) => return End::Lost,
                 Some(gst::MessageView::Element(element)) => {
-                    let about = element.structure().filter(|s| s.name() == "sfu-stream-changed");
+                    let about = element
+                        .structure()
+                        .filter(|s| s.name() == "sfu-stream-changed");
                     let now = about.and_then(|about| about.get::<bool>("live").ok());
                     // A publisher that took over is another one.
                     if now.is_some_and(|now| live || !now) {
@@ -282,7 +293,9 @@ impl Worker {
     }
 
     fn publish(&mut self, session: &Session, row: Row) {
-        let published = self.output.publish(row, |at| session.date(at), |n| session.media(n));
+        let published = self
+            .output
+            .publish(row, |at| session.date(at), |n| session.media(n));
         if let Err(error) = published {
             let folder = self.output.folder().display().to_string();
             self.warn(&format!("HLS in {folder} could not be written: {error}"));

@@ -33,8 +33,11 @@ pub(super) async fn file(
     let Some((stream, file)) = split(&path) else {
         return page(&path);
     };
-    let kind = kind(file).ok_or_else(|| not_found("there are .m3u8 and .ts files here, and no others"))?;
-    let path = find(folder, &stream, file).await.ok_or_else(|| missing(&stream, file))?;
+    let kind =
+        kind(file).ok_or_else(|| not_found("there are .m3u8 and .ts files here, and no others"))?;
+    let path = find(folder, &stream, file)
+        .await
+        .ok_or_else(|| missing(&stream, file))?;
     // Ranges, If-Modified-Since and HEAD are its work.
     let served = ServeFile::new(path).try_call(request).await;
     let response = served.map_err(|error| {
@@ -49,7 +52,10 @@ pub(super) async fn file(
         return Err(missing(&stream, file));
     }
     let headers = response.headers_mut();
-    for (name, value) in [(header::CONTENT_TYPE, kind.0), (header::CACHE_CONTROL, kind.1)] {
+    for (name, value) in [
+        (header::CONTENT_TYPE, kind.0),
+        (header::CACHE_CONTROL, kind.1),
+    ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
     Ok(response)
@@ -59,7 +65,10 @@ pub(super) async fn file(
 pub(super) async fn options() -> Response {
     let headers: [(HeaderName, &str); 3] = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "Range, If-Modified-Since"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Range, If-Modified-Since",
+        ),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
     (StatusCode::NO_CONTENT, headers).into_response()
@@ -118,7 +127,9 @@ fn not_found(message: &str) -> Refusal {
 
 fn missing(stream: &StreamName, file: &str) -> Refusal {
     if file != MASTER {
-        return not_found("there is no such file; segments are removed a while after they left the playlists");
+        return not_found(
+            "there is no such file; segments are removed a while after they left the playlists",
+        );
     }
     let message = format!(
         "there is no HLS of {stream}, or not yet: it begins some seconds after the publisher, where a sfuhlssink \

@@ -145,7 +145,12 @@ impl SfuSignaller {
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let app = App::new(engine.clone(), router, ice_servers, settings.hls_directory());
+        let app = App::new(
+            engine.clone(),
+            router,
+            ice_servers,
+            settings.hls_directory(),
+        );
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,
