@@ -12,7 +12,7 @@ use m3u8_rs::MediaPlaylist;
 
 use super::cuts::Rules;
 use super::master::{Master, Media};
-use super::slots::{Row, Segment};
+use super::slots::{Row, Segment, take_short};
 use super::window::{Entry, Window};
 
 /// The multivariant playlist's name.
@@ -105,10 +105,13 @@ impl Output {
     /// Publishes the layers' segments of one slot. A playlist whose layer has none gets another layer's.
     pub(super) fn publish(
         &mut self,
-        row: Row,
+        mut row: Row,
         date: impl Fn(u64) -> SystemTime,
         media: impl Fn(usize) -> Media,
     ) -> io::Result<()> {
+        for segment in take_short(&mut row) {
+            discard(&segment);
+        }
         let sequence = self.window.next();
         let (mut own, mut gap) = (BTreeMap::new(), false);
         for (layer, segment) in row {

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// A layer that is late holds up the others no longer than this.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// How much less than the longest of a row a segment may show, at its beginning and at its end.
+const SHORT: u64 = 300_000_000;
+
 /// A whole segment, in a file that nobody knows of yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -25,6 +28,28 @@ pub(super) struct Segment {
 
 /// The segments of one slot, by layer.
 pub(super) type Row = BTreeMap<usize, Segment>;
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.start + u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX - self.start)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.start <= other.start + SHORT && other.end() <= self.end() + SHORT
+    }
+}
+
+/// Takes out the segments of layers that came or went in the middle: another layer shows all of it.
+pub(super) fn take_short(row: &mut Row) -> Vec<Segment> {
+    let Some(longest) = row.values().max_by_key(|s| s.duration).cloned() else {
+        return Vec::new();
+    };
+    let short: Vec<usize> = (row.iter())
+        .filter(|(_, segment)| !segment.covers(&longest))
+        .map(|(&layer, _)| layer)
+        .collect();
+    short.iter().filter_map(|layer| row.remove(layer)).collect()
+}
 
 /// See the module's description.
 #[derive(Debug)]
@@ -138,6 +163,25 @@ mod tests {
         assert_eq!(next(&mut slots, later), None, "it is back");
         slots.add(segment(0, 2), later);
         assert_eq!(next(&mut slots, later), Some(vec![0, 1]));
+    }
+
+    #[test]
+    fn what_came_or_went_in_the_middle_is_taken_out() {
+        let at = |layer, start: u64, end: u64| Segment {
+            start: start * 1_000_000,
+            duration: Duration::from_millis(end - start),
+            ..segment(layer, 0)
+        };
+        let row = [
+            at(0, 500, 2_000),
+            at(1, 0, 2_000),
+            at(2, 100, 2_050),
+            at(3, 0, 1_500),
+        ];
+        let mut row: Row = row.into_iter().map(|s| (s.layer, s)).collect();
+        let short: Vec<_> = take_short(&mut row).iter().map(|s| s.layer).collect();
+        assert_eq!(short, [0, 3]);
+        assert_eq!(row.into_keys().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]
