@@ -181,6 +181,9 @@ fn every_player_plays_what_a_browser_publishes() {
     let begun = checker.until("three layers", LIMIT, |all| all.len() == 3);
     let url = server.url("/hls/demo/index.m3u8");
     let mut ffmpeg = Player::ffmpeg(&url, "20");
+    let whep = server.url("/whep/demo");
+    let watched = load::run(&["--whep", &whep, "--viewers", "2", "--duration", "2s"]).unwrap();
+    assert_eq!(watched["viewers_with_picture"], 2, "by WHEP as well");
     let vlc = Player::vlc(&url, "6");
     probe(&url);
     while !ffmpeg.is_over() {
@@ -197,9 +200,6 @@ fn every_player_plays_what_a_browser_publishes() {
         said.contains("faad") || said.contains("mp4a"),
         "VLC plays no sound"
     );
-    let whep = server.url("/whep/demo");
-    let watched = load::run(&["--whep", &whep, "--viewers", "2", "--duration", "2s"]).unwrap();
-    assert_eq!(watched["viewers_with_picture"], 2, "by WHEP as well");
     let seen = browser.join().unwrap();
     if !seen["native"].is_null() {
         check_page("Chromium's own player", &seen["native"], 5.0);
