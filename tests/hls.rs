@@ -134,7 +134,7 @@ impl Checker {
             let data = (self.fetch)(&segment.uri);
             let data = data.unwrap_or_else(|| panic!("{} is listed and not there", segment.uri));
             assert!(
-                data.len() > 188 && data.len() % 188 == 0,
+                data.len() > 188 && data.len().is_multiple_of(188),
                 "{}: {}",
                 segment.uri,
                 data.len()

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sfu_tests::hls::Checker;
+use sfu_tests::hls::{Checker, Playlist};
 use sfu_tests::server::Server;
 use sfu_tests::{browser, load, ndi};
 
@@ -189,7 +189,7 @@ fn every_player_plays_what_a_browser_publishes() {
     while !ffmpeg.is_over() {
         let all = checker.look().unwrap();
         // The publisher's own layers, no longer than that after the camera.
-        let behind = all.values().filter_map(|p| p.behind()).max().unwrap();
+        let behind = all.values().filter_map(Playlist::behind).max().unwrap();
         assert!(behind < Duration::from_secs(12), "{behind:?}");
         std::thread::sleep(Duration::from_millis(300));
     }

@@ -327,7 +327,7 @@ mod tests {
         publish(&mut output, 0, &[0]);
         let text = folder.text("v0.m3u8");
         assert!(
-            text.contains(&format!("#EXT-X-DISCONTINUITY\n#EXT-X-PROGRAM-DATE-TIME:")),
+            text.contains("#EXT-X-DISCONTINUITY\n#EXT-X-PROGRAM-DATE-TIME:"),
             "{text}"
         );
         assert!(text.contains(&format!("#EXT-X-MEDIA-SEQUENCE:{}\n", next - 2)));
