@@ -33,11 +33,12 @@ pub(crate) struct About {
 }
 
 impl About {
-    pub(super) fn now(stream: &str) -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    /// Of a recording that begins with a picture of this age.
+    pub(super) fn new(stream: &str, age: Duration) -> Self {
+        let start = SystemTime::now().duration_since(UNIX_EPOCH + age);
         Self {
             stream: stream.to_owned(),
-            start_ms: now.map_or(0, |d| d.as_millis() as u64),
+            start_ms: start.map_or(0, |d| d.as_millis() as u64),
         }
     }
 

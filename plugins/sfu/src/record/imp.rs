@@ -133,11 +133,13 @@ impl ElementImpl for SfuRecorder {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        if event.type_() != gst::EventType::Eos {
-            return self.parent_send_event(event);
+        match event.type_() {
+            // The message follows when all files are finished.
+            gst::EventType::Eos => self.send(Event::End),
+            // Nothing waits for it.
+            gst::EventType::Latency => {}
+            _ => return self.parent_send_event(event),
         }
-        // The message follows when all files are finished.
-        self.send(Event::End);
         true
     }
 

@@ -257,7 +257,9 @@ impl Recorder {
             return;
         }
         self.changed = false;
-        let opened = self.create().and_then(|(path, writer)| {
+        // What waited for the other tracks is older than now.
+        let age = self.tracks.now().saturating_sub(base);
+        let opened = self.create(age).and_then(|(path, writer)| {
             self.takes += 1;
             let begin = Begin {
                 id: self.takes,
@@ -288,21 +290,21 @@ impl Recorder {
     /// Makes the next file.
     fn create(
         &mut self,
+        age: gst::ClockTime,
     ) -> Result<(PathBuf, Writer), (Failure, Option<PathBuf>)> {
         let failed = |e: io::Error| (Failure::Disk(e), None);
         let now = glib::DateTime::now_utc().map_err(|e| failed(io::Error::other(e)))?;
+        let stream = self.plan.stream.as_str().to_owned();
         if !self.plan.template.is_numbered() {
             self.number = 1;
         }
         loop {
-            let name = self.plan.template.path(self.plan.stream.as_str(), &now, self.number);
+            let name = self.plan.template.path(&stream, &now, self.number);
             let path = self.plan.directory.join(name);
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder).map_err(failed)?;
             }
-            let about = About::now(self.plan.stream.as_str());
-            let writer = Writer::create(&path, about);
-            match writer {
+            match Writer::create(&path, About::new(&stream, age.into())) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.number += 1,
                 Ok(writer) => {
                     self.number += 1;

@@ -25,6 +25,8 @@
  *   and `POST …/layer` with `{"encodingId": "RID"}` or null for another layer.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
  *   `GET /healthz`: 200 while it runs.
+ * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
+ *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
  *
  * ## Addresses
  *
@@ -41,6 +43,7 @@ mod imp;
 mod links;
 mod metrics;
 mod pages;
+mod recordings;
 mod server;
 mod sessions;
 mod settings;

@@ -15,6 +15,7 @@ use axum::routing::{get, post};
 use sfu_engine::{Engine, Router};
 use tokio::sync::{oneshot, watch};
 
+use super::recordings::{self, Recordings};
 use super::{CAT, api, events, metrics, pages, sessions};
 use crate::runtime;
 
@@ -32,6 +33,8 @@ pub(super) struct App {
     pub(super) answers: Arc<[AtomicU64; 6]>,
     /// `Link` headers that name the ICE servers.
     pub(super) ice_servers: Arc<[HeaderValue]>,
+    /// What `/recordings` shows, if anything.
+    pub(super) recordings: Option<Arc<Recordings>>,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
@@ -42,6 +45,7 @@ impl App {
         engine: Arc<Engine>,
         router: Arc<Router>,
         ice_servers: Vec<HeaderValue>,
+        recordings: Option<Arc<Recordings>>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
         Self {
@@ -49,6 +53,7 @@ impl App {
             router,
             answers: Arc::default(),
             ice_servers: ice_servers.into(),
+            recordings,
             stopping,
             stop: Arc::new(stop),
         }
@@ -89,6 +94,10 @@ impl App {
                     .post(events::create)
                     .options(sessions::options),
             )
+            .route("/recordings", get(recordings::page))
+            .route("/recordings/play/{*file}", get(recordings::page))
+            .route("/recordings/files/{*file}", get(recordings::file))
+            .route("/api/recordings", get(recordings::list))
             .fallback(pages::player)
             .layer(DefaultBodyLimit::max(BODY_MAX))
             .layer(middleware::from_fn_with_state(self.clone(), finish))

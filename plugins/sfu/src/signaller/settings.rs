@@ -19,6 +19,7 @@ pub(super) struct Settings {
     pub(super) router: String,
     pub(super) publisher_timeout: u32,
     pub(super) ice_servers: String,
+    pub(super) recordings_directory: String,
 }
 
 impl Default for Settings {
@@ -32,6 +33,7 @@ impl Default for Settings {
             router: "default".into(),
             publisher_timeout: 15_000,
             ice_servers: String::new(),
+            recordings_directory: String::new(),
         }
     }
 }
@@ -144,6 +146,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "STUN and TURN servers to tell clients (Link headers), separated by commas: stun:HOST[:PORT], \
              turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]",
             &defaults.ice_servers,
+        ),
+        text(
+            "recordings-directory",
+            "Recordings directory",
+            "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
+            &defaults.recordings_directory,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")
