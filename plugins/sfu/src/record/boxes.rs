@@ -87,7 +87,16 @@ impl Reference {
         let mdia = child(trak, b"mdia")?;
         let mdhd = child(mdia, b"mdhd")?;
         // Version 1 has longer dates before the field.
-        let late = |header: &[u8], at| be32(header, if header.first() == Some(&1) { at + 8 } else { at });
+        let late = |header: &[u8], at| {
+            be32(
+                header,
+                if header.first() == Some(&1) {
+                    at + 8
+                } else {
+                    at
+                },
+            )
+        };
         let timescale = late(mdhd, 12).filter(|t| *t > 0)?;
         Some(Self {
             track: late(tkhd, 12)?,
@@ -263,7 +272,9 @@ pub(super) fn empty(size: usize) -> Vec<u8> {
 pub(super) fn index_duration_ms(sidx: &[u8]) -> Option<u64> {
     let timescale = u64::from(be32(sidx, 8).filter(|t| *t > 0)?);
     let at = if sidx.first()? == &0 { 20 } else { 28 };
-    let count = usize::from(u16::from_be_bytes(sidx.get(at + 2..at + 4)?.try_into().ok()?));
+    let count = usize::from(u16::from_be_bytes(
+        sidx.get(at + 2..at + 4)?.try_into().ok()?,
+    ));
     let lengths = (0..count).map(|n| be32(sidx, at + 8 + n * INDEX_ENTRY).map(u64::from));
     let total: u64 = lengths.collect::<Option<Vec<_>>>()?.iter().sum();
     Some(total.saturating_mul(1_000) / timescale)
@@ -299,16 +310,30 @@ mod tests {
     fn spans_are_read_from_defaults_and_from_samples() {
         let moof = |tfhd: &[u32], trun: &[u32]| {
             let tfdt = made(b"tfdt", &words(&[0, 9_000]));
-            let parts = [made(b"tfhd", &words(tfhd)), tfdt, made(b"trun", &words(trun))];
+            let parts = [
+                made(b"tfhd", &words(tfhd)),
+                tfdt,
+                made(b"trun", &words(trun)),
+            ];
             made(b"traf", &parts.concat())
         };
         for (tfhd, trun, end, key) in [
             // Defaults for all.
-            (&[0x28, 1, 3_000, NON_SYNC][..], &[0x1, 3, 0][..], 18_000, false),
+            (
+                &[0x28, 1, 3_000, NON_SYNC][..],
+                &[0x1, 3, 0][..],
+                18_000,
+                false,
+            ),
             // The first sample is a keyframe.
             (&[0x28, 1, 3_000, NON_SYNC], &[0x5, 2, 0, 0], 15_000, true),
             // Each sample has a duration, a size and flags.
-            (&[0, 1], &[0x700, 2, 100, 7, 0, 200, 8, NON_SYNC], 9_300, true),
+            (
+                &[0, 1],
+                &[0x700, 2, 100, 7, 0, 200, 8, NON_SYNC],
+                9_300,
+                true,
+            ),
         ] {
             let span = Span::read(&moof(tfhd, trun), &reference()).unwrap();
             assert_eq!((span.start, span.end, span.key), (9_000, end, key));
@@ -334,7 +359,10 @@ mod tests {
             let content = &bytes[8..header.size as usize];
             assert_eq!(index_duration_ms(content), Some(count * 1_000));
             let rest = Header::read(&bytes[header.size as usize..]).unwrap();
-            assert_eq!((&rest.kind, rest.size), (b"free", room as u64 - header.size));
+            assert_eq!(
+                (&rest.kind, rest.size),
+                (b"free", room as u64 - header.size)
+            );
         }
     }
 

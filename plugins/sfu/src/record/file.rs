@@ -90,7 +90,9 @@ impl Parts {
             return Duration::ZERO;
         };
         let timescale = self.reference.map_or(1, |r| u64::from(r.timescale));
-        Duration::from_millis(last.end.saturating_sub(first.start).saturating_mul(1_000) / timescale)
+        Duration::from_millis(
+            last.end.saturating_sub(first.start).saturating_mul(1_000) / timescale,
+        )
     }
 
     fn index(&self) -> Option<Vec<u8>> {
@@ -409,3 +411,7 @@ pub(super) fn repair(path: &Path, stream: &str) -> io::Result<bool> {
     file.set_modified(metadata.modified()?)?;
     Ok(true)
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+pub(super) mod tests;

@@ -65,7 +65,10 @@ fn delete_older(root: &Path, stream: &str, before: SystemTime) -> usize {
 
 /// Removes the folders of a file that was deleted, as far as they are empty.
 pub(super) fn remove_empty(path: &Path, root: &Path) {
-    let above = path.ancestors().skip(1).take_while(|folder| *folder != root);
+    let above = path
+        .ancestors()
+        .skip(1)
+        .take_while(|folder| *folder != root);
     for folder in above {
         if std::fs::remove_dir(folder).is_err() {
             return;
@@ -115,13 +118,7 @@ impl Keeper {
     }
 }
 
-fn keep(
-    root: &Path,
-    stream: &str,
-    age: Duration,
-    stopped: &Receiver<()>,
-    deleted: impl Fn(usize),
-) {
+fn keep(root: &Path, stream: &str, age: Duration, stopped: &Receiver<()>, deleted: impl Fn(usize)) {
     let wait = LOOK.min(age / 4).max(Duration::from_millis(250));
     loop {
         if let Some(before) = SystemTime::now().checked_sub(age) {
@@ -139,5 +136,88 @@ impl Drop for Keeper {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::super::file::tests::{Folder, record};
+    use super::*;
+
+    /// Makes a file look as if it had been finished two hours ago.
+    fn age(path: &Path) {
+        let then = SystemTime::now() - Duration::from_secs(7_200);
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(then).unwrap();
+    }
+
+    #[test]
+    fn only_old_recordings_of_the_stream_are_deleted() {
+        let folder = Folder::new("old");
+        let path = |name: &str| folder.0.join(name);
+        for name in ["a/old", "a/new", "b", "deep/er"] {
+            std::fs::create_dir_all(path(name)).unwrap();
+        }
+        record(&path("a/old/1.mp4"), "a", 2, false);
+        record(&path("deep/er/1.mp4"), "a", 2, true);
+        record(&path("a/new/2.mp4"), "a", 2, false);
+        record(&path("b/3.mp4"), "b", 2, false);
+        for name in ["a/foreign.mp4", "a/empty.mp4", "a/old.txt"] {
+            std::fs::write(path(name), "nothing of ours").unwrap();
+        }
+        for name in [
+            "a/old/1.mp4",
+            "deep/er/1.mp4",
+            "b/3.mp4",
+            "a/foreign.mp4",
+            "a/empty.mp4",
+            "a/old.txt",
+        ] {
+            age(&path(name));
+        }
+        let before = SystemTime::now() - Duration::from_secs(3_600);
+        assert_eq!(delete_older(&folder.0, "a", before), 2);
+        assert!(
+            !path("a/old").exists() && !path("deep").exists(),
+            "empty folders go"
+        );
+        for name in [
+            "a/new/2.mp4",
+            "b/3.mp4",
+            "a/foreign.mp4",
+            "a/empty.mp4",
+            "a/old.txt",
+        ] {
+            assert!(path(name).exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let (folder, other) = (Folder::new("links"), Folder::new("linked"));
+        record(&other.0.join("1.mp4"), "a", 1, false);
+        std::os::unix::fs::symlink(&other.0, folder.0.join("link")).unwrap();
+        std::os::unix::fs::symlink(other.0.join("1.mp4"), folder.0.join("2.mp4")).unwrap();
+        assert!(files(&folder.0).is_empty());
+    }
+
+    #[test]
+    fn a_keeper_repairs_deletes_and_ends_at_once() {
+        let folder = Folder::new("keeper");
+        let (old, left) = (folder.0.join("1.mp4"), folder.0.join("2.mp4"));
+        record(&old, "a", 1, false);
+        record(&left, "a", 1, true);
+        age(&old);
+        let (sender, deleted) = channel();
+        let hour = Some(Duration::from_secs(3_600));
+        let keeper = Keeper::start(folder.0.clone(), "a".into(), hour, move |count| {
+            let _ = sender.send(count);
+        });
+        assert_eq!(deleted.recv_timeout(Duration::from_secs(20)), Ok(1));
+        drop(keeper);
+        assert!(!old.exists());
+        assert!(!file::repair(&left, "a").unwrap(), "it was repaired");
     }
 }

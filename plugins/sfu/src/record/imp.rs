@@ -48,7 +48,13 @@ impl ObjectImpl for SfuRecorder {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let text = || value.get::<Option<String>>().ok().flatten().unwrap_or_default();
+        let text = || {
+            value
+                .get::<Option<String>>()
+                .ok()
+                .flatten()
+                .unwrap_or_default()
+        };
         let number = || value.get::<u32>().unwrap_or_default();
         let bytes = || value.get::<u64>().unwrap_or_default();
         let mut settings = lock(&self.settings);

@@ -75,7 +75,8 @@ impl Input {
                 Err(message) => new.send(Event::InputFailed(message)),
             }
         });
-        let (pipeline, sinks, gone) = (self.pipeline.downgrade(), self.sinks.clone(), inbox.clone());
+        let (pipeline, sinks, gone) =
+            (self.pipeline.downgrade(), self.sinks.clone(), inbox.clone());
         source.connect_pad_removed(move |_, pad| {
             let mut all = sinks.lock().unwrap_or_else(PoisonError::into_inner);
             let number = all.iter().find(|(_, (p, _))| p == pad).map(|(n, _)| *n);

@@ -62,6 +62,12 @@ impl Settings {
         if self.directory.is_empty() {
             return Err("directory is empty: name the folder for the recordings".into());
         }
+        if self.layer == "all" {
+            return Err(
+                "layer=all: one layer is recorded; set layer to highest, lowest, or a layer's name"
+                    .into(),
+            );
+        }
         let seconds = |s: u32| (s > 0).then_some(u64::from(s));
         Ok(Plan {
             stream: self.stream.parse().map_err(|e| format!("stream: {e}"))?,

@@ -167,7 +167,10 @@ impl Take {
 
     /// Ends the present fragment before the sample at `pts` where that is a keyframe, or the fragment is long enough.
     fn split(&mut self, pts: gst::ClockTime, key: bool) {
-        let all_are = self.sources.get(&self.reference).is_some_and(Source::all_are_keys);
+        let all_are = self
+            .sources
+            .get(&self.reference)
+            .is_some_and(Source::all_are_keys);
         let long = pts.saturating_sub(self.begun) >= self.fragment;
         let is_first = pts.is_zero();
         if is_first || !(long || (key && !all_are)) {
@@ -196,7 +199,10 @@ impl Take {
 
     /// Whether the muxer or the disk is too slow.
     pub(super) fn is_overdue(&self) -> bool {
-        let waiting = self.sources.values().map(|s| s.appsrc.current_level_bytes());
+        let waiting = self
+            .sources
+            .values()
+            .map(|s| s.appsrc.current_level_bytes());
         waiting.sum::<u64>() > BACKLOG
     }
 

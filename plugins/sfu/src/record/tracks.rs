@@ -23,7 +23,9 @@ struct Track {
 impl Track {
     fn present(&self) -> Option<&gst::Caps> {
         let newest = self.newest.as_ref();
-        newest.filter(|(_, at)| at.elapsed() < ABSENT).map(|(caps, _)| caps)
+        newest
+            .filter(|(_, at)| at.elapsed() < ABSENT)
+            .map(|(caps, _)| caps)
     }
 }
 

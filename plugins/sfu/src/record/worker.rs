@@ -175,7 +175,12 @@ impl Recorder {
         self.tracks.saw(track, &caps, pts);
         let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let begins = key && self.tracks.reference() == Some(track);
-        if begins && self.current.as_ref().is_some_and(|t| self.is_over(t, &buffer)) {
+        if begins
+            && self
+                .current
+                .as_ref()
+                .is_some_and(|t| self.is_over(t, &buffer))
+        {
             self.close_current(pts);
         }
         if self.current.is_some() {
@@ -195,8 +200,14 @@ impl Recorder {
     }
 
     fn is_full(&self, take: &Take) -> bool {
-        let long = self.plan.max_duration.is_some_and(|max| take.duration() >= max);
-        long || self.plan.max_size.is_some_and(|max| take.written.bytes >= max)
+        let long = self
+            .plan
+            .max_duration
+            .is_some_and(|max| take.duration() >= max);
+        long || self
+            .plan
+            .max_size
+            .is_some_and(|max| take.written.bytes >= max)
     }
 
     /// Begins a file with the first keyframe that waits, and gives it what follows.
@@ -325,7 +336,11 @@ impl Recorder {
             }
         }
         let stuck = |(take, _): &Closing| take.ending.is_some_and(|at| at.elapsed() >= FINISH);
-        for (take, _) in self.closing.extract_if(.., |c| stuck(c)).collect::<Vec<_>>() {
+        for (take, _) in self
+            .closing
+            .extract_if(.., |c| stuck(c))
+            .collect::<Vec<_>>()
+        {
             gst::warning!(CAT, "{} took too long to be finished", take.path.display());
             self.discard(take);
         }
@@ -343,7 +358,10 @@ impl Recorder {
     fn look_at_disk(&mut self) {
         if let Some(take) = self.current.take_if(|take| take.is_overdue()) {
             self.discard(take);
-            let slow = io::Error::new(io::ErrorKind::TimedOut, "the disk is too slow for the stream");
+            let slow = io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the disk is too slow for the stream",
+            );
             self.trouble(&Failure::Disk(slow));
         }
         if self.looked.elapsed() < LOOK {
@@ -355,7 +373,10 @@ impl Recorder {
             self.waiting.clear();
             return;
         }
-        if self.disk.trouble().is_none() && self.current.is_some() && self.disk.is_short(&self.plan.directory) {
+        if self.disk.trouble().is_none()
+            && self.current.is_some()
+            && self.disk.is_short(&self.plan.directory)
+        {
             self.end_current();
             self.trouble(&Failure::Disk(io::ErrorKind::StorageFull.into()));
         }

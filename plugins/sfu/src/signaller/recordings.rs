@@ -156,9 +156,14 @@ pub(super) async fn list(
 }
 
 /// `GET /recordings`, `GET /recordings/play/{file}`: the pages, where there is something to show.
-pub(super) async fn page(State(app): State<App>, uri: axum::http::Uri) -> Result<Response, Refusal> {
+pub(super) async fn page(
+    State(app): State<App>,
+    uri: axum::http::Uri,
+) -> Result<Response, Refusal> {
     of(&app)?;
-    Ok(super::pages::recordings(uri.path().starts_with("/recordings/play/")))
+    Ok(super::pages::recordings(
+        uri.path().starts_with("/recordings/play/"),
+    ))
 }
 
 /// The parameters of `GET /recordings/files/{file}`.
@@ -175,7 +180,8 @@ pub(super) async fn file(
     request: Request,
 ) -> Result<Response, Refusal> {
     let recordings = of(&app)?;
-    let missing = format!("there is no recording {name:?}; those that there are, are listed at /recordings");
+    let missing =
+        format!("there is no recording {name:?}; those that there are, are listed at /recordings");
     let found = reading(move || recordings.find(&name)).await?;
     let (path, recording) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, missing))?;
     let served = ServeFile::new(&path).oneshot(request).await;
@@ -187,7 +193,11 @@ pub(super) async fn file(
         Progress::Recording | Progress::Unfinished => "no-store",
     };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    let kind = if query.download.is_some() { "attachment" } else { "inline" };
+    let kind = if query.download.is_some() {
+        "attachment"
+    } else {
+        "inline"
+    };
     if let Some(value) = disposition(kind, &path, &recording) {
         headers.insert(header::CONTENT_DISPOSITION, value);
     }
