@@ -22,5 +22,5 @@ for group in ([p for p in packages if p in members], [p for p in packages if p n
 subprocess.run([cargo, "build", "--release", "--locked", "-p", "gst-plugin-fmp4",
                 "--manifest-path", "plugins/companions/fmp4/Cargo.toml", "--target-dir", "target"], cwd=source, check=True)
 target = Path(source) / "target/release"
-for name in ("sfu", "simulcast", "ndilive", "ndi", "rswebrtc", "fallbackswitch"):
+for name in ("sfu", "simulcast", "ndilive", "rtmpserver", "supervisor", "ndi", "rswebrtc", "fallbackswitch", "fmp4"):
     shutil.copy2(target / f"libgst{name}.so", out)
