@@ -65,27 +65,63 @@ fn decoded(file: &Path) -> Duration {
         .args(["-nostdin", "-v", "error", "-i"])
         .arg(file)
         // Each frame as it comes: none is left out or repeated for an even rate.
-        .args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000", "-f", "null", "-"])
+        .args([
+            "-fps_mode",
+            "passthrough",
+            "-enc_time_base",
+            "1:90000",
+            "-f",
+            "null",
+            "-",
+        ])
         .output()
         .expect("ffmpeg must be installed");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{}: {said}", file.display());
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{}: {said}",
+        file.display()
+    );
     let output = Command::new("ffprobe")
-        .args(["-v", "error", "-of", "json", "-count_frames", "-show_entries"])
-        .args(["stream=codec_type,nb_read_frames:packet=codec_type,pts_time", "-show_packets"])
+        .args([
+            "-v",
+            "error",
+            "-of",
+            "json",
+            "-count_frames",
+            "-show_entries",
+        ])
+        .args([
+            "stream=codec_type,nb_read_frames:packet=codec_type,pts_time",
+            "-show_packets",
+        ])
         .arg(file)
         .output()
         .expect("ffprobe must be installed");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{}: {said}", file.display());
+    assert!(
+        output.status.success() && said.is_empty(),
+        "{}: {said}",
+        file.display()
+    );
     let probed: Value = serde_json::from_slice(&output.stdout).unwrap();
     let of = |list: &str, kind: &str| -> Vec<Value> {
         let all = probed[list].as_array().cloned().unwrap_or_default();
-        all.into_iter().filter(|v| v["codec_type"] == kind).collect()
+        all.into_iter()
+            .filter(|v| v["codec_type"] == kind)
+            .collect()
     };
     let packets = of("packets", "video");
-    let frames = of("streams", "video")[0]["nb_read_frames"].as_str().unwrap_or("0").to_owned();
-    assert_eq!(frames, packets.len().to_string(), "each frame of {} decodes", file.display());
+    let frames = of("streams", "video")[0]["nb_read_frames"]
+        .as_str()
+        .unwrap_or("0")
+        .to_owned();
+    assert_eq!(
+        frames,
+        packets.len().to_string(),
+        "each frame of {} decodes",
+        file.display()
+    );
     assert!(!of("packets", "audio").is_empty(), "sound");
     let last = packets.last().and_then(|p| p["pts_time"].as_str()).unwrap();
     Duration::from_secs_f64(last.parse().unwrap())
@@ -102,25 +138,36 @@ fn begun(server: &Server) -> Option<Duration> {
 fn killed(n: u64, after: Duration) -> Duration {
     let folder = Folder::new(&format!("record_killed_{n}"));
     let server = record(&format!("record_killed_{n}"), &folder.0, &["SPLIT_TIME=3"]);
-    let begun = server.wait_for("a recording", || Ok(begun(&server))).unwrap();
+    let begun = server
+        .wait_for("a recording", || Ok(begun(&server)))
+        .unwrap();
     std::thread::sleep(after);
     server.kill();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
     let files = folder.files();
     let length: Duration = files.iter().map(|file| decoded(file)).sum();
     let missing = now.saturating_sub(begun).saturating_sub(length);
-    println!("killed after {after:?}: {} files, {missing:?} missing", files.len());
+    println!(
+        "killed after {after:?}: {} files, {missing:?} missing",
+        files.len()
+    );
     missing
 }
 
 #[test]
 fn killed_at_any_moment_at_most_one_fragment_is_missing() {
-    let seed = std::env::var("SFU_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = std::env::var("SFU_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
     let mut state: u64 = seed.unwrap_or(20_260_921);
     println!("SFU_SEED={state}");
     let mut moment = || {
         // Knuth's generator; its higher bits are random enough.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         Duration::from_millis(500 + (state >> 33) % 4_000)
     };
     let moments: Vec<_> = (0..20).map(|n| (n, moment())).collect();
@@ -131,7 +178,9 @@ fn killed_at_any_moment_at_most_one_fragment_is_missing() {
                 .iter()
                 .map(|&(n, after)| std::thread::spawn(move || killed(n, after)))
                 .collect();
-            let ended = runs.into_iter().map(|run| run.join().expect("a run without a failure"));
+            let ended = runs
+                .into_iter()
+                .map(|run| run.join().expect("a run without a failure"));
             ended.collect::<Vec<_>>()
         })
         .collect();
@@ -144,7 +193,9 @@ fn killed_at_any_moment_at_most_one_fragment_is_missing() {
 fn what_a_killed_process_left_is_finished_by_the_next_one() {
     let folder = Folder::new("record_again");
     let server = record("record_again_1", &folder.0, &[]);
-    server.wait_for("a recording", || Ok(begun(&server))).unwrap();
+    server
+        .wait_for("a recording", || Ok(begun(&server)))
+        .unwrap();
     std::thread::sleep(Duration::from_secs(3));
     server.kill();
     let left = folder.files();
@@ -154,15 +205,22 @@ fn what_a_killed_process_left_is_finished_by_the_next_one() {
         let list = server.json("/api/recordings")?;
         Ok((list["recordings"][0]["state"] == "finished").then_some(list))
     });
-    let listed = finished.unwrap()["recordings"][0]["duration_ms"].as_u64().unwrap();
-    assert!(before.as_millis().abs_diff(listed.into()) < 200, "{before:?} {listed}");
+    let listed = finished.unwrap()["recordings"][0]["duration_ms"]
+        .as_u64()
+        .unwrap();
+    assert!(
+        before.as_millis().abs_diff(listed.into()) < 200,
+        "{before:?} {listed}"
+    );
     assert_eq!(decoded(&left[0]), before, "nothing else changed");
     drop(server);
 }
 
 /// Packets that a stream has got so far.
 fn packets(server: &Server) -> u64 {
-    server.metric("sfu_stream_packets_in_total{stream=\"demo\"}").unwrap_or_default()
+    server
+        .metric("sfu_stream_packets_in_total{stream=\"demo\"}")
+        .unwrap_or_default()
 }
 
 /// Runs this test again where it may mount. `true` means: go on, this is in there.
@@ -171,7 +229,10 @@ fn may_mount(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
         return true;
     }
-    let root = Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0");
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|o| o.stdout.trim_ascii() == b"0");
     let mut command = Command::new("unshare");
     if !root {
         command.arg("--map-root-user");
@@ -198,10 +259,15 @@ fn a_full_disk_stops_the_recording_and_nothing_else() {
         .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
         .arg(&folder.0)
         .status();
-    assert!(mounted.is_ok_and(|status| status.success()), "mount a tmpfs");
+    assert!(
+        mounted.is_ok_and(|status| status.success()),
+        "mount a tmpfs"
+    );
     // MIN_FREE=0: it is the disk itself that says no.
     let server = record("record_full", &folder.0, &["MIN_FREE=0"]);
-    server.wait_for("a recording", || Ok(begun(&server))).unwrap();
+    server
+        .wait_for("a recording", || Ok(begun(&server)))
+        .unwrap();
     let ballast = folder.0.join("ballast");
     let taken = std::fs::write(&ballast, vec![1; 8 << 20]);
     assert!(taken.is_err(), "the disk is full");
@@ -212,14 +278,27 @@ fn a_full_disk_stops_the_recording_and_nothing_else() {
     says("the disk of").unwrap();
     says("It goes on when there is room").unwrap();
     let before = packets(&server);
-    server.wait_for("packets", || Ok((packets(&server) > before + 60).then_some(()))).unwrap();
-    let whole: Vec<_> = folder.files().into_iter().filter(|file| *file != ballast).collect();
+    server
+        .wait_for("packets", || {
+            Ok((packets(&server) > before + 60).then_some(()))
+        })
+        .unwrap();
+    let whole: Vec<_> = folder
+        .files()
+        .into_iter()
+        .filter(|file| *file != ballast)
+        .collect();
     assert_eq!(whole.len(), 1);
     decoded(&whole[0]);
 
     std::fs::remove_file(&ballast).unwrap();
     says("demo is recorded again").unwrap();
-    let second = || folder.files().into_iter().find(|file| !whole.contains(file));
+    let second = || {
+        folder
+            .files()
+            .into_iter()
+            .find(|file| !whole.contains(file))
+    };
     let second = server.wait_for("another file", || Ok(second())).unwrap();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(server.stop(), Some(0));
@@ -229,7 +308,11 @@ fn a_full_disk_stops_the_recording_and_nothing_else() {
 #[test]
 fn files_are_finished_on_ctrl_c_and_a_browser_seeks_in_them() {
     let folder = Folder::new("record_plays");
-    let server = record("record_plays", &folder.0, &["SPLIT_TIME=9", "STREAM=studio/cam1"]);
+    let server = record(
+        "record_plays",
+        &folder.0,
+        &["SPLIT_TIME=9", "STREAM=studio/cam1"],
+    );
     let two = server.wait_for("two files", || {
         let list = server.json("/api/recordings?stream=studio/cam1")?;
         let list = list["recordings"].as_array().cloned().unwrap_or_default();
@@ -240,7 +323,17 @@ fn files_are_finished_on_ctrl_c_and_a_browser_seeks_in_them() {
     let picture = browser::screenshot("record_plays").unwrap();
     for (width, height) in [("1280", "800"), ("390", "844")] {
         let base = server.url("");
-        let arguments = ["--base", &base, "--seek", "6", "--width", width, "--height", height, "--screenshot"];
+        let arguments = [
+            "--base",
+            &base,
+            "--seek",
+            "6",
+            "--width",
+            width,
+            "--height",
+            height,
+            "--screenshot",
+        ];
         let arguments = [&arguments[..], &[picture.to_str().unwrap()]].concat();
         let seen = browser::run("recordings.mjs", &arguments).unwrap();
         println!("{seen}");
@@ -261,7 +354,11 @@ fn files_are_finished_on_ctrl_c_and_a_browser_seeks_in_them() {
     for file in folder.files() {
         assert!(file.starts_with(folder.0.join("studio/cam1")));
         let data = std::fs::read(&file).unwrap();
-        assert!(data.windows(4).take(4_096).any(|w| w == b"sidx"), "{} has its index", file.display());
+        assert!(
+            data.windows(4).take(4_096).any(|w| w == b"sidx"),
+            "{} has its index",
+            file.display()
+        );
         decoded(&file);
     }
 }
@@ -277,7 +374,11 @@ fn only_recordings_are_served() {
     });
     let file = listed.unwrap();
     std::fs::write(folder.0.join("inside/foreign.mp4"), "no recording").unwrap();
-    std::os::unix::fs::symlink(folder.0.join("secret.mp4"), folder.0.join("inside/link.mp4")).unwrap();
+    std::os::unix::fs::symlink(
+        folder.0.join("secret.mp4"),
+        folder.0.join("inside/link.mp4"),
+    )
+    .unwrap();
     let curl = |path: &str, more: &[&str]| {
         let output = Command::new("curl")
             .args(["-s", "-i", "--path-as-is"])
@@ -287,17 +388,37 @@ fn only_recordings_are_served() {
             .expect("curl must be installed");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    for path in ["foreign.mp4", "link.mp4", "../secret.mp4", "%2e%2e/secret.mp4", "/etc/passwd", "demo"] {
+    for path in [
+        "foreign.mp4",
+        "link.mp4",
+        "../secret.mp4",
+        "%2e%2e/secret.mp4",
+        "/etc/passwd",
+        "demo",
+    ] {
         let answer = curl(&format!("/recordings/files/{path}"), &[]);
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
     }
-    let part = curl(&format!("/recordings/files/{file}?download=1"), &["-r", "4-7"]).to_lowercase();
-    for expected in ["http/1.1 206", "content-type: video/mp4", "content-range: bytes 4-7/", "attachment; filename=", "ftyp"] {
+    let part = curl(
+        &format!("/recordings/files/{file}?download=1"),
+        &["-r", "4-7"],
+    )
+    .to_lowercase();
+    for expected in [
+        "http/1.1 206",
+        "content-type: video/mp4",
+        "content-range: bytes 4-7/",
+        "attachment; filename=",
+        "ftyp",
+    ] {
         assert!(part.contains(expected), "{expected}: {part}");
     }
     let outside = curl(&format!("/recordings/files/{file}"), &["-r", "999999999-"]);
     assert!(outside.starts_with("HTTP/1.1 416"), "{outside}");
     let without = Server::launch("record_serves_nothing", "fakesrc ! fakesink").unwrap();
-    let refused = ureq::get(without.url("/recordings")).call().unwrap_err().to_string();
+    let refused = ureq::get(without.url("/recordings"))
+        .call()
+        .unwrap_err()
+        .to_string();
     assert!(refused.contains("404"), "{refused}");
 }

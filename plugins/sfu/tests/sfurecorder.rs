@@ -336,8 +336,8 @@ fn a_publisher_that_returns_begins_a_new_file_whatever_its_codec() {
             "{begun:?}"
         );
         let (bytes, fragments): (u64, u64) = (recorder.stat("bytes"), recorder.stat("fragments"));
-        until("two more fragments", || {
-            recorder.stat::<u64>("fragments") >= fragments + 2
+        until("four more fragments", || {
+            recorder.stat::<u64>("fragments") >= fragments + 4
         });
         assert!(recorder.stat::<u64>("bytes") > bytes);
         assert_eq!(recorder.stat::<String>("state"), "recording");

@@ -73,7 +73,9 @@ impl Disk {
         if Instant::now() < until {
             return false;
         }
-        let needed = self.min_free + (self.min_free / 8).max(MARGIN);
+        let needed = self
+            .min_free
+            .saturating_add((self.min_free / 8).max(MARGIN));
         if trouble == Trouble::Full && free(directory).is_ok_and(|free| free < needed) {
             self.trouble = Some((trouble, Instant::now() + FIRST_WAIT));
             return false;

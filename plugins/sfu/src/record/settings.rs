@@ -93,11 +93,10 @@ fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
         .build()
 }
 
-fn number(name: &str, nick: &str, blurb: &str, minimum: u32, default: u32) -> glib::ParamSpec {
+fn number(name: &str, nick: &str, blurb: &str, default: u32) -> glib::ParamSpec {
     glib::ParamSpecUInt::builder(name)
         .nick(nick)
         .blurb(blurb)
-        .minimum(minimum)
         .default_value(default)
         .mutable_ready()
         .build()
@@ -149,18 +148,18 @@ fn texts(defaults: &Settings) -> [glib::ParamSpec; 5] {
 
 fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
     [
-        number(
-            "fragment-duration",
-            "Fragment duration",
-            "How much is written at once, in ms: what is lost at most when the process is killed",
-            100,
-            defaults.fragment_duration,
-        ),
+        glib::ParamSpecUInt::builder("fragment-duration")
+            .nick("Fragment duration")
+            .blurb("How much is written at once, in ms: what is lost at most when the process is killed")
+            .minimum(100)
+            .maximum(60_000)
+            .default_value(defaults.fragment_duration)
+            .mutable_ready()
+            .build(),
         number(
             "max-duration",
             "Maximum duration",
             "A new file begins with the first keyframe after this many seconds; 0 is never",
-            0,
             defaults.max_duration,
         ),
         bytes(
@@ -173,7 +172,6 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
             "delete-after",
             "Delete after",
             "Recordings of this stream in directory are deleted when they are this many seconds old; 0 is never",
-            0,
             defaults.delete_after,
         ),
         bytes(
