@@ -311,10 +311,10 @@ fn files_are_finished_on_ctrl_c_and_a_browser_seeks_in_them() {
     let server = record(
         "record_plays",
         &folder.0,
-        &["SPLIT_TIME=9", "STREAM=studio/cam1"],
+        &["SPLIT_TIME=9", "STREAM=news/cam1"],
     );
     let two = server.wait_for("two files", || {
-        let list = server.json("/api/recordings?stream=studio/cam1")?;
+        let list = server.json("/api/recordings?stream=news/cam1")?;
         let list = list["recordings"].as_array().cloned().unwrap_or_default();
         Ok((list.len() >= 2 && list[1]["state"] == "finished").then_some(list))
     });
@@ -352,7 +352,7 @@ fn files_are_finished_on_ctrl_c_and_a_browser_seeks_in_them() {
     assert_eq!(server.stop(), Some(0));
     println!("Ctrl-C: ended after {:?}", asked.elapsed());
     for file in folder.files() {
-        assert!(file.starts_with(folder.0.join("studio/cam1")));
+        assert!(file.starts_with(folder.0.join("news/cam1")));
         let data = std::fs::read(&file).unwrap();
         assert!(
             data.windows(4).take(4_096).any(|w| w == b"sidx"),

@@ -4,13 +4,13 @@
 //!
 //! What `isofmp4mux` makes is kept as it is, with two boxes between its header and the first fragment: one that says
 //! whose recording this is, and an empty one, which becomes the index (`sidx`) when the file is finished. A fragment
-//! is written as an empty box first, and becomes one by the four bytes of its type once all of it is there. While it
-//! is written the file is locked, which ends with the process.
+//! is written as an empty box first, and becomes one by the four bytes of its type once all of it is there. The file
+//! gets its name when its first fragment is there. While it is written it is locked, which ends with the process.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,10 @@ pub(super) struct Written {
 /// A file that is being written. See the module's description.
 #[derive(Debug)]
 pub(super) struct Writer {
-    file: File,
+    path: PathBuf,
+    /// None before the first fragment.
+    file: Option<File>,
+    header: Vec<u8>,
     about: About,
     /// What came and is no whole box or fragment yet.
     pending: Vec<u8>,
@@ -133,23 +136,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Makes the file, which must not be there.
-    pub(super) fn create(path: &Path, about: About) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
-        file.lock()?;
-        Ok(Self {
-            file,
+    /// Nothing is written before there is a fragment. No file must be there then.
+    pub(super) fn new(path: &Path, about: About) -> Self {
+        Self {
+            path: path.to_owned(),
+            file: None,
+            header: Vec::new(),
             about,
             pending: Vec::new(),
             committed: 0,
             index_at: None,
             parts: Parts::default(),
             fragments: 0,
-        })
+        }
     }
 
     /// Takes what the muxer made. What is whole by now is in the file when this returns.
@@ -189,14 +188,17 @@ impl Writer {
     }
 
     fn commit_header(&mut self, whole: &[u8], kind: [u8; 4]) -> io::Result<()> {
-        let mut bytes = whole.to_vec();
+        if self.file.is_some() {
+            return self.append(whole);
+        }
+        self.header.extend(whole);
         if &kind == b"moov" && self.index_at.is_none() {
             self.parts.reference = Reference::find(&whole[8..]);
-            bytes.extend(self.about.to_box()?);
-            self.index_at = Some(self.committed + bytes.len() as u64);
-            bytes.extend(boxes::empty(INDEX_ROOM));
+            self.header.extend(self.about.to_box()?);
+            self.index_at = Some(self.header.len() as u64);
+            self.header.extend(boxes::empty(INDEX_ROOM));
         }
-        self.append(&bytes)
+        Ok(())
     }
 
     fn commit_fragment(
@@ -207,18 +209,30 @@ impl Writer {
     ) -> io::Result<()> {
         let (at, length) = (self.committed, whole.len() as u64);
         self.parts.add(&whole[content], length);
-        whole[moof + 4..moof + 8].copy_from_slice(b"free");
-        self.append(&whole)?;
-        self.file.write_all_at(b"moof", at + moof as u64 + 4)?;
+        if self.file.is_none() {
+            let mut bytes = std::mem::take(&mut self.header);
+            bytes.extend(whole);
+            self.file = Some(begin(&self.path, &bytes)?);
+            self.committed = bytes.len() as u64;
+        } else {
+            whole[moof + 4..moof + 8].copy_from_slice(b"free");
+            self.append(&whole)?;
+            if let Some(file) = &self.file {
+                file.write_all_at(b"moof", at + moof as u64 + 4)?;
+            }
+        }
         self.fragments += 1;
         Ok(())
     }
 
     /// All of it is in the file, or nothing.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if let Err(error) = self.file.write_all_at(bytes, self.committed) {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        if let Err(error) = file.write_all_at(bytes, self.committed) {
             // Where this fails as well, repair() cuts it off.
-            let _ = self.file.set_len(self.committed);
+            let _ = file.set_len(self.committed);
             return Err(error);
         }
         self.committed += bytes.len() as u64;
@@ -234,16 +248,44 @@ impl Writer {
         }
     }
 
-    /// Writes the index. A file without a fragment is of no use: the caller removes it.
+    /// Writes the index. There is no file where there was no fragment.
     pub(super) fn finish(self) -> io::Result<Written> {
         let written = self.written();
-        self.file.set_len(self.committed)?;
+        let Some(file) = &self.file else {
+            return Ok(written);
+        };
+        file.set_len(self.committed)?;
         if let Some(at) = self.index_at {
-            write_index(&self.file, at, &self.parts)?;
+            write_index(file, at, &self.parts)?;
         }
-        self.file.sync_all()?;
+        file.sync_all()?;
         Ok(written)
     }
+}
+
+/// The extension of a file that has no fragment yet.
+pub(super) const PART: &str = "part";
+
+/// Makes a file of these bytes and locks it. It gets its name when they are all in it.
+fn begin(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let part = path.with_extension(PART);
+    let made = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&part)?;
+    let named = made.lock().and_then(|()| {
+        made.write_all_at(bytes, 0)?;
+        // Never over a file that is there.
+        match path.try_exists()? {
+            true => Err(io::ErrorKind::AlreadyExists.into()),
+            false => std::fs::rename(&part, path),
+        }
+    });
+    if named.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    named.map(|()| made)
 }
 
 fn read_at(file: &File, at: u64, length: u64) -> io::Result<Vec<u8>> {
@@ -387,6 +429,16 @@ impl Recording {
 pub(super) fn is_left(path: &Path, stream: &str) -> io::Result<bool> {
     let recording = Recording::read(path)?;
     Ok(recording.is_some_and(|r| r.about.stream == stream && r.state != State::Recording))
+}
+
+/// Whether the file is a recording that was never given its name.
+pub(super) fn is_part(path: &Path, stream: &str) -> bool {
+    let read = || {
+        let file = File::open(path)?;
+        file.try_lock_shared()?;
+        Beginning::read(&file, file.metadata()?.len())
+    };
+    matches!(read(), Ok(Some(beginning)) if beginning.about.stream == stream)
 }
 
 /// Gives a recording of this stream, whose process was killed, its index, and cuts off what is no whole fragment.

@@ -65,7 +65,7 @@ fn about(stream: &str) -> About {
 
 /// A recording of `count` fragments. A killed process leaves it without an index, and with something after the last one.
 pub(in crate::record) fn record(path: &Path, stream: &str, count: u32, killed: bool) {
-    let mut writer = Writer::create(path, about(stream)).unwrap();
+    let mut writer = Writer::new(path, about(stream));
     writer.write([&header()[..]].into_iter()).unwrap();
     for n in 0..count {
         writer
@@ -79,7 +79,12 @@ pub(in crate::record) fn record(path: &Path, stream: &str, count: u32, killed: b
         // As write_all_at() would have left it.
         let moof = torn.windows(4).position(|w| w == b"moof").unwrap();
         torn[moof..moof + 4].copy_from_slice(b"free");
-        writer.file.write_all_at(&torn, at).unwrap();
+        writer
+            .file
+            .as_ref()
+            .unwrap()
+            .write_all_at(&torn, at)
+            .unwrap();
     } else {
         let written = writer.finish().unwrap();
         assert_eq!(written.fragments, u64::from(count));
@@ -107,7 +112,7 @@ fn a_recording_is_whole_however_its_bytes_come() {
     let path = folder.0.join("a.mp4");
     let bytes = [header(), fragment(0, true, 10), fragment(1, false, 3_000)].concat();
     for step in [1, 7, 64, bytes.len()] {
-        let mut writer = Writer::create(&path, about("a/b")).unwrap();
+        let mut writer = Writer::new(&path, about("a/b"));
         for piece in bytes.chunks(step) {
             writer.write([piece].into_iter()).unwrap();
         }
@@ -139,8 +144,16 @@ fn nothing_is_written_over() {
     let folder = Folder::new("over");
     let path = folder.0.join("a.mp4");
     std::fs::write(&path, "foreign").unwrap();
-    let error = Writer::create(&path, about("a")).unwrap_err();
+    let mut writer = Writer::new(&path, about("a"));
+    let bytes = [header(), fragment(0, true, 10)].concat();
+    let error = writer.write([&bytes[..]].into_iter()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read(&path).unwrap(), b"foreign");
+    assert_eq!(
+        std::fs::read_dir(&folder.0).unwrap().count(),
+        1,
+        "nothing else is left"
+    );
 }
 
 #[test]
@@ -166,7 +179,7 @@ fn what_a_killed_process_left_is_read_and_repaired() {
 fn a_file_that_is_written_is_not_repaired() {
     let folder = Folder::new("locked");
     let path = folder.0.join("a.mp4");
-    let mut writer = Writer::create(&path, about("a")).unwrap();
+    let mut writer = Writer::new(&path, about("a"));
     let bytes = [header(), fragment(0, true, 10)].concat();
     writer.write([&bytes[..]].into_iter()).unwrap();
     assert!(!repair(&path, "a").unwrap());

@@ -19,6 +19,10 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// All files in a folder and below it that may be recordings. Links are not followed.
 pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
+    with_extension(root, "mp4")
+}
+
+fn with_extension(root: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![(root.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -29,7 +33,7 @@ pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
             let path = entry.path();
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() && depth < DEEPEST => folders.push((path, depth + 1)),
-                Ok(kind) if kind.is_file() && path.extension().is_some_and(|e| e == "mp4") => {
+                Ok(kind) if kind.is_file() && path.extension().is_some_and(|e| e == extension) => {
                     found.push(path);
                 }
                 _ => {}
@@ -78,6 +82,11 @@ pub(super) fn remove_empty(path: &Path, root: &Path) {
 
 /// Finishes what was left over when a process was killed.
 fn repair_all(root: &Path, stream: &str) {
+    for path in with_extension(root, file::PART) {
+        if file::is_part(&path, stream) {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
     for path in files(root) {
         match file::repair(&path, stream) {
             Ok(true) => gst::info!(CAT, "{} was left unfinished: repaired", path.display()),

@@ -270,7 +270,7 @@ impl Recorder {
         self.changed = false;
         // What waited for the other tracks is older than now.
         let age = self.tracks.now().saturating_sub(base);
-        let opened = self.create(age).and_then(|(path, writer)| {
+        let opened = self.next_path(age).and_then(|path| {
             self.takes += 1;
             let begin = Begin {
                 id: self.takes,
@@ -280,48 +280,36 @@ impl Recorder {
                 fragment: self.plan.fragment,
                 tracks: self.tracks.present(),
             };
-            let take = Take::new(begin, writer, &self.inbox);
-            take.map_err(|e| (Failure::Muxer(e), Some(path)))
+            let about = About::new(self.plan.stream.as_str(), age.into());
+            let take = Take::new(begin, Writer::new(&path, about), &self.inbox);
+            take.map_err(Failure::Muxer)
         });
         match opened {
-            Ok(take) => {
-                self.shared.begin(&take.path);
-                self.tell("recording", &take.path, None);
-                self.current = Some(take);
-            }
-            Err((failure, path)) => {
-                if let Some(path) = path {
-                    let _ = std::fs::remove_file(path);
-                }
-                self.trouble(&failure);
-            }
+            Ok(take) => self.current = Some(take),
+            Err(failure) => self.trouble(&failure),
         }
     }
 
-    /// Makes the next file.
-    fn create(
-        &mut self,
-        age: gst::ClockTime,
-    ) -> Result<(PathBuf, Writer), (Failure, Option<PathBuf>)> {
-        let failed = |e: io::Error| (Failure::Disk(e), None);
-        let now = glib::DateTime::now_utc().map_err(|e| failed(io::Error::other(e)))?;
-        let stream = self.plan.stream.as_str().to_owned();
+    /// The name of the next file, whose folder is made. It begins `age` ago.
+    fn next_path(&mut self, age: gst::ClockTime) -> Result<PathBuf, Failure> {
+        let now = glib::DateTime::now_utc();
+        let begins = now.and_then(|now| now.add(glib::TimeSpan(-(age.useconds() as i64))));
+        let begins = begins.map_err(|e| Failure::Disk(io::Error::other(e)))?;
         if !self.plan.template.is_numbered() {
             self.number = 1;
         }
+        let stream = self.plan.stream.as_str().to_owned();
         loop {
-            let name = self.plan.template.path(&stream, &now, self.number);
+            let name = self.plan.template.path(&stream, &begins, self.number);
             let path = self.plan.directory.join(name);
+            self.number += 1;
             if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder).map_err(failed)?;
+                std::fs::create_dir_all(folder).map_err(Failure::Disk)?;
             }
-            match Writer::create(&path, About::new(&stream, age.into())) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.number += 1,
-                Ok(writer) => {
-                    self.number += 1;
-                    return Ok((path, writer));
-                }
-                Err(error) => return Err(failed(error)),
+            let known = |take: &Take| take.path == path;
+            let taken = self.closing.iter().any(|(take, _)| known(take));
+            if !taken && !path.try_exists().map_err(Failure::Disk)? {
+                return Ok(path);
             }
         }
     }
@@ -436,9 +424,15 @@ impl Recorder {
         self.disk.succeed();
         let takes = self.current.iter_mut();
         let mut takes = takes.chain(self.closing.iter_mut().map(|(take, _)| take));
-        if let Some(take) = takes.find(|take| take.id == id) {
-            self.shared.progress(take.written, written);
-            take.written = written;
+        let Some(take) = takes.find(|take| take.id == id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut take.written, written);
+        let path = take.path.clone();
+        self.shared.progress(before, written);
+        if before.fragments == 0 {
+            self.shared.begin(&path);
+            self.tell("recording", &path, None);
         }
         if std::mem::take(&mut self.told) {
             let stream = &self.plan.stream;
@@ -486,7 +480,8 @@ impl Recorder {
         if fragments > 0 {
             let repaired = file::repair(&path, self.plan.stream.as_str());
             gst::debug!(CAT, "{}: {repaired:?}", path.display());
-        } else if std::fs::remove_file(&path).is_ok() {
+        } else {
+            // There is no file yet.
             folder::remove_empty(&path, &self.plan.directory);
         }
     }
