@@ -41,6 +41,9 @@ check_value() {
         die "$key=$value: a segment is 1000 to 20000 ms long"
       fi
       ;;
+    SPLIT_TIME | SPLIT_SIZE | DELETE_AFTER | MIN_FREE)
+      [[ $value =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "$key=$value: a number up to 999999 is expected"
+      ;;
     CODEC)
       [[ $value =~ ^(h264|vp8)$ ]] || die "$key=$value: it is h264 or vp8"
       ;;
@@ -50,7 +53,7 @@ check_value() {
     URL)
       [[ $value =~ ^rtsps?://[^[:space:]]+$ ]] || die "$key=$value: an address is rtsp://…"
       ;;
-    KEY)
+    KEY | TEMPLATE)
       # Empty is a choice.
       ;;
     *)

@@ -27,6 +27,8 @@
  *   `GET /hls/{stream}`: a page that plays it where the browser does.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
  *   `GET /healthz`: 200 while it runs.
+ * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
+ *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
  *
  * ## Addresses
  *
@@ -44,6 +46,7 @@ mod imp;
 mod links;
 mod metrics;
 mod pages;
+mod recordings;
 mod server;
 mod sessions;
 mod settings;

@@ -29,6 +29,8 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("list.js", JS, web!("list.js")),
     ("player.js", JS, web!("player.js")),
     ("publisher.js", JS, web!("publisher.js")),
+    ("recordings.js", JS, web!("recordings.js")),
+    ("recording.js", JS, web!("recording.js")),
     ("signalling.js", JS, web!("signalling.js")),
 ];
 
@@ -45,6 +47,14 @@ pub(super) fn hls() -> Response {
 /// `GET /publish/{stream}`
 pub(super) async fn publisher(Path(stream): Path<String>) -> Result<Response, Refusal> {
     page(&stream, web!("publisher.html"))
+}
+
+/// `GET /recordings`, `GET /recordings/play/{file}`
+pub(super) fn recordings(play: bool) -> Response {
+    match play {
+        true => html(web!("recording.html")),
+        false => html(web!("recordings.html")),
+    }
 }
 
 /// `GET /{stream}`, and whatever else is asked for.
