@@ -105,10 +105,8 @@ fn payloader(codec: &str) -> Result<gst::Element, String> {
     let payloader = gst::ElementFactory::make(factory)
         .build()
         .map_err(|_| format!("element {factory} is missing: install gstreamer1.0-plugins-good"))?;
-    if payloader.find_property("config-interval").is_some() {
-        // Who joins has them from the SDP, but the layer's size may change.
-        payloader.set_property("config-interval", -1i32);
-    }
+    // No config-interval: sfusrc's parser repeats parameter sets at keyframes, and the payloader would put them between the
+    // slices of a keyframe as well, for which decoders take it for several.
     if payloader.find_property("aggregate-mode").is_some() {
         payloader.set_property_from_str("aggregate-mode", "zero-latency");
     }

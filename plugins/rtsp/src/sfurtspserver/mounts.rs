@@ -83,8 +83,10 @@ impl Mounts {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let mounts: Self = glib::Object::new();
         if shared.auth.is_some() {
-            // Nobody has a role here: who is known gets 404, and everybody else 401.
-            mounts.add_factory(NOWHERE, RTSPMediaFactory::new());
+            // It is for a role that nobody has: who is known gets 404, and everybody else 401.
+            let nowhere = RTSPMediaFactory::new();
+            nowhere.add_role_from_structure(&gst::Structure::new_empty("nobody"));
+            mounts.add_factory(NOWHERE, nowhere);
         }
         let _ = mounts.imp().shared.set(Arc::clone(shared));
         mounts
