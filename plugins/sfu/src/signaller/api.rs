@@ -47,7 +47,9 @@ pub(super) fn stream_json(info: &StreamInfo) -> Value {
     json!({
         "name": info.name.as_str(),
         "live": info.live,
+        "input": info.input,
         "viewers": info.viewers,
+        "outputs": info.outputs,
         "uptime_ms": info.uptime.as_millis() as u64,
         "video": video,
         "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),
