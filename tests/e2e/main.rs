@@ -14,5 +14,6 @@ mod publisher_returns;
 mod re_encode;
 mod rtmp_in;
 mod rtsp_in;
+mod rtsp_out;
 mod srt_in;
 mod webrtcbin_plays;

@@ -24,7 +24,7 @@
  *   `Location`, which takes `PATCH` (trickle ICE, ICE restart) and `DELETE`, `GET` for its figures,
  *   and `POST …/layer` with `{"encodingId": "RID"}` or null for another layer.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
- *   `GET /healthz`: 200 while it runs.
+ *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
  *
  * ## Addresses
  *
