@@ -13,7 +13,7 @@ use sfu_tests::publisher::Publisher;
 use sfu_tests::server::{self, Server, free_ports};
 
 const PICTURE: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
-    ! sfusink name=out stream=studio/cam-1 layers=360:700k,180:200k \
+    ! sfusink name=out stream=hall/cam-1 layers=360:700k,180:200k \
     audiotestsrc is-live=true ! out.audio_0";
 
 /// How long something may take on a busy machine.
@@ -66,8 +66,8 @@ fn players_see_a_stream_by_tcp_and_udp() {
     let (port, _) = free_ports().unwrap();
     let line = format!("sfurtspserver listen=127.0.0.1:{port} {PICTURE}");
     let server = Server::launch("rtsp_out", &line).unwrap();
-    server.wait_for_stream("studio/cam-1").unwrap();
-    let url = format!("rtsp://127.0.0.1:{port}/studio/cam-1");
+    server.wait_for_stream("hall/cam-1").unwrap();
+    let url = format!("rtsp://127.0.0.1:{port}/hall/cam-1");
     for transport in ["tcp", "udp"] {
         for (address, size) in [
             (url.clone(), "width=640|height=360"),
@@ -96,16 +96,16 @@ fn players_see_a_stream_by_tcp_and_udp() {
         assert!(content, "{seen}");
     }
     for (stream, status) in [
-        ("studio/cam-1", 200),
-        ("studio", 404),
-        ("studio/cam-2", 404),
-        ("studio/cam-1?layer=7", 404),
-        ("studio/cam-1/stream=9", 404),
+        ("hall/cam-1", 200),
+        ("hall", 404),
+        ("hall/cam-2", 404),
+        ("hall/cam-1?layer=7", 404),
+        ("hall/cam-1/stream=9", 404),
         ("a%20b", 404),
     ] {
         assert_eq!(describe(port, stream, "").0, status, "{stream}");
     }
-    server.wait_for_stream("studio/cam-1").unwrap();
+    server.wait_for_stream("hall/cam-1").unwrap();
 }
 
 #[test]
@@ -120,8 +120,8 @@ fn who_does_not_know_the_password_is_refused() {
         );
         let name = format!("rtsp_out_{auth}");
         let server = Server::launch(&name, &line).unwrap();
-        server.wait_for_stream("studio/cam-1").unwrap();
-        let url = |who: &str| format!("rtsp://{who}127.0.0.1:{port}/studio/cam-1");
+        server.wait_for_stream("hall/cam-1").unwrap();
+        let url = |who: &str| format!("rtsp://{who}127.0.0.1:{port}/hall/cam-1");
         for (who, is_let_in) in [
             ("", false),
             ("ann:wrong-horse@", false),
@@ -132,7 +132,7 @@ fn who_does_not_know_the_password_is_refused() {
             assert_eq!(content, is_let_in, "{auth} {who}: {seen}");
             assert!(is_let_in || seen.contains("401 Unauthorized"), "{seen}");
         }
-        let (status, head) = describe(port, "studio/cam-1", "");
+        let (status, head) = describe(port, "hall/cam-1", "");
         assert_eq!(status, 401);
         let asked = head
             .to_lowercase()
@@ -143,7 +143,7 @@ fn who_does_not_know_the_password_is_refused() {
         } else {
             (401, 401)
         };
-        assert_eq!(describe(port, "studio/cam-1", right).0, by_basic.0);
+        assert_eq!(describe(port, "hall/cam-1", right).0, by_basic.0);
         assert_eq!(describe(port, "nobody", right).0, by_basic.1);
         // Also what is there is not told to those who are not known.
         for authorization in ["", wrong] {

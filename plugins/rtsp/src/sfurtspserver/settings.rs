@@ -131,7 +131,7 @@ impl Settings {
         }
         let wrong = || {
             format!(
-                "udp-ports={:?} is not FIRST-LAST, such as 20000-20099; a track takes two",
+                "udp-ports={:?} is not FIRST-LAST, such as 20000-20099; a track takes four",
                 self.udp_ports
             )
         };
@@ -212,7 +212,7 @@ fn configuration() -> Vec<glib::ParamSpec> {
         text(
             "udp-ports",
             "UDP ports",
-            "Ports that media is sent from, FIRST-LAST, two for each track (empty: the system chooses)",
+            "Ports that media is sent from, FIRST-LAST: a track takes four, two of IPv4 and two of IPv6 (empty: the system chooses)",
             &defaults.udp_ports,
         ),
         glib::ParamSpecEnum::builder_with_default("auth", defaults.auth)
