@@ -45,6 +45,16 @@ check_value() {
     URL)
       [[ $value =~ ^rtsps?://[^[:space:]\"\\]+$ ]] || die "$key=$value: an address is rtsp://…"
       ;;
+    SOURCE)
+      # It becomes a part of a pipeline's description.
+      [[ $value =~ ^[^[:space:]\"\\]+$ ]] || die "$key=$value: it has blanks, quotes or backslashes"
+      ;;
+    WHIP)
+      [[ $value =~ ^(https?://[^[:space:]\"\\]+)?$ ]] || die "$key=$value: an address is http://… or https://…"
+      ;;
+    SOUND)
+      [[ $value =~ ^(yes|no)$ ]] || die "$key=$value: it is yes or no"
+      ;;
     RTSP_UDP)
       [[ $value =~ ^([0-9]{1,5}-[0-9]{1,5})?$ ]] || die "$key=$value: it is FIRST-LAST, such as 20000-20099"
       ;;
@@ -54,7 +64,7 @@ check_value() {
     AUTH)
       [[ $value =~ ^(basic|digest|both)$ ]] || die "$key=$value: it is basic, digest or both"
       ;;
-    KEY | USERS | USERS_FILE)
+    KEY | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
     *)

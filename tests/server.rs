@@ -55,7 +55,16 @@ impl Server {
 
     /// Runs `./sfu run PIPELINE KEY=VALUE…`.
     pub fn pipeline(name: &str, pipeline: &str, keys: &[&str]) -> Result<Self> {
-        let (port, udp) = free_ports()?;
+        Self::pipeline_at(free_ports()?, name, pipeline, keys)
+    }
+
+    /// The same on this TCP port, and from this UDP port on: where another one was.
+    pub fn pipeline_at(
+        (port, udp): (u16, u16),
+        name: &str,
+        pipeline: &str,
+        keys: &[&str],
+    ) -> Result<Self> {
         let mut command = Command::new(ndi::repository().join("sfu"));
         command.args(["run", pipeline]).args(keys);
         command.args([format!("PORT={port}"), format!("UDP_PORT={udp}")]);
@@ -120,6 +129,13 @@ impl Server {
         (0..shards)
             .map(|n| (usize::from(self.udp_port) + n).to_string())
             .collect()
+    }
+
+    /// Ends it as by a crash: nobody is told.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// The process to be measured or killed.
@@ -208,7 +224,13 @@ impl Drop for Server {
         }
         // The whole group, which is our own: `./sfu run` has children.
         let group = format!("-{}", self.child.id());
-        let _ = Command::new("kill").args(["-INT", "--", &group]).status();
+        let interrupt = ["-INT", "--", &group];
+        // It may have ended by itself.
+        let quiet = Stdio::null;
+        let _ = Command::new("kill")
+            .args(interrupt)
+            .stderr(quiet())
+            .status();
         let end = Instant::now() + Duration::from_secs(5);
         while Instant::now() < end {
             if matches!(self.child.try_wait(), Ok(Some(_))) {

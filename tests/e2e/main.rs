@@ -16,4 +16,5 @@ mod rtmp_in;
 mod rtsp_in;
 mod rtsp_out;
 mod srt_in;
+mod webcam_agent;
 mod webrtcbin_plays;

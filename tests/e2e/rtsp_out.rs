@@ -34,7 +34,7 @@ fn run(program: &str, arguments: &[&str]) -> (bool, String) {
 }
 
 /// What FFmpeg finds behind an address.
-fn probe(transport: &str, url: &str) -> (bool, String) {
+pub(crate) fn probe(transport: &str, url: &str) -> (bool, String) {
     let entries = "stream=codec_name,width,height";
     let mut arguments = vec!["-v", "error", "-rtsp_transport", transport];
     arguments.extend(["-show_entries", entries, "-of", "compact", url]);
@@ -172,7 +172,7 @@ fn wait_for_frames(name: &str, count: usize) {
 fn publisher(server: &Server, name: &str) -> Publisher {
     let line = format!(
         "-q videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
-         ! whipclientsink name=out stun-server= video-caps=video/x-h264 signaller::whip-endpoint={} \
+         ! whipclientsink name=out stun-server=NULL video-caps=video/x-h264 signaller::whip-endpoint={} \
          audiotestsrc is-live=true ! out.",
         server.url("/whip/camera")
     );
