@@ -95,6 +95,18 @@ fn players_see_a_stream_by_tcp_and_udp() {
         let (content, seen) = run("gst-launch-1.0", &arguments);
         assert!(content, "{seen}");
     }
+    // Who takes the picture only does not take the sound from the others.
+    let mut arguments = vec!["-nostdin", "-v", "error", "-allowed_media_types", "video"];
+    arguments.extend(["-i", &url, "-f", "framemd5", "-"]);
+    let mut picture_only = Publisher::start("rtsp_out_picture", "ffmpeg", &arguments).unwrap();
+    wait_for_frames("rtsp_out_picture", 30);
+    let (_, seen) = probe("tcp", &url);
+    assert!(seen.contains("h264|width=640|height=360"), "{seen}");
+    assert!(seen.contains("codec_name=opus"), "{seen}");
+    assert!(picture_only.runs());
+    let before = frames("rtsp_out_picture");
+    wait_for_frames("rtsp_out_picture", before + 30);
+
     for (stream, status) in [
         ("hall/cam-1", 200),
         ("hall", 404),

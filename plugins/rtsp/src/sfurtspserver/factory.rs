@@ -113,6 +113,17 @@ fn payloader(codec: &str) -> Result<gst::Element, String> {
     Ok(payloader)
 }
 
+/// A track that no player has set up leads nowhere, which must not be the end of the others.
+fn guard() -> Result<gst::Element, String> {
+    gst::ElementFactory::make("errorignore")
+        .property("ignore-error", false)
+        .property("ignore-notnegotiated", false)
+        .property("ignore-notlinked", true)
+        .property_from_str("convert-to", "ok")
+        .build()
+        .map_err(|_| "element errorignore is missing: install gstreamer1.0-plugins-bad".to_owned())
+}
+
 impl Plan {
     fn build(&self) -> Result<gst::Element, String> {
         let Self { shared, location } = self;
@@ -125,7 +136,7 @@ impl Plan {
         source.set_property("latency", settings.latency_ms);
         let bin = gst::Bin::new();
         bin.add(&source).map_err(|e| e.to_string())?;
-        let mut payloaders = Vec::new();
+        let mut inputs = Vec::new();
         let codecs = [("video_0", tracks.video), ("audio_0", tracks.audio)];
         for (pad, codec) in codecs {
             let Some(codec) = codec else { continue };
@@ -136,44 +147,48 @@ impl Plan {
                     continue;
                 }
             };
-            let number = payloaders.len() as u32;
+            let number = inputs.len() as u32;
             payloader.set_property("name", format!("pay{number}"));
             payloader.set_property("pt", FIRST_TYPE + number);
-            bin.add(&payloader).map_err(|e| e.to_string())?;
-            payloaders.push((pad, payloader));
+            let guard = guard()?;
+            let elements = [&guard, &payloader];
+            bin.add_many(elements).map_err(|e| e.to_string())?;
+            gst::Element::link_many(elements).map_err(|e| e.to_string())?;
+            inputs.push((pad, guard));
         }
-        if payloaders.is_empty() {
+        if inputs.is_empty() {
             return Err("there is nothing that can be sent by RTSP".into());
         }
-        link(shared, location, &bin, &source, payloaders);
+        link(shared, location, &bin, &source, inputs);
         Ok(bin.upcast())
     }
 }
 
-/// Links each pad to its payloader when it comes. One that comes with another codec than before is the end.
+/// Links each pad to what leads to its payloader when it comes. One that comes with another codec than before is the end.
 fn link(
     shared: &Arc<Shared>,
     location: &Location,
     bin: &gst::Bin,
     source: &gst::Element,
-    payloaders: Vec<(&'static str, gst::Element)>,
+    inputs: Vec<(&'static str, gst::Element)>,
 ) {
-    let weak: Vec<_> = payloaders
+    let weak: Vec<_> = inputs
         .into_iter()
-        .map(|(pad, payloader)| (pad, payloader.downgrade()))
+        .map(|(pad, input)| (pad, input.downgrade()))
         .collect();
     let (bin, path) = (bin.downgrade(), location.path());
     let shared = Arc::downgrade(shared);
     source.connect_pad_added(move |_, pad| {
         let name = pad.name();
         let wanted = weak.iter().find(|(wanted, _)| *wanted == name);
-        let Some(payloader) = wanted.and_then(|(_, payloader)| payloader.upgrade()) else {
+        let Some(input) = wanted.and_then(|(_, input)| input.upgrade()) else {
             return;
         };
-        let linked = payloader
-            .static_pad("sink")
-            .is_some_and(|sink| !sink.is_linked() && pad.link(&sink).is_ok());
-        if linked {
+        if fits(pad, &input)
+            && input
+                .static_pad("sink")
+                .is_some_and(|sink| pad.link(&sink).is_ok())
+        {
             return;
         }
         gst::info!(
@@ -184,6 +199,12 @@ fn link(
             shared.disconnect(&bin.upcast());
         }
     });
+}
+
+/// Whether a pad's codec is the payloader's that follows the guard.
+fn fits(pad: &gst::Pad, guard: &gst::Element) -> bool {
+    let payloader = guard.static_pad("src").and_then(|pad| pad.peer());
+    payloader.is_some_and(|sink| sink.query_caps(None).can_intersect(&pad.query_caps(None)))
 }
 
 /// Asks for keyframes of what plays, for a player that has just begun.

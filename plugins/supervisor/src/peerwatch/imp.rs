@@ -219,7 +219,7 @@ impl Peer {
 
 /// Finds what peers reported, however deep.
 fn collect(stats: &gst::StructureRef, into: &mut Vec<u32>) {
-    for (name, value) in stats.iter() {
+    for (name, value) in stats {
         if let Ok(inner) = value.get::<gst::Structure>() {
             collect(&inner, into);
         } else if REPORTED.contains(&name.as_str()) {
