@@ -196,7 +196,7 @@ fn link(
             "{path}: the codec changed, its players must come again"
         );
         if let (Some(shared), Some(bin)) = (shared.upgrade(), bin.upgrade()) {
-            shared.disconnect(&bin.upcast());
+            shared.disconnect(bin.upcast());
         }
     });
 }

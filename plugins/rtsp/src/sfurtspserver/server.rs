@@ -34,22 +34,26 @@ pub(super) struct Shared {
     pub(super) auth: Option<RTSPAuth>,
     pub(super) ports: Option<RTSPAddressPool>,
     server: glib::WeakRef<RTSPServer>,
+    context: glib::MainContext,
     connections: AtomicU64,
     refused: AtomicU64,
 }
 
 impl Shared {
-    /// Ends the connections of those who play what this element gives.
-    pub(super) fn disconnect(&self, element: &gst::Element) {
-        let Some(server) = self.server.upgrade() else {
-            return;
-        };
-        for client in server.client_filter(None) {
-            let plays = medias(&client).any(|media| media.element() == *element);
-            if plays {
-                client.close();
+    /// Ends the connections of those who play what this element gives: soon, since it is one of the element's own threads
+    /// that finds it out, and the element may end with them.
+    pub(super) fn disconnect(&self, element: gst::Element) {
+        let server = self.server.clone();
+        self.context.invoke(move || {
+            let Some(server) = server.upgrade() else {
+                return;
+            };
+            for client in server.client_filter(None) {
+                if medias(&client).any(|media| media.element() == element) {
+                    client.close();
+                }
             }
-        }
+        });
     }
 }
 
@@ -83,6 +87,7 @@ impl Server {
             ports: settings.ports()?,
             settings,
             server: server.downgrade(),
+            context: glib::MainContext::new(),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
@@ -97,8 +102,8 @@ impl Server {
         let threads = RTSPThreadPool::new();
         threads.set_max_threads(-1);
         server.set_thread_pool(Some(&threads));
-        let context = glib::MainContext::new();
-        watch_clients(&server, &shared, &context);
+        let context = shared.context.clone();
+        watch_clients(&server, &shared);
         let source = server.create_source(gio::Cancellable::NONE).map_err(|error| {
             format!("RTSP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
@@ -162,8 +167,8 @@ impl Server {
 }
 
 /// Counts clients, and begins with a keyframe whenever one plays.
-fn watch_clients(server: &RTSPServer, shared: &Arc<Shared>, context: &glib::MainContext) {
-    let (shared, context) = (Arc::clone(shared), context.clone());
+fn watch_clients(server: &RTSPServer, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
     server.connect_client_connected(move |server, client| {
         shared.connections.fetch_add(1, Relaxed);
         let max = shared.settings.max_clients as usize;
@@ -172,7 +177,7 @@ fn watch_clients(server: &RTSPServer, shared: &Arc<Shared>, context: &glib::Main
             gst::warning!(CAT, "a connection too many: there are {max}");
             // Not before it has been taken in.
             let client = client.clone();
-            context.invoke(move || client.close());
+            shared.context.invoke(move || client.close());
             return;
         }
         client.connect_play_request(|_, context: &RTSPContext| {
