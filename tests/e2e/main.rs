@@ -18,3 +18,4 @@ mod rtsp_out;
 mod srt_in;
 mod webcam_agent;
 mod webrtcbin_plays;
+mod whip_to_hls;
