@@ -41,6 +41,12 @@ pub(crate) fn probe(transport: &str, url: &str) -> (bool, String) {
     run("ffprobe", &arguments)
 }
 
+/// What FFmpeg finds behind an HLS address.
+pub(crate) fn probe_hls(url: &str) -> (bool, String) {
+    let entries = ["-v", "error", "-show_entries", "stream=codec_name", url];
+    run("ffprobe", &entries)
+}
+
 /// Asks the server as a player does that is not FFmpeg. Gives the answer's status and its head.
 fn describe(port: u16, stream: &str, authorization: &str) -> (u16, String) {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();

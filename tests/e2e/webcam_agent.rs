@@ -5,15 +5,25 @@
 
 use std::time::Duration;
 
+use sfu_tests::ndi;
 use sfu_tests::netns;
 use sfu_tests::server::{self, Server, free_ports};
 
 use crate::rtsp_in::{camera, wait_for_health};
-use crate::rtsp_out::probe;
+use crate::rtsp_out::{probe, probe_hls};
 use crate::webrtcbin_plays::watch;
+
+/// The number of the newest segment in the playlist of the only layer; 0 where there is none.
+fn newest_segment(agent: &Server) -> u64 {
+    let playlist = agent.get("/hls/door/v0.m3u8").unwrap_or_default();
+    let segments = playlist.lines().filter_map(|l| l.strip_prefix("v0-"));
+    let numbers = segments.filter_map(|l| l.strip_suffix(".ts")?.parse().ok());
+    numbers.max().unwrap_or(0)
+}
 
 /// Every way out has picture and sound.
 fn probe_all(agent: &Server, rtsp: u16, far: &Server) {
+    let begun = newest_segment(agent);
     wait_for_health(agent, "door", true);
     watch(agent, "door", None);
     let url = format!("rtsp://127.0.0.1:{rtsp}/door");
@@ -25,6 +35,11 @@ fn probe_all(agent: &Server, rtsp: u16, far: &Server) {
         );
         assert!(seen.contains("opus"), "{seen}");
     }
+    let newer = || Ok((newest_segment(agent) > begun).then_some(()));
+    agent.wait_for("a new HLS segment", newer).unwrap();
+    let (content, seen) = probe_hls(&agent.url("/hls/door/index.m3u8"));
+    assert!(content && seen.contains("codec_name=h264"), "{seen}");
+    assert!(seen.contains("codec_name=aac"), "{seen}");
     far.wait_for_stream("far/door").unwrap();
     watch(far, "far/door", None);
 }
@@ -43,7 +58,16 @@ fn camera_and_far_server_return_and_all_outputs_with_them() {
     let source = format!("SOURCE=rtsp://127.0.0.1:{camera_port}/live");
     let whip = format!("WHIP=http://127.0.0.1:{}/whip/far/door", far_ports.0);
     let rtsp_port = format!("RTSP_PORT={rtsp}");
-    let keys = [&source, &whip, &rtsp_port, "STREAM=door", "LAYERS=360:700k"];
+    let folder = ndi::repository().join("target/e2e-logs/webcam_hls");
+    let hls = format!("HLS={}", folder.display());
+    let keys = [
+        &source,
+        &whip,
+        &rtsp_port,
+        &hls,
+        "STREAM=door",
+        "LAYERS=360:700k",
+    ];
     let agent = Server::pipeline("webcam_agent", "webcam-agent", &keys).unwrap();
     wait_for_health(&agent, "door", false);
     let first = camera("webcam_camera_1", camera_port);
