@@ -7,11 +7,11 @@ export RUST_NEEDED
 
 PACKAGES_RUN=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x libavahi-client3
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x libavahi-client3 libgstrtspserver-1.0-0
 )
 PACKAGES_BUILD=(
   "${PACKAGES_RUN[@]}" build-essential pkg-config libssl-dev
-  libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
+  libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev
 )
 PACKAGES_TEST=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice chromium curl firefox-esr ffmpeg srt-tools

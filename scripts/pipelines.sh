@@ -28,7 +28,7 @@ check_value() {
       [[ $value =~ ^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$ ]] ||
         die "$key=$value: a stream name has parts of A-Z a-z 0-9 . _ - joined by /"
       ;;
-    PORT | UDP_PORT | RTMP_PORT | SRT_PORT)
+    PORT | UDP_PORT | RTMP_PORT | SRT_PORT | RTSP_PORT)
       if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -gt 65535 ]; then
         die "$key=$value: a port is a number from 0 to 65535"
       fi
@@ -51,9 +51,28 @@ check_value() {
       [[ $value =~ ^(always|never)$ ]] || die "$key=$value: it is always or never"
       ;;
     URL)
-      [[ $value =~ ^rtsps?://[^[:space:]]+$ ]] || die "$key=$value: an address is rtsp://…"
+      [[ $value =~ ^rtsps?://[^[:space:]\"\\]+$ ]] || die "$key=$value: an address is rtsp://…"
       ;;
-    KEY | TEMPLATE)
+    SOURCE)
+      # It becomes a part of a pipeline's description.
+      [[ $value =~ ^[^[:space:]\"\\]+$ ]] || die "$key=$value: it has blanks, quotes or backslashes"
+      ;;
+    WHIP)
+      [[ $value =~ ^(https?://[^[:space:]\"\\]+)?$ ]] || die "$key=$value: an address is http://… or https://…"
+      ;;
+    SOUND)
+      [[ $value =~ ^(yes|no)$ ]] || die "$key=$value: it is yes or no"
+      ;;
+    RTSP_UDP)
+      [[ $value =~ ^([0-9]{1,5}-[0-9]{1,5})?$ ]] || die "$key=$value: it is FIRST-LAST, such as 20000-20099"
+      ;;
+    PROTOCOLS)
+      [[ $value =~ ^(tcp|udp|tcp\+udp)$ ]] || die "$key=$value: it is tcp, udp or tcp+udp"
+      ;;
+    AUTH)
+      [[ $value =~ ^(basic|digest|both)$ ]] || die "$key=$value: it is basic, digest or both"
+      ;;
+    KEY | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
     *)

@@ -55,7 +55,16 @@ impl Server {
 
     /// Runs `./sfu run PIPELINE KEY=VALUE…`.
     pub fn pipeline(name: &str, pipeline: &str, keys: &[&str]) -> Result<Self> {
-        let (port, udp) = free_ports()?;
+        Self::pipeline_at(free_ports()?, name, pipeline, keys)
+    }
+
+    /// The same on this TCP port, and from this UDP port on: where another one was.
+    pub fn pipeline_at(
+        (port, udp): (u16, u16),
+        name: &str,
+        pipeline: &str,
+        keys: &[&str],
+    ) -> Result<Self> {
         let mut command = Command::new(ndi::repository().join("sfu"));
         command.args(["run", pipeline]).args(keys);
         command.args([format!("PORT={port}"), format!("UDP_PORT={udp}")]);
@@ -208,7 +217,7 @@ impl Server {
         None
     }
 
-    /// All of its log.
+    /// All of its log until now.
     pub fn log(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&text).into_owned()
@@ -216,8 +225,7 @@ impl Server {
 
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
@@ -230,7 +238,13 @@ impl Drop for Server {
         }
         // The whole group, which is our own: `./sfu run` has children.
         let group = format!("-{}", self.child.id());
-        let _ = Command::new("kill").args(["-INT", "--", &group]).status();
+        let interrupt = ["-INT", "--", &group];
+        // It may have ended by itself.
+        let quiet = Stdio::null;
+        let _ = Command::new("kill")
+            .args(interrupt)
+            .stderr(quiet())
+            .status();
         let end = Instant::now() + Duration::from_secs(5);
         while Instant::now() < end {
             if matches!(self.child.try_wait(), Ok(Some(_))) {

@@ -15,6 +15,8 @@ mod re_encode;
 mod record;
 mod rtmp_in;
 mod rtsp_in;
+mod rtsp_out;
 mod srt_in;
+mod webcam_agent;
 mod webrtcbin_plays;
 mod whip_to_hls;

@@ -68,7 +68,7 @@ impl App {
     pub(super) fn routes(self) -> axum::Router {
         axum::Router::new()
             .route("/", get(pages::index))
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(api::health))
             .route("/metrics", get(metrics::metrics))
             .route("/assets/{file}", get(pages::asset))
             .route("/publish/{*stream}", get(pages::publisher))

@@ -72,6 +72,7 @@ impl ObjectImpl for SfuSrc {
                     .is_some_and(|r| r.shared.live.load(Relaxed));
                 live.to_value()
             }
+            "stream-info" => stream_info(&settings).to_value(),
             "stats" => self.stats().to_value(),
             _ => pspec.default_value().clone(),
         }
@@ -82,6 +83,28 @@ impl ObjectImpl for SfuSrc {
         // It is a source from the start, also while there is no publisher and so no pad.
         self.obj().set_element_flags(gst::ElementFlags::SOURCE);
     }
+}
+
+/// What other plugins ask about streams: they have no router of their own.
+fn stream_info(settings: &Settings) -> Option<gst::Structure> {
+    let name = settings.stream.parse().ok()?;
+    let info = Router::get(&settings.router).stream(&name)?;
+    let uptime = u64::try_from(info.uptime.as_millis()).unwrap_or(u64::MAX);
+    let mut structure = gst::Structure::builder("sfu-stream")
+        .field("live", info.live)
+        .field("uptime", uptime)
+        .field("viewers", info.viewers as u64);
+    if let Some(video) = &info.video {
+        let layers = video.layers.iter();
+        let layers = layers.map(|layer| layer.rid.as_str().to_send_value());
+        structure = structure
+            .field("video", video.codec.name())
+            .field("layers", gst::Array::from_values(layers));
+    }
+    if let Some(audio) = info.audio {
+        structure = structure.field("audio", audio.name());
+    }
+    Some(structure.build())
 }
 
 impl GstObjectImpl for SfuSrc {}

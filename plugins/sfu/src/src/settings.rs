@@ -126,6 +126,11 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("Whether the stream has a publisher; changes are notified")
             .read_only()
             .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stream-info")
+            .nick("Stream information")
+            .blurb("What the router knows of the stream, in any state: live, uptime (ms), viewers, and of its tracks video and audio (codecs) and layers (RIDs, highest first); null where there is no such stream")
+            .read_only()
+            .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb("live, packets, bytes, dropped (frames that came while this element or what follows was too slow), begins, keyframe-requests, and for each of pads name, codec, layer, packets, lost, late")
