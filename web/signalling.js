@@ -108,6 +108,13 @@ export class Session {
     return response.ok ? response.json() : null;
   }
 
+  /** Ends it on this side only: the server's side may still be there, and be taken over. */
+  abandon() {
+    this.#events?.close();
+    this.pc.close();
+    this.#resource = null;
+  }
+
   /** Ends it on both sides, also while the page goes away. */
   close() {
     this.#events?.close();

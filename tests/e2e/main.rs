@@ -11,4 +11,5 @@ mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod publisher_returns;
+mod studio;
 mod webrtcbin_plays;

@@ -25,10 +25,20 @@ macro_rules! web {
 
 const ASSETS: &[(&str, &str, &str)] = &[
     ("style.css", CSS, web!("style.css")),
+    ("studio.css", CSS, web!("studio.css")),
+    ("devices.js", JS, web!("devices.js")),
     ("list.js", JS, web!("list.js")),
+    ("live.js", JS, web!("live.js")),
+    ("mixer.js", JS, web!("mixer.js")),
+    ("page.js", JS, web!("page.js")),
     ("player.js", JS, web!("player.js")),
     ("publisher.js", JS, web!("publisher.js")),
+    ("sender.js", JS, web!("sender.js")),
+    ("settings.js", JS, web!("settings.js")),
     ("signalling.js", JS, web!("signalling.js")),
+    ("sound.js", JS, web!("sound.js")),
+    ("studio.js", JS, web!("studio.js")),
+    ("ticker.js", JS, web!("ticker.js")),
 ];
 
 /// `GET /`
@@ -39,6 +49,11 @@ pub(super) async fn index() -> Response {
 /// `GET /publish/{stream}`
 pub(super) async fn publisher(Path(stream): Path<String>) -> Result<Response, Refusal> {
     page(&stream, web!("publisher.html"))
+}
+
+/// `GET /studio/{stream}`
+pub(super) async fn studio(Path(stream): Path<String>) -> Result<Response, Refusal> {
+    page(&stream, web!("studio.html"))
 }
 
 /// `GET /{stream}`, and whatever else is asked for.
