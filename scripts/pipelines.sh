@@ -24,20 +24,29 @@ list_pipelines() {
 check_value() {
   local key=$1 value=$2
   case $key in
-    STREAM)
+    STREAM | FROM)
       [[ $value =~ ^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$ ]] ||
         die "$key=$value: a stream name has parts of A-Z a-z 0-9 . _ - joined by /"
       ;;
-    PORT | UDP_PORT)
+    PORT | UDP_PORT | RTMP_PORT | SRT_PORT)
       if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -gt 65535 ]; then
         die "$key=$value: a port is a number from 0 to 65535"
       fi
       ;;
-    WIDTH | HEIGHT | FPS | SHARDS)
+    WIDTH | HEIGHT | FPS | SHARDS | LATENCY)
       [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
       ;;
     CODEC)
       [[ $value =~ ^(h264|vp8)$ ]] || die "$key=$value: it is h264 or vp8"
+      ;;
+    ENCODE)
+      [[ $value =~ ^(always|never)$ ]] || die "$key=$value: it is always or never"
+      ;;
+    URL)
+      [[ $value =~ ^rtsps?://[^[:space:]]+$ ]] || die "$key=$value: an address is rtsp://…"
+      ;;
+    KEY)
+      # Empty is a choice.
       ;;
     *)
       [ -n "$value" ] || die "$key= has no value"

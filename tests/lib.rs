@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What the end-to-end tests share: the server under test, browsers, the NDI sender, and network namespaces.
+//! What the end-to-end tests share: the server under test, browsers, the NDI sender, publishers, and network namespaces.
 
 pub mod browser;
 pub mod load;
 pub mod ndi;
 pub mod netns;
+pub mod publisher;
 pub mod server;

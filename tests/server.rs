@@ -70,7 +70,10 @@ impl Server {
         let child = command
             .envs(environment()?)
             .env("GST_DEBUG_NO_COLOR", "1")
-            .env("GST_DEBUG", "2,sfu*:5,simulcastenc:5,ndilivesrc:5")
+            .env(
+                "GST_DEBUG",
+                "2,sfu*:5,simulcastenc:5,ndilivesrc:5,rtmpserversrc:5",
+            )
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
@@ -157,6 +160,16 @@ impl Server {
                 .unwrap_or_default();
             let all = !layers.is_empty() && layers.iter().all(|l| l["active"] == true);
             Ok((info["live"] == true && all).then_some(info))
+        })
+    }
+
+    /// Waits until a stream has a publisher but nothing comes from it.
+    pub fn wait_until_silent(&self, stream: &str) -> Result<()> {
+        self.wait_for(&format!("stream {stream} to be silent"), || {
+            let info = self.json(&format!("/api/streams/{stream}"))?;
+            let silent = |layers: &Vec<Value>| layers.iter().all(|l| l["active"] == false);
+            let silent = info["video"]["layers"].as_array().is_none_or(silent);
+            Ok((info["live"] == true && silent).then_some(()))
         })
     }
 

@@ -29,6 +29,14 @@ async function run(open, [publishing, watching, codec]) {
     const now = await fetch(`/api/streams/${name}`).then((response) => response.json());
     return now.video.layers.every((layer) => layer.height) && now;
   }, stream);
+  // By itself, the viewer comes up to the highest that is sent.
+  const begin = Date.now();
+  await until(viewer, 'the highest layer', async (name) => {
+    const now = await fetch(`/api/streams/${name}`).then((response) => response.json());
+    const { height } = await window.player.stats();
+    return height === now.video.layers.find((layer) => layer.active)?.height;
+  }, stream);
+  const topAfterMs = Date.now() - begin;
   await until(viewer, 'three layers in the menu', () => document.getElementById('layer').options.length === 4);
   await choose(viewer, 'layer', info.video.layers.at(-1).rid);
   await pause(LOWEST * 1000);
@@ -37,7 +45,7 @@ async function run(open, [publishing, watching, codec]) {
   const state = await viewer.evaluate(() => document.getElementById('state').textContent);
   await viewer.close();
   await publisher.close();
-  return { begun, played, lowest, info, sent, state };
+  return { begun, played, lowest, topAfterMs, info, sent, state };
 }
 
 const seen = await withBrowsers(setting, async (open) => {

@@ -11,5 +11,8 @@ mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod publisher_returns;
+mod rtmp_in;
+mod rtsp_in;
+mod srt_in;
 mod studio;
 mod webrtcbin_plays;

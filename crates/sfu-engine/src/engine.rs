@@ -20,7 +20,7 @@ use crate::layers::Preference;
 use crate::queue::ShardCommand;
 use crate::router::Router;
 use crate::session::{SessionInfo, SessionShared};
-use crate::shard::ingest::PeerFeedback;
+use crate::shard::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot};
 use crate::stream::{PublishOptions, Stream};
 use crate::transport::PatchOutcome;

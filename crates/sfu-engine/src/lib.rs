@@ -7,6 +7,7 @@
 //!
 //! - [`Router`]: streams by name, in which publishers and viewers meet.
 //! - [`stream`]: a publisher's layers, their [`keyframe`] arbiters and [`gop`] caches.
+//! - [`local`]: consumers of a stream inside this process.
 //! - [`shard`]: the viewers of one thread; [`rewrite`] makes layers one stream; [`layers`] chooses one.
 //! - [`transport`]: WebRTC towards one viewer, behind an interface.
 //! - [`Engine`]: the shards on their threads and sockets.
@@ -18,11 +19,15 @@ mod driver;
 mod engine;
 pub mod gop;
 mod ids;
+mod info;
 mod interfaces;
 pub mod keyframe;
 pub mod layers;
+pub mod local;
+mod loss;
 pub mod packet;
 pub mod queue;
+mod rate;
 pub mod rewrite;
 mod router;
 pub mod session;
@@ -37,9 +42,11 @@ pub use engine::{
     SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
+pub use info::{LayerStatus, StreamInfo, VideoInfo};
 pub use layers::{LayerInfo, Preference, Why};
+pub use local::{LocalSubscription, Received, Tracks};
 pub use packet::RtpIn;
 pub use router::{PublishError, Publisher, Router};
 pub use session::SessionInfo;
 pub use stats::CountersSnapshot;
-pub use stream::{Feedback, LayerStatus, PublishOptions, StreamInfo, VideoInfo};
+pub use stream::{Feedback, PublishOptions};

@@ -13,9 +13,11 @@ use thiserror::Error;
 
 use crate::codec::{Codec, TrackKind};
 use crate::ids::StreamName;
+use crate::info::StreamInfo;
 use crate::layers::LayerInfo;
+use crate::local::{LocalQueue, LocalSubscription};
 use crate::packet::RtpIn;
-use crate::stream::{Lease, PublishOptions, Stream, StreamInfo};
+use crate::stream::{Lease, PublishOptions, Stream};
 
 static ROUTERS: LazyLock<Mutex<HashMap<String, Arc<Router>>>> = LazyLock::new(Mutex::default);
 
@@ -27,6 +29,18 @@ pub enum PublishError {
         "stream {0:?} already has a publisher: choose another name, or stop that publisher first"
     )]
     InUse(StreamName),
+}
+
+impl Streams {
+    /// The stream with this name, made where there is none.
+    fn named(&mut self, name: &StreamName) -> Arc<Stream> {
+        let next_key = &mut self.next_key;
+        let stream = self.by_name.entry(name.clone()).or_insert_with(|| {
+            *next_key += 1;
+            Arc::new(Stream::new(name.clone(), *next_key))
+        });
+        stream.clone()
+    }
 }
 
 /// See the module's description.
@@ -77,14 +91,19 @@ impl Router {
     ) -> Option<(Arc<Stream>, Lease)> {
         // Under the lock, so that the stream is not forgotten as unused before it has its publisher.
         let mut streams = self.lock();
-        let Streams { by_name, next_key } = &mut *streams;
-        let stream = by_name.entry(name.clone()).or_insert_with(|| {
-            *next_key += 1;
-            Arc::new(Stream::new(name.clone(), *next_key))
-        });
+        let stream = streams.named(name);
         let lease = stream.start(options, takeover, Instant::now())?;
-        let stream = stream.clone();
         Some((stream, lease))
+    }
+
+    /// Gives a consumer in this process a stream's packets, from now on or from when it gets a publisher.
+    pub fn subscribe(self: &Arc<Self>, name: &StreamName) -> LocalSubscription {
+        let queue = LocalQueue::default();
+        let mut streams = self.lock();
+        let stream = streams.named(name);
+        stream.attach_local(queue.clone());
+        drop(streams);
+        LocalSubscription::new(self.clone(), stream, queue)
     }
 
     /// All streams that have a publisher or viewers, by name.
@@ -93,7 +112,8 @@ impl Router {
         let streams: Vec<_> = {
             let mut streams = self.lock();
             streams.by_name.retain(|_, stream| stream.is_used());
-            streams.by_name.values().cloned().collect()
+            let known = streams.by_name.values().filter(|s| s.is_known());
+            known.cloned().collect()
         };
         streams.iter().map(|stream| stream.info(now)).collect()
     }
@@ -105,7 +125,7 @@ impl Router {
 
     pub(crate) fn find(&self, name: &StreamName) -> Option<Arc<Stream>> {
         let stream = self.lock().by_name.get(name).cloned()?;
-        stream.is_used().then_some(stream)
+        stream.is_known().then_some(stream)
     }
 
     /// Forgets a stream that nobody uses any more.
@@ -126,6 +146,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// The name of the stream.
+    pub fn name(&self) -> &StreamName {
+        self.stream.name()
+    }
+
     /// Declares the video track and its layers, highest first. May be called again when they change.
     pub fn set_video(&self, codec: Codec, layers: Vec<LayerInfo>) {
         self.stream.set_video(self.lease, codec, layers);

@@ -12,10 +12,14 @@ use std::time::{Duration, Instant};
 use crate::codec::{Codec, TrackKind};
 use crate::gop::{Gop, GopCache};
 use crate::ids::{Rid, StreamName};
+use crate::info::{LayerStatus, StreamInfo, VideoInfo};
 use crate::keyframe::KeyframeArbiter;
 use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
+use crate::local::{LocalQueue, Tracks};
+use crate::loss::LossWatch;
 use crate::packet::{Batch, LayerReader, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
+use crate::rate::RateMeter;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -23,10 +27,6 @@ const PUBLISHER_SILENT: Duration = Duration::from_secs(1);
 
 /// What sound takes until it is measured, in bit/s.
 const AUDIO_BITRATE: u64 = 64_000;
-/// RTP header with extensions and SRTP tag, in bytes.
-const HEADERS: u64 = 36;
-/// An old peak loses this part of itself in each second.
-const PEAK_FADES: u64 = 16;
 
 /// How a publisher wants to be treated.
 #[derive(Clone)]
@@ -63,55 +63,6 @@ pub trait Feedback: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease(u32);
 
-/// What there is to say of a stream.
-#[derive(Debug, Clone)]
-pub struct StreamInfo {
-    /// Its name.
-    pub name: StreamName,
-    /// Whether a publisher is there.
-    pub live: bool,
-    /// Viewers' sessions.
-    pub viewers: usize,
-    /// Since the present publisher came.
-    pub uptime: Duration,
-    /// The video track, where there is one.
-    pub video: Option<VideoInfo>,
-    /// The audio codec, where there is a track.
-    pub audio: Option<Codec>,
-    /// Keyframe requests that viewers made.
-    pub keyframe_requests_received: u64,
-    /// Keyframe requests that the publisher got.
-    pub keyframe_requests_sent: u64,
-    /// RTP packets from the publisher.
-    pub packets_in: u64,
-    /// RTP payload bytes from the publisher.
-    pub bytes_in: u64,
-}
-
-/// The video track of a stream.
-#[derive(Debug, Clone)]
-pub struct VideoInfo {
-    /// Its codec.
-    pub codec: Codec,
-    /// Its layers, highest first.
-    pub layers: Vec<LayerStatus>,
-}
-
-/// One layer as it is now.
-#[derive(Debug, Clone)]
-pub struct LayerStatus {
-    /// Its name.
-    pub rid: Rid,
-    /// Picture width in pixels, where known.
-    pub width: Option<u32>,
-    /// Picture height in pixels, where known.
-    pub height: Option<u32>,
-    /// Bit/s: measured over the last second, else what the encoder aims at.
-    pub bitrate: Option<u64>,
-    /// Whether it is being sent.
-    pub active: bool,
-}
-
 /// A stream by its name. See the module's description.
 pub struct Stream {
     name: StreamName,
@@ -135,6 +86,7 @@ struct State {
     audio_reader: LayerReader,
     audio_rate: RateMeter,
     shards: Vec<ShardQueue>,
+    locals: Vec<LocalQueue>,
 }
 
 struct PublisherState {
@@ -150,6 +102,7 @@ struct Layer {
     gop: GopCache,
     arbiter: KeyframeArbiter,
     rate: RateMeter,
+    loss: LossWatch,
     last_packet: Option<Instant>,
 }
 
@@ -213,6 +166,7 @@ impl Stream {
             state.layers.clear();
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
+            state.tell_locals();
             (lease, before)
         };
         if let Some(before) = before {
@@ -229,11 +183,20 @@ impl Stream {
             for layer in &mut state.layers {
                 layer.gop.clear();
             }
+            state.tell_locals();
         }
     }
 
+    /// Whether it must be kept.
     pub(crate) fn is_used(&self) -> bool {
-        self.lock().publisher.is_some() || self.viewers() > 0
+        let state = self.lock();
+        state.publisher.is_some() || self.viewers() > 0 || !state.locals.is_empty()
+    }
+
+    /// Whether it is there for others: not if all that there is are consumers that wait for its first publisher.
+    pub(crate) fn is_known(&self) -> bool {
+        let published = self.lock().epoch > 0;
+        published && self.is_used()
     }
 
     /// Declares the video track. Layers that stay keep what is known of them.
@@ -272,6 +235,7 @@ impl Stream {
             .into_iter()
             .map(|info| Layer::new(info, interval))
             .collect();
+        state.tell_locals();
     }
 
     /// Declares the audio track.
@@ -279,6 +243,7 @@ impl Stream {
         let mut state = self.lock();
         if state.holds(lease) {
             state.audio = Some(codec);
+            state.tell_locals();
         }
     }
 
@@ -300,15 +265,24 @@ impl Stream {
         let Some(batch) = state.read(now, kind, layer, packets) else {
             return;
         };
+        let wanted = self.viewers() > 0 || !state.locals.is_empty();
+        let lost = wanted && kind == TrackKind::Video && state.lost(now, layer);
         self.packets_in
             .fetch_add(batch.packets.len() as u64, Relaxed);
         self.bytes_in.fetch_add(batch.bytes() as u64, Relaxed);
+        for local in &state.locals {
+            local.push(&batch);
+        }
         state.shards.retain(|shard| {
             shard.send_media(ShardCommand::Media {
                 stream: self.key,
                 batch: batch.clone(),
             })
         });
+        drop(state);
+        if lost {
+            self.request_keyframe(now, layer);
+        }
     }
 
     /// A viewer needs a keyframe of a layer: the arbiter decides whether the publisher hears of it.
@@ -402,6 +376,27 @@ impl Stream {
         self.lock().shards.retain(|q| !q.same_as(queue));
     }
 
+    /// From now on this consumer gets every packet.
+    pub(crate) fn attach_local(&self, queue: LocalQueue) {
+        self.lock().locals.push(queue);
+    }
+
+    pub(crate) fn detach_local(&self, queue: &LocalQueue) {
+        self.lock().locals.retain(|q| !q.same_as(queue));
+    }
+
+    /// What a consumer must know of the stream.
+    pub(crate) fn tracks(&self, now: Instant) -> Tracks {
+        let state = self.lock();
+        Tracks {
+            publisher: state.publisher.as_ref().map(|p| p.lease.0),
+            epoch: state.epoch,
+            video: state.video,
+            layers: state.candidates(now),
+            audio: state.audio,
+        }
+    }
+
     /// Counts a viewer before its session is handed to a shard, which counts it out again.
     pub fn add_viewer(&self) {
         self.viewers.fetch_add(1, Relaxed);
@@ -429,6 +424,7 @@ impl Stream {
             name: self.name.clone(),
             live: state.publisher.is_some(),
             viewers: self.viewers(),
+            outputs: state.locals.len(),
             uptime: state
                 .publisher
                 .as_ref()
@@ -452,6 +448,18 @@ impl Stream {
 impl State {
     fn holds(&self, lease: Lease) -> bool {
         self.publisher.as_ref().is_some_and(|p| p.lease == lease)
+    }
+
+    fn tell_locals(&self) {
+        for local in &self.locals {
+            local.changed();
+        }
+    }
+
+    /// Whether packets of a layer are lost for good.
+    fn lost(&mut self, now: Instant, layer: usize) -> bool {
+        let layer = self.layers.get_mut(layer);
+        layer.is_some_and(|l| l.loss.take_lost(now))
     }
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
@@ -506,6 +514,7 @@ impl Layer {
             gop: GopCache::default(),
             arbiter: KeyframeArbiter::new(keyframe_min_interval),
             rate: RateMeter::default(),
+            loss: LossWatch::default(),
             last_packet: None,
         }
     }
@@ -517,8 +526,11 @@ impl Layer {
             self.info.width = Some(width);
             self.info.height = Some(height);
         }
-        if batch.packets.iter().any(|p| p.keyframe_start) {
-            self.arbiter.keyframe();
+        for packet in &batch.packets {
+            self.loss.packet(now, packet.seq, packet.keyframe_start);
+            if packet.keyframe_start {
+                self.arbiter.keyframe();
+            }
         }
         self.gop.push(now, batch);
     }
@@ -551,43 +563,5 @@ impl Layer {
             bitrate,
             active,
         }
-    }
-}
-
-/// Bits of the last whole second.
-#[derive(Debug, Default)]
-struct RateMeter {
-    since: Option<Instant>,
-    bytes: u64,
-    packets: u64,
-    last: Option<u64>,
-    peak: Option<u64>,
-}
-
-impl RateMeter {
-    fn add(&mut self, now: Instant, batch: &Batch) {
-        let since = *self.since.get_or_insert(now);
-        let span = now.saturating_duration_since(since).as_secs_f64();
-        if span >= 1.0 {
-            let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
-            self.last = Some(rate(self.bytes));
-            let wire = rate(self.bytes + self.packets * HEADERS);
-            let faded = self.peak.map_or(0, |peak| peak - peak / PEAK_FADES);
-            self.peak = Some(wire.max(faded));
-            self.since = Some(now);
-            (self.bytes, self.packets) = (0, 0);
-        }
-        self.bytes += batch.bytes() as u64;
-        self.packets += batch.packets.len() as u64;
-    }
-
-    /// RTP payload of the last whole second.
-    fn bits_per_second(&self) -> Option<u64> {
-        self.last
-    }
-
-    /// What it takes on the wire, in the worst of the last seconds.
-    fn peak(&self) -> Option<u64> {
-        self.peak
     }
 }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink` and `sfusignaller`."]
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc` and `sfusignaller`."]
 
 mod log;
 mod runtime;
 mod signaller;
 mod sink;
+mod src;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     log::forward();
     sink::register(plugin)?;
+    src::register(plugin)?;
     signaller::register(plugin)
 }
 

@@ -25,9 +25,11 @@ use crate::transport::{
 
 /// Tells a publishing peer's shard what the stream needs.
 #[derive(Debug)]
-pub(crate) struct PeerFeedback {
-    pub(crate) queue: ShardQueue,
-    pub(crate) session: SessionId,
+pub struct PeerFeedback {
+    /// The way to its shard.
+    pub queue: ShardQueue,
+    /// Its session.
+    pub session: SessionId,
 }
 
 impl Feedback for PeerFeedback {

@@ -8,7 +8,7 @@
 mod backlog;
 mod contact;
 mod handover;
-pub(crate) mod ingest;
+mod ingest;
 mod member;
 mod outbox;
 mod remb;
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use str0m::ice::StunMessage;
 
+pub use ingest::PeerFeedback;
 pub use outbox::{Datagrams, Outbox};
 
 use crate::ids::SessionId;

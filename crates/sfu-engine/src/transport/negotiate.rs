@@ -24,8 +24,8 @@ use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
 /// How often a viewer's figures are refreshed.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sent packets that are kept for retransmission: two seconds of 4 Mbit/s.
-const RTX_PACKETS: usize = 1_024;
+/// Sent packets that are kept for retransmission: nearly two seconds of 2.5 Mbit/s.
+const RTX_PACKETS: usize = 512;
 const RTX_AGE: Duration = Duration::from_secs(3);
 /// The share of a viewer's bytes that retransmissions may take before requests are ignored. A lower one ignores honest
 /// requests in a viewer's first second, when little has been sent that they could be a share of.

@@ -5,8 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use sfu_engine::queue::{ShardCommand, ShardQueue};
-use sfu_engine::{Feedback, SessionId};
+use sfu_engine::SessionId;
 use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
@@ -21,29 +20,6 @@ const RIDS: [&str; 3] = ["h", "m", "l"];
 /// Packets of a frame, and of a keyframe.
 const PACKETS: u32 = 2;
 const KEY_PACKETS: u32 = 6;
-
-/// Requests go to the peer's session, as the engine's own do.
-pub(crate) struct AskPeer {
-    pub(crate) queue: ShardQueue,
-    pub(crate) session: SessionId,
-}
-
-impl Feedback for AskPeer {
-    fn keyframe_request(&self, layer: usize) {
-        let session = self.session;
-        self.queue
-            .send(ShardCommand::AskPublisher { session, layer });
-    }
-
-    fn is_replaceable(&self) -> bool {
-        true
-    }
-
-    fn replaced(&self) {
-        let session = self.session;
-        self.queue.send(ShardCommand::Close { session });
-    }
-}
 
 pub(crate) struct TestPeer {
     pub(crate) rtc: Rtc,

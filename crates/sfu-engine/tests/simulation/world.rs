@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
-use sfu_engine::shard::Shard;
+use sfu_engine::shard::{PeerFeedback, Shard};
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
@@ -20,7 +20,7 @@ use sfu_engine::{Preference, PublishOptions, SessionId};
 use sfu_impair::{Conditions, Link, Rng};
 
 use crate::net::{InFlight, Network, Way};
-use crate::peer::{AskPeer, TestPeer};
+use crate::peer::TestPeer;
 use crate::publisher::TestPublisher;
 use crate::viewer::TestViewer;
 
@@ -136,7 +136,7 @@ impl World {
         let (mut peer, offer) = TestPeer::new(self.now, index, layers, twcc);
         let (transport, answer, tracks) =
             negotiate::accept_publisher(&self.identity, &offer, &[self.server], self.now).unwrap();
-        let feedback = AskPeer {
+        let feedback = PeerFeedback {
             queue: self.queue.clone(),
             session: peer.session,
         };

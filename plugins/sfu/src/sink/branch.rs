@@ -55,7 +55,7 @@ impl Branch {
 }
 
 /// Takes an element out of the bin, unless the bin is being disposed of and has let go of it.
-pub(super) fn take_out(bin: &gst::Bin, element: &gst::Element) {
+pub(crate) fn take_out(bin: &gst::Bin, element: &gst::Element) {
     if element.parent().as_ref() == Some(bin.upcast_ref()) {
         // Out of the bin first, so that nobody brings it up again.
         let _ = bin.remove(element);

@@ -51,6 +51,7 @@ mod media;
 mod sender;
 mod settings;
 
+pub(crate) use branch::take_out;
 pub(crate) use settings::Codec;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What there is to say of a stream: read by the list page, the metrics and the elements' `stats`.
+
+use std::time::Duration;
+
+use crate::codec::Codec;
+use crate::ids::{Rid, StreamName};
+
+/// What there is to say of a stream.
+#[derive(Debug, Clone)]
+pub struct StreamInfo {
+    /// Its name.
+    pub name: StreamName,
+    /// Whether a publisher is there.
+    pub live: bool,
+    /// Viewers' sessions.
+    pub viewers: usize,
+    /// Consumers inside this process.
+    pub outputs: usize,
+    /// Since the present publisher came.
+    pub uptime: Duration,
+    /// The video track, where there is one.
+    pub video: Option<VideoInfo>,
+    /// The audio codec, where there is a track.
+    pub audio: Option<Codec>,
+    /// Keyframe requests that viewers made.
+    pub keyframe_requests_received: u64,
+    /// Keyframe requests that the publisher got.
+    pub keyframe_requests_sent: u64,
+    /// RTP packets from the publisher.
+    pub packets_in: u64,
+    /// RTP payload bytes from the publisher.
+    pub bytes_in: u64,
+}
+
+/// The video track of a stream.
+#[derive(Debug, Clone)]
+pub struct VideoInfo {
+    /// Its codec.
+    pub codec: Codec,
+    /// Its layers, highest first.
+    pub layers: Vec<LayerStatus>,
+}
+
+/// One layer as it is now.
+#[derive(Debug, Clone)]
+pub struct LayerStatus {
+    /// Its name.
+    pub rid: Rid,
+    /// Picture width in pixels, where known.
+    pub width: Option<u32>,
+    /// Picture height in pixels, where known.
+    pub height: Option<u32>,
+    /// Bit/s: measured over the last second, else what the encoder aims at.
+    pub bitrate: Option<u64>,
+    /// Whether it is being sent.
+    pub active: bool,
+}

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How much a track or layer sends: now, and at worst.
+
+use std::time::Instant;
+
+use crate::packet::Batch;
+
+/// RTP header with extensions and SRTP tag, in bytes.
+const HEADERS: u64 = 36;
+/// An old peak loses this part of itself in each second.
+const PEAK_FADES: u64 = 16;
+
+/// Bits of the last whole second.
+#[derive(Debug, Default)]
+pub(crate) struct RateMeter {
+    since: Option<Instant>,
+    bytes: u64,
+    packets: u64,
+    last: Option<u64>,
+    peak: Option<u64>,
+}
+
+impl RateMeter {
+    pub(crate) fn add(&mut self, now: Instant, batch: &Batch) {
+        let since = *self.since.get_or_insert(now);
+        let span = now.saturating_duration_since(since).as_secs_f64();
+        if span >= 1.0 {
+            let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
+            self.last = Some(rate(self.bytes));
+            let wire = rate(self.bytes + self.packets * HEADERS);
+            let faded = self.peak.map_or(0, |peak| peak - peak / PEAK_FADES);
+            self.peak = Some(wire.max(faded));
+            self.since = Some(now);
+            (self.bytes, self.packets) = (0, 0);
+        }
+        self.bytes += batch.bytes() as u64;
+        self.packets += batch.packets.len() as u64;
+    }
+
+    /// RTP payload of the last whole second.
+    pub(crate) fn bits_per_second(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// What it takes on the wire, in the worst of the last seconds.
+    pub(crate) fn peak(&self) -> Option<u64> {
+        self.peak
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MPL-2.0
+//! RTMP without I/O: bytes go in, events and bytes come out (Adobe's RTMP 1.0, FLV 10.1, Enhanced RTMP v1).
+//!
+//! Everything here is fed by strangers: nothing panics, and what is held for a client is bounded.
+
+mod chunks;
+pub(crate) mod flv;
+pub(crate) mod session;
+pub(crate) mod timeline;
+
+/// What a client did that it is cut for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Misuse {
+    #[error("the handshake is not RTMP's: {0}")]
+    Handshake(String),
+    #[error("a message of {0} bytes is longer than the allowed {1}")]
+    TooLong(usize, usize),
+    #[error("more than {0} chunk streams")]
+    ChunkStreams(usize),
+    #[error("chunk stream {0} goes on without having begun")]
+    NoHeader(u32),
+    #[error("a chunk size of {0}")]
+    ChunkSize(u32),
+    #[error("a control message is cut short")]
+    Control,
+    #[error("a command cannot be read: {0}")]
+    Command(String),
+    #[error("more than {0} commands")]
+    Commands(u32),
+    #[error("media comes before `publish` was accepted")]
+    Unpublished,
+    #[error("an answer cannot be written: {0}")]
+    Answer(String),
+    #[error("a media tag is cut short or contradicts itself: {0}")]
+    Tag(&'static str),
+    #[error("{0} can't be taken: send H.264 (or HEVC, AV1) and AAC")]
+    Codec(String),
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One connection, on a thread of its own, from its first byte to its end.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::CAT;
+use super::feed::{Feed, Stop};
+use super::server::{Lease, Shared};
+use super::stats::count;
+use crate::protocol::Misuse;
+use crate::protocol::session::{Event, Session};
+
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// From the connection to `publish`.
+const PUBLISH: Duration = Duration::from_secs(10);
+/// How long a client may leave our answers lying.
+const WRITE: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(250);
+/// How long, and by how much, a refused client may go on: it is to read why, and not to be reset.
+const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE_BYTES: usize = 1 << 20;
+
+/// How a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    #[error("it is gone")]
+    Gone,
+    #[error("it said goodbye")]
+    Finished,
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("cut: {0}")]
+    Cut(String),
+}
+
+impl From<Misuse> for End {
+    fn from(misuse: Misuse) -> Self {
+        Self::Cut(misuse.to_string())
+    }
+}
+
+struct Client<'a> {
+    id: u64,
+    stream: TcpStream,
+    shared: &'a Arc<Shared>,
+    session: Session,
+    began: Instant,
+    /// There while it publishes.
+    publishing: Option<(Lease, Feed)>,
+    last_media: Instant,
+}
+
+/// Talks with a client until one of both ends it, and counts how.
+pub(super) fn serve(id: u64, stream: TcpStream, shared: &Arc<Shared>) {
+    let mut client = Client {
+        id,
+        stream,
+        shared,
+        session: Session::new(),
+        began: Instant::now(),
+        publishing: None,
+        last_media: Instant::now(),
+    };
+    let end = client.run();
+    let stats = &shared.stats;
+    match &end {
+        End::Refused(_) => {
+            count(&stats.refused);
+            client.say_goodbye();
+        }
+        // What is cut because the element stops, or makes room, is no misuse.
+        End::Cut(why) if !shared.stopping.load(Relaxed) => {
+            *super::imp::lock(&stats.last_cut) = why.clone();
+            count(&stats.cut);
+        }
+        _ => {}
+    }
+    let _ = client.stream.shutdown(Shutdown::Both);
+    gst::info!(CAT, "Client {id}: {end}");
+    if client.publishing.take().is_some() {
+        shared.announce(false, &end.to_string());
+    }
+}
+
+impl Client<'_> {
+    fn run(&mut self) -> End {
+        let prepared = self
+            .stream
+            .set_read_timeout(Some(TICK))
+            .and_then(|()| self.stream.set_write_timeout(Some(WRITE)))
+            .and_then(|()| self.stream.set_nodelay(true));
+        if prepared.is_err() {
+            return End::Gone;
+        }
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            if let Some(why) = self.overdue() {
+                return End::Cut(why);
+            }
+            let read = match self.stream.read(&mut buffer) {
+                Ok(0) => return End::Gone,
+                Ok(read) => read,
+                Err(err) => match err.kind() {
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {
+                        continue;
+                    }
+                    _ => return End::Gone,
+                },
+            };
+            let bytes = &self.shared.stats.bytes;
+            bytes.fetch_add(read as u64, Relaxed);
+            let result = self.handle(&buffer[..read]);
+            // Also what explains a refusal.
+            let output = self.session.take_output();
+            let sent = output.is_empty() || self.stream.write_all(&output).is_ok();
+            match result {
+                Err(end) => return end,
+                Ok(()) if !sent => return End::Gone,
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// What the client has not done in time.
+    fn overdue(&self) -> Option<String> {
+        let timeout = self.shared.settings.timeout();
+        if self.publishing.is_some() {
+            let silent = self.last_media.elapsed() > timeout;
+            return silent.then(|| format!("it sent nothing for {timeout:?}"));
+        }
+        let (limit, what) = match self.session.handshake_done() {
+            false => (HANDSHAKE, "it does not finish the handshake"),
+            true => (PUBLISH, "it does not publish"),
+        };
+        (self.began.elapsed() > limit).then(|| what.to_owned())
+    }
+
+    fn handle(&mut self, bytes: &[u8]) -> Result<(), End> {
+        self.session.feed(bytes)?;
+        while let Some(event) = self.session.next()? {
+            match event {
+                Event::Publish { app, key } => self.publish(&app, &key)?,
+                Event::Video { timestamp, data } => {
+                    self.media(|feed| feed.video(timestamp, &data))?;
+                }
+                Event::Audio { timestamp, data } => {
+                    self.media(|feed| feed.audio(timestamp, &data))?;
+                }
+                Event::Finished => return Err(End::Finished),
+                Event::Refused(why) => return Err(End::Refused(why.to_owned())),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, app: &str, key: &str) -> Result<(), End> {
+        if !self.shared.settings.permits(app, key) {
+            let why = "There is no such application and stream key.";
+            return Err(self.refuse("NetStream.Publish.BadName", why));
+        }
+        let Some(lease) = Lease::take(self.shared, self.id) else {
+            let why = "Someone else publishes here.";
+            return Err(self.refuse("NetStream.Publish.BadName", why));
+        };
+        self.session.accept()?;
+        self.publishing = Some((lease, Feed::new(self.shared)));
+        self.last_media = Instant::now();
+        count(&self.shared.stats.publishers);
+        let address = self.stream.peer_addr();
+        let from = address.map_or("?".to_owned(), |address| address.to_string());
+        gst::info!(CAT, "Client {}: publishes from {from}", self.id);
+        self.shared
+            .announce(true, &format!("published from {from}"));
+        Ok(())
+    }
+
+    fn media(&mut self, push: impl FnOnce(&mut Feed) -> Result<(), Stop>) -> Result<(), End> {
+        let Some((_, feed)) = &mut self.publishing else {
+            return Ok(());
+        };
+        self.last_media = Instant::now();
+        match push(feed) {
+            Ok(()) => Ok(()),
+            Err(Stop::Misuse(misuse @ Misuse::Codec(_))) => {
+                Err(self.refuse("NetStream.Publish.Rejected", &misuse.to_string()))
+            }
+            Err(Stop::Misuse(misuse)) => Err(misuse.into()),
+            Err(Stop::Ended) => Err(self.refuse("NetStream.Publish.Rejected", "The end.")),
+        }
+    }
+
+    fn refuse(&mut self, code: &str, why: &str) -> End {
+        match self.session.refuse(code, why) {
+            Ok(()) => End::Refused(why.to_owned()),
+            Err(misuse) => misuse.into(),
+        }
+    }
+
+    /// Lets a client read its refusal: a socket that is closed over unread bytes is reset.
+    fn say_goodbye(&mut self) {
+        let (end, mut left) = (Instant::now() + GOODBYE, GOODBYE_BYTES);
+        let mut buffer = [0; 4096];
+        let _ = self.stream.shutdown(Shutdown::Write);
+        while Instant::now() < end && left > 0 && !self.shared.stopping.load(Relaxed) {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(read) => left = left.saturating_sub(read),
+                Err(err) if matches!(err.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+//! What one publisher sends, brought to the pads. Belongs to the thread of its connection: no lock.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+
+use super::output::{Kind, Output};
+use super::server::Shared;
+use super::stats::count;
+use crate::protocol::Misuse;
+use crate::protocol::flv::{self, Aac, Audio, Video, VideoCodec};
+use crate::protocol::timeline::{Timeline, Track};
+
+/// What may wait for a downstream that does not take it, a few seconds' worth: then video goes on from a keyframe.
+const MAX_WAITING: u64 = 8 * 1024 * 1024;
+const MAX_WAITING_TIME: gst::ClockTime = gst::ClockTime::from_seconds(5);
+
+/// Why the publisher can't go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    #[error("the pipeline has ended")]
+    Ended,
+}
+
+/// One pad's part.
+#[derive(Debug)]
+struct Stream {
+    output: Arc<Output>,
+    track: Track,
+    /// What the last caps were made of.
+    codec: Option<VideoCodec>,
+    header: Option<Bytes>,
+    /// Something was left out, or nothing was there yet.
+    gap: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    timeline: Timeline,
+    video: Stream,
+    audio: Stream,
+}
+
+impl Stream {
+    fn new(output: &Arc<Output>) -> Self {
+        Self {
+            track: Track::from(output.floor.load(Relaxed)),
+            output: Arc::clone(output),
+            codec: None,
+            header: None,
+            gap: true,
+        }
+    }
+
+    fn set_caps(&mut self, codec: Option<VideoCodec>, header: Bytes, caps: &gst::Caps) -> bool {
+        if self.header.as_ref() == Some(&header) && self.codec == codec {
+            return true;
+        }
+        if !self.output.takes(caps) {
+            return false;
+        }
+        self.output.source.set_caps(Some(caps));
+        self.codec = codec;
+        self.header = Some(header);
+        self.gap = true;
+        true
+    }
+
+    fn overflows(&self) -> bool {
+        let source = &self.output.source;
+        source.current_level_bytes() > MAX_WAITING || source.current_level_time() > MAX_WAITING_TIME
+    }
+}
+
+fn video_caps(codec: VideoCodec, header: &Bytes) -> gst::Caps {
+    let (name, format, alignment) = match codec {
+        VideoCodec::H264 => ("video/x-h264", "avc", "au"),
+        VideoCodec::H265 => ("video/x-h265", "hvc1", "au"),
+        VideoCodec::Av1 => ("video/x-av1", "obu-stream", "tu"),
+    };
+    gst::Caps::builder(name)
+        .field("stream-format", format)
+        .field("alignment", alignment)
+        .field("codec_data", gst::Buffer::from_slice(header.clone()))
+        .build()
+}
+
+fn audio_caps(aac: &Aac) -> gst::Caps {
+    gst::Caps::builder("audio/mpeg")
+        .field("mpegversion", 4i32)
+        .field("stream-format", "raw")
+        .field("framed", true)
+        .field("rate", i32::try_from(aac.rate).unwrap_or(48_000))
+        .field("channels", i32::from(aac.channels))
+        .field("codec_data", gst::Buffer::from_slice(aac.config.clone()))
+        .build()
+}
+
+impl Feed {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        let [video, audio] = &shared.outputs;
+        Self {
+            shared: Arc::clone(shared),
+            timeline: Timeline::default(),
+            video: Stream::new(video),
+            audio: Stream::new(audio),
+        }
+    }
+
+    pub(super) fn video(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        match flv::video(message)? {
+            Video::Header(codec, record) => {
+                let caps = video_caps(codec, &record);
+                if self.video.set_caps(Some(codec), record, &caps) {
+                    return Ok(());
+                }
+                Err(Misuse::Codec(format!("{codec:?} for what receives it here")).into())
+            }
+            Video::Frame {
+                codec,
+                keyframe,
+                offset,
+                data,
+            } => {
+                let Some(record) = &self.video.header else {
+                    return Ok(());
+                };
+                if self.video.codec != Some(codec) || !flv::units_are_whole(codec, record, &data) {
+                    return Err(Misuse::Tag("a frame is not whole").into());
+                }
+                self.push(Kind::Video, timestamp, offset, keyframe, data)
+            }
+            Video::Other => Ok(()),
+        }
+    }
+
+    pub(super) fn audio(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        match flv::audio(message)? {
+            Audio::Header(aac) => {
+                let caps = audio_caps(&aac);
+                if self.audio.set_caps(None, aac.config, &caps) {
+                    return Ok(());
+                }
+                Err(Misuse::Codec("AAC for what receives it here".into()).into())
+            }
+            Audio::Frame(data) if self.audio.header.is_some() => {
+                self.push(Kind::Audio, timestamp, 0, true, data)
+            }
+            Audio::Frame(_) | Audio::Other => Ok(()),
+        }
+    }
+
+    /// Hands a frame to its pad, unless it would be of no use there.
+    fn push(
+        &mut self,
+        kind: Kind,
+        timestamp: u32,
+        offset: i32,
+        keyframe: bool,
+        data: Bytes,
+    ) -> Result<(), Stop> {
+        let stream = match kind {
+            Kind::Video => &mut self.video,
+            Kind::Audio => &mut self.audio,
+        };
+        let now = self.shared.running_time();
+        let wanted = keyframe || !stream.gap;
+        let Some(now) = now.filter(|_| wanted && !stream.overflows()) else {
+            stream.gap = true;
+            count(&self.shared.stats.dropped_frames);
+            return Ok(());
+        };
+        let place = self
+            .timeline
+            .place(&mut stream.track, timestamp, now.nseconds());
+        stream.output.floor.store(stream.track.floor(), Relaxed);
+        let shown = place
+            .time
+            .saturating_add_signed(i64::from(offset) * 1_000_000);
+        let mut buffer = gst::Buffer::from_slice(data);
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_dts(gst::ClockTime::from_nseconds(place.time));
+            buffer.set_pts(gst::ClockTime::from_nseconds(shown));
+            if std::mem::take(&mut stream.gap) || place.discontinuous {
+                buffer.set_flags(gst::BufferFlags::DISCONT);
+            }
+            if !keyframe {
+                buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+        }
+        if stream.output.kind == Kind::Video {
+            count(&self.shared.stats.frames);
+        }
+        // Not blocking: it only queues.
+        match stream.output.source.push_buffer(buffer) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Stop::Ended),
+        }
+    }
+}

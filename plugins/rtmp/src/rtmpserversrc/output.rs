@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The two pads: each an `appsrc` behind a ghost pad, there from the beginning and for all publishers.
+
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU64;
+
+use gst::prelude::*;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Video,
+    Audio,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::Video, Self::Audio];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
+pub(super) static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+    let template = |kind: Kind| {
+        let (source, always) = (gst::PadDirection::Src, gst::PadPresence::Always);
+        gst::PadTemplate::new(kind.name(), source, always, &caps(kind)).ok()
+    };
+    Kind::ALL.into_iter().filter_map(template).collect()
+});
+
+fn caps(kind: Kind) -> gst::Caps {
+    match kind {
+        Kind::Video => [
+            gst::Structure::builder("video/x-h264")
+                .field("stream-format", "avc")
+                .field("alignment", "au")
+                .build(),
+            gst::Structure::builder("video/x-h265")
+                .field("stream-format", "hvc1")
+                .field("alignment", "au")
+                .build(),
+            gst::Structure::builder("video/x-av1")
+                .field("stream-format", "obu-stream")
+                .field("alignment", "tu")
+                .build(),
+        ]
+        .into_iter()
+        .collect(),
+        Kind::Audio => gst::Caps::builder("audio/mpeg")
+            .field("mpegversion", 4i32)
+            .field("stream-format", "raw")
+            .build(),
+    }
+}
+
+/// One of the pads, and what feeds it.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) kind: Kind,
+    pub(super) pad: gst::GhostPad,
+    pub(super) source: gst_app::AppSrc,
+    /// How far its timestamps have got, in running time.
+    pub(super) floor: AtomicU64,
+}
+
+impl Output {
+    pub(super) fn new(kind: Kind) -> Self {
+        let source = gst_app::AppSrc::builder()
+            .name(format!("rtmp-{}", kind.name()))
+            .format(gst::Format::Time)
+            .is_live(true)
+            // `feed.rs` sees to it that nothing piles up: it knows what can be left out.
+            .max_bytes(0)
+            .max_buffers(0)
+            .build();
+        let template = TEMPLATES.iter().find(|t| t.name_template() == kind.name());
+        let pad = match template {
+            Some(template) => gst::GhostPad::builder_from_template(template),
+            None => gst::GhostPad::builder(gst::PadDirection::Src),
+        };
+        Self {
+            kind,
+            pad: pad.name(kind.name()).build(),
+            source,
+            floor: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts it into the element.
+    pub(super) fn install(&self, bin: &gst::Bin) -> Result<(), glib::BoolError> {
+        bin.add(&self.source)?;
+        let inner = self
+            .source
+            .static_pad("src")
+            .ok_or_else(|| glib::bool_error!("appsrc has no pad"))?;
+        self.pad.set_target(Some(&inner))?;
+        // A pad that nobody wants is no error, and may be linked later.
+        let ghost = self.pad.downgrade();
+        inner.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            match ghost.upgrade().is_some_and(|pad| pad.is_linked()) {
+                true => gst::PadProbeReturn::Ok,
+                false => gst::PadProbeReturn::Drop,
+            }
+        });
+        bin.add_pad(&self.pad)
+    }
+
+    /// Whether what is linked here can do with these caps.
+    pub(super) fn takes(&self, caps: &gst::Caps) -> bool {
+        !self.pad.is_linked() || !self.pad.peer_query_caps(Some(caps)).is_empty()
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The listener, the table of connections, and what they share.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use gst::prelude::*;
+
+use super::CAT;
+use super::client;
+use super::imp::lock;
+use super::output::Output;
+use super::settings::Settings;
+use super::stats::{Stats, count};
+
+/// Connections at a time. One publishes, the others are on their way in or out.
+const MAX_CONNECTIONS: usize = 32;
+/// How often the listener looks whether someone came, or it is to stop.
+const TICK: Duration = Duration::from_millis(50);
+
+/// What the connections share from one start of the element to its stop.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) element: glib::WeakRef<super::RtmpServerSrc>,
+    pub(super) settings: Settings,
+    pub(super) outputs: [Arc<Output>; 2],
+    pub(super) stats: Arc<Stats>,
+    pub(super) stopping: AtomicBool,
+    /// Between PAUSED and PLAYING there is no time that anything could be dated by.
+    pub(super) playing: AtomicBool,
+    /// The connection that publishes.
+    publisher: Mutex<Option<u64>>,
+    connections: Mutex<BTreeMap<u64, Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    socket: TcpStream,
+    thread: JoinHandle<()>,
+}
+
+/// The right to publish, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Lease(Arc<Shared>);
+
+impl Lease {
+    pub(super) fn take(shared: &Arc<Shared>, id: u64) -> Option<Self> {
+        let mut publisher = lock(&shared.publisher);
+        if publisher.is_some() {
+            return None;
+        }
+        *publisher = Some(id);
+        Some(Self(Arc::clone(shared)))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        *lock(&self.0.publisher) = None;
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        element: &super::RtmpServerSrc,
+        settings: Settings,
+        outputs: [Arc<Output>; 2],
+        stats: Arc<Stats>,
+    ) -> Self {
+        Self {
+            element: element.downgrade(),
+            settings,
+            outputs,
+            stats,
+            stopping: AtomicBool::new(false),
+            playing: AtomicBool::new(false),
+            publisher: Mutex::default(),
+            connections: Mutex::default(),
+        }
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        lock(&self.publisher).is_some()
+    }
+
+    pub(super) fn running_time(&self) -> Option<gst::ClockTime> {
+        if !self.playing.load(Relaxed) {
+            return None;
+        }
+        self.element.upgrade()?.current_running_time()
+    }
+
+    /// Tells the application that a publisher came or went.
+    pub(super) fn announce(&self, connected: bool, reason: &str) {
+        let Some(element) = self.element.upgrade() else {
+            return;
+        };
+        let details = gst::Structure::builder("rtmp-publisher-changed")
+            .field("connected", connected)
+            .field("reason", reason)
+            .field("running-time", element.current_running_time())
+            .build();
+        let message = gst::message::Element::builder(details)
+            .src(&element)
+            .build();
+        let _ = element.post_message(message);
+        element.notify("connected");
+    }
+
+    fn admit(self: &Arc<Self>, id: u64, socket: TcpStream) -> io::Result<()> {
+        // What comes out of a listener that does not block may not block either.
+        socket.set_nonblocking(false)?;
+        let stream = socket.try_clone()?;
+        let mut connections = lock(&self.connections);
+        if connections.len() >= MAX_CONNECTIONS {
+            let publisher = *lock(&self.publisher);
+            let oldest = connections.iter().find(|(id, _)| Some(**id) != publisher);
+            if let Some((oldest, connection)) = oldest {
+                gst::info!(CAT, "Client {oldest} makes room for client {id}");
+                let _ = connection.socket.shutdown(Shutdown::Both);
+                let oldest = *oldest;
+                connections.remove(&oldest);
+                count(&self.stats.cut);
+            }
+        }
+        let shared = Arc::clone(self);
+        let serve = move || {
+            let served = catch_unwind(AssertUnwindSafe(|| client::serve(id, stream, &shared)));
+            if served.is_err() {
+                gst::error!(CAT, "Client {id} made us panic, which ends its connection");
+                count(&shared.stats.cut);
+            }
+            lock(&shared.connections).remove(&id);
+        };
+        // With the lock held, so that it can't end before it is in the table.
+        let thread = Builder::new().name("rtmp-client".into()).spawn(serve)?;
+        connections.insert(id, Connection { socket, thread });
+        Ok(())
+    }
+
+    fn listen(self: &Arc<Self>, listener: &TcpListener) {
+        let mut id = 0;
+        while !self.stopping.load(Relaxed) {
+            match listener.accept() {
+                Ok((socket, address)) => {
+                    id += 1;
+                    count(&self.stats.connections);
+                    gst::debug!(CAT, "Client {id} comes from {address}");
+                    if let Err(err) = self.admit(id, socket) {
+                        gst::warning!(CAT, "Client {id} can't be served: {err}");
+                    }
+                }
+                Err(err) => {
+                    if err.kind() != io::ErrorKind::WouldBlock {
+                        gst::warning!(CAT, "A client can't be accepted: {err}");
+                    }
+                    std::thread::sleep(TICK);
+                }
+            }
+        }
+    }
+}
+
+/// Listens from its start until it is stopped.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) shared: Arc<Shared>,
+    pub(super) port: u16,
+    listener: JoinHandle<()>,
+}
+
+impl Server {
+    pub(super) fn start(shared: Shared) -> io::Result<Self> {
+        let listener = TcpListener::bind(&shared.settings.listen)?;
+        listener.set_nonblocking(true)?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(shared);
+        let listening = Arc::clone(&shared);
+        let thread = Builder::new().name("rtmp-listener".into());
+        let listener = thread.spawn(move || listening.listen(&listener))?;
+        Ok(Self {
+            shared,
+            port,
+            listener,
+        })
+    }
+
+    /// Ends all connections, and returns when their threads have ended.
+    pub(super) fn stop(self) {
+        self.shared.stopping.store(true, Relaxed);
+        let _ = self.listener.join();
+        let connections = std::mem::take(&mut *lock(&self.shared.connections));
+        for connection in connections.values() {
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
+        for connection in connections.into_values() {
+            let _ = connection.thread.join();
+        }
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The properties of `rtmpserversrc`.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use gst::prelude::*;
+
+/// What a user sets.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) listen: String,
+    pub(super) app: String,
+    pub(super) stream_key: String,
+    pub(super) timeout_ms: u32,
+    pub(super) latency_ms: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: "0.0.0.0:1935".into(),
+            app: "live".into(),
+            stream_key: String::new(),
+            timeout_ms: 10_000,
+            latency_ms: 200,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.into())
+    }
+
+    pub(super) fn latency(&self) -> gst::ClockTime {
+        gst::ClockTime::from_mseconds(self.latency_ms.into())
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: &glib::Value) {
+        let text = || value.get::<Option<String>>().ok().flatten();
+        let number = || value.get::<u32>().unwrap_or_default();
+        match name {
+            "listen" => self.listen = text().unwrap_or(Self::default().listen),
+            "app" => self.app = text().unwrap_or_default(),
+            "stream-key" => self.stream_key = text().unwrap_or_default(),
+            "timeout" => self.timeout_ms = number(),
+            "latency" => self.latency_ms = number(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn get(&self, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "listen" => self.listen.to_value(),
+            "app" => self.app.to_value(),
+            "stream-key" => self.stream_key.to_value(),
+            "timeout" => self.timeout_ms.to_value(),
+            "latency" => self.latency_ms.to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+
+    /// Whether a client may publish to this app under this key. Takes as long whichever byte differs.
+    pub(super) fn permits(&self, app: &str, key: &str) -> bool {
+        let same = |a: &str, b: &str| {
+            let differing = a
+                .bytes()
+                .zip(b.bytes())
+                .fold(0, |all, (a, b)| all | (a ^ b));
+            a.len() == b.len() && differing == 0
+        };
+        let key = self.stream_key.is_empty() || same(&self.stream_key, key);
+        key && same(self.app.trim_matches('/'), app)
+    }
+}
+
+pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let default = Settings::default();
+    let text = |name: &'static str, nick: &'static str, blurb: &'static str, default: &str| {
+        glib::ParamSpecString::builder(name)
+            .nick(nick)
+            .blurb(blurb)
+            .default_value(Some(default))
+            .mutable_ready()
+            .build()
+    };
+    let number = |name, nick, blurb, (minimum, maximum), default| {
+        glib::ParamSpecUInt::builder(name)
+            .nick(nick)
+            .blurb(blurb)
+            .minimum(minimum)
+            .maximum(maximum)
+            .default_value(default)
+            .mutable_ready()
+            .build()
+    };
+    vec![
+        text(
+            "listen",
+            "Listen address",
+            "ADDRESS:PORT to listen on for publishers; port 0 for any free one, see port (default: 0.0.0.0:1935)",
+            &default.listen,
+        ),
+        text(
+            "app",
+            "Application",
+            "The first part of the path that publishers must use: rtmp://HOST:PORT/APP/KEY (default: live)",
+            &default.app,
+        ),
+        text(
+            "stream-key",
+            "Stream key",
+            "The last part of the path, which is the permission to publish; empty lets everyone (default: empty)",
+            "",
+        ),
+        number(
+            "timeout",
+            "Timeout",
+            "How long a publisher may send nothing until it is taken for lost, in ms (default: 10000)",
+            (1_000, 600_000),
+            default.timeout_ms,
+        ),
+        number(
+            "latency",
+            "Latency",
+            "How late what the network held up may be for sinks that keep time, in ms (default: 200)",
+            (0, 10_000),
+            default.latency_ms,
+        ),
+        glib::ParamSpecUInt::builder("port")
+            .nick("Port")
+            .blurb("The TCP port that is listened on; 0 while the element does not run")
+            .maximum(u16::MAX.into())
+            .read_only()
+            .build(),
+        glib::ParamSpecBoolean::builder("connected")
+            .nick("Connected")
+            .blurb("Whether someone publishes now")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("Counters since the start: connected, connections, publishers, refused (wrong app, key or codec, or not the first), cut (misuse, stalling or silence), bytes, frames, dropped-frames, last-cut (why)")
+            .read_only()
+            .build(),
+    ]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_right_app_and_key_are_permitted() {
+        let settings = Settings {
+            stream_key: "secret".into(),
+            ..Settings::default()
+        };
+        assert!(settings.permits("live", "secret"));
+        for (app, key) in [
+            ("live", "secre"),
+            ("live", "secret1"),
+            ("live", ""),
+            ("other", "secret"),
+            ("", "secret"),
+        ] {
+            assert!(!settings.permits(app, key), "{app}/{key}");
+        }
+        assert!(Settings::default().permits("live", "whatever"));
+    }
+}

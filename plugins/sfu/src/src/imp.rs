@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use sfu_engine::{LocalSubscription, Router, StreamName};
+
+use super::CAT;
+use super::branch::Branch;
+use super::reader::{Reader, Shared};
+use super::settings::{Choice, PROPERTIES, Settings};
+
+#[derive(Debug, Default)]
+pub struct SfuSrc {
+    settings: Mutex<Settings>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What there is between READY and PAUSED and back.
+#[derive(Debug)]
+struct Running {
+    subscription: Arc<LocalSubscription>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<Vec<Branch>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SfuSrc {
+    const NAME: &'static str = "GstSfuSrc";
+    type Type = super::SfuSrc;
+    type ParentType = gst::Bin;
+}
+
+impl ObjectImpl for SfuSrc {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let text = || value.get::<Option<String>>().ok().flatten();
+        let mut settings = lock(&self.settings);
+        match pspec.name() {
+            "stream" => settings.stream = text().unwrap_or_default(),
+            "router" => settings.router = text().unwrap_or_default(),
+            "layer" => settings.layer = text().unwrap_or_default(),
+            "on-loss" => settings.on_loss = value.get().unwrap_or_default(),
+            "latency" => settings.latency_ms = value.get().unwrap_or_default(),
+            name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings).clone();
+        match pspec.name() {
+            "stream" => settings.stream.to_value(),
+            "router" => settings.router.to_value(),
+            "layer" => settings.layer.to_value(),
+            "on-loss" => settings.on_loss.to_value(),
+            "latency" => settings.latency_ms.to_value(),
+            "live" => {
+                let running = lock(&self.running);
+                let live = running
+                    .as_ref()
+                    .is_some_and(|r| r.shared.live.load(Relaxed));
+                live.to_value()
+            }
+            "stats" => self.stats().to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // It is a source from the start, also while there is no publisher and so no pad.
+        self.obj().set_element_flags(gst::ElementFlags::SOURCE);
+    }
+}
+
+impl GstObjectImpl for SfuSrc {}
+
+impl ElementImpl for SfuSrc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "SFU stream source",
+                "Source/Network/WebRTC",
+                "Gives one stream of this process's router back to GStreamer, in sync: for HLS, RTMP, recordings or \
+                 re-encoding. \
+                 Example: gst-launch-1.0 -e sfusignaller  sfusrc stream=cam1 ! matroskamux ! filesink location=cam1.mkv",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, names: &[&str]| {
+                let caps = names.iter().map(|name| gst::Structure::new_empty(*name));
+                let caps: gst::Caps = caps.collect();
+                let (src, sometimes) = (gst::PadDirection::Src, gst::PadPresence::Sometimes);
+                gst::PadTemplate::new(name, src, sometimes, &caps).ok()
+            };
+            let video = [
+                "video/x-h264",
+                "video/x-h265",
+                "video/x-vp8",
+                "video/x-vp9",
+                "video/x-av1",
+            ];
+            let templates = [
+                template("video_%u", &video),
+                template("audio_%u", &["audio/x-opus"]),
+            ];
+            templates.into_iter().flatten().collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => self.start().map_err(|message| {
+                gst::element_imp_error!(self, gst::ResourceError::Settings, ("{message}"));
+                gst::StateChangeError
+            })?,
+            gst::StateChange::PlayingToPaused => self.set_playing(false),
+            _ => {}
+        }
+        // The thread is gone before its pads' elements stop.
+        let branches = match transition {
+            gst::StateChange::PausedToReady => self.stop(),
+            _ => Vec::new(),
+        };
+        let result = self.parent_change_state(transition);
+        for branch in branches {
+            branch.remove(&self.obj());
+        }
+        match (transition, result) {
+            (gst::StateChange::ReadyToPaused, Err(error)) => {
+                for branch in self.stop() {
+                    branch.remove(&self.obj());
+                }
+                Err(error)
+            }
+            (gst::StateChange::PausedToPlaying, Ok(success)) => {
+                self.set_playing(true);
+                Ok(success)
+            }
+            (gst::StateChange::ReadyToPaused | gst::StateChange::PlayingToPaused, Ok(_)) => {
+                Ok(gst::StateChangeSuccess::NoPreroll)
+            }
+            (_, result) => result,
+        }
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::Eos
+            && let Some(running) = &*lock(&self.running)
+        {
+            running.shared.ended.store(true, Relaxed);
+        }
+        self.parent_send_event(event)
+    }
+}
+
+impl BinImpl for SfuSrc {}
+
+impl SfuSrc {
+    fn start(&self) -> Result<(), String> {
+        let settings = lock(&self.settings).clone();
+        let name: StreamName = settings
+            .stream
+            .parse()
+            .map_err(|e| format!("stream: {e}"))?;
+        let choice: Choice = settings.layer.parse()?;
+        let subscription = Arc::new(Router::get(&settings.router).subscribe(&name));
+        let shared = Arc::new(Shared::default());
+        let reader = Reader::new(
+            &self.obj(),
+            subscription.clone(),
+            shared.clone(),
+            choice,
+            settings.on_loss,
+            settings.latency_ms,
+        );
+        let thread = std::thread::Builder::new()
+            .name("sfusrc".into())
+            .spawn(move || reader.run())
+            .map_err(|e| format!("no thread could be started: {e}"))?;
+        *lock(&self.running) = Some(Running {
+            subscription,
+            shared,
+            thread,
+        });
+        Ok(())
+    }
+
+    fn stop(&self) -> Vec<Branch> {
+        let Some(running) = lock(&self.running).take() else {
+            return Vec::new();
+        };
+        running.subscription.close();
+        running.thread.join().unwrap_or_else(|_| {
+            gst::error!(CAT, imp = self, "the element's thread has panicked");
+            Vec::new()
+        })
+    }
+
+    fn set_playing(&self, playing: bool) {
+        if let Some(running) = &*lock(&self.running) {
+            running.shared.playing.store(playing, Relaxed);
+            running.subscription.wake();
+        }
+    }
+
+    fn stats(&self) -> gst::Structure {
+        let structure = gst::Structure::builder("sfusrc-stats");
+        let (shared, dropped) = match &*lock(&self.running) {
+            Some(running) => (running.shared.clone(), running.subscription.dropped()),
+            None => return structure.build(),
+        };
+        let pads = lock(&shared.pads).clone();
+        let asked: u64 = pads.iter().map(|p| p.keyframe_requests.load(Relaxed)).sum();
+        let pads = pads.iter().map(|pad| pad.structure().to_send_value());
+        structure
+            .field("live", shared.live.load(Relaxed))
+            .field("packets", shared.packets.load(Relaxed))
+            .field("bytes", shared.bytes.load(Relaxed))
+            .field("dropped", dropped + shared.skipped.load(Relaxed))
+            .field("begins", shared.begins.load(Relaxed))
+            .field("keyframe-requests", asked)
+            .field("pads", gst::Array::from_values(pads))
+            .build()
+    }
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's properties.
+
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+use sfu_engine::{Rid, layers, local::Tracks};
+
+/// What happens when the publisher goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSfuSrcOnLoss")]
+#[repr(u32)]
+pub(crate) enum OnLoss {
+    #[default]
+    #[enum_value(name = "Wait for the next publisher", nick = "wait")]
+    Wait,
+    #[enum_value(name = "End with EOS", nick = "eos")]
+    Eos,
+}
+
+/// Which layers of the video go out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Choice {
+    Highest,
+    Lowest,
+    Rid(Rid),
+    All,
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "highest" => Ok(Self::Highest),
+            "lowest" => Ok(Self::Lowest),
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::Rid).map_err(|_| {
+                format!("layer={text:?} is neither highest, lowest, all, nor a layer's name (1 to 32 of A-Z a-z 0-9 _ -)")
+            }),
+        }
+    }
+}
+
+impl Choice {
+    /// The layer to send, by its index: one that is being sent where there is a choice.
+    pub(super) fn pick(&self, tracks: &Tracks) -> Option<usize> {
+        let mut order = layers::ranked(&tracks.layers);
+        match self {
+            Self::Highest | Self::All => {}
+            Self::Lowest => order.reverse(),
+            Self::Rid(rid) => return tracks.layers.iter().position(|l| l.info.rid == *rid),
+        }
+        let sent = |index: &&usize| tracks.layers[**index].active;
+        order.iter().find(sent).or(order.first()).copied()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) stream: String,
+    pub(super) router: String,
+    pub(super) layer: String,
+    pub(super) on_loss: OnLoss,
+    pub(super) latency_ms: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            stream: "live".into(),
+            router: "default".into(),
+            layer: "highest".into(),
+            on_loss: OnLoss::default(),
+            latency_ms: 100,
+        }
+    }
+}
+
+fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(Some(default))
+        .mutable_ready()
+        .build()
+}
+
+pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let defaults = Settings::default();
+    vec![
+        text(
+            "stream",
+            "Stream",
+            "Name of the stream: parts of A-Z a-z 0-9 . _ - joined by /",
+            &defaults.stream,
+        ),
+        text(
+            "router",
+            "Router",
+            "Name of the process-wide router to take the stream from",
+            &defaults.router,
+        ),
+        text(
+            "layer",
+            "Layer",
+            "Which simulcast layer: highest or lowest of those that are sent, a layer's name (RID), or all, one a pad",
+            &defaults.layer,
+        ),
+        glib::ParamSpecEnum::builder_with_default("on-loss", defaults.on_loss)
+            .nick("On loss")
+            .blurb("What happens when the publisher goes")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("latency")
+            .nick("Latency")
+            .blurb("How long a packet that is missing is waited for, in ms")
+            .maximum(10_000)
+            .default_value(defaults.latency_ms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecBoolean::builder("live")
+            .nick("Live")
+            .blurb("Whether the stream has a publisher; changes are notified")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("live, packets, bytes, dropped (frames that came while this element or what follows was too slow), begins, keyframe-requests, and for each of pads name, codec, layer, packets, lost, late")
+            .read_only()
+            .build(),
+    ]
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sfu_engine::LayerInfo;
+    use sfu_engine::layers::Candidate;
+
+    #[test]
+    fn a_layer_is_picked_among_those_that_are_sent() {
+        let layer = |index, height, active| Candidate {
+            info: LayerInfo {
+                rid: Rid::from_index(index),
+                width: None,
+                height: Some(height),
+                target_bitrate: None,
+            },
+            bitrate: None,
+            cost: None,
+            active,
+        };
+        let tracks = |active: [bool; 3]| Tracks {
+            layers: vec![
+                layer(0, 180, active[0]),
+                layer(1, 360, active[1]),
+                layer(2, 720, active[2]),
+            ],
+            ..Tracks::default()
+        };
+        for (choice, active, expected) in [
+            ("highest", [true, true, false], Some(1)),
+            ("highest", [false; 3], Some(2)),
+            ("lowest", [false, true, true], Some(1)),
+            ("2", [true, false, false], Some(2)),
+            ("x", [true; 3], None),
+        ] {
+            let choice: Choice = choice.parse().unwrap();
+            assert_eq!(choice.pick(&tracks(active)), expected, "{choice:?}");
+        }
+        assert!("a layer".parse::<Choice>().unwrap_err().contains("highest"));
+    }
+}
