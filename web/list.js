@@ -1,7 +1,7 @@
 // The list of live streams, refreshed every two seconds.
 
 import { byId, duration, element, link } from './page.js';
-import { bitrate, layerName } from './signalling.js';
+import { bitrate, layerName, watched } from './signalling.js';
 
 /** Where a stream leads to. */
 const LINKS = [
@@ -35,7 +35,7 @@ function show(stream) {
   status.className = stream.live ? 'live dot' : '';
   status.textContent = stream.live ? `Live for ${duration(stream.uptime_ms)}` : 'Waiting for its publisher';
   const codecs = [stream.video?.codec, stream.audio?.codec].filter(Boolean).join(' + ');
-  tracks.textContent = `${stream.viewers} watching · ${codecs || 'no media yet'}`;
+  tracks.textContent = `${watched(stream)} · ${codecs || 'no media yet'}`;
   layers.replaceChildren(...(stream.video?.layers ?? []).map((layer) => {
     const row = document.createElement('li');
     row.append(

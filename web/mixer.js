@@ -190,7 +190,7 @@ export class Mixer {
   }
 
   #paintLogo(context, shown) {
-    const picture = { width: this.image.naturalWidth || 300, height: this.image.naturalHeight || 150 };
+    const picture = { width: this.image.naturalWidth, height: this.image.naturalHeight };
     const box = fit(picture, { x: 0, y: 0, width: 200, height: 100 });
     context.globalAlpha = shown;
     context.drawImage(this.image, WIDTH - MARGIN - box.width, MARGIN, box.width, box.height);

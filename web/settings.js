@@ -6,7 +6,7 @@ import { BITRATE } from './sender.js';
 const KEY = 'gst-sfu.studio';
 /** Texts are for one line of a picture. */
 const TEXT_MAX = 120;
-/** A logo is kept as a data URL; browsers give a page some 5 MB. */
+/** A logo is kept as a data URL of 400x200 pixels at most; browsers give a page some 5 MB. */
 const LOGO_MAX = 1500000;
 const RATE = [100000, 50000000];
 
@@ -53,12 +53,11 @@ export function load() {
   return Object.fromEntries(entries);
 }
 
-/** Remembers; says whether that worked, which it does not in a full or forbidden storage. */
+/** Remembers, where storage is neither full nor forbidden: the studio works without. */
 export function save(settings) {
   try {
     localStorage.setItem(KEY, JSON.stringify(settings));
-    return true;
   } catch {
-    return false;
+    // As said.
   }
 }

@@ -11,6 +11,12 @@ export function bitrate(value) {
   return value >= 1e6 ? `${(value / 1e6).toFixed(1)} Mbit/s` : `${Math.round(value / 1e3)} kbit/s`;
 }
 
+/** Who takes a stream: viewers, and what this server makes of it, such as pushes and recordings. */
+export function watched({ viewers, outputs }) {
+  const taken = outputs === 1 ? '1 output' : `${outputs} outputs`;
+  return outputs > 0 ? `${viewers} watching · ${taken}` : `${viewers} watching`;
+}
+
 /** The server refused: `status` is that of its answer, the message its sentence. */
 export class Refused extends Error {
   constructor(status, message, retryAfter) {

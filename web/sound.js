@@ -30,11 +30,7 @@ export class Sound {
 
   /** Browsers let no page make sound, not even for its viewers, before somebody touched it. */
   resume() {
-    if (this.#context.state === 'suspended') this.#context.resume().catch(() => {});
-  }
-
-  get suspended() {
-    return this.#context.state === 'suspended';
+    if (this.#context.state !== 'running') this.#context.resume().catch(() => {});
   }
 
   /** Mixes the sound of a stream in, in the place of `microphone` or `screen`; with null, or without sound, nothing. */

@@ -2,6 +2,7 @@
 
 import { OFF, Screen, camera, devices, microphone, obstacle } from './devices.js';
 import { Live } from './live.js';
+import { decoded, readLogo } from './logo.js';
 import { Mixer, SCENES } from './mixer.js';
 import { byId, duration, element, showFigures } from './page.js';
 import { fillCodecs } from './sender.js';
@@ -90,37 +91,28 @@ async function openSources() {
   if (!mic.open) await mic.choose(settings.microphone);
 }
 
-/** Shows a logo that is an image indeed, and that browsers let into a picture for others. */
 async function useImage(url) {
-  mixer.image = null;
-  if (!url) return;
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  const probe = document.createElement('canvas').getContext('2d');
-  probe.drawImage(image, 0, 0, 1, 1);
-  probe.getImageData(0, 0, 1, 1);
-  mixer.image = image;
+  mixer.image = url ? await decoded(url) : null;
 }
 
 async function chooseImage(file) {
   if (!file) return;
   trouble = null;
   try {
-    const url = await new Promise((resolve, reject) => {
-      const reader = new FileReader();
-      reader.onload = () => resolve(reader.result);
-      reader.onerror = () => reject(reader.error);
-      reader.readAsDataURL(file);
-    });
+    const url = await readLogo(file);
     await useImage(url);
     change({ image: url, logo: true });
   } catch {
     trouble = 'The logo cannot be shown: choose an image such as a PNG, JPEG, WebP or SVG.';
-    byId('image').value = '';
-    change({ image: '', logo: false });
+    removeImage();
   }
+  byId('image').value = '';
   showProblems();
+}
+
+function removeImage() {
+  mixer.image = null;
+  change({ image: '', logo: false });
 }
 
 function showLive() {
@@ -139,9 +131,15 @@ function showLive() {
 const percent = (value) => (value === null ? '–' : `${(value * 100).toFixed(1)} %`);
 const CONNECTION = { off: 'none', connecting: 'connecting', waiting: 'lost' };
 
+/** What the server says of the stream, or null while it does not answer. */
+async function asked() {
+  const response = await fetch(`/api/streams/${stream}`).catch(() => null);
+  return response?.ok ? response.json() : null;
+}
+
 async function showHealth() {
   const { sender } = live;
-  const stats = await sender?.stats();
+  const [stats, info] = await Promise.all([sender?.stats(), live.state === 'live' ? asked() : null]);
   if (live.state === 'off' || live.sender !== sender) return;
   showFigures(byId('figures'), {
     Connection: CONNECTION[live.state] ?? stats.state,
@@ -151,6 +149,8 @@ async function showHealth() {
     'Round trip': stats?.rttMs == null ? '–' : `${stats.rttMs.toFixed(0)} ms`,
     'Packets lost': percent(stats?.loss ?? null),
     Reconnected: live.reconnects,
+    Watching: info?.viewers ?? '–',
+    Outputs: info?.outputs ?? '–',
   });
   const rows = (stats?.layers ?? []).map((layer) => {
     const row = document.createElement('tr');
@@ -183,7 +183,9 @@ function pressed(event) {
   const writes = target.matches('input:not([type=checkbox], [type=range], [type=file])');
   if (writes && ['Enter', 'Escape'].includes(event.key)) target.blur();
   if (writes || target.matches('select')) return;
-  const action = ACTIONS.get(event.key.toUpperCase());
+  // By the letter on the key, or where another script is written by the key's place.
+  const place = event.code.replace(/^(Key|Digit|Numpad)/, '');
+  const action = ACTIONS.get(event.key.toUpperCase()) ?? ACTIONS.get(place);
   if (!action) return;
   event.preventDefault();
   action[1]();
@@ -193,7 +195,7 @@ function bind() {
   byId('scenes').replaceChildren(...SCENES.map(({ id, name }, n) => {
     const button = element('button', name);
     button.id = `scene-${id}`;
-    button.append(element('kbd', n + 1));
+    button.append(' ', element('kbd', n + 1));
     button.addEventListener('click', () => change({ scene: id }));
     return button;
   }));
@@ -227,9 +229,7 @@ function bind() {
   }
   byId('image').addEventListener('change', ({ target }) => chooseImage(target.files[0]));
   byId('no-image').addEventListener('click', () => {
-    byId('image').value = '';
-    mixer.image = null;
-    change({ image: '', logo: false });
+    removeImage();
     byId('image').focus();
   });
   fillCodecs(byId('codec'));
@@ -286,7 +286,7 @@ function drawn() {
 bind();
 bindPage();
 apply();
-useImage(settings.image).catch(() => change({ image: '', logo: false }));
+useImage(settings.image).catch(removeImage);
 mixer.run(drawn);
 openSources();
 window.studio = { live, mixer, sound, settings, cam, mic, screen, OFF };

@@ -24,7 +24,8 @@ function colour([id, x, y, width, height]) {
 }
 
 const ALL = [0, 0, 1, 1];
-const LEFT_BELOW = [0.04, 0.82, 0.2, 0.1];
+/** The lower third between its bar and its text. */
+const LEFT_BELOW = [0.038, 0.8, 0.012, 0.12];
 const LOGO_AT = [0.9, 0.06, 0.05, 0.1];
 const distance = (a, b) => Math.max(...a.map((value, n) => Math.abs(value - b[n])));
 

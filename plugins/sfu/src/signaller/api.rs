@@ -48,6 +48,7 @@ pub(super) fn stream_json(info: &StreamInfo) -> Value {
         "name": info.name.as_str(),
         "live": info.live,
         "viewers": info.viewers,
+        "outputs": info.outputs,
         "uptime_ms": info.uptime.as_millis() as u64,
         "video": video,
         "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),

@@ -29,6 +29,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("devices.js", JS, web!("devices.js")),
     ("list.js", JS, web!("list.js")),
     ("live.js", JS, web!("live.js")),
+    ("logo.js", JS, web!("logo.js")),
     ("mixer.js", JS, web!("mixer.js")),
     ("page.js", JS, web!("page.js")),
     ("player.js", JS, web!("player.js")),
