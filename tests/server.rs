@@ -72,7 +72,7 @@ impl Server {
             .env("GST_DEBUG_NO_COLOR", "1")
             .env(
                 "GST_DEBUG",
-                "2,sfu*:5,simulcastenc:5,ndilivesrc:5,rtmpserversrc:5",
+                "2,sfu*:5,simulcastenc:5,ndilivesrc:5,rtmpserversrc:5,supervisor:5",
             )
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

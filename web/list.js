@@ -9,6 +9,8 @@ const LINKS = [
   ['Publish', (name) => `/publish/${name}`],
   ['Studio', (name) => `/studio/${name}`],
 ];
+/** How a publisher's media comes. */
+const INPUTS = { whip: ' by WHIP', element: ' from a pipeline' };
 /** By its name, so that a refresh does not take the focus from a link. */
 const cards = new Map();
 
@@ -33,7 +35,8 @@ function show(stream) {
   if (!cards.has(stream.name)) cards.set(stream.name, makeCard(stream.name));
   const { card, status, tracks, layers } = cards.get(stream.name);
   status.className = stream.live ? 'live dot' : '';
-  status.textContent = stream.live ? `Live for ${duration(stream.uptime_ms)}` : 'Waiting for its publisher';
+  const from = INPUTS[stream.input] ?? '';
+  status.textContent = stream.live ? `Live${from} for ${duration(stream.uptime_ms)}` : 'Waiting for its publisher';
   const codecs = [stream.video?.codec, stream.audio?.codec].filter(Boolean).join(' + ');
   tracks.textContent = `${watched(stream)} · ${codecs || 'no media yet'}`;
   layers.replaceChildren(...(stream.video?.layers ?? []).map((layer) => {

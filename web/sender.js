@@ -12,6 +12,8 @@ const LAYERS = [
   { rid: 'l', scale: 4, share: 0.1 },
 ];
 const LOWEST = 100000;
+/** Figures are the same for this long, in ms: over less time, rates would be noise. */
+const FRESH = 500;
 const CODECS = ['video/H264', 'video/VP8', 'video/VP9', 'video/AV1'];
 
 const rate = (bitrate, { share }) => Math.max(LOWEST, Math.round(bitrate * share));
@@ -26,6 +28,7 @@ export function fillCodecs(menu) {
 /** One connection that sends a picture and, where there is one, a sound. */
 export class Sender {
   #last = new Map();
+  #stats = null;
   #video;
 
   constructor(media, { codec, simulcast, bitrate = BITRATE }) {
@@ -58,11 +61,21 @@ export class Sender {
     await sender.setParameters(parameters);
   }
 
-  /** What leaves since the last call: on each layer, and in all. */
+  /** What leaves: on each layer, highest first and sound last, and in all. Taken anew twice a second at most. */
   async stats() {
+    if (this.#stats && performance.now() - this.#stats.at < FRESH) return this.#stats.figures;
+    const at = performance.now();
+    const figures = await this.#measure();
+    this.#stats = { at, figures };
+    return figures;
+  }
+
+  async #measure() {
     const report = await this.pc.getStats();
     const all = [...report.values()];
     const layers = all.filter((s) => s.type === 'outbound-rtp').map((s) => this.#layer(s));
+    const rank = ({ kind, rid }) => (kind === 'video' ? LAYERS.findIndex((layer) => layer.rid === rid) : LAYERS.length);
+    layers.sort((a, b) => rank(a) - rank(b));
     const remote = all.filter((s) => s.type === 'remote-inbound-rtp');
     const pair = all.find((s) => s.type === 'candidate-pair' && s.nominated) ?? {};
     const most = (values) => (values.length ? Math.max(...values) : null);

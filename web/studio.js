@@ -143,7 +143,7 @@ async function showHealth() {
   if (live.state === 'off' || live.sender !== sender) return;
   showFigures(byId('figures'), {
     Connection: CONNECTION[live.state] ?? stats.state,
-    Sent: stats ? bitrate(stats.bitrate) : '–',
+    Sent: stats?.bitrate ? bitrate(stats.bitrate) : '–',
     'Frame rate': stats ? `${stats.fps.toFixed(0)} fps` : '–',
     'Limited by': stats ? LIMITS[stats.limitation] ?? stats.limitation : '–',
     'Round trip': stats?.rttMs == null ? '–' : `${stats.rttMs.toFixed(0)} ms`,

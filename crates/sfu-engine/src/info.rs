@@ -14,6 +14,8 @@ pub struct StreamInfo {
     pub name: StreamName,
     /// Whether a publisher is there.
     pub live: bool,
+    /// How the publisher's media comes: `element` or `whip`.
+    pub input: Option<&'static str>,
     /// Viewers' sessions.
     pub viewers: usize,
     /// Consumers inside this process.

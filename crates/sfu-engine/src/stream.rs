@@ -50,6 +50,11 @@ pub trait Feedback: Send + Sync {
     /// A keyframe is needed on this layer. Called on a shard's thread: must return at once.
     fn keyframe_request(&self, layer: usize);
 
+    /// How the media comes: `element` or `whip`.
+    fn input(&self) -> &'static str {
+        "element"
+    }
+
     /// Whether another publisher may step in: when it asks to take over, or when this one has fallen silent.
     fn is_replaceable(&self) -> bool {
         false
@@ -423,6 +428,7 @@ impl Stream {
         StreamInfo {
             name: self.name.clone(),
             live: state.publisher.is_some(),
+            input: state.publisher.as_ref().map(|p| p.options.feedback.input()),
             viewers: self.viewers(),
             outputs: state.locals.len(),
             uptime: state

@@ -39,6 +39,10 @@ impl Feedback for PeerFeedback {
             .send(ShardCommand::AskPublisher { session, layer });
     }
 
+    fn input(&self) -> &'static str {
+        "whip"
+    }
+
     fn is_replaceable(&self) -> bool {
         true
     }

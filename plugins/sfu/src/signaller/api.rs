@@ -47,6 +47,7 @@ pub(super) fn stream_json(info: &StreamInfo) -> Value {
     json!({
         "name": info.name.as_str(),
         "live": info.live,
+        "input": info.input,
         "viewers": info.viewers,
         "outputs": info.outputs,
         "uptime_ms": info.uptime.as_millis() as u64,

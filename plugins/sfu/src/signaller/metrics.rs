@@ -50,7 +50,7 @@ type Figure = (
 );
 
 fn streams(page: &mut Page, streams: &[StreamInfo]) {
-    let figures: [Figure; 6] = [
+    let figures: [Figure; 7] = [
         (
             "sfu_stream_live",
             "gauge",
@@ -62,6 +62,12 @@ fn streams(page: &mut Page, streams: &[StreamInfo]) {
             "gauge",
             "Viewers of the stream.",
             |s| s.viewers as u64,
+        ),
+        (
+            "sfu_stream_outputs",
+            "gauge",
+            "Consumers of the stream inside this process: sfusrc elements.",
+            |s| s.outputs as u64,
         ),
         (
             "sfu_stream_packets_in_total",

@@ -94,7 +94,7 @@ impl ElementImpl for SfuSrc {
                 "Source/Network/WebRTC",
                 "Gives one stream of this process's router back to GStreamer, in sync: for HLS, RTMP, recordings or \
                  re-encoding. \
-                 Example: gst-launch-1.0 -e sfusignaller  sfusrc stream=cam1 ! matroskamux ! filesink location=cam1.mkv",
+                 Example: gst-launch-1.0 -e sfusignaller  sfusrc stream=cam1 ! decodebin ! autovideosink",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });

@@ -15,7 +15,7 @@
  * gst-launch-1.0 -e sfusignaller \
  *     sfusrc stream=cam1 name=in \
  *     matroskamux name=mux ! filesink location=cam1.mkv \
- *     in.video_0 ! queue ! mux.   in.audio_0 ! queue ! mux.
+ *     in.video_0 ! queue ! mux.video_0   in.audio_0 ! queue ! mux.audio_0
  * ]|
  * records what a browser publishes at http://localhost:8080/publish/cam1.
  *

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MPL-2.0
+#![doc = "Parts of a system that may fail by themselves: the element `supervisor`."]
+
+mod supervisor;
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    supervisor::register(plugin)
+}
+
+gst::plugin_define!(
+    supervisor,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MPL-2.0",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_REPOSITORY"),
+    env!("BUILD_REL_DATE")
+);

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::CAT;
+use super::runner::{Order, Runner, build};
+use super::settings::{PROPERTIES, Restart, Settings};
+use super::stats::Stats;
+
+#[derive(Debug, Default)]
+pub struct Supervisor {
+    settings: Mutex<Settings>,
+    stats: Arc<Mutex<Stats>>,
+    runner: Mutex<Option<Runner>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Supervisor {
+    const NAME: &'static str = "GstSupervisor";
+    type Type = super::Supervisor;
+    type ParentType = gst::Element;
+}
+
+impl ObjectImpl for Supervisor {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let milliseconds = || Duration::from_millis(value.get::<u32>().unwrap_or_default().into());
+        let mut settings = lock(&self.settings);
+        match pspec.name() {
+            "pipeline" => {
+                let text = value.get::<Option<String>>().ok().flatten();
+                settings.pipeline = text.unwrap_or_default();
+            }
+            "restart" => settings.restart = value.get::<Restart>().unwrap_or_default(),
+            "restart-delay" => settings.delay = milliseconds(),
+            "restart-delay-max" => settings.delay_max = milliseconds(),
+            _ => {}
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings).clone();
+        match pspec.name() {
+            "pipeline" => settings.pipeline.to_value(),
+            "restart" => settings.restart.to_value(),
+            "restart-delay" => (settings.delay.as_millis() as u32).to_value(),
+            "restart-delay-max" => (settings.delay_max.as_millis() as u32).to_value(),
+            "stats" => lock(&self.stats).structure().to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // A bin sends EOS events to its sources, and waits for the EOS messages of its sinks.
+        let flags = gst::ElementFlags::SOURCE | gst::ElementFlags::SINK;
+        self.obj().set_element_flags(flags);
+    }
+}
+
+impl GstObjectImpl for Supervisor {}
+
+impl ElementImpl for Supervisor {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Supervisor",
+                "Generic/Bin",
+                "Runs a pipeline beside the one that it stands in, and again when it fails. \
+                 Example: gst-launch-1.0 -e supervisor pipeline=\"rtspsrc location=rtsp://camera.example/1 ! fakesink\"",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::NullToReady => self.check()?,
+            gst::StateChange::PausedToPlaying => self.play()?,
+            gst::StateChange::PlayingToPaused => self.order(Order::Pause),
+            gst::StateChange::PausedToReady => self.stop(),
+            _ => {}
+        }
+        self.parent_change_state(transition)
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        if event.type_() != gst::EventType::Eos {
+            return self.parent_send_event(event);
+        }
+        self.order(Order::Finish);
+        true
+    }
+}
+
+impl Supervisor {
+    /// Builds the pipeline once, so that a mistake in its description is seen at the start.
+    fn check(&self) -> Result<(), gst::StateChangeError> {
+        let description = lock(&self.settings).pipeline.clone();
+        let built = match description.trim() {
+            "" => Err("it is empty".to_owned()),
+            description => build(description).map(drop),
+        };
+        built.map_err(|error| {
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::Settings,
+                ("The property pipeline cannot be run: {error}. Try it with gst-launch-1.0 first.")
+            );
+            gst::StateChangeError
+        })
+    }
+
+    fn play(&self) -> Result<(), gst::StateChangeError> {
+        let mut runner = lock(&self.runner);
+        if let Some(runner) = runner.as_ref() {
+            runner.order(Order::Play);
+            return Ok(());
+        }
+        let settings = lock(&self.settings).clone();
+        *lock(&self.stats) = Stats::default();
+        let started = Runner::start(&self.obj(), settings, self.stats.clone());
+        *runner = Some(started.map_err(|error| {
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::Thread,
+                ("No thread for the pipeline: {error}")
+            );
+            gst::StateChangeError
+        })?);
+        Ok(())
+    }
+
+    fn order(&self, order: Order) {
+        gst::debug!(CAT, imp = self, "{order:?}");
+        if let Some(runner) = lock(&self.runner).as_ref() {
+            runner.order(order);
+        }
+    }
+
+    fn stop(&self) {
+        let runner = lock(&self.runner).take();
+        if let Some(runner) = runner {
+            runner.stop();
+        }
+        lock(&self.stats).state = super::stats::State::Stopped;
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MPL-2.0
+/**
+ * SECTION:element-supervisor
+ * @title: supervisor
+ * @short_description: Runs a pipeline beside the others, and again when it fails
+ * @see_also: sfusrc, sfusink, fallbacksrc
+ *
+ * `supervisor` runs the pipeline that its property `pipeline` describes, in the words of
+ * gst-launch-1.0, in this process but apart from the pipeline that it stands in: with a bus and a
+ * clock of its own. What fails in there (a camera that is unplugged, a server that hangs up, a disk
+ * that is full) ends nothing else, and is started again. The two meet in elements that meet by
+ * name, such as `sfusink` and `sfusrc`, or `intersink` and `intersrc`.
+ *
+ * ## Example
+ *
+ * |[
+ * gst-launch-1.0 -e sfusignaller \
+ *     supervisor pipeline="rtspsrc location=rtsp://camera.example/1 latency=100 ! rtph264depay \
+ *         ! h264parse ! sfusink stream=camera" \
+ *     supervisor pipeline="sfusrc stream=camera ! h264parse \
+ *         ! splitmuxsink location=camera-%05d.mp4 max-size-time=600000000000"
+ * ]|
+ * shows a camera in browsers and records it; either goes on when the other fails.
+ *
+ * ## When it starts again
+ *
+ * After an error, and with `restart=always` also after EOS, the pipeline is taken down and built
+ * anew from its description after `restart-delay` ms. The delay doubles with each failure, up to
+ * `restart-delay-max`, and is back at its beginning once the pipeline ran for ten seconds.
+ * A description that cannot be built is the element's error when it starts.
+ *
+ * ## Messages
+ *
+ * A failure is a warning on the bus, and the element message `supervisor` with `state` (`running`,
+ * `waiting`, `ended`), `starts`, `failures` and `error` tells of each change. The same is in the
+ * property `stats`. Other element messages of the inner pipeline are passed on.
+ *
+ * ## EOS
+ *
+ * An EOS event sent to the element (Ctrl-C under `gst-launch-1.0 -e`) goes to the inner pipeline,
+ * which finishes its files; the element's EOS message follows when it has. With `restart=never` or
+ * `on-error` an inner pipeline that ends by itself is the element's EOS as well.
+ */
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+
+mod delay;
+mod imp;
+mod runner;
+mod settings;
+mod stats;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "supervisor",
+        gst::DebugColorFlags::empty(),
+        Some("Runs a pipeline, and again when it fails"),
+    )
+});
+
+glib::wrapper! {
+    pub struct Supervisor(ObjectSubclass<imp::Supervisor>) @extends gst::Element, gst::Object;
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    settings::Restart::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    gst::Element::register(
+        Some(plugin),
+        "supervisor",
+        gst::Rank::NONE,
+        Supervisor::static_type(),
+    )
+}

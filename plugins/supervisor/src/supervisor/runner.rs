@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The thread that runs the inner pipeline, and again: what happens in there reaches the outer pipeline as messages only.
+
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use super::delay::Delay;
+use super::settings::{Restart, Settings};
+use super::stats::{State, Stats};
+use super::{CAT, Supervisor};
+
+/// What is wanted of the thread. Later ones win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Order {
+    Pause,
+    Play,
+    /// EOS, then stop.
+    Finish,
+    Stop,
+}
+
+impl Order {
+    fn from_u8(value: u8) -> Self {
+        match value {
+            0 => Self::Pause,
+            1 => Self::Play,
+            2 => Self::Finish,
+            _ => Self::Stop,
+        }
+    }
+}
+
+/// How a run ended.
+enum End {
+    Eos,
+    Failed(String),
+    Stopped,
+}
+
+/// The element's side of the thread.
+#[derive(Debug)]
+pub(super) struct Runner {
+    order: Arc<AtomicU8>,
+    bus: gst::Bus,
+    thread: JoinHandle<()>,
+}
+
+impl Runner {
+    pub(super) fn start(
+        element: &Supervisor,
+        settings: Settings,
+        stats: Arc<Mutex<Stats>>,
+    ) -> std::io::Result<Self> {
+        let order = Arc::new(AtomicU8::new(Order::Play as u8));
+        let bus = gst::Bus::new();
+        let delay = Delay::new(settings.delay, settings.delay_max);
+        let run = Run {
+            element: element.downgrade(),
+            settings,
+            stats,
+            order: order.clone(),
+            bus: bus.clone(),
+            delay,
+        };
+        let thread = std::thread::Builder::new()
+            .name("supervisor".into())
+            .spawn(move || run.main())?;
+        Ok(Self { order, bus, thread })
+    }
+
+    /// Tells the thread what is wanted from now on. What ends it is not taken back.
+    pub(super) fn order(&self, order: Order) {
+        let change = |wanted| {
+            let ends = wanted >= Order::Finish as u8;
+            (!ends || order as u8 > wanted).then_some(order as u8)
+        };
+        // An order that comes too late changes nothing.
+        let _ = self.order.fetch_update(SeqCst, SeqCst, change);
+        let wake = gst::message::Application::new(gst::Structure::new_empty("supervisor-order"));
+        // Refused only by a bus that flushes, which ours never does.
+        let _ = self.bus.post(wake);
+    }
+
+    /// Stops the pipeline and waits until it has.
+    pub(super) fn stop(self) {
+        self.order(Order::Stop);
+        if self.thread.join().is_err() {
+            gst::error!(CAT, "the supervising thread panicked");
+        }
+    }
+}
+
+/// The thread's own.
+struct Run {
+    element: glib::WeakRef<Supervisor>,
+    settings: Settings,
+    stats: Arc<Mutex<Stats>>,
+    order: Arc<AtomicU8>,
+    bus: gst::Bus,
+    delay: Delay,
+}
+
+/// Builds the pipeline of a description.
+pub(super) fn build(description: &str) -> Result<gst::Pipeline, String> {
+    let mut context = gst::ParseContext::new();
+    let flags = gst::ParseFlags::FATAL_ERRORS;
+    let built = gst::parse::launch_full(description, Some(&mut context), flags);
+    let top = built.map_err(|error| {
+        let missing = context.missing_elements();
+        match missing.is_empty() {
+            true => error.message().to_owned(),
+            false => format!("{} (missing: {})", error.message(), missing.join(", ")),
+        }
+    })?;
+    top.downcast::<gst::Pipeline>().or_else(|element| {
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(&element).map_err(|error| error.to_string())?;
+        Ok(pipeline)
+    })
+}
+
+impl Run {
+    fn main(mut self) {
+        loop {
+            let started = Instant::now();
+            let end = self.once();
+            let again = match (&end, self.settings.restart) {
+                (End::Stopped, _) | (_, Restart::Never) => false,
+                (End::Eos, Restart::OnError) => false,
+                _ => self.wanted() <= Order::Play,
+            };
+            let delay = again.then(|| self.delay.after(started.elapsed()));
+            self.tell_end(&end, delay);
+            if !delay.is_some_and(|delay| self.wait(delay)) {
+                break;
+            }
+        }
+        if self.wanted() != Order::Stop {
+            self.post(|element| gst::message::Eos::builder().src(element).build());
+        }
+    }
+
+    fn wanted(&self) -> Order {
+        Order::from_u8(self.order.load(SeqCst))
+    }
+
+    fn post(&self, message: impl FnOnce(&Supervisor) -> gst::Message) {
+        if let Some(element) = self.element.upgrade() {
+            let _ = element.post_message(message(&element));
+        }
+    }
+
+    fn set_state(&self, state: State, change: impl FnOnce(&mut Stats)) {
+        let structure = {
+            let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+            stats.state = state;
+            change(&mut stats);
+            stats.structure()
+        };
+        self.post(|element| {
+            gst::message::Element::builder(structure)
+                .src(element)
+                .build()
+        });
+    }
+
+    fn tell_end(&self, end: &End, delay: Option<Duration>) {
+        let state = match delay {
+            Some(_) => State::Waiting,
+            None => State::Ended,
+        };
+        let End::Failed(error) = end else {
+            return self.set_state(state, |_| {});
+        };
+        let next = match delay {
+            Some(delay) => format!("It starts again in {} ms.", delay.as_millis()),
+            None => "It does not start again.".to_owned(),
+        };
+        if let Some(element) = self.element.upgrade() {
+            gst::element_warning!(
+                element,
+                gst::ResourceError::Failed,
+                ("The supervised pipeline failed: {error}. {next}")
+            );
+        }
+        self.set_state(state, |stats| {
+            stats.failures += 1;
+            stats.error = Some(error.clone());
+        });
+    }
+
+    /// Builds the pipeline, and runs it to its end.
+    fn once(&self) -> End {
+        if self.wanted() >= Order::Finish {
+            return End::Stopped;
+        }
+        let pipeline = match build(&self.settings.pipeline) {
+            Ok(pipeline) => pipeline,
+            Err(error) => return End::Failed(error),
+        };
+        pipeline.set_bus(Some(&self.bus));
+        self.set_state(State::Running, |stats| stats.starts += 1);
+        let end = self.watch(&pipeline);
+        pipeline.set_bus(None);
+        if pipeline.set_state(gst::State::Null).is_err() {
+            gst::warning!(CAT, "{} does not stop", pipeline.name());
+        }
+        end
+    }
+
+    /// Keeps the pipeline in the state that is wanted, until it ends.
+    fn watch(&self, pipeline: &gst::Pipeline) -> End {
+        let mut followed = None;
+        loop {
+            let wanted = self.wanted();
+            if followed != Some(wanted) {
+                let played = followed == Some(Order::Play);
+                followed = Some(wanted);
+                let done = match wanted {
+                    Order::Pause => pipeline.set_state(gst::State::Paused).is_ok(),
+                    Order::Play => pipeline.set_state(gst::State::Playing).is_ok(),
+                    Order::Finish if played => pipeline.send_event(gst::event::Eos::new()),
+                    Order::Finish | Order::Stop => return End::Stopped,
+                };
+                if !done {
+                    return self.why(pipeline, "it does not start");
+                }
+            }
+            let Some(message) = self.bus.timed_pop(gst::ClockTime::NONE) else {
+                continue;
+            };
+            if let Some(end) = self.handle(pipeline, &message) {
+                return end;
+            }
+        }
+    }
+
+    /// The error message that tells why a state change failed, or else this.
+    fn why(&self, pipeline: &gst::Pipeline, otherwise: &str) -> End {
+        while let Some(message) = self.bus.pop() {
+            if let Some(end @ End::Failed(_)) = self.handle(pipeline, &message) {
+                return end;
+            }
+        }
+        End::Failed(otherwise.to_owned())
+    }
+
+    fn handle(&self, pipeline: &gst::Pipeline, message: &gst::Message) -> Option<End> {
+        use gst::MessageView::{
+            Application, ClockLost, Element, Eos, Error, Latency, RequestState, Warning,
+        };
+        // What an earlier run left on the bus is of no interest.
+        let ours = message
+            .src()
+            .is_some_and(|src| src == pipeline || src.has_as_ancestor(pipeline));
+        match message.view() {
+            Application(_) => None,
+            _ if !ours => None,
+            Eos(_) => Some(End::Eos),
+            Error(error) => {
+                gst::debug!(CAT, "{}: {:?}", error.error(), error.debug());
+                let from = message.src().map(GstObjectExt::name).unwrap_or_default();
+                Some(End::Failed(format!("{from}: {}", error.error().message())))
+            }
+            Warning(warning) => {
+                self.post(|_| message.to_owned());
+                gst::debug!(CAT, "{}: {:?}", warning.error(), warning.debug());
+                None
+            }
+            Element(_) => {
+                self.post(|_| message.to_owned());
+                None
+            }
+            Latency(_) => {
+                let _ = pipeline.recalculate_latency();
+                None
+            }
+            ClockLost(_) if self.wanted() == Order::Play => {
+                let _ = pipeline.set_state(gst::State::Paused);
+                let _ = pipeline.set_state(gst::State::Playing);
+                None
+            }
+            RequestState(request) => {
+                let _ = pipeline.set_state(request.requested_state());
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits before the next start. False where there is to be none.
+    fn wait(&self, delay: Duration) -> bool {
+        let end = Instant::now() + delay;
+        loop {
+            if self.wanted() >= Order::Finish {
+                return false;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let playing = self.wanted() == Order::Play;
+            if left.is_zero() && playing {
+                return true;
+            }
+            let left = playing.then(|| gst::ClockTime::from_nseconds(left.as_nanos() as u64));
+            let _ = self.bus.timed_pop(left);
+        }
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's properties.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use gst::prelude::*;
+
+/// When the pipeline is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSupervisorRestart")]
+#[repr(u32)]
+pub(crate) enum Restart {
+    #[default]
+    #[enum_value(name = "After an error and after EOS", nick = "always")]
+    Always,
+    #[enum_value(name = "After an error only", nick = "on-error")]
+    OnError,
+    #[enum_value(name = "Never", nick = "never")]
+    Never,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) pipeline: String,
+    pub(super) restart: Restart,
+    pub(super) delay: Duration,
+    pub(super) delay_max: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            pipeline: String::new(),
+            restart: Restart::default(),
+            delay: Duration::from_secs(1),
+            delay_max: Duration::from_secs(15),
+        }
+    }
+}
+
+fn milliseconds(name: &str, nick: &str, blurb: &str, default: Duration) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .maximum(3_600_000)
+        .default_value(default.as_millis() as u32)
+        .mutable_ready()
+        .build()
+}
+
+pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+    let defaults = Settings::default();
+    vec![
+        glib::ParamSpecString::builder("pipeline")
+            .nick("Pipeline")
+            .blurb("The pipeline to run, in the words of gst-launch-1.0")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("restart", defaults.restart)
+            .nick("Restart")
+            .blurb("When the pipeline is started again")
+            .mutable_ready()
+            .build(),
+        milliseconds(
+            "restart-delay",
+            "Restart delay",
+            "How long to wait before the first new start, in ms; doubles with each failure",
+            defaults.delay,
+        ),
+        milliseconds(
+            "restart-delay-max",
+            "Longest restart delay",
+            "How long to wait at most before a new start, in ms",
+            defaults.delay_max,
+        ),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
+            .nick("Statistics")
+            .blurb("state (stopped, running, waiting, ended), starts, failures, and the last error")
+            .read_only()
+            .build(),
+    ]
+});

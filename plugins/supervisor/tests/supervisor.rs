@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `supervisor` as an application sees it: on the bus, in its `stats`, and in the files that its pipeline writes.
+
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn init() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        gstsupervisor::plugin_register_static().unwrap();
+    });
+}
+
+/// A pipeline with a supervisor in it, taken down when dropped.
+struct Outer {
+    pipeline: gst::Pipeline,
+    supervisor: gst::Element,
+}
+
+impl Outer {
+    fn new(inner: &str, properties: &[(&str, &str)]) -> Self {
+        init();
+        let supervisor = gst::ElementFactory::make("supervisor")
+            .property("pipeline", inner)
+            .property("restart-delay", 20u32)
+            .property("restart-delay-max", 40u32)
+            .build()
+            .unwrap();
+        for (name, value) in properties {
+            supervisor.set_property_from_str(name, value);
+        }
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(&supervisor).unwrap();
+        Self {
+            pipeline,
+            supervisor,
+        }
+    }
+
+    fn play(&self) {
+        self.pipeline.set_state(gst::State::Playing).unwrap();
+    }
+
+    fn message(&self, types: &[gst::MessageType]) -> Option<gst::Message> {
+        let bus = self.pipeline.bus().unwrap();
+        bus.timed_pop_filtered(gst::ClockTime::from_seconds(PATIENCE.as_secs()), types)
+    }
+
+    fn number(&self, field: &str) -> u64 {
+        let stats = self.supervisor.property::<gst::Structure>("stats");
+        stats.get(field).unwrap()
+    }
+
+    fn wait_for(&self, field: &str, at_least: u64) {
+        let end = Instant::now() + PATIENCE;
+        while self.number(field) < at_least {
+            assert!(Instant::now() < end, "{field} is {}", self.number(field));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
+    }
+}
+
+#[test]
+fn a_pipeline_that_fails_starts_again_and_ends_nothing_else() {
+    let failing = "videotestsrc ! identity error-after=3 ! fakesink";
+    let outer = Outer::new(failing, &[]);
+    outer.play();
+    outer.wait_for("failures", 3);
+    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else {
+        unreachable!()
+    };
+    let text = warning.error().message().to_owned();
+    assert!(
+        text.contains("identity") && text.contains("starts again"),
+        "{text}"
+    );
+    outer.pipeline.set_state(gst::State::Null).unwrap();
+    assert!(outer.number("starts") >= 3);
+    let ends = [gst::MessageType::Error, gst::MessageType::Eos];
+    let bus = outer.pipeline.bus().unwrap();
+    assert!(bus.pop_filtered(&ends).is_none());
+}
+
+#[test]
+fn eos_finishes_files() {
+    let folder = std::env::temp_dir().join(format!("supervisor-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("sound.wav");
+    let inner = format!(
+        "audiotestsrc is-live=true ! wavenc ! filesink location={} buffer-mode=unbuffered",
+        file.display()
+    );
+    let outer = Outer::new(&inner, &[]);
+    outer.play();
+    let end = Instant::now() + PATIENCE;
+    while std::fs::metadata(&file).map_or(0, |data| data.len()) < 20_000 {
+        assert!(Instant::now() < end, "nothing is written");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(outer.pipeline.send_event(gst::event::Eos::new()));
+    assert!(outer.message(&[gst::MessageType::Eos]).is_some());
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    // Bytes 4 to 8 of a WAV file hold the length of what follows them; it is written last.
+    let length = u32::from_le_bytes(bytes[4..8].try_into().unwrap());
+    assert_eq!(length as usize, bytes.len() - 8);
+}
+
+#[test]
+fn restart_says_whether_eos_is_the_end() {
+    let short = "audiotestsrc num-buffers=2 ! fakesink";
+    for restart in ["never", "on-error"] {
+        let outer = Outer::new(short, &[("restart", restart)]);
+        outer.play();
+        assert!(outer.message(&[gst::MessageType::Eos]).is_some());
+        assert_eq!((outer.number("starts"), outer.number("failures")), (1, 0));
+    }
+    let outer = Outer::new(short, &[("restart", "always")]);
+    outer.play();
+    outer.wait_for("starts", 3);
+    assert_eq!(outer.number("failures"), 0);
+}
+
+#[test]
+fn a_pause_is_followed_and_a_stop_joined() {
+    let outer = Outer::new("audiotestsrc is-live=true ! fakesink", &[]);
+    for _ in 0..3 {
+        outer.play();
+        outer.wait_for("starts", 1);
+        outer.pipeline.set_state(gst::State::Paused).unwrap();
+        outer.play();
+        outer.pipeline.set_state(gst::State::Null).unwrap();
+        let stats = outer.supervisor.property::<gst::Structure>("stats");
+        assert_eq!(stats.get::<String>("state").unwrap(), "stopped");
+    }
+}
+
+#[test]
+fn a_description_that_cannot_be_built_is_an_error_at_the_start() {
+    for (description, word) in [
+        ("", "empty"),
+        ("nosuchelement ! fakesink", "nosuchelement"),
+        ("fakesrc ! ", "pipeline"),
+    ] {
+        let outer = Outer::new(description, &[]);
+        assert!(outer.pipeline.set_state(gst::State::Playing).is_err());
+        let message = outer.message(&[gst::MessageType::Error]).unwrap();
+        let gst::MessageView::Error(error) = message.view() else {
+            unreachable!()
+        };
+        let text = error.error().message().to_owned();
+        assert!(text.contains(word), "{description:?}: {text}");
+    }
+}
