@@ -152,19 +152,24 @@ async function showHealth() {
     Watching: info?.viewers ?? '–',
     Outputs: info?.outputs ?? '–',
   });
-  const rows = (stats?.layers ?? []).map((layer) => {
-    const row = document.createElement('tr');
-    const video = layer.kind === 'video';
-    row.append(
-      element('td', video ? `Video ${layer.rid}`.trim() : 'Sound'),
-      element('td', layer.height ? `${layer.width}×${layer.height}` : '–'),
-      element('td', video ? layer.fps.toFixed(0) : '–'),
-      element('td', layer.bitrate ? bitrate(layer.bitrate) : 'not sent'),
-      element('td', video ? LIMITS[layer.limitation] ?? layer.limitation : '–'),
-    );
-    return row;
-  });
-  byId('layers').replaceChildren(...rows);
+  const arrived = info?.video?.layers ?? [];
+  byId('layers').replaceChildren(...(stats?.layers ?? []).map((layer) => layerRow(layer, arrived)));
+}
+
+/** A layer in the table. Browsers count padding as the lowest one's: the server knows better what each has. */
+function layerRow(layer, arrived) {
+  const row = document.createElement('tr');
+  const video = layer.kind === 'video';
+  const known = video && arrived.find(({ rid }) => rid === layer.rid);
+  const rate = known ? known.active && known.bitrate : layer.bitrate;
+  row.append(
+    element('td', video ? `Video ${layer.rid}`.trim() : 'Sound'),
+    element('td', layer.height ? `${layer.width}×${layer.height}` : '–'),
+    element('td', video ? layer.fps.toFixed(0) : '–'),
+    element('td', rate ? bitrate(rate) : 'not sent'),
+    element('td', video ? LIMITS[layer.limitation] ?? layer.limitation : '–'),
+  );
+  return row;
 }
 
 /** What keys do, in the order of the list that people see. */

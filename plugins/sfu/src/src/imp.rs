@@ -53,6 +53,9 @@ impl ObjectImpl for SfuSrc {
             "layer" => settings.layer = text().unwrap_or_default(),
             "on-loss" => settings.on_loss = value.get().unwrap_or_default(),
             "latency" => settings.latency_ms = value.get().unwrap_or_default(),
+            "keyframe-interval" => {
+                settings.keyframe_interval_ms = value.get().unwrap_or_default();
+            }
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -65,6 +68,7 @@ impl ObjectImpl for SfuSrc {
             "layer" => settings.layer.to_value(),
             "on-loss" => settings.on_loss.to_value(),
             "latency" => settings.latency_ms.to_value(),
+            "keyframe-interval" => settings.keyframe_interval_ms.to_value(),
             "live" => {
                 let running = lock(&self.running);
                 let live = running
@@ -191,8 +195,7 @@ impl SfuSrc {
             subscription.clone(),
             shared.clone(),
             choice,
-            settings.on_loss,
-            settings.latency_ms,
+            &settings,
         );
         let thread = std::thread::Builder::new()
             .name("sfusrc".into())

@@ -41,7 +41,8 @@
  * ## Keyframes
  *
  * `GstForceKeyUnit` events from downstream become keyframe requests of the stream, merged with
- * those of viewers.
+ * those of viewers. Browsers send keyframes only to who asks: with `keyframe-interval` one is asked
+ * for when none came for so long, as RTMP services and segments want it.
  *
  * ## Messages
  *
@@ -53,6 +54,7 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 
 mod branch;
+mod cadence;
 mod feed;
 mod imp;
 mod reader;

@@ -12,8 +12,9 @@ use sfu_engine::packet::{Batch, Packet};
 use sfu_engine::{Codec, LocalSubscription, Received, TrackKind, Tracks, layers};
 
 use super::branch::{Branch, PadStats, Plan};
+use super::cadence::Cadence;
 use super::feed::Feed;
-use super::settings::{Choice, OnLoss};
+use super::settings::{Choice, OnLoss, Settings};
 use super::timing::{Mapping, TrackClock};
 use super::{CAT, SfuSrc};
 
@@ -49,6 +50,23 @@ struct Output {
     clock: TrackClock,
     branch: Branch,
     asked: Option<Instant>,
+    cadence: Cadence,
+}
+
+impl Output {
+    /// After packets of video went out, with or without a keyframe. Returns whether one must be asked for.
+    fn keeps_keyframes(&mut self, keyframe: bool) -> bool {
+        let now = Instant::now();
+        if keyframe {
+            self.cadence.keyframe(now);
+            return false;
+        }
+        let due = self.cadence.other(now);
+        if due {
+            self.branch.keyframe_requests.fetch_add(1, Relaxed);
+        }
+        due
+    }
 }
 
 /// See the module's description.
@@ -59,6 +77,7 @@ pub(super) struct Reader {
     choice: Choice,
     on_loss: OnLoss,
     latency_ms: u32,
+    keyframe_interval: Duration,
     group: gst::GroupId,
     mapping: Mapping,
     tracks: Tracks,
@@ -79,19 +98,20 @@ impl Reader {
         subscription: Arc<LocalSubscription>,
         shared: Arc<Shared>,
         choice: Choice,
-        on_loss: OnLoss,
-        latency_ms: u32,
+        settings: &Settings,
     ) -> Self {
         let now = Instant::now();
+        let milliseconds = |ms: u32| Duration::from_millis(ms.into());
         Self {
             element: element.downgrade(),
             subscription,
             shared,
             choice,
-            on_loss,
-            latency_ms,
+            on_loss: settings.on_loss,
+            latency_ms: settings.latency_ms,
+            keyframe_interval: milliseconds(settings.keyframe_interval_ms),
             group: gst::GroupId::next(),
-            mapping: Mapping::new(Duration::from_millis(latency_ms.into())),
+            mapping: Mapping::new(milliseconds(settings.latency_ms)),
             tracks: Tracks::default(),
             declared: (now, false),
             looked: now,
@@ -328,6 +348,7 @@ impl Reader {
             clock: TrackClock::new(codec.clock_rate()),
             branch,
             asked: None,
+            cadence: Cadence::new(self.keyframe_interval),
         };
         self.outputs.insert(key, output);
         self.tell_pads();
@@ -390,7 +411,7 @@ impl Reader {
         let Some(output) = self.outputs.get_mut(&key) else {
             return;
         };
-        let mut begins = false;
+        let (mut begins, mut keyframe, mut passes) = (false, false, false);
         for packet in packets {
             let Some(passed) = output.feed.take(layer, packet) else {
                 continue;
@@ -401,6 +422,8 @@ impl Reader {
                 break;
             }
             begins |= passed.begins;
+            keyframe |= packet.keyframe_start;
+            passes = true;
             if let Some((now, running_time)) = live
                 && output.clock.is_newer(packet.timestamp)
             {
@@ -412,6 +435,9 @@ impl Reader {
             self.shared.packets.fetch_add(1, Relaxed);
             let bytes = packet.payload.len() as u64;
             self.shared.bytes.fetch_add(bytes, Relaxed);
+        }
+        if passes && !key.0 && output.keeps_keyframes(keyframe) {
+            self.subscription.request_keyframe(layer);
         }
         if begins {
             gst::debug!(CAT, obj = output.branch.pad, "begins with layer {layer}");

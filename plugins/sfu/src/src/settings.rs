@@ -65,6 +65,7 @@ pub(super) struct Settings {
     pub(super) layer: String,
     pub(super) on_loss: OnLoss,
     pub(super) latency_ms: u32,
+    pub(super) keyframe_interval_ms: u32,
 }
 
 impl Default for Settings {
@@ -75,6 +76,7 @@ impl Default for Settings {
             layer: "highest".into(),
             on_loss: OnLoss::default(),
             latency_ms: 100,
+            keyframe_interval_ms: 0,
         }
     }
 }
@@ -119,6 +121,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("How long a packet that is missing is waited for, in ms")
             .maximum(10_000)
             .default_value(defaults.latency_ms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("keyframe-interval")
+            .nick("Keyframe interval")
+            .blurb("Ask for a keyframe where none came for this long, in ms; 0 leaves it to the publisher")
+            .maximum(60_000)
+            .default_value(defaults.keyframe_interval_ms)
             .mutable_ready()
             .build(),
         glib::ParamSpecBoolean::builder("live")
