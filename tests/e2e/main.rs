@@ -11,6 +11,7 @@ mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod publisher_returns;
+mod re_encode;
 mod rtmp_in;
 mod rtsp_in;
 mod srt_in;
