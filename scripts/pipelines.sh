@@ -33,7 +33,7 @@ check_value() {
         die "$key=$value: a port is a number from 0 to 65535"
       fi
       ;;
-    WIDTH | HEIGHT | FPS | SHARDS | LATENCY)
+    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | KEYFRAMES)
       [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
       ;;
     CODEC)
@@ -45,6 +45,9 @@ check_value() {
     URL)
       [[ $value =~ ^rtsps?://[^[:space:]]+$ ]] || die "$key=$value: an address is rtsp://…"
       ;;
+    PUSH)
+      check_push "$value"
+      ;;
     KEY)
       # Empty is a choice.
       ;;
@@ -52,6 +55,18 @@ check_value() {
       [ -n "$value" ] || die "$key= has no value"
       ;;
   esac
+}
+
+# Refuses RTMP addresses that could not be one, without telling the stream keys that are in them.
+check_push() {
+  local address count=0
+  local -a addresses
+  read -ra addresses <<<"${1//,/ }"
+  for address in "${addresses[@]}"; do
+    count=$((count + 1))
+    [[ $address =~ ^rtmps?://[^/]+/[^/]+/.+$ && $address != *[\"\'\\]* ]] ||
+      die "PUSH: address $count is not rtmp://HOST/APPLICATION/KEY or rtmps://…"
+  done
 }
 
 run_pipeline() {

@@ -187,10 +187,15 @@ impl Server {
         }
     }
 
+    /// All that it has logged.
+    pub fn log(&self) -> Result<String> {
+        let text = std::fs::read(&self.log)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log().unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }

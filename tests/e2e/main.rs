@@ -16,4 +16,5 @@ mod rtmp_in;
 mod rtsp_in;
 mod srt_in;
 mod studio;
+mod studio_pushes;
 mod webrtcbin_plays;
