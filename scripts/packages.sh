@@ -7,7 +7,8 @@ export RUST_NEEDED
 
 PACKAGES_RUN=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x libavahi-client3
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x glib-networking
+  libavahi-client3
 )
 PACKAGES_BUILD=(
   "${PACKAGES_RUN[@]}" build-essential pkg-config libssl-dev

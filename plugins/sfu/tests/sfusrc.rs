@@ -449,6 +449,37 @@ fn another_codec_is_another_pad() {
 }
 
 #[test]
+fn a_stream_is_taken_with_the_codecs_that_are_wanted() {
+    init();
+    let player = Running::start(
+        "sfusrc name=in stream=wanted video-codecs=vp9,vp8 in.video_0 ! fakesink name=v async=false \
+         in.audio_0 ! fakesink name=a async=false",
+    );
+    let (video, audio) = (player.seen("v"), player.seen("a"));
+    let source = player.0.by_name("in").unwrap();
+    let outputs = || {
+        let info = Router::get("default").stream(&"wanted".parse().unwrap());
+        info.unwrap().outputs
+    };
+    let other = publisher("wanted", "h264");
+    std::thread::sleep(Duration::from_millis(1_000));
+    assert_eq!((video.len(), audio.len(), outputs()), (0, 0, 0));
+    assert!(!source.property::<bool>("live"));
+    drop(other);
+    let wanted = publisher("wanted", "vp8");
+    video.wait(10);
+    audio.wait(10);
+    assert_eq!(outputs(), 1);
+    drop(wanted);
+    std::thread::sleep(Duration::from_millis(500));
+    let bus = player.0.bus().unwrap();
+    assert!(bus.pop_filtered(&[gst::MessageType::Eos]).is_none());
+    let _other = publisher("wanted", "h264");
+    let eos = player.next(gst::MessageType::Eos);
+    assert!(eos.is_some(), "what began ends");
+}
+
+#[test]
 fn keyframe_requests_reach_the_encoder_once_an_interval() {
     init();
     let publisher = publisher("keys", "h264");

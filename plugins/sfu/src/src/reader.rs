@@ -14,7 +14,7 @@ use sfu_engine::{Codec, LocalSubscription, Received, TrackKind, Tracks, layers};
 use super::branch::{Branch, PadStats, Plan};
 use super::cadence::Cadence;
 use super::feed::Feed;
-use super::settings::{Choice, OnLoss, Settings};
+use super::settings::{Choice, Codecs, OnLoss, Settings};
 use super::timing::{Mapping, TrackClock};
 use super::{CAT, SfuSrc};
 
@@ -75,6 +75,7 @@ pub(super) struct Reader {
     pub(super) subscription: Arc<LocalSubscription>,
     pub(super) shared: Arc<Shared>,
     choice: Choice,
+    codecs: Codecs,
     on_loss: OnLoss,
     latency_ms: u32,
     keyframe_interval: Duration,
@@ -98,6 +99,7 @@ impl Reader {
         subscription: Arc<LocalSubscription>,
         shared: Arc<Shared>,
         choice: Choice,
+        codecs: Codecs,
         settings: &Settings,
     ) -> Self {
         let now = Instant::now();
@@ -107,6 +109,7 @@ impl Reader {
             subscription,
             shared,
             choice,
+            codecs,
             on_loss: settings.on_loss,
             latency_ms: settings.latency_ms,
             keyframe_interval: milliseconds(settings.keyframe_interval_ms),
@@ -170,7 +173,7 @@ impl Reader {
     /// Looks at the stream, and sets out for what it now has.
     fn look(&mut self, element: &SfuSrc) {
         self.looked = Instant::now();
-        let tracks = self.subscription.tracks();
+        let tracks = self.take(self.subscription.tracks());
         let before = std::mem::replace(&mut self.tracks, tracks);
         let declared = |t: &Tracks| (t.publisher, t.epoch, t.video, t.audio, t.layers.len());
         if declared(&before) != declared(&self.tracks) {
@@ -182,6 +185,34 @@ impl Reader {
         }
         if let Err(message) = self.aim(element) {
             self.fail(element, &message);
+        }
+    }
+
+    /// What is taken of the stream: nothing while its video is not what is wanted. What has begun ends then: it can't go
+    /// on with another codec.
+    fn take(&mut self, tracks: Tracks) -> Tracks {
+        let taken = self.codecs.take(tracks.video);
+        self.subscription.set_idle(!taken);
+        if taken {
+            return tracks;
+        }
+        if let Some(codec) = tracks.video.filter(|_| !self.outputs.is_empty()) {
+            self.end(&format!("the video is {} now", codec.name()));
+        }
+        Tracks {
+            epoch: tracks.epoch,
+            ..Tracks::default()
+        }
+    }
+
+    /// Ends with EOS, once.
+    fn end(&mut self, why: &str) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        gst::info!(CAT, "{}: {why}: that is the end", self.subscription.name());
+        for output in self.outputs.values() {
+            output.branch.end();
         }
     }
 
@@ -213,12 +244,8 @@ impl Reader {
                 output.clock.reset();
             }
         }
-        if lost && self.on_loss == OnLoss::Eos && !self.over {
-            gst::info!(CAT, obj = element, "the publisher is gone: that is the end");
-            self.over = true;
-            for output in self.outputs.values() {
-                output.branch.end();
-            }
+        if lost && self.on_loss == OnLoss::Eos {
+            self.end("the publisher is gone");
         }
     }
 
