@@ -23,6 +23,12 @@ function colour([id, x, y, width, height]) {
   return sum.map((value) => Math.round(value / (32 * 32)));
 }
 
+/** In a page: how wide it is, and how many groups of fields hold something that is wider than they are. */
+function widths() {
+  const broken = [...document.querySelectorAll('fieldset')].filter((one) => one.scrollWidth > one.clientWidth);
+  return [document.documentElement.scrollWidth, broken.length];
+}
+
 const ALL = [0, 0, 1, 1];
 /** The lower third between its bar and its text. */
 const LEFT_BELOW = [0.038, 0.8, 0.012, 0.12];
@@ -124,11 +130,11 @@ const result = await withBrowsers(setting, async (open) => {
 
   await until(studio, 'figures', () => document.querySelectorAll('#layers tr').length === 4);
   const stats = await studio.evaluate(() => window.studio.live.sender.stats());
-  const wide = await studio.evaluate(() => document.documentElement.scrollWidth);
+  const wide = await studio.evaluate(widths);
   if (wanted.screenshot) await studio.screenshot(shot('desktop'));
   await studio.setViewportSize({ width: 390, height: 844 });
   await pause(300);
-  const narrow = await studio.evaluate(() => document.documentElement.scrollWidth);
+  const narrow = await studio.evaluate(widths);
   if (wanted.screenshot) await studio.screenshot({ ...shot('phone'), fullPage: true });
   await viewer.goto(`${wanted.base}/`);
   await until(viewer, 'the list', () => document.querySelectorAll('.card .links a').length >= 3);

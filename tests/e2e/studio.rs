@@ -50,8 +50,8 @@ fn the_studio_composes_and_comes_back() {
     let pictures = layers.iter().filter(|l| l["kind"] == "video").count();
     assert_eq!(pictures, 3);
     // Nothing is wider than the window.
-    assert_eq!(seen["wide"], 1280);
-    assert_eq!(seen["narrow"], 390);
+    assert_eq!(seen["wide"], json!([1280, 0]));
+    assert_eq!(seen["narrow"], json!([390, 0]));
     let links = json!(["/show", "/publish/show", "/studio/show"]);
     assert_eq!(seen["links"], links);
     assert_eq!(seen["ended"], true);
