@@ -332,6 +332,7 @@ impl Selector {
         if current == network.lowest() {
             if far && lasting >= STARVED_FOR {
                 self.starved = Some(now);
+                self.pressed = None;
                 return settled(None, Why::NoBandwidth);
             }
             return settled(Some(current), network.why(current, limit));
