@@ -3,11 +3,12 @@
 import { byId, duration, element, link } from './page.js';
 import { bitrate, layerName, watched } from './signalling.js';
 
-/** Where a stream leads to. */
+/** Where a stream leads to: what the link says, its address, and when there is one. */
 const LINKS = [
-  ['Play', (name) => `/${name}`],
-  ['Publish', (name) => `/publish/${name}`],
-  ['Studio', (name) => `/studio/${name}`],
+  ['Play', (name) => `/${name}`, () => true],
+  ['HLS', (name) => `/hls/${name}`, (stream) => stream.hls],
+  ['Publish', (name) => `/publish/${name}`, () => true],
+  ['Studio', (name) => `/studio/${name}`, () => true],
 ];
 /** How a publisher's media comes. */
 const INPUTS = { whip: ' by WHIP', element: ' from a pipeline' };
@@ -21,19 +22,21 @@ function makeCard(name) {
   title.append(link(name, `/${name}`));
   const [status, tracks, layers] = ['p', 'p', 'ul'].map((tag) => document.createElement(tag));
   layers.className = 'layers';
-  const links = element('p', '', 'links');
-  links.append(...LINKS.map(([text, to]) => {
+  const list = element('p', '', 'links');
+  const links = LINKS.map(([text, to]) => {
     const made = link(text, to(name), 'button');
     made.setAttribute('aria-label', `${text} ${name}`);
     return made;
-  }));
-  card.append(title, status, tracks, layers, links);
-  return { card, status, tracks, layers };
+  });
+  list.append(...links);
+  card.append(title, status, tracks, layers, list);
+  return { card, status, tracks, layers, links };
 }
 
 function show(stream) {
   if (!cards.has(stream.name)) cards.set(stream.name, makeCard(stream.name));
-  const { card, status, tracks, layers } = cards.get(stream.name);
+  const { card, status, tracks, layers, links } = cards.get(stream.name);
+  LINKS.forEach(([, , is], n) => { links[n].hidden = !is(stream); });
   status.className = stream.live ? 'live dot' : '';
   const from = INPUTS[stream.input] ?? '';
   status.textContent = stream.live ? `Live${from} for ${duration(stream.uptime_ms)}` : 'Waiting for its publisher';

@@ -139,7 +139,7 @@ const result = await withBrowsers(setting, async (open) => {
   await viewer.goto(`${wanted.base}/`);
   await until(viewer, 'the list', () => document.querySelectorAll('.card .links a').length >= 3);
   if (wanted.screenshot) await viewer.screenshot(shot('list'));
-  const links = await viewer.evaluate(() => [...document.querySelectorAll('.card .links a')].map((a) => a.getAttribute('href')));
+  const links = await viewer.evaluate(() => [...document.querySelectorAll('.card .links a:not([hidden])')].map((a) => a.getAttribute('href')));
   await studio.click('#go');
   const ended = await until(studio, 'the end', () => document.getElementById('state').textContent === 'Not live');
   return {

@@ -18,3 +18,4 @@ mod srt_in;
 mod studio;
 mod studio_pushes;
 mod webrtcbin_plays;
+mod whip_to_hls;

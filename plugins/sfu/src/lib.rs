@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc` and `sfusignaller`."]
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink` and `sfusignaller`."]
 
+mod hls;
 mod log;
 mod runtime;
 mod signaller;
@@ -11,6 +12,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     log::forward();
     sink::register(plugin)?;
     src::register(plugin)?;
+    hls::register(plugin)?;
     signaller::register(plugin)
 }
 

@@ -59,6 +59,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router = text(),
             "publisher-timeout" => settings.publisher_timeout = number(),
             "ice-servers" => settings.ice_servers = text(),
+            "hls-directory" => settings.hls_directory = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -74,6 +75,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router.to_value(),
             "publisher-timeout" => settings.publisher_timeout.to_value(),
             "ice-servers" => settings.ice_servers.to_value(),
+            "hls-directory" => settings.hls_directory.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -143,7 +145,12 @@ impl SfuSignaller {
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let app = App::new(engine.clone(), router, ice_servers);
+        let app = App::new(
+            engine.clone(),
+            router,
+            ice_servers,
+            settings.hls_directory(),
+        );
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,

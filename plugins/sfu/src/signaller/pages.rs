@@ -27,6 +27,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("style.css", CSS, web!("style.css")),
     ("studio.css", CSS, web!("studio.css")),
     ("devices.js", JS, web!("devices.js")),
+    ("hls.js", JS, web!("hls.js")),
     ("list.js", JS, web!("list.js")),
     ("live.js", JS, web!("live.js")),
     ("logo.js", JS, web!("logo.js")),
@@ -45,6 +46,11 @@ const ASSETS: &[(&str, &str, &str)] = &[
 /// `GET /`
 pub(super) async fn index() -> Response {
     html(web!("index.html"))
+}
+
+/// `GET /hls/{stream}`
+pub(super) fn hls() -> Response {
+    html(web!("hls.html"))
 }
 
 /// `GET /publish/{stream}`
