@@ -33,7 +33,7 @@ check_value() {
         die "$key=$value: a port is a number from 0 to 65535"
       fi
       ;;
-    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | SEGMENTS)
+    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | KEYFRAMES | SEGMENTS)
       [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
       ;;
     SEGMENT)
@@ -72,6 +72,9 @@ check_value() {
     AUTH)
       [[ $value =~ ^(basic|digest|both)$ ]] || die "$key=$value: it is basic, digest or both"
       ;;
+    PUSH)
+      check_push "$value"
+      ;;
     KEY | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
@@ -79,6 +82,18 @@ check_value() {
       [ -n "$value" ] || die "$key= has no value"
       ;;
   esac
+}
+
+# Refuses RTMP addresses that could not be one, without telling the stream keys that are in them.
+check_push() {
+  local address count=0
+  local -a addresses
+  read -ra addresses <<<"${1//,/ }"
+  for address in "${addresses[@]}"; do
+    count=$((count + 1))
+    [[ $address =~ ^rtmps?://[^/]+/[^/]+/.+$ && $address != *[\"\'\\]* ]] ||
+      die "PUSH: address $count is not rtmp://HOST/APPLICATION/KEY or rtmps://…"
+  done
 }
 
 run_pipeline() {

@@ -17,6 +17,8 @@ mod rtmp_in;
 mod rtsp_in;
 mod rtsp_out;
 mod srt_in;
+mod studio;
+mod studio_pushes;
 mod webcam_agent;
 mod webrtcbin_plays;
 mod whip_to_hls;

@@ -72,6 +72,7 @@ impl App {
             .route("/metrics", get(metrics::metrics))
             .route("/assets/{file}", get(pages::asset))
             .route("/publish/{*stream}", get(pages::publisher))
+            .route("/studio/{*stream}", get(pages::studio))
             .route("/hls/{*path}", get(hls::file).options(hls::options))
             .route("/api/streams", get(api::streams))
             .route("/api/streams/{*stream}", get(api::stream))

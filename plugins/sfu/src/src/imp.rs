@@ -12,7 +12,7 @@ use sfu_engine::{LocalSubscription, Router, StreamName};
 use super::CAT;
 use super::branch::Branch;
 use super::reader::{Reader, Shared};
-use super::settings::{Choice, PROPERTIES, Settings};
+use super::settings::{Choice, Codecs, PROPERTIES, Settings};
 
 #[derive(Debug, Default)]
 pub struct SfuSrc {
@@ -51,8 +51,12 @@ impl ObjectImpl for SfuSrc {
             "stream" => settings.stream = text().unwrap_or_default(),
             "router" => settings.router = text().unwrap_or_default(),
             "layer" => settings.layer = text().unwrap_or_default(),
+            "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
             "on-loss" => settings.on_loss = value.get().unwrap_or_default(),
             "latency" => settings.latency_ms = value.get().unwrap_or_default(),
+            "keyframe-interval" => {
+                settings.keyframe_interval_ms = value.get().unwrap_or_default();
+            }
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -63,8 +67,10 @@ impl ObjectImpl for SfuSrc {
             "stream" => settings.stream.to_value(),
             "router" => settings.router.to_value(),
             "layer" => settings.layer.to_value(),
+            "video-codecs" => settings.video_codecs.to_value(),
             "on-loss" => settings.on_loss.to_value(),
             "latency" => settings.latency_ms.to_value(),
+            "keyframe-interval" => settings.keyframe_interval_ms.to_value(),
             "live" => {
                 let running = lock(&self.running);
                 let live = running
@@ -207,6 +213,7 @@ impl SfuSrc {
             .parse()
             .map_err(|e| format!("stream: {e}"))?;
         let choice: Choice = settings.layer.parse()?;
+        let codecs: Codecs = settings.video_codecs.parse()?;
         let subscription = Arc::new(Router::get(&settings.router).subscribe(&name));
         let shared = Arc::new(Shared::default());
         let reader = Reader::new(
@@ -214,8 +221,8 @@ impl SfuSrc {
             subscription.clone(),
             shared.clone(),
             choice,
-            settings.on_loss,
-            settings.latency_ms,
+            codecs,
+            &settings,
         );
         let thread = std::thread::Builder::new()
             .name("sfusrc".into())
