@@ -65,11 +65,11 @@ impl StreamMounts {
             return None;
         }
         let mut mounted = lock(&self.mounted);
-        if !mounted.contains_key(&location) {
-            let factory = StreamFactory::new(shared, &location);
+        mounted.entry(location).or_insert_with_key(|location| {
+            let factory = StreamFactory::new(shared, location);
             self.obj().add_factory(&path, factory.clone());
-            mounted.insert(location, factory);
-        }
+            factory
+        });
         Some(path)
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
 use gst_rtsp_server::{
-    RTSPAddressPool, RTSPAuth, RTSPClient, RTSPContext, RTSPFilterResult, RTSPServer, RTSPSession,
-    RTSPThreadPool,
+    RTSPAddressPool, RTSPAuth, RTSPClient, RTSPContext, RTSPFilterResult, RTSPMedia, RTSPServer,
+    RTSPSession, RTSPThreadPool,
 };
 
 use super::CAT;
@@ -49,7 +49,10 @@ impl Shared {
                 return;
             };
             for client in server.client_filter(None) {
-                if medias(&client).any(|media| media.element() == element) {
+                if medias(&client)
+                    .iter()
+                    .any(|media| media.element() == element)
+                {
                     client.close();
                 }
             }
@@ -58,13 +61,14 @@ impl Shared {
 }
 
 /// What a client has set up.
-fn medias(client: &RTSPClient) -> impl Iterator<Item = gst_rtsp_server::RTSPMedia> {
-    client.session_filter(None).into_iter().flat_map(of_session)
+fn medias(client: &RTSPClient) -> Vec<RTSPMedia> {
+    let sessions = client.session_filter(None);
+    sessions.iter().flat_map(of_session).collect()
 }
 
-fn of_session(session: RTSPSession) -> impl Iterator<Item = gst_rtsp_server::RTSPMedia> {
+fn of_session(session: &RTSPSession) -> Vec<RTSPMedia> {
     let medias = session.filter(None).into_iter();
-    medias.filter_map(|media| media.media())
+    medias.filter_map(|media| media.media()).collect()
 }
 
 /// A running server.
@@ -181,9 +185,9 @@ fn watch_clients(server: &RTSPServer, shared: &Arc<Shared>) {
             return;
         }
         client.connect_play_request(|_, context: &RTSPContext| {
-            let session = context.session().cloned();
-            let medias = session.into_iter().flat_map(of_session);
-            medias.for_each(|media| request_keyframe(&media));
+            for media in context.session().map(of_session).unwrap_or_default() {
+                request_keyframe(&media);
+            }
         });
     });
 }
