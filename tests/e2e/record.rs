@@ -178,10 +178,15 @@ fn killed_at_any_moment_at_most_one_fragment_is_missing() {
                 .iter()
                 .map(|&(n, after)| std::thread::spawn(move || killed(n, after)))
                 .collect();
-            let ended = runs
+            // All end, also where one fails: none must be left behind.
+            let ended: Vec<_> = runs
                 .into_iter()
-                .map(|run| run.join().expect("a run without a failure"));
-            ended.collect::<Vec<_>>()
+                .map(std::thread::JoinHandle::join)
+                .collect();
+            ended
+                .into_iter()
+                .map(|run| run.expect("a run without a failure"))
+                .collect::<Vec<_>>()
         })
         .collect();
     let worst = missing.iter().max().unwrap();
