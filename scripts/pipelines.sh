@@ -33,11 +33,16 @@ check_value() {
         die "$key=$value: a port is a number from 0 to 65535"
       fi
       ;;
-    WIDTH | HEIGHT | FPS | SHARDS | LATENCY)
+    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | SEGMENTS)
       [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
       ;;
     SPLIT_TIME | SPLIT_SIZE | DELETE_AFTER | MIN_FREE)
       [[ $value =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "$key=$value: a number up to 999999 is expected"
+      ;;
+    SEGMENT)
+      if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -lt 1000 ] || [ "$value" -gt 20000 ]; then
+        die "$key=$value: a segment is 1000 to 20000 ms long"
+      fi
       ;;
     CODEC)
       [[ $value =~ ^(h264|vp8)$ ]] || die "$key=$value: it is h264 or vp8"

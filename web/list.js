@@ -25,6 +25,11 @@ function card(stream) {
     ? element('p', `Live for ${duration(stream.uptime_ms)}`, 'live dot')
     : element('p', 'Waiting for its publisher');
   const tracks = [stream.video?.codec, stream.audio?.codec].filter(Boolean).join(' + ');
+  if (stream.hls) {
+    const hls = element('a', 'HLS');
+    hls.href = `/hls/${stream.name}`;
+    live.append(' · ', hls);
+  }
   item.append(title, live, element('p', `${stream.viewers} watching · ${tracks || 'no media yet'}`));
   for (const layer of stream.video?.layers ?? []) {
     const rate = layer.active ? bitrate(layer.bitrate) : 'not sent';

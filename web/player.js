@@ -248,6 +248,10 @@ const toggleSound = () => {
 };
 
 byId('name').textContent = stream;
+fetch(`/api/streams/${stream}`).then((answer) => (answer.ok ? answer.json() : {})).then(({ hls }) => {
+  byId('hls').hidden = !hls;
+  byId('hls').href = `/hls/${stream}`;
+}).catch(() => {});
 document.title = stream;
 byId('unmute').addEventListener('click', toggleSound);
 byId('mute').addEventListener('click', toggleSound);

@@ -17,3 +17,4 @@ mod rtmp_in;
 mod rtsp_in;
 mod srt_in;
 mod webrtcbin_plays;
+mod whip_to_hls;

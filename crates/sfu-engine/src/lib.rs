@@ -9,7 +9,10 @@
 //! - [`stream`]: a publisher's layers, their [`keyframe`] arbiters and [`gop`] caches.
 //! - [`local`]: consumers of a stream inside this process.
 //! - [`shard`]: the viewers of one thread; [`rewrite`] makes layers one stream; [`layers`] chooses one.
+//! - [`rtcp`]: the reports of viewers, read, and ours, written.
+//! - [`srtp`]: what viewers are sent and send, sealed and opened.
 //! - [`transport`]: WebRTC towards one viewer, behind an interface.
+//! - [`estimate`]: what the network towards one viewer carries.
 //! - [`Engine`]: the shards on their threads and sockets.
 //!
 //! Logs through `tracing`, with `stream` and `session` as fields.
@@ -17,6 +20,7 @@
 mod codec;
 mod driver;
 mod engine;
+pub mod estimate;
 pub mod gop;
 mod ids;
 mod info;
@@ -29,9 +33,12 @@ pub mod packet;
 pub mod queue;
 mod rate;
 pub mod rewrite;
+mod ring;
 mod router;
+pub mod rtcp;
 pub mod session;
 pub mod shard;
+pub mod srtp;
 pub mod stats;
 pub mod stream;
 pub mod transport;

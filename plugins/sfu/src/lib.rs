@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfurecorder` and `sfusignaller`."]
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
 
+mod hls;
 mod log;
 mod record;
 mod runtime;
@@ -12,6 +13,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     log::forward();
     sink::register(plugin)?;
     src::register(plugin)?;
+    hls::register(plugin)?;
     record::register(plugin)?;
     signaller::register(plugin)
 }

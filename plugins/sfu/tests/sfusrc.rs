@@ -364,6 +364,34 @@ fn a_publisher_that_returns_is_continued() {
 }
 
 #[test]
+fn timestamps_are_running_time_after_a_late_start_and_a_pause() {
+    init();
+    let player =
+        Running::start("sfusrc name=in stream=late in.video_0 ! fakesink name=v sync=false");
+    let seen = player.seen("v");
+    std::thread::sleep(Duration::from_secs(2));
+    let publisher = Running::start(
+        "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=30/1 \
+           ! x264enc tune=zerolatency key-int-max=30 ! valve name=valve ! h264parse ! sfusink name=out stream=late",
+    );
+    let near = |what: &str| {
+        let count = seen.len() + 20;
+        let newest = seen.wait(count)[count - 1].pts;
+        let now = player.0.current_running_time().unwrap().nseconds();
+        let off = now.abs_diff(newest) / 1_000_000;
+        assert!(off < 1_500, "{what}: {newest} comes at {now}");
+    };
+    near("late start");
+    let valve = publisher.0.by_name("valve").unwrap();
+    valve.set_property("drop", true);
+    std::thread::sleep(Duration::from_millis(4_500));
+    valve.set_property("drop", false);
+    near("pause");
+    seen.assert_forward();
+    player.no_error();
+}
+
+#[test]
 fn a_publisher_that_goes_is_the_end_where_that_is_wanted() {
     init();
     let player = player("goes", "on-loss=eos");

@@ -8,11 +8,13 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 use sfu_engine::{Rid, SessionId, SessionInfo, StreamInfo, StreamName};
 
+use super::hls;
 use super::server::{App, Refusal};
 
 /// `GET /api/streams`
 pub(super) async fn streams(State(app): State<App>) -> Json<Value> {
-    let streams: Vec<_> = app.router.streams().iter().map(stream_json).collect();
+    let streams = app.router.streams();
+    let streams: Vec<_> = streams.iter().map(|s| stream_json(&app, s)).collect();
     Json(json!({ "streams": streams }))
 }
 
@@ -28,10 +30,10 @@ pub(super) async fn stream(
         Refusal::new(StatusCode::NOT_FOUND, message)
     };
     let info = app.router.stream(&name).ok_or_else(unknown)?;
-    Ok(Json(stream_json(&info)))
+    Ok(Json(stream_json(&app, &info)))
 }
 
-pub(super) fn stream_json(info: &StreamInfo) -> Value {
+fn stream_json(app: &App, info: &StreamInfo) -> Value {
     let video = info.video.as_ref().map(|video| {
         let layers = video.layers.iter().map(|layer| {
             json!({
@@ -52,6 +54,7 @@ pub(super) fn stream_json(info: &StreamInfo) -> Value {
         "outputs": info.outputs,
         "uptime_ms": info.uptime.as_millis() as u64,
         "video": video,
+        "hls": hls::address(app, &info.name),
         "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),
     })
 }

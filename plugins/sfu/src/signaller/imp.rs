@@ -60,6 +60,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router = text(),
             "publisher-timeout" => settings.publisher_timeout = number(),
             "ice-servers" => settings.ice_servers = text(),
+            "hls-directory" => settings.hls_directory = text(),
             "recordings-directory" => settings.recordings_directory = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
@@ -76,6 +77,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router.to_value(),
             "publisher-timeout" => settings.publisher_timeout.to_value(),
             "ice-servers" => settings.ice_servers.to_value(),
+            "hls-directory" => settings.hls_directory.to_value(),
             "recordings-directory" => settings.recordings_directory.to_value(),
             "port" => {
                 let running = lock(&self.running);
@@ -146,8 +148,13 @@ impl SfuSignaller {
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let recordings = Recordings::new(&settings.recordings_directory);
-        let app = App::new(engine.clone(), router, ice_servers, recordings);
+        let app = App::new(
+            engine.clone(),
+            router,
+            ice_servers,
+            settings.hls_directory(),
+            Recordings::new(&settings.recordings_directory),
+        );
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,

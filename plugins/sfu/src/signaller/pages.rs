@@ -25,6 +25,7 @@ macro_rules! web {
 
 const ASSETS: &[(&str, &str, &str)] = &[
     ("style.css", CSS, web!("style.css")),
+    ("hls.js", JS, web!("hls.js")),
     ("list.js", JS, web!("list.js")),
     ("player.js", JS, web!("player.js")),
     ("publisher.js", JS, web!("publisher.js")),
@@ -36,6 +37,11 @@ const ASSETS: &[(&str, &str, &str)] = &[
 /// `GET /`
 pub(super) async fn index() -> Response {
     html(web!("index.html"))
+}
+
+/// `GET /hls/{stream}`
+pub(super) fn hls() -> Response {
+    html(web!("hls.html"))
 }
 
 /// `GET /publish/{stream}`

@@ -16,7 +16,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
 use super::server::{App, Refusal};
@@ -184,8 +183,13 @@ pub(super) async fn file(
         format!("there is no recording {name:?}; those that there are, are listed at /recordings");
     let found = reading(move || recordings.find(&name)).await?;
     let (path, recording) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, missing))?;
-    let served = ServeFile::new(&path).oneshot(request).await;
-    let mut response = served.map(|r| r.map(Body::new)).into_response();
+    // Ranges, If-Modified-Since and HEAD are its work.
+    let served = ServeFile::new(&path).try_call(request).await;
+    let unreadable = |e: io::Error| {
+        let message = format!("the recording can't be read: {e}");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    };
+    let mut response = served.map_err(unreadable)?.map(Body::new).into_response();
     let headers = response.headers_mut();
     // One that is still written to grows.
     let cache = match recording.state {

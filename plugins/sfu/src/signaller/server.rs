@@ -3,6 +3,7 @@
 //! The HTTP server: routes, what all answers have in common, start and stop.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use sfu_engine::{Engine, Router};
 use tokio::sync::{oneshot, watch};
 
 use super::recordings::{self, Recordings};
-use super::{CAT, api, events, metrics, pages, sessions};
+use super::{CAT, api, events, hls, metrics, pages, sessions};
 use crate::runtime;
 
 /// The largest request body: an offer of a browser has about 8 KiB.
@@ -33,6 +34,8 @@ pub(super) struct App {
     pub(super) answers: Arc<[AtomicU64; 6]>,
     /// `Link` headers that name the ICE servers.
     pub(super) ice_servers: Arc<[HeaderValue]>,
+    /// Where HLS is written to.
+    pub(super) hls: Option<Arc<Path>>,
     /// What `/recordings` shows, if anything.
     pub(super) recordings: Option<Arc<Recordings>>,
     /// Turns true when the server is to stop: what streams without end must end.
@@ -45,6 +48,7 @@ impl App {
         engine: Arc<Engine>,
         router: Arc<Router>,
         ice_servers: Vec<HeaderValue>,
+        hls: Option<Arc<Path>>,
         recordings: Option<Arc<Recordings>>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
@@ -53,6 +57,7 @@ impl App {
             router,
             answers: Arc::default(),
             ice_servers: ice_servers.into(),
+            hls,
             recordings,
             stopping,
             stop: Arc::new(stop),
@@ -67,6 +72,7 @@ impl App {
             .route("/metrics", get(metrics::metrics))
             .route("/assets/{file}", get(pages::asset))
             .route("/publish/{*stream}", get(pages::publisher))
+            .route("/hls/{*path}", get(hls::file).options(hls::options))
             .route("/api/streams", get(api::streams))
             .route("/api/streams/{*stream}", get(api::stream))
             .route(

@@ -3,7 +3,8 @@
 //! The element's properties.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -20,6 +21,7 @@ pub(super) struct Settings {
     pub(super) publisher_timeout: u32,
     pub(super) ice_servers: String,
     pub(super) recordings_directory: String,
+    pub(super) hls_directory: String,
 }
 
 impl Default for Settings {
@@ -34,6 +36,7 @@ impl Default for Settings {
             publisher_timeout: 15_000,
             ice_servers: String::new(),
             recordings_directory: String::new(),
+            hls_directory: String::new(),
         }
     }
 }
@@ -48,6 +51,11 @@ impl Settings {
         };
         let mut addresses = self.listen.to_socket_addrs().map_err(|_| wrong())?;
         addresses.next().ok_or_else(wrong)
+    }
+
+    /// Where HLS is, if it is served.
+    pub(super) fn hls_directory(&self) -> Option<Arc<Path>> {
+        (!self.hls_directory.is_empty()).then(|| Path::new(&self.hls_directory).into())
     }
 
     pub(super) fn engine(&self) -> Result<EngineConfig, String> {
@@ -152,6 +160,10 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Recordings directory",
             "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
             &defaults.recordings_directory,
+            "hls-directory",
+            "HLS directory",
+            "Folder that sfuhlssink writes to, served at /hls (empty: not at all)",
+            &defaults.hls_directory,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

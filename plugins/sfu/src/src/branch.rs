@@ -300,8 +300,8 @@ impl Branch {
 
 fn jitterbuffer(latency_ms: u32) -> Result<gst::Element, String> {
     let jitterbuffer = make("rtpjitterbuffer")?;
-    // Timestamps are running time already: the first one counts from the buffer, and nothing of the others is guessed from
-    // when they come. (The mode none would count from 0, whenever the stream begins.)
+    // Timestamps are running time already: nothing of them is to be guessed from when packets come. (Mode none would
+    // call the first packet's zero, and that after a pause of three seconds as well.)
     jitterbuffer.set_property_from_str("mode", "synced");
     jitterbuffer.set_property("latency", latency_ms);
     jitterbuffer.set_property("do-lost", true);

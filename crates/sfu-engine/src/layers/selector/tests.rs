@@ -152,3 +152,22 @@ fn probing_asks_for_what_the_next_layer_needs_and_not_too_often() {
     }
     assert!((3..=4).contains(&probes), "{probes} in 10 s");
 }
+
+#[test]
+fn while_video_pauses_for_want_of_bandwidth_it_is_found_out_when_there_is_some() {
+    let start = Instant::now();
+    let mut selector = Selector::default();
+    selector.set_estimate(estimate(100, true));
+    let mut probes = 0;
+    for n in 0..100 {
+        let now = start + n * Duration::from_millis(100);
+        let choice = selector.choose(now, &ladder([true; 3]), 50_000);
+        let demand = selector.demand(now);
+        if choice.layer.is_none() {
+            assert_eq!(choice.why, Why::NoBandwidth);
+            assert!(demand.goal.abs_diff(280_000) <= 1, "{}", demand.goal);
+            probes += u32::from(demand.probe);
+        }
+    }
+    assert!((2..=3).contains(&probes), "{probes} in 7 s");
+}

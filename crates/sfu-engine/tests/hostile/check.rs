@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What must hold of any bytes that a viewer sends. The targets in `fuzz` check the same.
+
+use sfu_engine::rtcp::{Rtcp, TwccReport, packets};
+use sfu_engine::srtp::{Unprotect, UnprotectError};
+
+/// Reads all of a compound packet.
+pub(crate) fn rtcp(data: &[u8]) {
+    let mut count = 0;
+    for packet in packets(data) {
+        count += 1;
+        match packet {
+            Ok(Rtcp::ReceiverReport { blocks }) => {
+                assert!(blocks.count() <= data.len() / 24);
+            }
+            Ok(Rtcp::Nack { lost, .. }) => {
+                // Four bytes speak of 17.
+                assert!(lost.count() <= data.len() / 4 * 17);
+            }
+            Ok(Rtcp::Fir { entries }) => assert!(entries.count() <= data.len() / 8),
+            Ok(Rtcp::Twcc(report)) => twcc(&report, data.len()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    assert!(count <= data.len().div_ceil(4), "each takes four bytes");
+}
+
+fn twcc(report: &TwccReport<'_>, len: usize) {
+    let (mut all, mut arrived) = (0, 0);
+    let mut before = None;
+    for (sequence, time) in report.packets() {
+        let offset = sequence.wrapping_sub(report.base_sequence());
+        assert!(offset < report.status_count());
+        assert!(before.is_none_or(|before| before < offset), "in order");
+        before = Some(offset);
+        all += 1;
+        arrived += usize::from(time.is_some());
+    }
+    assert!(all <= usize::from(report.status_count()));
+    assert!(all <= len / 2 * 0x1fff, "two bytes speak of a run at most");
+    assert!(arrived <= len, "each takes a byte");
+}
+
+/// Opens a packet, and reads what was opened.
+pub(crate) fn srtcp(unprotect: &mut Unprotect, data: &mut [u8]) -> Result<usize, UnprotectError> {
+    let len = data.len();
+    let plain = unprotect.rtcp(data)?;
+    assert_eq!(plain.len() + unprotect.profile().rtcp_overhead(), len);
+    rtcp(plain);
+    Ok(plain.len())
+}
