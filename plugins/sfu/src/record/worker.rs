@@ -429,11 +429,11 @@ impl Recorder {
         };
         let before = std::mem::replace(&mut take.written, written);
         let path = take.path.clone();
-        self.shared.progress(before, written);
         if before.fragments == 0 {
             self.shared.begin(&path);
             self.tell("recording", &path, None);
         }
+        self.shared.progress(before, written);
         if std::mem::take(&mut self.told) {
             let stream = &self.plan.stream;
             if let Some(element) = self.element.upgrade() {
