@@ -160,6 +160,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Recordings directory",
             "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
             &defaults.recordings_directory,
+        ),
+        text(
             "hls-directory",
             "HLS directory",
             "Folder that sfuhlssink writes to, served at /hls (empty: not at all)",
