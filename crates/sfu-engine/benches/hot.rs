@@ -19,6 +19,7 @@ use sfu_engine::stream::Stream;
 use sfu_engine::transport::patch::PatchError;
 use sfu_engine::transport::{
     Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
+    ViewerTransport,
 };
 use sfu_engine::{
     Codec, Feedback, LayerInfo, Preference, PublishOptions, Rid, RtpIn, SessionId, TrackKind,
@@ -34,30 +35,8 @@ struct Nobody {
 }
 
 impl Transport for Nobody {
-    fn first_estimate(&self) -> Option<Estimate> {
-        None
-    }
-
-    fn set_demand(&mut self, _demand: Demand) {}
-
-    fn forget_sent(&mut self) {}
-
-    fn reports_arrivals(&self) -> bool {
-        false
-    }
-
-    fn limit(&mut self, _bits_per_second: u64) {}
-
     fn local_ufrag(&self) -> &str {
         &self.ufrag
-    }
-
-    fn accepts(&self, _: Codec) -> bool {
-        true
-    }
-
-    fn send(&mut self, packet: &Outgoing<'_>) {
-        black_box(packet);
     }
 
     fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> bool {
@@ -71,13 +50,31 @@ impl Transport for Nobody {
         now + Duration::from_secs(1)
     }
 
-    fn request_keyframe(&mut self, _: Option<str0m::media::Rid>) {}
-
     fn patch(&mut self, _: &str) -> Result<PatchOutcome, PatchError> {
         Ok(PatchOutcome::Trickled)
     }
 
     fn close(&mut self) {}
+}
+
+impl ViewerTransport for Nobody {
+    fn accepts(&self, _: Codec) -> bool {
+        true
+    }
+
+    fn first_estimate(&self) -> Option<Estimate> {
+        None
+    }
+
+    fn set_demand(&mut self, _: Instant, _: Demand) {}
+
+    fn send(&mut self, _: Instant, packet: &Outgoing<'_>, _: &mut dyn TransportSink) {
+        black_box(packet);
+    }
+
+    fn resend(&mut self, _: Instant, _: &Outgoing<'_>, _: &mut dyn TransportSink) -> bool {
+        true
+    }
 }
 
 #[derive(Debug)]

@@ -23,9 +23,9 @@ use crate::session::{SessionInfo, SessionShared};
 use crate::shard::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot};
 use crate::stream::{PublishOptions, Stream};
-use crate::transport::PatchOutcome;
 use crate::transport::negotiate::{self, Identity, OfferError};
 use crate::transport::patch::PatchError;
+use crate::transport::{PatchOutcome, ViewerTransport};
 
 /// How long a shard may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -298,9 +298,8 @@ impl Engine {
         let shard = self.least_loaded().ok_or(SubscribeError::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let now = Instant::now();
-        let estimate = stream.layer_count() > 1;
         let (transport, answer) =
-            negotiate::accept(&self.identity, codecs, estimate, request.offer, &local, now)?;
+            negotiate::accept(&self.identity, codecs, request.offer, &local, now)?;
         let id = SessionId::from_bits(random_bits().ok_or(SubscribeError::Busy)?);
         let etag = self.next_etag();
         let session = Arc::new(SessionShared::new(
@@ -383,7 +382,7 @@ impl Engine {
         &self,
         shard: &ShardThread,
         stream: &Arc<Stream>,
-        transport: Box<dyn crate::transport::Transport>,
+        transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
     ) -> Result<(), SubscribeError> {
         stream.add_viewer();

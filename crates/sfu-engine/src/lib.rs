@@ -33,6 +33,7 @@ pub mod packet;
 pub mod queue;
 mod rate;
 pub mod rewrite;
+mod ring;
 mod router;
 pub mod rtcp;
 pub mod session;

@@ -14,7 +14,7 @@ use crate::session::SessionShared;
 use crate::stream::{Lease, Stream};
 use crate::transport::negotiate::PublisherTracks;
 use crate::transport::patch::PatchError;
-use crate::transport::{PatchOutcome, Transport};
+use crate::transport::{PatchOutcome, PublisherTransport, ViewerTransport};
 
 /// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
 const CAPACITY: usize = 8_192;
@@ -33,7 +33,7 @@ pub enum ShardCommand {
         /// What it watches.
         stream: Arc<Stream>,
         /// Its session.
-        transport: Box<dyn Transport>,
+        transport: Box<dyn ViewerTransport>,
         /// What others may see of the session.
         session: Arc<SessionShared>,
     },
@@ -44,7 +44,7 @@ pub enum ShardCommand {
         /// What it is going to send.
         tracks: PublisherTracks,
         /// Its session's way to it.
-        transport: Box<dyn Transport>,
+        transport: Box<dyn PublisherTransport>,
         /// What others may see of the session; knows the stream.
         session: Arc<SessionShared>,
         /// It is gone when nothing comes from it for this long.

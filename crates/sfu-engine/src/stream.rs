@@ -17,9 +17,11 @@ use crate::keyframe::KeyframeArbiter;
 use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
 use crate::local::{LocalQueue, Tracks};
 use crate::loss::LossWatch;
-use crate::packet::{Batch, LayerReader, RtpIn};
+use crate::packet::{Batch, LayerReader, Packet, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::rate::RateMeter;
+use crate::rewrite::Source;
+use crate::ring::Ring;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -105,6 +107,7 @@ struct Layer {
     info: LayerInfo,
     reader: LayerReader,
     gop: GopCache,
+    ring: Ring,
     arbiter: KeyframeArbiter,
     rate: RateMeter,
     loss: LossWatch,
@@ -331,6 +334,13 @@ impl Stream {
         self.lock().layers.get(layer)?.gop.get(now)
     }
 
+    /// A packet that was forwarded lately.
+    pub(crate) fn forwarded(&self, source: Source, seq: u64) -> Option<Packet> {
+        let state = self.lock();
+        let ring = &state.layers.get(source.layer)?.ring;
+        ring.get(source.epoch, seq).cloned()
+    }
+
     /// The layers that there are to choose from, and what sound takes, in bit/s.
     pub(crate) fn choices(&self, now: Instant) -> (Vec<Candidate>, u64) {
         let state = self.lock();
@@ -341,18 +351,10 @@ impl Stream {
         (state.candidates(now), audio)
     }
 
-    /// How many video layers the publisher has declared.
-    pub(crate) fn layer_count(&self) -> usize {
-        self.lock().layers.len()
-    }
-
-    /// The names of the layers, by index.
+    /// The layers' names.
     pub fn rids(&self) -> Vec<Rid> {
-        self.lock()
-            .layers
-            .iter()
-            .map(|l| l.info.rid.clone())
-            .collect()
+        let state = self.lock();
+        state.layers.iter().map(|l| l.info.rid.clone()).collect()
     }
 
     /// Which publisher it is, counted over the stream's life.
@@ -430,7 +432,7 @@ impl Stream {
             live: state.publisher.is_some(),
             input: state.publisher.as_ref().map(|p| p.options.feedback.input()),
             viewers: self.viewers(),
-            outputs: state.locals.len(),
+            outputs: state.locals.iter().filter(|local| !local.is_idle()).count(),
             uptime: state
                 .publisher
                 .as_ref()
@@ -518,6 +520,7 @@ impl Layer {
             info,
             reader: LayerReader::default(),
             gop: GopCache::default(),
+            ring: Ring::default(),
             arbiter: KeyframeArbiter::new(keyframe_min_interval),
             rate: RateMeter::default(),
             loss: LossWatch::default(),
@@ -539,6 +542,7 @@ impl Layer {
             }
         }
         self.gop.push(now, batch);
+        self.ring.push(batch);
     }
 
     fn is_active(&self, now: Instant) -> bool {

@@ -8,7 +8,7 @@ mod av1;
 mod h264;
 mod h265;
 pub(crate) mod red;
-mod vp8;
+pub(crate) mod vp8;
 mod vp9;
 
 pub use vp8::Vp8Header;

@@ -21,23 +21,17 @@ pub(crate) fn primary(payload: &[u8], opus: u8) -> Option<Arc<[u8]>> {
     (whole && !newest.payload.is_empty()).then(|| newest.payload.into())
 }
 
-/// The payload with this type for each block. Shared where it is so already.
-pub(crate) fn with_type(payload: &Arc<[u8]>, opus: u8) -> Arc<[u8]> {
-    let first = payload.first().map(|byte| byte & !MORE);
-    if first == Some(opus) {
-        return payload.clone();
-    }
-    let mut renamed: Vec<u8> = payload.to_vec();
+/// Gives each block this type.
+pub(crate) fn set_type(payload: &mut [u8], opus: u8) {
     let mut at = 0;
-    while let Some(byte) = renamed.get_mut(at) {
-        let more = *byte & MORE;
-        *byte = more | opus;
+    while let Some(octet) = payload.get_mut(at) {
+        let more = *octet & MORE;
+        *octet = more | opus;
         if more == 0 {
             break;
         }
         at += HEADER;
     }
-    renamed.into()
 }
 
 #[cfg(test)]
@@ -65,18 +59,16 @@ mod tests {
 
     #[test]
     fn blocks_get_the_viewers_type() {
-        let theirs: Arc<[u8]> = red(111, 111).into();
-        assert!(Arc::ptr_eq(&with_type(&theirs, 111), &theirs), "shared");
-        let ours = with_type(&theirs, 109);
-        assert_eq!(&*ours, &*red(109, 109));
+        let mut blocks = red(111, 111);
+        set_type(&mut blocks, 109);
+        assert_eq!(blocks, red(109, 109));
     }
 
     proptest! {
         #[test]
         fn no_payload_panics(payload: Vec<u8>, pt in 0u8..128) {
             let _ = primary(&payload, pt);
-            let renamed = with_type(&payload.clone().into(), pt);
-            prop_assert_eq!(renamed.len(), payload.len());
+            set_type(&mut payload.clone(), pt);
         }
     }
 }

@@ -54,6 +54,35 @@ fn parse(payload: &[u8]) -> Option<PayloadInfo> {
     })
 }
 
+/// Overwrites the counters of a payload descriptor that has them, in the width that they have.
+pub(crate) fn rewrite(payload: &mut [u8], header: Vp8Header) {
+    let [first, extension, rest @ ..] = payload else {
+        return;
+    };
+    if *first & 0x80 == 0 {
+        return;
+    }
+    let mut rest = rest;
+    if *extension & 0x80 != 0 {
+        match (header.picture_id, &mut *rest) {
+            (Some((id, true)), [hi, lo, ..]) if *hi & 0x80 != 0 => {
+                [*hi, *lo] = (id | 0x8000).to_be_bytes();
+                rest = &mut rest[2..];
+            }
+            (Some((id, false)), [id7, ..]) if *id7 & 0x80 == 0 => {
+                *id7 = (id & 0x7f) as u8;
+                rest = &mut rest[1..];
+            }
+            _ => return,
+        }
+    }
+    if *extension & 0x40 != 0
+        && let (Some(index), Some(octet)) = (header.tl0_pic_idx, rest.first_mut())
+    {
+        *octet = index;
+    }
+}
+
 /// The size in a keyframe's header, from its second octet on (RFC 6386, section 9.1): the upper two bits scale.
 fn picture_size(rest: &[u8]) -> Option<(u32, u32)> {
     let [_, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1, ..] = *rest else {
@@ -113,5 +142,31 @@ mod tests {
             0x10, 0x50, 0x01, 0x02, 0x9d, 0x01, 0x2a, 0x80, 0x02, 0x68, 0x41,
         ];
         assert_eq!(inspect(&key).size, Some((640, 360)));
+    }
+    #[test]
+    fn counters_are_overwritten_in_their_width() {
+        let header = |id, long| Vp8Header {
+            picture_id: Some((id, long)),
+            tl0_pic_idx: Some(9),
+        };
+        for (before, header, after) in [
+            (
+                &[0x90, 0xc0, 0x81, 0x02, 7, 1][..],
+                header(0x1234, true),
+                &[0x90, 0xc0, 0x92, 0x34, 9, 1][..],
+            ),
+            (
+                &[0x90, 0xc0, 0x01, 7, 1],
+                header(0x34, false),
+                &[0x90, 0xc0, 0x34, 9, 1],
+            ),
+            (&[0x90, 0x40, 7, 1], header(1, true), &[0x90, 0x40, 9, 1]),
+            (&[0x10, 1, 2], header(1, true), &[0x10, 1, 2]),
+            (&[0x90], header(1, true), &[0x90]),
+        ] {
+            let mut payload = before.to_vec();
+            rewrite(&mut payload, header);
+            assert_eq!(payload, after, "{before:x?}");
+        }
     }
 }

@@ -22,8 +22,6 @@ const PACKET_BITS: u64 = 9_600;
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     queue: VecDeque<Waiting>,
-    /// Packets that leave together.
-    portion: usize,
     due: Option<Instant>,
 }
 
@@ -49,20 +47,11 @@ impl Backlog {
         rate.is_none_or(|rate| bits as f64 <= rate as f64 * LONGEST.as_secs_f64())
     }
 
-    /// A group of pictures, dated as if it had just been captured, to be sent at half as much again as this rate.
+    /// A group of pictures, dated as if it had just been captured.
     ///
     /// Returns its first packet and its last packet's sequence number.
-    pub(super) fn fill(
-        &mut self,
-        now: Instant,
-        gop: &Gop,
-        rate: Option<u64>,
-    ) -> Option<(&Waiting, u64)> {
+    pub(super) fn fill(&mut self, now: Instant, gop: &Gop) -> Option<(&Waiting, u64)> {
         self.clear();
-        self.portion = rate.map_or(PORTION, |rate| {
-            let bits = rate * 3 / 2 * PORTION_EVERY.as_millis() as u64 / 1_000;
-            usize::try_from(bits / PACKET_BITS).map_or(PORTION, |n| n.clamp(1, PORTION))
-        });
         let packets = || {
             let batches = gop.batches.iter().enumerate();
             batches.flat_map(|(n, batch)| {
@@ -118,9 +107,17 @@ impl Backlog {
         self.due
     }
 
-    /// What leaves now.
-    pub(super) fn portion(&mut self, now: Instant) -> impl Iterator<Item = Waiting> {
-        let count = self.portion.min(self.queue.len());
+    /// What leaves now: half as much again as the network carries, where its rate in bit/s is known.
+    pub(super) fn portion(
+        &mut self,
+        now: Instant,
+        rate: Option<u64>,
+    ) -> impl Iterator<Item = Waiting> {
+        let portion = rate.map_or(PORTION, |rate| {
+            let bits = rate * 3 / 2 * PORTION_EVERY.as_millis() as u64 / 1_000;
+            usize::try_from(bits / PACKET_BITS).map_or(PORTION, |n| n.clamp(1, PORTION))
+        });
+        let count = portion.min(self.queue.len());
         self.due = (count < self.queue.len()).then(|| now + PORTION_EVERY);
         self.queue.drain(..count)
     }

@@ -20,7 +20,7 @@ use crate::session::SessionShared;
 use crate::stream::{Feedback, Lease, Stream};
 use crate::transport::negotiate::PublisherTracks;
 use crate::transport::{
-    Incoming, PatchOutcome, SenderClock, Transport, TransportEvent, TransportSink,
+    Incoming, PatchOutcome, PublisherTransport, SenderClock, TransportEvent, TransportSink,
 };
 
 /// Tells a publishing peer's shard what the stream needs.
@@ -57,7 +57,7 @@ impl Feedback for PeerFeedback {
 pub(super) struct Ingest {
     stream: Arc<Stream>,
     lease: Lease,
-    transport: Box<dyn Transport>,
+    transport: Box<dyn PublisherTransport>,
     session: Arc<SessionShared>,
     pub(super) contact: Contact,
     start: Instant,
@@ -96,7 +96,7 @@ impl Ingest {
     pub(super) fn new(
         now: Instant,
         lease: Lease,
-        transport: Box<dyn Transport>,
+        transport: Box<dyn PublisherTransport>,
         session: Arc<SessionShared>,
         tracks: PublisherTracks,
         timeout: Duration,
@@ -192,6 +192,7 @@ impl Ingest {
                 TransportEvent::IngressLoss(loss) => self.loss = loss,
                 TransportEvent::KeyframeRequest
                 | TransportEvent::Report { .. }
+                | TransportEvent::Lost { .. }
                 | TransportEvent::Estimate(_) => {}
             }
         }
@@ -291,8 +292,13 @@ struct Sink<'a> {
 }
 
 impl TransportSink for Sink<'_> {
-    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
-        self.outbox.push(source, destination, data);
+    fn compose(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        append: &mut dyn FnMut(&mut Vec<u8>),
+    ) {
+        self.outbox.compose(source, destination, append);
     }
 
     fn event(&mut self, event: TransportEvent) {

@@ -57,9 +57,9 @@ impl Member {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         if let Self::Viewer(viewer) = self {
-            viewer.handle_timeout(now);
+            viewer.handle_timeout(now, outbox);
         }
     }
 

@@ -6,8 +6,10 @@
 //! once and fans out inside it. The driver ([`crate::driver`]) owns the thread; simulations call it directly.
 
 mod backlog;
+mod budget;
 mod contact;
 mod handover;
+mod history;
 mod ingest;
 mod member;
 mod outbox;
@@ -34,7 +36,7 @@ use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
 use crate::stream::Stream;
-use crate::transport::{PatchOutcome, Transport, patch::PatchError};
+use crate::transport::{PatchOutcome, ViewerTransport, patch::PatchError};
 use ingest::Ingest;
 use member::Member;
 use subscriber::Subscriber;
@@ -134,7 +136,7 @@ impl Shard {
             }
             ShardCommand::AskPublisher { session, layer } => {
                 if let Some(&index) = self.by_session.get(&session) {
-                    self.visit(now, index, |member| {
+                    self.visit(now, index, |member, _| {
                         if let Member::Publisher(publisher) = member {
                             publisher.request_keyframe(layer);
                         }
@@ -147,7 +149,7 @@ impl Shard {
                 preference,
             } => {
                 if let Some(&index) = self.by_session.get(&session) {
-                    self.visit(now, index, |member| {
+                    self.visit(now, index, |member, _| {
                         if let Member::Viewer(viewer) = member {
                             viewer.set_preference(now, preference);
                         }
@@ -194,7 +196,7 @@ impl Shard {
             return;
         };
         let mut understood = false;
-        self.visit(now, index, |member| {
+        self.visit(now, index, |member, _| {
             understood = member.receive(now, source, destination, data);
             true
         });
@@ -209,8 +211,8 @@ impl Shard {
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(index) = self.timers.pop_due(now) {
-            self.visit(now, index, |member| {
-                member.handle_timeout(now);
+            self.visit(now, index, |member, outbox| {
+                member.handle_timeout(now, outbox);
                 true
             });
         }
@@ -240,8 +242,8 @@ impl Shard {
             let Some(&index) = self.streams.get(&key).and_then(|a| a.viewers.get(position)) else {
                 break;
             };
-            self.visit(now, index, |member| match member {
-                Member::Viewer(viewer) => viewer.media(now, batch),
+            self.visit(now, index, |member, outbox| match member {
+                Member::Viewer(viewer) => viewer.media(now, batch, outbox),
                 Member::Publisher(_) => false,
             });
         }
@@ -251,7 +253,7 @@ impl Shard {
         &mut self,
         now: Instant,
         stream: &Arc<Stream>,
-        transport: Box<dyn Transport>,
+        transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
     ) {
         let id = session.id();
@@ -274,7 +276,7 @@ impl Shard {
         self.by_session.insert(id, index);
         self.by_ufrag.insert(ufrag, index);
         self.counters.sessions_opened.add(1);
-        self.visit(now, index, |_| true);
+        self.visit(now, index, |_, _| true);
         index
     }
 
@@ -286,7 +288,7 @@ impl Shard {
     ) -> Option<Result<PatchOutcome, PatchError>> {
         let index = *self.by_session.get(&session)?;
         let mut outcome = Err(PatchError::Invalid("it could not be processed".into()));
-        self.visit(now, index, |member| {
+        self.visit(now, index, |member, _| {
             outcome = member.patch(fragment);
             true
         });
@@ -333,13 +335,18 @@ impl Shard {
     /// Does something with a session and, where that returns `true`, lets it put out what is due.
     ///
     /// A panic in one session ends that session, not the shard with everybody else's.
-    fn visit(&mut self, now: Instant, index: usize, act: impl FnOnce(&mut Member) -> bool) {
+    fn visit(
+        &mut self,
+        now: Instant,
+        index: usize,
+        act: impl FnOnce(&mut Member, &mut Outbox) -> bool,
+    ) {
         let Some(member) = self.members.get_mut(index) else {
             return;
         };
         let outbox = &mut self.outbox;
         let fate = catch_unwind(AssertUnwindSafe(|| {
-            act(member).then(|| member.drain(now, outbox))
+            act(member, outbox).then(|| member.drain(now, outbox))
         }));
         match fate {
             Ok(Some(Fate::Lives(at))) => self.timers.set(index, at),
@@ -366,7 +373,7 @@ impl Shard {
 
     /// Ends a session that the viewer or the server closes: tells the peer, then forgets it.
     fn end(&mut self, now: Instant, index: usize) {
-        self.visit(now, index, |member| {
+        self.visit(now, index, |member, _| {
             member.close();
             true
         });

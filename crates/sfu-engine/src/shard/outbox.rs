@@ -51,26 +51,40 @@ impl Outbox {
 
     /// Adds a datagram.
     pub fn push(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
+        self.compose(source, destination, |buffer| buffer.extend_from_slice(data));
+    }
+
+    /// Adds a datagram that is written in place. Where nothing is appended, there is none.
+    pub fn compose(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        append: impl FnOnce(&mut Vec<u8>),
+    ) {
         let start = self.arena.len();
-        self.arena.extend_from_slice(data);
+        append(&mut self.arena);
         let end = self.arena.len();
+        let length = end - start;
+        if length == 0 {
+            return;
+        }
         if let Some(last) = self.sends.last_mut() {
             let fits = !last.closed
                 && last.destination == destination
                 && last.source == source
-                && data.len() <= last.segment
+                && length <= last.segment
                 && last.count() < self.max_segments
                 && end - last.range.start <= MAX_BYTES;
             if fits {
                 last.range.end = end;
-                last.closed = data.len() < last.segment;
+                last.closed = length < last.segment;
                 return;
             }
         }
         self.sends.push(Datagrams {
             source,
             destination,
-            segment: data.len(),
+            segment: length,
             range: start..end,
             closed: false,
         });

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::Fate;
 use super::backlog::Backlog;
+use super::budget::Budget;
 use super::contact::{Contact, VIEWER_SILENCE};
 use super::handover::Handover;
+use super::history::History;
 use super::outbox::Outbox;
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{self, Candidate, Preference, Selector};
@@ -18,7 +20,7 @@ use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::Stream;
 use crate::transport::patch::PatchError;
-use crate::transport::{Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink};
+use crate::transport::{Outgoing, PatchOutcome, TransportEvent, TransportSink, ViewerTransport};
 
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -28,7 +30,7 @@ const PATIENT: Duration = Duration::from_secs(2);
 /// See the module's description.
 pub(super) struct Subscriber {
     stream: Arc<Stream>,
-    transport: Box<dyn Transport>,
+    transport: Box<dyn ViewerTransport>,
     session: Arc<SessionShared>,
     video: Track,
     audio: Track,
@@ -41,6 +43,9 @@ pub(super) struct Subscriber {
     /// The publisher that `target` and the codecs are of.
     epoch: u32,
     backlog: Backlog,
+    /// What can be sent again, and how much of it.
+    history: History,
+    budget: Budget,
     /// The next layer's keyframe, while the last frame of the present one is on its way.
     handover: Option<Handover>,
     ask_again: Option<Instant>,
@@ -61,7 +66,6 @@ struct Track {
 struct Counts {
     packets: u64,
     bytes: u64,
-    video_packets: u64,
     /// What the shard has already added to its counters.
     reported_packets: u64,
     keyframe_requests: u64,
@@ -81,7 +85,7 @@ impl Subscriber {
     pub(super) fn new(
         now: Instant,
         stream: Arc<Stream>,
-        transport: Box<dyn Transport>,
+        transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
     ) -> Self {
         let mut selector = Selector::new(session.preference());
@@ -100,6 +104,8 @@ impl Subscriber {
             look_again: None,
             epoch: 0,
             backlog: Backlog::default(),
+            history: History::default(),
+            budget: Budget::default(),
             handover: None,
             ask_again: None,
             closing: false,
@@ -154,12 +160,12 @@ impl Subscriber {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    pub(super) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
         if self.backlog.due().is_some_and(|at| at <= now) {
-            self.send_portion(now);
+            self.send_portion(now, outbox);
         }
         if self.handover.as_ref().is_some_and(|h| h.until() <= now) {
-            self.hand_over(now);
+            self.hand_over(now, outbox);
         }
         if self.look_again.is_some_and(|at| at <= now) {
             self.retarget(now);
@@ -172,7 +178,7 @@ impl Subscriber {
     /// Takes in a frame. Returns whether anything was written, so that the session must be drained.
     ///
     /// Once per frame and viewer; what it calls runs once per packet and viewer and allocates nothing of its own.
-    pub(super) fn media(&mut self, now: Instant, batch: &Arc<Batch>) -> bool {
+    pub(super) fn media(&mut self, now: Instant, batch: &Arc<Batch>, outbox: &mut Outbox) -> bool {
         if !self.contact.is_connected() || self.closing {
             return false;
         }
@@ -180,8 +186,8 @@ impl Subscriber {
             self.meet_publisher(now);
         }
         match batch.kind {
-            TrackKind::Audio => self.forward_audio(batch),
-            TrackKind::Video => self.forward_video(now, batch),
+            TrackKind::Audio => self.forward_audio(now, batch, outbox),
+            TrackKind::Video => self.forward_video(now, batch, outbox),
         }
     }
 
@@ -203,7 +209,7 @@ impl Subscriber {
         let (layers, audio) = self.stream.choices(now);
         let choice = self.selector.choose(now, &layers, audio);
         self.look_again = self.selector.look_again(now);
-        self.transport.set_demand(self.selector.demand(now));
+        self.transport.set_demand(now, self.selector.demand(now));
         self.session.set_choice(choice.layer, choice.why);
         let before = std::mem::replace(&mut self.target, choice.layer);
         if choice.layer.is_none() {
@@ -215,7 +221,7 @@ impl Subscriber {
         } else if before != choice.layer || self.ask_again.is_none() {
             if choice.cut {
                 self.cut = true;
-                self.transport.forget_sent();
+                self.history.clear();
             }
             self.approach(now, &layers, choice.upgrade);
         }
@@ -269,12 +275,11 @@ impl Subscriber {
         let Some(gop) = self.stream.gop(now, layer) else {
             return false;
         };
-        let rate = self.selector.estimate();
-        if !Backlog::is_quick(&gop, rate) {
+        if !Backlog::is_quick(&gop, self.replay_rate()) {
             return false;
         }
         let source = self.source_of(layer);
-        let Some((first, last_seq)) = self.backlog.fill(now, &gop, rate) else {
+        let Some((first, last_seq)) = self.backlog.fill(now, &gop) else {
             return false;
         };
         let rewriter = &mut self.video.rewriter;
@@ -282,6 +287,13 @@ impl Subscriber {
         rewriter.set_replayed(last_seq);
         self.began(now, layer);
         true
+    }
+
+    /// What is known of the network, where there is another layer for one that carries little.
+    fn replay_rate(&self) -> Option<u64> {
+        self.selector
+            .estimate()
+            .filter(|_| self.selector.has_choice())
     }
 
     /// Forwarding of a layer has begun.
@@ -292,16 +304,16 @@ impl Subscriber {
         self.cut = false;
     }
 
-    fn send_portion(&mut self, now: Instant) {
+    fn send_portion(&mut self, now: Instant, outbox: &mut Outbox) {
         let mut backlog = std::mem::take(&mut self.backlog);
-        for waiting in backlog.portion(now) {
-            self.send_video(waiting.packet(), waiting.squeezed);
+        for waiting in backlog.portion(now, self.replay_rate()) {
+            self.send_video(now, waiting.packet(), waiting.squeezed, outbox);
         }
         self.backlog = backlog;
         self.publish_counts();
     }
 
-    fn forward_audio(&mut self, batch: &Batch) -> bool {
+    fn forward_audio(&mut self, now: Instant, batch: &Batch, outbox: &mut Outbox) -> bool {
         let Some(codec) = self.audio.codec else {
             // The track was declared after this viewer last looked.
             self.audio.codec = self.stream.codecs().audio;
@@ -321,7 +333,8 @@ impl Subscriber {
             }
             if let Some(out) = self.audio.rewriter.rewrite(packet, None) {
                 self.counts.add(packet);
-                self.transport.send(&out.of(codec, packet));
+                let mut sink = sink(outbox, &mut self.events);
+                self.transport.send(now, &out.of(codec, packet), &mut sink);
                 written = true;
             }
         }
@@ -329,7 +342,7 @@ impl Subscriber {
         written
     }
 
-    fn forward_video(&mut self, now: Instant, batch: &Arc<Batch>) -> bool {
+    fn forward_video(&mut self, now: Instant, batch: &Arc<Batch>, outbox: &mut Outbox) -> bool {
         if self.target.is_none() && self.look_again.is_none() && !self.selector.is_paused() {
             self.retarget(now);
         }
@@ -337,12 +350,12 @@ impl Subscriber {
         let mut written = false;
         for (index, packet) in batch.packets.iter().enumerate() {
             if self.video.rewriter.source() == Some(source) {
-                written |= self.forward_current(now, batch, index);
+                written |= self.forward_current(now, batch, index, outbox);
             } else if packet.keyframe_start && self.target == Some(batch.layer) {
                 if self.video.rewriter.is_mid_frame() && self.backlog.is_empty() {
                     self.handover = Some(Handover::begin(now, batch, index));
                 } else {
-                    written |= self.switch_to(now, source, packet);
+                    written |= self.switch_to(now, source, packet, outbox);
                 }
             } else if let Some(handover) = &mut self.handover
                 && handover.layer() == batch.layer
@@ -355,11 +368,17 @@ impl Subscriber {
     }
 
     /// A packet of the layer that is being forwarded.
-    fn forward_current(&mut self, now: Instant, batch: &Arc<Batch>, index: usize) -> bool {
+    fn forward_current(
+        &mut self,
+        now: Instant,
+        batch: &Arc<Batch>,
+        index: usize,
+        outbox: &mut Outbox,
+    ) -> bool {
         let packet = &batch.packets[index];
         let next_frame = self.video.rewriter.ended_before(packet);
         if next_frame && self.handover.is_some() {
-            return self.hand_over(now);
+            return self.hand_over(now, outbox);
         }
         if next_frame && self.cut {
             self.stop_video();
@@ -369,24 +388,30 @@ impl Subscriber {
             self.backlog.push(batch, index);
             return false;
         }
-        let mut written = self.send_video(packet, None);
+        let mut written = self.send_video(now, packet, None, outbox);
         if packet.marker && self.handover.is_some() {
-            written |= self.hand_over(now);
+            written |= self.hand_over(now, outbox);
         }
         written
     }
 
     /// Begins a layer with the first packet of its keyframe.
-    fn switch_to(&mut self, now: Instant, source: Source, packet: &Packet) -> bool {
+    fn switch_to(
+        &mut self,
+        now: Instant,
+        source: Source,
+        packet: &Packet,
+        outbox: &mut Outbox,
+    ) -> bool {
         self.video.rewriter.switch(source, packet, None);
         self.began(now, source.layer);
         self.backlog.clear();
         self.handover = None;
-        self.send_video(packet, None)
+        self.send_video(now, packet, None, outbox)
     }
 
     /// The old layer's last frame is whole, or late: what has waited for it goes on.
-    fn hand_over(&mut self, now: Instant) -> bool {
+    fn hand_over(&mut self, now: Instant, outbox: &mut Outbox) -> bool {
         let Some(handover) = self.handover.take() else {
             return false;
         };
@@ -396,9 +421,9 @@ impl Subscriber {
         let source = self.source_of(handover.layer());
         for (n, packet) in handover.packets().enumerate() {
             if n == 0 {
-                self.switch_to(now, source, packet);
+                self.switch_to(now, source, packet, outbox);
             } else {
-                self.send_video(packet, None);
+                self.send_video(now, packet, None, outbox);
             }
         }
         true
@@ -412,17 +437,57 @@ impl Subscriber {
         self.cut = false;
     }
 
-    fn send_video(&mut self, packet: &Packet, squeezed: Option<Squeezed>) -> bool {
-        let (Some(codec), Some(out)) = (
+    fn send_video(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        squeezed: Option<Squeezed>,
+        outbox: &mut Outbox,
+    ) -> bool {
+        let rewriter = &mut self.video.rewriter;
+        let (Some(codec), Some(source), Some(out)) = (
             self.video.codec,
-            self.video.rewriter.rewrite(packet, squeezed),
+            rewriter.source(),
+            rewriter.rewrite(packet, squeezed),
         ) else {
             return false;
         };
         self.counts.add(packet);
-        self.counts.video_packets += 1;
-        self.transport.send(&out.of(codec, packet));
+        self.history.add(source, packet, &out);
+        self.budget.earn(packet.payload.len());
+        let mut sink = sink(outbox, &mut self.events);
+        self.transport.send(now, &out.of(codec, packet), &mut sink);
         true
+    }
+
+    /// The viewer missed a packet. What is gone for good is mended by a keyframe only.
+    fn send_again(&mut self, now: Instant, kind: TrackKind, seq: u64, outbox: &mut Outbox) {
+        let Some(codec) = self.video.codec.filter(|_| kind == TrackKind::Video) else {
+            return;
+        };
+        let record = self.history.get(seq);
+        let packet = record.and_then(|r| self.stream.forwarded(r.source, r.seq));
+        let (Some(record), Some(packet)) = (record, packet) else {
+            return self.viewer_needs_keyframe(now);
+        };
+        if !self.budget.spend(packet.payload.len()) {
+            return;
+        }
+        let out = record.rewritten(packet.captured);
+        let mut sink = sink(outbox, &mut self.events);
+        let resent = self
+            .transport
+            .resend(now, &out.of(codec, &packet), &mut sink);
+        if !resent {
+            self.viewer_needs_keyframe(now);
+        }
+    }
+
+    fn viewer_needs_keyframe(&mut self, now: Instant) {
+        if let Some(source) = self.video.rewriter.source() {
+            self.counts.keyframe_requests += 1;
+            self.stream.request_keyframe(now, source.layer);
+        }
     }
 
     fn publish_counts(&self) {
@@ -435,16 +500,15 @@ impl Subscriber {
         // At most twice: the first round may connect the session, the second sends what that began.
         let mut next = now;
         for _ in 0..3 {
-            let mut sink = Sink {
-                outbox,
-                events: &mut self.events,
-            };
+            let mut sink = sink(outbox, &mut self.events);
             next = self.transport.drain(now, &mut sink);
             if self.events.is_empty() {
                 break;
             }
             let mut events = std::mem::take(&mut self.events);
-            let over = events.drain(..).any(|event| !self.on_event(now, event));
+            let over = events
+                .drain(..)
+                .any(|event| !self.on_event(now, event, outbox));
             self.events = events;
             if over {
                 return Fate::Over;
@@ -466,27 +530,26 @@ impl Subscriber {
     }
 
     /// Returns whether the session goes on.
-    fn on_event(&mut self, now: Instant, event: TransportEvent) -> bool {
+    fn on_event(&mut self, now: Instant, event: TransportEvent, outbox: &mut Outbox) -> bool {
         match event {
             TransportEvent::Connected => {
                 self.contact.set_connected();
                 self.session.set_connected();
                 self.meet_publisher(now);
                 if self.backlog.due().is_some() {
-                    self.send_portion(now);
+                    self.send_portion(now, outbox);
                 }
             }
             TransportEvent::KeyframeRequest => {
                 self.session.count_keyframe_request();
-                self.counts.keyframe_requests += 1;
-                if let Some(source) = self.video.rewriter.source() {
-                    self.stream.request_keyframe(now, source.layer);
-                }
+                self.viewer_needs_keyframe(now);
             }
-            TransportEvent::Report { rtt, loss, packets } => {
-                let retransmitted = packets.saturating_sub(self.counts.video_packets);
-                self.session.set_report(retransmitted, rtt, loss);
-            }
+            TransportEvent::Report {
+                rtt,
+                loss,
+                retransmitted,
+            } => self.session.set_report(retransmitted, rtt, loss),
+            TransportEvent::Lost { kind, seq } => self.send_again(now, kind, seq, outbox),
             TransportEvent::Estimate(estimate) => {
                 self.selector.set_estimate(estimate);
                 self.session.set_estimate(estimate.bits_per_second);
@@ -535,9 +598,18 @@ struct Sink<'a> {
     events: &'a mut Vec<TransportEvent>,
 }
 
+fn sink<'a>(outbox: &'a mut Outbox, events: &'a mut Vec<TransportEvent>) -> Sink<'a> {
+    Sink { outbox, events }
+}
+
 impl TransportSink for Sink<'_> {
-    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
-        self.outbox.push(source, destination, data);
+    fn compose(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        append: &mut dyn FnMut(&mut Vec<u8>),
+    ) {
+        self.outbox.compose(source, destination, append);
     }
 
     fn event(&mut self, event: TransportEvent) {

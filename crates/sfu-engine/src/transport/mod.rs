@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How packets reach one viewer: the seam between forwarding and WebRTC.
+//! How packets reach one viewer, and come from one publisher: the seam between forwarding and WebRTC.
 //!
-//! The shard knows viewers only through [`Transport`]. Today the one implementation is a `str0m` session
-//! ([`rtc::RtcTransport`]); a leaner sender can take its place without a change to the shard.
+//! Publishers' sessions are `str0m`'s ([`rtc::RtcTransport`]), which does all of WebRTC. Viewers are many, so theirs are
+//! our own ([`lean::LeanTransport`]), which does no more than viewers need.
 
-mod delivery;
+pub mod lean;
 pub mod negotiate;
 mod openssl;
 pub mod patch;
@@ -51,8 +51,15 @@ pub enum TransportEvent {
         rtt: Option<Duration>,
         /// The share of packets that the viewer counts as lost, 0 to 1.
         loss: Option<f32>,
-        /// Media packets that left, retransmissions included.
-        packets: u64,
+        /// Packets that were sent again.
+        retransmitted: u64,
+    },
+    /// The viewer missed a packet of this number, and may get it again.
+    Lost {
+        /// Audio or video.
+        kind: TrackKind,
+        /// Extended sequence number as it was sent.
+        seq: u64,
     },
     /// The share of a publishing peer's packets that was lost lately, 0 to 1.
     IngressLoss(f32),
@@ -121,7 +128,18 @@ pub trait TransportSink {
     /// A sender report came from a publishing peer.
     fn sender_clock(&mut self, _clock: SenderClock) {}
     /// A datagram to send.
-    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]);
+    fn transmit(&mut self, source: SocketAddr, destination: SocketAddr, data: &[u8]) {
+        self.compose(source, destination, &mut |buffer| {
+            buffer.extend_from_slice(data);
+        });
+    }
+    /// A datagram to send, appended to the buffer that it will be sent from. Where nothing is appended, nothing is sent.
+    fn compose(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        append: &mut dyn FnMut(&mut Vec<u8>),
+    );
     /// Something happened.
     fn event(&mut self, event: TransportEvent);
 }
@@ -135,26 +153,16 @@ pub enum PatchOutcome {
     Restarted {
         /// The answer's fragment.
         fragment: String,
-        /// The user fragment under which the viewer's checks now arrive.
+        /// The user fragment under which the peer's checks now arrive.
         local_ufrag: String,
     },
 }
 
-/// One viewer's session. Sans-IO: time is an argument, datagrams go in and come out.
+/// One peer's session. Sans-IO: time is an argument, datagrams go in and come out.
 pub trait Transport: Send {
     /// The ICE user fragment by which a newcomer's first datagram is recognised.
     fn local_ufrag(&self) -> &str;
-    /// Whether the viewer can be sent this codec.
-    fn accepts(&self, codec: Codec) -> bool;
-    /// What the viewer's network is taken to carry at first, where that is going to be found out.
-    fn first_estimate(&self) -> Option<Estimate>;
-    /// What is to be found out about the viewer's network, and how to treat it.
-    fn set_demand(&mut self, demand: Demand);
-    /// Answers no more requests for video that was sent before: it would only delay what comes now.
-    fn forget_sent(&mut self);
-    /// Queues a packet. Nothing leaves before the next [`drain`](Self::drain).
-    fn send(&mut self, packet: &Outgoing<'_>);
-    /// A datagram came from the viewer. `false`: it was not understood.
+    /// A datagram came from the peer. `false`: it was not understood.
     fn receive(
         &mut self,
         now: Instant,
@@ -164,14 +172,33 @@ pub trait Transport: Send {
     ) -> bool;
     /// Puts out everything that is due and returns when to call again.
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
-    /// Whether a publishing peer gets arrival reports (TWCC), from which it knows its network.
-    fn reports_arrivals(&self) -> bool;
-    /// Tells a publishing peer how much it may send, in bit/s (REMB).
-    fn limit(&mut self, bits_per_second: u64);
-    /// Asks a publishing peer for a keyframe of a layer (PLI).
-    fn request_keyframe(&mut self, rid: Option<str0m::media::Rid>);
     /// Trickle ICE and ICE restart.
     fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, patch::PatchError>;
-    /// Ends the session towards the viewer, as far as it can still be told.
+    /// Ends the session towards the peer, as far as it can still be told.
     fn close(&mut self);
+}
+
+/// A viewer's session.
+pub trait ViewerTransport: Transport {
+    /// Whether the viewer can be sent this codec.
+    fn accepts(&self, codec: Codec) -> bool;
+    /// What the viewer's network is taken to carry at first, where that is going to be found out.
+    fn first_estimate(&self) -> Option<Estimate>;
+    /// What is to be found out about the viewer's network, and how to treat it.
+    fn set_demand(&mut self, now: Instant, demand: Demand);
+    /// Sends a packet, at once or a little later.
+    fn send(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink);
+    /// Sends a packet again that the viewer missed ([`TransportEvent::Lost`]). `false`: it takes no such packets.
+    fn resend(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink)
+    -> bool;
+}
+
+/// A publishing peer's session.
+pub trait PublisherTransport: Transport {
+    /// Whether the peer gets arrival reports (TWCC), from which it knows its network.
+    fn reports_arrivals(&self) -> bool;
+    /// Tells the peer how much it may send, in bit/s (REMB).
+    fn limit(&mut self, bits_per_second: u64);
+    /// Asks the peer for a keyframe of a layer (PLI).
+    fn request_keyframe(&mut self, rid: Option<str0m::media::Rid>);
 }

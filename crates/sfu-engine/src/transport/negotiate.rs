@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
@@ -17,19 +17,13 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
+use super::lean::LeanTransport;
 use super::openssl::OpenSslDtls;
-use super::rtc::{FIRST_ESTIMATE, Negotiated, RtcTransport};
+use super::rtc::{Negotiated, RtcTransport};
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
 
 /// How often a viewer's figures are refreshed.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Sent packets that are kept for retransmission: nearly two seconds of 2.5 Mbit/s.
-const RTX_PACKETS: usize = 512;
-const RTX_AGE: Duration = Duration::from_secs(3);
-/// The share of a viewer's bytes that retransmissions may take before requests are ignored. A lower one ignores honest
-/// requests in a viewer's first second, when little has been sent that they could be a share of.
-const RTX_SHARE: f32 = 0.5;
 
 /// The header extension without which arrival times are not reported.
 const TWCC_URI: &str = "transport-wide-cc-extensions";
@@ -53,6 +47,8 @@ pub enum OfferError {
 pub struct Identity {
     provider: Arc<CryptoProvider>,
     certificate: DtlsCert,
+    /// One moment on both clocks.
+    born: (Instant, SystemTime),
 }
 
 impl std::fmt::Debug for Identity {
@@ -62,6 +58,22 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
+    pub(super) fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    pub(super) fn certificate(&self) -> &DtlsCert {
+        &self.certificate
+    }
+
+    /// A moment on the clock that all peers share.
+    pub(super) fn wall_clock(&self, at: Instant) -> SystemTime {
+        match at.checked_duration_since(self.born.0) {
+            Some(later) => self.born.1 + later,
+            None => self.born.1 - self.born.0.saturating_duration_since(at),
+        }
+    }
+
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
         let provider = Arc::new(CryptoProvider {
@@ -75,6 +87,7 @@ impl Identity {
         Ok(Self {
             provider,
             certificate,
+            born: (Instant::now(), SystemTime::now()),
         })
     }
 }
@@ -160,7 +173,7 @@ fn accept_publisher_inner(
         )));
     }
     let twcc = answer.contains(TWCC_URI);
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), twcc, false, now);
+    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), twcc);
     Ok((transport, answer, tracks))
 }
 
@@ -199,18 +212,17 @@ fn preferred_video(offer: &str) -> Option<Codec> {
 
 /// Answers a viewer's offer with a session that sends to it from `local` addresses.
 ///
-/// `estimate`: find out what its network carries. That costs CPU for each packet, so only where there is a choice.
+/// `str0m` negotiates; what was agreed on is then our own sender's.
 pub fn accept(
     identity: &Identity,
     codecs: StreamCodecs,
-    estimate: bool,
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
-) -> Result<(RtcTransport, String), OfferError> {
+) -> Result<(LeanTransport, String), OfferError> {
     // A parser's panic is the offer's fault and must not become the server's.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        accept_inner(identity, codecs, estimate, offer, local, now)
+        accept_inner(identity, codecs, offer, local, now)
     }));
     result.unwrap_or_else(|_| Err(OfferError::Invalid("it could not be processed".into())))
 }
@@ -218,27 +230,18 @@ pub fn accept(
 fn accept_inner(
     identity: &Identity,
     codecs: StreamCodecs,
-    estimate: bool,
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
-) -> Result<(RtcTransport, String), OfferError> {
+) -> Result<(LeanTransport, String), OfferError> {
     let mut config = configure(identity, codecs);
-    if estimate {
-        config = config
-            .enable_bwe(Some(FIRST_ESTIMATE.into()))
-            .enable_raw_packets(true);
-        let extensions = config.extension_map();
-        extensions.set(3, Extension::TransportSequenceNumber);
-    }
-    let (mut rtc, answer) = answer(config, offer, local, now)?;
+    let extensions = config.extension_map();
+    extensions.set(3, Extension::TransportSequenceNumber);
+    let (rtc, answer) = answer(config, offer, local, now)?;
     let medias = answered_medias(&rtc, &answer);
     let negotiated = matched(&rtc, &medias, |m| m.sending);
     check(codecs, offer, &medias, &negotiated)?;
-    configure_retransmission(&mut rtc, &negotiated);
-    configure_pacing(&mut rtc, &negotiated, false);
-    let twcc = answer.contains(TWCC_URI);
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), twcc, estimate, now);
+    let transport = LeanTransport::new(now, identity, offer, &answer, &negotiated, local)?;
     Ok((transport, answer))
 }
 
@@ -393,32 +396,6 @@ fn matched(
         }
     }
     negotiated
-}
-
-/// Gives video an empty cache of sent packets.
-pub(super) fn configure_retransmission(rtc: &mut Rtc, negotiated: &[Negotiated]) {
-    for_each_video(rtc, negotiated, |stream| {
-        stream.set_rtx_cache(RTX_PACKETS, RTX_AGE, Some(RTX_SHARE));
-    });
-}
-
-/// Whether large frames leave at once, or spread over time as the estimate says.
-pub(super) fn configure_pacing(rtc: &mut Rtc, negotiated: &[Negotiated], spread: bool) {
-    for_each_video(rtc, negotiated, |stream| stream.set_unpaced(!spread));
-}
-
-fn for_each_video(
-    rtc: &mut Rtc,
-    negotiated: &[Negotiated],
-    configure: impl Fn(&mut str0m::rtp::StreamTx),
-) {
-    let video = |n: &&Negotiated| n.codec.kind() == TrackKind::Video;
-    for negotiated in negotiated.iter().filter(video) {
-        let mut api = rtc.direct_api();
-        if let Some(stream) = api.stream_tx_by_mid(negotiated.mid, None) {
-            configure(stream);
-        }
-    }
 }
 
 fn known_codec(codec: str0m::format::Codec) -> Option<Codec> {

@@ -16,7 +16,7 @@ pub enum PatchError {
     Invalid(String),
 }
 
-/// Applies a viewer's fragment to its session: new candidates, or with new credentials an ICE restart.
+/// Applies a publisher's fragment to its session: new candidates, or with new credentials an ICE restart.
 ///
 /// A restart is the first offer once more with the new credentials, so that the one negotiation serves both.
 pub(super) fn patch(
@@ -24,32 +24,40 @@ pub(super) fn patch(
     offer: &mut String,
     fragment: &str,
 ) -> Result<PatchOutcome, PatchError> {
-    let value = |sdp: &str, key: &str| {
-        sdp.lines()
-            .find_map(|line| line.strip_prefix(key).map(|v| v.trim().to_owned()))
-    };
-    let ufrag = value(fragment, "a=ice-ufrag:");
-    let restart = ufrag.is_some() && ufrag != value(offer, "a=ice-ufrag:");
-    if restart {
-        let (Some(ufrag), Some(pwd)) = (ufrag, value(fragment, "a=ice-pwd:")) else {
-            return Err(PatchError::Invalid("it has no a=ice-pwd line".into()));
-        };
-        let renewed = with_credentials(offer, &ufrag, &pwd);
-        let parsed =
-            SdpOffer::from_sdp_string(&renewed).map_err(|e| PatchError::Invalid(e.to_string()))?;
-        let answer = rtc
-            .sdp_api()
-            .accept_offer(parsed)
-            .map_err(|e| PatchError::Invalid(e.to_string()))?;
-        *offer = renewed;
+    let invalid = |e: &dyn std::fmt::Display| PatchError::Invalid(e.to_string());
+    let known = value(offer, "a=ice-ufrag:").unwrap_or_default();
+    let Some((ufrag, pwd)) = new_credentials(fragment, &known)? else {
         add_candidates(rtc, fragment)?;
-        return Ok(PatchOutcome::Restarted {
-            fragment: answer_fragment(&answer),
-            local_ufrag: rtc.direct_api().local_ice_credentials().ufrag,
-        });
-    }
+        return Ok(PatchOutcome::Trickled);
+    };
+    let renewed = with_credentials(offer, &ufrag, &pwd);
+    let parsed = SdpOffer::from_sdp_string(&renewed).map_err(|e| invalid(&e))?;
+    let answer = rtc.sdp_api().accept_offer(parsed);
+    let answer = answer.map_err(|e| invalid(&e))?;
+    *offer = renewed;
     add_candidates(rtc, fragment)?;
-    Ok(PatchOutcome::Trickled)
+    Ok(PatchOutcome::Restarted {
+        fragment: answer_fragment(&answer),
+        local_ufrag: rtc.direct_api().local_ice_credentials().ufrag,
+    })
+}
+
+fn value(sdp: &str, key: &str) -> Option<String> {
+    sdp.lines()
+        .find_map(|line| line.strip_prefix(key).map(|v| v.trim().to_owned()))
+}
+
+/// User fragment and password of a fragment that restarts ICE: those that are not `known`.
+pub(super) fn new_credentials(
+    fragment: &str,
+    known: &str,
+) -> Result<Option<(String, String)>, PatchError> {
+    let Some(ufrag) = value(fragment, "a=ice-ufrag:").filter(|ufrag| ufrag != known) else {
+        return Ok(None);
+    };
+    let pwd = value(fragment, "a=ice-pwd:");
+    let pwd = pwd.ok_or_else(|| PatchError::Invalid("it has no a=ice-pwd line".into()))?;
+    Ok(Some((ufrag, pwd)))
 }
 
 fn with_credentials(offer: &str, ufrag: &str, pwd: &str) -> String {
@@ -94,21 +102,27 @@ fn answer_fragment(answer: &SdpAnswer) -> String {
     out
 }
 
-/// Candidates that are no plain addresses (mDNS names) are passed over: the viewer's checks reveal its address anyway.
 fn add_candidates(rtc: &mut Rtc, fragment: &str) -> Result<(), PatchError> {
-    const MAX: usize = 32;
-    let lines = fragment.lines().filter(|l| l.starts_with("a=candidate:"));
-    for (n, line) in lines.enumerate() {
-        if n >= MAX {
-            return Err(PatchError::Invalid(format!(
-                "it has more than {MAX} candidates"
-            )));
-        }
-        let line = line.trim_start_matches("a=").trim();
-        match Candidate::from_sdp_string(line) {
-            Ok(candidate) => rtc.add_remote_candidate(candidate),
-            Err(error) => tracing::debug!(%error, "candidate passed over"),
-        }
+    for candidate in candidates(fragment)? {
+        rtc.add_remote_candidate(candidate);
     }
     Ok(())
+}
+
+/// The candidates of a fragment. Those that are no plain addresses (mDNS names) are passed over: the peer's checks reveal
+/// its address anyway.
+pub(super) fn candidates(fragment: &str) -> Result<Vec<Candidate>, PatchError> {
+    const MAX: usize = 32;
+    let lines = || fragment.lines().filter(|l| l.starts_with("a=candidate:"));
+    if lines().count() > MAX {
+        let why = format!("it has more than {MAX} candidates");
+        return Err(PatchError::Invalid(why));
+    }
+    let parsed = lines().filter_map(|line| {
+        let line = line.trim_start_matches("a=").trim();
+        let candidate = Candidate::from_sdp_string(line);
+        let passed = |error: &_| tracing::debug!(%error, "candidate passed over");
+        candidate.inspect_err(passed).ok()
+    });
+    Ok(parsed.collect())
 }

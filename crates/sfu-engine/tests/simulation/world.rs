@@ -47,7 +47,6 @@ pub(crate) struct World {
     pub(crate) asked_at: Vec<Instant>,
     pub(crate) sessions: Vec<Arc<SessionShared>>,
     pub(crate) stream: Arc<Stream>,
-    layers: usize,
     queue: ShardQueue,
     inbox: ShardInbox,
     identity: Identity,
@@ -82,7 +81,6 @@ impl World {
             asked_at: Vec::new(),
             sessions: Vec::new(),
             stream,
-            layers,
             inbox,
             identity: Identity::generate().unwrap(),
             network: Network::default(),
@@ -193,15 +191,8 @@ impl World {
         let index = self.viewers.len();
         let (mut viewer, offer) = TestViewer::new(self.now, index, self.viewers_take_red);
         let codecs = self.stream.codecs();
-        let (transport, answer) = negotiate::accept(
-            &self.identity,
-            codecs,
-            self.layers > 1,
-            &offer,
-            &[self.server],
-            self.now,
-        )
-        .unwrap();
+        let (transport, answer) =
+            negotiate::accept(&self.identity, codecs, &offer, &[self.server], self.now).unwrap();
         let id = SessionId::from_bits(index as u128);
         let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), preference);
         let session = Arc::new(session);

@@ -21,6 +21,7 @@ pub(super) struct Settings {
     pub(super) publisher_timeout: u32,
     pub(super) ice_servers: String,
     pub(super) hls_directory: String,
+    pub(super) recordings_directory: String,
 }
 
 impl Default for Settings {
@@ -35,6 +36,7 @@ impl Default for Settings {
             publisher_timeout: 15_000,
             ice_servers: String::new(),
             hls_directory: String::new(),
+            recordings_directory: String::new(),
         }
     }
 }
@@ -158,6 +160,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "HLS directory",
             "Folder that sfuhlssink writes to, served at /hls (empty: not at all)",
             &defaults.hls_directory,
+        ),
+        text(
+            "recordings-directory",
+            "Recordings directory",
+            "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
+            &defaults.recordings_directory,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

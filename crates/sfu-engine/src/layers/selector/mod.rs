@@ -176,7 +176,12 @@ impl Selector {
             Some(_) => LOOK_EVERY,
             None => LOOK_SELDOM,
         };
-        self.has_choice.then(|| now + every)
+        (self.has_choice || self.starved.is_some()).then(|| now + every)
+    }
+
+    /// Whether there is more than one layer.
+    pub fn has_choice(&self) -> bool {
+        self.has_choice
     }
 
     /// Whether the viewer wants no video.

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The DTLS handshake (RFC 5764) by which both sides get the media's keys.
+//!
+//! A DTLS session takes as much memory as all the rest of a viewer, and says nothing more after the handshake but
+//! goodbye. So it is let go of once the peer has used the keys, and only the goodbye is kept.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use str0m::config::CryptoProvider;
+use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion, SrtpProfile};
+
+use super::super::negotiate::Identity;
+use super::agreed::Agreed;
+
+/// A DTLS record fits into this, unless it says otherwise.
+const RECORD: usize = 2_048;
+/// A peer that lacks the handshake's last messages repeats its own within this time.
+const LINGER: Duration = Duration::from_secs(10);
+/// The type of a record that tells of an end or an error (RFC 6347).
+const ALERT: u8 = 21;
+
+/// What the handshake found out.
+pub(super) struct Keys {
+    /// As RFC 5764 exports it.
+    pub(super) material: Vec<u8>,
+    pub(super) profile: SrtpProfile,
+    /// We began the handshake.
+    pub(super) is_client: bool,
+}
+
+/// See the module's description.
+pub(super) struct Handshake {
+    dtls: Option<Box<dyn DtlsInstance>>,
+    provider: Arc<CryptoProvider>,
+    /// SHA-256 of the certificate that the offer announced.
+    fingerprint: Vec<u8>,
+    is_client: bool,
+    began: bool,
+    /// The peer showed that certificate.
+    verified: bool,
+    keys: Option<Keys>,
+    due: Option<Instant>,
+    /// When the session is let go of.
+    let_go: Option<Instant>,
+    /// A record that tells the peer of the end.
+    goodbye: Vec<u8>,
+    /// The peer said something after its session was let go of, most likely goodbye.
+    pub(super) farewell: Option<Instant>,
+    over: bool,
+}
+
+impl Handshake {
+    pub(super) fn new(
+        now: Instant,
+        identity: &Identity,
+        agreed: &Agreed,
+    ) -> Result<Self, CryptoError> {
+        let provider = identity.provider().clone();
+        let dtls = provider.dtls_provider.new_dtls(
+            identity.certificate(),
+            now,
+            DtlsVersion::Dtls12,
+            None,
+        )?;
+        Ok(Self {
+            dtls: Some(dtls),
+            provider,
+            fingerprint: agreed.fingerprint.clone(),
+            is_client: agreed.is_client,
+            began: false,
+            verified: false,
+            keys: None,
+            due: None,
+            let_go: None,
+            goodbye: Vec::new(),
+            farewell: None,
+            over: false,
+        })
+    }
+
+    /// Whether the session is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// The media's keys, once, and only those agreed on with the peer of the offer.
+    pub(super) fn take_keys(&mut self) -> Option<Keys> {
+        self.keys.take().filter(|_| self.verified)
+    }
+
+    /// A record of the peer.
+    pub(super) fn receive(&mut self, now: Instant, data: &[u8]) {
+        self.begin(now);
+        let Some(dtls) = &mut self.dtls else {
+            if data.first() == Some(&ALERT) {
+                self.farewell = Some(now);
+            }
+            return;
+        };
+        if let Err(error) = dtls.handle_packet(data) {
+            self.fail(&error);
+        }
+    }
+
+    /// The peer has used the keys, so it has the handshake's last messages. Returns whether that is news.
+    pub(super) fn confirm(&mut self, now: Instant) -> bool {
+        let lingers = self.let_go.is_some_and(|at| at > now);
+        if lingers {
+            self.let_go = Some(now);
+        }
+        lingers
+    }
+
+    fn fail(&mut self, error: &dyn std::fmt::Display) {
+        tracing::debug!(%error, "session ended by an error");
+        self.over = true;
+    }
+
+    /// There is a way to the peer.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let Some(dtls) = self.dtls.as_mut().filter(|_| !self.began) else {
+            return;
+        };
+        self.began = true;
+        dtls.set_active(self.is_client);
+        if let Err(error) = dtls.handle_timeout(now) {
+            return self.fail(&error);
+        }
+        if self.is_client {
+            // Nothing yet, from which it makes its first message.
+            let _ = dtls.handle_packet(&[]);
+        }
+    }
+
+    /// Puts out what is due and returns when to call again.
+    pub(super) fn drain(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) -> Option<Instant> {
+        if !self.began {
+            return None;
+        }
+        if self.let_go.is_some_and(|at| at <= now) {
+            self.let_go();
+        }
+        let due = self.due.is_some_and(|at| at <= now);
+        let timed = self.dtls.as_mut().filter(|_| due);
+        if let Some(Err(error)) = timed.map(|dtls| dtls.handle_timeout(now)) {
+            self.fail(&error);
+        }
+        self.poll(now, send);
+        let both = [self.due, self.let_go];
+        both.into_iter().flatten().min()
+    }
+
+    fn poll(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) {
+        let mut record = [0; RECORD];
+        let mut large = Vec::new();
+        loop {
+            let Some(dtls) = &mut self.dtls else {
+                return;
+            };
+            let buffer = match large.len() {
+                0 => &mut record[..],
+                _ => &mut large[..],
+            };
+            match dtls.poll_output(buffer) {
+                DtlsOutput::Packet(data) => send(data),
+                DtlsOutput::BufferTooSmall { needed } => large.resize(needed, 0),
+                DtlsOutput::PeerCert(certificate) => {
+                    let hash = self.provider.sha256_provider.sha256(certificate);
+                    self.verified = hash[..] == self.fingerprint[..];
+                    if !self.verified {
+                        return self.fail(&"the peer's certificate is not the one of its offer");
+                    }
+                }
+                DtlsOutput::KeyingMaterial(material, profile) => {
+                    self.keys = Some(Keys {
+                        material: material.to_vec(),
+                        profile,
+                        is_client: self.is_client,
+                    });
+                    self.let_go = Some(now + LINGER);
+                }
+                DtlsOutput::Timeout(at) => {
+                    self.due = Some(at);
+                    return;
+                }
+                DtlsOutput::CloseNotify => {
+                    self.over = true;
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn let_go(&mut self) {
+        self.let_go = None;
+        let mut goodbye = Vec::new();
+        self.say_goodbye(&mut |data| goodbye.extend_from_slice(data));
+        self.goodbye = goodbye;
+        self.dtls = None;
+        self.due = None;
+    }
+
+    fn say_goodbye(&mut self, send: &mut dyn FnMut(&[u8])) {
+        let Some(dtls) = &mut self.dtls else {
+            return;
+        };
+        if let Err(error) = dtls.close() {
+            tracing::debug!(%error, "a session was not closed");
+            return;
+        }
+        let mut record = [0; RECORD];
+        // An end that is not the peer's is no news.
+        while let DtlsOutput::Packet(data) = dtls.poll_output(&mut record) {
+            send(data);
+        }
+    }
+
+    /// Tells the peer that it is over.
+    pub(super) fn close(&mut self, send: &mut dyn FnMut(&[u8])) {
+        if self.dtls.is_some() {
+            self.say_goodbye(send);
+        } else if !self.goodbye.is_empty() {
+            send(&self.goodbye);
+        }
+        self.over = true;
+    }
+}

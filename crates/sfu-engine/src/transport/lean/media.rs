@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What leaves: packets as the shard numbers them, packets sent again, and padding that probes the network.
+//!
+//! Once per packet and viewer: header, one copy of the shared payload into the buffer that is sent, sealed in place.
+//! Nothing is allocated, locked or formatted, and no clock is read.
+
+use std::time::Instant;
+
+use super::super::{Outgoing, TransportSink};
+use super::agreed::{Agreed, Extensions, Format};
+use super::connection::Path;
+use super::header::{Header, Value};
+use crate::codec::{TrackKind, red, vp8};
+use crate::srtp::Protect;
+
+/// The first number of a retransmission stream, low so that its rollover counter begins at zero (RFC 3711).
+const FIRST_RTX_SEQ: u64 = 1_000;
+/// The most octets of padding in a packet, a multiple of four.
+const PADDING: u8 = 252;
+
+/// What was sent under one SSRC.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sent {
+    pub(super) packets: u32,
+    /// Of payload.
+    pub(super) octets: u32,
+    /// The newest timestamp and the moment that it stands for.
+    pub(super) last: Option<(u32, Instant)>,
+}
+
+impl Sent {
+    fn add(&mut self, payload: usize) {
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload as u32);
+    }
+}
+
+/// One m-line's stream and, beside it, that of its retransmissions.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) kind: TrackKind,
+    pub(super) ssrc: u32,
+    pub(super) rtx_ssrc: Option<u32>,
+    pub(super) cname: String,
+    mid: String,
+    extensions: Extensions,
+    /// The peer has not yet told that it knows the stream: packets carry the m-line's name.
+    pub(super) is_new: bool,
+    /// Extended number of the newest packet.
+    pub(super) newest: u64,
+    pub(super) sent: Sent,
+    pub(super) sent_again: Sent,
+    rtx_seq: u64,
+}
+
+/// A packet that has left, for whoever keeps the books.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    /// The transport-wide number, where the peer reports arrivals.
+    pub(super) number: Option<u16>,
+    pub(super) bytes: usize,
+}
+
+/// See the module's description.
+pub(super) struct Media {
+    protect: Protect,
+    formats: Vec<Format>,
+    pub(super) tracks: Vec<Track>,
+    /// The next transport-wide number.
+    number: u16,
+}
+
+impl Media {
+    pub(super) fn new(agreed: &Agreed, protect: Protect) -> Self {
+        let mut tracks: Vec<Track> = Vec::new();
+        for format in &agreed.formats {
+            if tracks.iter().all(|t| t.ssrc != format.ssrc) {
+                tracks.push(Track::new(format));
+            }
+        }
+        Self {
+            protect,
+            formats: agreed.formats.clone(),
+            tracks,
+            number: 0,
+        }
+    }
+
+    pub(super) fn protect(&mut self) -> &mut Protect {
+        &mut self.protect
+    }
+
+    /// The stream with this SSRC, or whose retransmissions have it.
+    pub(super) fn track(&mut self, ssrc: u32) -> Option<&mut Track> {
+        let mut tracks = self.tracks.iter_mut();
+        tracks.find(|t| t.ssrc == ssrc || t.rtx_ssrc == Some(ssrc))
+    }
+
+    /// Sends a packet.
+    pub(super) fn send(
+        &mut self,
+        path: Path,
+        packet: &Outgoing<'_>,
+        sink: &mut dyn TransportSink,
+    ) -> Option<Left> {
+        let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
+        let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
+        let (pt, payload) = match (format.red, packet.red) {
+            (Some(pt), Some(blocks)) => (pt, blocks),
+            _ => (format.pt, packet.payload),
+        };
+        let is_red = format.red == Some(pt);
+        let header = Header {
+            pt,
+            marker: packet.marker,
+            padded: false,
+            seq: packet.seq as u16,
+            timestamp: packet.timestamp,
+            ssrc: track.ssrc,
+        };
+        track.newest = track.newest.max(packet.seq);
+        track.sent.add(payload.len());
+        track.sent.last = Some((packet.timestamp, packet.captured));
+        let number = number(&mut self.number, track.extensions);
+        let protect = &mut self.protect;
+        let roc = (packet.seq >> 16) as u32;
+        let mut bytes = 0;
+        sink.compose(path.local, path.remote, &mut |buffer| {
+            let start = buffer.len();
+            let begun = header.write(buffer, &track.values(number.as_ref()));
+            let body = buffer.len();
+            buffer.extend_from_slice(payload);
+            if let Some(counters) = packet.vp8 {
+                vp8::rewrite(&mut buffer[body..], counters);
+            } else if is_red {
+                red::set_type(&mut buffer[body..], format.pt);
+            }
+            bytes = seal(protect, buffer, start, begun, roc);
+        });
+        Some(Left {
+            number: number.map(u16::from_be_bytes),
+            bytes,
+        })
+    }
+
+    /// Sends a packet again (RFC 4588), where the viewer takes that.
+    pub(super) fn resend(
+        &mut self,
+        path: Path,
+        packet: &Outgoing<'_>,
+        sink: &mut dyn TransportSink,
+    ) -> Option<Left> {
+        let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
+        let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
+        let (pt, ssrc) = (format.rtx?, track.rtx_ssrc?);
+        let seq = track.rtx_seq;
+        track.rtx_seq += 1;
+        track.sent_again.add(packet.payload.len() + 2);
+        let header = Header {
+            pt,
+            marker: packet.marker,
+            padded: false,
+            seq: seq as u16,
+            timestamp: packet.timestamp,
+            ssrc,
+        };
+        let number = number(&mut self.number, track.extensions);
+        let protect = &mut self.protect;
+        let mut bytes = 0;
+        sink.compose(path.local, path.remote, &mut |buffer| {
+            let start = buffer.len();
+            let begun = header.write(buffer, &track.values(number.as_ref()));
+            buffer.extend_from_slice(&(packet.seq as u16).to_be_bytes());
+            let body = buffer.len();
+            buffer.extend_from_slice(packet.payload);
+            if let Some(counters) = packet.vp8 {
+                vp8::rewrite(&mut buffer[body..], counters);
+            }
+            bytes = seal(protect, buffer, start, begun, (seq >> 16) as u32);
+        });
+        Some(Left {
+            number: number.map(u16::from_be_bytes),
+            bytes,
+        })
+    }
+
+    /// Sends a packet of nothing but padding in the stream of retransmissions, to see whether the network carries it.
+    pub(super) fn pad(&mut self, path: Path, sink: &mut dyn TransportSink) -> Option<Left> {
+        let (pt, track, ssrc) = self.formats.iter().find_map(|format| {
+            let track = self.tracks.iter().position(|t| t.ssrc == format.ssrc)?;
+            let ssrc = self.tracks[track].rtx_ssrc?;
+            let used = self.tracks[track].sent.last.is_some();
+            let twcc = format.extensions.twcc.is_some();
+            (used && twcc).then_some((format.rtx?, track, ssrc))
+        })?;
+        let track = &mut self.tracks[track];
+        let seq = track.rtx_seq;
+        track.rtx_seq += 1;
+        let header = Header {
+            pt,
+            marker: false,
+            padded: true,
+            seq: seq as u16,
+            timestamp: track.sent.last.map_or(0, |(timestamp, _)| timestamp),
+            ssrc,
+        };
+        let number = number(&mut self.number, track.extensions);
+        let protect = &mut self.protect;
+        let mut bytes = 0;
+        sink.compose(path.local, path.remote, &mut |buffer| {
+            let start = buffer.len();
+            let begun = header.write(buffer, &track.values(number.as_ref()));
+            buffer.resize(buffer.len() + usize::from(PADDING) - 1, 0);
+            buffer.push(PADDING);
+            bytes = seal(protect, buffer, start, begun, (seq >> 16) as u32);
+        });
+        Some(Left {
+            number: number.map(u16::from_be_bytes),
+            bytes,
+        })
+    }
+}
+
+impl Track {
+    fn new(format: &Format) -> Self {
+        Self {
+            kind: format.codec.kind(),
+            ssrc: format.ssrc,
+            rtx_ssrc: format.rtx_ssrc,
+            cname: format.cname.clone(),
+            mid: format.mid.clone(),
+            extensions: format.extensions,
+            is_new: true,
+            newest: 0,
+            sent: Sent::default(),
+            sent_again: Sent::default(),
+            rtx_seq: FIRST_RTX_SEQ,
+        }
+    }
+
+    fn values<'a>(&'a self, number: Option<&'a [u8; 2]>) -> [Option<Value<'a>>; 2] {
+        let mid = self.extensions.mid.filter(|_| self.is_new);
+        let twcc = self.extensions.twcc.zip(number);
+        [
+            mid.map(|id| (id, self.mid.as_bytes())),
+            twcc.map(|(id, number)| (id, &number[..])),
+        ]
+    }
+}
+
+/// The transport-wide number of the next packet, where the stream has them.
+fn number(next: &mut u16, extensions: Extensions) -> Option<[u8; 2]> {
+    extensions.twcc?;
+    let number = *next;
+    *next = next.wrapping_add(1);
+    Some(number.to_be_bytes())
+}
+
+/// Seals what was written since `start`, and returns its length.
+fn seal(
+    protect: &mut Protect,
+    buffer: &mut Vec<u8>,
+    start: usize,
+    header: usize,
+    roc: u32,
+) -> usize {
+    if let Err(error) = protect.rtp(buffer, start, header, roc) {
+        tracing::debug!(%error, "a packet was not sealed");
+        buffer.truncate(start);
+    }
+    buffer.len() - start
+}

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A viewer's session, our own: what is multiplied by the number of viewers is lean. Called by the shard through
+//! [`ViewerTransport`].
+//!
+//! SDP is `str0m`'s, ICE that of `is`, DTLS OpenSSL's; all three are at work when a viewer joins. From then on there are
+//! RTP packets ([`media`]), reports ([`control`]) and the estimate of the viewer's network
+//! ([`estimate`](crate::estimate)).
+
+mod agreed;
+mod connection;
+mod control;
+mod handshake;
+mod header;
+mod media;
+mod pacer;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use is::{Candidate, IceCreds};
+use str0m::crypto::dtls::SrtpProfile;
+
+use super::negotiate::{Identity, OfferError};
+use super::patch::{self, PatchError};
+use super::rtc::Negotiated;
+use super::{
+    Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
+    ViewerTransport,
+};
+use crate::codec::{Codec, TrackKind};
+use crate::estimate::{ArrivalEstimator, Estimator};
+use crate::srtp::{self, Profile, Role, Unprotect};
+use agreed::Agreed;
+use connection::Connection;
+use handshake::Keys;
+use media::{Left, Media};
+use pacer::Pacer;
+
+/// What a viewer's network is taken to carry before its reports say more, in bit/s.
+const FIRST_ESTIMATE: u64 = 1_000_000;
+/// The largest report that is read.
+const REPORT_MAX: usize = 1_500;
+/// A change of the estimate by less than this part is not told.
+const NEGLIGIBLE: u64 = 50;
+
+/// See the module's description.
+pub struct LeanTransport {
+    identity: Identity,
+    agreed: Agreed,
+    connection: Connection,
+    /// When the connection wants to be called; now, where something came for it.
+    connection_due: Instant,
+    secured: Option<Secured>,
+    estimator: ArrivalEstimator,
+    told: Option<Estimate>,
+    /// The viewer reports arrivals, so that there are estimates.
+    reports_arrivals: bool,
+    demand: Demand,
+    pacer: Pacer,
+    report_due: Instant,
+    /// The estimator has heard something since it was last asked.
+    ask: bool,
+    events: Vec<TransportEvent>,
+    closing: bool,
+    over: bool,
+}
+
+/// What there is once the keys are known.
+struct Secured {
+    media: Media,
+    unprotect: Unprotect,
+}
+
+impl std::fmt::Debug for LeanTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LeanTransport")
+            .field("connection", &self.connection)
+            .field("local_ufrag", &self.agreed.local.ufrag)
+            .finish_non_exhaustive()
+    }
+}
+
+impl LeanTransport {
+    pub(super) fn new(
+        now: Instant,
+        identity: &Identity,
+        offer: &str,
+        answer: &str,
+        negotiated: &[Negotiated],
+        local: &[SocketAddr],
+    ) -> Result<Self, OfferError> {
+        let agreed = Agreed::read(offer, answer, negotiated, local)?;
+        let failed = |e: str0m::crypto::CryptoError| {
+            OfferError::Invalid(format!("DTLS could not be prepared: {e}"))
+        };
+        let connection = Connection::new(now, identity, &agreed).map_err(failed)?;
+        let video = agreed.formats.iter();
+        let mut video = video.filter(|f| f.codec.kind() == TrackKind::Video);
+        Ok(Self {
+            identity: identity.clone(),
+            connection,
+            connection_due: now,
+            secured: None,
+            estimator: ArrivalEstimator::new(now, Some(FIRST_ESTIMATE)),
+            told: None,
+            reports_arrivals: video.any(|f| f.extensions.twcc.is_some()),
+            demand: Demand {
+                goal: FIRST_ESTIMATE,
+                probe: false,
+                spread: false,
+            },
+            pacer: Pacer::default(),
+            report_due: now,
+            ask: false,
+            events: Vec::new(),
+            closing: false,
+            over: false,
+            agreed,
+        })
+    }
+
+    /// The handshake is over: media may flow.
+    fn secure(&mut self, now: Instant, keys: &Keys) {
+        let role = match keys.is_client {
+            true => Role::Client,
+            false => Role::Server,
+        };
+        let session = profile(keys.profile)
+            .ok_or("another SRTP profile than was offered".to_owned())
+            .and_then(|p| srtp::session(p, &keys.material, role).map_err(|e| e.to_string()));
+        match session {
+            Ok((protect, unprotect)) => {
+                self.secured = Some(Secured {
+                    media: Media::new(&self.agreed, protect),
+                    unprotect,
+                });
+                self.report_due = now + control::REPORT_EVERY;
+                self.events.push(TransportEvent::Connected);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "session ended by an error");
+                self.over = true;
+            }
+        }
+    }
+
+    /// An SRTCP packet.
+    fn receive_report(&mut self, now: Instant, data: &[u8]) -> bool {
+        let mut scratch = [0; REPORT_MAX];
+        let (Some(secured), Some(report)) = (&mut self.secured, scratch.get_mut(..data.len()))
+        else {
+            return false;
+        };
+        report.copy_from_slice(data);
+        let compound = match secured.unprotect.rtcp(report) {
+            Ok(compound) => compound,
+            Err(error) => {
+                tracing::trace!(%error, "a report was dropped");
+                return false;
+            }
+        };
+        if self.connection.heard(now) {
+            self.connection_due = now;
+        }
+        let wall = self.identity.wall_clock(now);
+        let estimator: &mut dyn Estimator = &mut self.estimator;
+        let events = &mut self.events;
+        control::receive(now, wall, compound, &mut secured.media, estimator, events);
+        self.ask = true;
+        true
+    }
+
+    /// Tells the shard of an estimate that has changed by more than a little.
+    fn tell_estimate(&mut self, now: Instant) {
+        let Some(estimate) = self.estimator.estimate(now) else {
+            return;
+        };
+        let same = self.told.is_some_and(|told| {
+            let change = told.bits_per_second.abs_diff(estimate.bits_per_second);
+            told.congested == estimate.congested && change * NEGLIGIBLE <= told.bits_per_second
+        });
+        if !same {
+            self.told = Some(estimate);
+            self.events.push(TransportEvent::Estimate(estimate));
+        }
+    }
+
+    fn rate(&self) -> u64 {
+        self.told.map_or(FIRST_ESTIMATE, |e| e.bits_per_second)
+    }
+
+    fn write(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink) {
+        let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
+            return;
+        };
+        let left = secured.media.send(path, packet, sink);
+        self.note(now, left);
+    }
+
+    fn note(&mut self, now: Instant, left: Option<Left>) {
+        if let Some(Left {
+            number: Some(number),
+            bytes,
+        }) = left
+        {
+            self.estimator.sent(now, number, bytes);
+        }
+    }
+
+    /// Sends what waits for its time.
+    fn pace(&mut self, now: Instant, sink: &mut dyn TransportSink) {
+        let rate = self.rate();
+        while let Some(waiting) = self.pacer.pop(now, rate) {
+            self.write(now, &waiting.outgoing(), sink);
+        }
+    }
+
+    /// Asks the estimator what it knows, and sends as much padding as it asks for.
+    fn consult(&mut self, now: Instant, sink: &mut dyn TransportSink) {
+        self.ask = false;
+        self.tell_estimate(now);
+        let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
+            return;
+        };
+        let order = self.estimator.probe(now);
+        let mut bytes = 0;
+        while bytes < order.bytes {
+            let Some(left) = secured.media.pad(path, sink) else {
+                break;
+            };
+            bytes += left.bytes;
+            if let Some(number) = left.number {
+                self.estimator.sent(now, number, left.bytes);
+            }
+        }
+    }
+
+    fn send_reports(&mut self, now: Instant, sink: &mut dyn TransportSink) {
+        let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
+            return;
+        };
+        self.report_due = now + control::REPORT_EVERY;
+        let identity = &self.identity;
+        sink.compose(path.local, path.remote, &mut |buffer| {
+            let start = buffer.len();
+            control::write_reports(buffer, now, &secured.media, |at| identity.wall_clock(at));
+            if buffer.len() > start
+                && let Err(error) = secured.media.protect().rtcp(buffer, start)
+            {
+                tracing::debug!(%error, "a report was not sealed");
+                buffer.truncate(start);
+            }
+        });
+    }
+
+    fn next(&self, now: Instant) -> Instant {
+        let report = self.secured.as_ref().map(|_| self.report_due);
+        let estimator = self.secured.as_ref().and(self.estimator.poll_timeout());
+        let due = [report, self.pacer.due(), estimator];
+        let due = due.into_iter().flatten().min();
+        due.unwrap_or(now + Duration::from_secs(1))
+            .min(self.connection_due)
+    }
+}
+
+impl Transport for LeanTransport {
+    fn local_ufrag(&self) -> &str {
+        &self.agreed.local.ufrag
+    }
+
+    /// Told apart by the first octet (RFC 7983).
+    fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        data: &[u8],
+    ) -> bool {
+        match data.first() {
+            Some(0..=3) => {
+                self.connection_due = now;
+                self.connection.stun(now, source, destination, data)
+            }
+            Some(20..=63) => {
+                self.connection_due = now;
+                self.connection.dtls(now, data);
+                true
+            }
+            Some(128..=191) => self.receive_report(now, data),
+            _ => false,
+        }
+    }
+
+    fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
+        if self.connection_due <= now || std::mem::take(&mut self.closing) {
+            self.connection_due = self.connection.drain(now, sink);
+            if let Some(keys) = self.connection.take_keys() {
+                self.secure(now, &keys);
+            }
+        }
+        if self.pacer.due().is_some_and(|at| at <= now) {
+            self.pace(now, sink);
+        }
+        if self.secured.is_some() {
+            if self.report_due <= now {
+                self.send_reports(now, sink);
+            }
+            if self.ask || self.estimator.poll_timeout().is_some_and(|at| at <= now) {
+                self.consult(now, sink);
+            }
+        }
+        for event in self.events.drain(..) {
+            sink.event(event);
+        }
+        if (self.connection.is_over() || self.over) && !std::mem::replace(&mut self.over, true) {
+            sink.event(TransportEvent::Closed);
+        }
+        self.next(now)
+    }
+
+    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
+        let restart = patch::new_credentials(fragment, &self.agreed.remote.ufrag)?;
+        if let Some((ufrag, pass)) = &restart {
+            let (ufrag, pass) = (ufrag.clone(), pass.clone());
+            let remote = IceCreds { ufrag, pass };
+            self.agreed.local = self.connection.restart(remote.clone());
+            self.agreed.remote = remote;
+        }
+        for candidate in patch::candidates(fragment)? {
+            self.connection.add_remote(candidate);
+        }
+        if restart.is_none() {
+            return Ok(PatchOutcome::Trickled);
+        }
+        let local = &self.agreed.local;
+        let mid = self.agreed.mid.as_str();
+        Ok(PatchOutcome::Restarted {
+            fragment: answer_fragment(mid, local, &self.agreed.candidates),
+            local_ufrag: local.ufrag.clone(),
+        })
+    }
+
+    fn close(&mut self) {
+        self.connection.close();
+        self.closing = true;
+    }
+}
+
+impl ViewerTransport for LeanTransport {
+    fn accepts(&self, codec: Codec) -> bool {
+        self.agreed.formats.iter().any(|f| f.codec == codec)
+    }
+
+    fn first_estimate(&self) -> Option<Estimate> {
+        self.reports_arrivals.then_some(Estimate {
+            bits_per_second: FIRST_ESTIMATE,
+            congested: false,
+        })
+    }
+
+    fn set_demand(&mut self, now: Instant, demand: Demand) {
+        self.demand = demand;
+        self.estimator.set_demand(now, demand);
+        self.ask |= demand.probe;
+    }
+
+    /// Once per packet and viewer.
+    fn send(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink) {
+        let is_video = packet.codec.kind() == TrackKind::Video;
+        if is_video && (self.demand.spread || !self.pacer.is_empty()) {
+            self.pacer.push(now, packet);
+        } else {
+            self.write(now, packet, sink);
+        }
+    }
+
+    fn resend(
+        &mut self,
+        now: Instant,
+        packet: &Outgoing<'_>,
+        sink: &mut dyn TransportSink,
+    ) -> bool {
+        let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
+            return false;
+        };
+        let left = secured.media.resend(path, packet, sink);
+        self.note(now, left);
+        left.is_some()
+    }
+}
+
+/// A trickle ICE fragment (RFC 8840, section 9) with our new credentials and our addresses.
+fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> String {
+    let IceCreds { ufrag, pass } = local;
+    let mut out = format!(
+        "a=ice-lite\r\nm=audio 9 RTP/AVP 0\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\n"
+    );
+    for candidate in candidates {
+        out.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
+    }
+    out
+}
+
+fn profile(negotiated: SrtpProfile) -> Option<Profile> {
+    match negotiated {
+        SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
+        SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
+        SrtpProfile::AES128_CM_SHA1_80 => Some(Profile::AesCm128HmacSha1_80),
+        _ => None,
+    }
+}
