@@ -173,7 +173,11 @@ impl Take {
             .is_some_and(Source::all_are_keys);
         let long = pts.saturating_sub(self.begun) >= self.fragment;
         let is_first = pts.is_zero();
-        if is_first || !(long || (key && !all_are)) {
+        // The muxer would not see the end of a fragment of which a track has nothing yet. One that stays away is no reason
+        // to wait: `tick` fills it up.
+        let begins = |source: &Source| !source.ended && source.newest.is_none();
+        let early = pts < self.fragment && self.sources.values().any(begins);
+        if is_first || early || !(long || (key && !all_are)) {
             return;
         }
         self.begun = pts;
