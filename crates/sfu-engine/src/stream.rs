@@ -14,6 +14,7 @@ use crate::gop::{Gop, GopCache};
 use crate::ids::{Rid, StreamName};
 use crate::info::{LayerStatus, StreamInfo, VideoInfo};
 use crate::keyframe::KeyframeArbiter;
+use crate::latency::Latencies;
 use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
 use crate::local::{LocalQueue, Tracks};
 use crate::loss::LossWatch;
@@ -78,6 +79,7 @@ pub struct Stream {
     viewers: AtomicUsize,
     packets_in: AtomicU64,
     bytes_in: AtomicU64,
+    latencies: Latencies,
     state: Mutex<State>,
 }
 
@@ -131,6 +133,7 @@ impl Stream {
             viewers: AtomicUsize::new(0),
             packets_in: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
+            latencies: Latencies::default(),
             state: Mutex::default(),
         }
     }
@@ -418,6 +421,11 @@ impl Stream {
         self.viewers.load(Relaxed)
     }
 
+    /// What viewers' pages have measured.
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
     /// What there is to say of the stream.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let state = self.lock();
@@ -449,6 +457,7 @@ impl Stream {
             keyframe_requests_sent: sent,
             packets_in: self.packets_in.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
+            latency: self.latencies.info(now),
         }
     }
 }

@@ -13,6 +13,7 @@ mod history;
 mod ingest;
 mod member;
 mod outbox;
+mod outgoing;
 mod remb;
 mod subscriber;
 mod timeline;

@@ -13,6 +13,7 @@ use super::contact::{Contact, VIEWER_SILENCE};
 use super::handover::Handover;
 use super::history::History;
 use super::outbox::Outbox;
+use super::outgoing::sink;
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{self, Candidate, Preference, Selector};
 use crate::packet::{Batch, Packet};
@@ -20,7 +21,7 @@ use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::Stream;
 use crate::transport::patch::PatchError;
-use crate::transport::{Outgoing, PatchOutcome, TransportEvent, TransportSink, ViewerTransport};
+use crate::transport::{PatchOutcome, TransportEvent, ViewerTransport};
 
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -493,6 +494,9 @@ impl Subscriber {
     fn publish_counts(&self) {
         self.session
             .set_sent(self.counts.packets, self.counts.bytes);
+        if let Some((timestamp, captured)) = self.video.rewriter.last_time() {
+            self.session.set_video_clock(timestamp, captured);
+        }
     }
 
     /// Puts out what is due. See [`Transport::drain`].
@@ -575,44 +579,5 @@ impl Counts {
     fn add(&mut self, packet: &Packet) {
         self.packets += 1;
         self.bytes += packet.payload.len() as u64;
-    }
-}
-
-impl crate::rewrite::Rewritten {
-    fn of(self, codec: Codec, packet: &Packet) -> Outgoing<'_> {
-        Outgoing {
-            codec,
-            seq: self.seq,
-            timestamp: self.timestamp,
-            captured: self.captured,
-            marker: packet.marker,
-            vp8: self.vp8,
-            payload: &packet.payload,
-            red: packet.red.as_ref(),
-        }
-    }
-}
-
-struct Sink<'a> {
-    outbox: &'a mut Outbox,
-    events: &'a mut Vec<TransportEvent>,
-}
-
-fn sink<'a>(outbox: &'a mut Outbox, events: &'a mut Vec<TransportEvent>) -> Sink<'a> {
-    Sink { outbox, events }
-}
-
-impl TransportSink for Sink<'_> {
-    fn compose(
-        &mut self,
-        source: SocketAddr,
-        destination: SocketAddr,
-        append: &mut dyn FnMut(&mut Vec<u8>),
-    ) {
-        self.outbox.compose(source, destination, append);
-    }
-
-    fn event(&mut self, event: TransportEvent) {
-        self.events.push(event);
     }
 }

@@ -8,6 +8,7 @@ mod bandwidth;
 mod ingest;
 mod joining;
 mod keyframes;
+mod latency;
 mod layers;
 mod net;
 mod peer;

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sfu_engine::SessionId;
 use str0m::change::SdpAnswer;
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RedDecoder, RtpPacket};
+use str0m::rtp::{Extension, RedDecoder, RtpPacket};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{Mark, read_mark};
@@ -21,6 +21,10 @@ use crate::restart;
 pub(crate) struct Received {
     pub(crate) mark: Mark,
     pub(crate) timestamp: u64,
+    /// When the packet says that it was captured.
+    pub(crate) captured: Option<SystemTime>,
+    /// How long it lets the viewer keep it back, in ms.
+    pub(crate) playout_delay: Option<(u64, u64)>,
 }
 
 pub(crate) struct TestViewer {
@@ -49,6 +53,9 @@ impl TestViewer {
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true);
         config.codec_config().enable_opus(true, takes_red);
+        let extensions = config.extension_map();
+        extensions.set(12, Extension::AbsoluteCaptureTime);
+        extensions.set(13, Extension::PlayoutDelay);
         let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         let mut api = rtc.sdp_api();
@@ -156,9 +163,16 @@ impl TestViewer {
         let Some(mark) = read_mark(&packet.payload) else {
             return;
         };
+        let values = &packet.header.ext_vals;
+        let millis = |time: MediaTime| (time.as_seconds() * 1_000.0).round() as u64;
         let received = Received {
             mark,
             timestamp: packet.time.numer(),
+            captured: values.abs_capture_time.map(|t| t.capture_time),
+            playout_delay: values
+                .play_delay_min
+                .zip(values.play_delay_max)
+                .map(|(min, max)| (millis(min), millis(max))),
         };
         let twice = self.packets.insert(*packet.seq_no, received);
         assert!(

@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
@@ -15,7 +15,7 @@ use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
-use sfu_engine::{Preference, PublishOptions, SessionId};
+use sfu_engine::{PlayoutDelay, Preference, PublishOptions, SessionId};
 
 use sfu_impair::{Conditions, Link, Rng};
 
@@ -191,8 +191,16 @@ impl World {
         let index = self.viewers.len();
         let (mut viewer, offer) = TestViewer::new(self.now, index, self.viewers_take_red);
         let codecs = self.stream.codecs();
-        let (transport, answer) =
-            negotiate::accept(&self.identity, codecs, &offer, &[self.server], self.now).unwrap();
+        let delay = PlayoutDelay::from_millis(0, 200);
+        let (transport, answer) = negotiate::accept(
+            &self.identity,
+            codecs,
+            &offer,
+            &[self.server],
+            delay,
+            self.now,
+        )
+        .unwrap();
         let id = SessionId::from_bits(index as u128);
         let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), preference);
         let session = Arc::new(session);
@@ -212,6 +220,11 @@ impl World {
         self.viewers.push((viewer, links));
         self.due.push(Reverse((self.now, index)));
         index
+    }
+
+    /// A moment on the clock of the server's sender reports.
+    pub(crate) fn wall(&self, at: Instant) -> SystemTime {
+        self.identity.wall_clock().at(at)
     }
 
     /// A viewer's link becomes another one.

@@ -24,6 +24,7 @@ pub(super) struct Waiting {
     timestamp: u32,
     captured: Instant,
     marker: bool,
+    keyframe_start: bool,
     vp8: Option<Vp8Header>,
     payload: Arc<[u8]>,
 }
@@ -36,6 +37,7 @@ impl Waiting {
             timestamp: self.timestamp,
             captured: self.captured,
             marker: self.marker,
+            keyframe_start: self.keyframe_start,
             vp8: self.vp8,
             payload: &self.payload,
             red: None,
@@ -71,6 +73,7 @@ impl Pacer {
             timestamp: packet.timestamp,
             captured: packet.captured,
             marker: packet.marker,
+            keyframe_start: packet.keyframe_start,
             vp8: packet.vp8,
             payload: packet.payload.clone(),
         });
@@ -105,6 +108,7 @@ mod tests {
                 timestamp: 0,
                 captured: start,
                 marker: false,
+                keyframe_start: false,
                 vp8: None,
                 payload: &payload,
                 red: None,
