@@ -59,6 +59,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router = text(),
             "publisher-timeout" => settings.publisher_timeout = number(),
             "ice-servers" => settings.ice_servers = text(),
+            "playout-delay" => settings.playout_delay = text(),
             "hls-directory" => settings.hls_directory = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
@@ -75,6 +76,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router.to_value(),
             "publisher-timeout" => settings.publisher_timeout.to_value(),
             "ice-servers" => settings.ice_servers.to_value(),
+            "playout-delay" => settings.playout_delay.to_value(),
             "hls-directory" => settings.hls_directory.to_value(),
             "port" => {
                 let running = lock(&self.running);

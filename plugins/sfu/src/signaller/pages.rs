@@ -27,6 +27,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("style.css", CSS, web!("style.css")),
     ("hls.js", JS, web!("hls.js")),
     ("list.js", JS, web!("list.js")),
+    ("latency.js", JS, web!("latency.js")),
     ("player.js", JS, web!("player.js")),
     ("publisher.js", JS, web!("publisher.js")),
     ("signalling.js", JS, web!("signalling.js")),
