@@ -88,7 +88,10 @@ fn latency_is_known(browser: &str, server: &Server, seen: &Value) {
     println!("{browser}: {}", seen["latency"]);
     assert!(shown > 0.0 && shown < LATENCY_LIMIT_MS, "{shown} ms");
     let text = seen["latency"].as_str().unwrap();
-    assert!(text.starts_with("Latency ") && text.ends_with(" ms"), "{text}");
+    assert!(
+        text.starts_with("Latency ") && text.ends_with(" ms"),
+        "{text}"
+    );
     let reports = "sfu_viewer_latency_seconds_count{stream=\"demo\"}";
     assert!(server.metric(reports).unwrap() > 0, "no report was counted");
     let all = "sfu_viewer_latency_seconds_bucket{stream=\"demo\",le=\"+Inf\"}";
