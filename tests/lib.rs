@@ -8,4 +8,5 @@ pub mod load;
 pub mod ndi;
 pub mod netns;
 pub mod publisher;
+pub mod rtmp;
 pub mod server;

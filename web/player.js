@@ -1,6 +1,7 @@
 // Plays one stream by WHEP, and comes back by itself when anything in between goes away.
 
 import { Latency } from './latency.js';
+import { byId, showFigures } from './page.js';
 import { Refused, Session, bitrate, layerName } from './signalling.js';
 
 const FIRST_WAIT = 500;
@@ -8,7 +9,6 @@ const LONGEST_WAIT = 5000;
 /** Without a new picture for this long, something is wrong that the connection's state does not tell. */
 const STALLED = 10000;
 
-const byId = (id) => document.getElementById(id);
 const stream = location.pathname.slice(1);
 const video = byId('video');
 const menu = byId('layer');
@@ -192,15 +192,7 @@ function show(stats) {
     'Round trip': ms(stats.rttMs),
     Connection: stats.state,
   };
-  const parts = Object.entries(figures).map(([name, value]) => {
-    const group = document.createElement('div');
-    const [term, description] = [document.createElement('dt'), document.createElement('dd')];
-    term.textContent = name;
-    description.textContent = value;
-    group.append(term, description);
-    return group;
-  });
-  byId('figures').replaceChildren(...parts);
+  showFigures(byId('figures'), figures);
 }
 
 const REASONS = {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink` and `sfusignaller`."]
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
 
 mod hls;
 mod log;
+mod record;
 mod runtime;
 mod signaller;
 mod sink;
@@ -13,6 +14,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     sink::register(plugin)?;
     src::register(plugin)?;
     hls::register(plugin)?;
+    record::register(plugin)?;
     signaller::register(plugin)
 }
 

@@ -188,6 +188,9 @@ fn two_signallers_have_a_port_each() {
     assert_ne!(ports[0], ports[1]);
     for port in ports {
         assert!(get(port, "/healthz").unwrap().ends_with("ok\n"));
+        let health = get(port, "/healthz?stream=nobody").unwrap();
+        assert!(health.contains(" 503 "), "{health}");
+        assert!(health.contains("the stream nobody"), "{health}");
     }
     for element in [one, two] {
         element.set_state(gst::State::Null).unwrap();

@@ -22,6 +22,9 @@ const PART: &str = ".part";
 /// After so many segments a layer that has not come yet is waited for no longer.
 const LAYERS_WITHIN: u32 = 3;
 
+/// A segment that begins further than this from where the one before ended does not continue it. Nanoseconds.
+const JOIN: u64 = 50_000_000;
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -41,6 +44,8 @@ pub(super) struct Output {
 struct Session {
     layers: usize,
     rows: u32,
+    /// Where each layer's last segment ended. One that could not be written leaves a gap.
+    ends: BTreeMap<usize, u64>,
 }
 
 impl Output {
@@ -90,7 +95,10 @@ impl Output {
         self.master.reset();
         self.sources.clear();
         self.layers.extend(0..layers);
-        self.session = Session { layers, rows: 0 };
+        self.session = Session {
+            layers,
+            ..Session::default()
+        };
     }
 
     /// The number of the next segments.
@@ -124,7 +132,8 @@ impl Output {
                 discard(&segment);
                 return Err(error);
             }
-            gap |= segment.gap;
+            let end = self.session.ends.insert(layer, segment.end());
+            gap |= segment.gap || end.is_some_and(|end| segment.start.abs_diff(end) > JOIN);
             self.master
                 .segment(layer, media(layer), segment.bytes, segment.duration);
             own.insert(layer, entry);
@@ -301,6 +310,17 @@ mod tests {
         assert!(folder.text(MASTER).contains("v0.m3u8"));
         publish(&mut output, 2, &[0, 1]);
         assert_eq!(marks("v0.m3u8"), 1);
+    }
+
+    #[test]
+    fn a_segment_that_is_missing_is_a_discontinuity() {
+        let folder = Folder::new("missing");
+        let mut output = folder.open();
+        output.begin(1);
+        for (slot, expected) in [(0, 0), (1, 0), (3, 1), (4, 1)] {
+            publish(&mut output, slot, &[0]);
+            assert_eq!(output.discontinuities(), expected, "{slot}");
+        }
     }
 
     #[test]

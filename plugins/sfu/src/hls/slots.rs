@@ -30,7 +30,7 @@ pub(super) struct Segment {
 pub(super) type Row = BTreeMap<usize, Segment>;
 
 impl Segment {
-    fn end(&self) -> u64 {
+    pub(super) fn end(&self) -> u64 {
         self.start + u64::try_from(self.duration.as_nanos()).unwrap_or(u64::MAX - self.start)
     }
 

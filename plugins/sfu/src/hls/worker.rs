@@ -183,8 +183,8 @@ impl Worker {
             let Some(why) = tracks.refused() else {
                 return Some(tracks);
             };
-            self.warn(&format!("Stream {} is not in HLS: {why}", self.name));
             self.update(|stats| stats.state = "refused");
+            self.warn(&format!("Stream {} is not in HLS: {why}", self.name));
             refused = Some(tracks);
         }
         None

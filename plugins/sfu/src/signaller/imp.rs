@@ -9,6 +9,7 @@ use sfu_engine::{Engine, Router};
 
 use super::CAT;
 use super::links;
+use super::recordings::Recordings;
 use super::server::{App, Server};
 use super::settings::{PROPERTIES, Settings};
 
@@ -61,6 +62,7 @@ impl ObjectImpl for SfuSignaller {
             "ice-servers" => settings.ice_servers = text(),
             "playout-delay" => settings.playout_delay = text(),
             "hls-directory" => settings.hls_directory = text(),
+            "recordings-directory" => settings.recordings_directory = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -78,6 +80,7 @@ impl ObjectImpl for SfuSignaller {
             "ice-servers" => settings.ice_servers.to_value(),
             "playout-delay" => settings.playout_delay.to_value(),
             "hls-directory" => settings.hls_directory.to_value(),
+            "recordings-directory" => settings.recordings_directory.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -147,12 +150,9 @@ impl SfuSignaller {
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let app = App::new(
-            engine.clone(),
-            router,
-            ice_servers,
-            settings.hls_directory(),
-        );
+        let recordings = Recordings::new(&settings.recordings_directory);
+        let hls = settings.hls_directory();
+        let app = App::new(engine.clone(), router, ice_servers, hls, recordings);
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,

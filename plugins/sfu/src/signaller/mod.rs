@@ -27,7 +27,9 @@
  * * `GET /hls/{stream}/index.m3u8`: the HLS that `sfuhlssink` writes into `hls-directory`;
  *   `GET /hls/{stream}`: a page that plays it where the browser does.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
- *   `GET /healthz`: 200 while it runs.
+ * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
+ *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
+ *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
  *
  * ## Addresses
  *
@@ -46,6 +48,7 @@ mod latency;
 mod links;
 mod metrics;
 mod pages;
+mod recordings;
 mod server;
 mod sessions;
 mod settings;

@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 use sfu_engine::{Engine, Router};
 use tokio::sync::{oneshot, watch};
 
+use super::recordings::{self, Recordings};
 use super::{CAT, api, events, hls, latency, metrics, pages, sessions};
 use crate::runtime;
 
@@ -35,6 +36,8 @@ pub(super) struct App {
     pub(super) ice_servers: Arc<[HeaderValue]>,
     /// Where HLS is written to.
     pub(super) hls: Option<Arc<Path>>,
+    /// What `/recordings` shows, if anything.
+    pub(super) recordings: Option<Arc<Recordings>>,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
@@ -46,6 +49,7 @@ impl App {
         router: Arc<Router>,
         ice_servers: Vec<HeaderValue>,
         hls: Option<Arc<Path>>,
+        recordings: Option<Arc<Recordings>>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
         Self {
@@ -54,6 +58,7 @@ impl App {
             answers: Arc::default(),
             ice_servers: ice_servers.into(),
             hls,
+            recordings,
             stopping,
             stop: Arc::new(stop),
         }
@@ -63,10 +68,11 @@ impl App {
     pub(super) fn routes(self) -> axum::Router {
         axum::Router::new()
             .route("/", get(pages::index))
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(api::health))
             .route("/metrics", get(metrics::metrics))
             .route("/assets/{file}", get(pages::asset))
             .route("/publish/{*stream}", get(pages::publisher))
+            .route("/studio/{*stream}", get(pages::studio))
             .route("/hls/{*path}", get(hls::file).options(hls::options))
             .route("/api/streams", get(api::streams))
             .route("/api/streams/{*stream}", get(api::stream))
@@ -100,6 +106,10 @@ impl App {
                     .post(events::create)
                     .options(sessions::options),
             )
+            .route("/recordings", get(recordings::page))
+            .route("/recordings/play/{*file}", get(recordings::page))
+            .route("/recordings/files/{*file}", get(recordings::file))
+            .route("/api/recordings", get(recordings::list))
             .fallback(pages::player)
             .layer(DefaultBodyLimit::max(BODY_MAX))
             .layer(middleware::from_fn_with_state(self.clone(), finish))

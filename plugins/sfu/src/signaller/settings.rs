@@ -22,6 +22,7 @@ pub(super) struct Settings {
     pub(super) ice_servers: String,
     pub(super) playout_delay: String,
     pub(super) hls_directory: String,
+    pub(super) recordings_directory: String,
 }
 
 impl Default for Settings {
@@ -37,6 +38,7 @@ impl Default for Settings {
             ice_servers: String::new(),
             playout_delay: "0/0".into(),
             hls_directory: String::new(),
+            recordings_directory: String::new(),
         }
     }
 }
@@ -178,6 +180,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "HLS directory",
             "Folder that sfuhlssink writes to, served at /hls (empty: not at all)",
             &defaults.hls_directory,
+        ),
+        text(
+            "recordings-directory",
+            "Recordings directory",
+            "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
+            &defaults.recordings_directory,
         ),
         text(
             "playout-delay",
