@@ -55,6 +55,10 @@ pub struct Identity {
 pub struct WallClock(Instant, SystemTime);
 
 impl WallClock {
+    pub(super) fn new(moment: Instant, wall: SystemTime) -> Self {
+        Self(moment, wall)
+    }
+
     /// A moment on the clock that all peers share.
     pub fn at(self, moment: Instant) -> SystemTime {
         match moment.checked_duration_since(self.0) {
@@ -97,7 +101,7 @@ impl Identity {
         Ok(Self {
             provider,
             certificate,
-            clock: WallClock(Instant::now(), SystemTime::now()),
+            clock: WallClock::new(Instant::now(), SystemTime::now()),
         })
     }
 }

@@ -362,3 +362,158 @@ fn seal(
     }
     buffer.len() - start
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::time::SystemTime;
+
+    use is::IceCreds;
+
+    use super::super::super::TransportEvent;
+    use super::*;
+    use crate::codec::Codec;
+    use crate::srtp::{Profile, Role, session};
+
+    const TWCC: u8 = 3;
+    const DELAY: u8 = 6;
+    const CAPTURED: u8 = 12;
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The last datagram.
+    #[derive(Default)]
+    struct Wire(Vec<u8>);
+
+    impl TransportSink for Wire {
+        fn compose(&mut self, _: SocketAddr, _: SocketAddr, append: &mut dyn FnMut(&mut Vec<u8>)) {
+            self.0.clear();
+            append(&mut self.0);
+        }
+
+        fn event(&mut self, _: TransportEvent) {}
+    }
+
+    impl Wire {
+        /// The value of a header extension.
+        fn extension(&self, id: u8) -> Option<&[u8]> {
+            let words = usize::from(u16::from_be_bytes([self.0[14], self.0[15]]));
+            let mut rest = &self.0[16..16 + 4 * words];
+            while let [first, after @ ..] = rest {
+                let length = if *first == 0 {
+                    0
+                } else {
+                    usize::from(first & 15) + 1
+                };
+                if first >> 4 == id {
+                    return Some(&after[..length]);
+                }
+                rest = &after[length..];
+            }
+            None
+        }
+
+        /// The time of capture in seconds since 1900.
+        fn captured(&self) -> Option<f64> {
+            let (ntp, offset) = self.extension(CAPTURED)?.split_at(8);
+            assert_eq!(offset, [0; 8]);
+            let ntp = u64::from_be_bytes(ntp.try_into().unwrap());
+            Some(ntp as f64 / f64::from(2.0f32.powi(32)))
+        }
+    }
+
+    fn media(clock: WallClock) -> Media {
+        let format = Format {
+            codec: Codec::H264,
+            pt: 97,
+            red: None,
+            rtx: Some(98),
+            mid: "v".into(),
+            ssrc: 7,
+            rtx_ssrc: Some(8),
+            cname: "me".into(),
+            extensions: Extensions {
+                mid: Some(4),
+                twcc: Some(TWCC),
+                playout_delay: Some(DELAY),
+                capture_time: Some(CAPTURED),
+            },
+        };
+        let agreed = Agreed {
+            local: IceCreds::new(),
+            remote: IceCreds::new(),
+            candidates: Vec::new(),
+            mid: "v".into(),
+            fingerprint: Vec::new(),
+            is_client: false,
+            formats: vec![format],
+        };
+        let profile = Profile::AeadAes128Gcm;
+        let keys = vec![3; profile.exporter_len()];
+        let (protect, _) = session(profile, &keys, Role::Server).unwrap();
+        let mut media = Media::new(&agreed, protect, clock, PlayoutDelay::from_millis(0, 200));
+        media.tracks[0].is_new = false;
+        media
+    }
+
+    fn path() -> Path {
+        let local = "192.0.2.1:8189".parse().unwrap();
+        let remote = "192.0.2.2:4000".parse().unwrap();
+        Path { local, remote }
+    }
+
+    fn packet(number: u32, captured: Instant, is_key: bool, data: &Arc<[u8]>) -> Outgoing<'_> {
+        Outgoing {
+            codec: Codec::H264,
+            seq: 1_000 + u64::from(number),
+            timestamp: number * 9_000,
+            captured,
+            marker: true,
+            keyframe_start: is_key,
+            vp8: None,
+            payload: data,
+            red: None,
+        }
+    }
+
+    #[test]
+    fn the_capture_time_is_told_at_keyframes_and_once_a_second() {
+        let start = Instant::now();
+        let mut media = media(WallClock::new(start, SystemTime::now()));
+        let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
+        let mut told = Vec::new();
+        for number in 0..25 {
+            let is_key = number == 0 || number == 12;
+            let packet = packet(number, start + number * 100 * MS, is_key, &data);
+            media.send(path(), &packet, &mut wire).unwrap();
+            assert!(wire.extension(TWCC).is_some());
+            let delay = wire.extension(DELAY);
+            assert_eq!(delay, is_key.then_some(&[0, 0, 20][..]), "{number}");
+            told.extend(wire.captured().map(|_| number));
+        }
+        assert_eq!(told, [0, 10, 12, 22]);
+    }
+
+    #[test]
+    fn a_keyframe_that_is_sent_again_tells_the_same() {
+        let start = Instant::now();
+        let mut media = media(WallClock::new(start, SystemTime::now()));
+        let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
+        media.send(path(), &packet(0, start, true, &data), &mut wire);
+        let told = wire.captured().unwrap();
+        for number in 1..10 {
+            let packet = packet(number, start + number * 100 * MS, false, &data);
+            media.send(path(), &packet, &mut wire);
+        }
+        // It had been replayed: dated later than it was captured.
+        let again = packet(0, start - 500 * MS, true, &data);
+        media.resend(path(), &again, &mut wire).unwrap();
+        assert!((wire.captured().unwrap() - told).abs() < 0.001);
+        assert!(wire.extension(DELAY).is_some());
+        let other = packet(3, start + 300 * MS, false, &data);
+        media.resend(path(), &other, &mut wire).unwrap();
+        assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+        media.pad(path(), &mut wire).unwrap();
+        assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+    }
+}
