@@ -59,7 +59,8 @@ async function refresh() {
   try {
     const response = await fetch('/api/streams');
     if (!response.ok) throw new Error(await response.text());
-    const { streams } = await response.json();
+    const { streams, recordings } = await response.json();
+    byId('recordings').hidden = !recordings;
     for (const name of [...cards.keys()]) {
       if (!streams.some((stream) => stream.name === name)) {
         cards.get(name).card.remove();

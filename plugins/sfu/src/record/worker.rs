@@ -151,7 +151,7 @@ impl Recorder {
             Event::InputFailed(message) => self.input_failed(&message),
             Event::Progress(take, written) => self.progress(take, written),
             Event::Done(take, written) => self.done(take, written),
-            Event::Failed(take, failure) => self.failed(take, failure),
+            Event::Failed(take, failure) => self.failed(take, &failure),
             Event::Playing(playing) => {
                 self.playing = playing;
                 self.changed |= !playing;
@@ -457,10 +457,10 @@ impl Recorder {
         }
     }
 
-    fn failed(&mut self, id: TakeId, failure: Failure) {
+    fn failed(&mut self, id: TakeId, failure: &Failure) {
         if let Some(take) = self.take_out(id) {
             self.discard(take);
-            self.trouble(&failure);
+            self.trouble(failure);
         }
     }
 

@@ -50,7 +50,7 @@ fn is_healthy(info: &StreamInfo) -> bool {
 pub(super) async fn streams(State(app): State<App>) -> Json<Value> {
     let streams = app.router.streams();
     let streams: Vec<_> = streams.iter().map(|s| stream_json(&app, s)).collect();
-    Json(json!({ "streams": streams }))
+    Json(json!({ "streams": streams, "recordings": app.recordings.is_some() }))
 }
 
 /// `GET /api/streams/{stream}`

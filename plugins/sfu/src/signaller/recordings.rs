@@ -74,7 +74,7 @@ impl Recordings {
         drop(known);
         let read = |path: PathBuf| Some((path.clone(), self.read(&path).ok()??));
         let mut found: Vec<_> = files.into_iter().filter_map(read).collect();
-        found.sort_by(|(_, a), (_, b)| b.about.start_ms.cmp(&a.about.start_ms));
+        found.sort_by_key(|(_, recording)| std::cmp::Reverse(recording.about.start_ms));
         found
     }
 
