@@ -14,6 +14,7 @@ mod ingest;
 mod member;
 mod outbox;
 mod remb;
+mod sink;
 mod subscriber;
 mod timeline;
 mod timers;
