@@ -106,7 +106,13 @@ mod tests {
         assert_eq!(histogram.percentile_ms(0.5), Some(0.31));
         assert_eq!(histogram.percentile_ms(0.8), Some(251.0));
         assert_eq!(histogram.percentile_ms(1.0), Some(10_000.0));
-        assert_eq!((histogram.count(), histogram.above(Duration::from_millis(50))), (5, 2));
+        assert_eq!(
+            (
+                histogram.count(),
+                histogram.above(Duration::from_millis(50))
+            ),
+            (5, 2)
+        );
         let mut twice = histogram.clone();
         twice.merge(&histogram);
         assert_eq!(twice.percentile_ms(0.5), Some(0.31));

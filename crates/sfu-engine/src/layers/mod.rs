@@ -60,9 +60,7 @@ pub fn rank(layers: &[Candidate], order: &mut Vec<usize>) {
     let bitrate = |l: &Candidate| l.info.target_bitrate.or(l.bitrate);
     // Stable by the index: a stable sort may allocate.
     if known(&height) {
-        order.sort_unstable_by_key(|&i| {
-            (Reverse((height(&layers[i]), bitrate(&layers[i]))), i)
-        });
+        order.sort_unstable_by_key(|&i| (Reverse((height(&layers[i]), bitrate(&layers[i]))), i));
     } else if known(&bitrate) {
         order.sort_unstable_by_key(|&i| (Reverse(bitrate(&layers[i])), i));
     }

@@ -116,8 +116,19 @@ impl Shard {
 
     /// Obeys a command.
     pub fn handle(&mut self, now: Instant, command: ShardCommand) {
+        self.handle_sending(now, command, &mut |_| {});
+    }
+
+    /// Obeys a command, and hands over what is to be sent whenever that has become much, to be sent and emptied: a
+    /// keyframe for all viewers at once would be tens of megabytes, and late.
+    pub fn handle_sending(
+        &mut self,
+        now: Instant,
+        command: ShardCommand,
+        send: &mut dyn FnMut(&mut Outbox),
+    ) {
         match command {
-            ShardCommand::Media { stream, batch } => self.forward(now, stream, &batch),
+            ShardCommand::Media { stream, batch } => self.forward(now, stream, &batch, send),
             ShardCommand::Subscribe {
                 stream,
                 transport,
@@ -233,7 +244,13 @@ impl Shard {
     }
 
     /// Sends a frame to every viewer of its stream. The way of every packet: no lock, no clock, no formatting.
-    fn forward(&mut self, now: Instant, key: u64, batch: &Arc<Batch>) {
+    fn forward(
+        &mut self,
+        now: Instant,
+        key: u64,
+        batch: &Arc<Batch>,
+        send: &mut dyn FnMut(&mut Outbox),
+    ) {
         let Some(attached) = self.streams.get(&key) else {
             return;
         };
@@ -247,6 +264,9 @@ impl Shard {
                 Member::Viewer(viewer) => viewer.media(now, batch, outbox),
                 Member::Publisher(_) => false,
             });
+            if self.outbox.is_full() {
+                send(&mut self.outbox);
+            }
         }
     }
 

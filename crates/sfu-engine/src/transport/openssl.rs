@@ -20,8 +20,8 @@ use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::srtp::SrtpProfileId;
 use openssl::ssl::{
-    ErrorCode, Ssl, SslContext, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
-    SslStream, SslVerifyMode,
+    ErrorCode, Ssl, SslContext, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslStream,
+    SslVerifyMode,
 };
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 use str0m::crypto::CryptoError;
@@ -36,8 +36,9 @@ use crate::srtp::{EXPORTER_LABEL, Profile};
 const CIPHERS: &str = "ECDHE+AESGCM:DHE+AESGCM:ECDHE+AES256:DHE+AES256";
 /// The largest datagram of a handshake.
 const MTU: u32 = 1_150;
-/// While a handshake lasts, OpenSSL is asked this often whether something is to be sent again.
-const ASK: Duration = Duration::from_millis(500);
+/// What has found no answer after this time is sent again, and after twice that time, and so on (RFC 6347, 4.2.4).
+const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN_MAX: Duration = Duration::from_secs(4);
 const NEVER: Duration = Duration::from_secs(3_600);
 const CERTIFICATE_DAYS: u32 = 365;
 /// What a viewer may say in a record after the handshake; nothing of it matters.
@@ -128,11 +129,12 @@ impl DtlsProvider for OpenSslDtls {
         Ok(Box::new(Session {
             stream,
             active: false,
-            began: false,
             connected: None,
             ended: false,
             closed: false,
             now,
+            again: None,
+            wait: AGAIN,
         }))
     }
 }
@@ -166,12 +168,17 @@ fn generate_certificate() -> Result<DtlsCert, ErrorStack> {
 struct Datagrams {
     incoming: Option<Vec<u8>>,
     outgoing: VecDeque<Vec<u8>>,
+    /// What we said last. OpenSSL would send it again, too, but by a clock of its own.
+    flight: Vec<Vec<u8>>,
+    /// Something has come since.
+    answered: bool,
 }
 
 impl Read for Datagrams {
     /// A datagram at a time. What does not fit is no DTLS.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let datagram = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
+        self.answered = true;
         let length = datagram.len().min(buffer.len());
         buffer[..length].copy_from_slice(&datagram[..length]);
         Ok(length)
@@ -180,6 +187,10 @@ impl Read for Datagrams {
 
 impl Write for Datagrams {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if std::mem::take(&mut self.answered) {
+            self.flight.clear();
+        }
+        self.flight.push(data.to_vec());
         self.outgoing.push_back(data.to_vec());
         Ok(data.len())
     }
@@ -211,18 +222,18 @@ enum Told {
 struct Session {
     stream: SslStream<Datagrams>,
     active: bool,
-    /// There was something to do with it.
-    began: bool,
     connected: Option<Outcome>,
     /// The peer said goodbye; we did.
     ended: bool,
     closed: bool,
     now: Instant,
+    /// When to send again what was said last, and how long to wait after that.
+    again: Option<Instant>,
+    wait: Duration,
 }
 
 impl Session {
     fn handshake(&mut self) -> Result<(), DtlsImplError> {
-        self.began = true;
         let result = match self.active {
             true => self.stream.connect(),
             false => self.stream.accept(),
@@ -230,6 +241,7 @@ impl Session {
         match result {
             Ok(()) => {
                 self.connected = Some(self.outcome().map_err(|e| failed(&e))?);
+                self.stream.get_mut().flight = Vec::new();
                 Ok(())
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => Ok(()),
@@ -302,7 +314,7 @@ impl DtlsInstance for Session {
             return DtlsOutput::Packet(room);
         }
         let Some(outcome) = &mut self.connected else {
-            return DtlsOutput::Timeout(self.now + ASK);
+            return DtlsOutput::Timeout(self.again.unwrap_or(self.now + AGAIN));
         };
         match outcome.told {
             Told::Nothing => {
@@ -333,9 +345,18 @@ impl DtlsInstance for Session {
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
         self.now = now;
-        // With nothing to read, OpenSSL looks whether its last messages are to be sent again.
-        if self.began && self.connected.is_none() {
-            self.handshake()?;
+        match self.again {
+            _ if self.connected.is_some() => {}
+            None => self.again = Some(now + AGAIN),
+            Some(at) if at <= now => {
+                self.wait = (self.wait * 2).min(AGAIN_MAX);
+                self.again = Some(now + self.wait);
+                let Datagrams {
+                    outgoing, flight, ..
+                } = self.stream.get_mut();
+                outgoing.extend(flight.iter().cloned());
+            }
+            Some(_) => {}
         }
         Ok(())
     }

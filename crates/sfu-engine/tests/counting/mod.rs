@@ -25,7 +25,7 @@ fn count(size: usize) {
 /// # Safety
 /// As that of the C library, to which it hands on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
     count(size);
     // SAFETY: the same call, in the allocator whose `free` is called.
     unsafe { __libc_malloc(size) }
@@ -34,7 +34,7 @@ pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
 /// # Safety
 /// As that of the C library, to which it hands on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn calloc(number: usize, size: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn calloc(number: usize, size: usize) -> *mut c_void {
     count(number.saturating_mul(size));
     // SAFETY: the same call, in the allocator whose `free` is called.
     unsafe { __libc_calloc(number, size) }
@@ -43,7 +43,7 @@ pub unsafe extern "C" fn calloc(number: usize, size: usize) -> *mut c_void {
 /// # Safety
 /// As that of the C library, to which it hands on.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn realloc(memory: *mut c_void, size: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn realloc(memory: *mut c_void, size: usize) -> *mut c_void {
     count(size);
     // SAFETY: the same call, in the allocator that gave the memory.
     unsafe { __libc_realloc(memory, size) }
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn realloc(memory: *mut c_void, size: usize) -> *mut c_voi
 /// # Safety
 /// As that of the C library.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn posix_memalign(
+pub(crate) unsafe extern "C" fn posix_memalign(
     out: *mut *mut c_void,
     alignment: usize,
     size: usize,
@@ -71,13 +71,13 @@ pub unsafe extern "C" fn posix_memalign(
 }
 
 /// Calls to the allocator on this thread so far.
-pub fn calls() -> usize {
+#[allow(dead_code)]
+pub(crate) fn calls() -> usize {
     CALLS.get()
 }
 
 /// Calls to the allocator and bytes asked for while `work` ran.
-#[allow(dead_code)]
-pub fn taken<T>(work: impl FnOnce() -> T) -> (usize, usize, T) {
+pub(crate) fn taken<T>(work: impl FnOnce() -> T) -> (usize, usize, T) {
     let (calls, bytes) = (CALLS.get(), BYTES.get());
     let made = work();
     (CALLS.get() - calls, BYTES.get() - bytes, made)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sfu_impair::Conditions;
 
+use crate::alone;
 use crate::net::good;
 use crate::world::World;
 
@@ -38,6 +39,7 @@ pub(crate) fn live() -> usize {
 
 #[test]
 fn a_day_passes_unnoticed() {
+    let _alone = alone();
     let mut world = World::new(1, 2);
     world.publisher.use_vp8();
     world.publisher.with_sound = false;
@@ -83,7 +85,8 @@ fn a_day_passes_unnoticed() {
     }
     let packets = world.sessions[viewer].info().packets_sent;
     assert!(
-        packets > 3 << 16, "the sequence number has wrapped: {packets}"
+        packets > 3 << 16,
+        "the sequence number has wrapped: {packets}"
     );
     assert!(
         frames.abs_diff(hours * 7_200) < 200,

@@ -9,6 +9,8 @@
 // What only the simulation uses of its parts.
 #![allow(dead_code)]
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 #[path = "../counting/mod.rs"]
 mod counting;
 mod day;
@@ -21,8 +23,14 @@ mod peer;
 mod publisher;
 #[path = "../simulation/restart.rs"]
 mod restart;
-mod viewers;
 #[path = "../simulation/viewer.rs"]
 mod viewer;
+mod viewers;
 #[path = "../simulation/world.rs"]
 mod world;
+
+/// One test at a time: what is counted is the process's.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}

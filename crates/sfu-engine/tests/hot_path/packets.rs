@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sfu_impair::Conditions;
 
+use crate::alone;
 use crate::counting;
 use crate::net::good;
 use crate::world::{Taken, World};
@@ -15,7 +16,13 @@ const VIEWERS: usize = 50;
 fn warm(loss: f64, rate: Option<u64>) -> World {
     let mut world = World::new(1, 3);
     world.publisher.use_ladder();
-    world.publisher.encoder.requests.lock().unwrap().reserve(10_000);
+    world
+        .publisher
+        .encoder
+        .requests
+        .lock()
+        .unwrap()
+        .reserve(10_000);
     let link = Conditions {
         loss,
         rate,
@@ -49,19 +56,24 @@ fn check(world: &mut World, what: &str) {
     );
     assert!(after.packets_out - before.packets_out > VIEWERS as u64 * 600);
     assert!(taken.reports.1 > VIEWERS * 20, "reports came");
-    assert_eq!(taken.media.0, 0, "{what}: a frame and its viewers: {taken:?}");
+    assert_eq!(
+        taken.media.0, 0,
+        "{what}: a frame and its viewers: {taken:?}"
+    );
     assert_eq!(taken.reports.0, 0, "{what}: viewers' reports: {taken:?}");
     assert_eq!(taken.timers.0, 0, "{what}: what is due: {taken:?}");
 }
 
 #[test]
 fn a_frame_to_fifty_viewers_allocates_nothing() {
+    let _alone = alone();
     let mut world = warm(0.0, None);
     check(&mut world, "a good network");
 }
 
 #[test]
 fn what_is_sent_again_allocates_nothing() {
+    let _alone = alone();
     let mut world = warm(0.02, None);
     check(&mut world, "2 % loss");
     let again: u64 = world.sessions.iter().map(|s| s.info().retransmitted).sum();
@@ -70,6 +82,7 @@ fn what_is_sent_again_allocates_nothing() {
 
 #[test]
 fn packets_spread_in_time_allocate_nothing() {
+    let _alone = alone();
     let mut world = warm(0.0, Some(1_500_000));
     check(&mut world, "a narrow network");
 }
@@ -77,6 +90,7 @@ fn packets_spread_in_time_allocate_nothing() {
 /// What the stream itself takes for a frame, however many viewers it has.
 #[test]
 fn a_frame_takes_one_batch() {
+    let _alone = alone();
     let mut world = warm(0.0, None);
     let stream = world.stream.clone();
     let lease = world.publisher.lease;

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::alone;
 use crate::day::live;
 use crate::net::good;
 use crate::world::World;
@@ -14,6 +15,7 @@ const MOST: usize = 48_000;
 
 #[test]
 fn a_viewer_keeps_little() {
+    let _alone = alone();
     let mut world = World::new(1, 1);
     world.publisher.delta_packets = 9;
     world.publisher.keyframe_every = 60;

@@ -117,7 +117,7 @@ fn pictures_go_on_two_seconds_after_a_drop_on_a_link_that_drops() {
 #[test]
 fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
     const SETTLED: usize = 15 * 5;
-    const SAMPLES: usize = 45 * 5;
+    const SAMPLES: usize = 30 * 5;
     let mut world = world(1);
     let mut rng = Rng::new(1);
     // From 450 kbit/s to 10 Mbit/s, as many in each octave.
@@ -147,7 +147,7 @@ fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
             on_it * 100 >= SAMPLES * 95,
             "{rate} bit/s carries layer {right:?}; it had it {on_it} of {SAMPLES} times: {seen:?}"
         );
-        assert!(changes <= 4, "viewer {viewer}: {changes} changes in 45 s");
+        assert!(changes <= 4, "viewer {viewer}: {changes} changes in 30 s");
     }
 }
 
@@ -193,7 +193,8 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
                 let layer = current(&world, viewer);
                 assert!(
                     matches!(layer, Some(0 | 1)),
-                    "seed {seed}, loss {loss}: {layer:?}"
+                    "seed {seed}, loss {loss}: viewer {viewer}: {:?}",
+                    world.sessions[viewer].info()
                 );
             }
             world.run_for(SECOND / 5);

@@ -192,7 +192,8 @@ impl TestViewer {
         blocks.len() == 2
     }
 
-    /// Forgets what came before the newest keyframe.
+    /// Forgets what came before the newest keyframe. Of use in a long day.
+    #[allow(dead_code)]
     pub(crate) fn forget(&mut self) {
         let starts = |p: &Received| p.mark.key && p.mark.index == 0;
         let newest = self.packets.iter().rfind(|(_, p)| starts(p));
@@ -231,7 +232,8 @@ impl TestViewer {
             });
             let follows =
                 last_shown.is_some_and(|l| l.layer == mark.layer && l.frame + 1 == mark.frame);
-            if let (Some(before), Some(now)) = (last_shown.and_then(|l| l.counters), mark.counters) {
+            if let (Some(before), Some(now)) = (last_shown.and_then(|l| l.counters), mark.counters)
+            {
                 let next = ((before.0 + 1) & 0x7fff, before.1.wrapping_add(1));
                 result.miscounted += u64::from(now != next);
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
-use sfu_engine::shard::{PeerFeedback, Shard};
+use sfu_engine::shard::{Outbox, PeerFeedback, Shard};
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
@@ -415,9 +415,16 @@ impl World {
     /// Hands the shard what is in its queue.
     fn obey(&mut self, now: Instant) {
         while let Some(command) = self.inbox.try_recv() {
+            let mut sending = 0;
+            let mut send = |outbox: &mut Outbox| {
+                let before = (self.allocations)();
+                let links = (&mut self.viewers[..], &mut self.peers[..]);
+                deliver(outbox, links, &mut self.network, now);
+                sending += (self.allocations)() - before;
+            };
             let before = (self.allocations)();
-            self.shard.handle(now, command);
-            let taken = (self.allocations)() - before;
+            self.shard.handle_sending(now, command, &mut send);
+            let taken = (self.allocations)() - before - sending;
             self.taken.media = (self.taken.media.0 + taken, self.taken.media.1 + 1);
         }
     }
@@ -445,27 +452,8 @@ impl World {
 
     fn send_out(&mut self) {
         let outbox = self.shard.outbox();
-        for (datagrams, data) in outbox.iter() {
-            let SocketAddr::V4(to) = datagrams.destination else {
-                panic!("viewers have IPv4 addresses");
-            };
-            let [_, kind, hi, lo] = to.ip().octets();
-            let index = usize::from(u16::from_be_bytes([hi, lo]));
-            let (way, link) = match kind {
-                0 => {
-                    let shared = self.viewers[index].1.shared_with;
-                    let link = shared.unwrap_or(index);
-                    (Way::ToViewer, &mut self.viewers[link].1.down)
-                }
-                _ => (Way::ToPeer, &mut self.peers[index].1.down),
-            };
-            for datagram in data.chunks(datagrams.segment) {
-                if let Some(at) = link.pass(self.now, datagram.len()) {
-                    self.network.send(at, way, index, datagram);
-                }
-            }
-        }
-        outbox.clear();
+        let links = (&mut self.viewers[..], &mut self.peers[..]);
+        deliver(outbox, links, &mut self.network, self.now);
     }
 
     /// Asserts for every viewer, naming the seed.
@@ -479,4 +467,33 @@ impl World {
             );
         }
     }
+}
+
+/// Puts what a shard sends on the viewers' and the peers' links.
+fn deliver(
+    outbox: &mut Outbox,
+    (viewers, peers): (&mut [(TestViewer, Links)], &mut [(TestPeer, Links)]),
+    network: &mut Network,
+    now: Instant,
+) {
+    for (datagrams, data) in outbox.iter() {
+        let SocketAddr::V4(to) = datagrams.destination else {
+            panic!("viewers have IPv4 addresses");
+        };
+        let [_, kind, hi, lo] = to.ip().octets();
+        let index = usize::from(u16::from_be_bytes([hi, lo]));
+        let (way, link) = match kind {
+            0 => {
+                let link = viewers[index].1.shared_with.unwrap_or(index);
+                (Way::ToViewer, &mut viewers[link].1.down)
+            }
+            _ => (Way::ToPeer, &mut peers[index].1.down),
+        };
+        for datagram in data.chunks(datagrams.segment) {
+            if let Some(at) = link.pass(now, datagram.len()) {
+                network.send(at, way, index, datagram);
+            }
+        }
+    }
+    outbox.clear();
 }
