@@ -151,8 +151,7 @@ impl Driver {
         while !self.shard.is_stopped() {
             let more = self.obey(&mut sending);
             self.read();
-            self.shard.handle_timeout(Instant::now());
-            self.flush(&mut sending);
+            self.handle_timeout(&mut sending);
             if !more && !self.shard.is_stopped() {
                 self.sleep(&mut events, &mut sending);
             }
@@ -211,6 +210,18 @@ impl Driver {
         if let Err(error) = result {
             tracing::debug!(%error, "receiving failed");
         }
+    }
+
+    fn handle_timeout(&mut self, sending: &mut Sending) {
+        let Self {
+            shard,
+            socket,
+            counters,
+            ..
+        } = self;
+        let mut out = |outbox: &mut Outbox| send(socket, counters, outbox, sending);
+        shard.handle_timeout_sending(Instant::now(), &mut out);
+        out(shard.outbox());
     }
 
     fn flush(&mut self, sending: &mut Sending) {

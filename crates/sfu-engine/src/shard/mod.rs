@@ -222,11 +222,19 @@ impl Shard {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout_sending(now, &mut |_| {});
+    }
+
+    /// The same as [`handle_sending`](Self::handle_sending) for what is due.
+    pub fn handle_timeout_sending(&mut self, now: Instant, send: &mut dyn FnMut(&mut Outbox)) {
         while let Some(index) = self.timers.pop_due(now) {
             self.visit(now, index, |member, outbox| {
                 member.handle_timeout(now, outbox);
                 true
             });
+            if self.outbox.is_full() {
+                send(&mut self.outbox);
+            }
         }
         for attached in self.streams.values_mut() {
             if attached.keyframes_due.is_some_and(|at| at <= now) {

@@ -173,7 +173,6 @@ fn loss_without_congestion_leaves_a_viewer_where_it_is() {
     }
 }
 
-/// A tenth lost is not repaired by the time that it is shown, but no lower layer would be better off.
 #[test]
 fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
     for (seed, loss) in [(0, 0.02), (1, 0.02), (0, 0.1), (1, 0.1), (2, 0.1)] {
@@ -187,7 +186,10 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
             },
             None,
         );
-        world.run_for(15 * SECOND);
+        world.run_until("both are connected", 10 * SECOND, |w| {
+            w.sessions.iter().all(|s| s.info().connected)
+        });
+        world.run_for(20 * SECOND);
         for _ in 0..150 {
             for viewer in 0..2 {
                 let layer = current(&world, viewer);

@@ -117,8 +117,11 @@ fn a_join_over_a_lossy_link_takes_longer_and_succeeds() {
             ..good()
         };
         world.join(lossy, None);
-        world.run_until("plays", Duration::from_secs(12), |w| {
-            w.viewers[0].0.first_picture_at.is_some()
+        world.run_until("is connected", Duration::from_secs(12), |w| {
+            w.sessions[0].info().connected && w.viewers[0].0.connected_at.is_some()
         });
+        world.run_for(Duration::from_secs(2));
+        let packets = world.viewers[0].0.packets.len();
+        assert!(packets > 100, "seed {seed}: {packets} packets");
     }
 }

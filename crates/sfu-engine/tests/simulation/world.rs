@@ -395,9 +395,16 @@ impl World {
         }
         // What peers asked to be told comes through the queue.
         self.obey(now);
+        let mut sending = 0;
+        let mut send = |outbox: &mut Outbox| {
+            let before = (self.allocations)();
+            let links = (&mut self.viewers[..], &mut self.peers[..]);
+            deliver(outbox, links, &mut self.network, now);
+            sending += (self.allocations)() - before;
+        };
         let before = (self.allocations)();
-        self.shard.handle_timeout(now);
-        self.taken.timers.0 += (self.allocations)() - before;
+        self.shard.handle_timeout_sending(now, &mut send);
+        self.taken.timers.0 += (self.allocations)() - before - sending;
         while let Some(Reverse((at, viewer))) = self.due.peek().copied() {
             if at > now {
                 break;
@@ -454,6 +461,14 @@ impl World {
         let outbox = self.shard.outbox();
         let links = (&mut self.viewers[..], &mut self.peers[..]);
         deliver(outbox, links, &mut self.network, self.now);
+    }
+
+    /// All memory of the viewers' own side is given back. Nothing can run after this.
+    #[allow(dead_code)]
+    pub(crate) fn forget_viewers(&mut self) {
+        self.viewers = Vec::new();
+        self.network = Network::default();
+        self.due = BinaryHeap::new();
     }
 
     /// Asserts for every viewer, naming the seed.
