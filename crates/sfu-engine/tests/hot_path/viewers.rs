@@ -10,7 +10,7 @@ use crate::net::good;
 use crate::world::World;
 
 /// Bytes a viewer of the engine's. What a process grows by is more: the allocator's holes, and signalling.
-const MOST: usize = 34_000;
+const MOST: usize = 48_000;
 
 /// What is allocated once these viewers have watched for a while, without their own side.
 fn after(viewers: usize) -> usize {
