@@ -186,7 +186,7 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
             },
             None,
         );
-        world.run_until("both are connected", 10 * SECOND, |w| {
+        world.run_until("both are connected", 15 * SECOND, |w| {
             w.sessions.iter().all(|s| s.info().connected)
         });
         world.run_for(20 * SECOND);

@@ -113,11 +113,11 @@ fn a_join_over_a_lossy_link_takes_longer_and_succeeds() {
     for seed in 0..20 {
         let mut world = World::new(seed, 1);
         let lossy = Conditions {
-            loss: 0.15,
+            loss: 0.1,
             ..good()
         };
         world.join(lossy, None);
-        world.run_until("is connected", Duration::from_secs(12), |w| {
+        world.run_until("is connected", Duration::from_secs(15), |w| {
             w.sessions[0].info().connected && w.viewers[0].0.connected_at.is_some()
         });
         world.run_for(Duration::from_secs(2));
