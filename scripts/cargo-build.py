@@ -18,6 +18,9 @@ members = {package["name"] for package in json.loads(ours.stdout)["packages"]}
 for group in ([p for p in packages if p in members], [p for p in packages if p not in members]):
     arguments = [argument for package in group for argument in ("-p", package)]
     subprocess.run([cargo, "build", "--release", "--locked", *arguments], cwd=source, check=True)
+# It has a lock file of its own: see its Cargo.toml.
+subprocess.run([cargo, "build", "--release", "--locked", "-p", "gst-plugin-fmp4",
+                "--manifest-path", "plugins/companions/fmp4/Cargo.toml", "--target-dir", "target"], cwd=source, check=True)
 target = Path(source) / "target/release"
-for name in ("sfu", "simulcast", "ndilive", "ndi", "rswebrtc", "fallbackswitch"):
+for name in ("sfu", "simulcast", "ndilive", "rtmpserver", "supervisor", "ndi", "rswebrtc", "fallbackswitch", "fmp4"):
     shutil.copy2(target / f"libgst{name}.so", out)

@@ -40,7 +40,7 @@ fi
 export GST_REGISTRY=${GST_REGISTRY:-$ROOT/target/registry.bin}
 export GST_PLUGIN_PATH=$ROOT/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
 mkdir -p "$ROOT/target"
-for element in sfusink sfusrc sfusignaller simulcastenc ndilivesrc rtmpserversrc supervisor ndisrc fallbackswitch whepclientsrc; do
+for element in sfusink sfusrc sfurecorder sfuhlssink sfusignaller simulcastenc ndilivesrc rtmpserversrc sfurtspserver peerwatch supervisor ndisrc fallbackswitch whepclientsrc isofmp4mux; do
   if gst-inspect-1.0 --exists --atleast-version=0.0 "$element"; then
     ok "element $element"
   else
@@ -55,7 +55,7 @@ for encoder in nvh264enc qsvh264enc vah264enc vaapih264enc amfh264enc v4l2h264en
 done
 if [ -n "$found" ]; then ok "hardware:$found"; else note "no hardware encoder: software encodes, on the CPU"; fi
 for encoder in x264enc:gstreamer1.0-plugins-ugly openh264enc:gstreamer1.0-plugins-bad \
-  avdec_h264:gstreamer1.0-libav vp8enc:gstreamer1.0-plugins-good opusenc:gstreamer1.0-plugins-base; do
+  avdec_h264:gstreamer1.0-libav avenc_aac:gstreamer1.0-libav mpegtsmux:gstreamer1.0-plugins-bad vp8enc:gstreamer1.0-plugins-good opusenc:gstreamer1.0-plugins-base; do
   if gst-inspect-1.0 --exists --atleast-version=0.0 "${encoder%%:*}"; then
     ok "${encoder%%:*}"
   else

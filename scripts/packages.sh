@@ -7,15 +7,18 @@ export RUST_NEEDED
 
 PACKAGES_RUN=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x libavahi-client3
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x glib-networking
+  libavahi-client3 libgstrtspserver-1.0-0
 )
 PACKAGES_BUILD=(
   "${PACKAGES_RUN[@]}" build-essential pkg-config libssl-dev
-  libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev
+  libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev
 )
 PACKAGES_TEST=(
-  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice chromium firefox-esr ffmpeg srt-tools
-  gir1.2-gst-rtsp-server-1.0 python3-gi fonts-dejavu-core iproute2 libavahi-common3 meson ninja-build openssl procps python3 python3-pip shellcheck util-linux
+  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice chromium curl firefox-esr ffmpeg srt-tools
+  gir1.2-gst-rtsp-server-1.0 python3-gi fonts-dejavu-core iproute2 libavahi-common3
+  libnginx-mod-rtmp meson nginx ninja-build openssl procps python3 python3-pip shellcheck util-linux
+  vlc-bin vlc-plugin-base
 )
 PACKAGES_BENCH=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice iproute2 janus procps python3 util-linux

@@ -28,13 +28,21 @@ check_value() {
       [[ $value =~ ^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$ ]] ||
         die "$key=$value: a stream name has parts of A-Z a-z 0-9 . _ - joined by /"
       ;;
-    PORT | UDP_PORT | RTMP_PORT | SRT_PORT)
+    PORT | UDP_PORT | RTMP_PORT | SRT_PORT | RTSP_PORT)
       if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -gt 65535 ]; then
         die "$key=$value: a port is a number from 0 to 65535"
       fi
       ;;
-    WIDTH | HEIGHT | FPS | SHARDS | LATENCY)
+    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | KEYFRAMES | SEGMENTS)
       [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
+      ;;
+    SEGMENT)
+      if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -lt 1000 ] || [ "$value" -gt 20000 ]; then
+        die "$key=$value: a segment is 1000 to 20000 ms long"
+      fi
+      ;;
+    SPLIT_TIME | SPLIT_SIZE | DELETE_AFTER | MIN_FREE)
+      [[ $value =~ ^(0|[1-9][0-9]{0,5})$ ]] || die "$key=$value: a number up to 999999 is expected"
       ;;
     CODEC)
       [[ $value =~ ^(h264|vp8)$ ]] || die "$key=$value: it is h264 or vp8"
@@ -43,15 +51,49 @@ check_value() {
       [[ $value =~ ^(always|never)$ ]] || die "$key=$value: it is always or never"
       ;;
     URL)
-      [[ $value =~ ^rtsps?://[^[:space:]]+$ ]] || die "$key=$value: an address is rtsp://…"
+      [[ $value =~ ^rtsps?://[^[:space:]\"\\]+$ ]] || die "$key=$value: an address is rtsp://…"
       ;;
-    KEY)
+    SOURCE)
+      # It becomes a part of a pipeline's description.
+      [[ $value =~ ^[^[:space:]\"\\]+$ ]] || die "$key=$value: it has blanks, quotes or backslashes"
+      ;;
+    WHIP)
+      [[ $value =~ ^(https?://[^[:space:]\"\\]+)?$ ]] || die "$key=$value: an address is http://… or https://…"
+      ;;
+    SOUND)
+      [[ $value =~ ^(yes|no)$ ]] || die "$key=$value: it is yes or no"
+      ;;
+    RTSP_UDP)
+      [[ $value =~ ^([0-9]{1,5}-[0-9]{1,5})?$ ]] || die "$key=$value: it is FIRST-LAST, such as 20000-20099"
+      ;;
+    PROTOCOLS)
+      [[ $value =~ ^(tcp|udp|tcp\+udp)$ ]] || die "$key=$value: it is tcp, udp or tcp+udp"
+      ;;
+    AUTH)
+      [[ $value =~ ^(basic|digest|both)$ ]] || die "$key=$value: it is basic, digest or both"
+      ;;
+    PUSH)
+      check_push "$value"
+      ;;
+    KEY | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
     *)
       [ -n "$value" ] || die "$key= has no value"
       ;;
   esac
+}
+
+# Refuses RTMP addresses that could not be one, without telling the stream keys that are in them.
+check_push() {
+  local address count=0
+  local -a addresses
+  read -ra addresses <<<"${1//,/ }"
+  for address in "${addresses[@]}"; do
+    count=$((count + 1))
+    [[ $address =~ ^rtmps?://[^/]+/[^/]+/.+$ && $address != *[\"\'\\]* ]] ||
+      die "PUSH: address $count is not rtmp://HOST/APPLICATION/KEY or rtmps://…"
+  done
 }
 
 run_pipeline() {

@@ -23,5 +23,5 @@ run_tests() {
     RUST_TEST_THREADS=1 cargo test --release --workspace
   fi
   echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
-  echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, Chromium, Firefox, and webrtcbin."
+  echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, HLS, nginx, Chromium, Firefox, and webrtcbin."
 }

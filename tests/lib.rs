@@ -3,8 +3,10 @@
 //! What the end-to-end tests share: the server under test, browsers, the NDI sender, publishers, and network namespaces.
 
 pub mod browser;
+pub mod hls;
 pub mod load;
 pub mod ndi;
 pub mod netns;
 pub mod publisher;
+pub mod rtmp;
 pub mod server;

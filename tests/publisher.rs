@@ -50,8 +50,14 @@ impl Publisher {
     /// Waits for its end, and tells what it has said.
     pub fn ended(mut self, name: &str) -> Result<String> {
         self.0.wait()?;
-        Ok(std::fs::read_to_string(log(name)?)?)
+        said(name)
     }
+}
+
+/// What a program has said until now.
+pub fn said(name: &str) -> Result<String> {
+    let text = std::fs::read(log(name)?)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 impl Drop for Publisher {

@@ -55,7 +55,16 @@ impl Server {
 
     /// Runs `./sfu run PIPELINE KEY=VALUE…`.
     pub fn pipeline(name: &str, pipeline: &str, keys: &[&str]) -> Result<Self> {
-        let (port, udp) = free_ports()?;
+        Self::pipeline_at(free_ports()?, name, pipeline, keys)
+    }
+
+    /// The same on this TCP port, and from this UDP port on: where another one was.
+    pub fn pipeline_at(
+        (port, udp): (u16, u16),
+        name: &str,
+        pipeline: &str,
+        keys: &[&str],
+    ) -> Result<Self> {
         let mut command = Command::new(ndi::repository().join("sfu"));
         command.args(["run", pipeline]).args(keys);
         command.args([format!("PORT={port}"), format!("UDP_PORT={udp}")]);
@@ -187,10 +196,36 @@ impl Server {
         }
     }
 
+    /// Kills it and all its children, as a crash would. It has no say in that.
+    pub fn kill(mut self) {
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.wait();
+    }
+
+    /// Ends it as Ctrl-C does, and returns its status, unless it takes too long.
+    pub fn stop(mut self) -> Option<i32> {
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-INT", "--", &group]).status();
+        let end = Instant::now() + START;
+        while Instant::now() < end {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        None
+    }
+
+    /// All of its log until now.
+    pub fn log(&self) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
@@ -203,7 +238,13 @@ impl Drop for Server {
         }
         // The whole group, which is our own: `./sfu run` has children.
         let group = format!("-{}", self.child.id());
-        let _ = Command::new("kill").args(["-INT", "--", &group]).status();
+        let interrupt = ["-INT", "--", &group];
+        // It may have ended by itself.
+        let quiet = Stdio::null;
+        let _ = Command::new("kill")
+            .args(interrupt)
+            .stderr(quiet())
+            .status();
         let end = Instant::now() + Duration::from_secs(5);
         while Instant::now() < end {
             if matches!(self.child.try_wait(), Ok(Some(_))) {

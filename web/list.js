@@ -1,51 +1,76 @@
 // The list of live streams, refreshed every two seconds.
 
-import { bitrate, layerName } from './signalling.js';
+import { byId, duration, element, link } from './page.js';
+import { bitrate, layerName, watched } from './signalling.js';
 
-const list = document.getElementById('streams');
-const empty = document.getElementById('empty');
-const state = document.getElementById('state');
+/** Where a stream leads to: what the link says, its address, and when there is one. */
+const LINKS = [
+  ['Play', (name) => `/${name}`, () => true],
+  ['HLS', (name) => `/hls/${name}`, (stream) => stream.hls],
+  ['Publish', (name) => `/publish/${name}`, () => true],
+  ['Studio', (name) => `/studio/${name}`, () => true],
+];
+/** How a publisher's media comes. */
+const INPUTS = { whip: ' by WHIP', element: ' from a pipeline' };
+/** By its name, so that a refresh does not take the focus from a link. */
+const cards = new Map();
 
-/** An element with text, which is never read as HTML: names come from anyone. */
-function element(tag, text, className) {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
-}
-
-function card(stream) {
-  const item = document.createElement('li');
-  item.className = 'card';
+function makeCard(name) {
+  const card = document.createElement('li');
+  card.className = 'card';
   const title = document.createElement('h2');
-  const link = element('a', stream.name);
-  link.href = `/${stream.name}`;
-  title.append(link);
-  const live = stream.live
-    ? element('p', `Live for ${duration(stream.uptime_ms)}`, 'live dot')
-    : element('p', 'Waiting for its publisher');
-  const tracks = [stream.video?.codec, stream.audio?.codec].filter(Boolean).join(' + ');
-  item.append(title, live, element('p', `${stream.viewers} watching · ${tracks || 'no media yet'}`));
-  for (const layer of stream.video?.layers ?? []) {
-    const rate = layer.active ? bitrate(layer.bitrate) : 'not sent';
-    item.append(element('p', `${layerName(layer)} · ${rate}`));
-  }
-  return item;
+  title.append(link(name, `/${name}`));
+  const [status, tracks, layers] = ['p', 'p', 'ul'].map((tag) => document.createElement(tag));
+  layers.className = 'layers';
+  const list = element('p', '', 'links');
+  const links = LINKS.map(([text, to]) => {
+    const made = link(text, to(name), 'button');
+    made.setAttribute('aria-label', `${text} ${name}`);
+    return made;
+  });
+  list.append(...links);
+  card.append(title, status, tracks, layers, list);
+  return { card, status, tracks, layers, links };
 }
 
-function duration(ms) {
-  const s = Math.floor(ms / 1000);
-  const parts = [Math.floor(s / 3600), Math.floor(s / 60) % 60, s % 60];
-  return parts.map((n) => String(n).padStart(2, '0')).join(':');
+function show(stream) {
+  if (!cards.has(stream.name)) cards.set(stream.name, makeCard(stream.name));
+  const { card, status, tracks, layers, links } = cards.get(stream.name);
+  LINKS.forEach(([, , is], n) => { links[n].hidden = !is(stream); });
+  status.className = stream.live ? 'live dot' : '';
+  const from = INPUTS[stream.input] ?? '';
+  status.textContent = stream.live ? `Live${from} for ${duration(stream.uptime_ms)}` : 'Waiting for its publisher';
+  const codecs = [stream.video?.codec, stream.audio?.codec].filter(Boolean).join(' + ');
+  tracks.textContent = `${watched(stream)} · ${codecs || 'no media yet'}`;
+  layers.replaceChildren(...(stream.video?.layers ?? []).map((layer) => {
+    const row = document.createElement('li');
+    row.append(
+      element('span', layerName(layer)),
+      element('span', layer.width && layer.height ? `${layer.width}×${layer.height}` : ''),
+      element('span', layer.active ? bitrate(layer.bitrate) : 'not sent'),
+    );
+    return row;
+  }));
+  return card;
 }
 
 async function refresh() {
+  const [list, state] = [byId('streams'), byId('state')];
   try {
     const response = await fetch('/api/streams');
     if (!response.ok) throw new Error(await response.text());
-    const { streams } = await response.json();
-    list.replaceChildren(...streams.map(card));
-    empty.hidden = streams.length > 0;
+    const { streams, recordings } = await response.json();
+    byId('recordings').hidden = !recordings;
+    for (const name of [...cards.keys()]) {
+      if (!streams.some((stream) => stream.name === name)) {
+        cards.get(name).card.remove();
+        cards.delete(name);
+      }
+    }
+    streams.map(show).forEach((card, n) => {
+      if (list.children[n] !== card) list.insertBefore(card, list.children[n] ?? null);
+    });
+    byId('empty').hidden = streams.length > 0;
     state.className = '';
     state.textContent = streams.length === 1 ? '1 stream' : `${streams.length} streams`;
   } catch {
@@ -54,5 +79,11 @@ async function refresh() {
   }
   setTimeout(refresh, 2000);
 }
+
+const form = byId('new');
+form.addEventListener('submit', (event) => {
+  event.preventDefault();
+  location.href = `/${event.submitter?.value ?? 'studio'}/${byId('new-name').value}`;
+});
 
 refresh();

@@ -1,5 +1,6 @@
 // Plays one stream by WHEP, and comes back by itself when anything in between goes away.
 
+import { byId, showFigures } from './page.js';
 import { Refused, Session, bitrate, layerName } from './signalling.js';
 
 const FIRST_WAIT = 500;
@@ -7,7 +8,6 @@ const LONGEST_WAIT = 5000;
 /** Without a new picture for this long, something is wrong that the connection's state does not tell. */
 const STALLED = 10000;
 
-const byId = (id) => document.getElementById(id);
 const stream = location.pathname.slice(1);
 const video = byId('video');
 const menu = byId('layer');
@@ -186,15 +186,7 @@ function show(stats) {
     'Round trip': ms(stats.rttMs),
     Connection: stats.state,
   };
-  const parts = Object.entries(figures).map(([name, value]) => {
-    const group = document.createElement('div');
-    const [term, description] = [document.createElement('dt'), document.createElement('dd')];
-    term.textContent = name;
-    description.textContent = value;
-    group.append(term, description);
-    return group;
-  });
-  byId('figures').replaceChildren(...parts);
+  showFigures(byId('figures'), figures);
 }
 
 const REASONS = {
@@ -248,6 +240,10 @@ const toggleSound = () => {
 };
 
 byId('name').textContent = stream;
+fetch(`/api/streams/${stream}`).then((answer) => (answer.ok ? answer.json() : {})).then(({ hls }) => {
+  byId('hls').hidden = !hls;
+  byId('hls').href = `/hls/${stream}`;
+}).catch(() => {});
 document.title = stream;
 byId('unmute').addEventListener('click', toggleSound);
 byId('mute').addEventListener('click', toggleSound);

@@ -11,6 +11,12 @@ export function bitrate(value) {
   return value >= 1e6 ? `${(value / 1e6).toFixed(1)} Mbit/s` : `${Math.round(value / 1e3)} kbit/s`;
 }
 
+/** Who takes a stream: viewers, and what this server makes of it, such as pushes and recordings. */
+export function watched({ viewers, outputs }) {
+  const taken = outputs === 1 ? '1 output' : `${outputs} outputs`;
+  return outputs > 0 ? `${viewers} watching · ${taken}` : `${viewers} watching`;
+}
+
 /** The server refused: `status` is that of its answer, the message its sentence. */
 export class Refused extends Error {
   constructor(status, message, retryAfter) {
@@ -106,6 +112,13 @@ export class Session {
   async figures() {
     const response = await fetch(this.#resource);
     return response.ok ? response.json() : null;
+  }
+
+  /** Ends it on this side only: the server's side may still be there, and be taken over. */
+  abandon() {
+    this.#events?.close();
+    this.pc.close();
+    this.#resource = null;
   }
 
   /** Ends it on both sides, also while the page goes away. */

@@ -1,32 +1,74 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! `pipelines/rtsp-in`: viewers see what an RTSP server has.
+//! `pipelines/rtsp-in`: viewers see what an RTSP server has, whoever starts first, and go on seeing it when it comes back.
 
+use sfu_tests::load;
 use sfu_tests::ndi;
 use sfu_tests::publisher::Publisher;
 use sfu_tests::server::{Server, free_ports};
 
 use crate::rtmp_in::watch;
 
-#[test]
-fn what_an_rtsp_server_has_is_seen() {
-    let (port, _) = free_ports().unwrap();
+/// An RTSP server with a test picture at `/live`, as a camera is one.
+pub(crate) fn camera(name: &str, port: u16) -> Publisher {
     let script = ndi::repository().join("tests/rtsp_server.py");
     let script = script.to_str().unwrap();
-    // The system's Python, for which the packages are.
     let port = port.to_string();
-    let _source = Publisher::start("rtsp_source", "/usr/bin/python3", &[script, &port]).unwrap();
-    let address = format!("127.0.0.1:{port}");
-    for _ in 0..100 {
-        if std::net::TcpStream::connect(&address).is_ok() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    // The system's Python, for which the packages are.
+    Publisher::start(name, "/usr/bin/python3", &[script, &port]).unwrap()
+}
+
+/// Whether pictures come from a stream, as `/healthz` tells.
+pub(crate) fn wait_for_health(server: &Server, stream: &str, healthy: bool) {
+    let path = format!("/healthz?stream={stream}");
+    let what = format!("health={healthy} of {stream}");
+    let answer = server.wait_for(&what, || {
+        Ok((server.get(&path).is_ok() == healthy).then_some(()))
+    });
+    answer.unwrap();
+}
+
+#[test]
+fn what_an_rtsp_server_has_is_seen() {
     for (name, encode) in [("rtsp_in", "ENCODE=always"), ("rtsp_copy", "ENCODE=never")] {
-        let url = format!("URL=rtsp://{address}/live");
+        let (port, _) = free_ports().unwrap();
+        let url = format!("URL=rtsp://127.0.0.1:{port}/live");
         let keys = [encode, "STREAM=demo", "LAYERS=360:700k", &url];
         let server = Server::pipeline(name, "rtsp-in", &keys).unwrap();
+        let _camera = camera(&format!("{name}_source"), port);
         watch(&server, "demo");
     }
+}
+
+#[test]
+fn a_camera_that_returns_is_taken_again() {
+    let (port, _) = free_ports().unwrap();
+    let url = format!("URL=rtsp://127.0.0.1:{port}/live");
+    let keys = ["ENCODE=never", "STREAM=demo", &url];
+    let server = Server::pipeline("rtsp_returns", "rtsp-in", &keys).unwrap();
+    let first = camera("rtsp_returns_1", port);
+    server.wait_for_stream("demo").unwrap();
+    let whep = server.url("/whep/demo");
+    let tool = load::tool().unwrap();
+    let arguments = ["--whep", &whep, "--viewers", "1", "--duration", "300s"];
+    let mut viewer =
+        Publisher::start("rtsp_returns_viewer", tool.to_str().unwrap(), &arguments).unwrap();
+    let packets = || server.metric("sfu_packets_out_total");
+    let wait_for_packets = |count| {
+        let enough = || Ok(packets()?.checked_sub(count));
+        server
+            .wait_for(&format!("{count} packets"), enough)
+            .unwrap()
+    };
+    wait_for_packets(100);
+    drop(first);
+    wait_for_health(&server, "demo", false);
+    let before = packets().unwrap();
+    let _second = camera("rtsp_returns_2", port);
+    let more = wait_for_packets(before + 200);
+    println!("{before} packets before, {} after", more + 200);
+    assert!(viewer.runs());
+    let sessions = server.metric("sfu_sessions").unwrap();
+    let started = server.metric("sfu_sessions_opened_total").unwrap();
+    assert_eq!((sessions, started), (1, 1), "the viewer kept its session");
 }

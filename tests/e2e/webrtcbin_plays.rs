@@ -39,7 +39,7 @@ fn assert_no_error(pipeline: &gst::Pipeline) {
 }
 
 /// Plays a stream with `whepclientsrc` until enough pictures and sound have come, and stops.
-fn watch(server: &Server, stream: &str, publisher: Option<&gst::Pipeline>) {
+pub(crate) fn watch(server: &Server, stream: &str, publisher: Option<&gst::Pipeline>) {
     let pipeline = play(&format!(
         "whepclientsrc name=w stun-server=\"\" signaller::whep-endpoint={} \
          w. ! queue ! video/x-raw ! fakesink name=video sync=false async=false \
@@ -66,7 +66,7 @@ fn watch(server: &Server, stream: &str, publisher: Option<&gst::Pipeline>) {
 }
 
 /// Both elements say goodbye by DELETE.
-fn wait_for_goodbye(server: &Server) {
+pub(crate) fn wait_for_goodbye(server: &Server) {
     let ended = || Ok((server.metric("sfu_sessions")? == 0).then_some(()));
     server.wait_for("the sessions to end", ended).unwrap();
 }

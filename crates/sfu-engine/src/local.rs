@@ -68,6 +68,8 @@ struct Inner {
     overrun: bool,
     woken: bool,
     closed: bool,
+    /// The consumer has no use for what there is: nothing goes in.
+    idle: bool,
     dropped: u64,
 }
 
@@ -97,6 +99,9 @@ impl LocalQueue {
     /// Hands over a batch. Never waits: a full queue drops it and counts.
     pub(crate) fn push(&self, batch: &Arc<Batch>) {
         let mut inner = self.lock();
+        if inner.idle {
+            return;
+        }
         inner.overrun |= inner.batches.len() >= CAPACITY;
         if inner.overrun {
             inner.dropped += 1;
@@ -115,6 +120,11 @@ impl LocalQueue {
 
     pub(crate) fn same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Whether the consumer takes what comes.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().idle
     }
 
     fn recv(&self, until: Instant) -> Received {
@@ -178,6 +188,12 @@ impl LocalSubscription {
     /// Asks the arbiter for a keyframe of a layer.
     pub fn request_keyframe(&self, layer: usize) {
         self.stream.request_keyframe(Instant::now(), layer);
+    }
+
+    /// Says whether this consumer takes the stream as it now is. One that does not gets nothing but
+    /// [`Received::Changed`], and is no output of the stream.
+    pub fn set_idle(&self, idle: bool) {
+        self.queue.lock().idle = idle;
     }
 
     /// Batches that found the queue full.
@@ -278,6 +294,23 @@ mod tests {
         assert_ne!(subscription.tracks().publisher, first.publisher);
         drop(subscription);
         assert_eq!(router.stream(&name).unwrap().outputs, 0);
+    }
+
+    #[test]
+    fn an_idle_one_gets_no_packets_and_is_no_output() {
+        let router = Arc::new(Router::default());
+        let subscription = router.subscribe(&"a".parse().unwrap());
+        let publisher = publish(&router, Arc::default());
+        assert!(matches!(subscription.recv(NOW), Received::Changed));
+        subscription.set_idle(true);
+        assert_eq!(publisher.stats().outputs, 0);
+        publisher.push(TrackKind::Video, 0, [packet(1)]);
+        assert!(matches!(subscription.recv(NOW), Received::Nothing));
+        publisher.set_video(Codec::H264, Vec::new());
+        assert!(matches!(subscription.recv(NOW), Received::Changed));
+        subscription.set_idle(false);
+        publisher.push(TrackKind::Audio, 0, [packet(1)]);
+        assert_eq!(publisher.stats().outputs, 1);
     }
 
     #[test]

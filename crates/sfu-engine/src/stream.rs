@@ -433,7 +433,7 @@ impl Stream {
             live: state.publisher.is_some(),
             input: state.publisher.as_ref().map(|p| p.options.feedback.input()),
             viewers: self.viewers(),
-            outputs: state.locals.len(),
+            outputs: state.locals.iter().filter(|local| !local.is_idle()).count(),
             uptime: state
                 .publisher
                 .as_ref()

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc` and `sfusignaller`."]
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
 
+mod hls;
 mod log;
+mod record;
 mod runtime;
 mod signaller;
 mod sink;
@@ -11,6 +13,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     log::forward();
     sink::register(plugin)?;
     src::register(plugin)?;
+    hls::register(plugin)?;
+    record::register(plugin)?;
     signaller::register(plugin)
 }
 

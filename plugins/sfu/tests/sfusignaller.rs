@@ -69,6 +69,115 @@ fn it_answers_while_it_runs_and_frees_its_ports() {
     }
 }
 
+/// What a request is answered with, as head and body.
+fn ask(port: u32, request: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", u16::try_from(port).unwrap())).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    write!(stream, "{request}\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_lowercase(), body.to_owned())
+}
+
+#[test]
+fn hls_is_served_as_players_and_caches_want_it() {
+    let root = std::env::temp_dir().join(format!("sfusignaller-hls-{}", std::process::id()));
+    let folder = root.join("hls/news/cam1");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("index.m3u8"), "#EXTM3U\n").unwrap();
+    std::fs::write(folder.join("v0-7.ts"), "0123456789").unwrap();
+    std::fs::write(folder.join("notes.txt"), "secret").unwrap();
+    std::fs::write(folder.join(".v0-8.part"), "secret").unwrap();
+    std::fs::write(root.join("outside.m3u8"), "secret").unwrap();
+    std::os::unix::fs::symlink(root.join("outside.m3u8"), folder.join("link.m3u8")).unwrap();
+    let directory = root.join("hls");
+    let element = signaller(&[("hls-directory", directory.to_str().unwrap())]);
+    element.set_state(gst::State::Ready).unwrap();
+    let port: u32 = element.property("port");
+
+    let (head, body) = ask(port, "GET /hls/news/cam1/index.m3u8 HTTP/1.1");
+    assert!(
+        head.starts_with("http/1.1 200") && body == "#EXTM3U\n",
+        "{head}"
+    );
+    for line in [
+        "content-type: application/vnd.apple.mpegurl",
+        "cache-control: no-cache",
+        "access-control-allow-origin: *",
+        "last-modified: ",
+    ] {
+        assert!(head.contains(line), "{line}: {head}");
+    }
+    let (head, body) = ask(
+        port,
+        "GET /hls/news/cam1/v0-7.ts HTTP/1.1\r\nRange: bytes=2-4",
+    );
+    assert!(head.starts_with("http/1.1 206") && body == "234", "{head}");
+    assert!(head.contains("content-range: bytes 2-4/10"), "{head}");
+    assert!(head.contains("content-type: video/mp2t"), "{head}");
+    assert!(head.contains("immutable"), "{head}");
+    let (head, body) = ask(port, "HEAD /hls/news/cam1/v0-7.ts HTTP/1.1");
+    assert!(
+        head.contains("content-length: 10") && body.is_empty(),
+        "{head}"
+    );
+    let (head, _) = ask(port, "OPTIONS /hls/news/cam1/v0-7.ts HTTP/1.1");
+    assert!(
+        head.contains("access-control-allow-headers: range"),
+        "{head}"
+    );
+    let (head, body) = ask(port, "GET /hls/news/cam1 HTTP/1.1");
+    assert!(
+        head.contains("text/html") && body.contains("/assets/hls.js"),
+        "{head}"
+    );
+    for path in [
+        "news/cam1/link.m3u8",
+        "news/cam1/other.m3u8",
+        "../outside.m3u8",
+        "..%2foutside.m3u8",
+        "news/../../outside.m3u8",
+        "news/%2e%2e/%2e%2e/outside.m3u8",
+        "news/cam1/..%2f..%2f..%2foutside.m3u8",
+        "news/cam1%00/index.m3u8",
+        "%2fetc%2fpasswd",
+        "/etc/passwd.ts",
+    ] {
+        let (head, body) = ask(port, &format!("GET /hls/{path} HTTP/1.1"));
+        assert!(head.starts_with("http/1.1 404"), "{path}: {head}");
+        assert!(!body.contains("secret"), "{path}");
+    }
+    // As far as anyone can tell these are streams' names, of which there are pages.
+    for path in ["news/cam1/notes.txt", "news/cam1/.v0-8.part"] {
+        let (_, body) = ask(port, &format!("GET /hls/{path} HTTP/1.1"));
+        assert!(body.starts_with("<!doctype html>"), "{path}: {body}");
+    }
+    let (head, body) = ask(port, "GET /hls/camera/index.m3u8 HTTP/1.1");
+    assert!(
+        head.contains("retry-after: 1") && body.contains("sfuhlssink"),
+        "{head} {body}"
+    );
+    let (head, _) = ask(
+        port,
+        "POST /hls/news/cam1/index.m3u8 HTTP/1.1\r\nContent-Length: 0",
+    );
+    assert!(head.starts_with("http/1.1 405"), "{head}");
+    element.set_state(gst::State::Null).unwrap();
+    std::fs::remove_dir_all(root).unwrap();
+
+    let off = signaller(&[]);
+    off.set_state(gst::State::Ready).unwrap();
+    let (head, body) = ask(off.property("port"), "GET /hls/a/index.m3u8 HTTP/1.1");
+    assert!(
+        head.starts_with("http/1.1 404") && body.contains("hls-directory"),
+        "{body}"
+    );
+    off.set_state(gst::State::Null).unwrap();
+}
+
 #[test]
 fn two_signallers_have_a_port_each() {
     let (one, two) = (signaller(&[]), signaller(&[("router", "second")]));
@@ -79,6 +188,9 @@ fn two_signallers_have_a_port_each() {
     assert_ne!(ports[0], ports[1]);
     for port in ports {
         assert!(get(port, "/healthz").unwrap().ends_with("ok\n"));
+        let health = get(port, "/healthz?stream=nobody").unwrap();
+        assert!(health.contains(" 503 "), "{health}");
+        assert!(health.contains("the stream nobody"), "{health}");
     }
     for element in [one, two] {
         element.set_state(gst::State::Null).unwrap();

@@ -363,6 +363,72 @@ fn a_publisher_that_returns_is_continued() {
     player.no_error();
 }
 
+/// Longer than `rtpjitterbuffer` takes for one stream, and than what follows may be behind.
+const LONG: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_publisher_may_come_late_and_stay_away_for_long() {
+    init();
+    let player = player("late", "");
+    let (video, audio) = (player.seen("v"), player.seen("a"));
+    player.play();
+    let start = Instant::now();
+    std::thread::sleep(LONG);
+    let first = publisher("late", "h264");
+    let sees = |counts: (usize, usize)| {
+        let (pictures, sounds) = (video.wait(counts.0 + 30), audio.wait(counts.1 + 30));
+        let begins = [pictures[counts.0].pts, sounds[counts.1].pts];
+        let now = start.elapsed().as_nanos() as u64;
+        for pts in begins {
+            // Running time, as the player's clock has it.
+            assert!(
+                pts < now && now - pts < LONG.as_nanos() as u64,
+                "{begins:?}"
+            );
+        }
+    };
+    sees((0, 0));
+    drop(first);
+    until("end", || {
+        !player.0.by_name("in").unwrap().property::<bool>("live")
+    });
+    std::thread::sleep(LONG);
+    let counts = (video.len(), audio.len());
+    let _second = publisher("late", "h264");
+    sees(counts);
+    video.assert_forward();
+    audio.assert_forward();
+    player.no_error();
+}
+
+#[test]
+fn timestamps_are_running_time_after_a_late_start_and_a_pause() {
+    init();
+    let player =
+        Running::start("sfusrc name=in stream=late in.video_0 ! fakesink name=v sync=false");
+    let seen = player.seen("v");
+    std::thread::sleep(Duration::from_secs(2));
+    let publisher = Running::start(
+        "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=30/1 \
+           ! x264enc tune=zerolatency key-int-max=30 ! valve name=valve ! h264parse ! sfusink name=out stream=late",
+    );
+    let near = |what: &str| {
+        let count = seen.len() + 20;
+        let newest = seen.wait(count)[count - 1].pts;
+        let now = player.0.current_running_time().unwrap().nseconds();
+        let off = now.abs_diff(newest) / 1_000_000;
+        assert!(off < 1_500, "{what}: {newest} comes at {now}");
+    };
+    near("late start");
+    let valve = publisher.0.by_name("valve").unwrap();
+    valve.set_property("drop", true);
+    std::thread::sleep(Duration::from_millis(4_500));
+    valve.set_property("drop", false);
+    near("pause");
+    seen.assert_forward();
+    player.no_error();
+}
+
 #[test]
 fn a_publisher_that_goes_is_the_end_where_that_is_wanted() {
     init();
@@ -411,6 +477,37 @@ fn another_codec_is_another_pad() {
 }
 
 #[test]
+fn a_stream_is_taken_with_the_codecs_that_are_wanted() {
+    init();
+    let player = Running::start(
+        "sfusrc name=in stream=wanted video-codecs=vp9,vp8 in.video_0 ! fakesink name=v async=false \
+         in.audio_0 ! fakesink name=a async=false",
+    );
+    let (video, audio) = (player.seen("v"), player.seen("a"));
+    let source = player.0.by_name("in").unwrap();
+    let outputs = || {
+        let info = Router::get("default").stream(&"wanted".parse().unwrap());
+        info.unwrap().outputs
+    };
+    let other = publisher("wanted", "h264");
+    std::thread::sleep(Duration::from_millis(1_000));
+    assert_eq!((video.len(), audio.len(), outputs()), (0, 0, 0));
+    assert!(!source.property::<bool>("live"));
+    drop(other);
+    let wanted = publisher("wanted", "vp8");
+    video.wait(10);
+    audio.wait(10);
+    assert_eq!(outputs(), 1);
+    drop(wanted);
+    std::thread::sleep(Duration::from_millis(500));
+    let bus = player.0.bus().unwrap();
+    assert!(bus.pop_filtered(&[gst::MessageType::Eos]).is_none());
+    let _other = publisher("wanted", "h264");
+    let eos = player.next(gst::MessageType::Eos);
+    assert!(eos.is_some(), "what began ends");
+}
+
+#[test]
 fn keyframe_requests_reach_the_encoder_once_an_interval() {
     init();
     let publisher = publisher("keys", "h264");
@@ -436,6 +533,26 @@ fn keyframe_requests_reach_the_encoder_once_an_interval() {
     let asked = sent() - before;
     assert!((2..=3).contains(&asked), "{asked}");
     until("keyframe", || seen.all()[from..].iter().any(|s| !s.delta));
+}
+
+#[test]
+fn keyframes_are_kept_coming_where_that_is_wanted() {
+    init();
+    let _publisher = publisher("cadence", "h264");
+    let keyframes = |interval: &str| {
+        let player = Running::start(&format!(
+            "sfusrc name=in stream=cadence {interval} in.video_0 ! h264parse ! fakesink name=v"
+        ));
+        let seen = player.seen("v");
+        seen.wait(100);
+        let keys = seen.all().into_iter().filter(|s| !s.delta);
+        keys.map(|s| s.pts).collect::<Vec<_>>()
+    };
+    // The encoder's own are two seconds apart.
+    let own = keyframes("");
+    assert!(own.len() <= 3, "{own:?}");
+    let asked = keyframes("keyframe-interval=600");
+    assert!(asked.len() >= 4, "{asked:?}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 #![doc = "Parts of a system that may fail by themselves: the element `supervisor`."]
 
+mod peerwatch;
 mod supervisor;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    peerwatch::register(plugin)?;
     supervisor::register(plugin)
 }
 

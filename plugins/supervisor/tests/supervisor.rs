@@ -119,6 +119,24 @@ fn eos_finishes_files() {
 }
 
 #[test]
+fn eos_waits_for_nothing_that_has_not_begun_and_not_for_ever() {
+    // Nothing comes, and so no EOS.
+    for (inner, timeout) in [
+        ("identity ! fakesink", "60000"),
+        ("identity ! fakesink async=false", "200"),
+    ] {
+        let outer = Outer::new(inner, &[("eos-timeout", timeout)]);
+        outer.play();
+        outer.wait_for("starts", 1);
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(outer.pipeline.send_event(gst::event::Eos::new()));
+        assert!(outer.message(&[gst::MessageType::Eos]).is_some(), "{inner}");
+        let late = inner.contains("async=false");
+        assert_eq!(outer.number("failures"), u64::from(late), "{inner}");
+    }
+}
+
+#[test]
 fn restart_says_whether_eos_is_the_end() {
     let short = "audiotestsrc num-buffers=2 ! fakesink";
     for restart in ["never", "on-error"] {

@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::Misuse;
 
-/// The longest message, and all that is held of unfinished ones.
+/// The longest message, all that is held of unfinished ones, and all that a client may begin and give up.
 pub(crate) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 /// Encoders use about five.
 const MAX_CHUNK_STREAMS: usize = 64;
@@ -54,6 +54,8 @@ pub(super) struct ChunkReader {
     current: Option<(u32, usize)>,
     /// Bytes of unfinished messages.
     held: usize,
+    /// Bytes of messages that were begun and given up.
+    given_up: usize,
 }
 
 impl Default for ChunkReader {
@@ -64,6 +66,7 @@ impl Default for ChunkReader {
             chunk_size: FIRST_CHUNK_SIZE,
             current: None,
             held: 0,
+            given_up: 0,
         }
     }
 }
@@ -90,12 +93,17 @@ impl ChunkReader {
         }
     }
 
-    /// Forgets an unfinished message.
-    pub(super) fn abort(&mut self, id: u32) {
+    /// Forgets an unfinished message. Who gives up one after the other could go on for ever.
+    pub(super) fn abort(&mut self, id: u32) -> Result<(), Misuse> {
         if let Some(stream) = self.streams.get_mut(&id) {
             self.held -= stream.partial.len();
+            self.given_up += stream.partial.len();
             stream.partial.clear();
         }
+        if self.given_up > MAX_MESSAGE {
+            return Err(Misuse::GivenUp(MAX_MESSAGE));
+        }
+        Ok(())
     }
 
     /// The next whole message, or none until more is fed.
@@ -209,7 +217,7 @@ impl ChunkReader {
                 _ => header.timestamp.wrapping_add(header.field),
             };
             // Whoever begins anew has given up what it had begun.
-            self.abort(id);
+            self.abort(id)?;
         }
         let stream = self.streams.entry(id).or_default();
         stream.header = header;
@@ -312,6 +320,24 @@ mod tests {
         });
         assert!(matches!(error, Some(Misuse::TooLong(..))), "{error:?}");
         assert_eq!(fed, 5);
+    }
+
+    #[test]
+    fn a_message_that_is_begun_again_and_again_is_not_taken_for_ever() {
+        let mut reader = ChunkReader::default();
+        let mut begun = full(6, 0, 1_000_000, 9);
+        begun.extend_from_slice(&[0; FIRST_CHUNK_SIZE]);
+        let mut taken = 0;
+        let misuse = loop {
+            reader.feed(&begun);
+            taken += FIRST_CHUNK_SIZE;
+            match reader.next() {
+                Ok(message) => assert_eq!(message, None),
+                Err(misuse) => break misuse,
+            }
+        };
+        assert!(matches!(misuse, Misuse::GivenUp(_)), "{misuse}");
+        assert!(taken <= MAX_MESSAGE + 2 * FIRST_CHUNK_SIZE, "{taken}");
     }
 
     proptest! {

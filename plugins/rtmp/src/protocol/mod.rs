@@ -15,6 +15,8 @@ pub(crate) enum Misuse {
     Handshake(String),
     #[error("a message of {0} bytes is longer than the allowed {1}")]
     TooLong(usize, usize),
+    #[error("more than {0} bytes of messages were begun and given up")]
+    GivenUp(usize),
     #[error("more than {0} chunk streams")]
     ChunkStreams(usize),
     #[error("chunk stream {0} goes on without having begun")]

@@ -167,7 +167,7 @@ impl Session {
         let timestamp = message.timestamp;
         match message.kind {
             1 => self.chunks.set_chunk_size(control(&message.data)?)?,
-            2 => self.chunks.abort(control(&message.data)?),
+            2 => self.chunks.abort(control(&message.data)?)?,
             5 => self.window = control(&message.data)?.max(SMALLEST_WINDOW),
             8 | 9 if !self.accepted => return Err(Misuse::Unpublished),
             8 => {

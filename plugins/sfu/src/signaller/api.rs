@@ -3,17 +3,53 @@
 //! What the pages and monitoring ask: streams and sessions as JSON.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sfu_engine::{Rid, SessionId, SessionInfo, StreamInfo, StreamName};
 
+use super::hls;
 use super::server::{App, Refusal};
+
+/// The parameters of `GET /healthz`.
+#[derive(Debug, Deserialize)]
+pub(super) struct HealthQuery {
+    stream: Option<String>,
+}
+
+/// `GET /healthz`: that the server runs, and with a stream, that something comes from it.
+pub(super) async fn health(
+    State(app): State<App>,
+    Query(query): Query<HealthQuery>,
+) -> Result<&'static str, Refusal> {
+    let Some(name) = query.stream else {
+        return Ok("ok\n");
+    };
+    let bad = |e: sfu_engine::NameError| Refusal::new(StatusCode::BAD_REQUEST, e.to_string());
+    let name: StreamName = name.parse().map_err(bad)?;
+    let info = app.router.stream(&name);
+    if info.is_some_and(|info| is_healthy(&info)) {
+        return Ok("ok\n");
+    }
+    let message = format!("nothing comes from the stream {name}");
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message))
+}
+
+/// Whether it has a publisher who sends. Sound alone is not looked at: it may be silent for long.
+fn is_healthy(info: &StreamInfo) -> bool {
+    let sends = match &info.video {
+        Some(video) => video.layers.iter().any(|layer| layer.active),
+        None => info.audio.is_some(),
+    };
+    info.live && sends
+}
 
 /// `GET /api/streams`
 pub(super) async fn streams(State(app): State<App>) -> Json<Value> {
-    let streams: Vec<_> = app.router.streams().iter().map(stream_json).collect();
-    Json(json!({ "streams": streams }))
+    let streams = app.router.streams();
+    let streams: Vec<_> = streams.iter().map(|s| stream_json(&app, s)).collect();
+    Json(json!({ "streams": streams, "recordings": app.recordings.is_some() }))
 }
 
 /// `GET /api/streams/{stream}`
@@ -28,10 +64,10 @@ pub(super) async fn stream(
         Refusal::new(StatusCode::NOT_FOUND, message)
     };
     let info = app.router.stream(&name).ok_or_else(unknown)?;
-    Ok(Json(stream_json(&info)))
+    Ok(Json(stream_json(&app, &info)))
 }
 
-pub(super) fn stream_json(info: &StreamInfo) -> Value {
+fn stream_json(app: &App, info: &StreamInfo) -> Value {
     let video = info.video.as_ref().map(|video| {
         let layers = video.layers.iter().map(|layer| {
             json!({
@@ -52,6 +88,7 @@ pub(super) fn stream_json(info: &StreamInfo) -> Value {
         "outputs": info.outputs,
         "uptime_ms": info.uptime.as_millis() as u64,
         "video": video,
+        "hls": hls::address(app, &info.name),
         "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),
     })
 }

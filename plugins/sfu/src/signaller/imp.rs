@@ -9,6 +9,7 @@ use sfu_engine::{Engine, Router};
 
 use super::CAT;
 use super::links;
+use super::recordings::Recordings;
 use super::server::{App, Server};
 use super::settings::{PROPERTIES, Settings};
 
@@ -59,6 +60,8 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router = text(),
             "publisher-timeout" => settings.publisher_timeout = number(),
             "ice-servers" => settings.ice_servers = text(),
+            "hls-directory" => settings.hls_directory = text(),
+            "recordings-directory" => settings.recordings_directory = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -74,6 +77,8 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router.to_value(),
             "publisher-timeout" => settings.publisher_timeout.to_value(),
             "ice-servers" => settings.ice_servers.to_value(),
+            "hls-directory" => settings.hls_directory.to_value(),
+            "recordings-directory" => settings.recordings_directory.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -143,7 +148,9 @@ impl SfuSignaller {
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let app = App::new(engine.clone(), router, ice_servers);
+        let recordings = Recordings::new(&settings.recordings_directory);
+        let hls = settings.hls_directory();
+        let app = App::new(engine.clone(), router, ice_servers, hls, recordings);
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,

@@ -3,7 +3,7 @@
  * SECTION:element-sfusignaller
  * @title: sfusignaller
  * @short_description: Serves the streams of this process to browsers by WHEP, and takes theirs by WHIP
- * @see_also: sfusink
+ * @see_also: sfusink, sfuhlssink
  *
  * `sfusignaller` has no pads: put it anywhere into a pipeline of the process whose `sfusink`s it
  * shall serve. It answers HTTP on `listen` and sends and receives media on one UDP port a shard,
@@ -23,8 +23,12 @@
  *   optionally with `?takeover=1`: publish (WHIP, RFC 9725). Both answer with the session's
  *   `Location`, which takes `PATCH` (trickle ICE, ICE restart) and `DELETE`, `GET` for its figures,
  *   and `POST …/layer` with `{"encodingId": "RID"}` or null for another layer.
+ * * `GET /hls/{stream}/index.m3u8`: the HLS that `sfuhlssink` writes into `hls-directory`;
+ *   `GET /hls/{stream}`: a page that plays it where the browser does.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
- *   `GET /healthz`: 200 while it runs.
+ * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
+ *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
+ *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
  *
  * ## Addresses
  *
@@ -37,10 +41,12 @@ use gst::prelude::*;
 
 mod api;
 mod events;
+mod hls;
 mod imp;
 mod links;
 mod metrics;
 mod pages;
+mod recordings;
 mod server;
 mod sessions;
 mod settings;

@@ -25,10 +25,24 @@ macro_rules! web {
 
 const ASSETS: &[(&str, &str, &str)] = &[
     ("style.css", CSS, web!("style.css")),
+    ("studio.css", CSS, web!("studio.css")),
+    ("devices.js", JS, web!("devices.js")),
+    ("hls.js", JS, web!("hls.js")),
     ("list.js", JS, web!("list.js")),
+    ("live.js", JS, web!("live.js")),
+    ("logo.js", JS, web!("logo.js")),
+    ("mixer.js", JS, web!("mixer.js")),
+    ("page.js", JS, web!("page.js")),
     ("player.js", JS, web!("player.js")),
     ("publisher.js", JS, web!("publisher.js")),
+    ("recordings.js", JS, web!("recordings.js")),
+    ("recording.js", JS, web!("recording.js")),
+    ("sender.js", JS, web!("sender.js")),
+    ("settings.js", JS, web!("settings.js")),
     ("signalling.js", JS, web!("signalling.js")),
+    ("sound.js", JS, web!("sound.js")),
+    ("studio.js", JS, web!("studio.js")),
+    ("ticker.js", JS, web!("ticker.js")),
 ];
 
 /// `GET /`
@@ -36,9 +50,27 @@ pub(super) async fn index() -> Response {
     html(web!("index.html"))
 }
 
+/// `GET /hls/{stream}`
+pub(super) fn hls() -> Response {
+    html(web!("hls.html"))
+}
+
 /// `GET /publish/{stream}`
 pub(super) async fn publisher(Path(stream): Path<String>) -> Result<Response, Refusal> {
     page(&stream, web!("publisher.html"))
+}
+
+/// `GET /recordings`, `GET /recordings/play/{file}`
+pub(super) fn recordings(play: bool) -> Response {
+    match play {
+        true => html(web!("recording.html")),
+        false => html(web!("recordings.html")),
+    }
+}
+
+/// `GET /studio/{stream}`
+pub(super) async fn studio(Path(stream): Path<String>) -> Result<Response, Refusal> {
+    page(&stream, web!("studio.html"))
 }
 
 /// `GET /{stream}`, and whatever else is asked for.

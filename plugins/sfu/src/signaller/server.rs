@@ -3,6 +3,7 @@
 //! The HTTP server: routes, what all answers have in common, start and stop.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use axum::routing::{get, post};
 use sfu_engine::{Engine, Router};
 use tokio::sync::{oneshot, watch};
 
-use super::{CAT, api, events, metrics, pages, sessions};
+use super::recordings::{self, Recordings};
+use super::{CAT, api, events, hls, metrics, pages, sessions};
 use crate::runtime;
 
 /// The largest request body: an offer of a browser has about 8 KiB.
@@ -32,6 +34,10 @@ pub(super) struct App {
     pub(super) answers: Arc<[AtomicU64; 6]>,
     /// `Link` headers that name the ICE servers.
     pub(super) ice_servers: Arc<[HeaderValue]>,
+    /// Where HLS is written to.
+    pub(super) hls: Option<Arc<Path>>,
+    /// What `/recordings` shows, if anything.
+    pub(super) recordings: Option<Arc<Recordings>>,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
@@ -42,6 +48,8 @@ impl App {
         engine: Arc<Engine>,
         router: Arc<Router>,
         ice_servers: Vec<HeaderValue>,
+        hls: Option<Arc<Path>>,
+        recordings: Option<Arc<Recordings>>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
         Self {
@@ -49,6 +57,8 @@ impl App {
             router,
             answers: Arc::default(),
             ice_servers: ice_servers.into(),
+            hls,
+            recordings,
             stopping,
             stop: Arc::new(stop),
         }
@@ -58,10 +68,12 @@ impl App {
     pub(super) fn routes(self) -> axum::Router {
         axum::Router::new()
             .route("/", get(pages::index))
-            .route("/healthz", get(|| async { "ok\n" }))
+            .route("/healthz", get(api::health))
             .route("/metrics", get(metrics::metrics))
             .route("/assets/{file}", get(pages::asset))
             .route("/publish/{*stream}", get(pages::publisher))
+            .route("/studio/{*stream}", get(pages::studio))
+            .route("/hls/{*path}", get(hls::file).options(hls::options))
             .route("/api/streams", get(api::streams))
             .route("/api/streams/{*stream}", get(api::stream))
             .route(
@@ -89,6 +101,10 @@ impl App {
                     .post(events::create)
                     .options(sessions::options),
             )
+            .route("/recordings", get(recordings::page))
+            .route("/recordings/play/{*file}", get(recordings::page))
+            .route("/recordings/files/{*file}", get(recordings::file))
+            .route("/api/recordings", get(recordings::list))
             .fallback(pages::player)
             .layer(DefaultBodyLimit::max(BODY_MAX))
             .layer(middleware::from_fn_with_state(self.clone(), finish))

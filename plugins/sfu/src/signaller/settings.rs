@@ -3,7 +3,8 @@
 //! The element's properties.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::LazyLock;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -19,6 +20,8 @@ pub(super) struct Settings {
     pub(super) router: String,
     pub(super) publisher_timeout: u32,
     pub(super) ice_servers: String,
+    pub(super) hls_directory: String,
+    pub(super) recordings_directory: String,
 }
 
 impl Default for Settings {
@@ -32,6 +35,8 @@ impl Default for Settings {
             router: "default".into(),
             publisher_timeout: 15_000,
             ice_servers: String::new(),
+            hls_directory: String::new(),
+            recordings_directory: String::new(),
         }
     }
 }
@@ -46,6 +51,11 @@ impl Settings {
         };
         let mut addresses = self.listen.to_socket_addrs().map_err(|_| wrong())?;
         addresses.next().ok_or_else(wrong)
+    }
+
+    /// Where HLS is, if it is served.
+    pub(super) fn hls_directory(&self) -> Option<Arc<Path>> {
+        (!self.hls_directory.is_empty()).then(|| Path::new(&self.hls_directory).into())
     }
 
     pub(super) fn engine(&self) -> Result<EngineConfig, String> {
@@ -144,6 +154,18 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "STUN and TURN servers to tell clients (Link headers), separated by commas: stun:HOST[:PORT], \
              turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]",
             &defaults.ice_servers,
+        ),
+        text(
+            "hls-directory",
+            "HLS directory",
+            "Folder that sfuhlssink writes to, served at /hls (empty: not at all)",
+            &defaults.hls_directory,
+        ),
+        text(
+            "recordings-directory",
+            "Recordings directory",
+            "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
+            &defaults.recordings_directory,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

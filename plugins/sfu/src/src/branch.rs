@@ -300,8 +300,9 @@ impl Branch {
 
 fn jitterbuffer(latency_ms: u32) -> Result<gst::Element, String> {
     let jitterbuffer = make("rtpjitterbuffer")?;
-    // Timestamps are running time already: nothing of them is to be guessed from when packets come.
-    jitterbuffer.set_property_from_str("mode", "none");
+    // Timestamps are running time already: nothing of them is to be guessed from when packets come. (Mode none would
+    // call the first packet's zero, and that after a pause of three seconds as well.)
+    jitterbuffer.set_property_from_str("mode", "synced");
     jitterbuffer.set_property("latency", latency_ms);
     jitterbuffer.set_property("do-lost", true);
     jitterbuffer.set_property("faststart-min-packets", 1u32);

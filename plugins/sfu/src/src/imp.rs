@@ -12,7 +12,7 @@ use sfu_engine::{LocalSubscription, Router, StreamName};
 use super::CAT;
 use super::branch::Branch;
 use super::reader::{Reader, Shared};
-use super::settings::{Choice, PROPERTIES, Settings};
+use super::settings::{Choice, Codecs, PROPERTIES, Settings};
 
 #[derive(Debug, Default)]
 pub struct SfuSrc {
@@ -51,8 +51,12 @@ impl ObjectImpl for SfuSrc {
             "stream" => settings.stream = text().unwrap_or_default(),
             "router" => settings.router = text().unwrap_or_default(),
             "layer" => settings.layer = text().unwrap_or_default(),
+            "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
             "on-loss" => settings.on_loss = value.get().unwrap_or_default(),
             "latency" => settings.latency_ms = value.get().unwrap_or_default(),
+            "keyframe-interval" => {
+                settings.keyframe_interval_ms = value.get().unwrap_or_default();
+            }
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -63,8 +67,10 @@ impl ObjectImpl for SfuSrc {
             "stream" => settings.stream.to_value(),
             "router" => settings.router.to_value(),
             "layer" => settings.layer.to_value(),
+            "video-codecs" => settings.video_codecs.to_value(),
             "on-loss" => settings.on_loss.to_value(),
             "latency" => settings.latency_ms.to_value(),
+            "keyframe-interval" => settings.keyframe_interval_ms.to_value(),
             "live" => {
                 let running = lock(&self.running);
                 let live = running
@@ -72,6 +78,7 @@ impl ObjectImpl for SfuSrc {
                     .is_some_and(|r| r.shared.live.load(Relaxed));
                 live.to_value()
             }
+            "stream-info" => stream_info(&settings).to_value(),
             "stats" => self.stats().to_value(),
             _ => pspec.default_value().clone(),
         }
@@ -82,6 +89,28 @@ impl ObjectImpl for SfuSrc {
         // It is a source from the start, also while there is no publisher and so no pad.
         self.obj().set_element_flags(gst::ElementFlags::SOURCE);
     }
+}
+
+/// What other plugins ask about streams: they have no router of their own.
+fn stream_info(settings: &Settings) -> Option<gst::Structure> {
+    let name = settings.stream.parse().ok()?;
+    let info = Router::get(&settings.router).stream(&name)?;
+    let uptime = u64::try_from(info.uptime.as_millis()).unwrap_or(u64::MAX);
+    let mut structure = gst::Structure::builder("sfu-stream")
+        .field("live", info.live)
+        .field("uptime", uptime)
+        .field("viewers", info.viewers as u64);
+    if let Some(video) = &info.video {
+        let layers = video.layers.iter();
+        let layers = layers.map(|layer| layer.rid.as_str().to_send_value());
+        structure = structure
+            .field("video", video.codec.name())
+            .field("layers", gst::Array::from_values(layers));
+    }
+    if let Some(audio) = info.audio {
+        structure = structure.field("audio", audio.name());
+    }
+    Some(structure.build())
 }
 
 impl GstObjectImpl for SfuSrc {}
@@ -184,6 +213,7 @@ impl SfuSrc {
             .parse()
             .map_err(|e| format!("stream: {e}"))?;
         let choice: Choice = settings.layer.parse()?;
+        let codecs: Codecs = settings.video_codecs.parse()?;
         let subscription = Arc::new(Router::get(&settings.router).subscribe(&name));
         let shared = Arc::new(Shared::default());
         let reader = Reader::new(
@@ -191,8 +221,8 @@ impl SfuSrc {
             subscription.clone(),
             shared.clone(),
             choice,
-            settings.on_loss,
-            settings.latency_ms,
+            codecs,
+            &settings,
         );
         let thread = std::thread::Builder::new()
             .name("sfusrc".into())

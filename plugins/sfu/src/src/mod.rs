@@ -29,7 +29,8 @@
  * `video/x-h265`, `video/x-vp8`, `video/x-vp9`, `video/x-av1` and `audio/x-opus`, parsed, and each
  * begins at a keyframe. With `layer=all` there is a `video_%u` for each layer, highest first. A pad
  * that is not linked costs nothing. A publisher that comes back with another codec gets a new pad:
- * the old one ends with EOS and is removed.
+ * the old one ends with EOS and is removed. A pipeline that is made for some codecs names them in
+ * `video-codecs`: it waits while the stream has another one, and ends with EOS when it changes to one.
  *
  * ## Time
  *
@@ -41,7 +42,8 @@
  * ## Keyframes
  *
  * `GstForceKeyUnit` events from downstream become keyframe requests of the stream, merged with
- * those of viewers.
+ * those of viewers. Browsers send keyframes only to who asks: with `keyframe-interval` one is asked
+ * for when none came for so long, as RTMP services and segments want it.
  *
  * ## Messages
  *
@@ -53,6 +55,7 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 
 mod branch;
+mod cadence;
 mod feed;
 mod imp;
 mod reader;

@@ -12,8 +12,9 @@ use sfu_engine::packet::{Batch, Packet};
 use sfu_engine::{Codec, LocalSubscription, Received, TrackKind, Tracks, layers};
 
 use super::branch::{Branch, PadStats, Plan};
+use super::cadence::Cadence;
 use super::feed::Feed;
-use super::settings::{Choice, OnLoss};
+use super::settings::{Choice, Codecs, OnLoss, Settings};
 use super::timing::{Mapping, TrackClock};
 use super::{CAT, SfuSrc};
 
@@ -49,6 +50,23 @@ struct Output {
     clock: TrackClock,
     branch: Branch,
     asked: Option<Instant>,
+    cadence: Cadence,
+}
+
+impl Output {
+    /// After packets of video went out, with or without a keyframe. Returns whether one must be asked for.
+    fn keeps_keyframes(&mut self, keyframe: bool) -> bool {
+        let now = Instant::now();
+        if keyframe {
+            self.cadence.keyframe(now);
+            return false;
+        }
+        let due = self.cadence.other(now);
+        if due {
+            self.branch.keyframe_requests.fetch_add(1, Relaxed);
+        }
+        due
+    }
 }
 
 /// See the module's description.
@@ -57,8 +75,10 @@ pub(super) struct Reader {
     pub(super) subscription: Arc<LocalSubscription>,
     pub(super) shared: Arc<Shared>,
     choice: Choice,
+    codecs: Codecs,
     on_loss: OnLoss,
     latency_ms: u32,
+    keyframe_interval: Duration,
     group: gst::GroupId,
     mapping: Mapping,
     tracks: Tracks,
@@ -79,19 +99,22 @@ impl Reader {
         subscription: Arc<LocalSubscription>,
         shared: Arc<Shared>,
         choice: Choice,
-        on_loss: OnLoss,
-        latency_ms: u32,
+        codecs: Codecs,
+        settings: &Settings,
     ) -> Self {
         let now = Instant::now();
+        let milliseconds = |ms: u32| Duration::from_millis(ms.into());
         Self {
             element: element.downgrade(),
             subscription,
             shared,
             choice,
-            on_loss,
-            latency_ms,
+            codecs,
+            on_loss: settings.on_loss,
+            latency_ms: settings.latency_ms,
+            keyframe_interval: milliseconds(settings.keyframe_interval_ms),
             group: gst::GroupId::next(),
-            mapping: Mapping::new(Duration::from_millis(latency_ms.into())),
+            mapping: Mapping::new(milliseconds(settings.latency_ms)),
             tracks: Tracks::default(),
             declared: (now, false),
             looked: now,
@@ -150,7 +173,7 @@ impl Reader {
     /// Looks at the stream, and sets out for what it now has.
     fn look(&mut self, element: &SfuSrc) {
         self.looked = Instant::now();
-        let tracks = self.subscription.tracks();
+        let tracks = self.take(self.subscription.tracks());
         let before = std::mem::replace(&mut self.tracks, tracks);
         let declared = |t: &Tracks| (t.publisher, t.epoch, t.video, t.audio, t.layers.len());
         if declared(&before) != declared(&self.tracks) {
@@ -162,6 +185,34 @@ impl Reader {
         }
         if let Err(message) = self.aim(element) {
             self.fail(element, &message);
+        }
+    }
+
+    /// What is taken of the stream: nothing while its video is not what is wanted. What has begun ends then: it can't go
+    /// on with another codec.
+    fn take(&mut self, tracks: Tracks) -> Tracks {
+        let taken = self.codecs.take(tracks.video);
+        self.subscription.set_idle(!taken);
+        if taken {
+            return tracks;
+        }
+        if let Some(codec) = tracks.video.filter(|_| !self.outputs.is_empty()) {
+            self.end(&format!("the video is {} now", codec.name()));
+        }
+        Tracks {
+            epoch: tracks.epoch,
+            ..Tracks::default()
+        }
+    }
+
+    /// Ends with EOS, once.
+    fn end(&mut self, why: &str) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        gst::info!(CAT, "{}: {why}: that is the end", self.subscription.name());
+        for output in self.outputs.values() {
+            output.branch.end();
         }
     }
 
@@ -193,12 +244,8 @@ impl Reader {
                 output.clock.reset();
             }
         }
-        if lost && self.on_loss == OnLoss::Eos && !self.over {
-            gst::info!(CAT, obj = element, "the publisher is gone: that is the end");
-            self.over = true;
-            for output in self.outputs.values() {
-                output.branch.end();
-            }
+        if lost && self.on_loss == OnLoss::Eos {
+            self.end("the publisher is gone");
         }
     }
 
@@ -328,6 +375,7 @@ impl Reader {
             clock: TrackClock::new(codec.clock_rate()),
             branch,
             asked: None,
+            cadence: Cadence::new(self.keyframe_interval),
         };
         self.outputs.insert(key, output);
         self.tell_pads();
@@ -390,7 +438,7 @@ impl Reader {
         let Some(output) = self.outputs.get_mut(&key) else {
             return;
         };
-        let mut begins = false;
+        let (mut begins, mut keyframe, mut passes) = (false, false, false);
         for packet in packets {
             let Some(passed) = output.feed.take(layer, packet) else {
                 continue;
@@ -401,6 +449,8 @@ impl Reader {
                 break;
             }
             begins |= passed.begins;
+            keyframe |= packet.keyframe_start;
+            passes = true;
             if let Some((now, running_time)) = live
                 && output.clock.is_newer(packet.timestamp)
             {
@@ -412,6 +462,9 @@ impl Reader {
             self.shared.packets.fetch_add(1, Relaxed);
             let bytes = packet.payload.len() as u64;
             self.shared.bytes.fetch_add(bytes, Relaxed);
+        }
+        if passes && !key.0 && output.keeps_keyframes(keyframe) {
+            self.subscription.request_keyframe(layer);
         }
         if begins {
             gst::debug!(CAT, obj = output.branch.pad, "begins with layer {layer}");

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::LazyLock;
 
 use gst::prelude::*;
-use sfu_engine::{Rid, layers, local::Tracks};
+use sfu_engine::{Codec, Rid, layers, local::Tracks};
 
 /// What happens when the publisher goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
@@ -58,13 +58,43 @@ impl Choice {
     }
 }
 
+/// Which video codecs the stream is taken with; none is all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Codecs(Vec<Codec>);
+
+impl FromStr for Codecs {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
+        let one = |name: &str| {
+            let found = all.iter().find(|c| c.name().eq_ignore_ascii_case(name));
+            found.copied().ok_or_else(|| {
+                let names = all.map(Codec::name).join(", ");
+                format!("video-codecs: {name:?} is none of {names}")
+            })
+        };
+        let names = text.split(',').map(str::trim).filter(|n| !n.is_empty());
+        Ok(Self(names.map(one).collect::<Result<_, _>>()?))
+    }
+}
+
+impl Codecs {
+    /// Whether a stream with this video is taken.
+    pub(super) fn take(&self, video: Option<Codec>) -> bool {
+        self.0.is_empty() || video.is_some_and(|codec| self.0.contains(&codec))
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) stream: String,
     pub(super) router: String,
     pub(super) layer: String,
+    pub(super) video_codecs: String,
     pub(super) on_loss: OnLoss,
     pub(super) latency_ms: u32,
+    pub(super) keyframe_interval_ms: u32,
 }
 
 impl Default for Settings {
@@ -73,8 +103,10 @@ impl Default for Settings {
             stream: "live".into(),
             router: "default".into(),
             layer: "highest".into(),
+            video_codecs: String::new(),
             on_loss: OnLoss::default(),
             latency_ms: 100,
+            keyframe_interval_ms: 0,
         }
     }
 }
@@ -109,6 +141,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Which simulcast layer: highest or lowest of those that are sent, a layer's name (RID), or all, one a pad",
             &defaults.layer,
         ),
+        text(
+            "video-codecs",
+            "Video codecs",
+            "Take the stream only while its video is one of these, such as VP8,VP9: with others it counts as away, and is at its end where it has begun; empty takes all",
+            &defaults.video_codecs,
+        ),
         glib::ParamSpecEnum::builder_with_default("on-loss", defaults.on_loss)
             .nick("On loss")
             .blurb("What happens when the publisher goes")
@@ -121,9 +159,21 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .default_value(defaults.latency_ms)
             .mutable_ready()
             .build(),
+        glib::ParamSpecUInt::builder("keyframe-interval")
+            .nick("Keyframe interval")
+            .blurb("Ask for a keyframe where none came for this long, in ms; 0 leaves it to the publisher")
+            .maximum(60_000)
+            .default_value(defaults.keyframe_interval_ms)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecBoolean::builder("live")
             .nick("Live")
             .blurb("Whether the stream has a publisher; changes are notified")
+            .read_only()
+            .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("stream-info")
+            .nick("Stream information")
+            .blurb("What the router knows of the stream, in any state: live, uptime (ms), viewers, and of its tracks video and audio (codecs) and layers (RIDs, highest first); null where there is no such stream")
             .read_only()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
@@ -172,5 +222,15 @@ mod tests {
             assert_eq!(choice.pick(&tracks(active)), expected, "{choice:?}");
         }
         assert!("a layer".parse::<Choice>().unwrap_err().contains("highest"));
+    }
+
+    #[test]
+    fn codecs_are_a_list() {
+        let some: Codecs = "vp8, H264".parse().unwrap();
+        assert!(some.take(Some(Codec::H264)) && some.take(Some(Codec::Vp8)));
+        assert!(!some.take(Some(Codec::Av1)) && !some.take(None));
+        let all: Codecs = "".parse().unwrap();
+        assert!(all.take(Some(Codec::Av1)) && all.take(None));
+        assert!("opus".parse::<Codecs>().unwrap_err().contains("H264, VP8"));
     }
 }

@@ -46,6 +46,7 @@ impl ObjectImpl for Supervisor {
             "restart" => settings.restart = value.get::<Restart>().unwrap_or_default(),
             "restart-delay" => settings.delay = milliseconds(),
             "restart-delay-max" => settings.delay_max = milliseconds(),
+            "eos-timeout" => settings.eos_timeout = milliseconds(),
             _ => {}
         }
     }
@@ -57,6 +58,7 @@ impl ObjectImpl for Supervisor {
             "restart" => settings.restart.to_value(),
             "restart-delay" => (settings.delay.as_millis() as u32).to_value(),
             "restart-delay-max" => (settings.delay_max.as_millis() as u32).to_value(),
+            "eos-timeout" => (settings.eos_timeout.as_millis() as u32).to_value(),
             "stats" => lock(&self.stats).structure().to_value(),
             _ => pspec.default_value().clone(),
         }

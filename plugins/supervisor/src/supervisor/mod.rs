@@ -38,7 +38,8 @@
  * ## EOS
  *
  * An EOS event sent to the element (Ctrl-C under `gst-launch-1.0 -e`) goes to the inner pipeline,
- * which finishes its files; the element's EOS message follows when it has. With `restart=never` or
+ * which finishes its files; the element's EOS message follows when it has, after `eos-timeout` ms at
+ * the latest, or at once where nothing has come to a sink yet. With `restart=never` or
  * `on-error` an inner pipeline that ends by itself is the element's EOS as well.
  */
 use std::sync::LazyLock;

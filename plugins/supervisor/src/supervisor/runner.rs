@@ -125,6 +125,16 @@ pub(super) fn build(description: &str) -> Result<gst::Pipeline, String> {
     })
 }
 
+/// Whether anything came to a sink: before that there is nothing to finish, and no EOS comes from a source that has no
+/// pads yet.
+fn has_begun(pipeline: &gst::Pipeline) -> bool {
+    let sinks = pipeline.iterate_sinks().into_iter().flatten();
+    // A sink that waits for its first buffer is not yet paused.
+    sinks
+        .into_iter()
+        .any(|sink| sink.current_state() >= gst::State::Paused)
+}
+
 impl Run {
     fn main(mut self) {
         loop {
@@ -217,6 +227,7 @@ impl Run {
     /// Keeps the pipeline in the state that is wanted, until it ends.
     fn watch(&self, pipeline: &gst::Pipeline) -> End {
         let mut followed = None;
+        let mut finish_by = None;
         loop {
             let wanted = self.wanted();
             if followed != Some(wanted) {
@@ -225,20 +236,33 @@ impl Run {
                 let done = match wanted {
                     Order::Pause => pipeline.set_state(gst::State::Paused).is_ok(),
                     Order::Play => pipeline.set_state(gst::State::Playing).is_ok(),
-                    Order::Finish if played => pipeline.send_event(gst::event::Eos::new()),
+                    Order::Finish if played && has_begun(pipeline) => {
+                        finish_by = Some(Instant::now() + self.settings.eos_timeout);
+                        pipeline.send_event(gst::event::Eos::new())
+                    }
                     Order::Finish | Order::Stop => return End::Stopped,
                 };
                 if !done {
                     return self.why(pipeline, "it does not start");
                 }
             }
-            let Some(message) = self.bus.timed_pop(gst::ClockTime::NONE) else {
-                continue;
-            };
-            if let Some(end) = self.handle(pipeline, &message) {
+            if let Some(message) = self.pop(finish_by)
+                && let Some(end) = self.handle(pipeline, &message)
+            {
                 return end;
             }
+            if finish_by.is_some_and(|by| by <= Instant::now()) {
+                let limit = self.settings.eos_timeout.as_millis();
+                return End::Failed(format!("it was not finished {limit} ms after EOS"));
+            }
         }
+    }
+
+    /// The next message, or none until then.
+    fn pop(&self, until: Option<Instant>) -> Option<gst::Message> {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| gst::ClockTime::from_nseconds(left.as_nanos() as u64));
+        self.bus.timed_pop(left)
     }
 
     /// The error message that tells why a state change failed, or else this.
@@ -306,8 +330,7 @@ impl Run {
             if left.is_zero() && playing {
                 return true;
             }
-            let left = playing.then(|| gst::ClockTime::from_nseconds(left.as_nanos() as u64));
-            let _ = self.bus.timed_pop(left);
+            let _ = self.pop(playing.then_some(end));
         }
     }
 }

@@ -27,6 +27,7 @@ pub(super) struct Settings {
     pub(super) restart: Restart,
     pub(super) delay: Duration,
     pub(super) delay_max: Duration,
+    pub(super) eos_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -36,6 +37,7 @@ impl Default for Settings {
             restart: Restart::default(),
             delay: Duration::from_secs(1),
             delay_max: Duration::from_secs(15),
+            eos_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -74,6 +76,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Longest restart delay",
             "How long to wait at most before a new start, in ms",
             defaults.delay_max,
+        ),
+        milliseconds(
+            "eos-timeout",
+            "EOS timeout",
+            "How long the pipeline may take to finish after an EOS event, in ms",
+            defaults.eos_timeout,
         ),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")

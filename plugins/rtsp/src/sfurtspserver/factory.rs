@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The pipeline of a stream's players: `sfusrc`, and a payloader for each track.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use gst::prelude::*;
+use gst_rtsp_server::prelude::*;
+use gst_rtsp_server::subclass::prelude::*;
+use gst_rtsp_server::{RTSPMedia, RTSPMediaFactory};
+
+use super::CAT;
+use super::imp::lock;
+use super::location::Location;
+use super::server::Shared;
+use super::stream;
+use super::users::ROLE;
+
+/// Payload types, as they are counted up from the first dynamic one.
+const FIRST_TYPE: u32 = 96;
+
+#[derive(Debug)]
+struct Plan {
+    shared: Arc<Shared>,
+    location: Location,
+}
+
+#[derive(Debug, Default)]
+pub struct Factory {
+    plan: OnceLock<Plan>,
+    media: Mutex<glib::WeakRef<RTSPMedia>>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for Factory {
+    const NAME: &'static str = "GstSfuRtspStreamFactory";
+    type Type = StreamFactory;
+    type ParentType = RTSPMediaFactory;
+}
+
+impl ObjectImpl for Factory {}
+
+impl RTSPMediaFactoryImpl for Factory {
+    /// All players share one pipeline, whichever way they wrote the address.
+    fn gen_key(&self, _url: &gst_rtsp::RTSPUrl) -> Option<glib::GString> {
+        Some("stream".into())
+    }
+
+    fn create_element(&self, _url: &gst_rtsp::RTSPUrl) -> Option<gst::Element> {
+        let plan = self.plan.get()?;
+        let built = plan.build();
+        let failed = |message: &String| {
+            gst::warning!(CAT, "{}: {message}", plan.location.path());
+        };
+        built.inspect_err(failed).ok()
+    }
+
+    fn media_configure(&self, media: &RTSPMedia) {
+        self.parent_media_configure(media);
+        lock(&self.media).set(Some(media));
+    }
+}
+
+glib::wrapper! {
+    pub struct StreamFactory(ObjectSubclass<Factory>)
+        @extends RTSPMediaFactory;
+}
+
+impl StreamFactory {
+    pub(super) fn new(shared: &Arc<Shared>, location: &Location) -> Self {
+        let factory: Self = glib::Object::new();
+        factory.set_shared(true);
+        factory.set_protocols(shared.settings.protocols);
+        factory.set_address_pool(shared.ports.as_ref());
+        if shared.auth.is_some() {
+            let role = gst::Structure::builder(ROLE)
+                .field("media.factory.access", true)
+                .field("media.factory.construct", true)
+                .build();
+            factory.add_role_from_structure(&role);
+        }
+        let plan = Plan {
+            shared: Arc::clone(shared),
+            location: location.clone(),
+        };
+        let _ = factory.imp().plan.set(plan);
+        factory
+    }
+
+    /// Whether somebody plays it.
+    pub(super) fn is_in_use(&self) -> bool {
+        lock(&self.imp().media).upgrade().is_some()
+    }
+}
+
+fn payloader(codec: &str) -> Result<gst::Element, String> {
+    let factory = match codec {
+        "H264" => "rtph264pay",
+        "H265" => "rtph265pay",
+        "VP8" => "rtpvp8pay",
+        "VP9" => "rtpvp9pay",
+        "opus" => "rtpopuspay",
+        _ => return Err(format!("{codec} can't be sent by RTSP")),
+    };
+    let payloader = gst::ElementFactory::make(factory)
+        .build()
+        .map_err(|_| format!("element {factory} is missing: install gstreamer1.0-plugins-good"))?;
+    // No config-interval: sfusrc's parser repeats parameter sets at keyframes, and the payloader would put them between the
+    // slices of a keyframe as well, for which decoders take it for several.
+    if payloader.find_property("aggregate-mode").is_some() {
+        payloader.set_property_from_str("aggregate-mode", "zero-latency");
+    }
+    Ok(payloader)
+}
+
+/// A track that no player has set up leads nowhere, which must not be the end of the others.
+fn guard() -> Result<gst::Element, String> {
+    gst::ElementFactory::make("errorignore")
+        .property("ignore-error", false)
+        .property("ignore-notnegotiated", false)
+        .property("ignore-notlinked", true)
+        .property_from_str("convert-to", "ok")
+        .build()
+        .map_err(|_| "element errorignore is missing: install gstreamer1.0-plugins-bad".to_owned())
+}
+
+impl Plan {
+    fn build(&self) -> Result<gst::Element, String> {
+        let Self { shared, location } = self;
+        let settings = &shared.settings;
+        let tracks = stream::tracks(&settings.router, location);
+        let tracks = tracks.ok_or("the stream is gone")?;
+        let source = stream::source(&settings.router, &location.stream)?;
+        let layer = location.layer.as_ref().unwrap_or(&settings.layer);
+        source.set_property("layer", layer);
+        source.set_property("latency", settings.latency_ms);
+        let bin = gst::Bin::new();
+        bin.add(&source).map_err(|e| e.to_string())?;
+        let mut inputs = Vec::new();
+        let codecs = [("video_0", tracks.video), ("audio_0", tracks.audio)];
+        for (pad, codec) in codecs {
+            let Some(codec) = codec else { continue };
+            let payloader = match payloader(&codec) {
+                Ok(payloader) => payloader,
+                Err(message) => {
+                    gst::warning!(CAT, "{}: {message}", location.path());
+                    continue;
+                }
+            };
+            let number = inputs.len() as u32;
+            payloader.set_property("name", format!("pay{number}"));
+            payloader.set_property("pt", FIRST_TYPE + number);
+            let guard = guard()?;
+            let elements = [&guard, &payloader];
+            bin.add_many(elements).map_err(|e| e.to_string())?;
+            gst::Element::link_many(elements).map_err(|e| e.to_string())?;
+            inputs.push((pad, guard));
+        }
+        if inputs.is_empty() {
+            return Err("there is nothing that can be sent by RTSP".into());
+        }
+        link(shared, location, &bin, &source, inputs);
+        Ok(bin.upcast())
+    }
+}
+
+/// Links each pad to what leads to its payloader when it comes. One that comes with another codec than before is the end.
+fn link(
+    shared: &Arc<Shared>,
+    location: &Location,
+    bin: &gst::Bin,
+    source: &gst::Element,
+    inputs: Vec<(&'static str, gst::Element)>,
+) {
+    let weak: Vec<_> = inputs
+        .into_iter()
+        .map(|(pad, input)| (pad, input.downgrade()))
+        .collect();
+    let (bin, path) = (bin.downgrade(), location.path());
+    let shared = Arc::downgrade(shared);
+    source.connect_pad_added(move |_, pad| {
+        let name = pad.name();
+        let wanted = weak.iter().find(|(wanted, _)| *wanted == name);
+        let Some(input) = wanted.and_then(|(_, input)| input.upgrade()) else {
+            return;
+        };
+        if fits(pad, &input)
+            && input
+                .static_pad("sink")
+                .is_some_and(|sink| pad.link(&sink).is_ok())
+        {
+            return;
+        }
+        gst::info!(
+            CAT,
+            "{path}: the codec changed, its players must come again"
+        );
+        if let (Some(shared), Some(bin)) = (shared.upgrade(), bin.upgrade()) {
+            shared.disconnect(bin.upcast());
+        }
+    });
+}
+
+/// Whether a pad's codec is the payloader's that follows the guard.
+fn fits(pad: &gst::Pad, guard: &gst::Element) -> bool {
+    let payloader = guard.static_pad("src").and_then(|pad| pad.peer());
+    payloader.is_some_and(|sink| sink.query_caps(None).can_intersect(&pad.query_caps(None)))
+}
+
+/// Asks for keyframes of what plays, for a player that has just begun.
+pub(super) fn request_keyframe(media: &RTSPMedia) {
+    let Ok(bin) = media.element().downcast::<gst::Bin>() else {
+        return;
+    };
+    for number in 0.. {
+        let Some(payloader) = bin.by_name(&format!("pay{number}")) else {
+            return;
+        };
+        let request = gst_video::UpstreamForceKeyUnitEvent::builder()
+            .all_headers(true)
+            .build();
+        if let Some(pad) = payloader.static_pad("src") {
+            pad.send_event(request);
+        }
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MPL-2.0
+/**
+ * SECTION:element-sfuhlssink
+ * @title: sfuhlssink
+ * @short_description: Writes one stream of the router as HLS into a folder
+ * @see_also: sfusink, sfusrc, sfusignaller
+ *
+ * `sfuhlssink` takes one stream from the process's router, whether a `sfusink` or a browser (WHIP)
+ * publishes it, and writes it as HLS (RFC 8216) into DIRECTORY/STREAM: H.264 as it comes, sound as
+ * AAC, in MPEG-TS segments. It has no pads: put it anywhere into a pipeline of the process. It may
+ * start before the publisher, and outlives it.
+ *
+ * ## Example
+ *
+ * |[
+ * gst-launch-1.0 -e sfusignaller hls-directory=/tmp/hls \
+ *     sfuhlssink stream=cam1 directory=/tmp/hls
+ * ]|
+ * is at http://localhost:8080/hls/cam1/index.m3u8 what a browser publishes at
+ * http://localhost:8080/publish/cam1. `nginx` or a CDN may serve the same folder.
+ *
+ * ## Files
+ *
+ * `index.m3u8` is the multivariant playlist with a line for each simulcast layer, `v0.m3u8` (the
+ * highest), `v1.m3u8` and so on are their playlists, `v0-NUMBER.ts` their segments. Each file comes
+ * into its place at one stroke. Segments that left the playlists are removed when no viewer can
+ * want them any more, and what an earlier run left behind when the element starts. A run goes on
+ * with the numbers of the one before.
+ *
+ * ## Segments
+ *
+ * All layers' segments lie on one grid of `segment-duration`. Keyframes are asked for a quarter of a
+ * second before they are due, through the arbiter of each layer. Where none comes in time, the segment
+ * begins without one, rather than that it breaks the target duration. The segments of all layers are
+ * published together; where a layer has none, since the browser does not send it at the moment, the
+ * next lower one stands in for it. That, and a publisher that comes back, is a discontinuity in all
+ * playlists.
+ *
+ * ## What it can't carry
+ *
+ * Video that is not H.264: a warning says what to do, and the next publisher is waited for.
+ *
+ * ## End
+ *
+ * EOS ends the playlists (EXT-X-ENDLIST); so does the publisher's end with `on-loss=eos`. What fails
+ * inside, a full disk for example, is a warning, and the element tries again.
+ */
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+
+mod cuts;
+mod imp;
+mod layer;
+mod master;
+mod output;
+mod session;
+mod settings;
+mod slots;
+mod window;
+mod worker;
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "sfuhlssink",
+        gst::DebugColorFlags::empty(),
+        Some("SFU stream into HLS"),
+    )
+});
+
+glib::wrapper! {
+    pub struct SfuHlsSink(ObjectSubclass<imp::SfuHlsSink>)
+        @extends gst::Element, gst::Object;
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(
+        Some(plugin),
+        "sfuhlssink",
+        gst::Rank::NONE,
+        SfuHlsSink::static_type(),
+    )
+}

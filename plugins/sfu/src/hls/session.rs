@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The elements between one publisher and its segments: a pipeline of its own, made when the publisher's tracks are
+//! known and taken down when it goes. So nothing of one publisher is left when the next one comes, and what fails in
+//! there ends there.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime};
+
+use gst::prelude::*;
+use sfu_engine::{Codec, StreamInfo};
+
+use super::CAT;
+use super::layer::{Common, Layer, Report};
+use super::master::Media;
+use super::settings::Settings;
+
+/// AAC encoders, best first, and where they come from.
+const ENCODERS: &[&str] = &["fdkaacenc", "avenc_aac", "voaacenc"];
+const AUDIO_BITRATE: i32 = 128_000;
+/// How long the muxer waits for a track that is late. Two cores that encode may hold sound up.
+const MUXER_LATENCY: u64 = 1_000_000_000;
+/// How long the mixer waits for sound before it puts silence there.
+const MIXER_LATENCY: u64 = 200_000_000;
+
+/// What a publisher sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Tracks {
+    pub(super) video: Option<Codec>,
+    pub(super) layers: usize,
+    pub(super) audio: Option<Codec>,
+}
+
+impl Tracks {
+    /// What there is of a stream, if it has a publisher.
+    pub(super) fn of(info: &StreamInfo) -> Option<Self> {
+        let tracks = Self {
+            video: info.video.as_ref().map(|video| video.codec),
+            layers: info.video.as_ref().map_or(0, |video| video.layers.len()),
+            audio: info.audio,
+        };
+        let any = tracks.layers > 0 || tracks.audio.is_some();
+        (info.live && any).then_some(tracks)
+    }
+
+    /// Why HLS can't carry it.
+    pub(super) fn refused(&self) -> Option<String> {
+        let codec = self.video.filter(|codec| *codec != Codec::H264)?;
+        Some(format!(
+            "it is {}, and this element puts only H.264 into HLS. Publish H.264 (the menu Codec on the page /publish/…, \
+             codec=h264 on sfusink), or encode it anew: sfusrc ! decodebin ! videoconvert ! sfusink, as ./sfu run \
+             re-encode does",
+            codec.name()
+        ))
+    }
+
+    /// How many playlists it makes. Sound alone is a layer.
+    pub(super) fn outputs(&self) -> usize {
+        self.layers.max(1)
+    }
+
+    /// The pipeline's description.
+    fn description(&self, encoder: &str) -> String {
+        let mut line = "sfusrc name=in layer=all on-loss=eos".to_owned();
+        let more = |line: &mut String, text: String| {
+            line.push(' ');
+            line.push_str(&text);
+        };
+        if self.audio.is_some() {
+            // The mixer is what makes sound without holes of it: players stall at holes.
+            more(
+                &mut line,
+                format!(
+                    "audiomixer name=mix latency={MIXER_LATENCY} start-time-selection=first \
+                   ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! {encoder} bitrate={AUDIO_BITRATE} ! aacparse \
+                   ! tee name=sound \
+                 audiotestsrc is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2 ! mix. \
+                 queue name=audio_0 ! opusdec ! audioconvert ! audioresample ! audio/x-raw,rate=48000,channels=2 ! mix."
+                ),
+            );
+        }
+        for n in 0..self.outputs() {
+            let sink = format!(
+                "mpegtsmux name=mux_{n} latency={MUXER_LATENCY} ! appsink name=sink_{n} sync=false async=false"
+            );
+            more(&mut line, sink);
+            let first = match self.layers {
+                0 => format!(
+                    "sound. ! queue name=first_{n} ! capsfilter name=into_{n} ! mux_{n}.sink_65"
+                ),
+                _ => format!(
+                    "queue name=video_{n} ! capsfilter name=into_{n} caps=video/x-h264,stream-format=byte-stream,alignment=au \
+                       ! mux_{n}.sink_65"
+                ),
+            };
+            more(&mut line, first);
+            if self.layers > 0 && self.audio.is_some() {
+                more(
+                    &mut line,
+                    format!("sound. ! queue name=sound_{n} ! mux_{n}.sink_66"),
+                );
+            }
+        }
+        line
+    }
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Session {
+    pipeline: gst::Pipeline,
+    common: Arc<Common>,
+    layers: Vec<Arc<Layer>>,
+    /// When running time was zero.
+    zero: SystemTime,
+    /// By layer: the last slot whose keyframe was asked for, and when, in running time.
+    asked: Vec<(u64, u64)>,
+}
+
+/// A keyframe that does not come is asked for again.
+const ASK_AGAIN: u64 = 250_000_000;
+
+impl Session {
+    pub(super) fn start(
+        settings: &Settings,
+        folder: &std::path::Path,
+        tracks: &Tracks,
+        report: Sender<Report>,
+    ) -> Result<Self, String> {
+        let encoder = ENCODERS
+            .iter()
+            .find(|name| gst::ElementFactory::find(name).is_some());
+        let encoder = encoder.ok_or("no AAC encoder is there: install gstreamer1.0-libav")?;
+        let description = tracks.description(encoder);
+        gst::debug!(CAT, "{description}");
+        let pipeline = gst::parse::launch(&description).map_err(|e| e.to_string())?;
+        let pipeline = pipeline.downcast::<gst::Pipeline>();
+        let pipeline = pipeline.map_err(|_| "the description is no pipeline")?;
+        let common = Common::new(
+            settings.rules(),
+            folder.to_owned(),
+            tracks.audio.is_some(),
+            report,
+        );
+        let common = Arc::new(common);
+        let pictures = tracks.layers > 0;
+        let layer = |n| Arc::new(Layer::new(common.clone(), n, pictures));
+        let layers = (0..tracks.outputs()).map(layer).collect();
+        let mut session = Self {
+            pipeline,
+            common,
+            layers,
+            zero: SystemTime::now(),
+            asked: vec![(0, 0); tracks.outputs()],
+        };
+        session.connect(settings)?;
+        let started = session.pipeline.set_state(gst::State::Playing);
+        started.map_err(|e| session.failure().unwrap_or_else(|| e.to_string()))?;
+        session.zero = session.now().map_or_else(SystemTime::now, |now| {
+            SystemTime::now() - Duration::from_nanos(now)
+        });
+        Ok(session)
+    }
+
+    fn child(&self, name: &str) -> Result<gst::Element, String> {
+        let child = self.pipeline.by_name(name);
+        child.ok_or_else(|| format!("the pipeline has no {name}"))
+    }
+
+    fn pad(&self, element: &str, pad: &str) -> Result<gst::Pad, String> {
+        let found = self.child(element)?.static_pad(pad);
+        found.ok_or_else(|| format!("{element} has no pad {pad}"))
+    }
+
+    fn connect(&self, settings: &Settings) -> Result<(), String> {
+        let source = self.child("in")?;
+        source.set_property("stream", &settings.stream);
+        source.set_property("router", &settings.router);
+        source.set_property("latency", settings.latency_ms);
+        let pipeline = self.pipeline.downgrade();
+        source.connect_pad_added(move |_, pad| {
+            let queue = pipeline.upgrade().and_then(|p| p.by_name(&pad.name()));
+            let sink = queue.and_then(|queue| queue.static_pad("sink"));
+            match sink.map(|sink| pad.link(&sink)) {
+                Some(Ok(_)) => {}
+                linked => gst::warning!(CAT, obj = pad, "is not linked: {linked:?}"),
+            }
+        });
+        for (n, layer) in self.layers.iter().enumerate() {
+            let into = self.pad(&format!("into_{n}"), "src")?;
+            let first = ["video", "first"].iter().find_map(|kind| {
+                let queue = self.pipeline.by_name(&format!("{kind}_{n}"))?;
+                queue.static_pad("src")
+            });
+            layer.watch_input(&first.ok_or("a layer has no queue")?, &into);
+            if let Ok(pad) = self.pad(&format!("sound_{n}"), "src") {
+                layer.watch_sound(&pad);
+            }
+            let sink = self
+                .child(&format!("sink_{n}"))?
+                .downcast::<gst_app::AppSink>();
+            layer.watch_output(&sink.map_err(|_| "a sink is no appsink")?);
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Option<u64> {
+        let now = self.pipeline.current_running_time();
+        now.map(gst::ClockTime::nseconds)
+    }
+
+    /// The wall clock's time at a running time.
+    pub(super) fn date(&self, running_time: u64) -> SystemTime {
+        self.zero + Duration::from_nanos(running_time)
+    }
+
+    pub(super) fn media(&self, layer: usize) -> Media {
+        self.layers
+            .get(layer)
+            .map_or_else(Media::default, |l| l.media())
+    }
+
+    /// Asks for the keyframes that are due, and gives up layers from which nothing comes.
+    pub(super) fn tick(&mut self) {
+        let (Some(now), Some(origin)) = (self.now(), self.common.origin()) else {
+            return;
+        };
+        for (n, layer) in self.layers.iter().enumerate() {
+            layer.lapse(now);
+            let slot = layer.slot().map_or(0, |slot| slot + 1);
+            if now < self.common.rules.ask_at(slot, origin) {
+                continue;
+            }
+            let (asked, at) = self.asked[n];
+            if asked == slot && now < at + ASK_AGAIN {
+                continue;
+            }
+            self.asked[n] = (slot, now);
+            if let Some(pad) = self.source_pad(n) {
+                let event = gst_video::UpstreamForceKeyUnitEvent::builder();
+                pad.send_event(event.all_headers(true).build());
+            }
+        }
+    }
+
+    /// The source's pad of a layer with pictures that has come.
+    fn source_pad(&self, layer: usize) -> Option<gst::Pad> {
+        let queue = self.pipeline.by_name(&format!("video_{layer}"))?;
+        queue.static_pad("sink")?.peer()
+    }
+
+    /// What the pipeline has to say, if that is soon.
+    pub(super) fn message(&self, patience: Duration) -> Option<gst::Message> {
+        let patience = gst::ClockTime::from_nseconds(patience.as_nanos() as u64);
+        let types = [
+            gst::MessageType::Error,
+            gst::MessageType::Eos,
+            gst::MessageType::Element,
+            gst::MessageType::Latency,
+        ];
+        let message = self.pipeline.bus()?.timed_pop_filtered(patience, &types)?;
+        if message.type_() == gst::MessageType::Latency {
+            let _ = self.pipeline.recalculate_latency();
+            return None;
+        }
+        Some(message)
+    }
+
+    /// Ends the media: segments that have begun come to their ends.
+    pub(super) fn finish(&self) {
+        self.pipeline.send_event(gst::event::Eos::new());
+    }
+
+    fn failure(&self) -> Option<String> {
+        let message = self
+            .pipeline
+            .bus()?
+            .pop_filtered(&[gst::MessageType::Error])?;
+        match message.view() {
+            gst::MessageView::Error(error) => Some(error.error().to_string()),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(error) = self.pipeline.set_state(gst::State::Null) {
+            gst::warning!(CAT, "the inner pipeline does not stop: {error}");
+        }
+    }
+}

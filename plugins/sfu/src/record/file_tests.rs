@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// A folder of a test's own, which goes with it.
+pub(in crate::record) struct Folder(pub(in crate::record) PathBuf);
+
+impl Folder {
+    pub(in crate::record) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sfurecorder-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn made(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut made = ((content.len() + 8) as u32).to_be_bytes().to_vec();
+    made.extend(kind);
+    made.extend(content);
+    made
+}
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|w| w.to_be_bytes()).collect()
+}
+
+/// What a muxer begins with: one track with pictures, dated in ms.
+fn header() -> Vec<u8> {
+    let hdlr = [words(&[0, 0]), b"vide".to_vec(), words(&[0, 0, 0])].concat();
+    let mdia = [
+        made(b"mdhd", &words(&[0, 0, 0, 1_000, 0])),
+        made(b"hdlr", &hdlr),
+    ]
+    .concat();
+    let trak = [made(b"tkhd", &words(&[0, 0, 0, 1])), made(b"mdia", &mdia)].concat();
+    let moov = made(b"moov", &made(b"trak", &trak));
+    [made(b"ftyp", b"iso6"), moov].concat()
+}
+
+/// The `n`th fragment: ten frames of 100 ms, and media that is as long as wanted.
+fn fragment(n: u32, key: bool, length: usize) -> Vec<u8> {
+    let flags = if key { 0 } else { 0x1_0000 };
+    let traf = [
+        made(b"tfhd", &words(&[0x8, 1, 100])),
+        made(b"tfdt", &words(&[0, n * 1_000])),
+        made(b"trun", &words(&[0x5, 10, 0, flags])),
+    ];
+    let moof = made(b"moof", &made(b"traf", &traf.concat()));
+    let mdat = made(b"mdat", &vec![n as u8; length]);
+    [made(b"styp", b"iso6"), moof, mdat].concat()
+}
+
+fn about(stream: &str) -> About {
+    About::new(stream, Duration::ZERO)
+}
+
+/// A recording of `count` fragments. A killed process leaves it without an index, and with something after the last one.
+pub(in crate::record) fn record(path: &Path, stream: &str, count: u32, killed: bool) {
+    let mut writer = Writer::new(path, about(stream));
+    writer.write([&header()[..]].into_iter()).unwrap();
+    for n in 0..count {
+        writer
+            .write([&fragment(n, n % 2 == 0, 100)[..]].into_iter())
+            .unwrap();
+    }
+    if killed {
+        let mut torn = fragment(count, true, 5_000);
+        torn.truncate(900);
+        let at = writer.committed;
+        // As write_all_at() would have left it.
+        let moof = torn.windows(4).position(|w| w == b"moof").unwrap();
+        torn[moof..moof + 4].copy_from_slice(b"free");
+        writer
+            .file
+            .as_ref()
+            .unwrap()
+            .write_all_at(&torn, at)
+            .unwrap();
+    } else {
+        let written = writer.finish().unwrap();
+        assert_eq!(written.fragments, u64::from(count));
+        assert_eq!(written.duration, Duration::from_secs(count.into()));
+    }
+}
+
+fn kinds(path: &Path) -> Vec<String> {
+    let data = std::fs::read(path).unwrap();
+    let (mut at, mut kinds) = (0, Vec::new());
+    while let Some(header) = Header::read(&data[at..]) {
+        kinds.push(String::from_utf8_lossy(&header.kind).into_owned());
+        at += header.size as usize;
+        if at > data.len() {
+            kinds.push("torn".into());
+            break;
+        }
+    }
+    kinds
+}
+
+#[test]
+fn a_recording_is_whole_however_its_bytes_come() {
+    let folder = Folder::new("whole");
+    let path = folder.0.join("a.mp4");
+    let bytes = [header(), fragment(0, true, 10), fragment(1, false, 3_000)].concat();
+    for step in [1, 7, 64, bytes.len()] {
+        let mut writer = Writer::new(&path, about("a/b"));
+        for piece in bytes.chunks(step) {
+            writer.write([piece].into_iter()).unwrap();
+        }
+        assert_eq!(
+            Recording::read(&path).unwrap().unwrap().state,
+            State::Recording
+        );
+        let written = writer.finish().unwrap();
+        assert_eq!(
+            (written.fragments, written.duration),
+            (2, Duration::from_secs(2))
+        );
+        assert_eq!(
+            kinds(&path),
+            [
+                "ftyp", "moov", "uuid", "sidx", "free", "moof", "mdat", "moof", "mdat"
+            ]
+        );
+        let recording = Recording::read(&path).unwrap().unwrap();
+        assert_eq!(recording.about.stream, "a/b");
+        assert_eq!(recording.state, State::Finished);
+        assert_eq!(recording.duration, Duration::from_secs(2));
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_written_over() {
+    let folder = Folder::new("over");
+    let path = folder.0.join("a.mp4");
+    std::fs::write(&path, "foreign").unwrap();
+    let mut writer = Writer::new(&path, about("a"));
+    let bytes = [header(), fragment(0, true, 10)].concat();
+    let error = writer.write([&bytes[..]].into_iter()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(std::fs::read(&path).unwrap(), b"foreign");
+    assert_eq!(
+        std::fs::read_dir(&folder.0).unwrap().count(),
+        1,
+        "nothing else is left"
+    );
+}
+
+#[test]
+fn what_a_killed_process_left_is_read_and_repaired() {
+    let folder = Folder::new("repair");
+    let path = folder.0.join("a.mp4");
+    record(&path, "a", 5, true);
+    let recording = Recording::read(&path).unwrap().unwrap();
+    assert_eq!(recording.state, State::Unfinished);
+    assert_eq!(recording.duration, Duration::from_secs(5));
+    assert_eq!(kinds(&path).last().unwrap(), "torn");
+    assert!(!repair(&path, "b").unwrap(), "another stream's");
+    assert!(repair(&path, "a").unwrap());
+    assert!(!repair(&path, "a").unwrap(), "done already");
+    let repaired = Recording::read(&path).unwrap().unwrap();
+    assert_eq!(repaired.state, State::Finished);
+    assert_eq!(repaired.duration, Duration::from_secs(5));
+    assert_eq!(repaired.modified, recording.modified);
+    assert_eq!(kinds(&path).last().unwrap(), "mdat");
+}
+
+#[test]
+fn a_file_that_is_written_is_not_repaired() {
+    let folder = Folder::new("locked");
+    let path = folder.0.join("a.mp4");
+    let mut writer = Writer::new(&path, about("a"));
+    let bytes = [header(), fragment(0, true, 10)].concat();
+    writer.write([&bytes[..]].into_iter()).unwrap();
+    assert!(!repair(&path, "a").unwrap());
+    assert!(!is_left(&path, "a").unwrap());
+    drop(writer);
+    assert!(repair(&path, "a").unwrap());
+}
+
+#[test]
+fn no_cut_of_a_recording_confuses_its_reader() {
+    let folder = Folder::new("cut");
+    let (path, cut) = (folder.0.join("a.mp4"), folder.0.join("b.mp4"));
+    record(&path, "a", 3, false);
+    let data = std::fs::read(&path).unwrap();
+    for length in (0..data.len()).step_by(13) {
+        std::fs::write(&cut, &data[..length]).unwrap();
+        let read = Recording::read(&cut).unwrap();
+        assert!(read.is_none_or(|r| r.duration <= Duration::from_secs(3)));
+    }
+    for (at, byte) in [(3, 0), (0, 0xff), (4, b'x'), (20, 0xff), (60, 0x80)] {
+        let mut broken = data.clone();
+        broken[at] = byte;
+        std::fs::write(&cut, &broken).unwrap();
+        let _ = Recording::read(&cut);
+    }
+}

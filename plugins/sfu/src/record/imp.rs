@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::CAT;
+use super::folder::Keeper;
+use super::inbox::{Event, Inbox, inbox};
+use super::settings::{PROPERTIES, Settings};
+use super::stats::Shared;
+use super::take;
+use super::worker::Recorder;
+
+#[derive(Debug, Default)]
+pub struct SfuRecorder {
+    settings: Mutex<Settings>,
+    shared: Mutex<Arc<Shared>>,
+    running: Mutex<Option<Running>>,
+}
+
+/// What there is between READY and PAUSED and back.
+#[derive(Debug)]
+struct Running {
+    inbox: Inbox,
+    thread: JoinHandle<()>,
+    /// Deletes what is old until it is dropped.
+    _keeper: Keeper,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for SfuRecorder {
+    const NAME: &'static str = "GstSfuRecorder";
+    type Type = super::SfuRecorder;
+    type ParentType = gst::Element;
+}
+
+impl ObjectImpl for SfuRecorder {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let text = || {
+            value
+                .get::<Option<String>>()
+                .ok()
+                .flatten()
+                .unwrap_or_default()
+        };
+        let number = || value.get::<u32>().unwrap_or_default();
+        let bytes = || value.get::<u64>().unwrap_or_default();
+        let mut settings = lock(&self.settings);
+        match pspec.name() {
+            "stream" => settings.stream = text(),
+            "router" => settings.router = text(),
+            "layer" => settings.layer = text(),
+            "directory" => settings.directory = text(),
+            "location-template" => settings.location_template = text(),
+            "fragment-duration" => settings.fragment_duration = number(),
+            "max-duration" => settings.max_duration = number(),
+            "max-size" => settings.max_size = bytes(),
+            "delete-after" => settings.delete_after = number(),
+            "min-free" => settings.min_free = bytes(),
+            name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let settings = lock(&self.settings).clone();
+        match pspec.name() {
+            "stream" => settings.stream.to_value(),
+            "router" => settings.router.to_value(),
+            "layer" => settings.layer.to_value(),
+            "directory" => settings.directory.to_value(),
+            "location-template" => settings.location_template.to_value(),
+            "fragment-duration" => settings.fragment_duration.to_value(),
+            "max-duration" => settings.max_duration.to_value(),
+            "max-size" => settings.max_size.to_value(),
+            "delete-after" => settings.delete_after.to_value(),
+            "min-free" => settings.min_free.to_value(),
+            "location" => lock(&self.shared).location().to_value(),
+            "stats" => lock(&self.shared).structure().to_value(),
+            _ => pspec.default_value().clone(),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // A bin sends EOS events to its sources, and waits for the EOS messages of its sinks.
+        let flags = gst::ElementFlags::SOURCE | gst::ElementFlags::SINK;
+        self.obj().set_element_flags(flags);
+    }
+}
+
+impl GstObjectImpl for SfuRecorder {}
+
+impl ElementImpl for SfuRecorder {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "SFU stream recorder",
+                "Sink/File",
+                "Records one stream of this process's router to fragmented MP4 files, which are split, named and deleted \
+                 as wanted. \
+                 Example: gst-launch-1.0 -e sfusignaller recordings-directory=recordings  sfurecorder stream=cam1",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&*METADATA)
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => self.start().map_err(|message| {
+                gst::element_imp_error!(self, gst::ResourceError::Settings, ("{message}"));
+                gst::StateChangeError
+            })?,
+            gst::StateChange::PausedToPlaying => self.send(Event::Playing(true)),
+            gst::StateChange::PlayingToPaused => self.send(Event::Playing(false)),
+            gst::StateChange::PausedToReady => self.stop(),
+            _ => {}
+        }
+        let result = self.parent_change_state(transition);
+        if transition == gst::StateChange::ReadyToPaused && result.is_err() {
+            self.stop();
+        }
+        result
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        match event.type_() {
+            // The message follows when all files are finished.
+            gst::EventType::Eos => self.send(Event::End),
+            // Nothing waits for it.
+            gst::EventType::Latency => {}
+            _ => return self.parent_send_event(event),
+        }
+        true
+    }
+
+    fn query(&self, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Latency(latency) => {
+                // Nothing waits for it.
+                latency.set(false, gst::ClockTime::ZERO, gst::ClockTime::NONE);
+                true
+            }
+            _ => self.parent_query(query),
+        }
+    }
+}
+
+impl SfuRecorder {
+    fn start(&self) -> Result<(), String> {
+        let plan = lock(&self.settings).plan()?;
+        take::check()?;
+        std::fs::create_dir_all(&plan.directory)
+            .map_err(|e| format!("directory {}: {e}", plan.directory.display()))?;
+        let shared = Arc::new(Shared::default());
+        *lock(&self.shared) = shared.clone();
+        let deleted = shared.clone();
+        let keeper = Keeper::start(
+            plan.directory.clone(),
+            plan.stream.as_str().to_owned(),
+            plan.delete_after,
+            move |count| deleted.delete(count),
+        );
+        let no_thread = |e: std::io::Error| format!("no thread could be started: {e}");
+        let keeper = keeper.map_err(no_thread)?;
+        let (inbox, events) = inbox(shared.dropped.clone());
+        let recorder = Recorder::new(&self.obj(), plan, (inbox.clone(), events), shared);
+        let thread = std::thread::Builder::new()
+            .name("sfurecorder".into())
+            .spawn(move || recorder.run())
+            .map_err(no_thread)?;
+        *lock(&self.running) = Some(Running {
+            inbox,
+            thread,
+            _keeper: keeper,
+        });
+        Ok(())
+    }
+
+    /// Finishes all files.
+    fn stop(&self) {
+        let Some(running) = lock(&self.running).take() else {
+            return;
+        };
+        running.inbox.send(Event::Stop);
+        if running.thread.join().is_err() {
+            gst::error!(CAT, imp = self, "the element's thread has panicked");
+        }
+    }
+
+    fn send(&self, event: Event) {
+        if let Some(running) = &*lock(&self.running) {
+            running.inbox.send(event);
+        }
+    }
+}

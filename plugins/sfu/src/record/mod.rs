@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MPL-2.0
+/**
+ * SECTION:element-sfurecorder
+ * @title: sfurecorder
+ * @short_description: Records one stream of the router to files that survive whatever ends the process
+ * @see_also: sfusrc, sfusignaller
+ *
+ * `sfurecorder` has no pads: put it anywhere into a pipeline of the process. It takes one stream
+ * from the process's router, whether a `sfusink` or a browser (WHIP) publishes it, as it is, and
+ * writes it to fragmented MP4 files. It waits for the publisher, outlives it, and begins a new file
+ * each time it returns, sends another format, or a file is long or large enough.
+ *
+ * ## Example
+ *
+ * |[
+ * gst-launch-1.0 -e \
+ *     sfusignaller recordings-directory=recordings \
+ *     sfurecorder stream=cam1 directory=recordings max-duration=600
+ * ]|
+ * records what a browser publishes at http://localhost:8080/publish/cam1, in files of ten minutes
+ * that play at http://localhost:8080/recordings.
+ *
+ * ## Files
+ *
+ * `isofmp4mux` (gst-plugin-fmp4) makes each file, which takes H.264, H.265, VP8, VP9, AV1 and Opus.
+ * Every `fragment-duration` what came is written, in such an order that a process that is killed at
+ * any moment leaves a file that plays from beginning to end without an error. A file that is
+ * finished has an index (`sidx`), for which room is kept behind its header, so that browsers seek
+ * in it at once. Files that a killed process left get theirs at the next start.
+ *
+ * The next file begins with the keyframe at which the last one ends: no frame is lost. That
+ * keyframe is asked for through the stream's arbiter when the time has come.
+ *
+ * ## Names
+ *
+ * `location-template` may hold `{stream}` (the parts of a stream's name are folders), `{date}` and
+ * `{time}` (UTC, `2026-11-21` and `10-28-02`) and `{number}`, which counts from 1 and passes over
+ * names that are taken. A file that is there is never written over.
+ *
+ * ## Deleting
+ *
+ * Recordings of this stream that were finished more than `delete-after` seconds ago are deleted,
+ * also those of earlier runs. Only files are that this element has made, which is written in them:
+ * a file of somebody else is left alone whatever its name.
+ *
+ * ## When the disk is full
+ *
+ * Where less than `min-free` bytes are free, or writing fails, recording stops with a warning on
+ * the bus. Everything else goes on, and so does recording when there is room.
+ *
+ * ## Messages
+ *
+ * The element message `sfu-recording` tells of each file that begins or is finished: `stream`,
+ * `state` (`recording`, `finished`), `location`, and at the end `bytes` and `duration`.
+ */
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+
+mod boxes;
+mod disk;
+pub(crate) mod file;
+pub(crate) mod folder;
+mod imp;
+mod inbox;
+mod input;
+mod settings;
+mod stats;
+mod take;
+mod template;
+mod tracks;
+mod worker;
+
+pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "sfurecorder",
+        gst::DebugColorFlags::empty(),
+        Some("SFU stream recorder"),
+    )
+});
+
+glib::wrapper! {
+    pub struct SfuRecorder(ObjectSubclass<imp::SfuRecorder>)
+        @extends gst::Element, gst::Object;
+}
+
+pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    gst::Element::register(
+        Some(plugin),
+        "sfurecorder",
+        gst::Rank::NONE,
+        SfuRecorder::static_type(),
+    )
+}

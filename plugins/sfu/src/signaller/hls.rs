@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! HLS over HTTP: the files that `sfuhlssink` writes, and nothing else of the folder that they are in.
+
+use std::path::{Path, PathBuf};
+
+use axum::body::Body;
+use axum::extract::{Path as UrlPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Redirect, Response};
+use sfu_engine::StreamName;
+use tower_http::services::ServeFile;
+
+use super::pages;
+use super::server::{App, Refusal};
+
+/// The multivariant playlist.
+const MASTER: &str = "index.m3u8";
+/// Playlists change with each segment, and are read again for that.
+const PLAYLIST: (&str, &str) = ("application/vnd.apple.mpegurl", "no-cache");
+/// A segment never changes, and its name is never used again.
+const SEGMENT: (&str, &str) = ("video/mp2t", "public, max-age=31536000, immutable");
+
+/// `GET /hls/{stream}/{file}`, and `GET /hls/{stream}`, which is a page that plays it.
+pub(super) async fn file(
+    State(app): State<App>,
+    UrlPath(path): UrlPath<String>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let folder = app.hls.as_deref().ok_or_else(|| {
+        not_found("HLS is off here: set hls-directory of sfusignaller to the folder that sfuhlssink writes to")
+    })?;
+    let Some((stream, file)) = split(&path) else {
+        return page(&path);
+    };
+    let kind =
+        kind(file).ok_or_else(|| not_found("there are .m3u8 and .ts files here, and no others"))?;
+    let path = find(folder, &stream, file)
+        .await
+        .ok_or_else(|| missing(&stream, file))?;
+    // Ranges, If-Modified-Since and HEAD are its work.
+    let served = ServeFile::new(path).try_call(request).await;
+    let response = served.map_err(|error| {
+        let status = match error.kind() {
+            std::io::ErrorKind::NotFound => return missing(&stream, file),
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal::new(status, format!("the file can't be read: {error}"))
+    })?;
+    let mut response = response.map(Body::new);
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(missing(&stream, file));
+    }
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, kind.0),
+        (header::CACHE_CONTROL, kind.1),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+/// `OPTIONS`: other pages may send ranges.
+pub(super) async fn options() -> Response {
+    let headers: [(HeaderName, &str); 3] = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Range, If-Modified-Since",
+        ),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+/// Where a stream's multivariant playlist is on this server, if there is one.
+pub(super) fn address(app: &App, stream: &StreamName) -> Option<String> {
+    let folder = app.hls.as_deref()?;
+    let written = folder.join(stream.as_str()).join(MASTER).is_file();
+    written.then(|| format!("/hls/{stream}/{MASTER}"))
+}
+
+/// A file's type and how long caches may keep it.
+fn kind(file: &str) -> Option<(&'static str, &'static str)> {
+    let (name, extension) = file.rsplit_once('.')?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    if name.is_empty() || !name.bytes().all(plain) {
+        return None;
+    }
+    match extension {
+        "m3u8" => Some(PLAYLIST),
+        "ts" => Some(SEGMENT),
+        _ => None,
+    }
+}
+
+/// A stream's name and a file of it. Without a file the path is a stream's.
+fn split(path: &str) -> Option<(StreamName, &str)> {
+    let (stream, file) = path.rsplit_once('/')?;
+    kind(file)?;
+    Some((stream.parse().ok()?, file))
+}
+
+fn page(path: &str) -> Result<Response, Refusal> {
+    let stream: StreamName = match path.trim_end_matches('/').parse() {
+        Ok(stream) => stream,
+        Err(_) => return Err(not_found("HLS is at /hls/STREAM/index.m3u8")),
+    };
+    if path.ends_with('/') {
+        return Ok(Redirect::permanent(&format!("/hls/{stream}")).into_response());
+    }
+    Ok(pages::hls())
+}
+
+/// The file, if it is one and really in the folder, wherever links lead.
+async fn find(folder: &Path, stream: &StreamName, file: &str) -> Option<PathBuf> {
+    let path = folder.join(stream.as_str()).join(file);
+    let root = tokio::fs::canonicalize(folder).await.ok()?;
+    let path = tokio::fs::canonicalize(path).await.ok()?;
+    path.starts_with(root).then_some(path)
+}
+
+fn not_found(message: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, message)
+}
+
+fn missing(stream: &StreamName, file: &str) -> Refusal {
+    if file != MASTER {
+        return not_found(
+            "there is no such file; segments are removed a while after they left the playlists",
+        );
+    }
+    let message = format!(
+        "there is no HLS of {stream}, or not yet: it begins some seconds after the publisher, where a sfuhlssink \
+         stream={stream} runs"
+    );
+    not_found(&message).with(header::RETRY_AFTER, "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_streams_playlists_and_segments_are_files() {
+        for (path, is_file) in [
+            ("cam1/index.m3u8", true),
+            ("news/cam1/v0-17.ts", true),
+            ("cam1", false),
+            ("index.m3u8", false),
+            ("cam1/", false),
+            ("cam1/.index.m3u8.part", false),
+            ("cam1/.m3u8", false),
+            ("cam1/notes.txt", false),
+            ("../cam1/index.m3u8", false),
+            ("cam1/../../index.m3u8", false),
+            ("/etc/index.m3u8", false),
+            ("cam1//index.m3u8", false),
+            ("cam 1/index.m3u8", false),
+            ("cam1/a\\b.ts", false),
+            ("cam1/a\0.ts", false),
+            ("api/index.m3u8", false),
+        ] {
+            assert_eq!(split(path).is_some(), is_file, "{path}");
+        }
+    }
+}

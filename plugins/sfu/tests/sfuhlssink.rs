@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `sfusink` and `sfuhlssink` in one process: what is in the folder, as a player that knows RFC 8216 reads it.
+
+#[path = "../../../tests/hls.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod hls;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use hls::{Checker, Playlist};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+fn init() {
+    gst::init().unwrap();
+    gstsfu::plugin_register_static().unwrap();
+    gstsimulcast::plugin_register_static().unwrap();
+}
+
+/// A pipeline that is stopped when dropped.
+struct Running(gst::Pipeline);
+
+impl Running {
+    fn start(line: &str) -> Self {
+        let running = Self::prepare(line);
+        let _ = running.0.set_state(gst::State::Playing);
+        running
+    }
+
+    fn prepare(line: &str) -> Self {
+        let flags = gst::ParseFlags::PLACE_IN_BIN;
+        let bin = gst::parse::launch_full(line, None, flags).unwrap();
+        let pipeline = gst::Pipeline::new();
+        pipeline.add(&bin).unwrap();
+        Self(pipeline)
+    }
+
+    fn text(&self, type_: gst::MessageType) -> String {
+        let limit = gst::ClockTime::from_seconds(LIMIT.as_secs());
+        let message = self.0.bus().unwrap().timed_pop_filtered(limit, &[type_]);
+        match message.expect("a message").view() {
+            gst::MessageView::Error(error) => error.error().to_string(),
+            gst::MessageView::Warning(warning) => warning.error().to_string(),
+            _ => String::new(),
+        }
+    }
+
+    fn quiet(&self) {
+        let types = [gst::MessageType::Error, gst::MessageType::Warning];
+        let message = self.0.bus().unwrap().pop_filtered(&types);
+        assert!(message.is_none(), "{message:?}");
+    }
+
+    fn stat<T: for<'a> glib::value::FromValue<'a> + 'static>(&self, name: &str) -> T {
+        let sink = self.0.by_name("hls").unwrap();
+        sink.property::<gst::Structure>("stats").get(name).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
+
+/// A folder that is removed when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("sfuhlssink-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn sink(&self, stream: &str, more: &str) -> String {
+        let folder = self.0.display();
+        format!(
+            "sfuhlssink name=hls stream={stream} directory={folder} segment-duration=1000 playlist-length=4 {more}"
+        )
+    }
+
+    fn stream(&self, stream: &str) -> PathBuf {
+        self.0.join(stream)
+    }
+
+    fn checker(&self, stream: &str) -> Checker {
+        let folder = self.stream(stream);
+        Checker::new(Box::new(move |name| std::fs::read(folder.join(name)).ok()))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let name = |file: std::io::Result<std::fs::DirEntry>| {
+        file.unwrap().file_name().to_string_lossy().into_owned()
+    };
+    files.map(name).collect()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < end, "no {what} in {LIMIT:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1";
+const AUDIO: &str = "audiotestsrc is-live=true samplesperbuffer=480";
+
+fn publisher(stream: &str, more: &str) -> Running {
+    Running::start(&format!(
+        "{VIDEO} ! sfusink name=out stream={stream} {more}  {AUDIO} ! out."
+    ))
+}
+
+/// One layer, with keyframes at most each 20 s unless they are asked for.
+fn encoder(name: &str, rate: u32) -> String {
+    format!(
+        "{VIDEO} ! x264enc name={name} tune=zerolatency speed-preset=ultrafast key-int-max=600 bitrate={rate} \
+           ! video/x-h264,profile=constrained-baseline ! h264parse"
+    )
+}
+
+fn newest(all: &BTreeMap<String, Playlist>) -> u64 {
+    all.values().map(Playlist::newest).min().unwrap_or_default()
+}
+
+#[test]
+fn layers_are_aligned_and_old_segments_go() {
+    init();
+    let folder = Folder::new("aligned");
+    let sink = Running::start(&folder.sink("a/b", ""));
+    let _publisher = publisher("a/b", "layers=180:300k,90:100k");
+    let mut checker = folder.checker("a/b");
+    let all = checker.until("segments", LIMIT, |all| newest(all) > 0);
+    let first = newest(&all);
+    let variants = checker.variants().unwrap();
+    let shown: Vec<_> = variants
+        .iter()
+        .map(|v| v.attributes["RESOLUTION"].as_str())
+        .collect();
+    assert_eq!(shown, ["320x180", "160x90"]);
+    assert!(variants[0].attributes["CODECS"].starts_with("avc1.42"));
+    assert!(variants[0].attributes["CODECS"].ends_with(",mp4a.40.2"));
+    checker.until("more segments", LIMIT, |all| newest(all) > first + 12);
+    let files = files(&folder.stream("a/b"));
+    // Listed, as many again that may still be wanted, one being removed, one being written, and three playlists.
+    assert!(files.len() <= 2 * (4 + 7 + 2) + 3, "{files:?}");
+    assert_eq!(sink.stat::<u64>("discontinuities"), 0);
+    assert_eq!(sink.stat::<String>("state"), "live");
+    assert!(checker.seen >= 24);
+    sink.quiet();
+}
+
+#[test]
+fn a_publisher_that_returns_is_a_discontinuity_and_a_run_goes_on_after_another() {
+    init();
+    let folder = Folder::new("returns");
+    let sink = Running::start(&folder.sink("returns", ""));
+    let mut checker = folder.checker("returns");
+    let first = publisher("returns", "layers=180:300k,90:100k");
+    let all = checker.until("segments", LIMIT, |all| all["v0.m3u8"].segments.len() >= 2);
+    drop(first);
+    until("end", || sink.stat::<String>("state") == "waiting");
+    let away = checker.look().unwrap();
+    assert!(away.values().all(|playlist| !playlist.ended));
+    // What it was made of may change: one layer fewer.
+    let _second = publisher("returns", "layers=90:100k");
+    let again = checker.until("the second publisher", LIMIT, |all| {
+        all["v0.m3u8"].era() == 1
+    });
+    assert!(newest(&again) > newest(&all));
+    until("new list", || checker.variants().unwrap().len() == 1);
+    checker.until("more segments", LIMIT, |now| newest(now) > newest(&again));
+
+    assert!(sink.0.send_event(gst::event::Eos::new()));
+    sink.text(gst::MessageType::Eos);
+    let ended = checker.look().unwrap();
+    assert!(ended.values().all(|playlist| playlist.ended), "{ended:?}");
+    sink.quiet();
+    drop(sink);
+    std::fs::write(folder.stream("returns").join("v0-1.ts"), b"from long ago").unwrap();
+
+    let _sink = Running::start(&folder.sink("returns", "on-loss=eos"));
+    let on = checker.until("a new run", LIMIT, |all| all["v0.m3u8"].era() == 2);
+    assert_eq!(on["v0.m3u8"].newest(), ended["v0.m3u8"].newest() + 1);
+    assert!(!on["v0.m3u8"].ended);
+    let left = "v0-1.ts".to_owned();
+    until("end of what was left behind", || {
+        !files(&folder.stream("returns")).contains(&left)
+    });
+    checker.look().unwrap();
+}
+
+#[test]
+fn with_on_loss_eos_the_playlists_end_with_the_publisher() {
+    init();
+    let folder = Folder::new("eos");
+    let sink = Running::start(&folder.sink("eos", "on-loss=eos"));
+    let publisher = publisher("eos", "layers=90:100k");
+    let mut checker = folder.checker("eos");
+    checker.until("segments", LIMIT, |all| newest(all) > 0);
+    drop(publisher);
+    sink.text(gst::MessageType::Eos);
+    assert!(checker.look().unwrap()["v0.m3u8"].ended);
+}
+
+#[test]
+fn what_hls_cannot_carry_is_said_and_waited_out() {
+    init();
+    let folder = Folder::new("vp8");
+    let sink = Running::start(&folder.sink("vp8", ""));
+    let vp8 = publisher("vp8", "codec=vp8 layers=90:100k");
+    let warning = sink.text(gst::MessageType::Warning);
+    assert!(
+        warning.contains("VP8") && warning.contains("re-encode"),
+        "{warning}"
+    );
+    assert_eq!(sink.stat::<String>("state"), "refused");
+    assert!(files(&folder.stream("vp8")).is_empty());
+    drop(vp8);
+    let _h264 = publisher("vp8", "layers=90:100k");
+    let mut checker = folder.checker("vp8");
+    checker.until("segments", LIMIT, |all| newest(all) > 0);
+    sink.quiet();
+}
+
+#[test]
+fn sound_alone_and_pictures_alone() {
+    init();
+    let folder = Folder::new("alone");
+    let lines = [
+        (
+            "sound",
+            format!("{AUDIO} ! sfusink stream=sound"),
+            "mp4a.40.2",
+        ),
+        (
+            "pictures",
+            format!("{VIDEO} ! sfusink stream=pictures layers=90:100k"),
+            "avc1.42",
+        ),
+    ];
+    for (stream, line, codec) in lines {
+        let sink = Running::start(&folder.sink(stream, ""));
+        let _publisher = Running::start(&line);
+        let mut checker = folder.checker(stream);
+        checker.until("segments", LIMIT, |all| all["v0.m3u8"].segments.len() >= 4);
+        let variants = checker.variants().unwrap();
+        let codecs = &variants[0].attributes["CODECS"];
+        assert!(
+            codecs.starts_with(codec) && !codecs.contains(','),
+            "{codecs}"
+        );
+        sink.quiet();
+    }
+}
+
+#[test]
+fn a_layer_that_pauses_is_stood_in_for() {
+    init();
+    let folder = Folder::new("pause");
+    let sink = Running::start(&folder.sink("pause", ""));
+    let (high, low) = (encoder("high", 500), encoder("low", 100));
+    let publisher = Running::start(&format!(
+        "sfusink name=out stream=pause  {high} ! valve name=valve ! out.video_0  {low} ! out.video_1"
+    ));
+    let mut checker = folder.checker("pause");
+    let of = |all: &BTreeMap<String, Playlist>, layer: &str| {
+        let newest = all["v0.m3u8"].segments.values().next_back();
+        newest.is_some_and(|segment| segment.uri.starts_with(layer))
+    };
+    let begun = checker.until("the high layer", LIMIT, |all| of(all, "v0-"));
+    let valve = publisher.0.by_name("valve").unwrap();
+    valve.set_property("drop", true);
+    let paused = checker.until("the low layer", LIMIT, |all| of(all, "v1-"));
+    assert!(paused["v0.m3u8"].era() > begun["v0.m3u8"].era());
+    checker.until("more of it", LIMIT, |all| {
+        of(all, "v1-") && newest(all) > newest(&paused) + 1
+    });
+    valve.set_property("drop", false);
+    checker.until("the high layer again", LIMIT, |all| of(all, "v0-"));
+    sink.quiet();
+}
+
+#[test]
+fn without_keyframes_segments_are_not_longer_than_promised() {
+    init();
+    let folder = Folder::new("keyless");
+    let sink = Running::start(&folder.sink("keyless", ""));
+    let publisher = Running::prepare(&format!(
+        "sfusink name=out stream=keyless  {} ! out.video_0",
+        encoder("encoder", 100)
+    ));
+    let encoder = publisher.0.by_name("encoder").unwrap();
+    let pad = encoder.static_pad("src").unwrap();
+    let deaf = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_deaf = deaf.clone();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, _| match is_deaf
+        .load(std::sync::atomic::Ordering::Relaxed)
+    {
+        true => gst::PadProbeReturn::Handled,
+        false => gst::PadProbeReturn::Ok,
+    });
+    publisher.0.set_state(gst::State::Playing).unwrap();
+    let mut checker = folder.checker("keyless");
+    let all = checker.until("segments", LIMIT, |all| newest(all) > 0);
+    deaf.store(true, std::sync::atomic::Ordering::Relaxed);
+    checker.until("more segments", LIMIT, |now| newest(now) > newest(&all) + 6);
+    assert_eq!(sink.stat::<u64>("discontinuities"), 0);
+    sink.quiet();
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    init();
+    let file = std::env::temp_dir().join(format!("sfuhlssink-file-{}", std::process::id()));
+    std::fs::write(&file, b"no folder").unwrap();
+    for (properties, says) in [
+        ("stream=x".to_owned(), "directory is empty"),
+        ("stream=no/../way directory=/tmp".to_owned(), "is not valid"),
+        (
+            format!("stream=x directory={}", file.display()),
+            "can't be used",
+        ),
+    ] {
+        let sink = Running::start(&format!("sfuhlssink name=hls {properties}"));
+        let error = sink.text(gst::MessageType::Error);
+        assert!(error.contains(says), "{error}");
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn waiting_ends_at_once() {
+    init();
+    let folder = Folder::new("waiting");
+    let sink = Running::start(&folder.sink("waiting", ""));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(sink.0.send_event(gst::event::Eos::new()));
+    sink.text(gst::MessageType::Eos);
+    assert!(files(&folder.stream("waiting")).is_empty());
+}

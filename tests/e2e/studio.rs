@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The studio in Chromium, with its fake camera and microphone: scenes, texts and sound reach a viewer, and a session
+//! that the server ends is followed by another.
+
+use serde_json::{Value, json};
+use sfu_tests::browser;
+use sfu_tests::server::Server;
+
+fn number(value: &Value) -> f64 {
+    value
+        .as_f64()
+        .unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+#[test]
+fn the_studio_composes_and_comes_back() {
+    let server = Server::pipeline("studio", "sfu", &[]).unwrap();
+    let picture = browser::screenshot("studio").unwrap();
+    let arguments = [
+        "--base",
+        &server.url(""),
+        "--stream",
+        "show",
+        "--screenshot",
+        picture.to_str().unwrap(),
+    ];
+    let seen = browser::run("studio.mjs", &arguments).unwrap();
+    println!("{seen}");
+    assert!(number(&seen["sound"]) > 1e-4, "no sound");
+    assert!(
+        number(&seen["muted"]) < number(&seen["sound"]) / 100.0,
+        "muted"
+    );
+    assert!(number(&seen["again"]) > 1e-4, "no sound after it came back");
+    // Digits and letters in a text are no keys.
+    assert_eq!(seen["typed"], "break");
+    // The logo is red.
+    let logo: Vec<_> = (0..3).map(|n| number(&seen["logo"][n])).collect();
+    assert!(
+        logo[0] > 180.0 && logo[1] < 80.0 && logo[2] < 80.0,
+        "{logo:?}"
+    );
+    assert_eq!(seen["scene"], "pip", "the scene stays");
+    assert!(number(&seen["backAfterMs"]) < 10_000.0);
+    let refused = seen["refused"].as_str().unwrap();
+    assert!(refused.contains("Take over"), "{refused}");
+    assert_eq!(seen["stillOurs"], "live");
+    let layers = seen["stats"]["layers"].as_array().unwrap();
+    let pictures = layers.iter().filter(|l| l["kind"] == "video").count();
+    assert_eq!(pictures, 3);
+    // Nothing is wider than the window.
+    assert_eq!(seen["wide"], json!([1280, 0]));
+    assert_eq!(seen["narrow"], json!([390, 0]));
+    let links = json!(["/show", "/publish/show", "/studio/show"]);
+    assert_eq!(seen["links"], links);
+    assert_eq!(seen["ended"], true);
+}

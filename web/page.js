@@ -1,0 +1,35 @@
+// Small things that every page needs: elements by their id, and figures as people read them.
+
+export const byId = (id) => document.getElementById(id);
+
+/** An element with text, which is never read as HTML: names come from anyone. */
+export function element(tag, text, className) {
+  const made = document.createElement(tag);
+  made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+/** A link with text. */
+export function link(text, href, className) {
+  const made = element('a', text, className);
+  made.href = href;
+  return made;
+}
+
+/** Fills a `dl` with names and values. */
+export function showFigures(list, figures) {
+  const groups = Object.entries(figures).map(([name, value]) => {
+    const group = document.createElement('div');
+    group.append(element('dt', name), element('dd', value));
+    return group;
+  });
+  list.replaceChildren(...groups);
+}
+
+/** Milliseconds as 01:02:03. */
+export function duration(ms) {
+  const s = Math.floor(ms / 1000);
+  const parts = [Math.floor(s / 3600), Math.floor(s / 60) % 60, s % 60];
+  return parts.map((n) => String(n).padStart(2, '0')).join(':');
+}
