@@ -41,10 +41,11 @@ pub struct Joins {
 }
 
 /// Joins under way.
+#[derive(Debug)]
 pub struct Passage<'a> {
     swarms: &'a [Swarm],
     sessions: HashMap<usize, Session>,
-    /// Who has left before its session was known here.
+    /// To the threads that end them.
     leaving: Sender<Session>,
     leavers: Vec<JoinHandle<()>>,
     pictures: Vec<f64>,

@@ -398,8 +398,8 @@ impl World {
         let mut sending = 0;
         let mut send = |outbox: &mut Outbox| {
             let before = (self.allocations)();
-            let links = (&mut self.viewers[..], &mut self.peers[..]);
-            deliver(outbox, links, &mut self.network, now);
+            let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+            deliver(outbox, viewers, peers, &mut self.network, now);
             sending += (self.allocations)() - before;
         };
         let before = (self.allocations)();
@@ -425,8 +425,8 @@ impl World {
             let mut sending = 0;
             let mut send = |outbox: &mut Outbox| {
                 let before = (self.allocations)();
-                let links = (&mut self.viewers[..], &mut self.peers[..]);
-                deliver(outbox, links, &mut self.network, now);
+                let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+                deliver(outbox, viewers, peers, &mut self.network, now);
                 sending += (self.allocations)() - before;
             };
             let before = (self.allocations)();
@@ -459,8 +459,8 @@ impl World {
 
     fn send_out(&mut self) {
         let outbox = self.shard.outbox();
-        let links = (&mut self.viewers[..], &mut self.peers[..]);
-        deliver(outbox, links, &mut self.network, self.now);
+        let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+        deliver(outbox, viewers, peers, &mut self.network, self.now);
     }
 
     /// All memory of the viewers' own side is given back. Nothing can run after this.
@@ -487,7 +487,8 @@ impl World {
 /// Puts what a shard sends on the viewers' and the peers' links.
 fn deliver(
     outbox: &mut Outbox,
-    (viewers, peers): (&mut [(TestViewer, Links)], &mut [(TestPeer, Links)]),
+    viewers: &mut [(TestViewer, Links)],
+    peers: &mut [(TestPeer, Links)],
     network: &mut Network,
     now: Instant,
 ) {
