@@ -260,7 +260,7 @@ impl Stream {
 
     /// Reads a publisher's packets and hands them to every shard that has viewers of this stream.
     ///
-    /// Once per frame: one lock, one allocation, one reference a shard.
+    /// Once per frame: one lock, one batch, one reference a shard.
     pub fn push(
         &self,
         now: Instant,
@@ -344,14 +344,15 @@ impl Stream {
         ring.get(source.epoch, seq).cloned()
     }
 
-    /// The layers that there are to choose from, and what sound takes, in bit/s.
-    pub(crate) fn choices(&self, now: Instant) -> (Vec<Candidate>, u64) {
+    /// The layers that there are to choose from, into memory that is there already, and what sound takes, in bit/s.
+    pub(crate) fn choices(&self, now: Instant, layers: &mut Vec<Candidate>) -> u64 {
         let state = self.lock();
-        let audio = match state.audio {
+        layers.clear();
+        layers.extend(state.layers.iter().map(|l| l.candidate(now)));
+        match state.audio {
             Some(_) => state.audio_rate.peak().unwrap_or(AUDIO_BITRATE),
             None => 0,
-        };
-        (state.candidates(now), audio)
+        }
     }
 
     /// The layers' names.

@@ -41,6 +41,8 @@ pub(super) struct Subscriber {
     /// What is being forwarded must end with the present frame.
     cut: bool,
     look_again: Option<Instant>,
+    /// Kept for its memory: the layers that there were to choose from.
+    layers: Vec<Candidate>,
     /// The publisher that `target` and the codecs are of.
     epoch: u32,
     backlog: Backlog,
@@ -103,6 +105,7 @@ impl Subscriber {
             target: None,
             cut: false,
             look_again: None,
+            layers: Vec::new(),
             epoch: 0,
             backlog: Backlog::default(),
             history: History::default(),
@@ -207,7 +210,8 @@ impl Subscriber {
         let codecs = self.stream.codecs();
         self.video.codec = codecs.video;
         self.audio.codec = codecs.audio;
-        let (layers, audio) = self.stream.choices(now);
+        let mut layers = std::mem::take(&mut self.layers);
+        let audio = self.stream.choices(now, &mut layers);
         let choice = self.selector.choose(now, &layers, audio);
         self.look_again = self.selector.look_again(now);
         self.transport.set_demand(now, self.selector.demand(now));
@@ -226,6 +230,7 @@ impl Subscriber {
             }
             self.approach(now, &layers, choice.upgrade);
         }
+        self.layers = layers;
     }
 
     /// Sees to it that forwarding of the target can begin.
@@ -309,6 +314,9 @@ impl Subscriber {
         let mut backlog = std::mem::take(&mut self.backlog);
         for waiting in backlog.portion(now, self.replay_rate()) {
             self.send_video(now, waiting.packet(), waiting.squeezed, outbox);
+        }
+        if backlog.is_empty() {
+            backlog.clear();
         }
         self.backlog = backlog;
         self.publish_counts();

@@ -7,7 +7,7 @@
 
 pub mod lean;
 pub mod negotiate;
-mod openssl;
+pub mod openssl;
 pub mod patch;
 pub mod rtc;
 

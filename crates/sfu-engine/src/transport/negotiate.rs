@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::dtls::DtlsProvider;
 use str0m::format::{CodecConfig, FormatParams};
 use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Rids};
 use str0m::rtp::{Extension, ExtensionMap};
@@ -18,9 +19,10 @@ use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
 use super::lean::{Agreed, LeanTransport};
-use super::openssl::OpenSslDtls;
+use super::openssl::{NoDtls, OpenSslDtls};
 use super::rtc::{Negotiated, RtcTransport};
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
+use crate::srtp::Profile;
 
 /// How often a viewer's figures are refreshed.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,6 +48,8 @@ pub enum OfferError {
 #[derive(Clone)]
 pub struct Identity {
     provider: Arc<CryptoProvider>,
+    /// The same without DTLS, for sessions that are thrown away once they have answered.
+    negotiator: Arc<CryptoProvider>,
     certificate: DtlsCert,
     clock: WallClock,
 }
@@ -90,16 +94,22 @@ impl Identity {
 
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
-        let provider = Arc::new(CryptoProvider {
-            dtls_provider: &OpenSslDtls,
-            ..str0m::crypto::from_feature_flags()
-        });
+        static DTLS: OpenSslDtls = OpenSslDtls::new(&Profile::ALL);
+        let provider = |dtls_provider: &'static dyn DtlsProvider| {
+            Arc::new(CryptoProvider {
+                dtls_provider,
+                ..str0m::crypto::from_feature_flags()
+            })
+        };
+        let negotiator = provider(&NoDtls);
+        let provider = provider(&DTLS);
         let certificate = provider.dtls_provider.generate_certificate();
         let certificate = certificate.ok_or_else(|| {
             OfferError::Invalid("the server could not make its DTLS certificate".into())
         })?;
         Ok(Self {
             provider,
+            negotiator,
             certificate,
             clock: WallClock::new(Instant::now(), SystemTime::now()),
         })
@@ -273,7 +283,7 @@ fn accept_inner(
     delay: Option<PlayoutDelay>,
     now: Instant,
 ) -> Result<(LeanTransport, String), OfferError> {
-    let mut config = configure(identity, codecs);
+    let mut config = configure(identity, codecs).set_crypto_provider(identity.negotiator.clone());
     let extensions = config.extension_map();
     extensions.set(3, Extension::TransportSequenceNumber);
     extensions.set(5, Extension::AbsoluteCaptureTime);

@@ -15,5 +15,6 @@ mod peer;
 mod publisher;
 mod recovery;
 mod restart;
+mod srtp;
 mod viewer;
 mod world;

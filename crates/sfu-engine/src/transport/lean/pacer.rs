@@ -16,6 +16,9 @@ const LONGEST: Duration = Duration::from_millis(16);
 /// Packets leave at this many times the estimate.
 const FACTOR: f64 = 1.5;
 
+/// Room for a keyframe, from the first packet that waits on.
+const ROOM: usize = 64;
+
 /// A packet that waits. It owns what [`Outgoing`] borrows.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -65,6 +68,9 @@ impl Pacer {
     }
 
     pub(super) fn push(&mut self, now: Instant, packet: &Outgoing<'_>) {
+        if self.queue.capacity() == 0 {
+            self.queue.reserve(ROOM);
+        }
         self.due.get_or_insert(now);
         self.until = Some(now + LONGEST);
         self.queue.push_back(Waiting {
