@@ -13,11 +13,12 @@ from pathlib import Path
 
 NAMES = {
     "gst-sfu": "gst-sfu",
+    "gst-sfu-2": "gst-sfu, 2 shards",
     "janus": "Janus",
     "webrtcbin": "webrtcbin behind a tee",
     "whepserversink": "whepserversink",
 }
-COLOURS = {"gst-sfu": "#0b6e4f", "janus": "#c1440e", "webrtcbin": "#2b59c3", "whepserversink": "#8f6b00"}
+COLOURS = {"gst-sfu": "#0b6e4f", "gst-sfu-2": "#5fb49c", "janus": "#c1440e", "webrtcbin": "#2b59c3", "whepserversink": "#8f6b00"}
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 720, 420, 64, 48, 56, 24
 
 TEXT = """\
@@ -34,13 +35,17 @@ full (92 %).
 CPU is what the server's process used while all viewers watched, over the packets that they received. Retransmission is
 on everywhere; bandwidth estimation is off, as one layer leaves nothing to choose. Memory is what the process grew by
 over its viewers, the first ones' share of libraries included. Delay is from the generator's send call to the viewer's
-receive call.
+receive call, of a tenth of the viewers; "late" is the share of packets for which it is more than 50 ms.
 
 ![CPU per packet by viewers](benchmark.svg)
 
-| system | viewers | with picture | packets/s | CPU µs a packet (user + system) | CPU of a core | memory a viewer | delay p50 / p99 | join p50 / p99 |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| system | viewers | with picture | packets/s | CPU µs a packet (user + system) | CPU of a core | memory a viewer | delay p50 / p99 | late | join p50 / p99 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
+
+## Joins
+
+{joins}
 
 ## Versions
 
@@ -48,7 +53,8 @@ receive call.
 
 ## Systems
 
-- **gst-sfu**: `gst-launch-1.0 sfusignaller shards=1`, published to by WHIP.
+- **gst-sfu**: `gst-launch-1.0 sfusignaller shards=1`, published to by WHIP; with 2 shards on two cores, of which the load
+  has the second one, too, where the machine has no third.
 - **Janus**: the streaming plugin with one mountpoint fed by RTP, `videobufferkf` on, other plugins off, else as Debian
   ships it.
 - **webrtcbin behind a tee**: what a GStreamer user builds without an SFU: RTP in, a `tee`, and a leaky `queue` and a
@@ -76,9 +82,30 @@ def row(r):
         value(r.get("cpu_percent"), 0, " %"),
         value(memory and memory / 1e3, 0, " kB"),
         f"{value(r.get('forward_delay_ms_p50'))} / {value(r.get('forward_delay_ms_p99'))} ms",
+        late(r),
         f"{value(r.get('join_ms_p50'), 0)} / {value(r.get('join_ms_p99'), 0)} ms",
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def late(r):
+    timed = r.get("packets_timed")
+    return f"{100 * r['packets_late'] / timed:.2f} %" if timed else "-"
+
+
+def joins(results):
+    """What it costs viewers to join, and those who watch."""
+    lines = []
+    for r in results:
+        j = r["joins"]
+        lines.append(
+            f"While {j['watchers']:,} viewers watched {NAMES[r['system']]}, {j['asked']:,} more joined at "
+            f"{j['per_second']:,.0f} a second, and left when they had a picture: {j['with_picture']:,} had one, after "
+            f"{value(j['picture_ms_p50'], 0)} / {value(j['picture_ms_p99'], 0)} ms (median / 99 %, from the request to "
+            f"the first whole frame). Of those who watched, {j['watchers_with_loss']:,} missed something: "
+            f"{j['watchers_unrepaired_packets']:,} packets, {j['watchers_broken_frames']:,} frames."
+        )
+    return "\n".join(lines) or "Not measured."
 
 
 def plot(results):
@@ -104,16 +131,17 @@ def plot(results):
     for v in xs:
         out.append(f'<text x="{x(v):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#444">{v:,}</text>')
     out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle" fill="#444">viewers (hollow: too many)</text>')
-    for n, (system, colour) in enumerate(COLOURS.items()):
+    at = LEFT
+    for system, colour in COLOURS.items():
         points = [(x(r["viewers"]), y(r["cpu_us_per_packet"]), r["passed"]) for r in shown if r["system"] == system]
         line = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in points)
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for px, py, passed in points:
             fill = colour if passed else "#ffffff"
             out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{fill}" stroke="{colour}" stroke-width="2"/>')
-        at = LEFT + n * 165
         out.append(f'<circle cx="{at + 6}" cy="34" r="4" fill="{colour}"/>')
         out.append(f'<text x="{at + 16}" y="38" fill="#111">{NAMES[system]}</text>')
+        at += 30 + 7 * len(NAMES[system])
     return "\n".join(out + ["</svg>", ""])
 
 
@@ -121,12 +149,15 @@ def main():
     lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
     results = [json.loads(line) for line in lines]
     order = list(NAMES)
+    joined = [r for r in results if r.get("joins")]
+    results = [r for r in results if not r.get("joins")]
     results.sort(key=lambda r: (order.index(r["system"]), r["viewers"]))
     versions = Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
     folder = Path(sys.argv[3])
     text = TEXT.format(
         date=datetime.date.today().isoformat(),
         rows="\n".join(row(r) for r in results),
+        joins=joins(joined),
         versions="\n".join(f"- {v}" for v in versions),
     )
     (folder / "benchmark.md").write_text(text, encoding="utf-8")

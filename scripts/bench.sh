@@ -8,7 +8,11 @@
 BENCH_STEPS=(10 50 100 250 500 1000)
 BENCH_QUICK=(10 50)
 BENCH_DURATION=10s
-BENCH_SYSTEMS=(gst-sfu janus webrtcbin whepserversink)
+BENCH_SYSTEMS=(gst-sfu gst-sfu-2 janus webrtcbin whepserversink)
+# While so many watch, so many more come in a second, so many in all.
+BENCH_WATCHERS=300
+BENCH_JOINS=300/s
+BENCH_JOIN_COUNT=500
 # The addresses of the server's and the load's end, of the range for benchmarks (RFC 2544).
 BENCH_SERVER=198.18.0.1
 BENCH_CLIENT=198.18.0.2
@@ -16,9 +20,13 @@ bench_pids=()
 
 run_bench() {
   local steps=("${BENCH_STEPS[@]}") argument
+  bench_watchers=$BENCH_WATCHERS bench_join_count=$BENCH_JOIN_COUNT
   for argument in "$@"; do
     case $argument in
-      --quick) steps=("${BENCH_QUICK[@]}") ;;
+      --quick)
+        steps=("${BENCH_QUICK[@]}")
+        bench_watchers=20 bench_join_count=100
+        ;;
       *) die "bench: there is no option $argument; there is --quick" ;;
     esac
   done
@@ -40,6 +48,7 @@ run_bench() {
       bench_step "$system" "$step" || over[$system]=1
     done
   done
+  bench_joins gst-sfu
   python3 "$ROOT/bench/render.py" "$bench_results" "$bench_work/versions" "$ROOT/docs"
   echo "Results: docs/benchmark.md, docs/benchmark.svg"
 }
@@ -90,7 +99,7 @@ bench_versions() {
 
 # Plain RTP for servers that take that.
 bench_feed() {
-  bench_on c 1 "$ROOT/target/release/sfu-load" rtp --to "$BENCH_SERVER:5004" --payload-type 102 \
+  bench_on c "$(($(nproc) - 1))" "$ROOT/target/release/sfu-load" rtp --to "$BENCH_SERVER:5004" --payload-type 102 \
     --keyframe-interval 2s >/dev/null 2>&1 &
   bench_pids+=($!)
 }
@@ -98,11 +107,16 @@ bench_feed() {
 # The servers. Each sets bench_server, its process, and bench_load, how viewers are played to it.
 start_gst-sfu() {
   export GST_REGISTRY=$ROOT/target/registry.bin GST_PLUGIN_PATH=$ROOT/target/release
-  bench_on s 0 gst-launch-1.0 sfusignaller listen="$BENCH_SERVER:8080" udp-port=8189 shards=1 \
+  bench_on s "${1:-0}" gst-launch-1.0 sfusignaller listen="$BENCH_SERVER:8080" udp-port=8189 shards="${2:-1}" \
     >"$bench_work/server.log" 2>&1 &
   bench_server=$!
   bench_load=(--whip "http://$BENCH_SERVER:8080/whip/bench" --keyframe-interval 2s
     --whep "http://$BENCH_SERVER:8080/whep/bench")
+}
+
+# The same on two cores. Where there are no more than two, the load shares the second one.
+start_gst-sfu-2() {
+  start_gst-sfu 0-1 2
 }
 
 start_janus() {
@@ -163,15 +177,29 @@ start_whepserversink() {
 
 # Plays this many viewers to a server. Fails where that was too much for it.
 bench_step() {
-  local system=$1 viewers=$2 status=0
-  local output=$bench_work/step.json
+  local system=$1 viewers=$2
   echo "== $system, $viewers viewers"
+  bench_play "$@"
+}
+
+# While some watch, others come and go.
+bench_joins() {
+  echo "== $1, $BENCH_JOINS while $bench_watchers watch"
+  bench_play "$1" "$bench_watchers" --joins "$BENCH_JOINS" --join-count "$bench_join_count" || true
+}
+
+bench_play() {
+  local system=$1 viewers=$2 status=0
+  shift 2
+  local output=$bench_work/step.json
   "start_$system"
   bench_pids+=("$bench_server")
   # The keyframe that a viewer begins with comes every two seconds.
   sleep 4
-  (bench_on c 1 timeout 150 "$ROOT/target/release/sfu-load" "${bench_load[@]}" --viewers "$viewers" --ramp 50/s \
-    --duration "$BENCH_DURATION" --pid "$bench_server" --json) >"$output" 2>"$bench_work/load.log" || true
+  # On the last core, where a server on two cores leaves it alone if there is a third.
+  (bench_on c "$(($(nproc) - 1))" timeout 150 "$ROOT/target/release/sfu-load" "${bench_load[@]}" --viewers "$viewers" \
+    --ramp 50/s --duration "$BENCH_DURATION" --pid "$bench_server" --json "$@") \
+    >"$output" 2>"$bench_work/load.log" || true
   tail -n1 "$bench_work/load.log"
   bench_stop
   python3 "$ROOT/bench/step.py" "$system" "$viewers" "$output" >>"$bench_results" || status=1

@@ -1,5 +1,6 @@
 // Plays one stream by WHEP, and comes back by itself when anything in between goes away.
 
+import { Latency } from './latency.js';
 import { byId, showFigures } from './page.js';
 import { Refused, Session, bitrate, layerName } from './signalling.js';
 
@@ -11,6 +12,7 @@ const STALLED = 10000;
 const stream = location.pathname.slice(1);
 const video = byId('video');
 const menu = byId('layer');
+const latency = new Latency(video, byId('latency'));
 
 class Player {
   constructor() {
@@ -50,6 +52,7 @@ class Player {
       const query = this.layer ? `?layer=${encodeURIComponent(this.layer)}` : '';
       await session.open(`/whep/${stream}${query}`);
       this.wait = FIRST_WAIT;
+      latency.follow(session);
       session.listen({
         status: (status) => {
           this.server = status;
@@ -85,6 +88,7 @@ class Player {
   }
 
   stop() {
+    latency.follow(null);
     this.session?.close();
     this.session = null;
     this.server = null;
@@ -135,6 +139,7 @@ class Player {
       pliCount: picture.pliCount ?? 0,
       freezeCount: picture.freezeCount ?? 0,
       jitterBufferMs: buffered,
+      latencyMs: latency.ms,
       rttMs: pair.currentRoundTripTime ? pair.currentRoundTripTime * 1000 : null,
       audioEnergy: sound.totalAudioEnergy ?? 0,
       audioLevel: sound.audioLevel ?? 0,
@@ -182,6 +187,7 @@ function show(stats) {
     'Asked again (NACK)': stats.nackCount,
     'Keyframes asked (PLI)': stats.pliCount,
     Freezes: stats.freezeCount,
+    Latency: ms(stats.latencyMs),
     'Jitter buffer': ms(stats.jitterBufferMs),
     'Round trip': ms(stats.rttMs),
     Connection: stats.state,

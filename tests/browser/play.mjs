@@ -52,7 +52,8 @@ const result = await withBrowsers(setting, async (open) => {
     await page.screenshot({ path: wanted.screenshot });
   }
   const state = await page.evaluate(() => document.getElementById('state').textContent);
-  return { firstPicture, before, after, session, seen, choices, state };
+  const latency = await page.evaluate(() => document.getElementById('latency').textContent);
+  return { firstPicture, before, after, session, seen, choices, state, latency };
 });
 
 const { seen, before, after } = result;
@@ -71,6 +72,7 @@ function effect({ layer, at }, index) {
 console.log(JSON.stringify({
   firstPictureMs: result.firstPicture,
   state: result.state,
+  latency: result.latency,
   before,
   after,
   session: result.session,
@@ -82,6 +84,7 @@ console.log(JSON.stringify({
     read: seen.latencies.length,
     unreadable: seen.unreadable,
     p50Ms: quantile(seen.latencies, 0.5),
+    lastP50Ms: quantile(seen.latencies.slice(-60), 0.5),
     p95Ms: quantile(seen.latencies, 0.95),
     maxMs: seen.latencies.length ? Math.max(...seen.latencies) : null,
   },

@@ -12,6 +12,8 @@ use sfu_tests::{browser, netns};
 /// Here two cores also encode three layers, decode and draw.
 const CHOICE_LIMIT_MS: f64 = 2_000.0;
 const FREEZE_LIMIT_MS: f64 = 600.0;
+/// A picture of this machine's own is some tens of milliseconds old on an idle one.
+const LATENCY_LIMIT_MS: f64 = 1_000.0;
 
 fn number(value: &Value) -> f64 {
     value
@@ -76,7 +78,27 @@ fn plays(browser: &str, codec: &str, frames_expected: f64) -> Value {
         assert!(number(&choice["afterMs"]) < CHOICE_LIMIT_MS, "{choice}");
     }
     assert_eq!(seen["session"]["layer"]["current"], "1");
+    latency_is_known(browser, &server, &seen);
     seen
+}
+
+/// The page shows how old its picture is, and the server hears of it.
+fn latency_is_known(browser: &str, server: &Server, seen: &Value) {
+    let shown = number(&seen["after"]["latencyMs"]);
+    println!("{browser}: {}", seen["latency"]);
+    assert!(shown > 0.0 && shown < LATENCY_LIMIT_MS, "{shown} ms");
+    let text = seen["latency"].as_str().unwrap();
+    assert!(
+        text.starts_with("Latency ") && text.ends_with(" ms"),
+        "{text}"
+    );
+    let reports = "sfu_viewer_latency_seconds_count{stream=\"demo\"}";
+    assert!(server.metric(reports).unwrap() > 0, "no report was counted");
+    let all = "sfu_viewer_latency_seconds_bucket{stream=\"demo\",le=\"+Inf\"}";
+    assert_eq!(server.metric(all).unwrap(), server.metric(reports).unwrap());
+    let info = server.json("/api/streams/demo").unwrap();
+    assert!(number(&info["latency"]["p50_ms"]) > 0.0, "{info}");
+    assert!(number(&seen["session"]["latency_ms"]) > 0.0);
 }
 
 #[test]

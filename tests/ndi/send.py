@@ -46,6 +46,9 @@ def parse_args():
     parser.add_argument("--tone", type=float, default=1000.0, help="tone in Hz, 0 for silence")
     parser.add_argument("--level", type=float, default=0.1, help="amplitude of the tone, 0 to 1")
     parser.add_argument("--no-audio", action="store_true", help="send no audio at all")
+    parser.add_argument(
+        "--age", type=int, default=0, help="milliseconds that have passed since capture when a picture is sent"
+    )
     parser.add_argument("--duration", type=float, default=0.0, help="seconds to run, 0 for ever")
     args = parser.parse_args()
     if args.width % CELLS or args.width <= 0 or args.height < 16 or args.fps <= 0:
@@ -118,7 +121,8 @@ def send_audio(sender, tone, sample, timecode):
 def run(args, sender):
     picture, tone = Picture(args.width, args.height), Tone(args.tone, args.level)
     frame = video_frame(args)
-    start, start_unix = time.monotonic(), time.time_ns()
+    age = args.age * 1_000_000
+    start, start_unix = time.monotonic(), time.time_ns() - age
     number = 0
     while not args.duration or number / args.fps < args.duration:
         due = start + float(number / args.fps)
@@ -128,7 +132,7 @@ def run(args, sender):
         # Timecode counts units of 100 ns and advances by exactly one picture.
         timecode = start_unix // 100 + int(number * 10_000_000 / args.fps)
         # The binding reads the picture's width and height from the array's shape.
-        frame.data = picture.draw(number, time.time_ns() // 1_000_000).reshape(args.height, args.width, 2)
+        frame.data = picture.draw(number, (time.time_ns() - age) // 1_000_000).reshape(args.height, args.width, 2)
         frame.timecode = timecode
         ndi.send_send_video_v2(sender, frame)
         if not args.no_audio:

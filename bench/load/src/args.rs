@@ -68,6 +68,13 @@ pub struct LoadArgs {
     /// How many viewers join in a second
     #[arg(long, default_value = "100/s", value_parser = rate_per_second)]
     pub ramp: f64,
+    /// When that is over, this many more viewers come in a second, and each leaves when it has a picture; those who stay
+    /// are looked at for what they miss
+    #[arg(long, value_name = "RATE", value_parser = rate_per_second)]
+    pub joins: Option<f64>,
+    /// How many of them come in all
+    #[arg(long, default_value_t = 500, requires = "joins")]
+    pub join_count: usize,
     /// How long it lasts once all have joined
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub duration: Duration,

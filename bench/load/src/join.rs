@@ -159,7 +159,7 @@ impl Joiner {
     }
 
     /// Asks the server for a session.
-    pub fn join(&self, index: usize, sampled: bool) -> Result<Joined> {
+    pub fn join(&self, index: usize, sampled: bool, passing: bool) -> Result<Joined> {
         let asked_at = Instant::now();
         let socket = UdpSocket::bind((self.local, 0)).context("UDP socket")?;
         let address = socket.local_addr().context("UDP socket")?;
@@ -192,6 +192,7 @@ impl Joiner {
                 offered,
                 certificate: self.certificate.clone(),
                 sampled,
+                passing,
                 asked_at,
             },
             socket,

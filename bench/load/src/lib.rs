@@ -14,6 +14,7 @@ pub mod h264;
 pub mod ice;
 pub mod janus;
 pub mod join;
+pub mod joins;
 pub mod plain;
 pub mod process;
 pub mod proxy;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::joins::Joins;
 use crate::process::Usage;
 use crate::stats::percentile;
 use crate::swarm::Snapshot;
@@ -35,11 +36,17 @@ pub struct Report {
     pub join_ms_p99: Option<f64>,
     pub forward_delay_ms_p50: Option<f64>,
     pub forward_delay_ms_p99: Option<f64>,
+    pub forward_delay_ms_max: Option<f64>,
+    /// Packets whose delay was measured, and those that took more than 50 ms.
+    pub packets_timed: u64,
+    pub packets_late: u64,
     pub cpu_us_per_packet: Option<f64>,
     pub cpu_user_us_per_packet: Option<f64>,
     pub cpu_system_us_per_packet: Option<f64>,
     pub cpu_percent: Option<f64>,
     pub memory_bytes_per_viewer: Option<f64>,
+    /// Of `--joins`.
+    pub joins: Option<Joins>,
     /// CPU of this tool itself, to see whether it was the limit.
     pub load_cpu_percent: Option<f64>,
     /// The first few reasons of viewers that failed.
@@ -150,7 +157,7 @@ impl Report {
         };
         let mut text = format!(
             "{} of {} viewers have a picture; {} packets/s; lost {}, unrepaired {}\n\
-             join: median {}, 99 %: {}; forward delay: median {}, 99 %: {}\n",
+             join: median {}, 99 %: {}; forward delay: median {}, 99 %: {}; {} of {} packets later than 50 ms\n",
             self.viewers_with_picture,
             self.viewers,
             self.packets_per_second,
@@ -160,6 +167,8 @@ impl Report {
             show(self.join_ms_p99, "ms"),
             show(self.forward_delay_ms_p50, "ms"),
             show(self.forward_delay_ms_p99, "ms"),
+            self.packets_late,
+            self.packets_timed,
         );
         if self.cpu_us_per_packet.is_some() {
             text += &format!(
@@ -171,6 +180,7 @@ impl Report {
                 show(self.memory_bytes_per_viewer.map(|b| rounded(b / 1e3)), "kB"),
             );
         }
+        text += &self.joins.as_ref().map_or(String::new(), Joins::in_words);
         for error in &self.errors {
             text += &format!("error: {error}\n");
         }

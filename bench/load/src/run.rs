@@ -11,22 +11,27 @@ use anyhow::{Context, Result, bail};
 
 use crate::args::LoadArgs;
 use crate::join::{Joined, Joiner, KEEP_ALIVE, Session, Target};
+use crate::joins::{Joins, Passage};
 use crate::process::{self, Usage};
 use crate::publish::Publisher;
 use crate::report::{Report, Totals, rounded};
 use crate::stats::Histogram;
 use crate::swarm::{Snapshot, Swarm};
+use crate::viewer::Summary;
 
 /// Requests at the same time.
-const SIGNALLERS: usize = 16;
+const SIGNALLERS: usize = 32;
 /// All have joined when they have a picture; who has none after this never will.
 const SETTLE: Duration = Duration::from_secs(10);
+/// A packet that takes longer is late.
+const LATE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(200);
 const PROGRESS: Duration = Duration::from_secs(1);
 
 /// Runs, and says what was found.
 pub fn run(args: &LoadArgs) -> Result<Report> {
-    process::raise_file_limit(args.viewers as u64 + 256)?;
+    let passing = args.joins.map_or(0, |_| args.join_count);
+    process::raise_file_limit((args.viewers + passing) as u64 + 256)?;
     let publisher = match &args.whip {
         Some(url) => Some(Publisher::start(url, &args.stream)?),
         None => None,
@@ -68,6 +73,17 @@ fn sampled(viewers: usize, share: Option<f64>) -> usize {
         None if viewers <= 20 => viewers,
         None => viewers.div_ceil(10).max(5),
     }
+}
+
+/// Viewers that are to join.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    /// The number of the first one.
+    first: usize,
+    count: usize,
+    /// How many in a second.
+    rate: f64,
+    passing: bool,
 }
 
 struct Run<'a> {
@@ -132,9 +148,16 @@ impl<'a> Run<'a> {
         }
         report.forward_delay_ms_p50 = delays.percentile_ms(0.5).map(rounded);
         report.forward_delay_ms_p99 = delays.percentile_ms(0.99).map(rounded);
+        report.forward_delay_ms_max = delays.percentile_ms(1.0).map(rounded);
+        report.packets_timed = delays.count();
+        report.packets_late = delays.above(LATE);
         report.set_own(own, own_end);
         if let (Some(before), Some(began), Some(end)) = (before, server, server_end) {
             report.set_server(before, began, end);
+        }
+        if let Some(rate) = self.args.joins {
+            report.joins = Some(self.passers(rate, publisher)?);
+            report.errors.append(&mut self.failures);
         }
         self.leave_all();
         Ok(report)
@@ -154,7 +177,12 @@ impl<'a> Run<'a> {
 
     /// Lets viewers join, at the pace of the ramp.
     fn join_all(&mut self, publisher: Option<&Publisher>) -> Result<()> {
-        let joined = self.signallers()?;
+        let joined = self.signallers(Crowd {
+            first: 0,
+            count: self.args.viewers,
+            rate: self.args.ramp,
+            passing: false,
+        })?;
         let mut left = self.args.viewers;
         while left > 0 {
             match joined.recv_timeout(LOOK) {
@@ -176,23 +204,25 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn signallers(&self) -> Result<Receiver<Result<Joined>>> {
+    fn signallers(&self, crowd: Crowd) -> Result<Receiver<Result<Joined>>> {
         let (send, joined) = channel();
         let next = Arc::new(AtomicUsize::new(0));
-        let (viewers, ramp, decrypted) = (self.args.viewers, self.args.ramp, self.decrypted);
+        let decrypted = self.decrypted;
         let start = Instant::now();
-        for _ in 0..SIGNALLERS.min(viewers) {
+        for _ in 0..SIGNALLERS.min(crowd.count) {
             let (send, next, joiner) = (send.clone(), next.clone(), self.joiner.clone());
             let work = move || {
                 loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= viewers {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= crowd.count {
                         return;
                     }
-                    let due = start + Duration::from_secs_f64(index as f64 / ramp);
+                    let due = start + Duration::from_secs_f64(number as f64 / crowd.rate);
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let index = crowd.first + number;
+                    let joined = joiner.join(index, index < decrypted, crowd.passing);
                     // The run may be over by an error.
-                    if send.send(joiner.join(index, index < decrypted)).is_err() {
+                    if send.send(joined).is_err() {
                         return;
                     }
                 }
@@ -203,6 +233,34 @@ impl<'a> Run<'a> {
                 .context("thread")?;
         }
         Ok(joined)
+    }
+
+    /// Viewers that come and go while the others watch.
+    fn passers(&mut self, rate: f64, publisher: Option<&Publisher>) -> Result<Joins> {
+        let before = self.watchers()?;
+        let count = self.args.join_count;
+        let joined = self.signallers(Crowd {
+            first: self.args.viewers,
+            count,
+            rate,
+            passing: true,
+        })?;
+        let swarms = std::mem::take(&mut self.swarms);
+        let mut passage = Passage::new(&swarms, &self.joiner)?;
+        let look_after = || publisher.map_or(Ok(()), Publisher::check);
+        passage.run(&joined, count, &mut self.failures, look_after)?;
+        // What was lost at the end is being repaired.
+        std::thread::sleep(Duration::from_secs(1));
+        let after: Result<Vec<_>> = swarms.iter().map(Swarm::snapshot).collect();
+        let after: Vec<_> = after?.into_iter().flat_map(|s| s.viewers).collect();
+        let joins = passage.finish(&before, &after);
+        self.swarms = swarms;
+        Ok(joins)
+    }
+
+    fn watchers(&self) -> Result<Vec<Summary>> {
+        let snapshots = self.snapshots()?;
+        Ok(snapshots.into_iter().flat_map(|s| s.viewers).collect())
     }
 
     /// Waits until all have a picture.

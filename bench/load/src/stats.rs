@@ -54,6 +54,18 @@ impl Histogram {
         self.count += other.count;
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// How many are longer than this, a whole number of milliseconds from 1 to 100.
+    pub fn above(&self, limit: Duration) -> u64 {
+        let first = limit.as_micros() as usize / 10;
+        let above = self.buckets.get(first..).unwrap_or_default();
+        above.iter().copied().map(u64::from).sum()
+    }
+
     /// The upper end of the step that holds this share, in milliseconds.
     pub fn percentile_ms(&self, share: f64) -> Option<f64> {
         let rank = ((share * self.count as f64).ceil() as u64).max(1);
@@ -94,6 +106,13 @@ mod tests {
         assert_eq!(histogram.percentile_ms(0.5), Some(0.31));
         assert_eq!(histogram.percentile_ms(0.8), Some(251.0));
         assert_eq!(histogram.percentile_ms(1.0), Some(10_000.0));
+        assert_eq!(
+            (
+                histogram.count(),
+                histogram.above(Duration::from_millis(50))
+            ),
+            (5, 2)
+        );
         let mut twice = histogram.clone();
         twice.merge(&histogram);
         assert_eq!(twice.percentile_ms(0.5), Some(0.31));

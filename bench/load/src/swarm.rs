@@ -18,6 +18,7 @@ use sfu_impair::Link;
 
 use crate::args::LinkArgs;
 use crate::clock;
+use crate::joins::PATIENCE;
 use crate::stats::Histogram;
 use crate::viewer::{Out, Start, Summary, Tally, Viewer};
 
@@ -35,8 +36,17 @@ const OVERHEAD: usize = 28;
 enum Command {
     Add(Box<Start>, std::net::UdpSocket),
     Snapshot(Sender<Snapshot>),
+    Passed(Sender<Vec<Passed>>),
     Steady(bool),
     Stop,
+}
+
+/// A viewer that was to leave when it had a picture, and has left.
+#[derive(Debug, Clone, Copy)]
+pub struct Passed {
+    pub index: usize,
+    /// From its request to its first picture. `None`: it got none.
+    pub join: Option<Duration>,
 }
 
 /// The state of all viewers of a thread.
@@ -103,7 +113,16 @@ impl Swarm {
         self.send(Command::Steady(steady))
     }
 
-    /// The state of all viewers.
+    /// Who has left since the last call.
+    pub fn passed(&self) -> Result<Vec<Passed>> {
+        let (reply, answer) = channel();
+        self.send(Command::Passed(reply))?;
+        answer
+            .recv_timeout(Duration::from_secs(10))
+            .context("the viewers' thread does not answer")
+    }
+
+    /// The state of all viewers that stay.
     pub fn snapshot(&self) -> Result<Snapshot> {
         let (reply, answer) = channel();
         self.send(Command::Snapshot(reply))?;
@@ -126,6 +145,9 @@ impl Drop for Swarm {
 
 struct Member {
     viewer: Viewer,
+    index: usize,
+    /// Leaves when it has a picture; it asked to join then.
+    passing: Option<Instant>,
     socket: UdpSocket,
     state: UdpSocketState,
     /// Down and up, where the link is not perfect.
@@ -146,7 +168,8 @@ struct Delayed {
 struct Engine {
     poll: Poll,
     inbox: Receiver<Command>,
-    members: Vec<Member>,
+    /// A viewer's place stays empty when it has left.
+    members: Vec<Option<Member>>,
     buffers: Vec<Vec<u8>>,
     tally: Tally,
     link: LinkArgs,
@@ -187,8 +210,10 @@ impl Engine {
             if now >= tick {
                 tick = now + TICK;
                 for member in 0..self.members.len() {
-                    self.members[member].viewer.poll(now, &mut self.out);
-                    self.flush(member, now);
+                    if let Some(m) = &mut self.members[member] {
+                        m.viewer.poll(now, &mut self.out);
+                        self.flush(member, now);
+                    }
                 }
             }
         }
@@ -211,15 +236,49 @@ impl Engine {
                         .map_or(0, |l| l.0.dropped() + l.1.dropped())
                 };
                 // Who asked may be gone.
+                let staying = || {
+                    let members = self.members.iter().flatten();
+                    members.filter(|m| m.passing.is_none())
+                };
                 let _ = reply.send(Snapshot {
-                    viewers: self.members.iter().map(|m| m.viewer.summary(now)).collect(),
+                    viewers: staying().map(|m| m.viewer.summary(now)).collect(),
                     delays: self.tally.delays.clone(),
-                    dropped: self.members.iter().map(dropped).sum(),
+                    dropped: self.members.iter().flatten().map(dropped).sum(),
                 });
+            }
+            Command::Passed(reply) => {
+                let passed = self.let_pass();
+                let _ = reply.send(passed);
             }
             Command::Steady(steady) => self.tally.steady = steady,
             Command::Stop => self.stopped = true,
         }
+    }
+
+    /// Takes out those who have seen what they came for, or have waited too long.
+    fn let_pass(&mut self) -> Vec<Passed> {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        for place in &mut self.members {
+            let leaves = |m: &mut Member| {
+                let asked = m.passing?;
+                let summary = m.viewer.summary(now);
+                let done = summary.join.is_some() || summary.failed.is_some();
+                (done || now - asked > PATIENCE).then_some(summary.join)
+            };
+            let Some(join) = place.as_mut().and_then(leaves) else {
+                continue;
+            };
+            if let Some(mut member) = place.take() {
+                // The socket is closed anyway.
+                let _ = self.poll.registry().deregister(&mut member.socket);
+                gone.push(Passed {
+                    index: member.index,
+                    join,
+                });
+            }
+        }
+        gone
     }
 
     fn add(&mut self, start: Start, socket: std::net::UdpSocket) -> Result<()> {
@@ -242,13 +301,17 @@ impl Engine {
                 Link::new(self.link.up(), seed + 1),
             ))
         });
+        let index = start.index;
+        let passing = start.passing.then_some(start.asked_at);
         let viewer = Viewer::new(start, Instant::now())?;
-        self.members.push(Member {
+        self.members.push(Some(Member {
             viewer,
+            index,
+            passing,
             socket,
             state,
             links,
-        });
+        }));
         // What came before the registration makes no event.
         self.read(token.0);
         Ok(())
@@ -260,7 +323,7 @@ impl Engine {
             let Self {
                 members, buffers, ..
             } = self;
-            let Some(m) = members.get(member) else {
+            let Some(Some(m)) = members.get(member) else {
                 return;
             };
             let mut metas = [RecvMeta::default(); MESSAGES];
@@ -286,7 +349,9 @@ impl Engine {
     fn take(&mut self, member: usize, metas: &[RecvMeta]) {
         let (now, now_ns) = (Instant::now(), clock::now_ns());
         for (n, meta) in metas.iter().enumerate() {
-            let m = &mut self.members[member];
+            let Some(m) = &mut self.members[member] else {
+                return;
+            };
             let from = meta.addr;
             for data in self.buffers[n][..meta.len].chunks(meta.stride.max(1)) {
                 let Some(links) = &mut m.links else {
@@ -312,7 +377,9 @@ impl Engine {
 
     /// Sends what a viewer has to send, by its link.
     fn flush(&mut self, member: usize, now: Instant) {
-        let m = &mut self.members[member];
+        let Some(m) = &mut self.members[member] else {
+            return;
+        };
         for (peer, data) in self.out.drain(..) {
             let Some(links) = &mut m.links else {
                 // A full buffer loses it, as a network might.
@@ -339,7 +406,9 @@ impl Engine {
             let Some(Reverse(delayed)) = self.delayed.pop() else {
                 return;
             };
-            let m = &mut self.members[delayed.member];
+            let Some(m) = &mut self.members[delayed.member] else {
+                continue;
+            };
             if delayed.down {
                 let now_ns = clock::now_ns();
                 let (peer, data) = (delayed.peer, &delayed.data);
@@ -353,7 +422,7 @@ impl Engine {
     }
 
     fn close(&mut self) {
-        for member in &mut self.members {
+        for member in self.members.iter_mut().flatten() {
             member.viewer.close(&mut self.out);
             for (peer, data) in self.out.drain(..) {
                 let _ = member.socket.send_to(&data, peer);

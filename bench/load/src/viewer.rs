@@ -42,6 +42,8 @@ pub struct Start {
     pub certificate: Certificate,
     /// Decrypts everything.
     pub sampled: bool,
+    /// Leaves when it has a picture.
+    pub passing: bool,
     /// When it asked to join.
     pub asked_at: Instant,
 }

@@ -4,6 +4,8 @@
 //!
 //! Called by the signaller. Nothing here is on a packet's way.
 
+mod latency;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,6 +13,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use latency::LatencyRefused;
 use thiserror::Error;
 
 use crate::driver::ShardThread;
@@ -23,7 +26,7 @@ use crate::session::{SessionInfo, SessionShared};
 use crate::shard::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot};
 use crate::stream::{PublishOptions, Stream};
-use crate::transport::negotiate::{self, Identity, OfferError};
+use crate::transport::negotiate::{self, Identity, OfferError, PlayoutDelay};
 use crate::transport::patch::PatchError;
 use crate::transport::{PatchOutcome, ViewerTransport};
 
@@ -45,6 +48,8 @@ pub struct EngineConfig {
     pub keyframe_min_interval: Duration,
     /// A publishing peer from which nothing comes for this long is gone, and its stream ends.
     pub publisher_timeout: Duration,
+    /// How long viewers may keep pictures back; `None` leaves it to them.
+    pub playout_delay: Option<PlayoutDelay>,
 }
 
 impl Default for EngineConfig {
@@ -56,6 +61,7 @@ impl Default for EngineConfig {
             announce: Vec::new(),
             keyframe_min_interval: Duration::from_millis(500),
             publisher_timeout: Duration::from_secs(15),
+            playout_delay: Some(PlayoutDelay::default()),
         }
     }
 }
@@ -297,9 +303,14 @@ impl Engine {
         }
         let shard = self.least_loaded().ok_or(SubscribeError::Busy)?;
         let local = self.local_addresses(shard, request.peer);
-        let now = Instant::now();
-        let (transport, answer) =
-            negotiate::accept(&self.identity, codecs, request.offer, &local, now)?;
+        let (transport, answer) = negotiate::accept(
+            &self.identity,
+            codecs,
+            request.offer,
+            &local,
+            self.config.playout_delay,
+            Instant::now(),
+        )?;
         let id = SessionId::from_bits(random_bits().ok_or(SubscribeError::Busy)?);
         let etag = self.next_etag();
         let session = Arc::new(SessionShared::new(

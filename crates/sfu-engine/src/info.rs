@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::codec::Codec;
 use crate::ids::{Rid, StreamName};
+use crate::latency::LatencyInfo;
 
 /// What there is to say of a stream.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct StreamInfo {
     pub packets_in: u64,
     /// RTP payload bytes from the publisher.
     pub bytes_in: u64,
+    /// From capture to screen, as viewers' pages report it.
+    pub latency: LatencyInfo,
 }
 
 /// The video track of a stream.

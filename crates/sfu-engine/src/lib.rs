@@ -26,6 +26,7 @@ mod ids;
 mod info;
 mod interfaces;
 pub mod keyframe;
+mod latency;
 pub mod layers;
 pub mod local;
 mod loss;
@@ -45,11 +46,12 @@ pub mod transport;
 
 pub use codec::{Codec, PayloadInfo, TrackKind, Vp8Header, inspect};
 pub use engine::{
-    Engine, EngineConfig, EngineError, Patched, PublishRefused, PublishRequest, SessionError,
-    SubscribeError, SubscribeRequest, Subscribed,
+    Engine, EngineConfig, EngineError, LatencyRefused, Patched, PublishRefused, PublishRequest,
+    SessionError, SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
 pub use info::{LayerStatus, StreamInfo, VideoInfo};
+pub use latency::{LATENCY_BUCKETS, LATENCY_MAX, LatencyInfo, MediaClock};
 pub use layers::{LayerInfo, Preference, Why};
 pub use local::{LocalSubscription, Received, Tracks};
 pub use packet::RtpIn;
@@ -57,3 +59,4 @@ pub use router::{PublishError, Publisher, Router};
 pub use session::SessionInfo;
 pub use stats::CountersSnapshot;
 pub use stream::{Feedback, PublishOptions};
+pub use transport::negotiate::PlayoutDelay;

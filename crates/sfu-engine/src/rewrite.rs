@@ -111,6 +111,11 @@ impl Rewriter {
         self.source
     }
 
+    /// The newest timestamp that left, and the moment that it stands for.
+    pub fn last_time(&self) -> Option<(u32, Instant)> {
+        self.last.map(|last| (last.timestamp, last.captured))
+    }
+
     /// Whether what was forwarded so far ends with a whole frame, as far as `packet` of the source tells.
     pub fn ended_before(&self, packet: &Packet) -> bool {
         self.last_in_timestamp != Some(packet.timestamp)

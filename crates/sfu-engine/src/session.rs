@@ -6,7 +6,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ids::{Rid, SessionId, StreamName};
 use crate::layers::{Preference, Why};
@@ -14,6 +14,9 @@ use crate::stream::Stream;
 
 /// "No layer" in [`SessionShared::current`] and [`SessionShared::target`].
 const NONE: usize = usize::MAX;
+
+/// Reports of latency that come faster count no more than one in this time.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Figures of one session, written by its shard with plain stores, once a frame.
 #[derive(Debug)]
@@ -34,6 +37,11 @@ pub struct SessionShared {
     retransmitted: AtomicU64,
     keyframe_requests: AtomicU64,
     rtt_micros: AtomicU64,
+    born: Instant,
+    /// Ticks of 90 kHz between `born` and the moment that has timestamp 0, over the wrap.
+    video_clock: AtomicU64,
+    latency_micros: AtomicU64,
+    reported_at: Mutex<Option<Instant>>,
 }
 
 /// A snapshot of one session.
@@ -69,6 +77,8 @@ pub struct SessionInfo {
     pub keyframe_requests: u64,
     /// Round trip time from the viewer's reports.
     pub rtt: Option<Duration>,
+    /// From capture to screen, as the viewer's page last reported it.
+    pub latency: Option<Duration>,
 }
 
 impl SessionShared {
@@ -97,6 +107,10 @@ impl SessionShared {
             retransmitted: AtomicU64::new(0),
             keyframe_requests: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(u64::MAX),
+            born: Instant::now(),
+            video_clock: AtomicU64::new(u64::MAX),
+            latency_micros: AtomicU64::new(u64::MAX),
+            reported_at: Mutex::default(),
         }
     }
 
@@ -166,10 +180,47 @@ impl SessionShared {
         }
     }
 
+    /// The viewer's pictures with this timestamp were captured at this moment.
+    pub(crate) fn set_video_clock(&self, timestamp: u32, captured: Instant) {
+        let zero = self.ticks(captured).wrapping_sub(timestamp);
+        self.video_clock.store(zero.into(), Relaxed);
+    }
+
+    /// The timestamp that a picture captured at this moment has for the viewer.
+    pub fn video_timestamp(&self, captured: Instant) -> Option<u32> {
+        let zero = u32::try_from(self.video_clock.load(Relaxed)).ok()?;
+        Some(self.ticks(captured).wrapping_sub(zero))
+    }
+
+    /// 90 kHz since the session began, or until then; wraps.
+    fn ticks(&self, at: Instant) -> u32 {
+        let ticks = |span: Duration| (span.as_micros() as u64 * 9 / 100) as u32;
+        match at.checked_duration_since(self.born) {
+            Some(later) => ticks(later),
+            None => ticks(self.born - at).wrapping_neg(),
+        }
+    }
+
+    /// The viewer's page has measured. `false`: it did so a moment ago already.
+    pub(crate) fn report_latency(&self, now: Instant, latency: Duration) -> bool {
+        let mut reported = self
+            .reported_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if reported.is_some_and(|at| now.saturating_duration_since(at) < REPORT_INTERVAL) {
+            return false;
+        }
+        *reported = Some(now);
+        self.latency_micros
+            .store(latency.as_micros() as u64, Relaxed);
+        true
+    }
+
     /// The figures as they are now.
     pub fn info(&self) -> SessionInfo {
         let rids = self.stream.rids();
         let rtt = self.rtt_micros.load(Relaxed);
+        let latency = self.latency_micros.load(Relaxed);
         let estimate = self.estimate.load(Relaxed);
         let loss = f32::from_bits(self.loss.load(Relaxed));
         let rid = |index: &AtomicUsize| rids.get(index.load(Relaxed)).cloned();
@@ -193,6 +244,42 @@ impl SessionShared {
             retransmitted: self.retransmitted.load(Relaxed),
             keyframe_requests: self.keyframe_requests.load(Relaxed),
             rtt: (rtt != u64::MAX).then(|| Duration::from_micros(rtt)),
+            latency: (latency != u64::MAX).then(|| Duration::from_micros(latency)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SessionShared {
+        let stream = Arc::new(Stream::new("test".parse().unwrap(), 1));
+        let id = SessionId::from_bits(1);
+        SessionShared::new(id, stream, 0, String::new(), Preference::default())
+    }
+
+    #[test]
+    fn timestamps_are_known_of_moments_before_and_after() {
+        let session = session();
+        assert_eq!(session.video_timestamp(session.born), None);
+        let ms = Duration::from_millis;
+        for captured in [session.born - ms(70), session.born + ms(100_000_000)] {
+            session.set_video_clock(u32::MAX - 89, captured);
+            assert_eq!(session.video_timestamp(captured), Some(u32::MAX - 89));
+            assert_eq!(session.video_timestamp(captured + ms(2)), Some(90));
+            let before = session.video_timestamp(captured - ms(1));
+            assert_eq!(before, Some(u32::MAX - 179));
+        }
+    }
+
+    #[test]
+    fn reports_that_come_too_fast_are_not_taken() {
+        let session = session();
+        let (now, latency) = (Instant::now(), Duration::from_millis(80));
+        assert!(session.report_latency(now, latency));
+        assert!(!session.report_latency(now + REPORT_INTERVAL / 2, latency * 2));
+        assert_eq!(session.info().latency, Some(latency));
+        assert!(session.report_latency(now + REPORT_INTERVAL, latency * 2));
     }
 }

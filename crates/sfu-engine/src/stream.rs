@@ -14,6 +14,7 @@ use crate::gop::{Gop, GopCache};
 use crate::ids::{Rid, StreamName};
 use crate::info::{LayerStatus, StreamInfo, VideoInfo};
 use crate::keyframe::KeyframeArbiter;
+use crate::latency::Latencies;
 use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
 use crate::local::{LocalQueue, Tracks};
 use crate::loss::LossWatch;
@@ -78,6 +79,7 @@ pub struct Stream {
     viewers: AtomicUsize,
     packets_in: AtomicU64,
     bytes_in: AtomicU64,
+    latencies: Latencies,
     state: Mutex<State>,
 }
 
@@ -131,6 +133,7 @@ impl Stream {
             viewers: AtomicUsize::new(0),
             packets_in: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
+            latencies: Latencies::default(),
             state: Mutex::default(),
         }
     }
@@ -257,7 +260,7 @@ impl Stream {
 
     /// Reads a publisher's packets and hands them to every shard that has viewers of this stream.
     ///
-    /// Once per frame: one lock, one allocation, one reference a shard.
+    /// Once per frame: one lock, one batch, one reference a shard.
     pub fn push(
         &self,
         now: Instant,
@@ -341,14 +344,15 @@ impl Stream {
         ring.get(source.epoch, seq).cloned()
     }
 
-    /// The layers that there are to choose from, and what sound takes, in bit/s.
-    pub(crate) fn choices(&self, now: Instant) -> (Vec<Candidate>, u64) {
+    /// The layers that there are to choose from, into memory that is there already, and what sound takes, in bit/s.
+    pub(crate) fn choices(&self, now: Instant, layers: &mut Vec<Candidate>) -> u64 {
         let state = self.lock();
-        let audio = match state.audio {
+        layers.clear();
+        layers.extend(state.layers.iter().map(|l| l.candidate(now)));
+        match state.audio {
             Some(_) => state.audio_rate.peak().unwrap_or(AUDIO_BITRATE),
             None => 0,
-        };
-        (state.candidates(now), audio)
+        }
     }
 
     /// The layers' names.
@@ -418,6 +422,11 @@ impl Stream {
         self.viewers.load(Relaxed)
     }
 
+    /// What viewers' pages have measured.
+    pub(crate) fn latencies(&self) -> &Latencies {
+        &self.latencies
+    }
+
     /// What there is to say of the stream.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let state = self.lock();
@@ -449,6 +458,7 @@ impl Stream {
             keyframe_requests_sent: sent,
             packets_in: self.packets_in.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
+            latency: self.latencies.info(now),
         }
     }
 }

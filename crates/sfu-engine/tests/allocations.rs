@@ -7,63 +7,15 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(unsafe_code)]
 
-use std::cell::Cell;
-use std::ffi::c_void;
+mod counting;
+
 use std::hint::black_box;
 use std::mem::size_of;
 
 use sfu_engine::rtcp::{Rtcp, SenderReport, packets, write_bye, write_sender_report};
 use sfu_engine::srtp::{Profile, Protect, Role, Unprotect, session};
 
-thread_local! {
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-    static BYTES: Cell<usize> = const { Cell::new(0) };
-}
-
-unsafe extern "C" {
-    fn __libc_malloc(size: usize) -> *mut c_void;
-    fn __libc_calloc(count: usize, size: usize) -> *mut c_void;
-    fn __libc_realloc(memory: *mut c_void, size: usize) -> *mut c_void;
-}
-
-fn count(size: usize) {
-    CALLS.set(CALLS.get() + 1);
-    BYTES.set(BYTES.get() + size);
-}
-
-/// # Safety
-/// As that of the C library, to which it hands on.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn malloc(size: usize) -> *mut c_void {
-    count(size);
-    // SAFETY: the same call, in the allocator whose `free` is called.
-    unsafe { __libc_malloc(size) }
-}
-
-/// # Safety
-/// As that of the C library, to which it hands on.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn calloc(number: usize, size: usize) -> *mut c_void {
-    count(number.saturating_mul(size));
-    // SAFETY: the same call, in the allocator whose `free` is called.
-    unsafe { __libc_calloc(number, size) }
-}
-
-/// # Safety
-/// As that of the C library, to which it hands on.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn realloc(memory: *mut c_void, size: usize) -> *mut c_void {
-    count(size);
-    // SAFETY: the same call, in the allocator that gave the memory.
-    unsafe { __libc_realloc(memory, size) }
-}
-
-/// Calls to the allocator and bytes asked for while `work` ran.
-fn taken<T>(work: impl FnOnce() -> T) -> (usize, usize, T) {
-    let (calls, bytes) = (CALLS.get(), BYTES.get());
-    let made = work();
-    (CALLS.get() - calls, BYTES.get() - bytes, made)
-}
+use counting::taken;
 
 fn make(profile: Profile, role: Role) -> (Protect, Unprotect) {
     session(profile, &vec![3; profile.exporter_len()], role).expect("keys fit")

@@ -17,7 +17,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::engine::EngineError;
 use crate::queue::{ShardCommand, ShardInbox, ShardQueue, Wake};
-use crate::shard::{Datagrams, Shard};
+use crate::shard::{Datagrams, Outbox, Shard};
 use crate::stats::Counters;
 #[cfg(target_os = "linux")]
 use batch::Headers;
@@ -151,8 +151,7 @@ impl Driver {
         while !self.shard.is_stopped() {
             let more = self.obey(&mut sending);
             self.read();
-            self.shard.handle_timeout(Instant::now());
-            self.flush(&mut sending);
+            self.handle_timeout(&mut sending);
             if !more && !self.shard.is_stopped() {
                 self.sleep(&mut events, &mut sending);
             }
@@ -191,8 +190,15 @@ impl Driver {
     fn forward(&mut self, sending: &mut Sending) {
         while let Some((stream, batch)) = self.gathered.next() {
             let command = ShardCommand::Media { stream, batch };
-            self.shard.handle(Instant::now(), command);
-            self.flush(sending);
+            let Self {
+                shard,
+                socket,
+                counters,
+                ..
+            } = self;
+            let mut out = |outbox: &mut Outbox| send(socket, counters, outbox, sending);
+            shard.handle_sending(Instant::now(), command, &mut out);
+            out(shard.outbox());
         }
     }
 
@@ -206,27 +212,21 @@ impl Driver {
         }
     }
 
+    fn handle_timeout(&mut self, sending: &mut Sending) {
+        let Self {
+            shard,
+            socket,
+            counters,
+            ..
+        } = self;
+        let mut out = |outbox: &mut Outbox| send(socket, counters, outbox, sending);
+        shard.handle_timeout_sending(Instant::now(), &mut out);
+        out(shard.outbox());
+    }
+
     fn flush(&mut self, sending: &mut Sending) {
         let outbox = self.shard.outbox();
-        if outbox.is_empty() {
-            return;
-        }
-        let counters = &self.counters;
-        let done = |datagrams: &Datagrams, result: io::Result<()>| {
-            let count = datagrams.count() as u64;
-            match result {
-                Ok(()) => counters.datagrams_out.add(count),
-                Err(error) => {
-                    counters.datagrams_dropped.add(count);
-                    tracing::trace!(%error, to = %datagrams.destination, "not sent");
-                }
-            }
-        };
-        #[cfg(target_os = "linux")]
-        self.socket.send_all(&mut sending.headers, outbox, done);
-        #[cfg(not(target_os = "linux"))]
-        self.socket.send_all(sending, outbox, done);
-        outbox.clear();
+        send(&self.socket, &self.counters, outbox, sending);
     }
 
     fn sleep(&mut self, events: &mut Events, sending: &mut Sending) {
@@ -248,4 +248,26 @@ impl Driver {
         }
         self.inbox.set_asleep(false);
     }
+}
+
+/// Sends what is to be sent, and empties the outbox.
+fn send(socket: &Socket, counters: &Counters, outbox: &mut Outbox, sending: &mut Sending) {
+    if outbox.is_empty() {
+        return;
+    }
+    let done = |datagrams: &Datagrams, result: io::Result<()>| {
+        let count = datagrams.count() as u64;
+        match result {
+            Ok(()) => counters.datagrams_out.add(count),
+            Err(error) => {
+                counters.datagrams_dropped.add(count);
+                tracing::trace!(%error, to = %datagrams.destination, "not sent");
+            }
+        }
+    };
+    #[cfg(target_os = "linux")]
+    socket.send_all(&mut sending.headers, outbox, done);
+    #[cfg(not(target_os = "linux"))]
+    socket.send_all(sending, outbox, done);
+    outbox.clear();
 }

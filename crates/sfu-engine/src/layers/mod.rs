@@ -5,6 +5,7 @@
 mod preference;
 pub mod selector;
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 pub use preference::Preference;
@@ -45,16 +46,24 @@ pub struct Candidate {
 ///
 /// Publishers list simulcast layers in either direction (RFC 8853 sets none), so the list's order says little.
 pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..layers.len()).collect();
+    let mut order = Vec::new();
+    rank(layers, &mut order);
+    order
+}
+
+/// The same into memory that is there already, for those who look several times a second.
+pub fn rank(layers: &[Candidate], order: &mut Vec<usize>) {
+    order.clear();
+    order.extend(0..layers.len());
     let known = |key: &dyn Fn(&Candidate) -> Option<u64>| layers.iter().all(|l| key(l).is_some());
     let height = |l: &Candidate| l.info.height.map(u64::from);
     let bitrate = |l: &Candidate| l.info.target_bitrate.or(l.bitrate);
+    // Stable by the index: a stable sort may allocate.
     if known(&height) {
-        order.sort_by_key(|&i| std::cmp::Reverse((height(&layers[i]), bitrate(&layers[i]))));
+        order.sort_unstable_by_key(|&i| (Reverse((height(&layers[i]), bitrate(&layers[i]))), i));
     } else if known(&bitrate) {
-        order.sort_by_key(|&i| std::cmp::Reverse(bitrate(&layers[i])));
+        order.sort_unstable_by_key(|&i| (Reverse(bitrate(&layers[i])), i));
     }
-    order
 }
 
 #[cfg(test)]

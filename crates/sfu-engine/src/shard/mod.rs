@@ -13,6 +13,7 @@ mod history;
 mod ingest;
 mod member;
 mod outbox;
+mod outgoing;
 mod remb;
 mod subscriber;
 mod timeline;
@@ -115,8 +116,19 @@ impl Shard {
 
     /// Obeys a command.
     pub fn handle(&mut self, now: Instant, command: ShardCommand) {
+        self.handle_sending(now, command, &mut |_| {});
+    }
+
+    /// Obeys a command, and hands over what is to be sent whenever that has become much, to be sent and emptied: a
+    /// keyframe for all viewers at once would be tens of megabytes, and late.
+    pub fn handle_sending(
+        &mut self,
+        now: Instant,
+        command: ShardCommand,
+        send: &mut dyn FnMut(&mut Outbox),
+    ) {
         match command {
-            ShardCommand::Media { stream, batch } => self.forward(now, stream, &batch),
+            ShardCommand::Media { stream, batch } => self.forward(now, stream, &batch, send),
             ShardCommand::Subscribe {
                 stream,
                 transport,
@@ -210,11 +222,19 @@ impl Shard {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.handle_timeout_sending(now, &mut |_| {});
+    }
+
+    /// The same as [`handle_sending`](Self::handle_sending) for what is due.
+    pub fn handle_timeout_sending(&mut self, now: Instant, send: &mut dyn FnMut(&mut Outbox)) {
         while let Some(index) = self.timers.pop_due(now) {
             self.visit(now, index, |member, outbox| {
                 member.handle_timeout(now, outbox);
                 true
             });
+            if self.outbox.is_full() {
+                send(&mut self.outbox);
+            }
         }
         for attached in self.streams.values_mut() {
             if attached.keyframes_due.is_some_and(|at| at <= now) {
@@ -232,7 +252,13 @@ impl Shard {
     }
 
     /// Sends a frame to every viewer of its stream. The way of every packet: no lock, no clock, no formatting.
-    fn forward(&mut self, now: Instant, key: u64, batch: &Arc<Batch>) {
+    fn forward(
+        &mut self,
+        now: Instant,
+        key: u64,
+        batch: &Arc<Batch>,
+        send: &mut dyn FnMut(&mut Outbox),
+    ) {
         let Some(attached) = self.streams.get(&key) else {
             return;
         };
@@ -246,6 +272,9 @@ impl Shard {
                 Member::Viewer(viewer) => viewer.media(now, batch, outbox),
                 Member::Publisher(_) => false,
             });
+            if self.outbox.is_full() {
+                send(&mut self.outbox);
+            }
         }
     }
 

@@ -7,6 +7,9 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+/// As many as leave in one system call, and about as much as a core's cache holds.
+const FULL_SENDS: usize = 64;
+const FULL_BYTES: usize = 512 * 1_024;
 /// The kernel's limit for one offloaded send.
 const MAX_BYTES: usize = 65_000;
 
@@ -100,6 +103,11 @@ impl Outbox {
     /// Whether there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.sends.is_empty()
+    }
+
+    /// Whether it is better sent than added to.
+    pub fn is_full(&self) -> bool {
+        self.sends.len() >= FULL_SENDS || self.arena.len() >= FULL_BYTES
     }
 
     /// Forgets what was sent.

@@ -13,6 +13,7 @@ use super::contact::{Contact, VIEWER_SILENCE};
 use super::handover::Handover;
 use super::history::History;
 use super::outbox::Outbox;
+use super::outgoing::sink;
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{self, Candidate, Preference, Selector};
 use crate::packet::{Batch, Packet};
@@ -20,7 +21,7 @@ use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::Stream;
 use crate::transport::patch::PatchError;
-use crate::transport::{Outgoing, PatchOutcome, TransportEvent, TransportSink, ViewerTransport};
+use crate::transport::{PatchOutcome, TransportEvent, ViewerTransport};
 
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -40,6 +41,8 @@ pub(super) struct Subscriber {
     /// What is being forwarded must end with the present frame.
     cut: bool,
     look_again: Option<Instant>,
+    /// Kept for its memory: the layers that there were to choose from.
+    layers: Vec<Candidate>,
     /// The publisher that `target` and the codecs are of.
     epoch: u32,
     backlog: Backlog,
@@ -102,6 +105,7 @@ impl Subscriber {
             target: None,
             cut: false,
             look_again: None,
+            layers: Vec::new(),
             epoch: 0,
             backlog: Backlog::default(),
             history: History::default(),
@@ -206,7 +210,8 @@ impl Subscriber {
         let codecs = self.stream.codecs();
         self.video.codec = codecs.video;
         self.audio.codec = codecs.audio;
-        let (layers, audio) = self.stream.choices(now);
+        let mut layers = std::mem::take(&mut self.layers);
+        let audio = self.stream.choices(now, &mut layers);
         let choice = self.selector.choose(now, &layers, audio);
         self.look_again = self.selector.look_again(now);
         self.transport.set_demand(now, self.selector.demand(now));
@@ -225,6 +230,7 @@ impl Subscriber {
             }
             self.approach(now, &layers, choice.upgrade);
         }
+        self.layers = layers;
     }
 
     /// Sees to it that forwarding of the target can begin.
@@ -308,6 +314,9 @@ impl Subscriber {
         let mut backlog = std::mem::take(&mut self.backlog);
         for waiting in backlog.portion(now, self.replay_rate()) {
             self.send_video(now, waiting.packet(), waiting.squeezed, outbox);
+        }
+        if backlog.is_empty() {
+            backlog.clear();
         }
         self.backlog = backlog;
         self.publish_counts();
@@ -493,6 +502,9 @@ impl Subscriber {
     fn publish_counts(&self) {
         self.session
             .set_sent(self.counts.packets, self.counts.bytes);
+        if let Some((timestamp, captured)) = self.video.rewriter.last_time() {
+            self.session.set_video_clock(timestamp, captured);
+        }
     }
 
     /// Puts out what is due. See [`Transport::drain`].
@@ -575,44 +587,5 @@ impl Counts {
     fn add(&mut self, packet: &Packet) {
         self.packets += 1;
         self.bytes += packet.payload.len() as u64;
-    }
-}
-
-impl crate::rewrite::Rewritten {
-    fn of(self, codec: Codec, packet: &Packet) -> Outgoing<'_> {
-        Outgoing {
-            codec,
-            seq: self.seq,
-            timestamp: self.timestamp,
-            captured: self.captured,
-            marker: packet.marker,
-            vp8: self.vp8,
-            payload: &packet.payload,
-            red: packet.red.as_ref(),
-        }
-    }
-}
-
-struct Sink<'a> {
-    outbox: &'a mut Outbox,
-    events: &'a mut Vec<TransportEvent>,
-}
-
-fn sink<'a>(outbox: &'a mut Outbox, events: &'a mut Vec<TransportEvent>) -> Sink<'a> {
-    Sink { outbox, events }
-}
-
-impl TransportSink for Sink<'_> {
-    fn compose(
-        &mut self,
-        source: SocketAddr,
-        destination: SocketAddr,
-        append: &mut dyn FnMut(&mut Vec<u8>),
-    ) {
-        self.outbox.compose(source, destination, append);
-    }
-
-    fn event(&mut self, event: TransportEvent) {
-        self.events.push(event);
     }
 }

@@ -6,6 +6,9 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+/// Room in the heap for each session: deadlines that moved forward leave old ones behind, and sending must not allocate.
+const ROOM: usize = 8;
+
 /// Deadlines by the session's index.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
@@ -25,6 +28,8 @@ impl Timers {
     pub(super) fn set(&mut self, index: usize, at: Instant) {
         if self.entries.len() <= index {
             self.entries.resize(index + 1, None);
+            let room = self.entries.len() * ROOM;
+            self.heap.reserve(room.saturating_sub(self.heap.len()));
         }
         let entry = &mut self.entries[index];
         match entry {

@@ -7,7 +7,7 @@
 
 pub mod lean;
 pub mod negotiate;
-mod openssl;
+pub mod openssl;
 pub mod patch;
 pub mod rtc;
 
@@ -30,6 +30,8 @@ pub struct Outgoing<'a> {
     pub captured: Instant,
     /// The marker bit.
     pub marker: bool,
+    /// The first packet of a frame that a decoder can begin with.
+    pub keyframe_start: bool,
     /// VP8 counters to write into the payload descriptor.
     pub vp8: Option<Vp8Header>,
     /// RTP payload, shared.

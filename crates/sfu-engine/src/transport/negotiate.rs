@@ -11,16 +11,18 @@ use std::time::{Duration, Instant, SystemTime};
 
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::dtls::DtlsProvider;
 use str0m::format::{CodecConfig, FormatParams};
 use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Rids};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
-use super::lean::LeanTransport;
-use super::openssl::OpenSslDtls;
+use super::lean::{Agreed, LeanTransport};
+use super::openssl::{NoDtls, OpenSslDtls};
 use super::rtc::{Negotiated, RtcTransport};
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
+use crate::srtp::Profile;
 
 /// How often a viewer's figures are refreshed.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -46,9 +48,28 @@ pub enum OfferError {
 #[derive(Clone)]
 pub struct Identity {
     provider: Arc<CryptoProvider>,
+    /// The same without DTLS, for sessions that are thrown away once they have answered.
+    negotiator: Arc<CryptoProvider>,
     certificate: DtlsCert,
-    /// One moment on both clocks.
-    born: (Instant, SystemTime),
+    clock: WallClock,
+}
+
+/// One moment on the machine's two clocks: that which only goes on, and that which all peers share.
+#[derive(Debug, Clone, Copy)]
+pub struct WallClock(Instant, SystemTime);
+
+impl WallClock {
+    pub(super) fn new(moment: Instant, wall: SystemTime) -> Self {
+        Self(moment, wall)
+    }
+
+    /// A moment on the clock that all peers share.
+    pub fn at(self, moment: Instant) -> SystemTime {
+        match moment.checked_duration_since(self.0) {
+            Some(later) => self.1 + later,
+            None => self.1 - self.0.saturating_duration_since(moment),
+        }
+    }
 }
 
 impl std::fmt::Debug for Identity {
@@ -66,28 +87,31 @@ impl Identity {
         &self.certificate
     }
 
-    /// A moment on the clock that all peers share.
-    pub(super) fn wall_clock(&self, at: Instant) -> SystemTime {
-        match at.checked_duration_since(self.born.0) {
-            Some(later) => self.born.1 + later,
-            None => self.born.1 - self.born.0.saturating_duration_since(at),
-        }
+    /// The clock of the sessions' sender reports. It does not follow when the system's is set.
+    pub fn wall_clock(&self) -> WallClock {
+        self.clock
     }
 
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
-        let provider = Arc::new(CryptoProvider {
-            dtls_provider: &OpenSslDtls,
-            ..str0m::crypto::from_feature_flags()
-        });
+        static DTLS: OpenSslDtls = OpenSslDtls::new(&Profile::ALL);
+        let provider = |dtls_provider: &'static dyn DtlsProvider| {
+            Arc::new(CryptoProvider {
+                dtls_provider,
+                ..str0m::crypto::from_feature_flags()
+            })
+        };
+        let negotiator = provider(&NoDtls);
+        let provider = provider(&DTLS);
         let certificate = provider.dtls_provider.generate_certificate();
         let certificate = certificate.ok_or_else(|| {
             OfferError::Invalid("the server could not make its DTLS certificate".into())
         })?;
         Ok(Self {
             provider,
+            negotiator,
             certificate,
-            born: (Instant::now(), SystemTime::now()),
+            clock: WallClock::new(Instant::now(), SystemTime::now()),
         })
     }
 }
@@ -99,6 +123,29 @@ pub struct StreamCodecs {
     pub video: Option<Codec>,
     /// The audio codec, if it is known that there is one.
     pub audio: Option<Codec>,
+}
+
+/// How long a viewer may keep pictures back to show them evenly.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlayoutDelay {
+    min: u16,
+    max: u16,
+}
+
+impl PlayoutDelay {
+    /// Of these milliseconds, which are told in steps of ten. `None` where they are too long, or the wrong way round.
+    pub fn from_millis(min: u32, max: u32) -> Option<Self> {
+        let step = |ms: u32| u16::try_from(ms / 10).ok().filter(|n| *n < 1 << 12);
+        let (min, max) = (step(min)?, step(max)?);
+        (min <= max).then_some(Self { min, max })
+    }
+
+    /// As the header extension has it: twelve bits each.
+    pub(super) fn octets(self) -> [u8; 3] {
+        let both = u32::from(self.min) << 12 | u32::from(self.max);
+        let [_, octets @ ..] = both.to_be_bytes();
+        octets
+    }
 }
 
 /// What a publishing peer is going to send.
@@ -218,11 +265,12 @@ pub fn accept(
     codecs: StreamCodecs,
     offer: &str,
     local: &[SocketAddr],
+    delay: Option<PlayoutDelay>,
     now: Instant,
 ) -> Result<(LeanTransport, String), OfferError> {
     // A parser's panic is the offer's fault and must not become the server's.
     let result = catch_unwind(AssertUnwindSafe(|| {
-        accept_inner(identity, codecs, offer, local, now)
+        accept_inner(identity, codecs, offer, local, delay, now)
     }));
     result.unwrap_or_else(|_| Err(OfferError::Invalid("it could not be processed".into())))
 }
@@ -232,16 +280,22 @@ fn accept_inner(
     codecs: StreamCodecs,
     offer: &str,
     local: &[SocketAddr],
+    delay: Option<PlayoutDelay>,
     now: Instant,
 ) -> Result<(LeanTransport, String), OfferError> {
-    let mut config = configure(identity, codecs);
+    let mut config = configure(identity, codecs).set_crypto_provider(identity.negotiator.clone());
     let extensions = config.extension_map();
     extensions.set(3, Extension::TransportSequenceNumber);
+    extensions.set(5, Extension::AbsoluteCaptureTime);
+    if delay.is_some() {
+        extensions.set(6, Extension::PlayoutDelay);
+    }
     let (rtc, answer) = answer(config, offer, local, now)?;
     let medias = answered_medias(&rtc, &answer);
     let negotiated = matched(&rtc, &medias, |m| m.sending);
     check(codecs, offer, &medias, &negotiated)?;
-    let transport = LeanTransport::new(now, identity, offer, &answer, &negotiated, local)?;
+    let agreed = Agreed::read(offer, &answer, &negotiated, local)?;
+    let transport = LeanTransport::new(now, identity, agreed, delay)?;
     Ok((transport, answer))
 }
 
@@ -484,5 +538,24 @@ impl StreamCodecs {
             TrackKind::Video => self.video,
             TrackKind::Audio => self.audio,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn playout_delays_are_told_in_steps_of_ten_milliseconds() {
+        for (min, max, octets) in [
+            (0, 0, [0, 0, 0]),
+            (100, 2_000, [0x00, 0xa0, 0xc8]),
+            (40_950, 40_959, [0xff, 0xff, 0xff]),
+        ] {
+            let delay = PlayoutDelay::from_millis(min, max).unwrap();
+            assert_eq!(delay.octets(), octets, "{min}/{max}");
+        }
+        assert_eq!(PlayoutDelay::from_millis(20, 10), None);
+        assert_eq!(PlayoutDelay::from_millis(0, 40_960), None);
     }
 }

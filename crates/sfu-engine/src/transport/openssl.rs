@@ -1,39 +1,115 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! DTLS by OpenSSL for `str0m` 0.25: translates between its types and those of the version that `str0m-openssl` 0.6 was
-//! made for.
+//! DTLS by OpenSSL (RFC 6347, RFC 5764), for viewers' sessions and for `str0m`'s.
 //!
-//! `str0m`'s own DTLS takes no RSA certificates, and `webrtcbin` of GStreamer has one. To be dropped for
-//! `str0m-openssl` itself when it is released for the `str0m` that we use.
+//! `str0m`'s own DTLS takes no RSA certificates, and `webrtcbin` has one. `str0m-openssl` makes a context for each session,
+//! which is most of a handshake's memory, and prefers AES-256-GCM; here one context serves all sessions, and the
+//! preference is ours.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::srtp::SrtpProfileId;
+use openssl::ssl::{
+    ErrorCode, Ssl, SslContext, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslStream,
+    SslVerifyMode,
+};
+use openssl::x509::{X509, X509Builder, X509NameBuilder};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
     DtlsCert, DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, KeyingMaterial,
     ProtocolVersion, SrtpProfile,
 };
-use str0m_proto_07::crypto::DtlsVersion as OldVersion;
-use str0m_proto_07::crypto::dtls as old;
+
+use crate::srtp::{EXPORTER_LABEL, Profile};
+
+/// All that WebRTC's peers have in common, and no more.
+const CIPHERS: &str = "ECDHE+AESGCM:DHE+AESGCM:ECDHE+AES256:DHE+AES256";
+/// The largest datagram of a handshake.
+const MTU: u32 = 1_150;
+/// What has found no answer after this time is sent again, and after twice that time, and so on (RFC 6347, 4.2.4).
+const AGAIN: Duration = Duration::from_millis(500);
+const AGAIN_MAX: Duration = Duration::from_secs(4);
+const NEVER: Duration = Duration::from_secs(3_600);
+const CERTIFICATE_DAYS: u32 = 365;
+/// What a viewer may say in a record after the handshake; nothing of it matters.
+const RECORD: usize = 2_048;
 
 /// See the module's description.
 #[derive(Debug)]
-pub(super) struct OpenSslDtls;
+pub struct OpenSslDtls {
+    /// In the order of preference.
+    profiles: &'static [Profile],
+    /// What all sessions with one certificate share.
+    context: Mutex<Option<(DtlsCert, SslContext)>>,
+}
 
-#[derive(Debug)]
-struct Instance(Box<dyn old::DtlsInstance>);
+impl OpenSslDtls {
+    /// DTLS that agrees on one of these profiles. As the server's, ours is the order that counts.
+    pub const fn new(profiles: &'static [Profile]) -> Self {
+        Self {
+            profiles,
+            context: Mutex::new(None),
+        }
+    }
 
-fn provider() -> &'static dyn old::DtlsProvider {
-    str0m_openssl::default_provider().dtls_provider
+    fn context(&self, cert: &DtlsCert) -> Result<SslContext, ErrorStack> {
+        let mut kept = self.context.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, context)) = &*kept
+            && of.certificate == cert.certificate
+        {
+            return Ok(context.clone());
+        }
+        let context = context(self.profiles, cert)?;
+        *kept = Some((cert.clone(), context.clone()));
+        Ok(context)
+    }
+}
+
+fn context(profiles: &[Profile], cert: &DtlsCert) -> Result<SslContext, ErrorStack> {
+    let mut context = SslContext::builder(SslMethod::dtls())?;
+    context.set_cipher_list(CIPHERS)?;
+    let names: Vec<_> = profiles.iter().copied().map(name).collect();
+    context.set_tlsext_use_srtp(&names.join(":"))?;
+    // Any certificate: it is compared with the fingerprint of the offer afterwards.
+    let verify = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
+    context.set_verify_callback(verify, |_, _| true);
+    context.set_private_key(PKey::private_key_from_der(&cert.private_key)?.as_ref())?;
+    context.set_certificate(X509::from_der(&cert.certificate)?.as_ref())?;
+    context.set_options(
+        SslOptions::SINGLE_ECDH_USE
+            | SslOptions::NO_DTLSV1
+            | SslOptions::NO_QUERY_MTU
+            | SslOptions::NO_TICKET,
+    );
+    // Nobody resumes a session, and each one would be kept.
+    context.set_session_cache_mode(SslSessionCacheMode::OFF);
+    context.set_mode(SslMode::RELEASE_BUFFERS);
+    Ok(context.build())
+}
+
+fn name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
+        Profile::AeadAes256Gcm => "SRTP_AEAD_AES_256_GCM",
+        Profile::AesCm128HmacSha1_80 => "SRTP_AES128_CM_SHA1_80",
+    }
 }
 
 impl DtlsProvider for OpenSslDtls {
     fn generate_certificate(&self) -> Option<DtlsCert> {
-        let cert = provider().generate_certificate()?;
-        Some(DtlsCert {
-            certificate: cert.certificate,
-            private_key: cert.private_key,
-        })
+        let made = generate_certificate();
+        made.inspect_err(|error| tracing::warn!(%error, "no certificate"))
+            .ok()
     }
 
     fn new_dtls(
@@ -41,89 +117,335 @@ impl DtlsProvider for OpenSslDtls {
         cert: &DtlsCert,
         now: Instant,
         _version: DtlsVersion,
-        mtu: Option<usize>,
+        _mtu: Option<usize>,
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let cert = old::DtlsCert {
-            certificate: cert.certificate.clone(),
-            private_key: cert.private_key.clone(),
+        let start = || {
+            let context = self.context(cert)?;
+            let mut ssl = Ssl::new(&context)?;
+            ssl.set_mtu(MTU)?;
+            SslStream::new(ssl, Datagrams::default())
         };
-        // OpenSSL speaks DTLS 1.2, as all browsers do.
-        let instance = provider().new_dtls(&cert, now, OldVersion::Dtls12, mtu);
-        let instance = instance.map_err(|e| CryptoError::Other(e.to_string()))?;
-        Ok(Box::new(Instance(instance)))
+        let stream = start().map_err(|e: ErrorStack| CryptoError::Other(e.to_string()))?;
+        Ok(Box::new(Session {
+            stream,
+            active: false,
+            connected: None,
+            ended: false,
+            closed: false,
+            now,
+            again: None,
+            wait: AGAIN,
+        }))
     }
 }
 
-impl DtlsInstance for Instance {
+/// A key pair on P-256, and a certificate signed by itself.
+fn generate_certificate() -> Result<DtlsCert, ErrorStack> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+    let mut serial = BigNum::new()?;
+    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+    let mut name = X509NameBuilder::new()?;
+    name.append_entry_by_text("CN", "WebRTC")?;
+    let name = name.build();
+    let mut builder = X509Builder::new()?;
+    builder.set_version(2)?;
+    builder.set_serial_number(serial.to_asn1_integer()?.as_ref())?;
+    builder.set_not_before(Asn1Time::days_from_now(0)?.as_ref())?;
+    builder.set_not_after(Asn1Time::days_from_now(CERTIFICATE_DAYS)?.as_ref())?;
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+    Ok(DtlsCert {
+        certificate: builder.build().to_der()?,
+        private_key: key.private_key_to_der()?,
+    })
+}
+
+/// The datagrams of one session on their way in and out of OpenSSL.
+#[derive(Debug, Default)]
+struct Datagrams {
+    incoming: Option<Vec<u8>>,
+    outgoing: VecDeque<Vec<u8>>,
+    /// What we said last. OpenSSL would send it again, too, but by a clock of its own.
+    flight: Vec<Vec<u8>>,
+    /// Something has come since.
+    answered: bool,
+}
+
+impl Read for Datagrams {
+    /// A datagram at a time. What does not fit is no DTLS.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let datagram = self.incoming.take().ok_or(io::ErrorKind::WouldBlock)?;
+        self.answered = true;
+        let length = datagram.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&datagram[..length]);
+        Ok(length)
+    }
+}
+
+impl Write for Datagrams {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if std::mem::take(&mut self.answered) {
+            self.flight.clear();
+        }
+        self.flight.push(data.to_vec());
+        self.outgoing.push_back(data.to_vec());
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What a handshake has found out, and how much of it was told.
+#[derive(Debug)]
+struct Outcome {
+    keys: Vec<u8>,
+    profile: SrtpProfile,
+    certificate: Vec<u8>,
+    told: Told,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    Nothing,
+    Connected,
+    Certificate,
+    Keys,
+    End,
+}
+
+#[derive(Debug)]
+struct Session {
+    stream: SslStream<Datagrams>,
+    active: bool,
+    connected: Option<Outcome>,
+    /// The peer said goodbye; we did.
+    ended: bool,
+    closed: bool,
+    now: Instant,
+    /// When to send again what was said last, and how long to wait after that.
+    again: Option<Instant>,
+    wait: Duration,
+}
+
+impl Session {
+    fn handshake(&mut self) -> Result<(), DtlsImplError> {
+        let result = match self.active {
+            true => self.stream.connect(),
+            false => self.stream.accept(),
+        };
+        match result {
+            Ok(()) => {
+                self.connected = Some(self.outcome().map_err(|e| failed(&e))?);
+                self.stream.get_mut().flight = Vec::new();
+                Ok(())
+            }
+            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn outcome(&self) -> Result<Outcome, Box<dyn std::error::Error>> {
+        let ssl = self.stream.ssl();
+        let profile = ssl.selected_srtp_profile().ok_or("no SRTP profile")?;
+        let profile = match profile.id() {
+            SrtpProfileId::SRTP_AEAD_AES_128_GCM => SrtpProfile::AEAD_AES_128_GCM,
+            SrtpProfileId::SRTP_AEAD_AES_256_GCM => SrtpProfile::AEAD_AES_256_GCM,
+            SrtpProfileId::SRTP_AES128_CM_SHA1_80 => SrtpProfile::AES128_CM_SHA1_80,
+            _ => return Err("another SRTP profile than was offered".into()),
+        };
+        let mut keys = vec![0; profile.keying_material_len()];
+        ssl.export_keying_material(&mut keys, EXPORTER_LABEL, None)?;
+        let certificate = ssl.peer_certificate().ok_or("no certificate")?;
+        Ok(Outcome {
+            keys,
+            profile,
+            certificate: certificate.to_der()?,
+            told: Told::Nothing,
+        })
+    }
+
+    /// Reads what there is to read. Peers say nothing that matters but goodbye.
+    fn read(&mut self) -> Result<(), DtlsImplError> {
+        let mut record = [0; RECORD];
+        loop {
+            match self.stream.ssl_read(&mut record) {
+                Ok(_) => {}
+                Err(error) if error.code() == ErrorCode::WANT_READ => return Ok(()),
+                Err(error) if error.code() == ErrorCode::ZERO_RETURN => {
+                    self.ended = true;
+                    // Answered in kind (RFC 5246, section 7.2.1).
+                    return self.close();
+                }
+                Err(error) => return Err(failed(&error)),
+            }
+        }
+    }
+}
+
+impl DtlsInstance for Session {
     fn set_active(&mut self, active: bool) {
-        self.0.set_active(active);
+        self.active = active;
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.0.handle_packet(packet).map_err(|e| translated(&e))
+        self.stream.get_mut().incoming = (!packet.is_empty()).then(|| packet.to_vec());
+        if self.connected.is_none() {
+            self.handshake()?;
+        }
+        match self.connected {
+            Some(_) => self.read(),
+            None => Ok(()),
+        }
     }
 
     fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        match self.0.poll_output(buf) {
-            old::DtlsOutput::Packet(data) => DtlsOutput::Packet(data),
-            old::DtlsOutput::BufferTooSmall { needed } => DtlsOutput::BufferTooSmall { needed },
-            old::DtlsOutput::Timeout(at) => DtlsOutput::Timeout(at),
-            old::DtlsOutput::Connected => DtlsOutput::Connected,
-            old::DtlsOutput::PeerCert(cert) => DtlsOutput::PeerCert(cert),
-            old::DtlsOutput::KeyingMaterial(keys, profile) => match profile_of(profile) {
-                Some(profile) => DtlsOutput::KeyingMaterial(KeyingMaterial::new(&keys), profile),
-                None => DtlsOutput::CloseNotify,
-            },
-            old::DtlsOutput::ApplicationData(data) => DtlsOutput::ApplicationData(data),
-            // What a later release of the old version might add concerns nothing that we use.
-            _ => DtlsOutput::CloseNotify,
+        if let Some(packet) = self.stream.get_mut().outgoing.pop_front() {
+            let Some(room) = buf.get_mut(..packet.len()) else {
+                let needed = packet.len();
+                self.stream.get_mut().outgoing.push_front(packet);
+                return DtlsOutput::BufferTooSmall { needed };
+            };
+            room.copy_from_slice(&packet);
+            return DtlsOutput::Packet(room);
+        }
+        let Some(outcome) = &mut self.connected else {
+            return DtlsOutput::Timeout(self.again.unwrap_or(self.now + AGAIN));
+        };
+        match outcome.told {
+            Told::Nothing => {
+                outcome.told = Told::Connected;
+                DtlsOutput::Connected
+            }
+            Told::Connected => {
+                let needed = outcome.certificate.len();
+                let Some(room) = buf.get_mut(..needed) else {
+                    return DtlsOutput::BufferTooSmall { needed };
+                };
+                outcome.told = Told::Certificate;
+                room.copy_from_slice(&std::mem::take(&mut outcome.certificate));
+                DtlsOutput::PeerCert(room)
+            }
+            Told::Certificate => {
+                outcome.told = Told::Keys;
+                let keys = std::mem::take(&mut outcome.keys);
+                DtlsOutput::KeyingMaterial(KeyingMaterial::new(&keys), outcome.profile)
+            }
+            Told::Keys if self.ended => {
+                outcome.told = Told::End;
+                DtlsOutput::CloseNotify
+            }
+            Told::Keys | Told::End => DtlsOutput::Timeout(self.now + NEVER),
         }
     }
 
     fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.0.handle_timeout(now).map_err(|e| translated(&e))
+        self.now = now;
+        match self.again {
+            _ if self.connected.is_some() => {}
+            None => self.again = Some(now + AGAIN),
+            Some(at) if at <= now => {
+                self.wait = (self.wait * 2).min(AGAIN_MAX);
+                self.again = Some(now + self.wait);
+                let Datagrams {
+                    outgoing, flight, ..
+                } = self.stream.get_mut();
+                outgoing.extend(flight.iter().cloned());
+            }
+            Some(_) => {}
+        }
+        Ok(())
     }
 
-    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        match self.0.send_application_data(data) {
-            Ok(()) => Ok(data.len()),
-            Err(old::DtlsImplError::HandshakePending) => Ok(0),
-            Err(error) => Err(translated(&error)),
-        }
+    fn send_application_data(&mut self, _data: &[u8]) -> Result<usize, DtlsImplError> {
+        // There are no data channels.
+        Ok(0)
     }
 
     fn is_active(&self) -> bool {
-        self.0.is_active()
+        self.active
     }
 
     fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.0.protocol_version().map(|_| ProtocolVersion::DTLS1_2)
+        Some(ProtocolVersion::DTLS1_2)
     }
 
     fn is_closing(&self) -> bool {
-        self.0.is_closing()
+        self.closed || self.ended
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.closed && self.stream.get_ref().outgoing.is_empty()
     }
 
     fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.0.close().map_err(|e| translated(&e))
+        if self.connected.is_some() && !self.closed {
+            // A peer that is gone already is told nothing.
+            let _ = self.stream.shutdown();
+        }
+        self.closed = true;
+        Ok(())
     }
 }
 
-fn profile_of(profile: old::SrtpProfile) -> Option<SrtpProfile> {
-    match profile {
-        old::SrtpProfile::AES128_CM_SHA1_80 => Some(SrtpProfile::AES128_CM_SHA1_80),
-        old::SrtpProfile::AEAD_AES_128_GCM => Some(SrtpProfile::AEAD_AES_128_GCM),
-        old::SrtpProfile::AEAD_AES_256_GCM => Some(SrtpProfile::AEAD_AES_256_GCM),
-        _ => None,
-    }
-}
-
-/// All that `str0m` does with an error is to end the session; what it was goes to the log.
-fn translated(error: &old::DtlsImplError) -> DtlsImplError {
+/// All that is done with an error is to end the session; what it was goes to the log.
+fn failed(error: &dyn std::fmt::Display) -> DtlsImplError {
     tracing::debug!(%error, "DTLS failed");
     DtlsImplError::ConnectionClosed
+}
+
+/// Where `str0m` only reads an offer, and its session is thrown away.
+#[derive(Debug)]
+pub(super) struct NoDtls;
+
+impl DtlsProvider for NoDtls {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        None
+    }
+
+    fn new_dtls(
+        &self,
+        _cert: &DtlsCert,
+        _now: Instant,
+        _version: DtlsVersion,
+        _mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl DtlsInstance for NoDtls {
+    fn set_active(&mut self, _active: bool) {}
+
+    fn handle_packet(&mut self, _packet: &[u8]) -> Result<(), DtlsImplError> {
+        Err(DtlsImplError::ConnectionClosed)
+    }
+
+    fn poll_output<'a>(&mut self, _buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        DtlsOutput::CloseNotify
+    }
+
+    fn handle_timeout(&mut self, _now: Instant) -> Result<(), DtlsImplError> {
+        Ok(())
+    }
+
+    fn send_application_data(&mut self, _data: &[u8]) -> Result<usize, DtlsImplError> {
+        Ok(0)
+    }
+
+    fn is_active(&self) -> bool {
+        false
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        None
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        Ok(())
+    }
 }

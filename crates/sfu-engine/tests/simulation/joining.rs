@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use sfu_impair::Conditions;
+
 use crate::net::good;
 use crate::publisher::TestPublisher;
 use crate::world::World;
@@ -104,4 +106,22 @@ fn sound_comes_with_the_pictures() {
     world.join(good(), None);
     world.run_for(Duration::from_secs(3));
     world.check("hears", |v| v.audio_packets > 80);
+}
+
+#[test]
+fn a_join_over_a_lossy_link_takes_longer_and_succeeds() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 1);
+        let lossy = Conditions {
+            loss: 0.1,
+            ..good()
+        };
+        world.join(lossy, None);
+        world.run_until("is connected", Duration::from_secs(15), |w| {
+            w.sessions[0].info().connected && w.viewers[0].0.connected_at.is_some()
+        });
+        world.run_for(Duration::from_secs(2));
+        let packets = world.viewers[0].0.packets.len();
+        assert!(packets > 100, "seed {seed}: {packets} packets");
+    }
 }

@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use sfu_engine::SessionId;
 use str0m::change::SdpAnswer;
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
+use str0m::config::CryptoProvider;
+use str0m::media::{Direction, KeyframeRequestKind, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{RedDecoder, RtpPacket};
+use str0m::rtp::{Extension, RedDecoder, RtpPacket};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{Mark, read_mark};
@@ -21,6 +23,10 @@ use crate::restart;
 pub(crate) struct Received {
     pub(crate) mark: Mark,
     pub(crate) timestamp: u64,
+    /// When the packet says that it was captured.
+    pub(crate) captured: Option<SystemTime>,
+    /// How long it lets the viewer keep it back, in ms.
+    pub(crate) playout_delay: Option<(u64, u64)>,
 }
 
 pub(crate) struct TestViewer {
@@ -44,11 +50,22 @@ pub(crate) struct TestViewer {
 }
 
 impl TestViewer {
-    pub(crate) fn new(now: Instant, index: usize, takes_red: bool) -> (Self, String) {
+    pub(crate) fn new(
+        now: Instant,
+        index: usize,
+        takes_red: bool,
+        crypto: Option<CryptoProvider>,
+    ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true);
         config.codec_config().enable_opus(true, takes_red);
+        let extensions = config.extension_map();
+        extensions.set(12, Extension::AbsoluteCaptureTime);
+        extensions.set(13, Extension::PlayoutDelay);
+        if let Some(crypto) = crypto {
+            config = config.set_crypto_provider(Arc::new(crypto));
+        }
         let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
         let mut api = rtc.sdp_api();
@@ -156,9 +173,16 @@ impl TestViewer {
         let Some(mark) = read_mark(&packet.payload) else {
             return;
         };
+        let values = &packet.header.ext_vals;
+        let millis = |time: MediaTime| (time.as_seconds() * 1_000.0).round() as u64;
         let received = Received {
             mark,
             timestamp: packet.time.numer(),
+            captured: values.abs_capture_time.map(|t| t.capture_time),
+            playout_delay: values
+                .play_delay_min
+                .zip(values.play_delay_max)
+                .map(|(min, max)| (millis(min), millis(max))),
         };
         let twice = self.packets.insert(*packet.seq_no, received);
         assert!(
@@ -180,6 +204,16 @@ impl TestViewer {
         let blocks = RedDecoder::decode(&packet.payload).unwrap();
         assert!(blocks.iter().all(|b| b.pt == *opus.pt()));
         blocks.len() == 2
+    }
+
+    /// Forgets what came before the newest keyframe. Of use in a long day.
+    #[allow(dead_code)]
+    pub(crate) fn forget(&mut self) {
+        let starts = |p: &Received| p.mark.key && p.mark.index == 0;
+        let newest = self.packets.iter().rfind(|(_, p)| starts(p));
+        if let Some((&seq, _)) = newest {
+            self.packets = self.packets.split_off(&seq);
+        }
     }
 
     /// What a decoder makes of the packets so far.
@@ -212,6 +246,11 @@ impl TestViewer {
             });
             let follows =
                 last_shown.is_some_and(|l| l.layer == mark.layer && l.frame + 1 == mark.frame);
+            if let (Some(before), Some(now)) = (last_shown.and_then(|l| l.counters), mark.counters)
+            {
+                let next = ((before.0 + 1) & 0x7fff, before.1.wrapping_add(1));
+                result.miscounted += u64::from(now != next);
+            }
             if whole && (mark.key || follows) {
                 let time = packet.timestamp;
                 result.time_went_back |= result.last_timestamp.is_some_and(|l| l >= time);
@@ -240,4 +279,6 @@ pub(crate) struct Decoded {
     pub(crate) last: Option<Mark>,
     pub(crate) last_timestamp: Option<u64>,
     pub(crate) time_went_back: bool,
+    /// Frames whose picture id or TL0PICIDX (VP8) is not the next one's.
+    pub(crate) miscounted: u64,
 }

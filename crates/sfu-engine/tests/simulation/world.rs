@@ -6,16 +6,18 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
-use sfu_engine::shard::{PeerFeedback, Shard};
+use sfu_engine::shard::{Outbox, PeerFeedback, Shard};
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
-use sfu_engine::{Preference, PublishOptions, SessionId};
+use sfu_engine::{PlayoutDelay, Preference, PublishOptions, SessionId};
+
+use str0m::config::CryptoProvider;
 
 use sfu_impair::{Conditions, Link, Rng};
 
@@ -28,6 +30,17 @@ use crate::viewer::TestViewer;
 pub(crate) struct Links {
     down: Link,
     up: Link,
+    /// The viewer whose way down it is, too.
+    shared_with: Option<usize>,
+}
+
+/// Allocations, and how often they might have been made.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Taken {
+    pub(crate) media: (usize, usize),
+    pub(crate) reports: (usize, usize),
+    pub(crate) others: (usize, usize),
+    pub(crate) timers: (usize, usize),
 }
 
 pub(crate) struct World {
@@ -40,9 +53,16 @@ pub(crate) struct World {
     pub(crate) publisher_paused: bool,
     /// Who joins from now on takes sound with redundancy.
     pub(crate) viewers_take_red: bool,
+    /// Who joins from now on has this cryptography.
+    pub(crate) viewers_crypto: Option<CryptoProvider>,
+    /// Where reports of viewers are kept, too.
+    pub(crate) overheard: Option<Vec<Vec<u8>>>,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
     /// Publishers that came by WHIP.
     pub(crate) peers: Vec<(TestPeer, Links)>,
+    /// The number of allocations so far, where they are counted, and what the shard took of them.
+    pub(crate) allocations: fn() -> usize,
+    pub(crate) taken: Taken,
     /// When the encoder was asked for keyframes.
     pub(crate) asked_at: Vec<Instant>,
     pub(crate) sessions: Vec<Arc<SessionShared>>,
@@ -76,8 +96,12 @@ impl World {
             publisher: TestPublisher::new(stream.clone(), now, layers),
             publisher_paused: false,
             viewers_take_red: false,
+            viewers_crypto: None,
+            overheard: None,
             viewers: Vec::new(),
             peers: Vec::new(),
+            allocations: || 0,
+            taken: Taken::default(),
             asked_at: Vec::new(),
             sessions: Vec::new(),
             stream,
@@ -171,6 +195,7 @@ impl World {
         Links {
             down: Link::new(link, self.rng.next_u64()),
             up: Link::new(link, self.rng.next_u64()),
+            shared_with: None,
         }
     }
 
@@ -189,10 +214,23 @@ impl World {
     /// A viewer joins with a wish of its own.
     pub(crate) fn join_with(&mut self, link: Conditions, preference: Preference) -> usize {
         let index = self.viewers.len();
-        let (mut viewer, offer) = TestViewer::new(self.now, index, self.viewers_take_red);
+        let (mut viewer, offer) = TestViewer::new(
+            self.now,
+            index,
+            self.viewers_take_red,
+            self.viewers_crypto.clone(),
+        );
         let codecs = self.stream.codecs();
-        let (transport, answer) =
-            negotiate::accept(&self.identity, codecs, &offer, &[self.server], self.now).unwrap();
+        let delay = PlayoutDelay::from_millis(0, 200);
+        let (transport, answer) = negotiate::accept(
+            &self.identity,
+            codecs,
+            &offer,
+            &[self.server],
+            delay,
+            self.now,
+        )
+        .unwrap();
         let id = SessionId::from_bits(index as u128);
         let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), preference);
         let session = Arc::new(session);
@@ -212,6 +250,25 @@ impl World {
         self.viewers.push((viewer, links));
         self.due.push(Reverse((self.now, index)));
         index
+    }
+
+    /// A moment on the clock of the server's sender reports.
+    pub(crate) fn wall(&self, at: Instant) -> SystemTime {
+        self.identity.wall_clock().at(at)
+    }
+
+    /// A viewer's way down is another one's from now on.
+    pub(crate) fn share_link(&mut self, viewer: usize, with: usize) {
+        self.viewers[viewer].1.shared_with = Some(with);
+    }
+
+    /// A datagram that seems to come from a viewer. Returns whether it was dropped as invalid.
+    pub(crate) fn inject(&mut self, viewer: usize, data: &[u8]) -> bool {
+        let before = self.counters.snapshot().datagrams_invalid;
+        let source = self.viewers[viewer].0.address;
+        self.shard.receive(self.now, source, self.server, data);
+        self.send_out();
+        self.counters.snapshot().datagrams_invalid > before
     }
 
     /// A viewer's link becomes another one.
@@ -308,17 +365,27 @@ impl World {
         if !self.publisher_paused && self.publisher.next_frame <= now {
             self.publisher.produce(now);
         }
-        while let Some(command) = self.inbox.try_recv() {
-            self.shard.handle(now, command);
-        }
+        self.obey(now);
         while let Some(InFlight {
             way, index, data, ..
         }) = self.network.pop_due(now)
         {
             match way {
                 Way::FromViewer => {
+                    if let Some(overheard) = &mut self.overheard
+                        && matches!(data.first(), Some(128..=191))
+                    {
+                        overheard.push(data.clone());
+                    }
                     let source = self.viewers[index].0.address;
+                    let before = (self.allocations)();
                     self.shard.receive(now, source, self.server, &data);
+                    let taken = (self.allocations)() - before;
+                    let place = match data.first() {
+                        Some(128..=191) => &mut self.taken.reports,
+                        _ => &mut self.taken.others,
+                    };
+                    *place = (place.0 + taken, place.1 + 1);
                 }
                 Way::FromPeer => {
                     let source = self.peers[index].0.address;
@@ -340,10 +407,17 @@ impl World {
             }
         }
         // What peers asked to be told comes through the queue.
-        while let Some(command) = self.inbox.try_recv() {
-            self.shard.handle(now, command);
-        }
-        self.shard.handle_timeout(now);
+        self.obey(now);
+        let mut sending = 0;
+        let mut send = |outbox: &mut Outbox| {
+            let before = (self.allocations)();
+            let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+            deliver(outbox, viewers, peers, &mut self.network, now);
+            sending += (self.allocations)() - before;
+        };
+        let before = (self.allocations)();
+        self.shard.handle_timeout_sending(now, &mut send);
+        self.taken.timers.0 += (self.allocations)() - before - sending;
         while let Some(Reverse((at, viewer))) = self.due.peek().copied() {
             if at > now {
                 break;
@@ -356,6 +430,23 @@ impl World {
         self.send_out();
         let asked = self.publisher.encoder.requests.lock().unwrap().len();
         self.asked_at.resize(asked, now);
+    }
+
+    /// Hands the shard what is in its queue.
+    fn obey(&mut self, now: Instant) {
+        while let Some(command) = self.inbox.try_recv() {
+            let mut sending = 0;
+            let mut send = |outbox: &mut Outbox| {
+                let before = (self.allocations)();
+                let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+                deliver(outbox, viewers, peers, &mut self.network, now);
+                sending += (self.allocations)() - before;
+            };
+            let before = (self.allocations)();
+            self.shard.handle_sending(now, command, &mut send);
+            let taken = (self.allocations)() - before - sending;
+            self.taken.media = (self.taken.media.0 + taken, self.taken.media.1 + 1);
+        }
     }
 
     fn drain_viewer(&mut self, index: usize) {
@@ -381,23 +472,16 @@ impl World {
 
     fn send_out(&mut self) {
         let outbox = self.shard.outbox();
-        for (datagrams, data) in outbox.iter() {
-            let SocketAddr::V4(to) = datagrams.destination else {
-                panic!("viewers have IPv4 addresses");
-            };
-            let [_, kind, hi, lo] = to.ip().octets();
-            let index = usize::from(u16::from_be_bytes([hi, lo]));
-            let (way, link) = match kind {
-                0 => (Way::ToViewer, &mut self.viewers[index].1.down),
-                _ => (Way::ToPeer, &mut self.peers[index].1.down),
-            };
-            for datagram in data.chunks(datagrams.segment) {
-                if let Some(at) = link.pass(self.now, datagram.len()) {
-                    self.network.send(at, way, index, datagram);
-                }
-            }
-        }
-        outbox.clear();
+        let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+        deliver(outbox, viewers, peers, &mut self.network, self.now);
+    }
+
+    /// All memory of the viewers' own side is given back. Nothing can run after this.
+    #[allow(dead_code)]
+    pub(crate) fn forget_viewers(&mut self) {
+        self.viewers = Vec::new();
+        self.network = Network::default();
+        self.due = BinaryHeap::new();
     }
 
     /// Asserts for every viewer, naming the seed.
@@ -411,4 +495,34 @@ impl World {
             );
         }
     }
+}
+
+/// Puts what a shard sends on the viewers' and the peers' links.
+fn deliver(
+    outbox: &mut Outbox,
+    viewers: &mut [(TestViewer, Links)],
+    peers: &mut [(TestPeer, Links)],
+    network: &mut Network,
+    now: Instant,
+) {
+    for (datagrams, data) in outbox.iter() {
+        let SocketAddr::V4(to) = datagrams.destination else {
+            panic!("viewers have IPv4 addresses");
+        };
+        let [_, kind, hi, lo] = to.ip().octets();
+        let index = usize::from(u16::from_be_bytes([hi, lo]));
+        let (way, link) = match kind {
+            0 => {
+                let link = viewers[index].1.shared_with.unwrap_or(index);
+                (Way::ToViewer, &mut viewers[link].1.down)
+            }
+            _ => (Way::ToPeer, &mut peers[index].1.down),
+        };
+        for datagram in data.chunks(datagrams.segment) {
+            if let Some(at) = link.pass(now, datagram.len()) {
+                network.send(at, way, index, datagram);
+            }
+        }
+    }
+    outbox.clear();
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sfu_engine::{Rid, SessionId, SessionInfo, StreamInfo, StreamName};
 
 use super::hls;
+use super::latency;
 use super::server::{App, Refusal};
 
 /// The parameters of `GET /healthz`.
@@ -90,6 +91,7 @@ fn stream_json(app: &App, info: &StreamInfo) -> Value {
         "video": video,
         "hls": hls::address(app, &info.name),
         "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),
+        "latency": latency::json(&info.latency),
     })
 }
 
@@ -133,5 +135,6 @@ pub(super) async fn session(
         "retransmitted": info.retransmitted,
         "keyframe_requests": info.keyframe_requests,
         "rtt_ms": info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+        "latency_ms": info.latency.map(latency::millis),
     })))
 }

@@ -60,6 +60,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router = text(),
             "publisher-timeout" => settings.publisher_timeout = number(),
             "ice-servers" => settings.ice_servers = text(),
+            "playout-delay" => settings.playout_delay = text(),
             "hls-directory" => settings.hls_directory = text(),
             "recordings-directory" => settings.recordings_directory = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
@@ -77,6 +78,7 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router.to_value(),
             "publisher-timeout" => settings.publisher_timeout.to_value(),
             "ice-servers" => settings.ice_servers.to_value(),
+            "playout-delay" => settings.playout_delay.to_value(),
             "hls-directory" => settings.hls_directory.to_value(),
             "recordings-directory" => settings.recordings_directory.to_value(),
             "port" => {

@@ -2,13 +2,13 @@
 
 //! `GET /metrics`: everything that is counted, in Prometheus' text format (version 0.0.4).
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use sfu_engine::StreamInfo;
+use sfu_engine::{LATENCY_BUCKETS, StreamInfo};
 
 use super::server::App;
 
@@ -103,6 +103,7 @@ fn streams(page: &mut Page, streams: &[StreamInfo]) {
             );
         }
     }
+    latencies(page, streams);
     page.family(
         "sfu_layer_bitrate",
         "gauge",
@@ -114,6 +115,32 @@ fn streams(page: &mut Page, streams: &[StreamInfo]) {
             let labels = format!("{{stream=\"{name}\",rid=\"{rid}\"}}");
             page.sample(&labels, layer.bitrate.filter(|_| layer.active).unwrap_or(0));
         }
+    }
+}
+
+/// The histograms of what viewers' pages report.
+fn latencies(page: &mut Page, streams: &[StreamInfo]) {
+    page.family(
+        "sfu_viewer_latency_seconds",
+        "histogram",
+        "Time from capture to the viewer's screen, as pages report it every 10 s.",
+    );
+    for stream in streams {
+        let name = escaped(stream.name.as_str());
+        let info = &stream.latency;
+        let total = info.cumulative.last().copied().unwrap_or(0);
+        for (bound, count) in LATENCY_BUCKETS.iter().zip(info.cumulative) {
+            page.sample(
+                &format!("_bucket{{stream=\"{name}\",le=\"{bound}\"}}"),
+                count,
+            );
+        }
+        page.sample(&format!("_bucket{{stream=\"{name}\",le=\"+Inf\"}}"), total);
+        page.sample(
+            &format!("_sum{{stream=\"{name}\"}}"),
+            info.sum.as_secs_f64(),
+        );
+        page.sample(&format!("_count{{stream=\"{name}\"}}"), total);
     }
 }
 
@@ -130,7 +157,8 @@ impl Page {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, labels: &str, value: u64) {
+    /// `labels` may begin with the rest of the name.
+    fn sample(&mut self, labels: &str, value: impl Display) {
         let _ = writeln!(self.text, "{}{labels} {value}", self.family);
     }
 }

@@ -22,6 +22,7 @@
  * * `POST /whep/{stream}`, optionally with `?layer=RID`: watch (WHEP). `POST /whip/{stream}`,
  *   optionally with `?takeover=1`: publish (WHIP, RFC 9725). Both answer with the session's
  *   `Location`, which takes `PATCH` (trickle ICE, ICE restart) and `DELETE`, `GET` for its figures,
+ *   `GET …/clock` and `POST …/latency` for the true latency,
  *   and `POST …/layer` with `{"encodingId": "RID"}` or null for another layer.
  * * `GET /hls/{stream}/index.m3u8`: the HLS that `sfuhlssink` writes into `hls-directory`;
  *   `GET /hls/{stream}`: a page that plays it where the browser does.
@@ -43,6 +44,7 @@ mod api;
 mod events;
 mod hls;
 mod imp;
+mod latency;
 mod links;
 mod metrics;
 mod pages;

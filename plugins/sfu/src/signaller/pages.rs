@@ -29,6 +29,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("devices.js", JS, web!("devices.js")),
     ("hls.js", JS, web!("hls.js")),
     ("list.js", JS, web!("list.js")),
+    ("latency.js", JS, web!("latency.js")),
     ("live.js", JS, web!("live.js")),
     ("logo.js", JS, web!("logo.js")),
     ("mixer.js", JS, web!("mixer.js")),

@@ -17,7 +17,7 @@ use sfu_engine::{Engine, Router};
 use tokio::sync::{oneshot, watch};
 
 use super::recordings::{self, Recordings};
-use super::{CAT, api, events, hls, metrics, pages, sessions};
+use super::{CAT, api, events, hls, latency, metrics, pages, sessions};
 use crate::runtime;
 
 /// The largest request body: an offer of a browser has about 8 KiB.
@@ -90,6 +90,11 @@ impl App {
                     .patch(sessions::patch)
                     .delete(sessions::delete)
                     .options(sessions::options),
+            )
+            .route("/session/{id}/clock", get(latency::clock))
+            .route(
+                "/session/{id}/latency",
+                post(latency::report).options(sessions::options),
             )
             .route(
                 "/session/{id}/layer",

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use gst::prelude::*;
-use sfu_engine::EngineConfig;
+use sfu_engine::{EngineConfig, PlayoutDelay};
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -20,6 +20,7 @@ pub(super) struct Settings {
     pub(super) router: String,
     pub(super) publisher_timeout: u32,
     pub(super) ice_servers: String,
+    pub(super) playout_delay: String,
     pub(super) hls_directory: String,
     pub(super) recordings_directory: String,
 }
@@ -35,6 +36,7 @@ impl Default for Settings {
             router: "default".into(),
             publisher_timeout: 15_000,
             ice_servers: String::new(),
+            playout_delay: "0/0".into(),
             hls_directory: String::new(),
             recordings_directory: String::new(),
         }
@@ -58,6 +60,23 @@ impl Settings {
         (!self.hls_directory.is_empty()).then(|| Path::new(&self.hls_directory).into())
     }
 
+    fn playout_delay(&self) -> Result<Option<PlayoutDelay>, String> {
+        let text = self.playout_delay.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let number = |part: &str| part.trim().parse().ok();
+        let delay = text
+            .split_once('/')
+            .and_then(|(min, max)| PlayoutDelay::from_millis(number(min)?, number(max)?));
+        delay.map(Some).ok_or_else(|| {
+            format!(
+                "playout-delay={text:?} is not MIN/MAX in ms, such as 0/0 or 100/500, at most 40950; \
+                 empty leaves it to the viewers"
+            )
+        })
+    }
+
     pub(super) fn engine(&self) -> Result<EngineConfig, String> {
         let address = |name: &str, text: &str| {
             let parsed: Result<IpAddr, _> = text.trim().parse();
@@ -75,6 +94,7 @@ impl Settings {
             shards: self.shards as usize,
             announce: announce?,
             publisher_timeout: Duration::from_millis(u64::from(self.publisher_timeout)),
+            playout_delay: self.playout_delay()?,
             ..EngineConfig::default()
         })
     }
@@ -167,6 +187,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
             &defaults.recordings_directory,
         ),
+        text(
+            "playout-delay",
+            "Playout delay",
+            "MIN/MAX in ms (steps of 10) for which viewers may keep pictures back to show them evenly; \
+             empty leaves it to them",
+            &defaults.playout_delay,
+        ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")
             .blurb("TCP port that the HTTP server really listens on, 0 while it does not")
@@ -189,6 +216,22 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn playout_delays_are_checked() {
+        let delay = |text: &str| Settings {
+            playout_delay: text.into(),
+            ..Settings::default()
+        };
+        let of = |text: &str| delay(text).engine().map(|e| e.playout_delay);
+        assert_eq!(of(""), Ok(None));
+        assert_eq!(of("0/0"), Ok(Some(PlayoutDelay::default())));
+        assert_eq!(of(" 100 / 500 "), Ok(PlayoutDelay::from_millis(100, 500)));
+        for wrong in ["0", "10/0", "-1/0", "0/50000", "a/b"] {
+            let error = of(wrong).unwrap_err();
+            assert!(error.contains("MIN/MAX"), "{error}");
+        }
+    }
 
     #[test]
     fn addresses_are_checked_before_anything_starts() {

@@ -5,6 +5,7 @@
 use gst::prelude::*;
 use sfu_engine::Codec;
 
+use super::clock::Now;
 use super::media::{Form, Media};
 use super::sender::Sender;
 use super::settings::Settings;
@@ -242,7 +243,7 @@ fn finish(
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            sender.send(&sample);
+            sender.send(&sample, Now::of(sink));
             Ok(gst::FlowSuccess::Ok)
         })
         .build();

@@ -13,9 +13,10 @@ use sfu_engine::{
 
 use super::CAT;
 use super::branch::{self, Branch, Plan};
+use super::clock::{Now, Wallclock};
 use super::feedback::ForceKeyUnit;
 use super::media::{self, Form, Media};
-use super::sender::{Sender, Wallclock};
+use super::sender::Sender;
 use super::settings::{PROPERTIES, Settings};
 
 /// Layers that `layers` may have.
@@ -298,8 +299,11 @@ impl SfuSink {
                 Some(_) => return gst::PadProbeReturn::Ok,
                 None => {
                     let refused = refused.load(Relaxed);
-                    let pad = negotiated.as_ref().and_then(glib::WeakRef::upgrade);
-                    if !refused && pad.is_some_and(|pad| pad.has_current_caps()) {
+                    let through = negotiated.as_ref().and_then(glib::WeakRef::upgrade);
+                    if !refused && through.is_some_and(|pad| pad.has_current_caps()) {
+                        if let (TrackKind::Video, Some(buffer)) = (kind, info.buffer()) {
+                            imp.observe(buffer, pad.upcast_ref());
+                        }
                         return gst::PadProbeReturn::Ok;
                     }
                     // Or the caps did not get through, because everything is being stopped.
@@ -320,6 +324,14 @@ impl SfuSink {
             }
             gst::PadProbeReturn::Ok
         });
+    }
+
+    /// Video that knows when it was captured tells it for all pads.
+    fn observe(&self, buffer: &gst::BufferRef, pad: &gst::Pad) {
+        if buffer.meta::<gst::ReferenceTimestampMeta>().is_some() {
+            let wallclock = lock(&self.state).wallclock.clone();
+            wallclock.observe(buffer, pad, Now::of(&*self.obj()));
+        }
     }
 
     fn caps_came(

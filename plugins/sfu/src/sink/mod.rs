@@ -39,12 +39,17 @@
  * ## Time
  *
  * Live input is sent as it comes, other input in its own time.
+ *
+ * Viewers are told when what they see was captured: at its running time by the pipeline's clock,
+ * or, where video brings `GstReferenceTimestampMeta` with an NDI timecode, an NDI timestamp, or
+ * Unix or NTP time of the last ten seconds, at that time.
  */
 use std::sync::LazyLock;
 
 use gst::prelude::*;
 
 mod branch;
+mod clock;
 mod feedback;
 mod imp;
 mod media;

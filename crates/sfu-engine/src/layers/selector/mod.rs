@@ -12,7 +12,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Candidate, Preference, ranked};
+use super::{Candidate, Preference, rank};
 use crate::transport::{Demand, Estimate};
 
 /// After a way down, no way up for this long.
@@ -128,6 +128,9 @@ pub struct Selector {
     goal: u64,
     could_rise: bool,
     next_probe: Option<Instant>,
+    /// Kept for its memory: all layers, and those that may be sent, highest first.
+    order: Vec<usize>,
+    allowed: Vec<usize>,
 }
 
 impl Selector {
@@ -210,29 +213,42 @@ impl Selector {
 
     /// The layer to send now, of all that there are. `audio` is what sound takes, in bit/s.
     pub fn choose(&mut self, now: Instant, layers: &[Candidate], audio: u64) -> Choice {
+        let (mut order, mut allowed) = (
+            std::mem::take(&mut self.order),
+            std::mem::take(&mut self.allowed),
+        );
+        rank(layers, &mut order);
+        let choice = self.choose_of(now, layers, audio, &order, &mut allowed);
+        (self.order, self.allowed) = (order, allowed);
+        choice
+    }
+
+    fn choose_of(
+        &mut self,
+        now: Instant,
+        layers: &[Candidate],
+        audio: u64,
+        order: &[usize],
+        allowed: &mut Vec<usize>,
+    ) -> Choice {
         self.could_rise = false;
         self.has_choice = layers.len() > 1;
-        let order = ranked(layers);
         if self.preference.video_paused {
             self.layer = None;
             return settled(None, Why::Paused);
         }
-        if let Some((index, why)) = self.pinned(layers, &order) {
+        if let Some((index, why)) = self.pinned(layers, order) {
             self.layer = Some(index);
             return settled(Some(index), why);
         }
-        let active: Vec<usize> = order
-            .iter()
-            .copied()
-            .filter(|&i| layers[i].active)
-            .collect();
-        let (Some(&best), Some(&lowest)) = (active.first(), active.last()) else {
+        let active = || order.iter().copied().filter(|&i| layers[i].active);
+        let (Some(best), Some(lowest)) = (active().next(), active().next_back()) else {
             // Nothing is sent: what comes back first shows.
             self.layer = order.first().copied();
             return settled(self.layer, Why::NotSent);
         };
-        let mut allowed = active.clone();
-        allowed.retain(|&i| self.preference.admits(&layers[i]));
+        allowed.clear();
+        allowed.extend(active().filter(|&i| self.preference.admits(&layers[i])));
         if allowed.is_empty() {
             allowed.push(lowest);
         }
@@ -247,7 +263,7 @@ impl Selector {
         };
         let network = Network {
             layers,
-            allowed: &allowed,
+            allowed,
             budget: estimate.saturating_sub(audio),
         };
         let choice = self.by_bandwidth(now, &network, limit);

@@ -14,6 +14,8 @@ use crate::codec::Codec;
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+const CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time";
 
 /// The header extensions of an m-line, by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +24,10 @@ pub(super) struct Extensions {
     pub(super) mid: Option<u8>,
     /// The transport-wide number by which arrivals are reported.
     pub(super) twcc: Option<u8>,
+    /// How long the peer may keep pictures back.
+    pub(super) playout_delay: Option<u8>,
+    /// When the media was captured.
+    pub(super) capture_time: Option<u8>,
 }
 
 /// A codec that may be sent, and under which numbers.
@@ -42,7 +48,7 @@ pub(super) struct Format {
 
 /// See the module's description.
 #[derive(Debug, Clone)]
-pub(super) struct Agreed {
+pub(in super::super) struct Agreed {
     pub(super) local: IceCreds,
     pub(super) remote: IceCreds,
     /// Our addresses.
@@ -57,7 +63,7 @@ pub(super) struct Agreed {
 }
 
 impl Agreed {
-    pub(super) fn read(
+    pub(in super::super) fn read(
         offer: &str,
         answer: &str,
         negotiated: &[Negotiated],
@@ -122,6 +128,8 @@ impl Format {
             extensions: Extensions {
                 mid: extension(MID).filter(|_| mid.trim().len() <= 16),
                 twcc: extension(TWCC),
+                playout_delay: extension(PLAYOUT_DELAY),
+                capture_time: extension(CAPTURE_TIME),
             },
             mid: mid.trim().to_owned(),
         })
@@ -163,6 +171,8 @@ mod tests {
         a=ice-pwd:secret\r\na=setup:passive\r\na=mid:v\r\n\
         a=extmap:3 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
         a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
+        a=extmap:6/sendonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n\
+        a=extmap:12 http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time\r\n\
         a=fmtp:97 level-asymmetry-allowed=1\r\na=fmtp:98 apt=97\r\na=ssrc:7 cname:me\r\na=ssrc:8 cname:me\r\n\
         a=ssrc-group:FID 7 8\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:a\r\na=ssrc:9 cname:me\r\n";
     const OFFER: &str =
@@ -203,8 +213,15 @@ mod tests {
             (Some(4), Some(3))
         );
         assert_eq!(
-            (audio.ssrc, audio.rtx, audio.extensions.twcc),
-            (9, None, None)
+            (
+                video.extensions.playout_delay,
+                video.extensions.capture_time
+            ),
+            (Some(6), Some(12))
+        );
+        assert_eq!(
+            (audio.ssrc, audio.rtx, audio.extensions),
+            (9, None, Extensions::default())
         );
         assert_eq!(video.cname, "me");
     }

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::TransportEvent;
+use super::super::negotiate::WallClock;
 use super::media::Media;
 use crate::codec::TrackKind;
 use crate::estimate::Estimator;
@@ -99,20 +100,11 @@ fn round_trip(wall: SystemTime, block: &ReportBlock) -> Option<Duration> {
     (trip < LONGEST_TRIP).then_some(trip)
 }
 
-/// Appends the sender reports of all streams that have begun. `wall` translates to the clock that all peers share.
-pub(super) fn write_reports(
-    buffer: &mut Vec<u8>,
-    now: Instant,
-    media: &Media,
-    wall: impl Fn(Instant) -> SystemTime,
-) {
+/// Appends the sender reports of all streams that have begun.
+pub(super) fn write_reports(buffer: &mut Vec<u8>, now: Instant, media: &Media, clock: WallClock) {
     for track in &media.tracks {
         let Some((timestamp, captured)) = track.sent.last else {
             continue;
-        };
-        let rate = match track.kind {
-            TrackKind::Audio => 48_000.0,
-            TrackKind::Video => 90_000.0,
         };
         // The report's two times are the same moment: now.
         let since = now.saturating_duration_since(captured).as_secs_f64();
@@ -123,8 +115,8 @@ pub(super) fn write_reports(
         {
             let report = SenderReport {
                 ssrc,
-                ntp_time: ntp(wall(now)),
-                rtp_time: timestamp.wrapping_add((since * rate) as u32),
+                ntp_time: ntp(clock.at(now)),
+                rtp_time: timestamp.wrapping_add((since * f64::from(track.clock_rate())) as u32),
                 packets: sent.packets,
                 octets: sent.octets,
             };
@@ -134,7 +126,7 @@ pub(super) fn write_reports(
 }
 
 /// Seconds since 1900 in the upper half, their fraction in the lower (RFC 5905).
-fn ntp(time: SystemTime) -> u64 {
+pub(super) fn ntp(time: SystemTime) -> u64 {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -80,4 +80,18 @@ mod tests {
         assert_eq!(buffer[0], 0x90);
         assert_eq!(buffer[12..], expected);
     }
+
+    #[test]
+    fn the_longest_value_has_sixteen_octets() {
+        let mut buffer = Vec::new();
+        let extensions = [
+            Some((3, &[1, 2][..])),
+            Some((6, &[0, 0, 0][..])),
+            Some((5, &[7; 16][..])),
+        ];
+        assert_eq!(HEADER.write(&mut buffer, &extensions), 12 + 4 + 24);
+        assert_eq!(buffer[12..16], [0xbe, 0xde, 0, 6]);
+        assert_eq!(buffer[16..24], [0x31, 1, 2, 0x62, 0, 0, 0, 0x5f]);
+        assert_eq!(buffer[24..], [7; 16]);
+    }
 }

@@ -21,9 +21,8 @@ use std::time::{Duration, Instant};
 use is::{Candidate, IceCreds};
 use str0m::crypto::dtls::SrtpProfile;
 
-use super::negotiate::{Identity, OfferError};
+use super::negotiate::{Identity, OfferError, PlayoutDelay};
 use super::patch::{self, PatchError};
-use super::rtc::Negotiated;
 use super::{
     Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
     ViewerTransport,
@@ -31,7 +30,7 @@ use super::{
 use crate::codec::{Codec, TrackKind};
 use crate::estimate::{ArrivalEstimator, Estimator};
 use crate::srtp::{self, Profile, Role, Unprotect};
-use agreed::Agreed;
+pub(super) use agreed::Agreed;
 use connection::Connection;
 use handshake::Keys;
 use media::{Left, Media};
@@ -48,6 +47,7 @@ const NEGLIGIBLE: u64 = 50;
 pub struct LeanTransport {
     identity: Identity,
     agreed: Agreed,
+    playout_delay: Option<PlayoutDelay>,
     connection: Connection,
     /// When the connection wants to be called; now, where something came for it.
     connection_due: Instant,
@@ -85,12 +85,9 @@ impl LeanTransport {
     pub(super) fn new(
         now: Instant,
         identity: &Identity,
-        offer: &str,
-        answer: &str,
-        negotiated: &[Negotiated],
-        local: &[SocketAddr],
+        agreed: Agreed,
+        playout_delay: Option<PlayoutDelay>,
     ) -> Result<Self, OfferError> {
-        let agreed = Agreed::read(offer, answer, negotiated, local)?;
         let failed = |e: str0m::crypto::CryptoError| {
             OfferError::Invalid(format!("DTLS could not be prepared: {e}"))
         };
@@ -99,6 +96,7 @@ impl LeanTransport {
         let mut video = video.filter(|f| f.codec.kind() == TrackKind::Video);
         Ok(Self {
             identity: identity.clone(),
+            playout_delay,
             connection,
             connection_due: now,
             secured: None,
@@ -131,8 +129,9 @@ impl LeanTransport {
             .and_then(|p| srtp::session(p, &keys.material, role).map_err(|e| e.to_string()));
         match session {
             Ok((protect, unprotect)) => {
+                let clock = self.identity.wall_clock();
                 self.secured = Some(Secured {
-                    media: Media::new(&self.agreed, protect),
+                    media: Media::new(&self.agreed, protect, clock, self.playout_delay),
                     unprotect,
                 });
                 self.report_due = now + control::REPORT_EVERY;
@@ -163,7 +162,7 @@ impl LeanTransport {
         if self.connection.heard(now) {
             self.connection_due = now;
         }
-        let wall = self.identity.wall_clock(now);
+        let wall = self.identity.wall_clock().at(now);
         let estimator: &mut dyn Estimator = &mut self.estimator;
         let events = &mut self.events;
         control::receive(now, wall, compound, &mut secured.media, estimator, events);
@@ -241,10 +240,10 @@ impl LeanTransport {
             return;
         };
         self.report_due = now + control::REPORT_EVERY;
-        let identity = &self.identity;
+        let clock = self.identity.wall_clock();
         sink.compose(path.local, path.remote, &mut |buffer| {
             let start = buffer.len();
-            control::write_reports(buffer, now, &secured.media, |at| identity.wall_clock(at));
+            control::write_reports(buffer, now, &secured.media, clock);
             if buffer.len() > start
                 && let Err(error) = secured.media.protect().rtcp(buffer, start)
             {

@@ -16,6 +16,9 @@ const LONGEST: Duration = Duration::from_millis(16);
 /// Packets leave at this many times the estimate.
 const FACTOR: f64 = 1.5;
 
+/// Room for a keyframe, from the first packet that waits on.
+const ROOM: usize = 64;
+
 /// A packet that waits. It owns what [`Outgoing`] borrows.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -24,6 +27,7 @@ pub(super) struct Waiting {
     timestamp: u32,
     captured: Instant,
     marker: bool,
+    keyframe_start: bool,
     vp8: Option<Vp8Header>,
     payload: Arc<[u8]>,
 }
@@ -36,6 +40,7 @@ impl Waiting {
             timestamp: self.timestamp,
             captured: self.captured,
             marker: self.marker,
+            keyframe_start: self.keyframe_start,
             vp8: self.vp8,
             payload: &self.payload,
             red: None,
@@ -63,6 +68,9 @@ impl Pacer {
     }
 
     pub(super) fn push(&mut self, now: Instant, packet: &Outgoing<'_>) {
+        if self.queue.capacity() == 0 {
+            self.queue.reserve(ROOM);
+        }
         self.due.get_or_insert(now);
         self.until = Some(now + LONGEST);
         self.queue.push_back(Waiting {
@@ -71,6 +79,7 @@ impl Pacer {
             timestamp: packet.timestamp,
             captured: packet.captured,
             marker: packet.marker,
+            keyframe_start: packet.keyframe_start,
             vp8: packet.vp8,
             payload: packet.payload.clone(),
         });
@@ -105,6 +114,7 @@ mod tests {
                 timestamp: 0,
                 captured: start,
                 marker: false,
+                keyframe_start: false,
                 vp8: None,
                 payload: &payload,
                 red: None,

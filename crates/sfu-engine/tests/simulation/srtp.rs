@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Whatever SRTP profile a viewer offers, it plays; and reports that are not its own change nothing.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use sfu_engine::srtp::{Profile, Role, session};
+use sfu_engine::transport::openssl::OpenSslDtls;
+use str0m::config::{CryptoProvider, DtlsCert};
+use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
+    SrtpProfile,
+};
+
+use crate::net::good;
+use crate::world::World;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// DTLS of a viewer that offers these profiles, and remembers which one was agreed on.
+#[derive(Debug)]
+struct Offers {
+    dtls: OpenSslDtls,
+    agreed: &'static Mutex<Vec<SrtpProfile>>,
+}
+
+impl DtlsProvider for Offers {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        self.dtls.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        cert: &DtlsCert,
+        now: Instant,
+        version: DtlsVersion,
+        mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let instance = self.dtls.new_dtls(cert, now, version, mtu)?;
+        Ok(Box::new(Handshake {
+            instance,
+            agreed: self.agreed,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Handshake {
+    instance: Box<dyn DtlsInstance>,
+    agreed: &'static Mutex<Vec<SrtpProfile>>,
+}
+
+impl DtlsInstance for Handshake {
+    fn set_active(&mut self, active: bool) {
+        self.instance.set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.instance.handle_packet(packet)
+    }
+
+    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
+        let output = self.instance.poll_output(buf);
+        if let DtlsOutput::KeyingMaterial(_, profile) = &output {
+            self.agreed.lock().unwrap().push(*profile);
+        }
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.instance.handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.instance.send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.instance.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.instance.protocol_version()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.instance.close()
+    }
+}
+
+/// Two viewers that offer these profiles play for ten seconds; one has a lossy link. Returns what was agreed on.
+fn agreed(profiles: &'static [Profile]) -> SrtpProfile {
+    let agreed: &'static Mutex<Vec<SrtpProfile>> = Box::leak(Box::default());
+    let offers = Offers {
+        dtls: OpenSslDtls::new(profiles),
+        agreed,
+    };
+    let mut world = World::new(1, 2);
+    world.viewers_crypto = Some(CryptoProvider {
+        dtls_provider: Box::leak(Box::new(offers)),
+        ..str0m::crypto::from_feature_flags()
+    });
+    world.join(good(), None);
+    let lossy = world.join(good(), None);
+    world.run_for(2 * SECOND);
+    world.set_link(
+        lossy,
+        sfu_impair::Conditions {
+            loss: 0.02,
+            ..good()
+        },
+    );
+    world.run_for(6 * SECOND);
+    world.set_link(lossy, good());
+    world.run_for(2 * SECOND);
+    world.check(&format!("{profiles:?}"), |v| {
+        let decoded = v.decoded();
+        decoded.frames > 270 && decoded.broken == 0 && decoded.gaps == 0 && v.audio_packets > 240
+    });
+    let info = world.sessions[lossy].info();
+    assert!(
+        info.retransmitted > 0,
+        "{profiles:?}: reports are understood"
+    );
+    assert_eq!(world.counters.snapshot().datagrams_invalid, 0);
+    let agreed = agreed.lock().unwrap();
+    assert_eq!(agreed.len(), 2);
+    agreed[1]
+}
+
+#[test]
+fn viewers_play_in_each_profile() {
+    for (profile, expected) in [
+        (
+            &[Profile::AesCm128HmacSha1_80],
+            SrtpProfile::AES128_CM_SHA1_80,
+        ),
+        (&[Profile::AeadAes128Gcm], SrtpProfile::AEAD_AES_128_GCM),
+        (&[Profile::AeadAes256Gcm], SrtpProfile::AEAD_AES_256_GCM),
+    ] {
+        assert_eq!(agreed(profile), expected);
+    }
+}
+
+#[test]
+fn aes_128_gcm_is_preferred_in_whatever_order_it_is_offered() {
+    const ALL: &[Profile] = &[
+        Profile::AesCm128HmacSha1_80,
+        Profile::AeadAes256Gcm,
+        Profile::AeadAes128Gcm,
+    ];
+    assert_eq!(agreed(ALL), SrtpProfile::AEAD_AES_128_GCM);
+    const OLD: &[Profile] = &[Profile::AesCm128HmacSha1_80, Profile::AeadAes256Gcm];
+    assert_eq!(agreed(OLD), SrtpProfile::AEAD_AES_256_GCM);
+}
+
+#[test]
+fn reports_that_are_replayed_cut_or_sealed_by_others_are_dropped_and_counted() {
+    let mut world = World::new(2, 1);
+    world.join(good(), None);
+    world.run_for(2 * SECOND);
+    world.overheard = Some(Vec::new());
+    world.run_for(2 * SECOND);
+    let heard = world.overheard.take().unwrap();
+    assert!(heard.len() > 10, "{} reports", heard.len());
+    assert_eq!(world.counters.snapshot().datagrams_invalid, 0);
+    let before = world.sessions[0].info();
+    for report in &heard {
+        assert!(world.inject(0, report), "replayed");
+        for length in 0..report.len() {
+            assert!(world.inject(0, &report[..length]), "cut to {length}");
+        }
+        let mut changed = report.clone();
+        for at in 1..report.len() {
+            changed[at] ^= 1;
+            // From its second octet on, an octet of the header may turn a report into an RTP packet: no less invalid.
+            assert!(world.inject(0, &changed), "octet {at} changed");
+            changed[at] ^= 1;
+        }
+    }
+    for profile in Profile::ALL {
+        let keys = vec![7; profile.exporter_len()];
+        let (mut stranger, _) = session(profile, &keys, Role::Client).unwrap();
+        for _ in 0..10 {
+            // A request for a keyframe, of any stream.
+            let mut pli = vec![0x81, 206, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0];
+            stranger.rtcp(&mut pli, 0).unwrap();
+            assert!(world.inject(0, &pli), "sealed with other keys");
+        }
+    }
+    let after = world.sessions[0].info();
+    assert_eq!(
+        (after.keyframe_requests, after.retransmitted, after.estimate),
+        (
+            before.keyframe_requests,
+            before.retransmitted,
+            before.estimate
+        )
+    );
+    let asked = world.publisher.encoder.requests.lock().unwrap().len();
+    let frames = world.viewers[0].0.decoded().frames;
+    let invalid = world.counters.snapshot().datagrams_invalid;
+    world.run_for(3 * SECOND);
+    world.check("plays on, and is understood", |v| {
+        let decoded = v.decoded();
+        decoded.frames >= frames + 88 && decoded.broken == 0 && decoded.gaps == 0
+    });
+    assert_eq!(world.counters.snapshot().datagrams_invalid, invalid);
+    let now = world.publisher.encoder.requests.lock().unwrap().len();
+    assert_eq!(now, asked, "nobody asked for a keyframe");
+}
