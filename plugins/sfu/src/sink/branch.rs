@@ -45,11 +45,16 @@ impl Branch {
 
     /// Lets the elements follow the bin's state, the last ones first, so that nothing flows into what is not ready.
     pub(super) fn start(&self) -> Result<(), String> {
+        let follow = |element: &gst::Element| {
+            let synced = element.sync_state_with_parent();
+            synced.map_err(|error| error.to_string())
+        };
         for element in self.elements.iter().rev() {
+            // What fails stays locked: a bin that is being stopped would fail with it, and not stop.
+            follow(element)?;
             element.set_locked_state(false);
-            element
-                .sync_state_with_parent()
-                .map_err(|e| e.to_string())?;
+            // The bin may have changed its state meanwhile.
+            follow(element)?;
         }
         Ok(())
     }
