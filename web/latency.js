@@ -44,7 +44,9 @@ export class Latency {
   get ms() {
     if (this.#samples.length === 0 || performance.now() - this.#shown > STALE) return null;
     const sorted = [...this.#samples].sort((a, b) => a - b);
-    return sorted[Math.floor(sorted.length / 2)];
+    const median = sorted[Math.floor(sorted.length / 2)];
+    // Firefox at times tells a picture's timestamp with the time of another one.
+    return median < 0 ? null : median;
   }
 
   /** From now on the pictures are those of this session, or of none. */
@@ -103,7 +105,7 @@ export class Latency {
     fetch(`${this.#session.resource}/latency`, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ ms: Math.max(0, ms) }),
+      body: JSON.stringify({ ms }),
     }).catch(() => {});
   }
 }

@@ -47,7 +47,7 @@ try {
     for (let n = 0; n < wanted.viewers; n++) {
       const page = await open('chromium', 'about:blank');
       const viewer = { page, posts: 0 };
-      page.on('request', (request) => { viewer.posts += request.method() === 'POST' ? 1 : 0; });
+      page.on('request', (request) => { viewer.posts += request.method() === 'POST' && request.url().includes('/whep/') ? 1 : 0; });
       viewers.push(viewer);
     }
     const [{ page: first }] = viewers;
