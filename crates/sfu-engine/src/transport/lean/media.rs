@@ -136,29 +136,27 @@ impl Media {
             _ => (format.pt, packet.payload),
         };
         let is_red = format.red == Some(pt);
-        let header = Header {
-            pt,
-            marker: packet.marker,
-            padded: false,
-            seq: packet.seq as u16,
-            timestamp: packet.timestamp,
-            ssrc: track.ssrc,
+        let draft = Draft {
+            header: Header {
+                pt,
+                marker: packet.marker,
+                padded: false,
+                seq: packet.seq as u16,
+                timestamp: packet.timestamp,
+                ssrc: track.ssrc,
+            },
+            rollover: (packet.seq >> 16) as u32,
+            values: Values {
+                number: number(&mut self.number, track.extensions),
+                playout_delay: self.playout_delay,
+                captured: track.tell(packet).map(|at| capture_time(self.clock, at)),
+            },
+            is_start: packet.keyframe_start,
         };
         track.newest = track.newest.max(packet.seq);
         track.sent.add(payload.len());
         track.sent.last = Some((packet.timestamp, packet.captured));
-        let values = Values {
-            number: number(&mut self.number, track.extensions),
-            playout_delay: self.playout_delay,
-            captured: track.tell(packet).map(|at| capture_time(self.clock, at)),
-        };
-        let is_start = packet.keyframe_start;
-        let protect = &mut self.protect;
-        let roc = (packet.seq >> 16) as u32;
-        let mut bytes = 0;
-        sink.compose(path.local, path.remote, &mut |buffer| {
-            let start = buffer.len();
-            let begun = header.write(buffer, &track.extensions(&values, is_start));
+        let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
             let body = buffer.len();
             buffer.extend_from_slice(payload);
             if let Some(counters) = packet.vp8 {
@@ -166,12 +164,8 @@ impl Media {
             } else if is_red {
                 red::set_type(&mut buffer[body..], format.pt);
             }
-            bytes = seal(protect, buffer, start, begun, roc);
         });
-        Some(Left {
-            number: values.number.map(u16::from_be_bytes),
-            bytes,
-        })
+        Some(left)
     }
 
     /// Sends a packet again (RFC 4588), where the viewer takes that.
@@ -184,43 +178,34 @@ impl Media {
         let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
         let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
         let (pt, ssrc) = (format.rtx?, track.rtx_ssrc?);
-        let seq = track.rtx_seq;
-        track.rtx_seq += 1;
+        let captured = track.captured(packet.timestamp);
+        let captured = captured.filter(|_| packet.keyframe_start);
+        let draft = track.draft_again(
+            Header {
+                pt,
+                marker: packet.marker,
+                padded: false,
+                seq: 0,
+                timestamp: packet.timestamp,
+                ssrc,
+            },
+            Values {
+                number: number(&mut self.number, track.extensions),
+                playout_delay: self.playout_delay,
+                captured: captured.map(|at| capture_time(self.clock, at)),
+            },
+            packet.keyframe_start,
+        );
         track.sent_again.add(packet.payload.len() + 2);
-        let header = Header {
-            pt,
-            marker: packet.marker,
-            padded: false,
-            seq: seq as u16,
-            timestamp: packet.timestamp,
-            ssrc,
-        };
-        let is_start = packet.keyframe_start;
-        let values = Values {
-            number: number(&mut self.number, track.extensions),
-            playout_delay: self.playout_delay,
-            captured: track
-                .captured(packet.timestamp)
-                .filter(|_| is_start)
-                .map(|at| capture_time(self.clock, at)),
-        };
-        let protect = &mut self.protect;
-        let mut bytes = 0;
-        sink.compose(path.local, path.remote, &mut |buffer| {
-            let start = buffer.len();
-            let begun = header.write(buffer, &track.extensions(&values, is_start));
+        let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
             buffer.extend_from_slice(&(packet.seq as u16).to_be_bytes());
             let body = buffer.len();
             buffer.extend_from_slice(packet.payload);
             if let Some(counters) = packet.vp8 {
                 vp8::rewrite(&mut buffer[body..], counters);
             }
-            bytes = seal(protect, buffer, start, begun, (seq >> 16) as u32);
         });
-        Some(Left {
-            number: values.number.map(u16::from_be_bytes),
-            bytes,
-        })
+        Some(left)
     }
 
     /// Sends a packet of nothing but padding in the stream of retransmissions, to see whether the network carries it.
@@ -233,33 +218,62 @@ impl Media {
             (used && twcc).then_some((format.rtx?, track, ssrc))
         })?;
         let track = &mut self.tracks[track];
-        let seq = track.rtx_seq;
-        track.rtx_seq += 1;
-        let header = Header {
-            pt,
-            marker: false,
-            padded: true,
-            seq: seq as u16,
-            timestamp: track.sent.last.map_or(0, |(timestamp, _)| timestamp),
-            ssrc,
-        };
-        let values = Values {
-            number: number(&mut self.number, track.extensions),
-            ..Values::default()
-        };
-        let protect = &mut self.protect;
+        let draft = track.draft_again(
+            Header {
+                pt,
+                marker: false,
+                padded: true,
+                seq: 0,
+                timestamp: track.sent.last.map_or(0, |(timestamp, _)| timestamp),
+                ssrc,
+            },
+            Values {
+                number: number(&mut self.number, track.extensions),
+                ..Values::default()
+            },
+            false,
+        );
+        let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
+            buffer.resize(buffer.len() + usize::from(PADDING) - 1, 0);
+            buffer.push(PADDING);
+        });
+        Some(left)
+    }
+}
+
+/// A packet without its payload.
+#[derive(Debug, Clone, Copy)]
+struct Draft {
+    header: Header,
+    /// How often the sequence number has wrapped.
+    rollover: u32,
+    values: Values,
+    /// A decoder may begin with it.
+    is_start: bool,
+}
+
+impl Draft {
+    /// Writes the packet into the buffer that it is sent from, and seals it there.
+    fn send(
+        &self,
+        path: Path,
+        track: &Track,
+        protect: &mut Protect,
+        sink: &mut dyn TransportSink,
+        payload: impl Fn(&mut Vec<u8>),
+    ) -> Left {
         let mut bytes = 0;
         sink.compose(path.local, path.remote, &mut |buffer| {
             let start = buffer.len();
-            let begun = header.write(buffer, &track.extensions(&values, false));
-            buffer.resize(buffer.len() + usize::from(PADDING) - 1, 0);
-            buffer.push(PADDING);
-            bytes = seal(protect, buffer, start, begun, (seq >> 16) as u32);
+            let extensions = track.extensions(&self.values, self.is_start);
+            let header = self.header.write(buffer, &extensions);
+            payload(buffer);
+            bytes = seal(protect, buffer, start, header, self.rollover);
         });
-        Some(Left {
-            number: values.number.map(u16::from_be_bytes),
+        Left {
+            number: self.values.number.map(u16::from_be_bytes),
             bytes,
-        })
+        }
     }
 }
 
@@ -278,6 +292,21 @@ impl Track {
             sent_again: Sent::default(),
             rtx_seq: FIRST_RTX_SEQ,
             told: None,
+        }
+    }
+
+    /// The next packet of the stream of retransmissions, which numbers it.
+    fn draft_again(&mut self, header: Header, values: Values, is_start: bool) -> Draft {
+        let seq = self.rtx_seq;
+        self.rtx_seq += 1;
+        Draft {
+            header: Header {
+                seq: seq as u16,
+                ..header
+            },
+            rollover: (seq >> 16) as u32,
+            values,
+            is_start,
         }
     }
 
