@@ -3,6 +3,7 @@
 
 mod hls;
 mod log;
+mod properties;
 mod record;
 mod runtime;
 mod signaller;

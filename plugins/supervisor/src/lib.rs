@@ -4,6 +4,13 @@
 mod peerwatch;
 mod supervisor;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a mutex holds, also after a panic elsewhere: what is kept here is whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     peerwatch::register(plugin)?;
     supervisor::register(plugin)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 
 use gst::glib;
@@ -11,6 +11,7 @@ use super::CAT;
 use super::output::Output;
 use super::settings::{PROPERTIES, Settings};
 use super::worker::{Order, Orders, Stats, Worker};
+use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
 pub struct SfuHlsSink {
@@ -26,10 +27,6 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for SfuHlsSink {
     const NAME: &'static str = "GstSfuHlsSink";
@@ -43,13 +40,13 @@ impl ObjectImpl for SfuHlsSink {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let text = || value.get::<Option<String>>().ok().flatten();
-        let number = || value.get::<u32>().unwrap_or_default();
+        let text = || text_of(value);
+        let number = || number_of(value);
         let mut settings = lock(&self.settings);
         match pspec.name() {
-            "stream" => settings.stream = text().unwrap_or_default(),
-            "router" => settings.router = text().unwrap_or_default(),
-            "directory" => settings.directory = text().unwrap_or_default(),
+            "stream" => settings.stream = text(),
+            "router" => settings.router = text(),
+            "directory" => settings.directory = text(),
             "segment-duration" => settings.segment_ms = number(),
             "playlist-length" => settings.length = number(),
             "latency" => settings.latency_ms = number(),

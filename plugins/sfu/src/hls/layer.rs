@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -21,6 +21,7 @@ use super::cuts::{Cut, Cutter, Rules};
 use super::master::{Media, h264_codec};
 use super::output::Output;
 use super::slots::Segment;
+use crate::properties::lock;
 
 /// The cut of what has no pictures.
 const CUT: &str = "sfu-hls-cut";
@@ -88,10 +89,6 @@ struct Plan {
     media: Media,
     /// Cuts on their way through the muxer.
     cuts: VecDeque<Cut>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Layer {

@@ -10,6 +10,7 @@ use gst::prelude::*;
 use sfu_engine::StreamName;
 
 use super::cuts::Rules;
+use crate::properties::{latency, number, stream_and_router, text};
 use crate::src::OnLoss;
 
 #[derive(Debug, Clone)]
@@ -56,41 +57,9 @@ impl Settings {
     }
 }
 
-fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(Some(default))
-        .mutable_ready()
-        .build()
-}
-
-fn number(name: &str, nick: &str, blurb: &str, range: [u32; 2], default: u32) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .minimum(range[0])
-        .maximum(range[1])
-        .default_value(default)
-        .mutable_ready()
-        .build()
-}
-
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
-    vec![
-        text(
-            "stream",
-            "Stream",
-            "Name of the stream: parts of A-Z a-z 0-9 . _ - joined by /",
-            &defaults.stream,
-        ),
-        text(
-            "router",
-            "Router",
-            "Name of the process-wide router to take the stream from",
-            &defaults.router,
-        ),
+    let own = [
         text(
             "directory",
             "Directory",
@@ -101,23 +70,17 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "segment-duration",
             "Segment duration",
             "How long a segment is to be, in ms; keyframes are asked for at its end",
-            [1_000, 20_000],
+            1_000..=20_000,
             defaults.segment_ms,
         ),
         number(
             "playlist-length",
             "Playlist length",
             "Segments in a playlist; files stay on disk about twice as long",
-            [3, 10_000],
+            3..=10_000,
             defaults.length,
         ),
-        number(
-            "latency",
-            "Latency",
-            "How long a packet that is missing is waited for, in ms",
-            [0, 10_000],
-            defaults.latency_ms,
-        ),
+        latency(defaults.latency_ms),
         glib::ParamSpecEnum::builder_with_default("on-loss", defaults.on_loss)
             .nick("On loss")
             .blurb("What happens when the publisher goes; with eos the playlists end")
@@ -129,5 +92,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
                     discontinuities, late (segments that came too late for their row), errors, last-error")
             .read_only()
             .build(),
-    ]
+    ];
+    let stream = stream_and_router(&defaults.stream, &defaults.router);
+    stream.into_iter().chain(own).collect()
 });

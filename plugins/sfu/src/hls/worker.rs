@@ -16,6 +16,7 @@ use super::session::{Session, Tracks};
 use super::settings::Settings;
 use super::slots::{Row, Slots};
 use super::{CAT, SfuHlsSink};
+use crate::properties::lock;
 use crate::src::OnLoss;
 
 /// How often the stream, the clock and the reports are looked at.
@@ -51,7 +52,7 @@ pub(super) struct Orders {
 
 impl Orders {
     pub(super) fn give(&self, order: Order) {
-        let _guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = lock(&self.mutex);
         self.finish.fetch_or(order == Order::Finish, SeqCst);
         self.order.fetch_max(order as u8, SeqCst);
         self.given.notify_all();
@@ -64,7 +65,7 @@ impl Orders {
     /// Waits, and returns whether to go on.
     fn wait(&self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
-        let mut guard = self.mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.mutex);
         while !self.is(Order::Finish) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -320,7 +321,7 @@ impl Worker {
     }
 
     fn update(&self, change: impl FnOnce(&mut Stats)) {
-        change(&mut self.stats.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.stats));
     }
 
     fn warn(&mut self, message: &str) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 
 use gst::glib;
@@ -14,6 +14,7 @@ use super::settings::{PROPERTIES, Settings};
 use super::stats::Shared;
 use super::take;
 use super::worker::Recorder;
+use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
 pub struct SfuRecorder {
@@ -31,10 +32,6 @@ struct Running {
     _keeper: Keeper,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for SfuRecorder {
     const NAME: &'static str = "GstSfuRecorder";
@@ -48,14 +45,8 @@ impl ObjectImpl for SfuRecorder {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let text = || {
-            value
-                .get::<Option<String>>()
-                .ok()
-                .flatten()
-                .unwrap_or_default()
-        };
-        let number = || value.get::<u32>().unwrap_or_default();
+        let text = || text_of(value);
+        let number = || number_of(value);
         let bytes = || value.get::<u64>().unwrap_or_default();
         let mut settings = lock(&self.settings);
         match pspec.name() {

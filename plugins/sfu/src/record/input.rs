@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 
 use super::inbox::{Event, Inbox, TrackId};
 use super::settings::Plan;
+use crate::properties::lock;
 
 /// What a muxer is given, of what `sfusrc` can give.
 const FORMATS: &str = "video/x-h264,stream-format=avc,alignment=au; \
@@ -69,7 +70,7 @@ impl Input {
             };
             match attach(&pipeline, pad, number, &new) {
                 Ok(sink) => {
-                    let mut sinks = sinks.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut sinks = lock(&sinks);
                     sinks.insert(number, (pad.clone(), sink));
                 }
                 Err(message) => new.send(Event::InputFailed(message)),
@@ -78,7 +79,7 @@ impl Input {
         let (pipeline, sinks, gone) =
             (self.pipeline.downgrade(), self.sinks.clone(), inbox.clone());
         source.connect_pad_removed(move |_, pad| {
-            let mut all = sinks.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = lock(&sinks);
             let number = all.iter().find(|(_, (p, _))| p == pad).map(|(n, _)| *n);
             let sink = number.and_then(|number| all.remove(&number));
             drop(all);
@@ -105,7 +106,7 @@ impl Input {
 
     /// Asks for a keyframe of a track, through the stream's arbiter.
     pub(super) fn request_keyframe(&self, track: TrackId) {
-        let sinks = self.sinks.lock().unwrap_or_else(PoisonError::into_inner);
+        let sinks = lock(&self.sinks);
         let sink = sinks.get(&track).map(|(_, sink)| sink.clone());
         drop(sinks);
         if let Some(sink) = sink {

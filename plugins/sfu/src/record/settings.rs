@@ -10,6 +10,7 @@ use gst::prelude::*;
 use sfu_engine::StreamName;
 
 use super::template::Template;
+use crate::properties::{number, stream_and_router, text};
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -84,24 +85,6 @@ impl Settings {
     }
 }
 
-fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(Some(default))
-        .mutable_ready()
-        .build()
-}
-
-fn number(name: &str, nick: &str, blurb: &str, default: u32) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(default)
-        .mutable_ready()
-        .build()
-}
-
 fn bytes(name: &str, nick: &str, blurb: &str, default: u64) -> glib::ParamSpec {
     glib::ParamSpecUInt64::builder(name)
         .nick(nick)
@@ -111,20 +94,8 @@ fn bytes(name: &str, nick: &str, blurb: &str, default: u64) -> glib::ParamSpec {
         .build()
 }
 
-fn texts(defaults: &Settings) -> [glib::ParamSpec; 5] {
+fn texts(defaults: &Settings) -> [glib::ParamSpec; 3] {
     [
-        text(
-            "stream",
-            "Stream",
-            "Name of the stream: parts of A-Z a-z 0-9 . _ - joined by /",
-            &defaults.stream,
-        ),
-        text(
-            "router",
-            "Router",
-            "Name of the process-wide router to take the stream from",
-            &defaults.router,
-        ),
         text(
             "layer",
             "Layer",
@@ -148,18 +119,18 @@ fn texts(defaults: &Settings) -> [glib::ParamSpec; 5] {
 
 fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
     [
-        glib::ParamSpecUInt::builder("fragment-duration")
-            .nick("Fragment duration")
-            .blurb("How much is written at once, in ms: what is lost at most when the process is killed")
-            .minimum(100)
-            .maximum(60_000)
-            .default_value(defaults.fragment_duration)
-            .mutable_ready()
-            .build(),
+        number(
+            "fragment-duration",
+            "Fragment duration",
+            "How much is written at once, in ms: what is lost at most when the process is killed",
+            100..=60_000,
+            defaults.fragment_duration,
+        ),
         number(
             "max-duration",
             "Maximum duration",
             "A new file begins with the first keyframe after this many seconds; 0 is never",
+            0..=u32::MAX,
             defaults.max_duration,
         ),
         bytes(
@@ -172,6 +143,7 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
             "delete-after",
             "Delete after",
             "Recordings of this stream in directory are deleted when they are this many seconds old; 0 is never",
+            0..=u32::MAX,
             defaults.delete_after,
         ),
         bytes(
@@ -197,6 +169,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .read_only()
             .build(),
     ];
-    let all = texts(&defaults).into_iter().chain(limits(&defaults));
-    all.chain(figures).collect()
+    let stream = stream_and_router(&defaults.stream, &defaults.router);
+    let own = texts(&defaults).into_iter().chain(limits(&defaults));
+    stream.into_iter().chain(own).chain(figures).collect()
 });

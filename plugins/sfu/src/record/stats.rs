@@ -4,10 +4,11 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::disk::Trouble;
 use super::file::Written;
+use crate::properties::lock;
 
 #[derive(Debug, Clone, Default)]
 struct Figures {
@@ -49,7 +50,7 @@ pub(super) struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Figures> {
-        self.figures.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.figures)
     }
 
     pub(super) fn begin(&self, path: &Path) {

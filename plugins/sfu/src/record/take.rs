@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use gst::prelude::*;
 
 use super::file::{Writer, Written};
 use super::inbox::{Event, Failure, Inbox, TakeId, TrackId};
+use crate::properties::lock;
 
 /// A track that is so far behind the others is not waited for.
 const PATIENCE: gst::ClockTime = gst::ClockTime::from_mseconds(500);
@@ -292,7 +293,7 @@ fn sink(id: TakeId, writer: Writer, inbox: &Inbox) -> gst_app::AppSink {
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut writer = lock(&writer);
             let Some(file) = writer.as_mut() else {
                 return Err(gst::FlowError::Eos);
             };
@@ -310,7 +311,7 @@ fn sink(id: TakeId, writer: Writer, inbox: &Inbox) -> gst_app::AppSink {
             Ok(gst::FlowSuccess::Ok)
         })
         .eos(move |_| {
-            let writer = at_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let writer = lock(&at_end).take();
             match writer.map(Writer::finish) {
                 Some(Ok(written)) => said.send(Event::Done(id, written)),
                 Some(Err(error)) => said.send(Event::Failed(id, Failure::Disk(error))),

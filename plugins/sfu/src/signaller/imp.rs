@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
@@ -12,6 +12,7 @@ use super::links;
 use super::recordings::Recordings;
 use super::server::{App, Server};
 use super::settings::{PROPERTIES, Settings};
+use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
 pub struct SfuSignaller {
@@ -23,10 +24,6 @@ pub struct SfuSignaller {
 struct Running {
     server: Server,
     engine: Arc<Engine>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[glib::object_subclass]
@@ -42,14 +39,8 @@ impl ObjectImpl for SfuSignaller {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let text = || {
-            value
-                .get::<Option<String>>()
-                .ok()
-                .flatten()
-                .unwrap_or_default()
-        };
-        let number = || value.get::<u32>().unwrap_or_default();
+        let text = || text_of(value);
+        let number = || number_of(value);
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "listen" => settings.listen = text(),

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::{Component, Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use tower_http::services::ServeFile;
 
 use super::server::{App, Refusal};
+use crate::properties::lock;
 use crate::record::file::{Recording, State as Progress};
 use crate::record::folder;
 
@@ -51,7 +52,7 @@ impl Recordings {
     fn read(&self, path: &FilePath) -> io::Result<Option<Recording>> {
         let metadata = std::fs::metadata(path)?;
         let version = (metadata.len(), metadata.modified().ok());
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock(&self.known);
         if let Some((seen, recording)) = known.get(path)
             && *seen == version
             // Whether somebody writes it does not show in that.
@@ -61,7 +62,7 @@ impl Recordings {
         }
         drop(known);
         let recording = Recording::read(path)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         known.insert(path.to_owned(), (version, recording.clone()));
         Ok(recording)
     }
@@ -69,7 +70,7 @@ impl Recordings {
     /// All recordings, the newest first.
     fn list(&self) -> Vec<(PathBuf, Recording)> {
         let files = folder::files(&self.root);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         known.retain(|path, _| path.exists());
         drop(known);
         let read = |path: PathBuf| Some((path.clone(), self.read(&path).ok()??));

@@ -10,6 +10,8 @@ use std::time::Duration;
 use gst::prelude::*;
 use sfu_engine::{EngineConfig, PlayoutDelay};
 
+use crate::properties::{number, text};
+
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) listen: String,
@@ -100,25 +102,6 @@ impl Settings {
     }
 }
 
-fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(Some(default))
-        .mutable_ready()
-        .build()
-}
-
-fn number(name: &str, nick: &str, blurb: &str, maximum: u32, default: u32) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .maximum(maximum)
-        .default_value(default)
-        .mutable_ready()
-        .build()
-}
-
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
     vec![
@@ -138,14 +121,14 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "udp-port",
             "UDP port",
             "First media port: shard i uses this plus i; 0 lets the system choose each",
-            65_535,
+            0..=65_535,
             defaults.udp_port,
         ),
         number(
             "shards",
             "Shards",
             "Media threads, each with its own UDP port; 0 is one for each core",
-            256,
+            0..=256,
             defaults.shards,
         ),
         text(

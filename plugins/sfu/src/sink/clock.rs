@@ -3,10 +3,12 @@
 //! When media was captured: running time becomes moments on the machine's clock, the same for all pads of an element, by
 //! the pipeline's clock, and by what the source says of it (NDI timecode).
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
+
+use crate::properties::lock;
 
 /// A running time that is further from now than this was not produced now: a pause or a seek lies between.
 const PAST: Duration = Duration::from_secs(10);
@@ -50,7 +52,7 @@ impl Now {
 
 impl Wallclock {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// When what has this running time was captured.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
@@ -18,6 +18,7 @@ use super::feedback::ForceKeyUnit;
 use super::media::{self, Form, Media};
 use super::sender::Sender;
 use super::settings::{PROPERTIES, Settings};
+use crate::properties::{lock, number_of, text_of};
 
 /// Layers that `layers` may have.
 const MAX_LAYERS: usize = 8;
@@ -44,10 +45,6 @@ struct Input {
     branch: Option<Branch>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Video pads sort before audio pads.
 fn key(kind: TrackKind, number: u32) -> (bool, u32) {
     (kind == TrackKind::Audio, number)
@@ -66,21 +63,15 @@ impl ObjectImpl for SfuSink {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let text = || {
-            value
-                .get::<Option<String>>()
-                .ok()
-                .flatten()
-                .filter(|t| !t.is_empty())
-        };
-        let number = || value.get::<u32>().unwrap_or_default();
+        let text = || text_of(value);
+        let number = || number_of(value);
         let mut settings = lock(&self.settings);
         match pspec.name() {
-            "stream" => settings.stream = text().unwrap_or_default(),
-            "router" => settings.router = text().unwrap_or_default(),
-            "layers" => settings.layers = text().unwrap_or_default(),
+            "stream" => settings.stream = text(),
+            "router" => settings.router = text(),
+            "layers" => settings.layers = text(),
             "codec" => settings.codec = value.get().unwrap_or_default(),
-            "encoder" => settings.encoder = text(),
+            "encoder" => settings.encoder = Some(text()).filter(|name| !name.is_empty()),
             "keyframe-interval" => settings.keyframe_interval_ms = number(),
             "keyframe-min-interval" => settings.keyframe_min_interval_ms = number(),
             "audio-bitrate" => settings.audio_bitrate = number(),

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use crate::properties::{number, text};
+
 /// To what raw video is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[enum_type(name = "GstSfuSinkCodec")]
@@ -61,26 +63,6 @@ impl Default for Settings {
     }
 }
 
-fn text(name: &str, nick: &str, blurb: &str, default: Option<&str>) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(default)
-        .mutable_ready()
-        .build()
-}
-
-fn milliseconds(name: &str, nick: &str, blurb: &str, default: u32) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .minimum(100)
-        .maximum(60_000)
-        .default_value(default)
-        .mutable_ready()
-        .build()
-}
-
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
     vec![
@@ -88,51 +70,51 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "stream",
             "Stream",
             "Name to publish under: parts of A-Z a-z 0-9 . _ - joined by /",
-            Some(&defaults.stream),
+            &defaults.stream,
         ),
         text(
             "router",
             "Router",
             "Name of the process-wide router to publish to",
-            Some(&defaults.router),
+            &defaults.router,
         ),
         text(
             "layers",
             "Layers",
             "Raw video only: layers as HEIGHT:BITRATE,… in lines and bit/s (k and M multiply)",
-            Some(&defaults.layers),
+            &defaults.layers,
         ),
         glib::ParamSpecEnum::builder_with_default("codec", defaults.codec)
             .nick("Codec")
             .blurb("Raw video only: what to encode to")
             .mutable_ready()
             .build(),
-        text(
-            "encoder",
-            "Encoder",
-            "Raw video only: factory name of the encoder (unset: the best one installed)",
-            None,
-        ),
-        milliseconds(
+        glib::ParamSpecString::builder("encoder")
+            .nick("Encoder")
+            .blurb("Raw video only: factory name of the encoder (unset: the best one installed)")
+            .mutable_ready()
+            .build(),
+        number(
             "keyframe-interval",
             "Keyframe interval",
             "Raw video only: time between the keyframes that all layers have in common, in ms",
+            100..=60_000,
             defaults.keyframe_interval_ms,
         ),
-        milliseconds(
+        number(
             "keyframe-min-interval",
             "Minimum keyframe interval",
             "Shortest time between two keyframe requests upstream for one layer, in ms",
+            100..=60_000,
             defaults.keyframe_min_interval_ms,
         ),
-        glib::ParamSpecUInt::builder("audio-bitrate")
-            .nick("Audio bitrate")
-            .blurb("Raw audio only: bitrate of the Opus stream, in bit/s")
-            .minimum(6_000)
-            .maximum(510_000)
-            .default_value(defaults.audio_bitrate)
-            .mutable_ready()
-            .build(),
+        number(
+            "audio-bitrate",
+            "Audio bitrate",
+            "Raw audio only: bitrate of the Opus stream, in bit/s",
+            6_000..=510_000,
+            defaults.audio_bitrate,
+        ),
         glib::ParamSpecUInt::builder("viewers")
             .nick("Viewers")
             .blurb("Viewers' sessions of this stream")

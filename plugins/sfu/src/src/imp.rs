@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 
 use gst::glib;
@@ -13,6 +13,7 @@ use super::CAT;
 use super::branch::Branch;
 use super::reader::{Reader, Shared};
 use super::settings::{Choice, Codecs, PROPERTIES, Settings};
+use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
 pub struct SfuSrc {
@@ -28,10 +29,6 @@ struct Running {
     thread: JoinHandle<Vec<Branch>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[glib::object_subclass]
 impl ObjectSubclass for SfuSrc {
     const NAME: &'static str = "GstSfuSrc";
@@ -45,18 +42,16 @@ impl ObjectImpl for SfuSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        let text = || value.get::<Option<String>>().ok().flatten();
+        let text = || text_of(value);
         let mut settings = lock(&self.settings);
         match pspec.name() {
-            "stream" => settings.stream = text().unwrap_or_default(),
-            "router" => settings.router = text().unwrap_or_default(),
-            "layer" => settings.layer = text().unwrap_or_default(),
-            "video-codecs" => settings.video_codecs = text().unwrap_or_default(),
+            "stream" => settings.stream = text(),
+            "router" => settings.router = text(),
+            "layer" => settings.layer = text(),
+            "video-codecs" => settings.video_codecs = text(),
             "on-loss" => settings.on_loss = value.get().unwrap_or_default(),
-            "latency" => settings.latency_ms = value.get().unwrap_or_default(),
-            "keyframe-interval" => {
-                settings.keyframe_interval_ms = value.get().unwrap_or_default();
-            }
+            "latency" => settings.latency_ms = number_of(value),
+            "keyframe-interval" => settings.keyframe_interval_ms = number_of(value),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }

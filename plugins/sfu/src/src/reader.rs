@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -17,6 +17,7 @@ use super::feed::Feed;
 use super::settings::{Choice, Codecs, OnLoss, Settings};
 use super::timing::{Mapping, TrackClock};
 use super::{CAT, SfuSrc};
+use crate::properties::lock;
 
 /// Which layers there are to choose from is looked at once in this time.
 const LOOK: Duration = Duration::from_millis(250);
@@ -483,11 +484,7 @@ impl Reader {
             let layer = if key.0 { String::new() } else { rid(output) };
             output.branch.stats(&layer)
         });
-        *self
-            .shared
-            .pads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = pads.collect();
+        *lock(&self.shared.pads) = pads.collect();
     }
 
     fn fail(&mut self, element: &SfuSrc, message: &str) {

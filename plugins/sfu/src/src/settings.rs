@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 use sfu_engine::{Codec, Rid, layers, local::Tracks};
 
+use crate::properties::{latency, number, stream_and_router, text};
+
 /// What happens when the publisher goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
 #[enum_type(name = "GstSfuSrcOnLoss")]
@@ -111,30 +113,9 @@ impl Default for Settings {
     }
 }
 
-fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(Some(default))
-        .mutable_ready()
-        .build()
-}
-
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
-    vec![
-        text(
-            "stream",
-            "Stream",
-            "Name of the stream: parts of A-Z a-z 0-9 . _ - joined by /",
-            &defaults.stream,
-        ),
-        text(
-            "router",
-            "Router",
-            "Name of the process-wide router to take the stream from",
-            &defaults.router,
-        ),
+    let own = [
         text(
             "layer",
             "Layer",
@@ -152,20 +133,14 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("What happens when the publisher goes")
             .mutable_ready()
             .build(),
-        glib::ParamSpecUInt::builder("latency")
-            .nick("Latency")
-            .blurb("How long a packet that is missing is waited for, in ms")
-            .maximum(10_000)
-            .default_value(defaults.latency_ms)
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("keyframe-interval")
-            .nick("Keyframe interval")
-            .blurb("Ask for a keyframe where none came for this long, in ms; 0 leaves it to the publisher")
-            .maximum(60_000)
-            .default_value(defaults.keyframe_interval_ms)
-            .mutable_ready()
-            .build(),
+        latency(defaults.latency_ms),
+        number(
+            "keyframe-interval",
+            "Keyframe interval",
+            "Ask for a keyframe where none came for this long, in ms; 0 leaves it to the publisher",
+            0..=60_000,
+            defaults.keyframe_interval_ms,
+        ),
         glib::ParamSpecBoolean::builder("live")
             .nick("Live")
             .blurb("Whether the stream has a publisher; changes are notified")
@@ -181,7 +156,9 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("live, packets, bytes, dropped (frames that came while this element or what follows was too slow), begins, keyframe-requests, and for each of pads name, codec, layer, packets, lost, late")
             .read_only()
             .build(),
-    ]
+    ];
+    let stream = stream_and_router(&defaults.stream, &defaults.router);
+    stream.into_iter().chain(own).collect()
 });
 
 #[cfg(test)]

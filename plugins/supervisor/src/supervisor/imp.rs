@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use gst::glib;
@@ -11,16 +11,13 @@ use super::CAT;
 use super::runner::{Order, Runner, build};
 use super::settings::{PROPERTIES, Restart, Settings};
 use super::stats::Stats;
+use crate::lock;
 
 #[derive(Debug, Default)]
 pub struct Supervisor {
     settings: Mutex<Settings>,
     stats: Arc<Mutex<Stats>>,
     runner: Mutex<Option<Runner>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[glib::object_subclass]

@@ -3,7 +3,7 @@
 //! The thread that runs the inner pipeline, and again: what happens in there reaches the outer pipeline as messages only.
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use super::delay::Delay;
 use super::settings::{Restart, Settings};
 use super::stats::{State, Stats};
 use super::{CAT, Supervisor};
+use crate::lock;
 
 /// What is wanted of the thread. Later ones win.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,7 +169,7 @@ impl Run {
 
     fn set_state(&self, state: State, change: impl FnOnce(&mut Stats)) {
         let structure = {
-            let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut stats = lock(&self.stats);
             stats.state = state;
             change(&mut stats);
             stats.structure()
