@@ -16,6 +16,7 @@ use sfu_engine::session::SessionShared;
 use sfu_engine::shard::Shard;
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
+use sfu_engine::temporal::{Limit, Temporal};
 use sfu_engine::transport::patch::PatchError;
 use sfu_engine::transport::{
     Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
@@ -156,12 +157,13 @@ fn rewrite(c: &mut Criterion) {
         marker: true,
         keyframe_start: true,
         vp8: None,
+        temporal: Temporal::default(),
         payload: vec![0x41; 1_100].into(),
         red: None,
     };
     let mut rewriter = Rewriter::new(90_000);
     let source = |layer| Source { epoch: 1, layer };
-    rewriter.switch(source(0), &packet, None);
+    rewriter.switch(source(0), &packet, None, Limit::ALL);
     c.bench_function("rewrite a packet", |b| {
         b.iter(|| {
             packet.seq += 1;
@@ -175,7 +177,7 @@ fn rewrite(c: &mut Criterion) {
             layer = 1 - layer;
             packet.seq += 1;
             packet.timestamp = packet.timestamp.wrapping_add(3_000);
-            rewriter.switch(source(layer), &packet, None);
+            rewriter.switch(source(layer), &packet, None, Limit::ALL);
             black_box(rewriter.rewrite(black_box(&packet), None))
         });
     });

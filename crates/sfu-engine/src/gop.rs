@@ -91,6 +91,7 @@ mod tests {
     use super::*;
     use crate::codec::TrackKind;
     use crate::packet::Packet;
+    use crate::temporal::Temporal;
 
     fn batch(seqs: &[(u64, bool)], size: usize) -> Arc<Batch> {
         let packets = seqs.iter().map(|&(seq, keyframe_start)| Packet {
@@ -100,6 +101,7 @@ mod tests {
             marker: false,
             keyframe_start,
             vp8: None,
+            temporal: Temporal::default(),
             payload: vec![0; size].into(),
             red: None,
         });

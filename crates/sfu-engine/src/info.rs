@@ -33,6 +33,8 @@ pub struct StreamInfo {
     pub keyframe_requests_sent: u64,
     /// RTP packets from the publisher.
     pub packets_in: u64,
+    /// RTP packets from publishers that were left out: they had come before, or came far too late.
+    pub packets_dropped: u64,
     /// RTP payload bytes from the publisher.
     pub bytes_in: u64,
     /// From capture to screen, as viewers' pages report it.
@@ -61,4 +63,6 @@ pub struct LayerStatus {
     pub bitrate: Option<u64>,
     /// Whether it is being sent.
     pub active: bool,
+    /// How many temporal layers it has; 1 where the stream marks none.
+    pub temporal_layers: u8,
 }

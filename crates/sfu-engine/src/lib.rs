@@ -17,6 +17,7 @@
 //!
 //! Logs through `tracing`, with `stream` and `session` as fields.
 
+mod arrival;
 mod codec;
 mod driver;
 mod engine;
@@ -27,6 +28,7 @@ mod info;
 mod interfaces;
 pub mod keyframe;
 mod latency;
+mod layer;
 pub mod layers;
 pub mod local;
 mod loss;
@@ -42,9 +44,10 @@ pub mod shard;
 pub mod srtp;
 pub mod stats;
 pub mod stream;
+pub mod temporal;
 pub mod transport;
 
-pub use codec::{Codec, PayloadInfo, TrackKind, Vp8Header, inspect};
+pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     Engine, EngineConfig, EngineError, LatencyRefused, Patched, PublishRefused, PublishRequest,
     SessionError, SubscribeError, SubscribeRequest, Subscribed,

@@ -327,7 +327,7 @@ mod tests {
             batches += 1;
         }
         assert_eq!(batches, CAPACITY, "and then Overrun");
-        publisher.push(TrackKind::Video, 0, [packet(0)]);
+        publisher.push(TrackKind::Video, 0, [packet(CAPACITY as u16 + 10)]);
         assert!(matches!(subscription.recv(NOW), Received::Media(_)));
     }
 

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::codec::{self, Codec, TrackKind, Vp8Header};
+use crate::arrival::Arrivals;
+use crate::codec::{self, Codec, TemporalMark, TrackKind, Vp8Header};
+use crate::temporal::{Temporal, TemporalReader};
 
 /// One RTP packet as a publisher hands it over.
 #[derive(Debug, Clone)]
@@ -39,10 +41,19 @@ pub struct Packet {
     pub keyframe_start: bool,
     /// VP8 counters that a layer switch rewrites.
     pub vp8: Option<Vp8Header>,
+    /// Who gets it of those that go without the upper temporal layers.
+    pub temporal: Temporal,
     /// RTP payload, shared by all viewers.
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
     pub red: Option<Arc<[u8]>>,
+}
+
+impl Packet {
+    /// Whether a viewer may be sent its layer from here on. Of a keyframe whose start comes late, the rest has passed.
+    pub fn begins_layer(&self) -> bool {
+        self.keyframe_start && !self.temporal.late
+    }
 }
 
 /// Packets of one track and layer that came together, normally one frame.
@@ -65,48 +76,79 @@ impl Batch {
     }
 }
 
-/// Turns one layer's incoming packets into [`Packet`]s: extends sequence numbers, finds keyframe starts.
+/// Turns one layer's incoming packets into [`Packet`]s: extends sequence numbers, finds keyframe starts and temporal
+/// layers, and drops what came before.
 #[derive(Debug, Default)]
 pub(crate) struct LayerReader {
-    last_seq: Option<u64>,
+    arrivals: Arrivals,
     /// Timestamp of the frame whose keyframe start was found, so that its later packets are not taken for another.
     keyframe_at: Option<u32>,
     /// The size that the last keyframe told.
     pub(crate) size: Option<(u32, u32)>,
+    temporal: TemporalReader,
+    /// Kept for its memory: the packets' timestamps and marks.
+    marks: Vec<(u32, Option<TemporalMark>)>,
 }
 
 impl LayerReader {
-    pub(crate) fn read(&mut self, codec: Codec, rtp: RtpIn) -> Packet {
-        let seq = extend(self.last_seq, rtp.seq);
-        self.last_seq = Some(self.last_seq.map_or(seq, |last| last.max(seq)));
+    /// Reads packets that came together, and leaves out those that came before, or far too late: it tells how many.
+    pub(crate) fn read(
+        &mut self,
+        codec: Codec,
+        packets: impl IntoIterator<Item = RtpIn>,
+    ) -> (Vec<Packet>, u64) {
+        self.marks.clear();
+        let mut packets: Vec<_> = packets
+            .into_iter()
+            .map(|rtp| self.inspect(codec, rtp))
+            .collect();
+        let mut index = 0;
+        packets.retain_mut(|packet| {
+            let marks = &self.marks[index..];
+            index += 1;
+            let Some((seq, late)) = self
+                .arrivals
+                .accept(packet.seq as u16, || self.temporal.counted())
+            else {
+                return false;
+            };
+            packet.seq = seq;
+            match late {
+                Some(counted) => self.temporal.place_late(packet, marks[0].1, counted),
+                None => self.temporal.place(packet, marks),
+            }
+            true
+        });
+        let dropped = index - packets.len();
+        (packets, dropped as u64)
+    }
+
+    /// The highest temporal layer that was sent lately.
+    pub(crate) fn top(&self) -> u8 {
+        self.temporal.top()
+    }
+
+    /// What the packet says of itself; its number is not yet extended.
+    fn inspect(&mut self, codec: Codec, rtp: RtpIn) -> Packet {
         let info = codec::inspect(codec, &rtp.payload);
         let keyframe_start = info.keyframe_start && self.keyframe_at != Some(rtp.timestamp);
         self.size = info.size.or(self.size);
         if info.keyframe_start {
             self.keyframe_at = Some(rtp.timestamp);
         }
+        self.marks.push((rtp.timestamp, info.temporal));
         Packet {
-            seq,
+            seq: rtp.seq.into(),
             timestamp: rtp.timestamp,
             captured: rtp.captured,
             marker: rtp.marker,
             keyframe_start,
             vp8: info.vp8,
+            temporal: Temporal::default(),
             payload: rtp.payload,
             red: rtp.red,
         }
     }
-}
-
-/// The extended number nearest to the highest one so far (RFC 3711, section 3.3.1, for the same reason).
-///
-/// Counting starts one turn up, so that a packet from before the first one does not fall below zero.
-fn extend(highest: Option<u64>, seq: u16) -> u64 {
-    let Some(highest) = highest else {
-        return (1 << 16) | u64::from(seq);
-    };
-    let step = seq.wrapping_sub(highest as u16) as i16;
-    highest.saturating_add_signed(i64::from(step))
 }
 
 #[cfg(test)]
@@ -125,29 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn sequence_numbers_are_extended_over_wraps_and_reordering() {
-        let mut reader = LayerReader::default();
-        let base = (1 << 16) | 65_534;
-        for (seq, expected) in [
-            (65_534, base),
-            (65_535, base + 1),
-            (1, base + 3),
-            (0, base + 2),
-            (65_535, base + 1),
-            (2, base + 4),
-        ] {
-            assert_eq!(reader.read(Codec::Opus, rtp(seq, 0, &[0])).seq, expected);
-        }
-    }
-
-    #[test]
     fn a_keyframe_has_one_start() {
         let mut reader = LayerReader::default();
-        let sps = reader.read(Codec::H264, rtp(1, 10, &[0x67, 0]));
-        let idr = reader.read(Codec::H264, rtp(2, 10, &[0x7c, 0x85, 0]));
-        let second_slice = reader.read(Codec::H264, rtp(3, 10, &[0x65, 0]));
-        let next = reader.read(Codec::H264, rtp(4, 20, &[0x65, 0]));
-        let starts = [&sps, &idr, &second_slice, &next].map(|p| p.keyframe_start);
+        let sps = rtp(1, 10, &[0x67, 0]);
+        let idr = rtp(2, 10, &[0x7c, 0x85, 0]);
+        let second_slice = rtp(3, 10, &[0x65, 0]);
+        let next = rtp(4, 20, &[0x65, 0]);
+        let (packets, _) = reader.read(Codec::H264, [sps, idr, second_slice, next]);
+        let starts: Vec<_> = packets.iter().map(|p| p.keyframe_start).collect();
         assert_eq!(starts, [true, false, false, true]);
     }
 }

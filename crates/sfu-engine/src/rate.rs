@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use crate::packet::Batch;
+use crate::packet::{Batch, Packet};
 
 /// RTP header with extensions and SRTP tag, in bytes.
 const HEADERS: u64 = 36;
@@ -22,7 +22,18 @@ pub(crate) struct RateMeter {
 }
 
 impl RateMeter {
+    /// Packets that came together.
     pub(crate) fn add(&mut self, now: Instant, batch: &Batch) {
+        self.add_those(now, batch, |_| true);
+    }
+
+    /// Those of them that are counted.
+    pub(crate) fn add_those(
+        &mut self,
+        now: Instant,
+        batch: &Batch,
+        is_counted: impl Fn(&Packet) -> bool,
+    ) {
         let since = *self.since.get_or_insert(now);
         let span = now.saturating_duration_since(since).as_secs_f64();
         if span >= 1.0 {
@@ -34,8 +45,10 @@ impl RateMeter {
             self.since = Some(now);
             (self.bytes, self.packets) = (0, 0);
         }
-        self.bytes += batch.bytes() as u64;
-        self.packets += batch.packets.len() as u64;
+        for packet in batch.packets.iter().filter(|p| is_counted(p)) {
+            self.bytes += packet.payload.len() as u64;
+            self.packets += 1;
+        }
     }
 
     /// RTP payload of the last whole second.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Makes many layers look like one stream: sequence numbers, timestamps and VP8 counters stay continuous
-//! when a viewer changes its layer, joins late, or the publisher is replaced.
+//! when a viewer changes its layer, goes without the upper temporal layers, joins late, or the publisher is replaced.
 //!
 //! One rewriter a viewer and track, called by the subscriber for each packet: it allocates nothing.
 
@@ -9,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::codec::Vp8Header;
 use crate::packet::Packet;
+use crate::temporal::Limit;
 
 /// The first outgoing sequence number. The rollover counter that SRTP derives from it must begin at zero, and a few
 /// reordered packets from before the first must not fall below it.
 const FIRST_SEQ: u64 = 1_000;
+
+/// Changes of temporal layers after which a packet may still come late: a way down and the steps of a way up.
+const MAPPINGS: usize = 4;
 
 /// Which encoding the packets come from: the publisher's epoch and the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct Rewritten {
     pub captured: Instant,
     /// VP8 counters, where the packet has them.
     pub vp8: Option<Vp8Header>,
+    /// The viewer goes without what it holds, but has been promised its number: it leaves with nothing in it.
+    pub empty: bool,
 }
 
 /// A frame of a replayed group of pictures, moved close to the live frame.
@@ -55,18 +61,35 @@ pub struct Rewriter {
     source: Option<Source>,
     /// Nothing is forwarded until the next [`switch`](Self::switch).
     detached: bool,
-    /// The timestamp of the newest packet of the source, before rewriting.
-    last_in_timestamp: Option<u32>,
-    /// Whether it was the last one of its frame.
-    last_marker: bool,
-    /// Packets of the source before this one belong to what the viewer had of another source.
-    first_in_seq: u64,
+    /// The newest packet of the source, before rewriting.
+    newest_in: Option<NewestIn>,
     /// Packets of the source up to this one were replayed, and come again from the queue.
     replayed: Option<u64>,
-    seq_offset: i64,
+    /// Newest first. The others are for packets that come late.
+    mappings: [Option<Mapping>; MAPPINGS],
+    /// The temporal layers that the viewer is to get.
+    wanted: Limit,
     timestamp_offset: u32,
-    vp8_offset: Vp8Offset,
     last: Option<Last>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct NewestIn {
+    seq: u64,
+    timestamp: u32,
+    /// Nothing more is to come of its frame for this viewer.
+    ends_frame: bool,
+}
+
+/// How numbers become the viewer's, from a packet of the source on.
+#[derive(Debug, Clone, Copy)]
+struct Mapping {
+    /// The first packet that it is for.
+    from: u64,
+    /// The temporal layers that leave.
+    limit: Limit,
+    seq_offset: i64,
+    vp8_offset: Vp8Offset,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,13 +113,11 @@ impl Rewriter {
             clock_rate,
             source: None,
             detached: false,
-            last_in_timestamp: None,
-            last_marker: true,
-            first_in_seq: 0,
+            newest_in: None,
             replayed: None,
-            seq_offset: 0,
+            mappings: [None; MAPPINGS],
+            wanted: Limit::ALL,
             timestamp_offset: 0,
-            vp8_offset: Vp8Offset::default(),
             last: None,
         }
     }
@@ -118,12 +139,23 @@ impl Rewriter {
 
     /// Whether what was forwarded so far ends with a whole frame, as far as `packet` of the source tells.
     pub fn ended_before(&self, packet: &Packet) -> bool {
-        self.last_in_timestamp != Some(packet.timestamp)
+        self.newest_in
+            .is_none_or(|newest| newest.timestamp != packet.timestamp)
     }
 
     /// Whether the last frame of what is forwarded is still on its way.
     pub fn is_mid_frame(&self) -> bool {
-        self.source().is_some() && !self.last_marker
+        self.source().is_some() && self.newest_in.is_some_and(|newest| !newest.ends_frame)
+    }
+
+    /// The temporal layers that leave.
+    pub fn limit(&self) -> Limit {
+        self.mappings[0].map_or(Limit::ALL, |mapping| mapping.limit)
+    }
+
+    /// From a frame on at which the source lets it, these temporal layers leave and no others.
+    pub fn set_limit(&mut self, limit: Limit) {
+        self.wanted = limit;
     }
 
     /// Forwards nothing more of the source. The next one continues where it ended.
@@ -131,13 +163,17 @@ impl Rewriter {
         self.detached = true;
     }
 
-    /// Continues the outgoing stream with `packet`, the first one of another source.
-    pub fn switch(&mut self, source: Source, packet: &Packet, squeezed: Option<Squeezed>) {
+    /// Continues the outgoing stream with `packet`, the first one of another source, and its temporal layers up to `limit`.
+    pub fn switch(
+        &mut self,
+        source: Source,
+        packet: &Packet,
+        squeezed: Option<Squeezed>,
+        limit: Limit,
+    ) {
         let same_timeline = self.source.is_some_and(|s| s.epoch == source.epoch);
         let next_seq = self.last.map_or(FIRST_SEQ, |last| last.seq + 1);
-        self.seq_offset = next_seq as i64 - packet.seq as i64;
-        self.first_in_seq = packet.seq;
-        self.replayed = None;
+        let mut vp8_offset = Vp8Offset::default();
         if let Some(last) = self.last {
             let (timestamp, captured) = dated(packet, squeezed);
             if !same_timeline {
@@ -145,8 +181,19 @@ impl Rewriter {
                 let ticks = self.ticks(elapsed).max(self.step());
                 self.timestamp_offset = last.timestamp.wrapping_add(ticks).wrapping_sub(timestamp);
             }
-            self.vp8_offset = Vp8Offset::continuing(last.vp8, packet.vp8);
+            vp8_offset = Vp8Offset::continuing(last.vp8, packet.vp8);
         }
+        vp8_offset.add_frames(packet.temporal.frames_above(limit));
+        self.mappings = [None; MAPPINGS];
+        self.mappings[0] = Some(Mapping {
+            from: packet.seq,
+            limit,
+            seq_offset: next_seq as i64 - position(packet, limit),
+            vp8_offset,
+        });
+        self.wanted = limit;
+        self.newest_in = None;
+        self.replayed = None;
         self.source = Some(source);
         self.detached = false;
     }
@@ -158,19 +205,43 @@ impl Rewriter {
 
     /// How `packet` of the current source leaves, or `None` where it is not for this viewer.
     pub fn rewrite(&mut self, packet: &Packet, squeezed: Option<Squeezed>) -> Option<Rewritten> {
-        if packet.seq < self.first_in_seq {
-            return None;
-        }
         if squeezed.is_none() && self.replayed.is_some_and(|until| packet.seq <= until) {
             return None;
         }
-        let seq = packet.seq.checked_add_signed(self.seq_offset)?;
+        self.approach_limit(packet);
+        let is_newest = self.newest_in.is_none_or(|n| packet.seq > n.seq);
+        let mut mappings = self.mappings.iter().flatten();
+        let mapping = *mappings.find(|mapping| packet.seq >= mapping.from)?;
+        let is_wanted = packet.temporal.is_within(mapping.limit);
+        if is_newest {
+            self.newest_in = Some(NewestIn {
+                seq: packet.seq,
+                timestamp: packet.timestamp,
+                ends_frame: packet.marker || !is_wanted,
+            });
+        }
+        if !is_wanted && !packet.temporal.late {
+            return None;
+        }
+        let seq = u64::try_from(position(packet, mapping.limit) + mapping.seq_offset).ok()?;
         let (timestamp, captured) = dated(packet, squeezed);
         let mut timestamp = timestamp.wrapping_add(self.timestamp_offset);
+        if !is_wanted {
+            let last = self.last.as_mut()?;
+            // Nothing else may get that number, whatever comes next.
+            last.seq = last.seq.max(seq);
+            return Some(Rewritten {
+                seq,
+                timestamp,
+                captured,
+                vp8: None,
+                empty: true,
+            });
+        }
         let newer = self.last.is_none_or(|last| seq > last.seq);
         if let (true, Some(last)) = (newer, self.last) {
             // A frame of the new layer may carry the same instant as the last one of the old: time only moves on.
-            let first_of_source = packet.seq == self.first_in_seq;
+            let first_of_source = self.mappings[1].is_none() && packet.seq == mapping.from;
             if first_of_source && !is_after(timestamp, last.timestamp) {
                 let wanted = last.timestamp.wrapping_add(self.step());
                 self.timestamp_offset = self
@@ -179,10 +250,11 @@ impl Rewriter {
                 timestamp = wanted;
             }
         }
-        let vp8 = packet.vp8.map(|header| self.vp8_offset.apply(header));
+        let frames_above = packet.temporal.frames_above(mapping.limit);
+        let vp8 = packet
+            .vp8
+            .map(|header| mapping.vp8_offset.apply(header, frames_above));
         if newer {
-            self.last_in_timestamp = Some(packet.timestamp);
-            self.last_marker = packet.marker;
             self.last = Some(Last {
                 seq,
                 timestamp,
@@ -195,7 +267,38 @@ impl Rewriter {
             timestamp,
             captured,
             vp8,
+            empty: false,
         })
+    }
+
+    /// Where a frame begins whose predecessor is known to the end, other temporal layers may leave from there on.
+    fn approach_limit(&mut self, packet: &Packet) {
+        let (Some(mapping), Some(newest)) = (self.mappings[0], self.newest_in) else {
+            return;
+        };
+        let limit = mapping.limit;
+        if limit == self.wanted {
+            return;
+        }
+        if packet.seq != newest.seq + 1 || packet.timestamp == newest.timestamp {
+            return;
+        }
+        let temporal = &packet.temporal;
+        let next = temporal.step(limit, self.wanted, packet.keyframe_start);
+        if next == limit {
+            return;
+        }
+        let mut mapping = Mapping {
+            from: packet.seq,
+            limit: next,
+            ..mapping
+        };
+        mapping.seq_offset += position(packet, limit) - position(packet, next);
+        let frames = temporal.frames_above(next);
+        let frames = frames.wrapping_sub(temporal.frames_above(limit));
+        mapping.vp8_offset.add_frames(frames);
+        self.mappings.rotate_right(1);
+        self.mappings[0] = Some(mapping);
     }
 
     fn ticks(&self, time: Duration) -> u32 {
@@ -212,6 +315,11 @@ fn dated(packet: &Packet, squeezed: Option<Squeezed>) -> (u32, Instant) {
     squeezed.map_or((packet.timestamp, packet.captured), |s| {
         (s.timestamp, s.captured)
     })
+}
+
+/// A packet's number among those of its layer that pass a limit.
+fn position(packet: &Packet, limit: Limit) -> i64 {
+    packet.seq as i64 - packet.temporal.packets_above(limit) as i64
 }
 
 /// Whether timestamp `a` is later than `b`, over the wrap.
@@ -239,11 +347,17 @@ impl Vp8Offset {
         }
     }
 
-    fn apply(self, header: Vp8Header) -> Vp8Header {
+    /// So many frames do not leave from here on.
+    fn add_frames(&mut self, frames: u16) {
+        self.picture_id = self.picture_id.wrapping_add(frames);
+    }
+
+    fn apply(self, header: Vp8Header, frames_above: u16) -> Vp8Header {
         Vp8Header {
             picture_id: header.picture_id.map(|(id, long)| {
                 let mask = if long { 0x7fff } else { 0x7f };
-                (id.wrapping_add(self.picture_id) & mask, long)
+                let id = id.wrapping_add(self.picture_id).wrapping_sub(frames_above);
+                (id & mask, long)
             }),
             tl0_pic_idx: header
                 .tl0_pic_idx
@@ -253,108 +367,4 @@ impl Vp8Offset {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn packet(seq: u64, timestamp: u32, captured: Instant) -> Packet {
-        Packet {
-            seq,
-            timestamp,
-            captured,
-            marker: true,
-            keyframe_start: true,
-            vp8: Some(Vp8Header {
-                picture_id: Some(((seq & 0x7fff) as u16, true)),
-                tl0_pic_idx: Some(seq as u8),
-            }),
-            payload: Vec::new().into(),
-            red: None,
-        }
-    }
-
-    const fn source(epoch: u32, layer: usize) -> Source {
-        Source { epoch, layer }
-    }
-
-    #[test]
-    fn a_layer_switch_at_the_same_instant_moves_time_on() {
-        let now = Instant::now();
-        let mut rewriter = Rewriter::new(90_000);
-        rewriter.switch(source(0, 0), &packet(70_000, 9_000, now), None);
-        let a = rewriter.rewrite(&packet(70_000, 9_000, now), None).unwrap();
-        assert_eq!((a.seq, a.timestamp), (FIRST_SEQ, 9_000));
-        rewriter.switch(source(0, 1), &packet(300_000, 9_000, now), None);
-        let b = rewriter
-            .rewrite(&packet(300_000, 9_000, now), None)
-            .unwrap();
-        assert_eq!((b.seq, b.timestamp), (FIRST_SEQ + 1, 9_090));
-        assert_eq!(rewriter.rewrite(&packet(299_999, 8_000, now), None), None);
-    }
-
-    #[test]
-    fn a_new_publisher_continues_in_real_time() {
-        let now = Instant::now();
-        let mut rewriter = Rewriter::new(90_000);
-        rewriter.switch(source(0, 0), &packet(70_000, 1_000, now), None);
-        rewriter.rewrite(&packet(70_000, 1_000, now), None);
-        let later = now + Duration::from_secs(2);
-        rewriter.switch(source(1, 0), &packet(80_000, 77, later), None);
-        let out = rewriter.rewrite(&packet(80_000, 77, later), None).unwrap();
-        assert_eq!(out.timestamp, 1_000 + 180_000);
-    }
-
-    #[test]
-    fn replayed_packets_are_not_sent_twice() {
-        let now = Instant::now();
-        let mut rewriter = Rewriter::new(90_000);
-        let squeezed = Some(Squeezed {
-            timestamp: 8_910,
-            captured: now,
-        });
-        rewriter.switch(source(0, 0), &packet(70_000, 3_000, now), squeezed);
-        let first = rewriter
-            .rewrite(&packet(70_000, 3_000, now), squeezed)
-            .unwrap();
-        assert_eq!(first.timestamp, 8_910);
-        rewriter.set_replayed(70_001);
-        assert_eq!(rewriter.rewrite(&packet(70_001, 9_000, now), None), None);
-        let live = rewriter
-            .rewrite(&packet(70_002, 12_000, now), None)
-            .unwrap();
-        assert_eq!((live.seq, live.timestamp), (FIRST_SEQ + 2, 12_000));
-    }
-
-    proptest! {
-        /// Whatever the layers, publishers and wraps: numbers rise by one a packet, picture ids too, time moves on.
-        #[test]
-        fn the_outgoing_stream_is_continuous(
-            runs in proptest::collection::vec((0u32..3, 0usize..3, 1u64..40, any::<u32>(), any::<u16>()), 1..20)
-        ) {
-            let mut rewriter = Rewriter::new(90_000);
-            let mut now = Instant::now();
-            let mut last: Option<Rewritten> = None;
-            for (n, (_, layer, count, timestamp, seq)) in runs.into_iter().enumerate() {
-                let first_seq = (1 << 16) + u64::from(seq);
-                let source = source(n as u32, layer);
-                for i in 0..count {
-                    now += Duration::from_millis(33);
-                    let packet = packet(first_seq + i, timestamp.wrapping_add(i as u32 * 3_000), now);
-                    if i == 0 {
-                        rewriter.switch(source, &packet, None);
-                    }
-                    let out = rewriter.rewrite(&packet, None).expect("packets in order are forwarded");
-                    if let Some(last) = last {
-                        prop_assert_eq!(out.seq, last.seq + 1);
-                        prop_assert!(is_after(out.timestamp, last.timestamp));
-                        let id = |r: Rewritten| r.vp8.unwrap().picture_id.unwrap().0;
-                        prop_assert_eq!(id(out), (id(last) + 1) & 0x7fff);
-                        let tl0 = |r: Rewritten| r.vp8.unwrap().tl0_pic_idx.unwrap();
-                        prop_assert_eq!(tl0(out), tl0(last).wrapping_add(1));
-                    }
-                    last = Some(out);
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -55,6 +55,7 @@ mod tests {
 
     use super::*;
     use crate::codec::TrackKind;
+    use crate::temporal::Temporal;
 
     fn batch(seqs: std::ops::Range<u64>) -> Arc<Batch> {
         let now = Instant::now();
@@ -65,6 +66,7 @@ mod tests {
             marker: false,
             keyframe_start: false,
             vp8: None,
+            temporal: Temporal::default(),
             payload: [seq as u8].into(),
             red: None,
         };

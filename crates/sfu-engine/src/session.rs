@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::ids::{Rid, SessionId, StreamName};
-use crate::layers::{Preference, Why};
+use crate::layers::{Preference, Rung, Why};
 use crate::stream::Stream;
+use crate::temporal::{AtomicLimit, Limit};
 
 /// "No layer" in [`SessionShared::current`] and [`SessionShared::target`].
 const NONE: usize = usize::MAX;
@@ -29,6 +30,9 @@ pub struct SessionShared {
     target: AtomicUsize,
     current: AtomicUsize,
     why: AtomicU8,
+    /// The temporal layers that it is to get, and gets, of `target` and `current`.
+    target_limit: AtomicLimit,
+    current_limit: AtomicLimit,
     estimate: AtomicU64,
     loss: AtomicU32,
     connected: AtomicBool,
@@ -59,6 +63,10 @@ pub struct SessionInfo {
     pub target: Option<Rid>,
     /// The layer that it gets. It follows `target` at a keyframe.
     pub current: Option<Rid>,
+    /// The temporal layers that it is to get of `target`.
+    pub target_limit: Limit,
+    /// The temporal layers that it gets of `current`.
+    pub current_limit: Limit,
     /// Why it gets no better one.
     pub why: Why,
     /// What its network carries, in bit/s, where that is known.
@@ -99,6 +107,8 @@ impl SessionShared {
             target: AtomicUsize::new(NONE),
             current: AtomicUsize::new(NONE),
             why: AtomicU8::new(0),
+            target_limit: AtomicLimit::default(),
+            current_limit: AtomicLimit::default(),
             estimate: AtomicU64::new(u64::MAX),
             loss: AtomicU32::new(f32::NAN.to_bits()),
             connected: AtomicBool::new(false),
@@ -144,8 +154,11 @@ impl SessionShared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn set_choice(&self, target: Option<usize>, why: Why) {
-        self.target.store(target.unwrap_or(NONE), Relaxed);
+    pub(crate) fn set_choice(&self, target: Option<Rung>, why: Why) {
+        let layer = target.map_or(NONE, |rung| rung.layer);
+        self.target.store(layer, Relaxed);
+        let limit = target.map_or(Limit::ALL, |rung| rung.limit);
+        self.target_limit.store(limit);
         self.why.store(why as u8, Relaxed);
     }
 
@@ -155,6 +168,10 @@ impl SessionShared {
 
     pub(crate) fn set_current(&self, layer: Option<usize>) {
         self.current.store(layer.unwrap_or(NONE), Relaxed);
+    }
+
+    pub(crate) fn set_current_limit(&self, limit: Limit) {
+        self.current_limit.store(limit);
     }
 
     pub(crate) fn set_connected(&self) {
@@ -235,6 +252,8 @@ impl SessionShared {
             preference: self.preference(),
             target: rid(&self.target),
             current: rid(&self.current),
+            target_limit: self.target_limit.load(),
+            current_limit: self.current_limit.load(),
             why: Why::ALL[usize::from(self.why.load(Relaxed)) % Why::ALL.len()],
             estimate: (estimate != u64::MAX).then_some(estimate),
             loss: (!loss.is_nan()).then_some(loss),

@@ -10,19 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::codec::{Codec, TrackKind};
-use crate::gop::{Gop, GopCache};
+use crate::gop::Gop;
 use crate::ids::{Rid, StreamName};
-use crate::info::{LayerStatus, StreamInfo, VideoInfo};
+use crate::info::{StreamInfo, VideoInfo};
 use crate::keyframe::KeyframeArbiter;
 use crate::latency::Latencies;
-use crate::layers::{self, ACTIVE_FOR, Candidate, LayerInfo};
+use crate::layer::Layer;
+use crate::layers::{self, Candidate, LayerInfo};
 use crate::local::{LocalQueue, Tracks};
-use crate::loss::LossWatch;
 use crate::packet::{Batch, LayerReader, Packet, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::rate::RateMeter;
 use crate::rewrite::Source;
-use crate::ring::Ring;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -78,6 +77,7 @@ pub struct Stream {
     key: u64,
     viewers: AtomicUsize,
     packets_in: AtomicU64,
+    packets_dropped: AtomicU64,
     bytes_in: AtomicU64,
     latencies: Latencies,
     state: Mutex<State>,
@@ -105,17 +105,6 @@ struct PublisherState {
     options: PublishOptions,
 }
 
-struct Layer {
-    info: LayerInfo,
-    reader: LayerReader,
-    gop: GopCache,
-    ring: Ring,
-    arbiter: KeyframeArbiter,
-    rate: RateMeter,
-    loss: LossWatch,
-    last_packet: Option<Instant>,
-}
-
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stream")
@@ -132,6 +121,7 @@ impl Stream {
             key,
             viewers: AtomicUsize::new(0),
             packets_in: AtomicU64::new(0),
+            packets_dropped: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             latencies: Latencies::default(),
             state: Mutex::default(),
@@ -273,7 +263,9 @@ impl Stream {
         if !state.holds(lease) {
             return;
         }
-        let Some(batch) = state.read(now, kind, layer, packets) else {
+        let (batch, dropped) = state.read(now, kind, layer, packets);
+        self.packets_dropped.fetch_add(dropped, Relaxed);
+        let Some(batch) = batch else {
             return;
         };
         let wanted = self.viewers() > 0 || !state.locals.is_empty();
@@ -457,6 +449,7 @@ impl Stream {
             keyframe_requests_received: received,
             keyframe_requests_sent: sent,
             packets_in: self.packets_in.load(Relaxed),
+            packets_dropped: self.packets_dropped.load(Relaxed),
             bytes_in: self.bytes_in.load(Relaxed),
             latency: self.latencies.info(now),
         }
@@ -484,24 +477,29 @@ impl State {
         self.layers.iter().map(|l| l.candidate(now)).collect()
     }
 
+    /// A batch of what came, and how much of it was left out.
     fn read(
         &mut self,
         now: Instant,
         kind: TrackKind,
         index: usize,
         packets: impl IntoIterator<Item = RtpIn>,
-    ) -> Option<Arc<Batch>> {
-        self.publisher.as_mut()?.last_packet = now;
-        let (codec, reader) = match kind {
-            TrackKind::Audio => (self.audio?, &mut self.audio_reader),
-            TrackKind::Video => (self.video?, &mut self.layers.get_mut(index)?.reader),
+    ) -> (Option<Arc<Batch>>, u64) {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.last_packet = now;
+        }
+        let layer = self.layers.get_mut(index);
+        let (codec, reader) = match (kind, layer) {
+            (TrackKind::Audio, _) => (self.audio, &mut self.audio_reader),
+            (TrackKind::Video, Some(layer)) => (self.video, &mut layer.reader),
+            (TrackKind::Video, None) => return (None, 0),
         };
-        let packets: Vec<_> = packets
-            .into_iter()
-            .map(|rtp| reader.read(codec, rtp))
-            .collect();
+        let Some(codec) = codec else {
+            return (None, 0);
+        };
+        let (packets, dropped) = reader.read(codec, packets);
         if packets.is_empty() {
-            return None;
+            return (None, dropped);
         }
         let batch = Arc::new(Batch {
             kind,
@@ -509,11 +507,11 @@ impl State {
             epoch: self.epoch,
             packets,
         });
-        match kind {
-            TrackKind::Video => self.layers.get_mut(index)?.note(now, &batch),
-            TrackKind::Audio => self.audio_rate.add(now, &batch),
+        match (kind, self.layers.get_mut(index)) {
+            (TrackKind::Video, Some(layer)) => layer.note(now, &batch),
+            _ => self.audio_rate.add(now, &batch),
         }
-        Some(batch)
+        (Some(batch), dropped)
     }
 }
 
@@ -521,67 +519,5 @@ impl PublisherState {
     fn gives_way(&self, takeover: bool, now: Instant) -> bool {
         let silent = now.saturating_duration_since(self.last_packet) >= PUBLISHER_SILENT;
         self.options.feedback.is_replaceable() && (takeover || silent)
-    }
-}
-
-impl Layer {
-    fn new(info: LayerInfo, keyframe_min_interval: Duration) -> Self {
-        Self {
-            info,
-            reader: LayerReader::default(),
-            gop: GopCache::default(),
-            ring: Ring::default(),
-            arbiter: KeyframeArbiter::new(keyframe_min_interval),
-            rate: RateMeter::default(),
-            loss: LossWatch::default(),
-            last_packet: None,
-        }
-    }
-
-    fn note(&mut self, now: Instant, batch: &Arc<Batch>) {
-        self.last_packet = Some(now);
-        self.rate.add(now, batch);
-        if let Some((width, height)) = self.reader.size {
-            self.info.width = Some(width);
-            self.info.height = Some(height);
-        }
-        for packet in &batch.packets {
-            self.loss.packet(now, packet.seq, packet.keyframe_start);
-            if packet.keyframe_start {
-                self.arbiter.keyframe();
-            }
-        }
-        self.gop.push(now, batch);
-        self.ring.push(batch);
-    }
-
-    fn is_active(&self, now: Instant) -> bool {
-        self.last_packet
-            .is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
-    }
-
-    fn candidate(&self, now: Instant) -> Candidate {
-        Candidate {
-            info: self.info.clone(),
-            bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
-            cost: self.rate.peak().or(self.info.target_bitrate),
-            active: self.is_active(now),
-        }
-    }
-
-    fn status(&self, now: Instant) -> LayerStatus {
-        let Candidate {
-            info,
-            bitrate,
-            active,
-            cost: _,
-        } = self.candidate(now);
-        LayerStatus {
-            rid: info.rid,
-            width: info.width,
-            height: info.height,
-            bitrate,
-            active,
-        }
     }
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Finds where an H.264 stream can be joined (RFC 6184). Called by [`super::inspect`].
+//! Finds where an H.264 stream can be joined, and which of its frames no other one needs (RFC 6184). Called by
+//! [`super::inspect`].
+
+use super::TemporalMark;
 
 const NAL_IDR: u8 = 5;
 const NAL_SPS: u8 = 7;
@@ -28,6 +31,30 @@ pub(super) fn starts_keyframe(payload: &[u8]) -> bool {
 
 fn is_key(nal_type: u8) -> bool {
     matches!(nal_type, NAL_IDR | NAL_SPS)
+}
+
+/// The temporal layer of the packet's frame: pictures that are no references for others (`nal_ref_idc` is 0) are the upper
+/// one of two. Encoders with two or three temporal layers mark the highest one like that, and nothing tells the others.
+///
+/// `None` where the packet has no part of a picture.
+pub(super) fn temporal(payload: &[u8]) -> Option<TemporalMark> {
+    let &header = payload.first()?;
+    let slice = match header & 0x1f {
+        STAP_A => aggregated(&payload[1..]).find(|nal| is_slice(*nal))?,
+        // The indicator has the unit's reference bits, the octet behind it the unit's type.
+        FU_A => Some(header & 0x60 | payload.get(1)? & 0x1f).filter(|nal| is_slice(*nal))?,
+        _ => Some(header).filter(|nal| is_slice(*nal))?,
+    };
+    let is_needed = slice & 0x60 != 0;
+    Some(TemporalMark {
+        id: u8::from(!is_needed),
+        switches_up: !is_needed,
+    })
+}
+
+/// Slices and data partitions, of IDR pictures or others.
+fn is_slice(nal: u8) -> bool {
+    matches!(nal & 0x1f, 1..=5)
 }
 
 /// The first octets of the NAL units in an aggregation packet, each behind a 16-bit length.
@@ -64,7 +91,38 @@ pub(super) fn picture_size(payload: &[u8]) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{picture_size, starts_keyframe};
+    use super::*;
+
+    #[test]
+    fn pictures_that_no_other_needs_are_the_upper_temporal_layer() {
+        let (base, upper) = (Some(0), Some(1));
+        for (what, payload, id) in [
+            ("P slice", &[0x41, 0x9a][..], base),
+            ("P slice, no reference", &[0x01, 0x9a], upper),
+            ("IDR", &[0x65, 0x88], base),
+            ("FU-A of a P slice", &[0x5c, 0x41, 0xaa], base),
+            ("FU-A, no reference, middle", &[0x1c, 0x01, 0xaa], upper),
+            ("FU-A cut short", &[0x1c], None),
+            (
+                "STAP-A of SEI, P slice",
+                &[0x58, 0, 1, 0x06, 0, 2, 0x41, 0x9a],
+                base,
+            ),
+            (
+                "STAP-A of AUD, P slice, no reference",
+                &[0x18, 0, 2, 0x09, 0xf0, 0, 2, 0x01, 0x9a],
+                upper,
+            ),
+            ("SEI alone, which is never a reference", &[0x06, 0x05], None),
+            ("AUD alone", &[0x09, 0xf0], None),
+            ("SPS alone", &[0x67, 0x42], None),
+            ("nothing", &[], None),
+        ] {
+            let mark = temporal(payload);
+            assert_eq!(mark.map(|m| m.id), id, "{what}");
+            assert!(mark.is_none_or(|m| m.switches_up == (m.id > 0)), "{what}");
+        }
+    }
 
     #[test]
     fn the_size_is_read_from_a_parameter_set() {

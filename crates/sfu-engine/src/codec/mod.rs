@@ -82,18 +82,29 @@ pub struct PayloadInfo {
     pub vp8: Option<Vp8Header>,
     /// Width and height of the picture in pixels, where a keyframe's start tells them.
     pub size: Option<(u32, u32)>,
+    /// The temporal layer of the packet's frame, where the packet tells it.
+    pub temporal: Option<TemporalMark>,
+}
+
+/// What a stream says of a frame's place among the temporal layers. Frames without a mark are needed by all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TemporalMark {
+    /// Its temporal layer: frames of lower ones do not need it.
+    pub id: u8,
+    /// It and those that follow in its temporal layer need nothing of that layer from before it.
+    pub switches_up: bool,
 }
 
 /// Reads what forwarding needs from an RTP payload. Never fails: what is not understood is forwarded as it is.
 pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
-    let keyframe_start = match codec {
+    let (keyframe_start, temporal) = match codec {
         Codec::Vp8 => return vp8::inspect(payload),
         Codec::Vp9 => return vp9::inspect(payload),
-        Codec::H264 => h264::starts_keyframe(payload),
-        Codec::H265 => h265::starts_keyframe(payload),
-        Codec::Av1 => av1::starts_keyframe(payload),
+        Codec::H264 => (h264::starts_keyframe(payload), h264::temporal(payload)),
+        Codec::H265 => (h265::starts_keyframe(payload), None),
+        Codec::Av1 => (av1::starts_keyframe(payload), av1::temporal(payload)),
         // Every Opus packet can be decoded by itself.
-        Codec::Opus => true,
+        Codec::Opus => (true, None),
     };
     let size = (keyframe_start && codec == Codec::H264)
         .then(|| h264::picture_size(payload))
@@ -102,6 +113,7 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
         keyframe_start,
         vp8: None,
         size,
+        temporal,
     }
 }
 

@@ -2,7 +2,7 @@
 
 //! Reads the VP8 payload descriptor (RFC 7741, section 4.2). Called by [`super::inspect`].
 
-use super::PayloadInfo;
+use super::{PayloadInfo, TemporalMark};
 
 /// The counters of a VP8 payload descriptor that must stay continuous when the layer changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +24,7 @@ fn parse(payload: &[u8]) -> Option<PayloadInfo> {
     let starts_partition = required & 0x10 != 0;
     let partition = required & 0x07;
     let mut header = Vp8Header::default();
+    let mut temporal = None;
     if required & 0x80 != 0 {
         let extension = next()?;
         if extension & 0x80 != 0 {
@@ -38,7 +39,11 @@ fn parse(payload: &[u8]) -> Option<PayloadInfo> {
             header.tl0_pic_idx = Some(next()?);
         }
         if extension & 0x30 != 0 {
-            next()?;
+            let layer = next()?;
+            temporal = (extension & 0x20 != 0).then_some(TemporalMark {
+                id: layer >> 6,
+                switches_up: layer & 0x20 != 0,
+            });
         }
     }
     // The first octet of a frame: the inverse key frame flag is its lowest bit (RFC 6386, section 9.1).
@@ -51,6 +56,7 @@ fn parse(payload: &[u8]) -> Option<PayloadInfo> {
         keyframe_start,
         vp8: Some(header),
         size,
+        temporal,
     })
 }
 
@@ -136,6 +142,20 @@ mod tests {
             assert_eq!(info.keyframe_start, key, "{what}");
             assert_eq!(header.picture_id, picture_id, "{what}");
             assert_eq!(header.tl0_pic_idx, tl0, "{what}");
+        }
+        let mark = |id, switches_up| Some(TemporalMark { id, switches_up });
+        for (what, payload, temporal) in [
+            (
+                "TID 0",
+                &[0x90, 0xe0, 0x81, 0x02, 7, 0x00, 1][..],
+                mark(0, false),
+            ),
+            ("TID 1", &[0x80, 0x20, 0x40, 1], mark(1, false)),
+            ("TID 2, Y, KEYIDX", &[0x80, 0x30, 0xa7, 1], mark(2, true)),
+            ("only KEYIDX", &[0x80, 0x10, 0xa7, 1], None),
+            ("no extension", &[0x10, 1], None),
+        ] {
+            assert_eq!(inspect(payload).temporal, temporal, "{what}");
         }
         assert_eq!(inspect(&[0x90, 0x80]), PayloadInfo::default(), "cut short");
         let key = [

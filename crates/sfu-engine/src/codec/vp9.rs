@@ -34,8 +34,8 @@ fn parse(payload: &[u8]) -> Option<PayloadInfo> {
         .flatten();
     Some(PayloadInfo {
         keyframe_start,
-        vp8: None,
         size,
+        ..PayloadInfo::default()
     })
 }
 

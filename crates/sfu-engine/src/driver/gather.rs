@@ -87,6 +87,7 @@ mod tests {
     use super::*;
     use crate::codec::TrackKind;
     use crate::packet::Packet;
+    use crate::temporal::Temporal;
 
     fn batch(kind: TrackKind, layer: usize, epoch: u32, seqs: &[u64]) -> Arc<Batch> {
         let packet = |seq: &u64| Packet {
@@ -96,6 +97,7 @@ mod tests {
             marker: false,
             keyframe_start: false,
             vp8: None,
+            temporal: Temporal::default(),
             payload: [1].into(),
             red: None,
         };

@@ -2,16 +2,19 @@
 
 //! The layers of a video track and their order; which of them a viewer gets is the [`selector`]'s choice.
 
+mod ladder;
 mod preference;
 pub mod selector;
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
+pub use ladder::Rung;
 pub use preference::Preference;
 pub use selector::{Choice, Selector, Why};
 
 use crate::ids::Rid;
+use crate::temporal::Limit;
 
 /// What a publisher says of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,32 @@ pub struct Candidate {
     pub cost: Option<u64>,
     /// Whether it is being sent.
     pub active: bool,
+    /// What it costs without its upper temporal layers.
+    pub temporal: TemporalCosts,
+}
+
+/// The temporal layers of a layer, and what the lower ones cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TemporalCosts {
+    /// The highest one's number; 0 where there is only one.
+    pub top: u8,
+    costs: [Option<u64>; 3],
+}
+
+impl TemporalCosts {
+    /// `costs` are of those up to number 0, 1 and 2, in bit/s that a viewer's network must carry.
+    pub fn new(top: u8, costs: [Option<u64>; 3]) -> Self {
+        Self { top, costs }
+    }
+
+    fn cost(&self, up_to: u8) -> Option<u64> {
+        self.costs.get(usize::from(up_to)).copied().flatten()
+    }
+
+    /// Whether some do not pass the limit.
+    fn is_more_than(&self, limit: Limit) -> bool {
+        limit.id().is_some_and(|id| id < self.top)
+    }
 }
 
 /// The indices of the layers, highest first: by height, then by bitrate, then as the publisher lists them.
@@ -67,10 +96,10 @@ pub fn rank(layers: &[Candidate], order: &mut Vec<usize>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn layers(active: &[bool]) -> Vec<Candidate> {
+    pub(super) fn layers(active: &[bool]) -> Vec<Candidate> {
         let layer = |(index, &active): (usize, &bool)| Candidate {
             info: LayerInfo {
                 rid: Rid::from_index(index),
@@ -81,6 +110,7 @@ mod tests {
             bitrate: None,
             cost: None,
             active,
+            temporal: TemporalCosts::default(),
         };
         active.iter().enumerate().map(layer).collect()
     }

@@ -14,6 +14,8 @@ pub struct Preference {
     pub max_height: Option<u32>,
     /// No video of more than this, in bit/s.
     pub max_bitrate: Option<u64>,
+    /// No temporal layer above this number: fewer frames a second, where the stream has such layers.
+    pub max_temporal: Option<u8>,
     /// No video, only sound.
     pub video_paused: bool,
 }
@@ -27,8 +29,8 @@ impl Preference {
         }
     }
 
-    /// Whether a layer keeps to the caps. What is not known of it does not count against it.
-    pub(super) fn admits(&self, layer: &Candidate) -> bool {
+    /// Whether a layer that costs so many bit/s keeps to the caps. What is not known of it does not count against it.
+    pub(super) fn admits(&self, layer: &Candidate, cost: Option<u64>) -> bool {
         let within = |value: Option<u64>, max: Option<u64>| match (value, max) {
             (Some(value), Some(max)) => value <= max,
             _ => true,
@@ -36,6 +38,6 @@ impl Preference {
         within(
             layer.info.height.map(u64::from),
             self.max_height.map(u64::from),
-        ) && within(layer.cost, self.max_bitrate)
+        ) && within(cost, self.max_bitrate)
     }
 }

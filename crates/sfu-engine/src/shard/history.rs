@@ -23,6 +23,18 @@ pub(super) struct Record {
     pub(super) sent_seq: u64,
     pub(super) timestamp: u32,
     vp8: Option<Vp8Header>,
+    empty: bool,
+}
+
+/// What is known of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// This left under it.
+    Sent(Record),
+    /// Others left around it: the publisher's packet has not come, or never will.
+    NotYet,
+    /// It is too long ago.
+    Forgotten,
 }
 
 /// The same, small: there are hundreds for each viewer.
@@ -43,6 +55,7 @@ const USED: u8 = 1;
 const PICTURE_ID: u8 = 2;
 const LONG_PICTURE_ID: u8 = 4;
 const TL0_PIC_IDX: u8 = 8;
+const HOLDS_NOTHING: u8 = 16;
 
 const EMPTY: Stored = Stored {
     sent_seq: 0,
@@ -62,6 +75,9 @@ pub(super) struct History {
     /// The newest numbers, of which the records hold the lower halves.
     newest_seq: u64,
     newest_epoch: u32,
+    newest_sent: u64,
+    /// What left before this number is not known any more.
+    oldest_sent: u64,
 }
 
 impl History {
@@ -69,8 +85,9 @@ impl History {
     pub(super) fn add(&mut self, source: Source, packet: &Packet, sent: &Rewritten) {
         if self.records.is_empty() {
             self.records.resize(PACKETS, EMPTY);
+            self.oldest_sent = sent.seq;
         }
-        let mut flags = USED;
+        let mut flags = USED | if sent.empty { HOLDS_NOTHING } else { 0 };
         let (mut picture_id, mut tl0_pic_idx) = (0, 0);
         if let Some(header) = sent.vp8 {
             if let Some((id, long)) = header.picture_id {
@@ -84,6 +101,7 @@ impl History {
         }
         self.newest_seq = packet.seq;
         self.newest_epoch = source.epoch;
+        self.newest_sent = self.newest_sent.max(sent.seq);
         self.records[sent.seq as usize & (PACKETS - 1)] = Stored {
             sent_seq: sent.seq as u32,
             seq: packet.seq as u32,
@@ -97,20 +115,32 @@ impl History {
     }
 
     /// What left under this number.
-    pub(super) fn get(&self, sent_seq: u64) -> Option<Record> {
-        let stored = self.records.get(sent_seq as usize & (PACKETS - 1))?;
-        if stored.flags & USED == 0 || stored.sent_seq != sent_seq as u32 {
-            return None;
+    pub(super) fn get(&self, sent_seq: u64) -> Found {
+        let place = sent_seq as usize & (PACKETS - 1);
+        let stored = self.records.get(place).filter(|s| s.flags & USED != 0);
+        match stored.filter(|s| s.sent_seq == sent_seq as u32) {
+            Some(stored) => self.read(stored, sent_seq),
+            None if self.is_recent(sent_seq) => Found::NotYet,
+            None => Found::Forgotten,
         }
+    }
+
+    /// Whether it would be known if something had left under this number.
+    fn is_recent(&self, sent_seq: u64) -> bool {
+        let known = self.oldest_sent..self.newest_sent;
+        known.contains(&sent_seq) && self.newest_sent - sent_seq < PACKETS as u64
+    }
+
+    fn read(&self, stored: &Stored, sent_seq: u64) -> Found {
         let back = (self.newest_seq as u32).wrapping_sub(stored.seq) as i32;
-        let seq = self.newest_seq.checked_add_signed(-i64::from(back))?;
+        let seq = self.newest_seq.wrapping_add_signed(-i64::from(back));
         let epochs_back = (self.newest_epoch as u16).wrapping_sub(stored.epoch);
         let header = Vp8Header {
             picture_id: (stored.flags & PICTURE_ID != 0)
                 .then_some((stored.picture_id, stored.flags & LONG_PICTURE_ID != 0)),
             tl0_pic_idx: (stored.flags & TL0_PIC_IDX != 0).then_some(stored.tl0_pic_idx),
         };
-        Some(Record {
+        Found::Sent(Record {
             source: Source {
                 epoch: self.newest_epoch.wrapping_sub(epochs_back.into()),
                 layer: stored.layer.into(),
@@ -119,12 +149,14 @@ impl History {
             sent_seq,
             timestamp: stored.timestamp,
             vp8: (stored.flags & (PICTURE_ID | TL0_PIC_IDX) != 0).then_some(header),
+            empty: stored.flags & HOLDS_NOTHING != 0,
         })
     }
 
     /// Forgets what was sent: it would only delay what comes now.
     pub(super) fn clear(&mut self) {
         self.records.fill(EMPTY);
+        self.oldest_sent = self.newest_sent + 1;
     }
 }
 
@@ -136,6 +168,7 @@ impl Record {
             timestamp: self.timestamp,
             captured,
             vp8: self.vp8,
+            empty: self.empty,
         }
     }
 }
@@ -143,6 +176,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::temporal::Temporal;
 
     fn packet(seq: u64) -> Packet {
         Packet {
@@ -152,8 +186,27 @@ mod tests {
             marker: false,
             keyframe_start: false,
             vp8: None,
+            temporal: Temporal::default(),
             payload: Vec::new().into(),
             red: None,
+        }
+    }
+
+    const SOURCE: Source = Source {
+        epoch: 70_000,
+        layer: 2,
+    };
+
+    fn sent(seq: u64, captured: Instant) -> Rewritten {
+        Rewritten {
+            seq,
+            timestamp: (seq as u32).wrapping_mul(3_000),
+            captured,
+            vp8: Some(Vp8Header {
+                picture_id: Some((seq as u16 & 0x7fff, true)),
+                tl0_pic_idx: None,
+            }),
+            empty: seq.is_multiple_of(7),
         }
     }
 
@@ -161,34 +214,45 @@ mod tests {
     fn what_left_is_known_by_its_number_until_it_is_overwritten() {
         let now = Instant::now();
         let mut history = History::default();
-        assert_eq!(history.get(5), None);
-        let source = Source {
-            epoch: 70_000,
-            layer: 2,
-        };
+        assert_eq!(history.get(5), Found::Forgotten);
         // Over the wrap of every number that is stored by halves.
         let (first_sent, first) = ((1 << 32) - 100, (3 << 32) - 50);
-        let sent = |n: u64| Rewritten {
-            seq: first_sent + n,
-            timestamp: (n as u32).wrapping_mul(3_000),
-            captured: now,
-            vp8: Some(Vp8Header {
-                picture_id: Some((n as u16 & 0x7fff, true)),
-                tl0_pic_idx: None,
-            }),
-        };
         for n in 0..700 {
-            history.add(source, &packet(first + n), &sent(n));
+            history.add(SOURCE, &packet(first + n), &sent(first_sent + n, now));
         }
-        assert_eq!(history.get(first_sent + 187), None, "overwritten");
-        assert_eq!(history.get(first_sent + 700), None, "never sent");
+        assert_eq!(
+            history.get(first_sent + 187),
+            Found::Forgotten,
+            "overwritten"
+        );
+        assert_eq!(
+            history.get(first_sent + 700),
+            Found::Forgotten,
+            "never sent"
+        );
         for n in [188, 400, 699] {
-            let record = history.get(first_sent + n).unwrap();
-            assert_eq!((record.source, record.seq), (source, first + n));
-            assert_eq!(record.rewritten(now), sent(n));
+            let Found::Sent(record) = history.get(first_sent + n) else {
+                panic!("{n} is known");
+            };
+            assert_eq!((record.source, record.seq), (SOURCE, first + n));
+            assert_eq!(record.rewritten(now), sent(first_sent + n, now));
         }
         assert!(size_of::<Stored>() <= 24);
         history.clear();
-        assert_eq!(history.get(first_sent + 699), None);
+        assert_eq!(history.get(first_sent + 699), Found::Forgotten);
+    }
+
+    #[test]
+    fn what_never_left_is_not_taken_for_what_is_forgotten() {
+        let now = Instant::now();
+        let mut history = History::default();
+        for n in (1_000..1_600).filter(|n| n % 100 != 50) {
+            history.add(SOURCE, &packet(n), &sent(n, now));
+        }
+        assert_eq!(history.get(1_050), Found::Forgotten, "long ago");
+        assert_eq!(history.get(1_150), Found::NotYet);
+        assert_eq!(history.get(1_600), Found::Forgotten, "beyond the newest");
+        history.clear();
+        assert_eq!(history.get(1_150), Found::Forgotten);
     }
 }

@@ -3,12 +3,16 @@
 //! What leaves a subscriber: rewritten packets on their way into its session, and what that puts out.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
 
 use super::outbox::Outbox;
 use crate::codec::Codec;
 use crate::packet::Packet;
 use crate::rewrite::Rewritten;
 use crate::transport::{Outgoing, TransportEvent, TransportSink};
+
+/// The payload of a packet that only has a number.
+static NOTHING: LazyLock<Arc<[u8]>> = LazyLock::new(Arc::default);
 
 impl Rewritten {
     /// The packet as it leaves.
@@ -18,11 +22,14 @@ impl Rewritten {
             seq: self.seq,
             timestamp: self.timestamp,
             captured: self.captured,
-            marker: packet.marker,
-            keyframe_start: packet.keyframe_start,
+            marker: packet.marker && !self.empty,
+            keyframe_start: packet.keyframe_start && !self.empty,
             vp8: self.vp8,
-            payload: &packet.payload,
-            red: packet.red.as_ref(),
+            payload: match self.empty {
+                true => &NOTHING,
+                false => &packet.payload,
+            },
+            red: packet.red.as_ref().filter(|_| !self.empty),
         }
     }
 }

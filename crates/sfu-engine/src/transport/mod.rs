@@ -34,7 +34,7 @@ pub struct Outgoing<'a> {
     pub keyframe_start: bool,
     /// VP8 counters to write into the payload descriptor.
     pub vp8: Option<Vp8Header>,
-    /// RTP payload, shared.
+    /// RTP payload, shared. Empty where the viewer only needs the number.
     pub payload: &'a Arc<[u8]>,
     /// The same with redundancy (RED), where the publisher sends that.
     pub red: Option<&'a Arc<[u8]>>,

@@ -16,5 +16,6 @@ mod publisher;
 mod recovery;
 mod restart;
 mod srtp;
+mod temporal;
 mod viewer;
 mod world;

@@ -13,7 +13,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap, RedEncoder, RedundantBlock, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
-use crate::publisher::{FRAME, payload};
+use crate::publisher::{FRAME, Frame, payload};
 use crate::restart;
 
 const RIDS: [&str; 3] = ["h", "m", "l"];
@@ -31,6 +31,8 @@ pub(crate) struct TestPeer {
     pub(crate) dead: bool,
     /// Layers that are not sent.
     pub(crate) silent: Vec<usize>,
+    /// 2: every other picture is no reference for others.
+    pub(crate) temporal_layers: u8,
     /// Its sound carries the last packet again (RED).
     pub(crate) red: bool,
     /// Keyframe requests, with their layer.
@@ -53,6 +55,7 @@ struct Layer {
     rid: Option<Rid>,
     seq: u64,
     wants_key: bool,
+    key_at: u32,
 }
 
 impl TestPeer {
@@ -95,6 +98,7 @@ impl TestPeer {
             rid: (layers > 1).then(|| (*rid).into()),
             seq: 64_000,
             wants_key: true,
+            key_at: 0,
         });
         let peer = Self {
             rtc,
@@ -104,6 +108,7 @@ impl TestPeer {
             connected: false,
             dead: false,
             silent: Vec::new(),
+            temporal_layers: 1,
             red: false,
             asked: Vec::new(),
             twcc: None,
@@ -206,10 +211,14 @@ impl TestPeer {
             }
             let key = std::mem::take(&mut layer.wants_key);
             let count = if key { KEY_PACKETS } else { PACKETS };
+            if key {
+                layer.key_at = self.frame;
+            }
+            let frame = Frame::new(self.frame, layer.key_at, self.temporal_layers);
             // Each layer's clock begins elsewhere.
             let timestamp = (elapsed.as_micros() * 90 / 1_000) as u32 + index as u32 * 1_000_000;
             for packet in 0..count {
-                let data = payload(key, index, self.frame, packet, count);
+                let data = payload(frame, index, packet, count);
                 let marker = packet + 1 == count;
                 let write = RtpWrite::new(video_pt, layer.seq.into(), timestamp, now, data)
                     .marker(marker)

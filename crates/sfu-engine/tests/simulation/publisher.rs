@@ -45,6 +45,11 @@ pub(crate) struct TestPublisher {
     ladder: bool,
     /// VP8 instead of H.264, whose frames are counted in the packets.
     vp8: bool,
+    /// Temporal layers: up to three with VP8, two with H.264.
+    temporal_layers: u8,
+    /// Each layer's last keyframe, with which the pattern of temporal layers begins, and frames of the lowest one.
+    key_at: Vec<u32>,
+    lowest: Vec<u8>,
     /// From one frame to the next.
     pub(crate) every: Duration,
     /// Sound comes with every frame.
@@ -83,6 +88,9 @@ impl TestPublisher {
             delta_packets: 3,
             ladder: false,
             vp8: false,
+            temporal_layers: 1,
+            key_at: vec![0; layers],
+            lowest: (0..layers).map(|layer| 77 * layer as u8).collect(),
             every: FRAME,
             with_sound: true,
             silent: None,
@@ -104,12 +112,17 @@ impl TestPublisher {
             .set_video(self.lease, Codec::Vp8, layers.collect());
     }
 
-    fn payload(&self, key: bool, layer: usize, index: u32, count: u32) -> Arc<[u8]> {
-        let plain = payload(key, layer, self.frame, index, count);
-        if self.vp8 {
-            vp8_payload(&plain, key, self.frame, layer, index)
-        } else {
-            plain
+    /// From now on frames have temporal layers.
+    pub(crate) fn use_temporal_layers(&mut self, count: u8) {
+        self.temporal_layers = count;
+    }
+
+    fn payload(&self, frame: Frame, layer: usize, index: u32, count: u32) -> Arc<[u8]> {
+        let plain = payload(frame, layer, index, count);
+        match (self.vp8, self.temporal_layers) {
+            (false, _) => plain,
+            (true, 1) => vp8_payload(&plain, frame, layer, index),
+            (true, _) => vp8_temporal_payload(&plain, frame, self.lowest[layer], layer, index),
         }
     }
 
@@ -154,6 +167,13 @@ impl TestPublisher {
         let asked = self.encoder.wanted[layer].swap(false, Ordering::Relaxed);
         let key = asked || self.frame.is_multiple_of(self.keyframe_every);
         let count = self.packets_of(layer, key);
+        if key {
+            self.key_at[layer] = self.frame;
+        }
+        let frame = Frame::new(self.frame, self.key_at[layer], self.temporal_layers);
+        if frame.temporal == 0 {
+            self.lowest[layer] = self.lowest[layer].wrapping_add(1);
+        }
         let packets = (0..count).map(|index| {
             let seq = self.seq[layer];
             self.seq[layer] = seq.wrapping_add(1);
@@ -162,7 +182,7 @@ impl TestPublisher {
                 timestamp,
                 captured: now,
                 marker: index + 1 == count,
-                payload: self.payload(key, layer, index, count),
+                payload: self.payload(frame, layer, index, count),
                 red: None,
             }
         });
@@ -184,15 +204,59 @@ impl TestPublisher {
     }
 }
 
+/// A picture, and which one it needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frame {
+    number: u32,
+    /// Frames since the keyframe.
+    position: u32,
+    pub(crate) temporal: u8,
+    /// It needs nothing of its temporal layer.
+    switches_up: bool,
+    needs: u32,
+}
+
+impl Frame {
+    /// The patterns of temporal layers are those of libvpx: 0 1, and 0 2 1 2.
+    pub(crate) fn new(number: u32, key_at: u32, temporal_layers: u8) -> Self {
+        let position = number - key_at;
+        let (temporal, switches_up, back) = match (temporal_layers, position % 4) {
+            (2, 0 | 2) => (0, false, 2),
+            (2, _) => (1, true, 1),
+            (3, 0) => (0, false, 4),
+            (3, 1) => (2, true, 1),
+            (3, 2) => (1, true, 2),
+            (3, _) => (2, false, 1),
+            _ => (0, false, 1),
+        };
+        Self {
+            number,
+            position,
+            temporal,
+            switches_up,
+            needs: number.wrapping_sub(back),
+        }
+    }
+
+    fn is_key(self) -> bool {
+        self.position == 0
+    }
+}
+
 /// An SPS NAL unit begins a keyframe, everything else looks like slices; then what the test reads back.
-pub(crate) fn payload(key: bool, layer: usize, frame: u32, index: u32, count: u32) -> Arc<[u8]> {
-    let nal = match (key, index) {
+pub(crate) fn payload(frame: Frame, layer: usize, index: u32, count: u32) -> Arc<[u8]> {
+    let nal = match (frame.is_key(), index) {
         (true, 0) => 0x67,
         (true, _) => 0x65,
+        // No reference for others.
+        (false, _) if frame.temporal > 0 => 0x01,
         (false, _) => 0x41,
     };
-    let mut payload = vec![nal, u8::from(key), layer as u8, index as u8, count as u8];
-    payload.extend_from_slice(&frame.to_be_bytes());
+    let key = u8::from(frame.is_key());
+    let mut payload = vec![nal, key, layer as u8, index as u8, count as u8];
+    payload.extend_from_slice(&frame.number.to_be_bytes());
+    payload.extend_from_slice(&frame.needs.to_be_bytes());
+    payload.push(frame.temporal);
     payload.resize(1_100, 0);
     payload.into()
 }
@@ -206,17 +270,37 @@ fn layer_info(index: usize) -> LayerInfo {
     }
 }
 
-/// Octets of the descriptor of [`vp8_payload`].
-const DESCRIPTOR: usize = 5;
-
 /// The same packet in VP8 (RFC 7741): picture id of 15 bits, TL0PICIDX. Each layer counts from elsewhere.
-fn vp8_payload(plain: &[u8], key: bool, frame: u32, layer: usize, index: u32) -> Arc<[u8]> {
-    let [hi, lo] = ((frame + 12_345 * layer as u32) as u16 | 0x8000).to_be_bytes();
+fn vp8_payload(plain: &[u8], frame: Frame, layer: usize, index: u32) -> Arc<[u8]> {
     let start = if index == 0 { 0x90 } else { 0x80 };
-    let mut payload = vec![start, 0xc0, hi, lo, (frame + 77 * layer as u32) as u8];
-    payload.push(u8::from(!key));
+    let mut payload = vec![start, 0xc0];
+    payload.extend(picture_id(frame, layer));
+    payload.push((frame.number + 77 * layer as u32) as u8);
+    payload.push(u8::from(!frame.is_key()));
     payload.extend_from_slice(&plain[1..]);
     payload.into()
+}
+
+/// The same with temporal layers, of which the lowest is counted.
+fn vp8_temporal_payload(
+    plain: &[u8],
+    frame: Frame,
+    lowest: u8,
+    layer: usize,
+    index: u32,
+) -> Arc<[u8]> {
+    let start = if index == 0 { 0x90 } else { 0x80 };
+    let mut payload = vec![start, 0xe0];
+    payload.extend(picture_id(frame, layer));
+    payload.push(lowest);
+    payload.push(frame.temporal << 6 | u8::from(frame.switches_up) << 5);
+    payload.push(u8::from(!frame.is_key()));
+    payload.extend_from_slice(&plain[1..]);
+    payload.into()
+}
+
+fn picture_id(frame: Frame, layer: usize) -> [u8; 2] {
+    ((frame.number + 12_345 * layer as u32) as u16 | 0x8000).to_be_bytes()
 }
 
 /// What a payload says of itself.
@@ -227,6 +311,9 @@ pub(crate) struct Mark {
     pub(crate) frame: u32,
     pub(crate) index: u8,
     pub(crate) count: u8,
+    /// The frame without which it can't be decoded, unless it is a keyframe.
+    pub(crate) needs: u32,
+    pub(crate) temporal: u8,
     /// VP8's picture id and TL0PICIDX.
     pub(crate) counters: Option<(u16, u8)>,
 }
@@ -234,16 +321,23 @@ pub(crate) struct Mark {
 pub(crate) fn read_mark(payload: &[u8]) -> Option<Mark> {
     // No NAL unit's first bit is set; each of our VP8 descriptors' is.
     let is_vp8 = *payload.first()? & 0x80 != 0;
-    let plain = if is_vp8 { DESCRIPTOR } else { 0 };
-    let [_, key, layer, index, count, a, b, c, d, ..] = *payload.get(plain..)? else {
+    let plain = match payload.get(1)? & 0x20 {
+        _ if !is_vp8 => 0,
+        0 => 5,
+        _ => 6,
+    };
+    let [_, key, layer, index, count, rest @ ..] = payload.get(plain..)? else {
         return None;
     };
+    let number = |octets: &[u8]| Some(u32::from_be_bytes(octets.try_into().ok()?));
     Some(Mark {
-        key: key == 1,
-        layer: layer.into(),
-        frame: u32::from_be_bytes([a, b, c, d]),
-        index,
-        count,
+        key: *key == 1,
+        layer: usize::from(*layer),
+        frame: number(rest.get(..4)?)?,
+        index: *index,
+        count: *count,
+        needs: number(rest.get(4..8)?)?,
+        temporal: *rest.get(8)?,
         counters: is_vp8.then(|| {
             let id = u16::from_be_bytes([payload[2], payload[3]]) & 0x7fff;
             (id, payload[4])

@@ -2,7 +2,7 @@
 
 //! A viewer: a `str0m` client that receives, NACKs and checks that what it gets could be decoded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,6 +40,8 @@ pub(crate) struct TestViewer {
     pub(crate) connected_at: Option<Instant>,
     pub(crate) first_picture_at: Option<Instant>,
     pub(crate) packets: BTreeMap<u64, Received>,
+    /// Numbers of packets with nothing in them.
+    pub(crate) empty: BTreeSet<u64>,
     pub(crate) audio_packets: u64,
     /// Packets of sound with redundancy, whole and of the agreed types.
     pub(crate) red_packets: u64,
@@ -83,6 +85,7 @@ impl TestViewer {
             connected_at: None,
             first_picture_at: None,
             packets: BTreeMap::new(),
+            empty: BTreeSet::new(),
             audio_packets: 0,
             red_packets: 0,
             nag: None,
@@ -169,6 +172,9 @@ impl TestViewer {
             self.red_packets += u64::from(self.is_red(packet));
             return;
         }
+        if packet.payload.is_empty() {
+            self.empty.insert(*packet.seq_no);
+        }
         // Padding and probes carry no mark.
         let Some(mark) = read_mark(&packet.payload) else {
             return;
@@ -222,10 +228,15 @@ impl TestViewer {
         let mut expected = None;
         let mut frame: Vec<Received> = Vec::new();
         let mut last_shown: Option<Mark> = None;
+        // What can be referred to, of one layer.
+        let mut shown: BTreeSet<u32> = BTreeSet::new();
         for (&seq, &packet) in &self.packets {
-            if expected.is_some_and(|e| e != seq) {
-                result.gaps += seq - expected.unwrap_or(seq);
+            let missing = expected.unwrap_or(seq)..seq;
+            let missing = missing.filter(|seq| !self.empty.contains(seq)).count();
+            if missing > 0 {
+                result.gaps += missing as u64;
                 frame.clear();
+                shown.clear();
                 last_shown = None;
             }
             expected = Some(seq + 1);
@@ -245,10 +256,11 @@ impl TestViewer {
                 (p.mark.index, p.mark.frame, p.mark.layer) == (n, mark.frame, mark.layer)
             });
             let follows =
-                last_shown.is_some_and(|l| l.layer == mark.layer && l.frame + 1 == mark.frame);
+                last_shown.is_some_and(|l| l.layer == mark.layer) && shown.contains(&mark.needs);
             if let (Some(before), Some(now)) = (last_shown.and_then(|l| l.counters), mark.counters)
             {
-                let next = ((before.0 + 1) & 0x7fff, before.1.wrapping_add(1));
+                let lowest = u8::from(mark.temporal == 0);
+                let next = ((before.0 + 1) & 0x7fff, before.1.wrapping_add(lowest));
                 result.miscounted += u64::from(now != next);
             }
             if whole && (mark.key || follows) {
@@ -258,9 +270,14 @@ impl TestViewer {
                 result.frames += 1;
                 result.last = Some(mark);
                 last_shown = Some(mark);
+                if mark.key {
+                    shown.clear();
+                }
+                shown.insert(mark.frame);
             } else {
                 result.broken += u64::from(result.frames > 0);
                 last_shown = None;
+                shown.clear();
             }
             frame.clear();
         }

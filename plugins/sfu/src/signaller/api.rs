@@ -77,6 +77,7 @@ fn stream_json(app: &App, info: &StreamInfo) -> Value {
                 "height": layer.height,
                 "bitrate": layer.bitrate,
                 "active": layer.active,
+                "temporal_layers": layer.temporal_layers,
             })
         });
         json!({ "codec": video.codec.name(), "layers": layers.collect::<Vec<_>>() })
@@ -102,9 +103,12 @@ pub(super) fn layer_json(info: &SessionInfo) -> Value {
         "wanted": rid(&info.preference.layer),
         "max_height": info.preference.max_height,
         "max_bitrate": info.preference.max_bitrate,
+        "max_temporal": info.preference.max_temporal,
         "video": !info.preference.video_paused,
         "target": rid(&info.target),
         "current": rid(&info.current),
+        "target_temporal": info.target_limit.id(),
+        "current_temporal": info.current_limit.id(),
         "why": info.why.as_str(),
     })
 }

@@ -144,6 +144,7 @@ fn layers(stream: &StreamInfo) -> Value {
             "bitrate": layer.bitrate.map(|b| b / 100_000 * 100_000),
             "width": layer.width,
             "height": layer.height,
+            "temporalLayers": layer.temporal_layers,
         })
     };
     let of = |active: bool| -> Vec<Value> {

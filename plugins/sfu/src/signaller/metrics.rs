@@ -50,7 +50,7 @@ type Figure = (
 );
 
 fn streams(page: &mut Page, streams: &[StreamInfo]) {
-    let figures: [Figure; 7] = [
+    let figures: [Figure; 8] = [
         (
             "sfu_stream_live",
             "gauge",
@@ -74,6 +74,12 @@ fn streams(page: &mut Page, streams: &[StreamInfo]) {
             "counter",
             "RTP packets from the publisher.",
             |s| s.packets_in,
+        ),
+        (
+            "sfu_stream_packets_dropped_total",
+            "counter",
+            "RTP packets from publishers that had come before, or came far too late.",
+            |s| s.packets_dropped,
         ),
         (
             "sfu_stream_bytes_in_total",

@@ -44,6 +44,8 @@ pub(super) struct LayerChoice {
     max_height: Option<u32>,
     #[serde(default)]
     max_bitrate: Option<u64>,
+    #[serde(default)]
+    max_temporal_layer_id: Option<u8>,
     #[serde(default = "yes")]
     video: bool,
 }
@@ -282,7 +284,8 @@ pub(super) async fn layer(
     let id = session_id(&id)?;
     let Json(choice) = body.map_err(|rejection| {
         let message = "send application/json such as {\"encodingId\": \"0\"} (null for automatic), \
-                       {\"maxHeight\": 540}, {\"maxBitrate\": 1000000} or {\"video\": false}";
+                       {\"maxHeight\": 540}, {\"maxBitrate\": 1000000}, {\"maxTemporalLayerId\": 0} or \
+                       {\"video\": false}";
         Refusal::new(rejection.status(), message)
     })?;
     let layer = choice
@@ -294,6 +297,7 @@ pub(super) async fn layer(
         layer,
         max_height: choice.max_height,
         max_bitrate: choice.max_bitrate,
+        max_temporal: choice.max_temporal_layer_id,
         video_paused: !choice.video,
     };
     app.engine

@@ -50,7 +50,7 @@ impl Feed {
 
     /// Whether the packet goes out.
     pub(super) fn take(&mut self, layer: usize, packet: &Packet) -> Option<Passed> {
-        let begins = self.target == Some(layer) && packet.keyframe_start;
+        let begins = self.target == Some(layer) && packet.begins_layer();
         if begins {
             self.layer = self.target.take();
             self.base = (packet.seq, self.next);
@@ -73,6 +73,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use sfu_engine::temporal::Temporal;
 
     fn packet(seq: u64, keyframe_start: bool) -> Packet {
         Packet {
@@ -82,6 +83,7 @@ mod tests {
             marker: true,
             keyframe_start,
             vp8: None,
+            temporal: Temporal::default(),
             payload: [0; 4].into(),
             red: None,
         }

@@ -165,7 +165,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
 mod tests {
     use super::*;
     use sfu_engine::LayerInfo;
-    use sfu_engine::layers::Candidate;
+    use sfu_engine::layers::{Candidate, TemporalCosts};
 
     #[test]
     fn a_layer_is_picked_among_those_that_are_sent() {
@@ -179,6 +179,7 @@ mod tests {
             bitrate: None,
             cost: None,
             active,
+            temporal: TemporalCosts::default(),
         };
         let tracks = |active: [bool; 3]| Tracks {
             layers: vec![

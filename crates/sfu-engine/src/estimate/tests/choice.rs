@@ -9,7 +9,7 @@ use sfu_impair::{Conditions, Rng};
 use super::link::{FIRST, MS, SECOND, Source, World, deep, link, seeds};
 use crate::estimate::Estimator;
 use crate::ids::Rid;
-use crate::layers::{Candidate, LayerInfo, Preference, Selector};
+use crate::layers::{Candidate, LayerInfo, Preference, Selector, TemporalCosts};
 use crate::transport::Estimate;
 
 /// What each layer takes on the wire, in bit/s, and sound.
@@ -60,7 +60,7 @@ impl Watching {
             self.look = now + 200 * MS;
             self.selector.set_estimate(estimate);
             let choice = self.selector.choose(now, layers, AUDIO);
-            self.follow(now, world.start, choice.layer, choice.cut, choice.upgrade);
+            self.follow(now, world.start, choice.layer(), choice.cut, choice.upgrade);
             let demand = self.selector.demand(now);
             world.viewers[index].estimator.set_demand(now, demand);
         }
@@ -101,6 +101,7 @@ fn candidates() -> Vec<Candidate> {
         bitrate: Some(rate),
         cost: Some(rate * 103 / 100),
         active: true,
+        temporal: TemporalCosts::default(),
     };
     LAYERS.iter().enumerate().map(layer).collect()
 }

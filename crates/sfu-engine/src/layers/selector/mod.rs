@@ -12,7 +12,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Candidate, Preference, rank};
+use super::ladder::{Ladder, climb};
+use super::{Candidate, Preference, Rung, rank};
+use crate::temporal::Limit;
 use crate::transport::{Demand, Estimate};
 
 /// After a way down, no way up for this long.
@@ -49,14 +51,21 @@ const FAR_TOO_LOW: f64 = 0.65;
 /// What a viewer gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// The layer's index; `None` is no video.
-    pub layer: Option<usize>,
+    /// The layer and its temporal layers; `None` is no video.
+    pub rung: Option<Rung>,
     /// Why no better one.
     pub why: Why,
     /// The layer that it had chokes the network: it must not be sent until the new one begins.
     pub cut: bool,
     /// Chosen by the network's upswing: it may wait for a keyframe that comes anyway.
     pub upgrade: bool,
+}
+
+impl Choice {
+    /// The layer's index.
+    pub fn layer(&self) -> Option<usize> {
+        self.rung.map(|rung| rung.layer)
+    }
 }
 
 /// Why a viewer gets what it gets.
@@ -113,8 +122,10 @@ pub struct Selector {
     estimate: Option<u64>,
     /// The estimate is what gets through while packets are held up or lost.
     congested: bool,
+    /// There is more than one layer, and more than one rung on the ladder.
+    has_layers: bool,
     has_choice: bool,
-    layer: Option<usize>,
+    rung: Option<Rung>,
     /// Video is paused for want of bandwidth since then.
     starved: Option<Instant>,
     /// The estimate has been too low for the layer since then.
@@ -128,9 +139,10 @@ pub struct Selector {
     goal: u64,
     could_rise: bool,
     next_probe: Option<Instant>,
-    /// Kept for its memory: all layers, and those that may be sent, highest first.
+    /// Kept for its memory: all layers, then those that are sent, highest first; what may be sent of them, best first.
     order: Vec<usize>,
-    allowed: Vec<usize>,
+    active: Vec<usize>,
+    rungs: Vec<Rung>,
 }
 
 impl Selector {
@@ -161,7 +173,7 @@ impl Selector {
 
     /// The layers are another publisher's: the choice begins anew.
     pub fn forget_layer(&mut self) {
-        self.layer = None;
+        self.rung = None;
         self.pressed = None;
         self.starved = None;
     }
@@ -183,8 +195,8 @@ impl Selector {
     }
 
     /// Whether there is more than one layer.
-    pub fn has_choice(&self) -> bool {
-        self.has_choice
+    pub fn has_layers(&self) -> bool {
+        self.has_layers
     }
 
     /// Whether the viewer wants no video.
@@ -213,13 +225,18 @@ impl Selector {
 
     /// The layer to send now, of all that there are. `audio` is what sound takes, in bit/s.
     pub fn choose(&mut self, now: Instant, layers: &[Candidate], audio: u64) -> Choice {
-        let (mut order, mut allowed) = (
-            std::mem::take(&mut self.order),
-            std::mem::take(&mut self.allowed),
-        );
+        let mut order = std::mem::take(&mut self.order);
+        let mut active = std::mem::take(&mut self.active);
+        let mut rungs = std::mem::take(&mut self.rungs);
         rank(layers, &mut order);
-        let choice = self.choose_of(now, layers, audio, &order, &mut allowed);
-        (self.order, self.allowed) = (order, allowed);
+        active.clear();
+        active.extend(order.iter().copied().filter(|&i| layers[i].active));
+        climb(layers, &active, &self.preference, &mut rungs);
+        self.has_layers = layers.len() > 1;
+        self.has_choice = self.has_layers || rungs.len() > 1;
+        let choice = self.choose_of(now, layers, audio, &order, &rungs);
+        self.rung = choice.rung;
+        (self.order, self.active, self.rungs) = (order, active, rungs);
         choice
     }
 
@@ -229,50 +246,39 @@ impl Selector {
         layers: &[Candidate],
         audio: u64,
         order: &[usize],
-        allowed: &mut Vec<usize>,
+        rungs: &[Rung],
     ) -> Choice {
         self.could_rise = false;
-        self.has_choice = layers.len() > 1;
         if self.preference.video_paused {
-            self.layer = None;
             return settled(None, Why::Paused);
         }
-        if let Some((index, why)) = self.pinned(layers, order) {
-            self.layer = Some(index);
-            return settled(Some(index), why);
+        let full = |layer| Rung::full(layers, layer, &self.preference);
+        if let Some((layer, why)) = self.pinned(layers, order) {
+            return settled(Some(full(layer)), why);
         }
-        let active = || order.iter().copied().filter(|&i| layers[i].active);
-        let (Some(best), Some(lowest)) = (active().next(), active().next_back()) else {
+        let Some(&best) = rungs.first() else {
             // Nothing is sent: what comes back first shows.
-            self.layer = order.first().copied();
-            return settled(self.layer, Why::NotSent);
+            return settled(order.first().copied().map(full), Why::NotSent);
         };
-        allowed.clear();
-        allowed.extend(active().filter(|&i| self.preference.admits(&layers[i])));
-        if allowed.is_empty() {
-            allowed.push(lowest);
-        }
-        let limit = if allowed[0] == best {
-            Why::Highest
-        } else {
-            Why::Capped
+        let highest = order.iter().find(|&&layer| layers[layer].active);
+        let limit = match highest.is_some_and(|&layer| best == full(layer)) {
+            true if best.limit == Limit::ALL => Why::Highest,
+            _ => Why::Capped,
         };
         let Some(estimate) = self.estimate else {
-            self.layer = Some(allowed[0]);
-            return settled(self.layer, limit);
+            return settled(Some(best), limit);
         };
-        let network = Network {
+        let ladder = Ladder {
             layers,
-            allowed,
+            rungs,
             budget: estimate.saturating_sub(audio),
         };
-        let choice = self.by_bandwidth(now, &network, limit);
-        self.layer = choice.layer;
-        let next = network.above(choice.layer);
-        let cost = |layer: Option<usize>| layer.and_then(|i| layers[i].cost);
+        let choice = self.by_bandwidth(now, &ladder, limit);
+        let next = ladder.above(choice.rung);
+        let cost = |rung: Option<Rung>| rung.and_then(|r| r.cost(layers));
         self.could_rise = next.is_some();
-        self.need = cost(choice.layer).unwrap_or(0) + audio;
-        let wish = cost(next.or(choice.layer)).unwrap_or(0);
+        self.need = cost(choice.rung).unwrap_or(0) + audio;
+        let wish = cost(next.or(choice.rung)).unwrap_or(0);
         self.goal = (wish as f64 * ROOM_UP) as u64 + audio;
         choice
     }
@@ -294,43 +300,44 @@ impl Selector {
         Some((order[rank], why))
     }
 
-    fn by_bandwidth(&mut self, now: Instant, network: &Network<'_>, limit: Why) -> Choice {
+    fn by_bandwidth(&mut self, now: Instant, ladder: &Ladder<'_>, limit: Why) -> Choice {
+        let why = |rung: Rung| match rung == ladder.rungs[0] {
+            true => limit,
+            false => Why::Bandwidth,
+        };
         if let Some(since) = self.starved {
-            return self.while_starved(now, since, network, limit);
-        }
-        let Some(current) = self.layer.filter(|l| network.allowed.contains(l)) else {
-            // Nothing to go down from: begin with what fits.
-            let layer = network.best(1.0).unwrap_or(network.lowest());
-            self.pressed = None;
-            return Choice {
-                layer: Some(layer),
-                why: network.why(layer, limit),
-                cut: false,
-                upgrade: false,
+            return match self.is_fed(now, since, ladder) {
+                true => settled(Some(ladder.lowest()), why(ladder.lowest())),
+                false => settled(None, Why::NoBandwidth),
             };
+        }
+        let Some(current) = self.rung.and_then(|rung| ladder.standing(rung)) else {
+            // Nothing to go down from: begin with what fits.
+            let rung = ladder.best(1.0).unwrap_or(ladder.lowest());
+            self.pressed = None;
+            return settled(Some(rung), why(rung));
         };
         let graced = self
             .upgraded
             .is_some_and(|at| now.saturating_duration_since(at) < GRACE);
-        if network.lacks(current, TOO_LOW) && !graced {
-            return self.under_pressure(now, current, network, limit);
+        if ladder.lacks(current, TOO_LOW) && !graced {
+            let stay = settled(Some(current), why(current));
+            return self.under_pressure(now, current, ladder, stay);
         }
         self.pressed = None;
         let held = self.hold_until.is_some_and(|until| now < until);
-        let higher = network
+        let higher = ladder
             .best(ROOM_UP)
-            .filter(|&l| network.is_above(l, current));
+            .filter(|&rung| ladder.is_above(rung, current));
         match higher {
-            Some(layer) if !held => {
+            Some(rung) if !held => {
                 self.upgraded = Some(now);
                 Choice {
-                    layer: Some(layer),
-                    why: network.why(layer, limit),
-                    cut: false,
                     upgrade: true,
+                    ..settled(Some(rung), why(rung))
                 }
             }
-            _ => settled(Some(current), network.why(current, limit)),
+            _ => settled(Some(current), why(current)),
         }
     }
 
@@ -338,38 +345,36 @@ impl Selector {
     fn under_pressure(
         &mut self,
         now: Instant,
-        current: usize,
-        network: &Network<'_>,
-        limit: Why,
+        current: Rung,
+        ladder: &Ladder<'_>,
+        stay: Choice,
     ) -> Choice {
         let since = *self.pressed.get_or_insert(now);
         let lasting = now.saturating_duration_since(since);
-        let far = self.congested && network.lacks(current, FAR_TOO_LOW);
+        let far = self.congested && ladder.lacks(current, FAR_TOO_LOW);
         let patience = if self.congested {
             PRESSED_FOR
         } else {
             DOUBTED_FOR
         };
-        if current == network.lowest() {
+        if current == ladder.lowest() {
             if far && lasting >= STARVED_FOR {
                 self.starved = Some(now);
                 self.pressed = None;
                 return settled(None, Why::NoBandwidth);
             }
-            return settled(Some(current), network.why(current, limit));
+            return stay;
         }
         if !far && lasting < patience {
-            return settled(Some(current), network.why(current, limit));
+            return stay;
         }
         self.note_downgrade(now);
         // While an estimate is falling, the truth is lower still.
         let room = if far { ROOM_FALLING } else { 1.0 };
-        let layer = network.best(room).unwrap_or(network.lowest());
+        let rung = ladder.best(room).unwrap_or(ladder.lowest());
         Choice {
-            layer: Some(layer),
-            why: Why::Bandwidth,
             cut: far,
-            upgrade: false,
+            ..settled(Some(rung), Why::Bandwidth)
         }
     }
 
@@ -387,87 +392,24 @@ impl Selector {
         self.pressed = None;
     }
 
-    fn while_starved(
-        &mut self,
-        now: Instant,
-        since: Instant,
-        network: &Network<'_>,
-        limit: Why,
-    ) -> Choice {
-        let lowest = network.lowest();
+    /// Whether video that paused for want of bandwidth may go on.
+    fn is_fed(&mut self, now: Instant, since: Instant, ladder: &Ladder<'_>) -> bool {
         let rested = now.saturating_duration_since(since) >= STARVED_FOR;
-        if !rested || !network.carries(lowest, ROOM_UP) {
-            return settled(None, Why::NoBandwidth);
+        let fed = rested && ladder.carries(ladder.lowest(), ROOM_UP);
+        if fed {
+            self.starved = None;
+            self.hold_until = Some(now + HOLD);
         }
-        self.starved = None;
-        self.hold_until = Some(now + HOLD);
-        settled(Some(lowest), network.why(lowest, limit))
+        fed
     }
 }
 
-fn settled(layer: Option<usize>, why: Why) -> Choice {
+fn settled(rung: Option<Rung>, why: Why) -> Choice {
     Choice {
-        layer,
+        rung,
         why,
         cut: false,
         upgrade: false,
-    }
-}
-
-/// The layers that may be sent, highest first, and what the network has for them.
-struct Network<'a> {
-    layers: &'a [Candidate],
-    allowed: &'a [usize],
-    budget: u64,
-}
-
-impl Network<'_> {
-    fn lowest(&self) -> usize {
-        self.allowed[self.allowed.len() - 1]
-    }
-
-    /// Whether the budget is known to be at least this share of what the layer needs.
-    fn carries(&self, layer: usize, share: f64) -> bool {
-        let cost = self.layers[layer].cost;
-        cost.is_some_and(|cost| self.budget as f64 >= cost as f64 * share)
-    }
-
-    /// Whether the budget is known to be less than this share of what the layer needs.
-    fn lacks(&self, layer: usize, share: f64) -> bool {
-        let cost = self.layers[layer].cost;
-        cost.is_some_and(|cost| (self.budget as f64) < cost as f64 * share)
-    }
-
-    fn best(&self, share: f64) -> Option<usize> {
-        self.allowed
-            .iter()
-            .copied()
-            .find(|&l| self.carries(l, share))
-    }
-
-    fn rank(&self, layer: usize) -> Option<usize> {
-        self.allowed.iter().position(|&l| l == layer)
-    }
-
-    fn is_above(&self, layer: usize, other: usize) -> bool {
-        self.rank(layer) < self.rank(other)
-    }
-
-    /// The next better one; from no video it is the lowest.
-    fn above(&self, layer: Option<usize>) -> Option<usize> {
-        let Some(layer) = layer else {
-            return Some(self.lowest());
-        };
-        let rank = self.rank(layer)?.checked_sub(1)?;
-        self.allowed.get(rank).copied()
-    }
-
-    fn why(&self, layer: usize, limit: Why) -> Why {
-        if layer == self.allowed[0] {
-            limit
-        } else {
-            Why::Bandwidth
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::Rid;
-use crate::layers::LayerInfo;
+use crate::layers::{LayerInfo, TemporalCosts};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,8 +18,13 @@ fn ladder(active: [bool; 3]) -> Vec<Candidate> {
         bitrate: None,
         cost: Some([2_000_000, 600_000, 200_000][index]),
         active,
+        temporal: TemporalCosts::default(),
     };
     active.into_iter().enumerate().map(layer).collect()
+}
+
+fn layer(selector: &Selector) -> Option<usize> {
+    selector.rung.map(|rung| rung.layer)
 }
 
 fn estimate(kilobits: u64, congested: bool) -> Estimate {
@@ -37,11 +42,11 @@ fn run(
     estimate: Estimate,
 ) -> Option<(Duration, Choice)> {
     selector.set_estimate(estimate);
-    let before = selector.layer;
+    let before = layer(selector);
     let mut now = from;
     while now < from + time {
         let choice = selector.choose(now, &ladder([true; 3]), 50_000);
-        if choice.layer != before {
+        if choice.layer() != before {
             selector.begin(now);
             return Some((now - from, choice));
         }
@@ -78,7 +83,7 @@ fn what_is_wanted_and_sent_decides_where_nothing_is_estimated() {
         let mut selector = Selector::new(preference.clone());
         let choice = selector.choose(Instant::now(), &ladder(active), 0);
         assert_eq!(
-            (choice.layer, choice.why),
+            (choice.layer(), choice.why),
             expected,
             "{preference:?} of {active:?}"
         );
@@ -90,10 +95,10 @@ fn a_collapse_counts_at_once_and_falls_far() {
     let now = Instant::now();
     let mut selector = Selector::default();
     run(&mut selector, now, SECOND, estimate(5_000, false));
-    assert_eq!(selector.layer, Some(0));
+    assert_eq!(layer(&selector), Some(0));
     let (after, choice) = run(&mut selector, now + SECOND, SECOND, estimate(800, true)).unwrap();
     assert_eq!(
-        (after, choice.layer, choice.cut),
+        (after, choice.layer(), choice.cut),
         (Duration::ZERO, Some(2), true)
     );
 }
@@ -106,7 +111,7 @@ fn a_doubtful_estimate_must_last() {
     let low = estimate(800, false);
     let (after, choice) = run(&mut selector, now + SECOND, 5 * SECOND, low).unwrap();
     assert_eq!(after, DOUBTED_FOR);
-    assert_eq!((choice.layer, choice.cut), (Some(1), false));
+    assert_eq!((choice.layer(), choice.cut), (Some(1), false));
 }
 
 #[test]
@@ -132,7 +137,7 @@ fn sound_is_served_first() {
     let mut selector = Selector::default();
     selector.set_estimate(estimate(640, false));
     let choice = selector.choose(Instant::now(), &ladder([true; 3]), 50_000);
-    assert_eq!((choice.layer, choice.why), (Some(2), Why::Bandwidth));
+    assert_eq!((choice.layer(), choice.why), (Some(2), Why::Bandwidth));
 }
 
 #[test]
@@ -144,7 +149,7 @@ fn probing_asks_for_what_the_next_layer_needs_and_not_too_often() {
     for n in 0..100 {
         let now = start + n * Duration::from_millis(100);
         let choice = selector.choose(now, &ladder([true; 3]), 50_000);
-        assert_eq!(choice.layer, Some(1));
+        assert_eq!(choice.layer(), Some(1));
         let demand = selector.demand(now);
         assert_eq!(demand.goal, 2_350_000);
         assert!(demand.spread, "700 kbit/s is little room for 650");
@@ -163,7 +168,7 @@ fn while_video_pauses_for_want_of_bandwidth_it_is_found_out_when_there_is_some()
         let now = start + n * Duration::from_millis(100);
         let choice = selector.choose(now, &ladder([true; 3]), 50_000);
         let demand = selector.demand(now);
-        if choice.layer.is_none() {
+        if choice.layer().is_none() {
             assert_eq!(choice.why, Why::NoBandwidth);
             assert!(demand.goal.abs_diff(280_000) <= 1, "{}", demand.goal);
             probes += u32::from(demand.probe);

@@ -2,6 +2,8 @@
 
 //! One viewer in a shard: which layer it gets, what was replayed to it when it joined, and when it counts as gone.
 
+mod target;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,15 +13,16 @@ use super::backlog::Backlog;
 use super::budget::Budget;
 use super::contact::{Contact, VIEWER_SILENCE};
 use super::handover::Handover;
-use super::history::History;
+use super::history::{Found, History};
 use super::outbox::Outbox;
 use super::outgoing::sink;
 use crate::codec::{Codec, TrackKind};
-use crate::layers::{self, Candidate, Preference, Selector};
+use crate::layers::{Candidate, Preference, Rung, Selector};
 use crate::packet::{Batch, Packet};
 use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::Stream;
+use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
 use crate::transport::{PatchOutcome, TransportEvent, ViewerTransport};
 
@@ -36,8 +39,8 @@ pub(super) struct Subscriber {
     video: Track,
     audio: Track,
     selector: Selector,
-    /// The layer that it should get; forwarding of it begins at a keyframe. `None` is no video.
-    target: Option<usize>,
+    /// What it should get; forwarding of a layer begins at a keyframe. `None` is no video.
+    target: Option<Rung>,
     /// What is being forwarded must end with the present frame.
     cut: bool,
     look_again: Option<Instant>,
@@ -205,103 +208,6 @@ impl Subscriber {
         self.retarget(now);
     }
 
-    /// Chooses the layer anew. Until a keyframe of it comes, the present one goes on, where the network carries it.
-    fn retarget(&mut self, now: Instant) {
-        let codecs = self.stream.codecs();
-        self.video.codec = codecs.video;
-        self.audio.codec = codecs.audio;
-        let mut layers = std::mem::take(&mut self.layers);
-        let audio = self.stream.choices(now, &mut layers);
-        let choice = self.selector.choose(now, &layers, audio);
-        self.look_again = self.selector.look_again(now);
-        self.transport.set_demand(now, self.selector.demand(now));
-        self.session.set_choice(choice.layer, choice.why);
-        let before = std::mem::replace(&mut self.target, choice.layer);
-        if choice.layer.is_none() {
-            self.cut |= self.video.rewriter.source().is_some();
-            self.ask_again = None;
-        } else if self.is_on_target() {
-            self.cut = false;
-            self.ask_again = None;
-        } else if before != choice.layer || self.ask_again.is_none() {
-            if choice.cut {
-                self.cut = true;
-                self.history.clear();
-            }
-            self.approach(now, &layers, choice.upgrade);
-        }
-        self.layers = layers;
-    }
-
-    /// Sees to it that forwarding of the target can begin.
-    fn approach(&mut self, now: Instant, layers: &[Candidate], patiently: bool) {
-        let Some(target) = self.target else {
-            return;
-        };
-        let seen = self.video.rewriter.last_source();
-        let joining = seen.is_none_or(|s| s.epoch != self.epoch);
-        // A picture at once is worth more than a high one: where the target's would take too long, a lower layer's.
-        let order = layers::ranked(layers);
-        let from_target = order.into_iter().skip_while(|l| *l != target);
-        let shown = joining && from_target.into_iter().any(|l| self.replay(now, l));
-        if shown && self.is_on_target() {
-            return;
-        }
-        if patiently || shown {
-            self.ask_again = Some(now + PATIENT);
-        } else {
-            self.ask_keyframe(now);
-        }
-    }
-
-    fn is_on_target(&self) -> bool {
-        let wanted = self.target.map(|layer| self.source_of(layer));
-        wanted.is_some() && self.video.rewriter.source() == wanted
-    }
-
-    fn source_of(&self, layer: usize) -> Source {
-        Source {
-            epoch: self.epoch,
-            layer,
-        }
-    }
-
-    fn ask_keyframe(&mut self, now: Instant) {
-        let Some(layer) = self.target.filter(|_| !self.is_on_target()) else {
-            self.ask_again = None;
-            return;
-        };
-        self.stream.request_keyframe(now, layer);
-        self.counts.keyframe_requests += 1;
-        self.ask_again = Some(now + ASK_AGAIN);
-    }
-
-    /// Shows the current group of pictures of a layer at once.
-    fn replay(&mut self, now: Instant, layer: usize) -> bool {
-        let Some(gop) = self.stream.gop(now, layer) else {
-            return false;
-        };
-        if !Backlog::is_quick(&gop, self.replay_rate()) {
-            return false;
-        }
-        let source = self.source_of(layer);
-        let Some((first, last_seq)) = self.backlog.fill(now, &gop) else {
-            return false;
-        };
-        let rewriter = &mut self.video.rewriter;
-        rewriter.switch(source, first.packet(), first.squeezed);
-        rewriter.set_replayed(last_seq);
-        self.began(now, layer);
-        true
-    }
-
-    /// What is known of the network, where there is another layer for one that carries little.
-    fn replay_rate(&self) -> Option<u64> {
-        self.selector
-            .estimate()
-            .filter(|_| self.selector.has_choice())
-    }
-
     /// Forwarding of a layer has begun.
     fn began(&mut self, now: Instant, layer: usize) {
         self.selector.begin(now);
@@ -338,7 +244,7 @@ impl Subscriber {
         let mut written = false;
         for packet in &batch.packets {
             if self.audio.rewriter.source() != Some(source) {
-                self.audio.rewriter.switch(source, packet, None);
+                self.audio.rewriter.switch(source, packet, None, Limit::ALL);
             }
             if let Some(out) = self.audio.rewriter.rewrite(packet, None) {
                 self.counts.add(packet);
@@ -360,7 +266,7 @@ impl Subscriber {
         for (index, packet) in batch.packets.iter().enumerate() {
             if self.video.rewriter.source() == Some(source) {
                 written |= self.forward_current(now, batch, index, outbox);
-            } else if packet.keyframe_start && self.target == Some(batch.layer) {
+            } else if packet.begins_layer() && self.is_target(batch.layer) {
                 if self.video.rewriter.is_mid_frame() && self.backlog.is_empty() {
                     self.handover = Some(Handover::begin(now, batch, index));
                 } else {
@@ -412,7 +318,8 @@ impl Subscriber {
         packet: &Packet,
         outbox: &mut Outbox,
     ) -> bool {
-        self.video.rewriter.switch(source, packet, None);
+        let limit = self.limit_of(source.layer);
+        self.video.rewriter.switch(source, packet, None, limit);
         self.began(now, source.layer);
         self.backlog.clear();
         self.handover = None;
@@ -424,7 +331,7 @@ impl Subscriber {
         let Some(handover) = self.handover.take() else {
             return false;
         };
-        if self.target != Some(handover.layer()) {
+        if !self.is_target(handover.layer()) {
             return false;
         }
         let source = self.source_of(handover.layer());
@@ -474,9 +381,13 @@ impl Subscriber {
         let Some(codec) = self.video.codec.filter(|_| kind == TrackKind::Video) else {
             return;
         };
-        let record = self.history.get(seq);
-        let packet = record.and_then(|r| self.stream.forwarded(r.source, r.seq));
-        let (Some(record), Some(packet)) = (record, packet) else {
+        let record = match self.history.get(seq) {
+            Found::Sent(record) => record,
+            // Whoever watches over the publisher's packets asks for a keyframe if it does not come.
+            Found::NotYet => return,
+            Found::Forgotten => return self.viewer_needs_keyframe(now),
+        };
+        let Some(packet) = self.stream.forwarded(record.source, record.seq) else {
             return self.viewer_needs_keyframe(now);
         };
         if !self.budget.spend(packet.payload.len()) {
@@ -502,6 +413,7 @@ impl Subscriber {
     fn publish_counts(&self) {
         self.session
             .set_sent(self.counts.packets, self.counts.bytes);
+        self.session.set_current_limit(self.video.rewriter.limit());
         if let Some((timestamp, captured)) = self.video.rewriter.last_time() {
             self.session.set_video_clock(timestamp, captured);
         }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a subscriber should get, and how it gets there: part of [`super::Subscriber`].
+
+use std::time::Instant;
+
+use super::super::backlog::Backlog;
+use super::{ASK_AGAIN, PATIENT, Subscriber};
+use crate::layers::{self, Candidate, Rung};
+use crate::rewrite::Source;
+use crate::temporal::Limit;
+
+impl Subscriber {
+    /// Chooses the layer anew. Until a keyframe of it comes, the present one goes on, where the network carries it.
+    pub(super) fn retarget(&mut self, now: Instant) {
+        let codecs = self.stream.codecs();
+        self.video.codec = codecs.video;
+        self.audio.codec = codecs.audio;
+        let mut layers = std::mem::take(&mut self.layers);
+        let audio = self.stream.choices(now, &mut layers);
+        let choice = self.selector.choose(now, &layers, audio);
+        self.look_again = self.selector.look_again(now);
+        self.transport.set_demand(now, self.selector.demand(now));
+        self.session.set_choice(choice.rung, choice.why);
+        let before = std::mem::replace(&mut self.target, choice.rung);
+        self.video.rewriter.set_limit(self.limit_now());
+        if choice.rung.is_none() {
+            self.cut |= self.video.rewriter.source().is_some();
+            self.ask_again = None;
+        } else if self.is_on_target() {
+            self.cut = false;
+            self.ask_again = None;
+        } else if self.is_on_layer() {
+            self.cut = false;
+            // The next frame that lets it goes up, and that is soon, or a keyframe.
+            self.ask_again.get_or_insert(now + PATIENT);
+        } else if before != choice.rung || self.ask_again.is_none() {
+            if choice.cut {
+                self.cut = true;
+                self.history.clear();
+            }
+            self.approach(now, &layers, choice.upgrade);
+        }
+        self.layers = layers;
+    }
+
+    /// Sees to it that forwarding of the target can begin.
+    pub(super) fn approach(&mut self, now: Instant, layers: &[Candidate], patiently: bool) {
+        let Some(Rung { layer: target, .. }) = self.target else {
+            return;
+        };
+        let seen = self.video.rewriter.last_source();
+        let joining = seen.is_none_or(|s| s.epoch != self.epoch);
+        // A picture at once is worth more than a high one: where the target's would take too long, a lower layer's.
+        let order = layers::ranked(layers);
+        let from_target = order.into_iter().skip_while(|l| *l != target);
+        let shown = joining && from_target.into_iter().any(|l| self.replay(now, l));
+        if shown && self.is_on_target() {
+            return;
+        }
+        if patiently || shown {
+            self.ask_again = Some(now + PATIENT);
+        } else {
+            self.ask_keyframe(now);
+        }
+    }
+
+    /// Whether what is forwarded is the target, with its temporal layers.
+    pub(super) fn is_on_target(&self) -> bool {
+        let limit = self.target.map(|rung| rung.limit);
+        self.is_on_layer() && limit.is_some_and(|limit| self.video.rewriter.limit() >= limit)
+    }
+
+    /// Whether what is forwarded is the target's layer.
+    pub(super) fn is_on_layer(&self) -> bool {
+        let wanted = self.target.map(|rung| self.source_of(rung.layer));
+        wanted.is_some() && self.video.rewriter.source() == wanted
+    }
+
+    /// The temporal layers that may leave of what is forwarded now, which may be another layer than the target.
+    pub(super) fn limit_now(&self) -> Limit {
+        match self.target.filter(|_| self.is_on_layer()) {
+            Some(rung) => rung.limit,
+            None => self.video.rewriter.limit(),
+        }
+    }
+
+    /// The temporal layers to begin a layer with.
+    pub(super) fn limit_of(&self, layer: usize) -> Limit {
+        let target = self.target.filter(|rung| rung.layer == layer);
+        target.map_or(Limit::ALL, |rung| rung.limit)
+    }
+
+    pub(super) fn is_target(&self, layer: usize) -> bool {
+        self.target.is_some_and(|rung| rung.layer == layer)
+    }
+
+    pub(super) fn source_of(&self, layer: usize) -> Source {
+        Source {
+            epoch: self.epoch,
+            layer,
+        }
+    }
+
+    pub(super) fn ask_keyframe(&mut self, now: Instant) {
+        let Some(rung) = self.target.filter(|_| !self.is_on_target()) else {
+            self.ask_again = None;
+            return;
+        };
+        self.stream.request_keyframe(now, rung.layer);
+        self.counts.keyframe_requests += 1;
+        self.ask_again = Some(now + ASK_AGAIN);
+    }
+
+    /// Shows the current group of pictures of a layer at once.
+    pub(super) fn replay(&mut self, now: Instant, layer: usize) -> bool {
+        let Some(gop) = self.stream.gop(now, layer) else {
+            return false;
+        };
+        if !Backlog::is_quick(&gop, self.replay_rate()) {
+            return false;
+        }
+        let (source, limit) = (self.source_of(layer), self.limit_of(layer));
+        let Some((first, last_seq)) = self.backlog.fill(now, &gop) else {
+            return false;
+        };
+        let rewriter = &mut self.video.rewriter;
+        rewriter.switch(source, first.packet(), first.squeezed, limit);
+        rewriter.set_replayed(last_seq);
+        self.began(now, layer);
+        true
+    }
+
+    /// What is known of the network, where there is another layer for one that carries little.
+    pub(super) fn replay_rate(&self) -> Option<u64> {
+        self.selector
+            .estimate()
+            .filter(|_| self.selector.has_layers())
+    }
+}
