@@ -19,6 +19,8 @@ class Player {
     this.wait = FIRST_WAIT;
     this.layer = new URLSearchParams(location.search).get('layer') || null;
     this.maxHeight = null;
+    /** As few frames a second as the stream's temporal layers allow. */
+    this.fewer = false;
     this.paused = false;
     this.session = null;
     /** What the server last told of the session. */
@@ -58,9 +60,13 @@ class Player {
           this.server = status;
           showServer(status);
         },
-        layers: ({ medias }) => refreshMenu(medias[0].layers),
+        layers: ({ medias }) => {
+          refreshMenu(medias[0].layers);
+          showServer(this.server);
+          byId('rate-label').hidden = !medias[0].layers.some((layer) => layer.temporalLayers > 1);
+        },
       });
-      if (this.maxHeight || this.paused) await this.ask();
+      if (this.maxHeight || this.fewer || this.paused) await this.ask();
     } catch (error) {
       this.refused(session, error);
     }
@@ -104,7 +110,12 @@ class Player {
   async ask() {
     if (!this.session?.resource) return;
     try {
-      await this.session.want({ encodingId: this.layer, maxHeight: this.maxHeight, video: !this.paused });
+      await this.session.want({
+        encodingId: this.layer,
+        maxHeight: this.maxHeight,
+        maxTemporalLayerId: this.fewer ? 0 : null,
+        video: !this.paused,
+      });
     } catch (error) {
       if (error instanceof Refused && error.status === 404) this.again('The session has ended.');
       else say(error.message, true);
@@ -216,9 +227,10 @@ function showServer(status) {
   const { layer, estimate, loss } = status;
   const name = (rid) => (rid === null ? 'no video' : names.get(rid) ?? `layer ${rid}`);
   const changing = layer.target !== layer.current && layer.target !== null ? ` → ${name(layer.target)} at the next keyframe` : '';
+  const fewer = layer.current !== null && layer.current_temporal !== null ? ' with fewer frames' : '';
   const network = estimate === null ? '' : ` · your connection: about ${bitrate(estimate)}`;
   const lost = loss ? `, ${(loss * 100).toFixed(1)} % lost` : '';
-  byId('why').textContent = `Now ${name(layer.current)}${changing}: ${REASONS[layer.why] ?? layer.why}${network}${lost}`;
+  byId('why').textContent = `Now ${name(layer.current)}${fewer}${changing}: ${REASONS[layer.why] ?? layer.why}${network}${lost}`;
 }
 
 /** Keeps the menu as the server's layers are, without disturbing somebody who has it open. */
@@ -257,6 +269,10 @@ video.addEventListener('volumechange', showMuted);
 menu.addEventListener('change', () => player.choose(menu.value || null));
 byId('cap').addEventListener('change', ({ target }) => {
   player.maxHeight = Number(target.value) || null;
+  player.ask();
+});
+byId('rate').addEventListener('change', ({ target }) => {
+  player.fewer = target.value === 'fewer';
   player.ask();
 });
 byId('pause').addEventListener('click', ({ target }) => {

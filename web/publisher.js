@@ -14,7 +14,11 @@ class Publisher {
     say('Asking for the source…');
     this.media = await capture(byId('source').value);
     byId('preview').srcObject = this.media;
-    this.sender = new Sender(this.media, { codec: byId('codec').value, simulcast: byId('simulcast').checked });
+    this.sender = new Sender(this.media, {
+      codec: byId('codec').value,
+      simulcast: byId('simulcast').checked,
+      scalability: new URLSearchParams(location.search).get('scalability'),
+    });
     const { pc } = this.sender;
     this.media.getVideoTracks()[0].addEventListener('ended', () => this.stop('The source has ended.'));
     pc.addEventListener('connectionstatechange', () => {

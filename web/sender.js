@@ -31,12 +31,14 @@ export class Sender {
   #stats = null;
   #video;
 
-  constructor(media, { codec, simulcast, bitrate = BITRATE }) {
+  /** `scalability` is a mode of WebRTC-SVC such as L1T2; without it the browser decides. */
+  constructor(media, { codec, simulcast, bitrate = BITRATE, scalability = null }) {
     this.pc = new RTCPeerConnection();
     this.session = new Session(this.pc);
     const sendEncodings = simulcast
       ? LAYERS.map((layer) => ({ rid: layer.rid, maxBitrate: rate(bitrate, layer), scaleResolutionDownBy: layer.scale }))
       : [{ maxBitrate: bitrate }];
+    if (scalability) sendEncodings.forEach((encoding) => { encoding.scalabilityMode = scalability; });
     const [video] = media.getVideoTracks();
     const [audio] = media.getAudioTracks();
     this.#video = this.pc.addTransceiver(video, { direction: 'sendonly', sendEncodings, streams: [media] });

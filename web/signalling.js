@@ -87,8 +87,8 @@ export class Session {
   }
 
   /**
-   * Asks for what to see: `encodingId` keeps to a layer, `maxHeight` and `maxBitrate` (bit/s) cap it, `video: false`
-   * pauses the pictures. What is left out is not asked for.
+   * Asks for what to see: `encodingId` keeps to a layer, `maxHeight` and `maxBitrate` (bit/s) cap it, `maxTemporalLayerId`
+   * leaves the temporal layers above it out, `video: false` pauses the pictures. What is left out is not asked for.
    */
   async want(wishes) {
     const response = await fetch(`${this.#resource}/layer`, {

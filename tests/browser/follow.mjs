@@ -8,7 +8,7 @@ import { once } from 'node:events';
 
 import { options, pause, withBrowsers } from './browser.mjs';
 
-const wanted = options({ url: '', udp: '', load: '', good: '6M', bad: '600k', top: 360, low: 90, screenshot: '' });
+const wanted = options({ url: '', udp: '', load: '', good: '5M', bad: '600k', top: 360, low: 90, screenshot: '' });
 const LINK = ['--delay', '15ms', '--queue', '400ms'];
 
 async function startProxy(server) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Chromium plays through a link that collapses from 6 Mbit/s to 600 kbit/s and recovers, over the real sockets.
+//! Chromium plays through a link that collapses from 5 Mbit/s to 600 kbit/s and recovers, over the real sockets.
 
 use sfu_tests::server::Server;
 use sfu_tests::{browser, load};

@@ -19,6 +19,7 @@ mod rtsp_out;
 mod srt_in;
 mod studio;
 mod studio_pushes;
+mod temporal_layers;
 mod webcam_agent;
 mod webrtcbin_plays;
 mod whip_to_hls;

@@ -1,0 +1,70 @@
+// Publishes Chromium's fake camera with temporal layers, plays it in another page, and prints what a viewer saw of it who
+// wanted fewer frames for a while: one line of JSON, a list with one entry a codec.
+//
+// node temporal.mjs --base http://127.0.0.1:8080 --codecs VP8,H264,AV1 [--screenshot FILE]
+
+import { choose, options, pause, picture, until, withBrowsers } from './browser.mjs';
+
+const wanted = options({ base: '', codecs: 'VP8', seconds: 4, screenshot: '' });
+const codecs = wanted.codecs.split(',');
+const setting = { deadline: 60000 * codecs.length, screenshot: wanted.screenshot };
+
+/** What came in the next seconds. */
+async function watch(page) {
+  const look = () => page.evaluate(async () => ({ ...(await window.player.stats()), at: performance.now() }));
+  const before = await look();
+  await pause(wanted.seconds * 1000);
+  const after = await look();
+  return {
+    fps: (1000 * (after.framesDecoded - before.framesDecoded)) / (after.at - before.at),
+    height: after.height,
+    pliCount: after.pliCount,
+    codec: after.codec,
+    layer: await page.evaluate(() => window.player.server.layer),
+    why: await page.evaluate(() => document.getElementById('why').textContent),
+  };
+}
+
+/** The session's temporal limit is this one. */
+function limited(page, id) {
+  const asked = (expected) => window.player.server?.layer.current_temporal === expected;
+  return until(page, `temporal layers up to ${id}`, asked, id);
+}
+
+async function run(open, codec) {
+  const stream = `temporal-${codec}`;
+  const publisher = await open('chromium', `${wanted.base}/publish/${stream}?scalability=L1T2`);
+  await choose(publisher, 'codec', `video/${codec}`);
+  // One layer, so that all of the machine's time is for its frames.
+  await publisher.evaluate(() => { document.getElementById('simulcast').checked = false; });
+  await publisher.click('#go');
+  await until(publisher, 'the publisher to be live', () => document.getElementById('state').textContent === 'Live');
+  const viewer = await open('chromium', `${wanted.base}/${stream}`);
+  await picture(viewer);
+  const info = await until(viewer, 'two temporal layers', async (name) => {
+    const now = await fetch(`/api/streams/${name}`).then((response) => response.json());
+    return now.video.layers[0].temporal_layers > 1 && now;
+  }, stream);
+  await until(viewer, 'the menu', () => !document.getElementById('rate-label').hidden);
+  // By itself it comes up to all of them.
+  await limited(viewer, null);
+  const full = await watch(viewer);
+  await choose(viewer, 'rate', 'fewer');
+  await limited(viewer, 0);
+  const fewer = await watch(viewer);
+  if (wanted.screenshot) await viewer.screenshot({ path: wanted.screenshot });
+  await choose(viewer, 'rate', '');
+  await limited(viewer, null);
+  const back = await watch(viewer);
+  const sent = (await publisher.evaluate(() => window.publisher.stats())).find(({ kind }) => kind === 'video');
+  await viewer.close();
+  await publisher.close();
+  return { codec, info, full, fewer, back, sent };
+}
+
+const seen = await withBrowsers(setting, async (open) => {
+  const results = [];
+  for (const codec of codecs) results.push(await run(open, codec));
+  return results;
+});
+console.log(JSON.stringify(seen));
