@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Writes benchmark.md and benchmark.svg from the results of ./sfu bench.
+"""Writes benchmark.md and benchmark.svg from the results of ./sfu bench, and from notes.md beside this file.
 
 usage: render.py RESULTS VERSIONS FOLDER
 """
@@ -13,13 +13,21 @@ from pathlib import Path
 
 NAMES = {
     "gst-sfu": "gst-sfu",
+    "gst-sfu-layers": "gst-sfu, 3 layers",
     "gst-sfu-2": "gst-sfu, 2 shards",
     "janus": "Janus",
     "webrtcbin": "webrtcbin behind a tee",
     "whepserversink": "whepserversink",
 }
-COLOURS = {"gst-sfu": "#0b6e4f", "gst-sfu-2": "#5fb49c", "janus": "#c1440e", "webrtcbin": "#2b59c3", "whepserversink": "#8f6b00"}
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 720, 420, 64, 48, 56, 24
+COLOURS = {
+    "gst-sfu": "#0b6e4f",
+    "gst-sfu-layers": "#7a3b8f",
+    "gst-sfu-2": "#5fb49c",
+    "janus": "#c1440e",
+    "webrtcbin": "#2b59c3",
+    "whepserversink": "#8f6b00",
+}
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 720, 440, 64, 68, 56, 24
 
 TEXT = """\
 # Benchmark
@@ -33,8 +41,9 @@ too much for a system: not every viewer had a picture, the average one saw less 
 full (92 %).
 
 CPU is what the server's process used while all viewers watched, over the packets that they received. Retransmission is
-on everywhere; bandwidth estimation is off, as one layer leaves nothing to choose. Memory is what the process grew by
-over its viewers, the first ones' share of libraries included. Delay is from the generator's send call to the viewer's
+on everywhere. gst-sfu also estimates each viewer's network from its arrival reports (TWCC), and with three layers (2,500,
+714 and 204 kbit/s) chooses between them; the others do neither. Memory is what the process grew by over its viewers, the
+first ones' share of libraries included. Delay is from the generator's send call to the viewer's
 receive call, of a tenth of the viewers; "late" is the share of packets for which it is more than 50 ms.
 
 ![CPU per packet by viewers](benchmark.svg)
@@ -47,6 +56,7 @@ receive call, of a tenth of the viewers; "late" is the share of packets for whic
 
 {joins}
 
+{notes}
 ## Versions
 
 {versions}
@@ -54,7 +64,7 @@ receive call, of a tenth of the viewers; "late" is the share of packets for whic
 ## Systems
 
 - **gst-sfu**: `gst-launch-1.0 sfusignaller shards=1`, published to by WHIP; with 2 shards on two cores, of which the load
-  has the second one, too, where the machine has no third.
+  has the second one, too, where the machine has no third. CPU is then of both cores.
 - **Janus**: the streaming plugin with one mountpoint fed by RTP, `videobufferkf` on, other plugins off, else as Debian
   ships it.
 - **webrtcbin behind a tee**: what a GStreamer user builds without an SFU: RTP in, a `tee`, and a leaky `queue` and a
@@ -131,7 +141,7 @@ def plot(results):
     for v in xs:
         out.append(f'<text x="{x(v):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#444">{v:,}</text>')
     out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle" fill="#444">viewers (hollow: too many)</text>')
-    at = LEFT
+    at, line_y = LEFT, 34
     for system, colour in COLOURS.items():
         points = [(x(r["viewers"]), y(r["cpu_us_per_packet"]), r["passed"]) for r in shown if r["system"] == system]
         line = " ".join(f"{px:.1f},{py:.1f}" for px, py, _ in points)
@@ -139,9 +149,12 @@ def plot(results):
         for px, py, passed in points:
             fill = colour if passed else "#ffffff"
             out.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="4" fill="{fill}" stroke="{colour}" stroke-width="2"/>')
-        out.append(f'<circle cx="{at + 6}" cy="34" r="4" fill="{colour}"/>')
-        out.append(f'<text x="{at + 16}" y="38" fill="#111">{NAMES[system]}</text>')
-        at += 30 + 7 * len(NAMES[system])
+        width = 30 + 7 * len(NAMES[system])
+        if at + width > WIDTH:
+            at, line_y = LEFT, line_y + 18
+        out.append(f'<circle cx="{at + 6}" cy="{line_y}" r="4" fill="{colour}"/>')
+        out.append(f'<text x="{at + 16}" y="{line_y + 4}" fill="#111">{NAMES[system]}</text>')
+        at += width
     return "\n".join(out + ["</svg>", ""])
 
 
@@ -158,6 +171,7 @@ def main():
         date=datetime.date.today().isoformat(),
         rows="\n".join(row(r) for r in results),
         joins=joins(joined),
+        notes=(Path(__file__).parent / "notes.md").read_text(encoding="utf-8"),
         versions="\n".join(f"- {v}" for v in versions),
     )
     (folder / "benchmark.md").write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@
 BENCH_STEPS=(10 50 100 250 500 1000)
 BENCH_QUICK=(10 50)
 BENCH_DURATION=10s
-BENCH_SYSTEMS=(gst-sfu gst-sfu-2 janus webrtcbin whepserversink)
+BENCH_SYSTEMS=(gst-sfu gst-sfu-layers gst-sfu-2 janus webrtcbin whepserversink)
 # While so many watch, so many more come in a second, so many in all.
 BENCH_WATCHERS=300
 BENCH_JOINS=300/s
@@ -112,6 +112,12 @@ start_gst-sfu() {
   bench_server=$!
   bench_load=(--whip "http://$BENCH_SERVER:8080/whip/bench" --keyframe-interval 2s
     --whep "http://$BENCH_SERVER:8080/whep/bench")
+}
+
+# The same with simulcast, of which each viewer gets the highest layer that its network carries.
+start_gst-sfu-layers() {
+  start_gst-sfu
+  bench_load+=(--layers 3)
 }
 
 # The same on two cores. Where there are no more than two, the load shares the second one.
