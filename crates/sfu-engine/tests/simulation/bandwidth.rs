@@ -7,6 +7,8 @@ use std::time::Duration;
 use sfu_engine::{Preference, Why};
 use sfu_impair::{Conditions, Rng};
 
+use crate::publisher::FRAME;
+use crate::viewer::Received;
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -341,4 +343,27 @@ fn a_layer_that_ends_and_comes_back_is_left_and_taken_again() {
     world.publisher.silent = None;
     world.run_for(10 * SECOND);
     assert_eq!(current(&world, viewer), Some(0), "back on the top");
+}
+
+#[test]
+fn a_frame_leaves_at_once_where_there_is_headroom() {
+    let mut world = world(1);
+    let delay = Duration::from_millis(20);
+    let viewer = world.join(
+        Conditions {
+            delay,
+            ..Conditions::default()
+        },
+        None,
+    );
+    world.run_for(10 * SECOND);
+    assert_eq!(current(&world, viewer), Some(0));
+    let from = world.now;
+    world.run_for(10 * SECOND);
+    let sent = |p: &Received| world.start + FRAME * p.mark.frame;
+    let packets = world.viewers[viewer].0.packets.values();
+    let recent: Vec<_> = packets.filter(|p| sent(p) >= from).collect();
+    assert!(recent.len() > 2_000, "{} packets", recent.len());
+    let slowest = recent.iter().map(|p| p.at - sent(p)).max().unwrap();
+    assert!(slowest < delay + Duration::from_millis(2), "{slowest:?}");
 }

@@ -22,6 +22,8 @@ use crate::restart;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Received {
     pub(crate) mark: Mark,
+    /// When it came.
+    pub(crate) at: Instant,
     pub(crate) timestamp: u64,
     /// When the packet says that it was captured.
     pub(crate) captured: Option<SystemTime>,
@@ -183,6 +185,7 @@ impl TestViewer {
         let millis = |time: MediaTime| (time.as_seconds() * 1_000.0).round() as u64;
         let received = Received {
             mark,
+            at: now,
             timestamp: packet.time.numer(),
             captured: values.abs_capture_time.map(|t| t.capture_time),
             playout_delay: values

@@ -39,8 +39,8 @@ const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
 /// Room above a layer's cost that an upgrade needs.
 const ROOM_UP: f64 = 1.15;
-/// An estimate of this many times what is sent leaves room for bursts.
-const HEADROOM: u64 = 2;
+/// An estimate of this many times what is sent leaves room for bursts. It grows so far by itself where nothing is held up.
+const HEADROOM: f64 = 1.3;
 /// The same for the layer to fall to while the estimate falls.
 const ROOM_FALLING: f64 = 2.0;
 /// Below this share of a layer's cost the estimate is too low for it.
@@ -219,7 +219,7 @@ impl Selector {
         Demand {
             goal: self.goal,
             probe,
-            spread: estimate < self.need.saturating_mul(HEADROOM),
+            spread: (estimate as f64) < self.need as f64 * HEADROOM,
         }
     }
 
