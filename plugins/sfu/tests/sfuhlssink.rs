@@ -4,6 +4,7 @@
 #[path = "../../../tests/hls.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod hls;
+mod running;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,60 +12,9 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use hls::{Checker, Playlist};
+use running::{Running, init};
 
 const LIMIT: Duration = Duration::from_secs(40);
-
-fn init() {
-    gst::init().unwrap();
-    gstsfu::plugin_register_static().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
-}
-
-/// A pipeline that is stopped when dropped.
-struct Running(gst::Pipeline);
-
-impl Running {
-    fn start(line: &str) -> Self {
-        let running = Self::prepare(line);
-        let _ = running.0.set_state(gst::State::Playing);
-        running
-    }
-
-    fn prepare(line: &str) -> Self {
-        let flags = gst::ParseFlags::PLACE_IN_BIN;
-        let bin = gst::parse::launch_full(line, None, flags).unwrap();
-        let pipeline = gst::Pipeline::new();
-        pipeline.add(&bin).unwrap();
-        Self(pipeline)
-    }
-
-    fn text(&self, type_: gst::MessageType) -> String {
-        let limit = gst::ClockTime::from_seconds(LIMIT.as_secs());
-        let message = self.0.bus().unwrap().timed_pop_filtered(limit, &[type_]);
-        match message.expect("a message").view() {
-            gst::MessageView::Error(error) => error.error().to_string(),
-            gst::MessageView::Warning(warning) => warning.error().to_string(),
-            _ => String::new(),
-        }
-    }
-
-    fn quiet(&self) {
-        let types = [gst::MessageType::Error, gst::MessageType::Warning];
-        let message = self.0.bus().unwrap().pop_filtered(&types);
-        assert!(message.is_none(), "{message:?}");
-    }
-
-    fn stat<T: for<'a> glib::value::FromValue<'a> + 'static>(&self, name: &str) -> T {
-        let sink = self.0.by_name("hls").unwrap();
-        sink.property::<gst::Structure>("stats").get(name).unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.set_state(gst::State::Null);
-    }
-}
 
 /// A folder that is removed when dropped.
 struct Folder(PathBuf);
@@ -157,8 +107,8 @@ fn layers_are_aligned_and_old_segments_go() {
     let files = files(&folder.stream("a/b"));
     // Listed, as many again that may still be wanted, one being removed, one being written, and three playlists.
     assert!(files.len() <= 2 * (4 + 7 + 2) + 3, "{files:?}");
-    assert_eq!(sink.stat::<u64>("discontinuities"), 0);
-    assert_eq!(sink.stat::<String>("state"), "live");
+    assert_eq!(sink.stat::<u64>("hls", "discontinuities"), 0);
+    assert_eq!(sink.stat::<String>("hls", "state"), "live");
     assert!(checker.seen >= 24);
     sink.quiet();
 }
@@ -172,7 +122,7 @@ fn a_publisher_that_returns_is_a_discontinuity_and_a_run_goes_on_after_another()
     let first = publisher("returns", "layers=180:300k,90:100k");
     let all = checker.until("segments", LIMIT, |all| all["v0.m3u8"].segments.len() >= 2);
     drop(first);
-    until("end", || sink.stat::<String>("state") == "waiting");
+    until("end", || sink.stat::<String>("hls", "state") == "waiting");
     let away = checker.look().unwrap();
     assert!(away.values().all(|playlist| !playlist.ended));
     // What it was made of may change: one layer fewer.
@@ -185,7 +135,7 @@ fn a_publisher_that_returns_is_a_discontinuity_and_a_run_goes_on_after_another()
     checker.until("more segments", LIMIT, |now| newest(now) > newest(&again));
 
     assert!(sink.0.send_event(gst::event::Eos::new()));
-    sink.text(gst::MessageType::Eos);
+    sink.ended();
     let ended = checker.look().unwrap();
     assert!(ended.values().all(|playlist| playlist.ended), "{ended:?}");
     sink.quiet();
@@ -212,7 +162,7 @@ fn with_on_loss_eos_the_playlists_end_with_the_publisher() {
     let mut checker = folder.checker("eos");
     checker.until("segments", LIMIT, |all| newest(all) > 0);
     drop(publisher);
-    sink.text(gst::MessageType::Eos);
+    sink.ended();
     assert!(checker.look().unwrap()["v0.m3u8"].ended);
 }
 
@@ -222,12 +172,12 @@ fn what_hls_cannot_carry_is_said_and_waited_out() {
     let folder = Folder::new("vp8");
     let sink = Running::start(&folder.sink("vp8", ""));
     let vp8 = publisher("vp8", "codec=vp8 layers=90:100k");
-    let warning = sink.text(gst::MessageType::Warning);
+    let warning = sink.warning();
     assert!(
         warning.contains("VP8") && warning.contains("re-encode"),
         "{warning}"
     );
-    assert_eq!(sink.stat::<String>("state"), "refused");
+    assert_eq!(sink.stat::<String>("hls", "state"), "refused");
     assert!(files(&folder.stream("vp8")).is_empty());
     drop(vp8);
     let _h264 = publisher("vp8", "layers=90:100k");
@@ -318,7 +268,7 @@ fn without_keyframes_segments_are_not_longer_than_promised() {
     let all = checker.until("segments", LIMIT, |all| newest(all) > 0);
     deaf.store(true, std::sync::atomic::Ordering::Relaxed);
     checker.until("more segments", LIMIT, |now| newest(now) > newest(&all) + 6);
-    assert_eq!(sink.stat::<u64>("discontinuities"), 0);
+    assert_eq!(sink.stat::<u64>("hls", "discontinuities"), 0);
     sink.quiet();
 }
 
@@ -336,7 +286,7 @@ fn what_is_wrong_is_said() {
         ),
     ] {
         let sink = Running::start(&format!("sfuhlssink name=hls {properties}"));
-        let error = sink.text(gst::MessageType::Error);
+        let error = sink.error();
         assert!(error.contains(says), "{error}");
     }
     std::fs::remove_file(file).unwrap();
@@ -349,6 +299,6 @@ fn waiting_ends_at_once() {
     let sink = Running::start(&folder.sink("waiting", ""));
     std::thread::sleep(Duration::from_millis(300));
     assert!(sink.0.send_event(gst::event::Eos::new()));
-    sink.text(gst::MessageType::Eos);
+    sink.ended();
     assert!(files(&folder.stream("waiting")).is_empty());
 }

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `sfusink` in one pipeline, `sfurecorder` in another one of the same process: what is in the files.
 
+mod running;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use running::Running;
 
 const LIMIT: Duration = Duration::from_secs(40);
 const WIDTH: usize = 320;
@@ -14,73 +17,24 @@ const HEIGHT: usize = 180;
 const BITS: usize = 16;
 
 fn init() {
-    gst::init().unwrap();
-    gstsfu::plugin_register_static().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
+    running::init();
     // The companion of this build: target/PROFILE/deps/PROGRAM, and target/PROFILE/libgstfmp4.so.
     let program = std::env::current_exe().unwrap();
     let built = program.ancestors().nth(2).unwrap().join("libgstfmp4.so");
     gst::Plugin::load_file(built).expect("isofmp4mux must be built: ./sfu build");
 }
 
-struct Running(gst::Pipeline);
-
-impl Running {
-    fn prepare(line: &str) -> Self {
-        let bin = gst::parse::launch_full(line, None, gst::ParseFlags::PLACE_IN_BIN).unwrap();
-        let pipeline = bin.downcast::<gst::Pipeline>().unwrap_or_else(|bin| {
-            let pipeline = gst::Pipeline::new();
-            pipeline.add(&bin).unwrap();
-            pipeline
-        });
-        Self(pipeline)
-    }
-
-    fn start(line: &str) -> Self {
-        let running = Self::prepare(line);
-        let _ = running.0.set_state(gst::State::Playing);
-        running
-    }
-
-    fn next(&self, types: &[gst::MessageType]) -> gst::Message {
-        let limit = gst::ClockTime::from_seconds(LIMIT.as_secs());
-        let message = self.0.bus().unwrap().timed_pop_filtered(limit, types);
-        message.expect("a message in time")
-    }
-
-    fn error(&self) -> String {
-        match self.next(&[gst::MessageType::Error]).view() {
-            gst::MessageView::Error(error) => error.error().to_string(),
-            _ => unreachable!("only errors are popped"),
+/// Waits for `count` messages of files with this state, and returns their paths.
+fn recorded(recorder: &Running, state: &str, count: usize) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    while files.len() < count {
+        let message = recorder.next(&[gst::MessageType::Element]);
+        let about = message.structure().unwrap();
+        if about.name() == "sfu-recording" && about.get::<&str>("state") == Ok(state) {
+            files.push(about.get::<String>("location").unwrap().into());
         }
     }
-
-    /// Waits for `count` messages of files with this state, and returns their paths.
-    fn files(&self, state: &str, count: usize) -> Vec<PathBuf> {
-        let mut files = Vec::new();
-        while files.len() < count {
-            let message = self.next(&[gst::MessageType::Element]);
-            let about = message.structure().unwrap();
-            if about.name() == "sfu-recording" && about.get::<&str>("state") == Ok(state) {
-                files.push(about.get::<String>("location").unwrap().into());
-            }
-        }
-        files
-    }
-
-    fn stat<T>(&self, name: &str) -> T
-    where
-        for<'a> T: glib::value::FromValue<'a> + 'static,
-    {
-        let stats: gst::Structure = self.0.by_name("rec").unwrap().property("stats");
-        stats.get::<T>(name).unwrap()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.set_state(gst::State::Null);
-    }
+    files
 }
 
 /// A folder of the test's own, which goes with it.
@@ -165,7 +119,7 @@ fn publisher(stream: &str, codec: &str) -> Running {
             };
         }
     });
-    let _ = running.0.set_state(gst::State::Playing);
+    running.play();
     running
 }
 
@@ -251,7 +205,7 @@ fn look(player: &Running, name: &str, seen: impl FnMut(&[u8], u64) + Send + 'sta
 fn end(recorder: &Running) {
     let element = recorder.0.by_name("rec").unwrap();
     assert!(element.send_event(gst::event::Eos::new()));
-    recorder.next(&[gst::MessageType::Eos]);
+    recorder.ended();
 }
 
 #[test]
@@ -264,7 +218,7 @@ fn no_picture_is_lost_between_files_and_sound_stays_in_sync() {
     ));
     let _publisher = publisher("split", "h264");
     // The sound of a file may end after the next one has begun.
-    let finished = recorder.files("finished", 3);
+    let finished = recorded(&recorder, "finished", 3);
     end(&recorder);
     let files = folder.files();
     assert!(
@@ -308,9 +262,9 @@ fn no_picture_is_lost_between_files_and_sound_stays_in_sync() {
         // 35 ms where nothing else runs. A decoder delays sound by 7 ms, and an encoder by another 6.
         assert!(off < 120, "{apart:?}");
     }
-    assert_eq!(recorder.stat::<u64>("dropped"), 0);
-    assert_eq!(recorder.stat::<u64>("failures"), 0);
-    assert_eq!(recorder.stat::<u64>("files"), files.len() as u64);
+    assert_eq!(recorder.stat::<u64>("rec", "dropped"), 0);
+    assert_eq!(recorder.stat::<u64>("rec", "failures"), 0);
+    assert_eq!(recorder.stat::<u64>("rec", "files"), files.len() as u64);
     let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
     let open = open.filter_map(|fd| std::fs::read_link(fd.path()).ok());
     assert_eq!(
@@ -330,27 +284,30 @@ fn a_publisher_that_returns_begins_a_new_file_whatever_its_codec() {
     ));
     for (n, codec) in ["h264", "h264", "vp8"].into_iter().enumerate() {
         let publisher = publisher("a/returns", codec);
-        let begun = recorder.files("recording", 1);
+        let begun = recorded(&recorder, "recording", 1);
         assert!(
             begun[0].ends_with(format!("{:05}-a/returns.mp4", n + 1)),
             "{begun:?}"
         );
-        let (bytes, fragments): (u64, u64) = (recorder.stat("bytes"), recorder.stat("fragments"));
+        let (bytes, fragments): (u64, u64) = (
+            recorder.stat("rec", "bytes"),
+            recorder.stat("rec", "fragments"),
+        );
         until("four more fragments", || {
-            recorder.stat::<u64>("fragments") >= fragments + 4
+            recorder.stat::<u64>("rec", "fragments") >= fragments + 4
         });
-        assert!(recorder.stat::<u64>("bytes") > bytes);
-        assert_eq!(recorder.stat::<String>("state"), "recording");
+        assert!(recorder.stat::<u64>("rec", "bytes") > bytes);
+        assert_eq!(recorder.stat::<String>("rec", "state"), "recording");
         drop(publisher);
         assert_eq!(
-            recorder.files("finished", 1),
+            recorded(&recorder, "finished", 1),
             begun,
             "it is over when the publisher goes"
         );
         let pictures = content(&begun[0]).pictures.len();
         assert!(pictures > 15, "{codec}: {pictures}");
     }
-    assert_eq!(recorder.stat::<String>("state"), "waiting");
+    assert_eq!(recorder.stat::<String>("rec", "state"), "waiting");
     assert_eq!(folder.files().len(), 3);
 }
 
@@ -363,7 +320,9 @@ fn a_file_is_finished_when_the_element_stops_without_eos() {
         folder.path()
     ));
     let _publisher = publisher("stops", "vp8");
-    until("a fragment", || recorder.stat::<u64>("fragments") >= 1);
+    until("a fragment", || {
+        recorder.stat::<u64>("rec", "fragments") >= 1
+    });
     let location: String = recorder.0.by_name("rec").unwrap().property("location");
     drop(recorder);
     assert_eq!(folder.files(), [PathBuf::from(&location)]);
@@ -389,16 +348,16 @@ fn what_cannot_be_written_is_a_warning_and_tried_again() {
     };
     let text = warning.error().to_string();
     assert!(text.contains("trouble can't be recorded"), "{text}");
-    assert_eq!(recorder.stat::<String>("state"), "failed");
+    assert_eq!(recorder.stat::<String>("rec", "state"), "failed");
     std::fs::remove_file(folder.0.join("trouble")).unwrap();
-    recorder.files("recording", 1);
+    recorded(&recorder, "recording", 1);
     let info = recorder.next(&[gst::MessageType::Info]);
     assert!(
         format!("{info:?}").contains("is recorded again"),
         "{info:?}"
     );
     assert!(
-        recorder.stat::<u64>("dropped") > 0,
+        recorder.stat::<u64>("rec", "dropped") > 0,
         "what came meanwhile is counted"
     );
 }

@@ -7,52 +7,14 @@ mod leaks;
 #[path = "../../../tests/netns.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod netns;
+mod running;
 
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst_rtp::prelude::*;
+use running::{Running, init};
 use sfu_engine::{Codec, Router, StreamInfo};
-
-fn init() {
-    gst::init().unwrap();
-    gstsfu::plugin_register_static().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
-}
-
-/// A pipeline that is brought to an end when dropped. Streams are named after the test: all tests share the router.
-struct Running(gst::Pipeline);
-
-impl Running {
-    fn start(line: &str) -> Self {
-        let pipeline = gst::parse::launch(line)
-            .unwrap()
-            .downcast::<gst::Pipeline>()
-            .unwrap();
-        // What goes wrong at once is on the bus as well.
-        let _ = pipeline.set_state(gst::State::Playing);
-        Self(pipeline)
-    }
-
-    fn next(&self, type_: gst::MessageType) -> Option<gst::Message> {
-        let limit = gst::ClockTime::from_seconds(20);
-        self.0.bus().unwrap().timed_pop_filtered(limit, &[type_])
-    }
-
-    fn error(&self) -> String {
-        let message = self.next(gst::MessageType::Error).expect("an error");
-        match message.view() {
-            gst::MessageView::Error(error) => error.error().to_string(),
-            _ => unreachable!("only errors are popped"),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.set_state(gst::State::Null);
-    }
-}
 
 fn info(stream: &str) -> Option<StreamInfo> {
     Router::get("default").stream(&stream.parse().unwrap())
@@ -246,12 +208,10 @@ fn the_end_of_all_inputs_is_the_end() {
         "videotestsrc num-buffers=30 ! video/x-raw,width=320,height=180,framerate=30/1 ! sfusink name=out stream=ends layers=90:100k \
          audiotestsrc num-buffers=30 ! out.",
     );
-    assert!(running.next(gst::MessageType::Eos).is_some());
+    running.ended();
     let nothing = Running::start("videotestsrc num-buffers=0 ! sfusink stream=empty");
-    assert!(
-        nothing.next(gst::MessageType::Eos).is_some(),
-        "also where nothing ever came"
-    );
+    // Also where nothing ever came.
+    nothing.ended();
 }
 
 #[test]
@@ -261,7 +221,7 @@ fn input_that_is_not_live_is_sent_in_its_own_time() {
     let running = Running::start(
         "videotestsrc num-buffers=60 ! video/x-raw,width=320,height=180,framerate=30/1 ! sfusink stream=file layers=90:100k",
     );
-    assert!(running.next(gst::MessageType::Eos).is_some());
+    running.ended();
     assert!(
         start.elapsed() > Duration::from_millis(1_500),
         "two seconds of video in {:?}",

@@ -7,95 +7,36 @@ mod leaks;
 #[path = "../../../tests/netns.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod netns;
+mod running;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use running::{Running, init};
 use sfu_engine::Router;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn init() {
-    gst::init().unwrap();
-    gstsfu::plugin_register_static().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
-}
-
-/// A pipeline that is brought to an end when dropped. Streams are named after the test: all tests share the router.
-struct Running(gst::Pipeline);
-
-impl Running {
-    fn prepare(line: &str) -> Self {
-        let flags = gst::ParseFlags::PLACE_IN_BIN;
-        let bin = gst::parse::launch_full(line, None, flags).unwrap();
-        let pipeline = bin.downcast::<gst::Pipeline>().unwrap_or_else(|bin| {
-            let pipeline = gst::Pipeline::new();
-            pipeline.add(&bin).unwrap();
-            pipeline
-        });
-        Self(pipeline)
-    }
-
-    fn start(line: &str) -> Self {
-        let running = Self::prepare(line);
-        running.play();
-        running
-    }
-
-    fn play(&self) {
-        // What goes wrong at once is on the bus as well.
-        let _ = self.0.set_state(gst::State::Playing);
-    }
-
-    fn next(&self, type_: gst::MessageType) -> Option<gst::Message> {
-        let limit = gst::ClockTime::from_seconds(LIMIT.as_secs());
-        self.0.bus().unwrap().timed_pop_filtered(limit, &[type_])
-    }
-
-    fn error(&self) -> String {
-        let message = self.next(gst::MessageType::Error).expect("an error");
-        match message.view() {
-            gst::MessageView::Error(error) => error.error().to_string(),
-            _ => unreachable!("only errors are popped"),
+/// What comes to a sink's pad from now on.
+fn seen(running: &Running, sink: &str) -> Seen {
+    let seen = Seen::default();
+    let into = seen.0.clone();
+    let is_sound = sink == "a";
+    let pad = running.0.by_name(sink).unwrap().static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer() {
+            let map = buffer.map_readable().unwrap();
+            into.lock().unwrap().push(Sample {
+                pts: buffer.pts().map_or(0, gst::ClockTime::nseconds),
+                discont: buffer.flags().contains(gst::BufferFlags::DISCONT),
+                delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
+                level: level(&map, is_sound),
+            });
         }
-    }
-
-    fn no_error(&self) {
-        let message = self
-            .0
-            .bus()
-            .unwrap()
-            .pop_filtered(&[gst::MessageType::Error]);
-        assert!(message.is_none(), "{message:?}");
-    }
-
-    /// What comes to a sink's pad from now on.
-    fn seen(&self, sink: &str) -> Seen {
-        let seen = Seen::default();
-        let into = seen.0.clone();
-        let is_sound = sink == "a";
-        let pad = self.0.by_name(sink).unwrap().static_pad("sink").unwrap();
-        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            if let Some(buffer) = info.buffer() {
-                let map = buffer.map_readable().unwrap();
-                into.lock().unwrap().push(Sample {
-                    pts: buffer.pts().map_or(0, gst::ClockTime::nseconds),
-                    discont: buffer.flags().contains(gst::BufferFlags::DISCONT),
-                    delta: buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
-                    level: level(&map, is_sound),
-                });
-            }
-            gst::PadProbeReturn::Ok
-        });
-        seen
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.set_state(gst::State::Null);
-    }
+        gst::PadProbeReturn::Ok
+    });
+    seen
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -247,7 +188,7 @@ fn pictures_and_sound_come_out_in_sync_whoever_starts_first() {
             std::thread::sleep(Duration::from_millis(700));
         }
         let player = player(&stream, "");
-        let (video, audio) = (player.seen("v"), player.seen("a"));
+        let (video, audio) = (seen(&player, "v"), seen(&player, "a"));
         let start = Instant::now();
         player.play();
         std::thread::sleep(Duration::from_millis(300));
@@ -262,7 +203,7 @@ fn pictures_and_sound_come_out_in_sync_whoever_starts_first() {
         assert!(off < 40_000, "{pictures:?} {sounds:?}");
         video.assert_forward();
         audio.assert_forward();
-        player.no_error();
+        player.quiet();
         let stats = stats(&player);
         println!("{stats}");
         assert!(stats.get::<bool>("live").unwrap());
@@ -281,7 +222,7 @@ fn latency_is_told_and_the_format_is_downstreams_choice() {
         let player = Running::start(&format!(
             "sfusrc name=in stream=formats latency=80 layer=lowest in.video_0 ! {caps} ! fakesink name=v sync=true"
         ));
-        let seen = player.seen("v").wait(10);
+        let seen = seen(&player, "v").wait(10);
         assert!(!seen[0].delta, "it begins at a keyframe");
         let sink = player.0.by_name("v").unwrap().static_pad("sink").unwrap();
         let caps = sink.current_caps().unwrap();
@@ -292,7 +233,7 @@ fn latency_is_told_and_the_format_is_downstreams_choice() {
         let (live, min, _) = query.result();
         // The sink adds its processing-deadline.
         assert!(live && min == gst::ClockTime::from_mseconds(100), "{min}");
-        player.no_error();
+        player.quiet();
     }
 }
 
@@ -309,20 +250,20 @@ fn all_layers_are_pads_highest_first() {
     player.play();
     let _publisher = publisher("all", "vp8");
     for (sink, height) in [("v0", 180), ("v1", 90)] {
-        player.seen(sink).wait(20);
+        seen(&player, sink).wait(20);
         let sink = player.0.by_name(sink).unwrap().static_pad("sink").unwrap();
         let caps = sink.current_caps().unwrap();
         assert_eq!(caps.structure(0).unwrap().get("height"), Ok(height));
     }
     until("no-more-pads", || *done.lock().unwrap() == 3);
-    player.no_error();
+    player.quiet();
 }
 
 #[test]
 fn a_publisher_that_returns_is_continued() {
     init();
     let player = player("returns", "");
-    let (video, audio) = (player.seen("v"), player.seen("a"));
+    let (video, audio) = (seen(&player, "v"), seen(&player, "a"));
     let encoded = Seen::default();
     let into = encoded.clone();
     let source = player.0.by_name("in").unwrap();
@@ -360,7 +301,7 @@ fn a_publisher_that_returns_is_continued() {
     assert!(again.discont && !again.delta, "{again:?}");
     let gap = again.pts - encoded.all()[frames - 1].pts;
     assert!(gap > 900_000_000, "running time went on: {gap}");
-    player.no_error();
+    player.quiet();
 }
 
 /// Longer than `rtpjitterbuffer` takes for one stream, and than what follows may be behind.
@@ -370,7 +311,7 @@ const LONG: Duration = Duration::from_secs(4);
 fn a_publisher_may_come_late_and_stay_away_for_long() {
     init();
     let player = player("late", "");
-    let (video, audio) = (player.seen("v"), player.seen("a"));
+    let (video, audio) = (seen(&player, "v"), seen(&player, "a"));
     player.play();
     let start = Instant::now();
     std::thread::sleep(LONG);
@@ -398,7 +339,7 @@ fn a_publisher_may_come_late_and_stay_away_for_long() {
     sees(counts);
     video.assert_forward();
     audio.assert_forward();
-    player.no_error();
+    player.quiet();
 }
 
 #[test]
@@ -406,7 +347,7 @@ fn timestamps_are_running_time_after_a_late_start_and_a_pause() {
     init();
     let player =
         Running::start("sfusrc name=in stream=late in.video_0 ! fakesink name=v sync=false");
-    let seen = player.seen("v");
+    let seen = seen(&player, "v");
     std::thread::sleep(Duration::from_secs(2));
     let publisher = Running::start(
         "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=30/1 \
@@ -426,19 +367,19 @@ fn timestamps_are_running_time_after_a_late_start_and_a_pause() {
     valve.set_property("drop", false);
     near("pause");
     seen.assert_forward();
-    player.no_error();
+    player.quiet();
 }
 
 #[test]
 fn a_publisher_that_goes_is_the_end_where_that_is_wanted() {
     init();
     let player = player("goes", "on-loss=eos");
-    let video = player.seen("v");
+    let video = seen(&player, "v");
     player.play();
     let publisher = publisher("goes", "vp8");
     video.wait(20);
     drop(publisher);
-    assert!(player.next(gst::MessageType::Eos).is_some());
+    player.ended();
 }
 
 #[test]
@@ -473,7 +414,7 @@ fn another_codec_is_another_pad() {
         (names[0].as_str(), names[2].as_str()),
         ("+video/x-h264", "+video/x-vp8")
     );
-    player.no_error();
+    player.quiet();
 }
 
 #[test]
@@ -483,7 +424,7 @@ fn a_stream_is_taken_with_the_codecs_that_are_wanted() {
         "sfusrc name=in stream=wanted video-codecs=vp9,vp8 in.video_0 ! fakesink name=v async=false \
          in.audio_0 ! fakesink name=a async=false",
     );
-    let (video, audio) = (player.seen("v"), player.seen("a"));
+    let (video, audio) = (seen(&player, "v"), seen(&player, "a"));
     let source = player.0.by_name("in").unwrap();
     let outputs = || {
         let info = Router::get("default").stream(&"wanted".parse().unwrap());
@@ -503,8 +444,8 @@ fn a_stream_is_taken_with_the_codecs_that_are_wanted() {
     let bus = player.0.bus().unwrap();
     assert!(bus.pop_filtered(&[gst::MessageType::Eos]).is_none());
     let _other = publisher("wanted", "h264");
-    let eos = player.next(gst::MessageType::Eos);
-    assert!(eos.is_some(), "what began ends");
+    // What began ends.
+    player.ended();
 }
 
 #[test]
@@ -513,7 +454,7 @@ fn keyframe_requests_reach_the_encoder_once_an_interval() {
     let publisher = publisher("keys", "h264");
     let player =
         Running::start("sfusrc name=in stream=keys in.video_0 ! h264parse ! fakesink name=v");
-    let seen = player.seen("v");
+    let seen = seen(&player, "v");
     seen.wait(10);
     std::thread::sleep(Duration::from_millis(1_000));
     let sent = || {
@@ -543,7 +484,7 @@ fn keyframes_are_kept_coming_where_that_is_wanted() {
         let player = Running::start(&format!(
             "sfusrc name=in stream=cadence {interval} in.video_0 ! h264parse ! fakesink name=v"
         ));
-        let seen = player.seen("v");
+        let seen = seen(&player, "v");
         seen.wait(100);
         let keys = seen.all().into_iter().filter(|s| !s.delta);
         keys.map(|s| s.pts).collect::<Vec<_>>()
@@ -585,7 +526,7 @@ fn a_hundred_starts_and_stops_leak_nothing() {
         let player = Running::prepare(
             "sfusrc stream=leaks name=in in.video_0 ! fakesink name=v in.audio_0 ! fakesink name=a",
         );
-        let (video, audio) = (player.seen("v"), player.seen("a"));
+        let (video, audio) = (seen(&player, "v"), seen(&player, "a"));
         player.play();
         let publisher = Running::start(
             "videotestsrc is-live=true ! video/x-raw,width=64,height=64 ! sfusink name=out stream=leaks layers=64:100k,32:50k \

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A pipeline from text that is brought to an end when dropped, and what is asked of it: shared by the elements' tests.
+
+#![allow(dead_code)]
+
+use gst::prelude::*;
+
+/// How long anything may take.
+const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(40);
+
+/// GStreamer with the plugins under test.
+pub(crate) fn init() {
+    gst::init().unwrap();
+    gstsfu::plugin_register_static().unwrap();
+    gstsimulcast::plugin_register_static().unwrap();
+}
+
+/// See the module's description. Streams are named after the test: all tests of a program share the router.
+pub(crate) struct Running(pub(crate) gst::Pipeline);
+
+impl Running {
+    pub(crate) fn prepare(line: &str) -> Self {
+        let bin = gst::parse::launch_full(line, None, gst::ParseFlags::PLACE_IN_BIN).unwrap();
+        let pipeline = bin.downcast::<gst::Pipeline>().unwrap_or_else(|bin| {
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&bin).unwrap();
+            pipeline
+        });
+        Self(pipeline)
+    }
+
+    pub(crate) fn start(line: &str) -> Self {
+        let running = Self::prepare(line);
+        running.play();
+        running
+    }
+
+    pub(crate) fn play(&self) {
+        // What goes wrong at once is on the bus as well.
+        let _ = self.0.set_state(gst::State::Playing);
+    }
+
+    /// The next message of one of these types.
+    pub(crate) fn next(&self, types: &[gst::MessageType]) -> gst::Message {
+        let message = self.0.bus().unwrap().timed_pop_filtered(LIMIT, types);
+        message.unwrap_or_else(|| panic!("no message of {types:?} in time"))
+    }
+
+    /// Waits for the end of the stream.
+    pub(crate) fn ended(&self) {
+        self.next(&[gst::MessageType::Eos]);
+    }
+
+    /// The next error's text.
+    pub(crate) fn error(&self) -> String {
+        match self.next(&[gst::MessageType::Error]).view() {
+            gst::MessageView::Error(error) => error.error().to_string(),
+            _ => unreachable!("only errors are popped"),
+        }
+    }
+
+    /// The next warning's text.
+    pub(crate) fn warning(&self) -> String {
+        match self.next(&[gst::MessageType::Warning]).view() {
+            gst::MessageView::Warning(warning) => warning.error().to_string(),
+            _ => unreachable!("only warnings are popped"),
+        }
+    }
+
+    /// Nothing was complained of so far.
+    pub(crate) fn quiet(&self) {
+        let types = [gst::MessageType::Error, gst::MessageType::Warning];
+        let message = self.0.bus().unwrap().pop_filtered(&types);
+        assert!(message.is_none(), "{message:?}");
+    }
+
+    /// A figure of an element's `stats`.
+    pub(crate) fn stat<T>(&self, element: &str, name: &str) -> T
+    where
+        for<'a> T: glib::value::FromValue<'a> + 'static,
+    {
+        let stats: gst::Structure = self.0.by_name(element).unwrap().property("stats");
+        stats.get::<T>(name).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.set_state(gst::State::Null);
+    }
+}
