@@ -14,8 +14,6 @@ ALLOWED = {
 }
 # Two versions of one of these in a process don't understand each other, or cost minutes to build.
 FAMILIES = re.compile(r"^(gstreamer.*|glib.*|gio.*|str0m.*|dimpl|is|tokio|axum.*|rustls|aws-lc-.*|quinn-udp|mio|tracing.*)$")
-# Both versions are in use on purpose: see crates/sfu-engine/src/transport/openssl.rs.
-TWICE = {"str0m-proto", "dimpl"}
 
 
 def allowed(expression):
@@ -44,7 +42,7 @@ versions = {}
 for package in packages:
     versions.setdefault(package["name"], set()).add(package["version"])
 problems += [f"{name} comes in {', '.join(sorted(v))}" for name, v in sorted(versions.items())
-             if FAMILIES.match(name) and name not in TWICE and len(v) > 1]
+             if FAMILIES.match(name) and len(v) > 1]
 print(f"{len(packages) + len(apart)} crates: licences and versions checked")
 if problems:
     print("\n".join(problems), file=sys.stderr)

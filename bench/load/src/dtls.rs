@@ -5,19 +5,23 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use str0m_proto_07::crypto::DtlsVersion;
-use str0m_proto_07::crypto::dtls::{DtlsCert, DtlsInstance, DtlsOutput, DtlsProvider};
+use sfu_dtls::OpenSslDtls;
+use str0m::crypto::dtls::{
+    DtlsCert, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, SrtpProfile,
+};
 
 use crate::srtp::Srtp;
 
-/// OpenSSL is asked this often whether something is to be sent again.
+/// All that there are; servers choose.
+static PROVIDER: OpenSslDtls = OpenSslDtls::new(&[
+    SrtpProfile::AEAD_AES_128_GCM,
+    SrtpProfile::AEAD_AES_256_GCM,
+    SrtpProfile::AES128_CM_SHA1_80,
+]);
+/// DTLS is asked this often whether something is to be sent again.
 const RETRY: Duration = Duration::from_millis(100);
 /// The largest flight's record, or certificate.
 const BUFFER: usize = 8_192;
-
-fn provider() -> &'static dyn DtlsProvider {
-    str0m_openssl::default_provider().dtls_provider
-}
 
 /// The certificate that all viewers of a process share.
 #[derive(Debug, Clone)]
@@ -29,7 +33,7 @@ pub struct Certificate {
 impl Certificate {
     /// Makes a key pair and a certificate.
     pub fn generate() -> Result<Self> {
-        let cert = provider().generate_certificate();
+        let cert = PROVIDER.generate_certificate();
         let cert = cert.context("OpenSSL could not make a certificate")?;
         let fingerprint = sha256(&cert.certificate);
         Ok(Self { cert, fingerprint })
@@ -47,7 +51,7 @@ impl Certificate {
 }
 
 fn sha256(data: &[u8]) -> [u8; 32] {
-    str0m_openssl::default_provider()
+    str0m::crypto::from_feature_flags()
         .sha256_provider
         .sha256(data)
 }
@@ -83,7 +87,7 @@ impl Dtls {
         expected: Option<[u8; 32]>,
         now: Instant,
     ) -> Result<Self> {
-        let mut instance = provider()
+        let mut instance = PROVIDER
             .new_dtls(&cert.cert, now, DtlsVersion::Dtls12, None)
             .map_err(|e| anyhow!("DTLS could not be set up: {e}"))?;
         instance.set_active(client);
@@ -112,7 +116,9 @@ impl Dtls {
             return Ok(Step::default());
         }
         self.retry_at = now + RETRY;
-        // OpenSSL looks at its timer whenever it finds nothing to read.
+        self.instance
+            .handle_timeout(now)
+            .map_err(|e| anyhow!("DTLS failed: {e}"))?;
         self.receive(&[])
     }
 

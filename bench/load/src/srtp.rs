@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use rtc_srtp::context::Context;
 use rtc_srtp::crypto;
 use rtc_srtp::protection_profile::ProtectionProfile;
-use str0m_proto_07::crypto::dtls::SrtpProfile;
+use str0m::crypto::dtls::SrtpProfile;
 
 /// One context for each direction.
 pub struct Srtp {

@@ -83,14 +83,11 @@ impl Profile {
         self.tag_len() + RTCP_WORD
     }
 
-    /// Bytes to export from DTLS, labelled [`EXPORTER_LABEL`].
+    /// Bytes to export from DTLS (RFC 5764 section 4.2).
     pub const fn exporter_len(self) -> usize {
         2 * (self.key_len() + self.salt_len())
     }
 }
-
-/// The label of the exported keying material: RFC 5764 section 4.2.
-pub const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 
 /// Which side of the DTLS handshake this end was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 pub mod lean;
 pub mod negotiate;
-pub mod openssl;
+mod no_dtls;
 pub mod patch;
 pub mod rtc;
 

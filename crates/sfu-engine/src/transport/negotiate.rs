@@ -9,9 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use sfu_dtls::OpenSslDtls;
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::crypto::dtls::DtlsProvider;
+use str0m::crypto::dtls::{DtlsProvider, SrtpProfile};
 use str0m::format::{CodecConfig, FormatParams};
 use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Rids};
 use str0m::rtp::{Extension, ExtensionMap};
@@ -19,10 +20,9 @@ use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
 use super::lean::{Agreed, LeanTransport};
-use super::openssl::{NoDtls, OpenSslDtls};
+use super::no_dtls::NoDtls;
 use super::rtc::{Negotiated, RtcTransport};
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
-use crate::srtp::Profile;
 
 /// How often a viewer's figures are refreshed.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
@@ -32,6 +32,13 @@ const TWCC_URI: &str = "transport-wide-cc-extensions";
 
 /// H.264 profiles that are accepted: constrained baseline, baseline, main, high.
 const H264_PROFILES: [u32; 4] = [0x42_e0_1f, 0x42_00_1f, 0x4d_00_1f, 0x64_00_1f];
+
+/// What secures media, the preferred first: those of [`crate::srtp::Profile`].
+const SRTP_PROFILES: [SrtpProfile; 3] = [
+    SrtpProfile::AEAD_AES_128_GCM,
+    SrtpProfile::AEAD_AES_256_GCM,
+    SrtpProfile::AES128_CM_SHA1_80,
+];
 
 /// Why an offer was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -94,7 +101,7 @@ impl Identity {
 
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
-        static DTLS: OpenSslDtls = OpenSslDtls::new(&Profile::ALL);
+        static DTLS: OpenSslDtls = OpenSslDtls::new(&SRTP_PROFILES);
         let provider = |dtls_provider: &'static dyn DtlsProvider| {
             Arc::new(CryptoProvider {
                 dtls_provider,

@@ -5,8 +5,8 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use sfu_dtls::OpenSslDtls;
 use sfu_engine::srtp::{Profile, Role, session};
-use sfu_engine::transport::openssl::OpenSslDtls;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -91,7 +91,7 @@ impl DtlsInstance for Handshake {
 }
 
 /// Two viewers that offer these profiles play for ten seconds; one has a lossy link. Returns what was agreed on.
-fn agreed(profiles: &'static [Profile]) -> SrtpProfile {
+fn agreed(profiles: &'static [SrtpProfile]) -> SrtpProfile {
     let agreed: &'static Mutex<Vec<SrtpProfile>> = Box::leak(Box::default());
     let offers = Offers {
         dtls: OpenSslDtls::new(profiles),
@@ -132,27 +132,27 @@ fn agreed(profiles: &'static [Profile]) -> SrtpProfile {
 
 #[test]
 fn viewers_play_in_each_profile() {
-    for (profile, expected) in [
-        (
-            &[Profile::AesCm128HmacSha1_80],
-            SrtpProfile::AES128_CM_SHA1_80,
-        ),
-        (&[Profile::AeadAes128Gcm], SrtpProfile::AEAD_AES_128_GCM),
-        (&[Profile::AeadAes256Gcm], SrtpProfile::AEAD_AES_256_GCM),
+    for profile in [
+        &[SrtpProfile::AES128_CM_SHA1_80],
+        &[SrtpProfile::AEAD_AES_128_GCM],
+        &[SrtpProfile::AEAD_AES_256_GCM],
     ] {
-        assert_eq!(agreed(profile), expected);
+        assert_eq!(agreed(profile), profile[0]);
     }
 }
 
 #[test]
 fn aes_128_gcm_is_preferred_in_whatever_order_it_is_offered() {
-    const ALL: &[Profile] = &[
-        Profile::AesCm128HmacSha1_80,
-        Profile::AeadAes256Gcm,
-        Profile::AeadAes128Gcm,
+    const ALL: &[SrtpProfile] = &[
+        SrtpProfile::AES128_CM_SHA1_80,
+        SrtpProfile::AEAD_AES_256_GCM,
+        SrtpProfile::AEAD_AES_128_GCM,
     ];
     assert_eq!(agreed(ALL), SrtpProfile::AEAD_AES_128_GCM);
-    const OLD: &[Profile] = &[Profile::AesCm128HmacSha1_80, Profile::AeadAes256Gcm];
+    const OLD: &[SrtpProfile] = &[
+        SrtpProfile::AES128_CM_SHA1_80,
+        SrtpProfile::AEAD_AES_256_GCM,
+    ];
     assert_eq!(agreed(OLD), SrtpProfile::AEAD_AES_256_GCM);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! DTLS by OpenSSL (RFC 6347, RFC 5764), for viewers' sessions and for `str0m`'s.
+//! DTLS by OpenSSL (RFC 6347, RFC 5764) behind `str0m`'s interface: for the engine's viewers and publishers, and for the
+//! viewers of the load tool.
 //!
 //! `str0m`'s own DTLS takes no RSA certificates, and `webrtcbin` has one. `str0m-openssl` makes a context for each session,
 //! which is most of a handshake's memory, and prefers AES-256-GCM; here one context serves all sessions, and the
@@ -30,8 +31,8 @@ use str0m::crypto::dtls::{
     ProtocolVersion, SrtpProfile,
 };
 
-use crate::srtp::{EXPORTER_LABEL, Profile};
-
+/// The label of the exported keying material: RFC 5764 section 4.2.
+const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 /// All that WebRTC's peers have in common, and no more.
 const CIPHERS: &str = "ECDHE+AESGCM:DHE+AESGCM:ECDHE+AES256:DHE+AES256";
 /// The largest datagram of a handshake.
@@ -48,14 +49,14 @@ const RECORD: usize = 2_048;
 #[derive(Debug)]
 pub struct OpenSslDtls {
     /// In the order of preference.
-    profiles: &'static [Profile],
+    profiles: &'static [SrtpProfile],
     /// What all sessions with one certificate share.
     context: Mutex<Option<(DtlsCert, SslContext)>>,
 }
 
 impl OpenSslDtls {
     /// DTLS that agrees on one of these profiles. As the server's, ours is the order that counts.
-    pub const fn new(profiles: &'static [Profile]) -> Self {
+    pub const fn new(profiles: &'static [SrtpProfile]) -> Self {
         Self {
             profiles,
             context: Mutex::new(None),
@@ -75,10 +76,10 @@ impl OpenSslDtls {
     }
 }
 
-fn context(profiles: &[Profile], cert: &DtlsCert) -> Result<SslContext, ErrorStack> {
+fn context(profiles: &[SrtpProfile], cert: &DtlsCert) -> Result<SslContext, ErrorStack> {
     let mut context = SslContext::builder(SslMethod::dtls())?;
     context.set_cipher_list(CIPHERS)?;
-    let names: Vec<_> = profiles.iter().copied().map(name).collect();
+    let names: Vec<_> = profiles.iter().filter_map(|p| name(*p)).collect();
     context.set_tlsext_use_srtp(&names.join(":"))?;
     // Any certificate: it is compared with the fingerprint of the offer afterwards.
     let verify = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
@@ -97,11 +98,13 @@ fn context(profiles: &[Profile], cert: &DtlsCert) -> Result<SslContext, ErrorSta
     Ok(context.build())
 }
 
-fn name(profile: Profile) -> &'static str {
+/// As OpenSSL calls it.
+fn name(profile: SrtpProfile) -> Option<&'static str> {
     match profile {
-        Profile::AeadAes128Gcm => "SRTP_AEAD_AES_128_GCM",
-        Profile::AeadAes256Gcm => "SRTP_AEAD_AES_256_GCM",
-        Profile::AesCm128HmacSha1_80 => "SRTP_AES128_CM_SHA1_80",
+        SrtpProfile::AEAD_AES_128_GCM => Some("SRTP_AEAD_AES_128_GCM"),
+        SrtpProfile::AEAD_AES_256_GCM => Some("SRTP_AEAD_AES_256_GCM"),
+        SrtpProfile::AES128_CM_SHA1_80 => Some("SRTP_AES128_CM_SHA1_80"),
+        _ => None,
     }
 }
 
@@ -396,56 +399,4 @@ impl DtlsInstance for Session {
 fn failed(error: &dyn std::fmt::Display) -> DtlsImplError {
     tracing::debug!(%error, "DTLS failed");
     DtlsImplError::ConnectionClosed
-}
-
-/// Where `str0m` only reads an offer, and its session is thrown away.
-#[derive(Debug)]
-pub(super) struct NoDtls;
-
-impl DtlsProvider for NoDtls {
-    fn generate_certificate(&self) -> Option<DtlsCert> {
-        None
-    }
-
-    fn new_dtls(
-        &self,
-        _cert: &DtlsCert,
-        _now: Instant,
-        _version: DtlsVersion,
-        _mtu: Option<usize>,
-    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        Ok(Box::new(Self))
-    }
-}
-
-impl DtlsInstance for NoDtls {
-    fn set_active(&mut self, _active: bool) {}
-
-    fn handle_packet(&mut self, _packet: &[u8]) -> Result<(), DtlsImplError> {
-        Err(DtlsImplError::ConnectionClosed)
-    }
-
-    fn poll_output<'a>(&mut self, _buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        DtlsOutput::CloseNotify
-    }
-
-    fn handle_timeout(&mut self, _now: Instant) -> Result<(), DtlsImplError> {
-        Ok(())
-    }
-
-    fn send_application_data(&mut self, _data: &[u8]) -> Result<usize, DtlsImplError> {
-        Ok(0)
-    }
-
-    fn is_active(&self) -> bool {
-        false
-    }
-
-    fn protocol_version(&self) -> Option<ProtocolVersion> {
-        None
-    }
-
-    fn close(&mut self) -> Result<(), DtlsImplError> {
-        Ok(())
-    }
 }
