@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Finds where an AV1 stream can be joined, and its frames' temporal layers (RTP payload format for AV1, section 4; AV1
-//! bitstream specification, section 5.3). Called by [`super::inspect`].
+//! Finds where an AV1 stream can be joined, its size, and its frames' temporal layers (RTP payload format for AV1, section 4;
+//! AV1 bitstream specification, section 5.3). Called by [`super::inspect`].
+
+use scuffle_av1::ObuHeader;
+use scuffle_av1::seq::SequenceHeaderObu;
 
 use super::TemporalMark;
 
@@ -10,6 +13,7 @@ const CONTINUES: u8 = 0x80;
 const FIRST_OF_SEQUENCE: u8 = 0x08;
 /// OBU header: an octet with the layers follows, and a size.
 const HAS_EXTENSION: u8 = 0x04;
+const SEQUENCE_HEADER: u8 = 1;
 /// Frame header, tile group, frame, redundant frame header, tile list.
 const OF_A_FRAME: [u8; 5] = [3, 4, 6, 7, 8];
 
@@ -20,38 +24,53 @@ pub(super) fn starts_keyframe(payload: &[u8]) -> bool {
         .is_some_and(|header| header & FIRST_OF_SEQUENCE != 0)
 }
 
+/// The size that a sequence header in the packet tells.
+pub(super) fn picture_size(payload: &[u8]) -> Option<(u32, u32)> {
+    let mut obu = obus(payload).find(|obu| obu_type(obu) == Some(SEQUENCE_HEADER))?;
+    let header = ObuHeader::parse(&mut obu).ok()?;
+    let sequence = SequenceHeaderObu::parse(header, &mut obu).ok()?;
+    let side = |pixels: u64| u32::try_from(pixels).ok();
+    Some((
+        side(sequence.max_frame_width)?,
+        side(sequence.max_frame_height)?,
+    ))
+}
+
 /// The temporal layer of the packet's frame, from the first OBU that begins in the packet and is part of one.
 ///
 /// Where a temporal layer may be joined is not in the OBUs, only in the dependency descriptor: at keyframes.
 pub(super) fn temporal(payload: &[u8]) -> Option<TemporalMark> {
-    let (&header, mut rest) = payload.split_first()?;
+    let of_a_frame = |obu: &&[u8]| obu_type(obu).is_some_and(|kind| OF_A_FRAME.contains(&kind));
+    let frame = obus(payload).find(of_a_frame)?;
+    let layers = match frame.first()? & HAS_EXTENSION {
+        0 => 0,
+        _ => *frame.get(1)?,
+    };
+    Some(TemporalMark {
+        id: layers >> 5,
+        switches_up: false,
+    })
+}
+
+fn obu_type(obu: &[u8]) -> Option<u8> {
+    obu.first().map(|header| (header >> 3) & 0x0f)
+}
+
+/// The OBUs that begin in the packet. The last one may end in another.
+fn obus(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (header, mut rest) = payload.split_first().map_or((0, payload), |(h, r)| (*h, r));
     let count = (header >> 4) & 0x03;
     let mut index = 0;
-    while !rest.is_empty() {
+    let elements = std::iter::from_fn(move || {
         index += 1;
         // The last one has no length where the header tells how many there are.
-        let element = if index == count {
-            std::mem::take(&mut rest)
-        } else {
-            take_element(&mut rest)?
-        };
-        let goes_on = index == 1 && header & CONTINUES != 0;
-        let [obu, behind @ ..] = element else {
-            continue;
-        };
-        if goes_on || !OF_A_FRAME.contains(&((obu >> 3) & 0x0f)) {
-            continue;
+        match index == count {
+            _ if rest.is_empty() => None,
+            true => Some(std::mem::take(&mut rest)),
+            false => take_element(&mut rest),
         }
-        let layers = match obu & HAS_EXTENSION {
-            0 => 0,
-            _ => *behind.first()?,
-        };
-        return Some(TemporalMark {
-            id: layers >> 5,
-            switches_up: false,
-        });
-    }
-    None
+    });
+    elements.skip(usize::from(header & CONTINUES != 0))
 }
 
 /// Cuts off an element behind its length (LEB128).
@@ -73,12 +92,37 @@ fn take_element<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn the_n_bit_marks_a_sequence() {
         assert!(starts_keyframe(&[0x18, 0x0a]));
         assert!(!starts_keyframe(&[0x10, 0x32]));
         assert!(!starts_keyframe(&[]));
+    }
+
+    #[test]
+    fn the_size_is_in_the_sequence_header() {
+        // 1280x720, as libaom writes it for real time.
+        let sequence = [
+            0x08, 0x20, 0x00, 0x00, 0x2d, 0x4c, 0xff, 0xb3, 0xcd, 0xaf, 0x92, 0x02, 0x1a, 0x00,
+            0x40,
+        ];
+        let mut payload = vec![0x28, sequence.len() as u8];
+        payload.extend(sequence);
+        payload.extend([0x30, 1, 2]);
+        assert_eq!(picture_size(&payload), Some((1280, 720)));
+        assert_eq!(picture_size(&payload[..8]), None, "cut off");
+        assert_eq!(picture_size(&[0x10, 0x30, 1, 2]), None, "a frame alone");
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_header_panics(payload in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let mut header = vec![0x18, SEQUENCE_HEADER << 3];
+            header.extend(payload);
+            let _ = picture_size(&header);
+        }
     }
 
     #[test]

@@ -106,9 +106,11 @@ pub fn inspect(codec: Codec, payload: &[u8]) -> PayloadInfo {
         // Every Opus packet can be decoded by itself.
         Codec::Opus => (true, None),
     };
-    let size = (keyframe_start && codec == Codec::H264)
-        .then(|| h264::picture_size(payload))
-        .flatten();
+    let size = match codec {
+        Codec::H264 if keyframe_start => h264::picture_size(payload),
+        Codec::Av1 if keyframe_start => av1::picture_size(payload),
+        _ => None,
+    };
     PayloadInfo {
         keyframe_start,
         vp8: None,
