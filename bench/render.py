@@ -121,23 +121,23 @@ def joins(results):
 def plot(results):
     shown = [r for r in results if r.get("cpu_us_per_packet")]
     xs = sorted({r["viewers"] for r in shown}) or [10]
-    top = max([r["cpu_us_per_packet"] for r in shown] + [10])
-    step = 10 ** math.floor(math.log10(top))
-    step = next(s for s in (step / 5, step / 2, step) if top / s <= 10)
-    top = math.ceil(top / step) * step
+    costs = [r["cpu_us_per_packet"] for r in shown] or [1, 10]
+    ticks = [m * 10**e for e in range(-1, 5) for m in (1, 2, 5)]
+    bottom = max(t for t in ticks if t <= min(costs))
+    top = min(t for t in ticks if t >= max(costs))
     low, high = math.log10(xs[0]), math.log10(max(xs[-1], xs[0] * 2))
     plot_w, plot_h = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     x = lambda v: LEFT + 12 + (math.log10(v) - low) / (high - low) * (plot_w - 24)
-    y = lambda v: TOP + plot_h * (1 - v / top)
+    y = lambda v: TOP + plot_h * (1 - math.log(v / bottom) / math.log(top / bottom))
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="13">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{LEFT}" y="20" font-size="15" fill="#111">CPU per forwarded packet in µs, by viewers on one core</text>',
     ]
-    for n in range(round(top / step) + 1):
-        at = y(n * step)
+    for tick in (t for t in ticks if bottom <= t <= top):
+        at = y(tick)
         out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="#ddd"/>')
-        out.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end" fill="#444">{n * step:g}</text>')
+        out.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end" fill="#444">{tick:g}</text>')
     for v in xs:
         out.append(f'<text x="{x(v):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle" fill="#444">{v:,}</text>')
     out.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 12}" text-anchor="middle" fill="#444">viewers (hollow: too many)</text>')
