@@ -152,10 +152,10 @@ impl LayerReader {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn rtp(seq: u16, timestamp: u32, payload: &[u8]) -> RtpIn {
+    pub(crate) fn rtp(seq: u16, timestamp: u32, payload: &[u8]) -> RtpIn {
         RtpIn {
             seq,
             timestamp,

@@ -237,18 +237,8 @@ impl TemporalReader {
 mod tests {
     use super::*;
     use crate::codec::Codec;
-    use crate::packet::{LayerReader, RtpIn};
-
-    fn rtp(seq: u16, timestamp: u32, payload: &[u8]) -> RtpIn {
-        RtpIn {
-            seq,
-            timestamp,
-            captured: std::time::Instant::now(),
-            marker: false,
-            payload: payload.into(),
-            red: None,
-        }
-    }
+    use crate::packet::LayerReader;
+    use crate::packet::tests::rtp;
 
     const SEI: &[u8] = &[0x06, 5];
     const AUD: &[u8] = &[0x09, 0xf0];
