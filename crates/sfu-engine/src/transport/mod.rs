@@ -40,6 +40,9 @@ pub struct Outgoing<'a> {
     pub red: Option<&'a Arc<[u8]>>,
 }
 
+/// As many events as a report usually brings, lost packets above all: room that is made once.
+pub(crate) const EVENTS: usize = 16;
+
 /// What a session tells its shard.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum TransportEvent {

@@ -24,7 +24,7 @@ use crate::session::SessionShared;
 use crate::stream::Stream;
 use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
-use crate::transport::{PatchOutcome, TransportEvent, ViewerTransport};
+use crate::transport::{EVENTS, PatchOutcome, TransportEvent, ViewerTransport};
 
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -118,7 +118,7 @@ impl Subscriber {
             closing: false,
             contact: Contact::new(now, VIEWER_SILENCE),
             counts: Counts::default(),
-            events: Vec::new(),
+            events: Vec::with_capacity(EVENTS),
         }
     }
 

@@ -51,10 +51,7 @@ impl Subscriber {
         };
         let seen = self.video.rewriter.last_source();
         let joining = seen.is_none_or(|s| s.epoch != self.epoch);
-        // A picture at once is worth more than a high one: where the target's would take too long, a lower layer's.
-        let order = layers::ranked(layers);
-        let from_target = order.into_iter().skip_while(|l| *l != target);
-        let shown = joining && from_target.into_iter().any(|l| self.replay(now, l));
+        let shown = joining && self.replay_from(now, target, layers);
         if shown && self.is_on_target() {
             return;
         }
@@ -63,6 +60,13 @@ impl Subscriber {
         } else {
             self.ask_keyframe(now);
         }
+    }
+
+    /// Shows a layer at once or, since that is worth more than a high picture, a lower one that takes less time.
+    fn replay_from(&mut self, now: Instant, target: usize, layers: &[Candidate]) -> bool {
+        let order = layers::ranked(layers);
+        let mut from_target = order.into_iter().skip_while(|l| *l != target);
+        from_target.any(|layer| self.replay(now, layer))
     }
 
     /// Whether what is forwarded is the target, with its temporal layers.

@@ -24,7 +24,7 @@ use str0m::crypto::dtls::SrtpProfile;
 use super::negotiate::{Identity, OfferError, PlayoutDelay};
 use super::patch::{self, PatchError};
 use super::{
-    Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
+    Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
     ViewerTransport,
 };
 use crate::codec::{Codec, TrackKind};
@@ -111,7 +111,7 @@ impl LeanTransport {
             pacer: Pacer::default(),
             report_due: now,
             ask: false,
-            events: Vec::new(),
+            events: Vec::with_capacity(EVENTS),
             closing: false,
             over: false,
             agreed,
