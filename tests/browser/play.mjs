@@ -53,7 +53,8 @@ const result = await withBrowsers(setting, async (open) => {
   }
   const state = await page.evaluate(() => document.getElementById('state').textContent);
   const latency = await page.evaluate(() => document.getElementById('latency').textContent);
-  return { firstPicture, before, after, session, seen, choices, state, latency };
+  const offersFewer = await page.evaluate(() => document.getElementById('rate').checkVisibility());
+  return { firstPicture, before, after, session, seen, choices, state, latency, offersFewer };
 });
 
 const { seen, before, after } = result;
@@ -73,6 +74,7 @@ console.log(JSON.stringify({
   firstPictureMs: result.firstPicture,
   state: result.state,
   latency: result.latency,
+  offersFewer: result.offersFewer,
   before,
   after,
   session: result.session,

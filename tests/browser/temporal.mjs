@@ -45,7 +45,7 @@ async function run(open, codec) {
     const now = await fetch(`/api/streams/${name}`).then((response) => response.json());
     return now.video.layers[0].temporal_layers > 1 && now;
   }, stream);
-  await until(viewer, 'the menu', () => !document.getElementById('rate-label').hidden);
+  await until(viewer, 'the menu', () => document.getElementById('rate').checkVisibility());
   // By itself it comes up to all of them.
   await limited(viewer, null);
   const full = await watch(viewer);

@@ -55,6 +55,10 @@ fn plays(browser: &str, codec: &str, frames_expected: f64) -> Value {
     let seen = browser::run("play.mjs", &arguments).unwrap();
     println!("{seen}");
     assert_eq!(seen["state"], "Live");
+    assert_eq!(
+        seen["offersFewer"], false,
+        "of this stream no frames can be left out"
+    );
     let frames = number(&seen["after"]["framesDecoded"]) - number(&seen["before"]["framesDecoded"]);
     println!("{browser}: {frames} frames decoded in 8 s");
     assert!(frames > frames_expected, "{frames} frames decoded in 8 s");
