@@ -15,7 +15,7 @@ use crate::loss::LossWatch;
 use crate::packet::{Batch, LayerReader};
 use crate::rate::RateMeter;
 use crate::ring::Ring;
-use crate::temporal::Limit;
+use crate::temporal::{CUTS, Limit};
 
 /// See the module's description.
 pub(crate) struct Layer {
@@ -27,7 +27,7 @@ pub(crate) struct Layer {
     pub(crate) loss: LossWatch,
     rate: RateMeter,
     /// The same of its temporal layers up to number 0, 1 and 2.
-    temporal_rates: [RateMeter; 3],
+    temporal_rates: [RateMeter; CUTS],
     last_packet: Option<Instant>,
 }
 

@@ -12,7 +12,7 @@ use crate::codec::TemporalMark;
 use crate::packet::Packet;
 
 /// Temporal layers that can be left out: those above number 0, 1 and 2. The standards' streams have no more than four.
-const CUTS: usize = 3;
+pub(crate) const CUTS: usize = 3;
 /// Frames after which a temporal layer that has not come counts as not sent.
 const FORGET_AFTER: u32 = 64;
 
@@ -197,10 +197,7 @@ impl TemporalReader {
             self.frame = Some(Frame { timestamp, mark });
             self.top.frame(mark.id);
         }
-        packet.temporal = Temporal {
-            late: false,
-            ..self.temporal(mark, self.counts)
-        };
+        packet.temporal = self.temporal(mark, self.counts);
         for count in &mut self.counts[..usize::from(mark.id).min(CUTS)] {
             count.packets += 1;
             count.frames = count.frames.wrapping_add(begins.into());

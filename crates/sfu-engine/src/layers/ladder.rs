@@ -141,6 +141,7 @@ mod tests {
     use super::*;
     use crate::layers::TemporalCosts;
     use crate::layers::tests::layers;
+    use crate::temporal::CUTS;
 
     /// Layers with these costs in kbit/s, each by its temporal layers from the lowest up.
     fn ladder(costs: &[&[u64]]) -> Vec<Candidate> {
@@ -148,7 +149,7 @@ mod tests {
         for (candidate, costs) in candidates.iter_mut().zip(costs) {
             let (whole, parts) = costs.split_last().unwrap();
             candidate.cost = Some(*whole);
-            let mut known = [None; 3];
+            let mut known = [None; CUTS];
             for (known, part) in known.iter_mut().zip(parts) {
                 *known = Some(*part);
             }

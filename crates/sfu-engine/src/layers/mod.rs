@@ -14,7 +14,7 @@ pub use preference::Preference;
 pub use selector::{Choice, Selector, Why};
 
 use crate::ids::Rid;
-use crate::temporal::Limit;
+use crate::temporal::{CUTS, Limit};
 
 /// What a publisher says of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,12 @@ pub struct Candidate {
 pub struct TemporalCosts {
     /// The highest one's number; 0 where there is only one.
     pub top: u8,
-    costs: [Option<u64>; 3],
+    costs: [Option<u64>; CUTS],
 }
 
 impl TemporalCosts {
     /// `costs` are of those up to number 0, 1 and 2, in bit/s that a viewer's network must carry.
-    pub fn new(top: u8, costs: [Option<u64>; 3]) -> Self {
+    pub fn new(top: u8, costs: [Option<u64>; CUTS]) -> Self {
         Self { top, costs }
     }
 

@@ -45,7 +45,7 @@ impl Subscriber {
     }
 
     /// Sees to it that forwarding of the target can begin.
-    pub(super) fn approach(&mut self, now: Instant, layers: &[Candidate], patiently: bool) {
+    fn approach(&mut self, now: Instant, layers: &[Candidate], patiently: bool) {
         let Some(Rung { layer: target, .. }) = self.target else {
             return;
         };
@@ -70,19 +70,19 @@ impl Subscriber {
     }
 
     /// Whether what is forwarded is the target, with its temporal layers.
-    pub(super) fn is_on_target(&self) -> bool {
+    fn is_on_target(&self) -> bool {
         let limit = self.target.map(|rung| rung.limit);
         self.is_on_layer() && limit.is_some_and(|limit| self.video.rewriter.limit() >= limit)
     }
 
     /// Whether what is forwarded is the target's layer.
-    pub(super) fn is_on_layer(&self) -> bool {
+    fn is_on_layer(&self) -> bool {
         let wanted = self.target.map(|rung| self.source_of(rung.layer));
         wanted.is_some() && self.video.rewriter.source() == wanted
     }
 
     /// The temporal layers that may leave of what is forwarded now, which may be another layer than the target.
-    pub(super) fn limit_now(&self) -> Limit {
+    fn limit_now(&self) -> Limit {
         match self.target.filter(|_| self.is_on_layer()) {
             Some(rung) => rung.limit,
             None => self.video.rewriter.limit(),
@@ -117,7 +117,7 @@ impl Subscriber {
     }
 
     /// Shows the current group of pictures of a layer at once.
-    pub(super) fn replay(&mut self, now: Instant, layer: usize) -> bool {
+    fn replay(&mut self, now: Instant, layer: usize) -> bool {
         let Some(gop) = self.stream.gop(now, layer) else {
             return false;
         };
