@@ -172,6 +172,23 @@ fn who_does_not_know_the_password_is_refused() {
     }
 }
 
+/// The pipeline of a stream's players ends with the last of them, and who comes at that moment gets one of their own.
+#[test]
+fn who_comes_as_the_last_one_leaves_is_served() {
+    let (port, _) = free_ports().unwrap();
+    let line = format!("sfurtspserver listen=127.0.0.1:{port} {PICTURE}");
+    let server = Server::launch("rtsp_out_leaving", &line).unwrap();
+    server.wait_for_stream("hall/cam-1").unwrap();
+    // Each leaves as soon as it has its answer, and comes again.
+    let players = [0, 1, 2]
+        .map(|_| std::thread::spawn(move || [(); 40].map(|()| describe(port, "hall/cam-1", "").0)));
+    let answers = players.map(|player| player.join().unwrap());
+    let refused = answers.iter().flatten().filter(|status| **status != 200);
+    assert_eq!(refused.count(), 0, "{answers:?}");
+    let (_, seen) = probe("tcp", &format!("rtsp://127.0.0.1:{port}/hall/cam-1"));
+    assert!(seen.contains("h264|width=640|height=360"), "{seen}");
+}
+
 /// The pictures that a player has decoded.
 fn frames(name: &str) -> usize {
     let log = sfu_tests::publisher::said(name).unwrap_or_default();

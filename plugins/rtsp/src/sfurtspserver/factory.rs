@@ -2,7 +2,7 @@
 
 //! The pipeline of a stream's players: `sfusrc`, and a payloader for each track.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
@@ -10,9 +10,9 @@ use gst_rtsp_server::subclass::prelude::*;
 use gst_rtsp_server::{RTSPMedia, RTSPMediaFactory};
 
 use super::CAT;
-use super::imp::lock;
 use super::location::Location;
 use super::server::Shared;
+use super::shared_media::SharedMedia;
 use super::stream;
 use super::users::ROLE;
 
@@ -28,7 +28,7 @@ struct Plan {
 #[derive(Debug, Default)]
 pub struct Factory {
     plan: OnceLock<Plan>,
-    media: Mutex<glib::WeakRef<RTSPMedia>>,
+    media: SharedMedia,
 }
 
 #[glib::object_subclass]
@@ -43,7 +43,7 @@ impl ObjectImpl for Factory {}
 impl RTSPMediaFactoryImpl for Factory {
     /// All players share one pipeline, whichever way they wrote the address.
     fn gen_key(&self, _url: &gst_rtsp::RTSPUrl) -> Option<glib::GString> {
-        Some("stream".into())
+        Some(self.media.key().into())
     }
 
     fn create_element(&self, _url: &gst_rtsp::RTSPUrl) -> Option<gst::Element> {
@@ -57,7 +57,7 @@ impl RTSPMediaFactoryImpl for Factory {
 
     fn media_configure(&self, media: &RTSPMedia) {
         self.parent_media_configure(media);
-        lock(&self.media).set(Some(media));
+        self.media.set(media);
     }
 }
 
@@ -89,7 +89,7 @@ impl StreamFactory {
 
     /// Whether somebody plays it.
     pub(super) fn is_in_use(&self) -> bool {
-        lock(&self.imp().media).upgrade().is_some()
+        self.imp().media.is_in_use()
     }
 }
 

@@ -38,6 +38,7 @@ mod location;
 mod mounts;
 mod server;
 mod settings;
+mod shared_media;
 mod stream;
 mod users;
 
