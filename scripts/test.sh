@@ -2,6 +2,16 @@
 # shellcheck shell=bash
 # All tests. Sourced by ./sfu.
 
+# Installs into a folder of its own: all plugins that were built must be there.
+install_by_meson() {
+  local prefix=$ROOT/target/meson/prefix
+  rm -rf target/meson
+  meson setup target/meson --prefix "$prefix" --libdir lib >/dev/null
+  meson install -C target/meson --quiet
+  diff <(cd target/release && ls libgst*.so) <(cd "$prefix/lib/gstreamer-1.0" && ls) ||
+    die "meson.build does not install what is built"
+}
+
 run_tests() {
   install_packages test
   cd "$ROOT" || exit
@@ -10,6 +20,8 @@ run_tests() {
   (cd tests/browser && npm ci --silent --no-audit --no-fund)
   echo "== build"
   build
+  echo "== installation"
+  install_by_meson
   echo "== scripts, pages and documents"
   shellcheck -x sfu scripts/*.sh pipelines/* tests/ndi/setup.sh .ci/run
   for file in web/*.js tests/browser/*.mjs tests/browser/*.js; do node --check "$file"; done
