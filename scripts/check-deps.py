@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Checks the licences of all crates that are built, and that families of crates come in one version each."""
+"""Checks the licences of all crates that are built, that families of crates come in one version each, and
+that the tests build nothing twice."""
 
 import json
 import re
@@ -34,6 +35,19 @@ def packages_of(manifest):
     return [p for p in metadata["packages"] if p["id"] in used]
 
 
+def features(*edges):
+    """Each crate of the workspace's build with the features that it is built with."""
+    lines = subprocess.check_output(
+        ["cargo", "tree", "--workspace", "--locked", "--prefix=none", "--target=x86_64-unknown-linux-gnu",
+         "--format={p}|{f}", *edges], text=True).splitlines()
+    found = {}
+    for line in lines:
+        name, separator, list_of = line.removesuffix(" (*)").partition("|")
+        if separator:
+            found.setdefault(name, set()).add(list_of)
+    return found
+
+
 packages = packages_of("Cargo.toml")
 # A plugin with a lock file of its own: nothing of it is linked with the others.
 apart = packages_of("plugins/companions/fmp4/Cargo.toml")
@@ -43,7 +57,10 @@ for package in packages:
     versions.setdefault(package["name"], set()).add(package["version"])
 problems += [f"{name} comes in {', '.join(sorted(v))}" for name, v in sorted(versions.items())
              if FAMILIES.match(name) and len(v) > 1]
-print(f"{len(packages) + len(apart)} crates: licences and versions checked")
+tested = features()
+problems += [f"{name} has other features in tests: {' / '.join(sorted(tested[name] - has))} (see tests/Cargo.toml)"
+             for name, has in sorted(features("--edges=no-dev").items()) if tested[name] - has]
+print(f"{len(packages) + len(apart)} crates: licences, versions and features checked")
 if problems:
     print("\n".join(problems), file=sys.stderr)
 sys.exit(bool(problems))
