@@ -1,11 +1,12 @@
 // Publishes Chromium's fake camera with temporal layers, plays it in another page, and prints what a viewer saw of it who
-// wanted fewer frames for a while: one line of JSON, a list with one entry a codec.
+// wanted fewer frames for a while: one line of JSON, a list with one entry a codec. With --stream it plays that one, which
+// somebody else publishes.
 //
-// node temporal.mjs --base http://127.0.0.1:8080 --codecs VP8,H264,AV1 [--screenshot FILE]
+// node temporal.mjs --base http://127.0.0.1:8080 --codecs VP8,H264,AV1 [--stream NAME] [--screenshot FILE]
 
 import { choose, options, pause, picture, until, withBrowsers } from './browser.mjs';
 
-const wanted = options({ base: '', codecs: 'VP8', seconds: 4, screenshot: '' });
+const wanted = options({ base: '', codecs: 'VP8', stream: '', seconds: 4, screenshot: '' });
 const codecs = wanted.codecs.split(',');
 const setting = { deadline: 60000 * codecs.length, screenshot: wanted.screenshot };
 
@@ -31,14 +32,19 @@ function limited(page, id) {
   return until(page, `temporal layers up to ${id}`, asked, id);
 }
 
-async function run(open, codec) {
-  const stream = `temporal-${codec}`;
+/** Publishes with two temporal layers, as the stream of that name. */
+async function publish(open, stream, codec) {
   const publisher = await open('chromium', `${wanted.base}/publish/${stream}?scalability=L1T2`);
   await choose(publisher, 'codec', `video/${codec}`);
   // One layer, so that all of the machine's time is for its frames.
   await publisher.evaluate(() => { document.getElementById('simulcast').checked = false; });
   await publisher.click('#go');
   await until(publisher, 'the publisher to be live', () => document.getElementById('state').textContent === 'Live');
+  return publisher;
+}
+
+/** What a viewer sees at all frames, at fewer, and at all again. */
+async function view(open, stream) {
   const viewer = await open('chromium', `${wanted.base}/${stream}`);
   await picture(viewer);
   const info = await until(viewer, 'two temporal layers', async (name) => {
@@ -56,13 +62,20 @@ async function run(open, codec) {
   await choose(viewer, 'rate', '');
   await limited(viewer, null);
   const back = await watch(viewer);
-  const sent = (await publisher.evaluate(() => window.publisher.stats())).find(({ kind }) => kind === 'video');
   await viewer.close();
+  return { info, full, fewer, back };
+}
+
+async function run(open, codec) {
+  const stream = `temporal-${codec}`;
+  const publisher = await publish(open, stream, codec);
+  const seen = await view(open, stream);
   await publisher.close();
-  return { codec, info, full, fewer, back, sent };
+  return { codec, ...seen };
 }
 
 const seen = await withBrowsers(setting, async (open) => {
+  if (wanted.stream) return [{ codec: wanted.codecs, ...(await view(open, wanted.stream)) }];
   const results = [];
   for (const codec of codecs) results.push(await run(open, codec));
   return results;

@@ -246,6 +246,8 @@ fn wrong_settings_are_one_error_that_says_why() {
         ("layers=hello", "HEIGHT:BITRATE"),
         ("encoder=nosuchenc", "x264enc"),
         ("encoder=vp8enc", "codec=h264"),
+        ("temporal-layers=2", "codec=vp8"),
+        ("temporal-layers=2 codec=vp8 encoder=vavp8enc", "vp8enc"),
     ] {
         let line = format!("videotestsrc ! simulcastenc {settings} ! fakesink");
         let pipeline = gst::parse::launch(&line);

@@ -149,6 +149,7 @@ fn video_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
     encoder.set_property_from_str("codec", settings.codec.nick());
     encoder.set_property("encoder", &settings.encoder);
     encoder.set_property("keyframe-interval", settings.keyframe_interval_ms);
+    encoder.set_property("temporal-layers", settings.temporal_layers);
     Ok(encoder)
 }
 

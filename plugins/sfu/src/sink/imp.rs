@@ -73,6 +73,7 @@ impl ObjectImpl for SfuSink {
             "codec" => settings.codec = value.get().unwrap_or_default(),
             "encoder" => settings.encoder = Some(text()).filter(|name| !name.is_empty()),
             "keyframe-interval" => settings.keyframe_interval_ms = number(),
+            "temporal-layers" => settings.temporal_layers = number(),
             "keyframe-min-interval" => settings.keyframe_min_interval_ms = number(),
             "audio-bitrate" => settings.audio_bitrate = number(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
@@ -88,6 +89,7 @@ impl ObjectImpl for SfuSink {
             "codec" => settings.codec.to_value(),
             "encoder" => settings.encoder.to_value(),
             "keyframe-interval" => settings.keyframe_interval_ms.to_value(),
+            "temporal-layers" => settings.temporal_layers.to_value(),
             "keyframe-min-interval" => settings.keyframe_min_interval_ms.to_value(),
             "audio-bitrate" => settings.audio_bitrate.to_value(),
             "viewers" => {

@@ -38,6 +38,7 @@ pub(super) struct Settings {
     pub(super) codec: Codec,
     pub(super) encoder: Option<String>,
     pub(super) keyframe_interval_ms: u32,
+    pub(super) temporal_layers: u32,
     pub(super) keyframe_min_interval_ms: u32,
     pub(super) audio_bitrate: u32,
 }
@@ -57,6 +58,7 @@ impl Default for Settings {
             codec: Codec::default(),
             encoder: None,
             keyframe_interval_ms: 2_000,
+            temporal_layers: 1,
             keyframe_min_interval_ms: 500,
             audio_bitrate: 96_000,
         }
@@ -100,6 +102,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Raw video only: time between the keyframes that all layers have in common, in ms",
             100..=60_000,
             defaults.keyframe_interval_ms,
+        ),
+        number(
+            "temporal-layers",
+            "Temporal layers",
+            "Raw video with codec=vp8 only: frame rates that each layer can be had in, each half of the next",
+            1..=3,
+            defaults.temporal_layers,
         ),
         number(
             "keyframe-min-interval",

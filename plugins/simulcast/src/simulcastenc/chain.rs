@@ -120,6 +120,7 @@ fn build_branch(
         bitrate: layer.bitrate,
         max_distance: settings.keyframe_interval_ms * BACKSTOP * FRAME_RATE / 1_000,
         speed: settings.speed,
+        temporal_layers: settings.temporal_layers,
     };
     let encoder = encoders::make(settings.codec, settings.encoder.as_deref(), &wanted)?;
     let scale = make("videoscale", base)?;

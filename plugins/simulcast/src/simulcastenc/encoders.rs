@@ -8,6 +8,7 @@ use gst::prelude::*;
 
 use super::CAT;
 use super::settings::{Codec, Speed};
+use super::temporal;
 
 /// What an encoder is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +18,8 @@ pub(super) struct Wanted {
     /// The longest distance between keyframes, in frames. The element forces them earlier than that.
     pub(super) max_distance: u32,
     pub(super) speed: Speed,
+    /// 1 where there is no choice of frame rates.
+    pub(super) temporal_layers: u32,
 }
 
 struct Choice {
@@ -36,6 +39,9 @@ const fn choice(
         configure,
     }
 }
+
+/// The one that makes temporal layers.
+const WITH_TEMPORAL_LAYERS: &str = "vp8enc";
 
 /// Hardware first: it leaves the CPU to the viewers.
 const CHOICES: &[Choice] = &[
@@ -59,24 +65,42 @@ pub(super) fn make(
     forced: Option<&str>,
     wanted: &Wanted,
 ) -> Result<gst::Element, String> {
-    if let Some(factory) = forced {
-        let known = CHOICES.iter().find(|c| c.factory == factory);
-        let Some(choice) = known else {
-            let names = names(None).join(", ");
-            return Err(format!(
-                "encoder {factory:?} is not known here; set encoder to one of {names}, or leave it unset"
-            ));
-        };
-        if choice.codec != codec {
-            return Err(format!(
-                "encoder {factory:?} does not encode codec={}",
-                nick(codec)
-            ));
-        }
-        return start(choice, wanted).ok_or_else(|| {
-            format!("encoder {factory:?} is not installed, or its device is missing")
-        });
+    let forced = match forced {
+        None if wanted.temporal_layers > 1 => Some(WITH_TEMPORAL_LAYERS),
+        forced => forced,
+    };
+    if wanted.temporal_layers > 1 && (codec, forced) != (Codec::Vp8, Some(WITH_TEMPORAL_LAYERS)) {
+        return Err(format!(
+            "temporal-layers={} needs codec=vp8, and no other encoder than {WITH_TEMPORAL_LAYERS}; set temporal-layers=1 \
+             for others",
+            wanted.temporal_layers
+        ));
     }
+    match forced {
+        Some(factory) => make_this(factory, codec, wanted),
+        None => make_best(codec, wanted),
+    }
+}
+
+fn make_this(factory: &str, codec: Codec, wanted: &Wanted) -> Result<gst::Element, String> {
+    let known = CHOICES.iter().find(|c| c.factory == factory);
+    let Some(choice) = known else {
+        let names = names(None).join(", ");
+        return Err(format!(
+            "encoder {factory:?} is not known here; set encoder to one of {names}, or leave it unset"
+        ));
+    };
+    if choice.codec != codec {
+        return Err(format!(
+            "encoder {factory:?} does not encode codec={}",
+            nick(codec)
+        ));
+    }
+    start(choice, wanted)
+        .ok_or_else(|| format!("encoder {factory:?} is not installed, or its device is missing"))
+}
+
+fn make_best(codec: Codec, wanted: &Wanted) -> Result<gst::Element, String> {
     let of_codec = CHOICES.iter().filter(|c| c.codec == codec);
     of_codec
         .into_iter()
@@ -217,6 +241,9 @@ fn vp8(encoder: &gst::Element, wanted: &Wanted) {
             ("threads", "2"),
         ],
     );
+    if let Err(reason) = temporal::set(encoder, wanted.temporal_layers, wanted.bitrate) {
+        gst::warning!(CAT, obj = encoder, "no temporal layers: {reason}");
+    }
 }
 
 fn nvidia(encoder: &gst::Element, wanted: &Wanted) {

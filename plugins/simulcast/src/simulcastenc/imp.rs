@@ -56,6 +56,7 @@ impl ObjectImpl for SimulcastEnc {
             "keyframe-interval" => {
                 settings.keyframe_interval_ms = value.get().unwrap_or(2_000);
             }
+            "temporal-layers" => settings.temporal_layers = value.get().unwrap_or(1),
             "speed" => settings.speed = value.get().unwrap_or_default(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
@@ -71,6 +72,7 @@ impl ObjectImpl for SimulcastEnc {
             "codec" => settings.codec.to_value(),
             "encoder" => settings.encoder.to_value(),
             "keyframe-interval" => settings.keyframe_interval_ms.to_value(),
+            "temporal-layers" => settings.temporal_layers.to_value(),
             "speed" => settings.speed.to_value(),
             "encoders" => {
                 let chain = lock(&self.chain);

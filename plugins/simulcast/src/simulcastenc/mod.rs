@@ -29,6 +29,13 @@
  * change layers there and segments can be cut there. An upstream `GstForceKeyUnit` event on one of
  * the pads makes the next frame of that layer alone a keyframe.
  *
+ * ## Temporal layers
+ *
+ * With `codec=vp8 temporal-layers=2` half of the frames can be left out for viewers whose network
+ * does not carry the whole layer, with 3 also three quarters. `rtpvp8pay` marks them as RFC 7741 has
+ * it. `vp8enc` is taken for it; no encoder here makes them in H.264. They cost some quality, since a
+ * frame refers to one further back.
+ *
  * ## Encoders
  *
  * The best one installed that starts is taken, hardware first; `encoder` forces one by its factory
@@ -46,6 +53,7 @@ mod encoders;
 mod imp;
 mod layers;
 mod settings;
+mod temporal;
 
 pub(crate) use settings::{Codec, Speed};
 

@@ -28,6 +28,7 @@ pub(super) struct Settings {
     pub(super) codec: Codec,
     pub(super) encoder: Option<String>,
     pub(super) keyframe_interval_ms: u32,
+    pub(super) temporal_layers: u32,
     pub(super) speed: Speed,
 }
 
@@ -54,6 +55,7 @@ impl Default for Settings {
             codec: Codec::default(),
             encoder: None,
             keyframe_interval_ms: 2_000,
+            temporal_layers: 1,
             speed: Speed::default(),
         }
     }
@@ -85,6 +87,14 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .minimum(100)
             .maximum(60_000)
             .default_value(defaults.keyframe_interval_ms)
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecUInt::builder("temporal-layers")
+            .nick("Temporal layers")
+            .blurb("Frame rates that each layer can be had in, each half of the next; more than 1 with codec=vp8 only")
+            .minimum(1)
+            .maximum(3)
+            .default_value(defaults.temporal_layers)
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("speed", defaults.speed)
