@@ -14,6 +14,8 @@ const FIRST_OF_SEQUENCE: u8 = 0x08;
 /// OBU header: an octet with the layers follows, and a size.
 const HAS_EXTENSION: u8 = 0x04;
 const SEQUENCE_HEADER: u8 = 1;
+/// So many octets of zeros in a row are in no sequence header. `scuffle-av1` counts the zeros before a number in eight bits.
+const ZEROS: usize = 31;
 /// Frame header, tile group, frame, redundant frame header, tile list.
 const OF_A_FRAME: [u8; 5] = [3, 4, 6, 7, 8];
 
@@ -27,6 +29,9 @@ pub(super) fn starts_keyframe(payload: &[u8]) -> bool {
 /// The size that a sequence header in the packet tells.
 pub(super) fn picture_size(payload: &[u8]) -> Option<(u32, u32)> {
     let mut obu = obus(payload).find(|obu| obu_type(obu) == Some(SEQUENCE_HEADER))?;
+    if obu.windows(ZEROS).any(|octets| octets == [0; ZEROS]) {
+        return None;
+    }
     let header = ObuHeader::parse(&mut obu).ok()?;
     let sequence = SequenceHeaderObu::parse(header, &mut obu).ok()?;
     let side = |pixels: u64| u32::try_from(pixels).ok();
@@ -59,7 +64,7 @@ fn obu_type(obu: &[u8]) -> Option<u8> {
 /// The OBUs that begin in the packet. The last one may end in another.
 fn obus(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (header, mut rest) = payload.split_first().map_or((0, payload), |(h, r)| (*h, r));
-    let count = (header >> 4) & 0x03;
+    let count = usize::from(header >> 4) & 0x03;
     let mut index = 0;
     let elements = std::iter::from_fn(move || {
         index += 1;
@@ -116,6 +121,28 @@ mod tests {
         assert_eq!(picture_size(&[0x10, 0x30, 1, 2]), None, "a frame alone");
     }
 
+    #[test]
+    fn no_run_of_zeros_is_a_number() {
+        let header = |zeros: usize| {
+            // Profile, timing information with equal intervals, whose length in ticks is the number. Then: no decoder model,
+            // one operating point, sides of 9 bits, and nothing of what is optional.
+            let ticks =
+                "0".repeat(32 + 31) + "1" + "1" + &"0".repeat(zeros) + "1" + &"0".repeat(zeros);
+            let point = "0".repeat(1 + 1 + 5 + 12) + "00000";
+            let size = "10001000".to_owned() + "100111111" + "010110011";
+            let bits = format!("000001{ticks}{point}{size}{}", "0".repeat(40));
+            let octet = |octet: &[u8]| {
+                let bits = std::str::from_utf8(octet).unwrap();
+                u8::from_str_radix(bits, 2).unwrap() << (8 - bits.len())
+            };
+            let mut payload = vec![0x18, SEQUENCE_HEADER << 3];
+            payload.extend(bits.as_bytes().chunks(8).map(octet));
+            payload
+        };
+        assert_eq!(picture_size(&header(3)), Some((320, 180)));
+        assert_eq!(picture_size(&header(256 + 3)), None);
+    }
+
     proptest! {
         #[test]
         fn no_sequence_header_panics(payload in proptest::collection::vec(any::<u8>(), 0..40)) {
@@ -123,6 +150,15 @@ mod tests {
             header.extend(payload);
             let _ = picture_size(&header);
         }
+    }
+
+    #[test]
+    fn a_packet_may_have_many_obus() {
+        let mut payload = vec![0x00];
+        payload.extend([2, 0x28, 0].repeat(255));
+        payload.extend([3, 0x34, 0x20, 1]);
+        assert_eq!(obus(&payload).count(), 256);
+        assert_eq!(temporal(&payload).map(|mark| mark.id), Some(1));
     }
 
     #[test]
