@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// The repository's root, from wherever in the workspace this was compiled.
 pub fn repository() -> &'static Path {
@@ -121,10 +122,35 @@ impl Sender {
         }
     }
 
+    /// Starts the sender at the port where one was before. The runtime takes another one while connections of the old one are
+    /// still ending: then once more.
+    pub fn start_at(port: u16, arguments: &[&str]) -> std::io::Result<Self> {
+        for _ in 0..20 {
+            let sender = Self::start(arguments)?;
+            if listens(port)? {
+                return Ok(sender);
+            }
+            drop(sender);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        Err(std::io::Error::other(format!("port {port} is taken")))
+    }
+
     /// Ends it with SIGKILL, as a crash or a pulled plug would.
     pub fn kill(self) {
         drop(self);
     }
+}
+
+/// Whether something listens on a port of this network namespace.
+fn listens(port: u16) -> std::io::Result<bool> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{port:04X}");
+    let sockets = std::fs::read_to_string("/proc/net/tcp")?;
+    Ok(sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&port)) && fields.nth(1) == Some(LISTEN)
+    }))
 }
 
 impl Drop for Sender {

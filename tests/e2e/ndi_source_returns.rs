@@ -282,7 +282,7 @@ fn ndi_source_returns() {
     assert!(!watched.source.property::<bool>("connected"));
     let silent_since = assert_slate_and_silence(&watched, killed + SLATE_WITHIN);
 
-    let _again = Sender::start(&SENDER).expect("the sender again");
+    let _again = Sender::start_at(5961, &SENDER).expect("the sender again");
     let back = Instant::now();
     let picture = watched.wait_for(back, Duration::from_secs(10), fresh);
     println!("picture again after {picture:?}");
@@ -396,7 +396,7 @@ fn another_format_comes_back() {
             "--interlaced",
         ][..],
     ] {
-        let sender = Sender::start(format).expect("a sender of another format");
+        let sender = Sender::start_at(5961, format).expect("a sender of another format");
         let back = Instant::now();
         let picture = watched.wait_for(back, Duration::from_secs(10), fresh);
         println!("{format:?} after {picture:?}");
