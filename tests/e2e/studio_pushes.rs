@@ -60,7 +60,8 @@ fn check(name: &str, recorded: &Recorded, seconds: f64) {
     for (what, moments) in [("pictures", pictures), ("sounds", sounds)] {
         assert!(moments.is_sorted(), "{name}: {what}");
         let long = moments.last().unwrap() - moments.first().unwrap();
-        assert!(long > seconds - 2.0, "{name}: {long} s of {what}");
+        // A recorder begins with a keyframe, which comes every 2 s, and after it has connected.
+        assert!(long > seconds - 4.0, "{name}: {long} s of {what}");
         assert!(longest_gap(moments) < 1.5, "{name}: a gap in {what}");
     }
     // What services ask for.

@@ -2,7 +2,7 @@
 
 //! The media that the players of a stream share: it ends with the last of them, and who comes at that moment must not get it.
 //!
-//! `gst-rtsp-server` before 1.24 looks a shared media up first and prepares it then, which fails (503 for the player) where the
+//! `gst-rtsp-server` 1.22 looks a shared media up first and prepares it then, which fails (503 for the player) where the
 //! last other player leaves in between. So it is held before it is looked up, until the request has been answered, and where
 //! that is too late, the player gets a new one by another key.
 
