@@ -14,7 +14,7 @@ use gst_rtsp_server::{RTSPMedia, RTSPMediaStatus};
 use super::CAT;
 use super::imp::lock;
 
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(super) struct SharedMedia(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
