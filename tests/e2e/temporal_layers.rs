@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Chromium publishes with temporal layers, or `sfusink` encodes them, and a viewer that wants fewer frames gets the same picture at a lower rate.
+//! Chromium publishes with temporal layers, or `sfusink` encodes them, and a viewer that wants fewer frames gets the same
+//! picture at a lower rate.
 
 use serde_json::Value;
 use sfu_tests::browser;

@@ -7,13 +7,13 @@ mod leaks;
 #[path = "../../../tests/netns.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod netns;
+mod playing;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
-
-const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(60);
+use playing::{init, play};
 
 /// What came out of one layer.
 #[derive(Debug, Default)]
@@ -31,11 +31,6 @@ struct Frame {
 }
 
 type Record = Arc<Mutex<Layer>>;
-
-fn init() {
-    gst::init().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
-}
 
 /// A pipeline whose `simulcastenc` is called `enc`, with a record of each layer.
 fn pipeline(source: &str, settings: &str, layers: usize) -> (gst::Pipeline, Vec<Record>) {
@@ -76,16 +71,6 @@ fn record(pipeline: &gst::Pipeline, sink: &str) -> Record {
         gst::PadProbeReturn::Ok
     });
     record
-}
-
-/// Plays to the end, and fails on an error.
-fn play(pipeline: &gst::Pipeline) {
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let types = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = pipeline.bus().unwrap().timed_pop_filtered(LIMIT, &types);
-    let message = message.expect("it ends in time");
-    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
-    pipeline.set_state(gst::State::Null).unwrap();
 }
 
 fn test_source(frames: u32, width: u32, height: u32) -> String {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Temporal layers of `simulcastenc`, as RTP marks them (RFC 7741) and as a decoder sees them.
 
+mod playing;
+
 use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use gst_check::Harness;
-
-const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(60);
+use playing::{init, play};
 
 /// A frame and its payload descriptor.
 #[derive(Debug, Clone)]
@@ -19,8 +20,7 @@ struct Frame {
 
 /// What `simulcastenc` makes of some seconds of a moving picture, with a keyframe asked for in the middle of its pattern.
 fn encode(temporal_layers: u32) -> Vec<Frame> {
-    gst::init().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
+    init();
     let line = format!(
         "videotestsrc num-buffers=90 pattern=smpte horizontal-speed=3 ! video/x-raw,width=320,height=180,framerate=30/1 \
          ! clocksync ! simulcastenc codec=vp8 layers=180:400k keyframe-interval=700 temporal-layers={temporal_layers} name=enc \
@@ -36,12 +36,7 @@ fn encode(temporal_layers: u32) -> Vec<Frame> {
         seen.lock().unwrap().push(info.buffer().unwrap().clone());
         gst::PadProbeReturn::Ok
     });
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let types = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = pipeline.bus().unwrap().timed_pop_filtered(LIMIT, &types);
-    let message = message.expect("it ends in time");
-    assert_eq!(message.type_(), gst::MessageType::Eos, "{message:?}");
-    pipeline.set_state(gst::State::Null).unwrap();
+    play(&pipeline);
     let mut payloader = Harness::new_parse("rtpvp8pay picture-id-mode=15-bit");
     payloader.set_src_caps_str("video/x-vp8,width=320,height=180,framerate=30/1");
     let buffers = std::mem::take(&mut *buffers.lock().unwrap());
