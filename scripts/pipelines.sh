@@ -163,7 +163,10 @@ start_pipeline() {
     die "the plugins are not built or not installed: run ./sfu build"
   fi
   gst-launch-1.0() {
-    exec "$(type -P gst-launch-1.0)" "$@"
+    # Plays the same line, and ends it cleanly also on SIGTERM and SIGHUP: see crates/run/src/main.rs.
+    local player=$ROOT/target/release/sfu-run
+    [ -x "$player" ] || player=$(type -P gst-launch-1.0)
+    exec "$player" "$@"
   }
   # shellcheck disable=SC1090
   source "$1"
