@@ -5,15 +5,17 @@
 //! Called by the signaller. Nothing here is on a packet's way.
 
 mod latency;
+mod registry;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use latency::LatencyRefused;
+pub(crate) use registry::Place;
+use registry::Registry;
 use thiserror::Error;
 
 use crate::driver::ShardThread;
@@ -227,7 +229,7 @@ pub struct Engine {
     identity: Identity,
     counters: Arc<Counters>,
     shards: Vec<ShardThread>,
-    sessions: Mutex<HashMap<SessionId, Arc<SessionShared>>>,
+    sessions: Arc<Registry>,
     etags: AtomicU64,
 }
 
@@ -260,7 +262,7 @@ impl Engine {
             identity,
             counters,
             shards,
-            sessions: Mutex::default(),
+            sessions: Registry::new(count),
             etags: AtomicU64::new(0),
         })
     }
@@ -281,7 +283,6 @@ impl Engine {
     }
 
     fn try_subscribe(&self, request: &SubscribeRequest<'_>) -> Result<Subscribed, SubscribeError> {
-        self.forget_ended();
         let name = request.stream;
         let stream = self
             .router
@@ -313,13 +314,13 @@ impl Engine {
         )?;
         let id = SessionId::from_bits(random_bits().ok_or(SubscribeError::Busy)?);
         let etag = self.next_etag();
-        let session = Arc::new(SessionShared::new(
+        let session = SessionShared::new(
             id,
             stream.clone(),
             shard.index(),
             etag.clone(),
             request.preference.clone(),
-        ));
+        );
         self.enter(shard, &stream, Box::new(transport), session)?;
         Ok(Subscribed {
             session: id,
@@ -339,7 +340,6 @@ impl Engine {
     }
 
     fn try_publish(&self, request: &PublishRequest<'_>) -> Result<Subscribed, PublishRefused> {
-        self.forget_ended();
         let shard = self.least_loaded().ok_or(PublishRefused::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let now = Instant::now();
@@ -359,14 +359,13 @@ impl Engine {
             .start(name, options, request.takeover)
             .ok_or_else(|| PublishRefused::InUse(name.clone()))?;
         let etag = self.next_etag();
-        let session = Arc::new(SessionShared::new(
+        let session = self.sessions.enter(SessionShared::new(
             id,
             stream.clone(),
             shard.index(),
             etag.clone(),
             Preference::default(),
         ));
-        self.lock().insert(id, session.clone());
         let command = ShardCommand::Publish {
             lease,
             tracks,
@@ -375,9 +374,7 @@ impl Engine {
             timeout: self.config.publisher_timeout,
         };
         if !shard.queue().send(command) {
-            self.lock().remove(&id);
             stream.stop(lease);
-            self.router.tidy(name);
             return Err(PublishRefused::Busy);
         }
         tracing::info!(stream = %name, session = ?id, "published by a peer");
@@ -394,35 +391,27 @@ impl Engine {
         shard: &ShardThread,
         stream: &Arc<Stream>,
         transport: Box<dyn ViewerTransport>,
-        session: Arc<SessionShared>,
+        session: SessionShared,
     ) -> Result<(), SubscribeError> {
-        stream.add_viewer();
-        self.lock().insert(session.id(), session.clone());
-        let id = session.id();
+        if !self.router.add_viewer(stream) {
+            return Err(SubscribeError::UnknownStream(stream.name().clone()));
+        }
         let command = ShardCommand::Subscribe {
             stream: stream.clone(),
             transport,
-            session,
+            session: self.sessions.enter(session),
         };
         if shard.queue().send(command) {
             return Ok(());
         }
         stream.remove_viewer();
-        self.lock().remove(&id);
         Err(SubscribeError::Busy)
     }
 
-    /// The shard with the fewest viewers.
+    /// The shard with the fewest sessions.
     fn least_loaded(&self) -> Option<&ShardThread> {
-        let mut loads = vec![0usize; self.shards.len()];
-        for session in self.lock().values() {
-            if let Some(load) = loads.get_mut(session.shard()) {
-                *load += 1;
-            }
-        }
-        self.shards
-            .iter()
-            .min_by_key(|s| loads.get(s.index()).copied())
+        let load = |shard: &&ShardThread| self.sessions.load(shard.index());
+        self.shards.iter().min_by_key(load)
     }
 
     /// The addresses at which a viewer can reach a shard.
@@ -441,34 +430,20 @@ impl Engine {
             .collect()
     }
 
-    /// Sessions that are over are forgotten here: their shard holds the only other reference.
-    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<SessionShared>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn find(&self, id: SessionId) -> Result<(Arc<SessionShared>, &ShardThread), SessionError> {
-        let session = self.lock().get(&id).cloned().ok_or(SessionError::Unknown)?;
+        let session = self.sessions.get(id).ok_or(SessionError::Unknown)?;
         let shard = self.shards.get(session.shard());
         Ok((session, shard.ok_or(SessionError::Unknown)?))
     }
 
     /// A session's figures.
     pub fn session(&self, id: SessionId) -> Option<SessionInfo> {
-        self.forget_ended();
-        let session = self.lock().get(&id).cloned()?;
-        Some(session.info())
+        Some(self.sessions.get(id)?.info())
     }
 
     /// How many sessions there are.
     pub fn sessions(&self) -> usize {
-        self.forget_ended();
-        self.lock().len()
-    }
-
-    /// A session whose shard let go of it is over.
-    fn forget_ended(&self) {
-        self.lock()
-            .retain(|_, session| Arc::strong_count(session) > 1);
+        self.sessions.len()
     }
 
     /// Changes what a viewer wants to see. Another layer begins at a keyframe.
@@ -477,7 +452,6 @@ impl Engine {
         id: SessionId,
         preference: Preference,
     ) -> Result<(), SessionError> {
-        self.forget_ended();
         let (session, shard) = self.find(id)?;
         if let Some(layer) = &preference.layer {
             let layers = session.stream().rids();
@@ -504,7 +478,6 @@ impl Engine {
     ///
     /// Waits for the session's shard: call it where waiting is allowed.
     pub fn patch(&self, id: SessionId, sdp_fragment: &str) -> Result<Patched, SessionError> {
-        self.forget_ended();
         let (session, shard) = self.find(id)?;
         let (reply, answer) = sync_channel(1);
         let command = ShardCommand::Patch {
@@ -531,9 +504,8 @@ impl Engine {
 
     /// Ends a session.
     pub fn close(&self, id: SessionId) -> Result<(), SessionError> {
-        self.forget_ended();
         let (_, shard) = self.find(id)?;
-        self.lock().remove(&id);
+        self.sessions.hide(id);
         let command = ShardCommand::Close { session: id };
         shard
             .queue()

@@ -14,7 +14,6 @@ use crate::gop::Gop;
 use crate::ids::StreamName;
 use crate::layers::Candidate;
 use crate::packet::Batch;
-use crate::router::Router;
 use crate::stream::Stream;
 
 /// Batches that may wait: four seconds of three layers and sound. Who is so far behind begins anew at a keyframe.
@@ -146,18 +145,13 @@ impl LocalQueue {
 /// A consumer's place at a stream, whether it has a publisher or not. Dropping it ends it.
 #[derive(Debug)]
 pub struct LocalSubscription {
-    router: Arc<Router>,
     stream: Arc<Stream>,
     queue: LocalQueue,
 }
 
 impl LocalSubscription {
-    pub(crate) fn new(router: Arc<Router>, stream: Arc<Stream>, queue: LocalQueue) -> Self {
-        Self {
-            router,
-            stream,
-            queue,
-        }
+    pub(crate) fn new(stream: Arc<Stream>, queue: LocalQueue) -> Self {
+        Self { stream, queue }
     }
 
     /// The stream's name.
@@ -217,7 +211,6 @@ impl LocalSubscription {
 impl Drop for LocalSubscription {
     fn drop(&mut self) {
         self.stream.detach_local(&self.queue);
-        self.router.tidy(self.stream.name());
     }
 }
 
@@ -230,6 +223,7 @@ mod tests {
     use crate::ids::Rid;
     use crate::layers::LayerInfo;
     use crate::packet::RtpIn;
+    use crate::router::Router;
     use crate::stream::{Feedback, PublishOptions};
 
     #[derive(Default)]

@@ -6,7 +6,7 @@
 //! fixed line of text.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use thiserror::Error;
@@ -31,28 +31,48 @@ pub enum PublishError {
     InUse(StreamName),
 }
 
-impl Streams {
-    /// The stream with this name, made where there is none.
-    fn named(&mut self, name: &StreamName) -> Arc<Stream> {
-        let next_key = &mut self.next_key;
-        let stream = self.by_name.entry(name.clone()).or_insert_with(|| {
-            *next_key += 1;
-            Arc::new(Stream::new(name.clone(), *next_key))
-        });
-        stream.clone()
-    }
-}
-
 /// See the module's description.
 #[derive(Debug, Default)]
 pub struct Router {
-    streams: Mutex<Streams>,
+    streams: Arc<Mutex<Streams>>,
 }
 
 #[derive(Debug, Default)]
 struct Streams {
     by_name: BTreeMap<StreamName, Arc<Stream>>,
     next_key: u64,
+}
+
+/// Where a stream is found. It leaves when nobody uses it any more.
+#[derive(Debug)]
+pub(crate) struct Home(Weak<Mutex<Streams>>);
+
+impl Home {
+    /// A user of the stream has gone: if it was the last one, the stream is forgotten. Not to be called with the
+    /// stream's lock.
+    pub(crate) fn left(&self, stream: &Stream) {
+        if stream.is_used() {
+            return;
+        }
+        let Some(streams) = self.0.upgrade() else {
+            return;
+        };
+        let mut streams = lock(&streams);
+        let known = streams.by_name.get(stream.name());
+        // Under the lock, since whoever comes uses it under the lock. What has its name may be its successor.
+        let forgotten =
+            if known.is_some_and(|s| std::ptr::eq(&raw const **s, stream) && !s.is_used()) {
+                streams.by_name.remove(stream.name())
+            } else {
+                None
+            };
+        drop(streams);
+        drop(forgotten);
+    }
+}
+
+fn lock(streams: &Mutex<Streams>) -> MutexGuard<'_, Streams> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Router {
@@ -63,23 +83,30 @@ impl Router {
     }
 
     fn lock(&self) -> MutexGuard<'_, Streams> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.streams)
+    }
+
+    /// The stream with this name, made where there is none.
+    fn named(&self, streams: &mut Streams, name: &StreamName) -> Arc<Stream> {
+        let Streams { by_name, next_key } = streams;
+        let stream = by_name.entry(name.clone()).or_insert_with(|| {
+            *next_key += 1;
+            let home = Home(Arc::downgrade(&self.streams));
+            Arc::new(Stream::at(home, name.clone(), *next_key))
+        });
+        stream.clone()
     }
 
     /// Makes the caller the publisher of a stream, until the returned [`Publisher`] is dropped.
     pub fn publish(
-        self: &Arc<Self>,
+        &self,
         name: StreamName,
         options: PublishOptions,
     ) -> Result<Publisher, PublishError> {
         let started = self.start(&name, options, false);
         let (stream, lease) = started.ok_or(PublishError::InUse(name))?;
         tracing::info!(stream = %stream.name(), "published");
-        Ok(Publisher {
-            router: self.clone(),
-            stream,
-            lease,
-        })
+        Ok(Publisher { stream, lease })
     }
 
     /// The stream with this name, made where there is none, and the right to publish it.
@@ -91,27 +118,38 @@ impl Router {
     ) -> Option<(Arc<Stream>, Lease)> {
         // Under the lock, so that the stream is not forgotten as unused before it has its publisher.
         let mut streams = self.lock();
-        let stream = streams.named(name);
+        let stream = self.named(&mut streams, name);
         let lease = stream.start(options, takeover, Instant::now())?;
         Some((stream, lease))
     }
 
     /// Gives a consumer in this process a stream's packets, from now on or from when it gets a publisher.
-    pub fn subscribe(self: &Arc<Self>, name: &StreamName) -> LocalSubscription {
+    pub fn subscribe(&self, name: &StreamName) -> LocalSubscription {
         let queue = LocalQueue::default();
         let mut streams = self.lock();
-        let stream = streams.named(name);
+        let stream = self.named(&mut streams, name);
         stream.attach_local(queue.clone());
         drop(streams);
-        LocalSubscription::new(self.clone(), stream, queue)
+        LocalSubscription::new(stream, queue)
+    }
+
+    /// Counts a viewer in before its session is handed to a shard. `false`: the stream was forgotten meanwhile, and
+    /// whoever publishes the name again makes another one.
+    pub(crate) fn add_viewer(&self, stream: &Arc<Stream>) -> bool {
+        let streams = self.lock();
+        let known = streams.by_name.get(stream.name());
+        let is_known = known.is_some_and(|s| Arc::ptr_eq(s, stream));
+        if is_known {
+            stream.add_viewer();
+        }
+        is_known
     }
 
     /// All streams that have a publisher or viewers, by name.
     pub fn streams(&self) -> Vec<StreamInfo> {
         let now = Instant::now();
         let streams: Vec<_> = {
-            let mut streams = self.lock();
-            streams.by_name.retain(|_, stream| stream.is_used());
+            let streams = self.lock();
             let known = streams.by_name.values().filter(|s| s.is_known());
             known.cloned().collect()
         };
@@ -127,20 +165,11 @@ impl Router {
         let stream = self.lock().by_name.get(name).cloned()?;
         stream.is_known().then_some(stream)
     }
-
-    /// Forgets a stream that nobody uses any more.
-    pub(crate) fn tidy(&self, name: &StreamName) {
-        let mut streams = self.lock();
-        if streams.by_name.get(name).is_some_and(|s| !s.is_used()) {
-            streams.by_name.remove(name);
-        }
-    }
 }
 
 /// The right to publish one stream. Dropping it unpublishes; viewers stay and wait for the next publisher.
 #[derive(Debug)]
 pub struct Publisher {
-    router: Arc<Router>,
     stream: Arc<Stream>,
     lease: Lease,
 }
@@ -183,6 +212,76 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.stream.stop(self.lease);
         tracing::info!(stream = %self.stream.name(), "unpublished");
-        self.router.tidy(self.stream.name());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::Feedback;
+
+    struct NoEncoder;
+
+    impl Feedback for NoEncoder {
+        fn keyframe_request(&self, _: usize) {}
+    }
+
+    fn publish(router: &Router, name: &StreamName) -> Publisher {
+        let options = PublishOptions {
+            keyframe_min_interval: std::time::Duration::from_millis(500),
+            feedback: Arc::new(NoEncoder),
+        };
+        router.publish(name.clone(), options).unwrap()
+    }
+
+    fn len(router: &Router) -> usize {
+        router.lock().by_name.len()
+    }
+
+    #[test]
+    fn names_that_were_used_once_leave_nothing() {
+        let router = Router::default();
+        for n in 0..10_000 {
+            let name = format!("once{n}").parse().unwrap();
+            let publisher = publish(&router, &name);
+            assert_eq!(len(&router), 1);
+            match n % 4 {
+                0 => drop(publisher),
+                1 => {
+                    let viewed = router.find(&name).unwrap();
+                    assert!(router.add_viewer(&viewed));
+                    drop(publisher);
+                    assert_eq!(len(&router), 1, "its viewer waits for the next publisher");
+                    viewed.remove_viewer();
+                }
+                2 => {
+                    let local = router.subscribe(&name);
+                    drop(publisher);
+                    assert_eq!(len(&router), 1);
+                    drop(local);
+                }
+                _ => {
+                    drop(router.subscribe(&name));
+                    drop(publisher);
+                }
+            }
+            assert_eq!(len(&router), 0, "{n}");
+        }
+    }
+
+    #[test]
+    fn a_viewer_that_comes_as_the_stream_goes_is_told() {
+        let router = Router::default();
+        let name = "a".parse().unwrap();
+        let publisher = publish(&router, &name);
+        let found = router.find(&name).unwrap();
+        drop(publisher);
+        assert!(!router.add_viewer(&found), "it has gone");
+        let _next = publish(&router, &name);
+        assert!(!router.add_viewer(&found), "and this is another one");
+        // What becomes of the old one is nothing to the new one.
+        found.add_viewer();
+        found.remove_viewer();
+        assert!(router.find(&name).is_some());
     }
 }

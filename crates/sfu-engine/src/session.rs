@@ -8,6 +8,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::engine::Place;
 use crate::ids::{Rid, SessionId, StreamName};
 use crate::layers::{Preference, Rung, Why};
 use crate::stream::Stream;
@@ -46,6 +47,8 @@ pub struct SessionShared {
     video_clock: AtomicU64,
     latency_micros: AtomicU64,
     reported_at: Mutex<Option<Instant>>,
+    /// Where the engine finds it. Given up with the session.
+    place: Option<Place>,
 }
 
 /// A snapshot of one session.
@@ -121,7 +124,12 @@ impl SessionShared {
             video_clock: AtomicU64::new(u64::MAX),
             latency_micros: AtomicU64::new(u64::MAX),
             reported_at: Mutex::default(),
+            place: None,
         }
+    }
+
+    pub(crate) fn take_place(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     pub(crate) fn id(&self) -> SessionId {

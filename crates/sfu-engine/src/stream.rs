@@ -22,6 +22,7 @@ use crate::packet::{Batch, LayerReader, Packet, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::rate::RateMeter;
 use crate::rewrite::Source;
+use crate::router::Home;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -75,6 +76,8 @@ pub struct Stream {
     name: StreamName,
     /// Distinguishes streams inside shards.
     key: u64,
+    /// Where it is found by its name.
+    home: Option<Home>,
     viewers: AtomicUsize,
     packets_in: AtomicU64,
     packets_dropped: AtomicU64,
@@ -114,11 +117,21 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// A stream without a publisher.
+    /// A stream without a publisher, which nobody finds by its name.
     pub fn new(name: StreamName, key: u64) -> Self {
+        Self::with(None, name, key)
+    }
+
+    /// A stream without a publisher, which leaves its home when nobody uses it any more.
+    pub(crate) fn at(home: Home, name: StreamName, key: u64) -> Self {
+        Self::with(Some(home), name, key)
+    }
+
+    fn with(home: Option<Home>, name: StreamName, key: u64) -> Self {
         Self {
             name,
             key,
+            home,
             viewers: AtomicUsize::new(0),
             packets_in: AtomicU64::new(0),
             packets_dropped: AtomicU64::new(0),
@@ -185,6 +198,15 @@ impl Stream {
                 layer.gop.clear();
             }
             state.tell_locals();
+        }
+        drop(state);
+        self.left();
+    }
+
+    /// Somebody who used it has gone.
+    fn left(&self) {
+        if let Some(home) = &self.home {
+            home.left(self);
         }
     }
 
@@ -386,6 +408,7 @@ impl Stream {
 
     pub(crate) fn detach_local(&self, queue: &LocalQueue) {
         self.lock().locals.retain(|q| !q.same_as(queue));
+        self.left();
     }
 
     /// What a consumer must know of the stream.
@@ -406,7 +429,9 @@ impl Stream {
     }
 
     pub(crate) fn remove_viewer(&self) {
-        self.viewers.fetch_sub(1, Relaxed);
+        if self.viewers.fetch_sub(1, Relaxed) == 1 {
+            self.left();
+        }
     }
 
     /// Viewers' sessions on all shards.

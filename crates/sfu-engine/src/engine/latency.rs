@@ -27,7 +27,7 @@ pub enum LatencyRefused {
 impl Engine {
     /// What a viewer's page must know to tell how old its picture is.
     pub fn media_clock(&self, id: SessionId) -> Option<MediaClock> {
-        let session = self.lock().get(&id).cloned()?;
+        let session = self.sessions.get(id)?;
         let now = Instant::now();
         Some(MediaClock {
             now: self.identity.wall_clock().at(now),
@@ -40,7 +40,7 @@ impl Engine {
         if latency > LATENCY_MAX {
             return Err(LatencyRefused::TooLong);
         }
-        let session = self.lock().get(&id).cloned();
+        let session = self.sessions.get(id);
         let session = session.ok_or(LatencyRefused::Unknown)?;
         let now = Instant::now();
         if !session.report_latency(now, latency) {

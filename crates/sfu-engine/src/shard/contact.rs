@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Whether a peer is still there, and from which addresses it speaks. Every session has one.
+//! Whether a peer is still there, from which addresses it speaks, and how its checks name it. Every session has one.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ pub(super) struct Contact {
     last_heard: Instant,
     connected: bool,
     addresses: Vec<SocketAddr>,
+    /// Its user fragment, and the one before the last ICE restart: checks under that may still be on their way.
+    ufrags: [Option<String>; 2],
 }
 
 impl Contact {
@@ -32,6 +34,7 @@ impl Contact {
             last_heard: now,
             connected: false,
             addresses: Vec::new(),
+            ufrags: [None, None],
         }
     }
 
@@ -62,6 +65,17 @@ impl Contact {
 
     pub(super) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The user fragments under which its checks may come.
+    pub(super) fn ufrags(&self) -> impl Iterator<Item = &str> {
+        self.ufrags.iter().flatten().map(String::as_str)
+    }
+
+    /// Its checks come under this user fragment from now on. Returns the one that is known no more.
+    pub(super) fn rename(&mut self, ufrag: String) -> Option<String> {
+        let [now, before] = &mut self.ufrags;
+        std::mem::replace(before, now.replace(ufrag))
     }
 
     /// Notes an address that the peer sends from, unless it has used too many.

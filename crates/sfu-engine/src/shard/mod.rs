@@ -16,6 +16,8 @@ mod outbox;
 mod outgoing;
 mod remb;
 mod subscriber;
+#[cfg(test)]
+mod tests;
 mod timeline;
 mod timers;
 
@@ -46,6 +48,9 @@ use timers::Timers;
 /// A viewer whose address changed may take over an address that another session has not used for this long.
 const ADDRESS_STALE: Duration = Duration::from_secs(2);
 
+/// Sessions that one call ends, of those that time out together: about 15 µs each, and media has its turn between.
+const ENDED_A_TURN: usize = 64;
+
 /// What becomes of a session after it was drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -62,23 +67,33 @@ pub struct Shard {
     queue: ShardQueue,
     counters: Arc<Counters>,
     members: Slab<Member>,
-    streams: HashMap<u64, Attached>,
+    streams: Slab<Attached>,
+    by_key: HashMap<u64, usize>,
     by_session: HashMap<SessionId, usize>,
     by_address: HashMap<SocketAddr, usize>,
     by_ufrag: HashMap<String, usize>,
     timers: Timers,
+    /// When keyframe requests that streams hold back are due.
+    keyframe_timers: Timers,
     outbox: Outbox,
     stopped: bool,
     /// Sessions to be ended at the end of the call that found them over.
     over: Vec<usize>,
 }
 
+/// Where a viewer is among those of its stream.
+#[derive(Debug, Clone, Copy)]
+struct Seat {
+    attached: usize,
+    place: usize,
+}
+
+/// A stream that has viewers here.
 #[derive(Debug)]
 struct Attached {
     stream: Arc<Stream>,
+    /// The members that watch it; each knows its place.
     viewers: Vec<usize>,
-    /// When a keyframe request that was held back is due.
-    keyframes_due: Option<Instant>,
 }
 
 impl Shard {
@@ -88,11 +103,13 @@ impl Shard {
             queue,
             counters,
             members: Slab::new(),
-            streams: HashMap::new(),
+            streams: Slab::new(),
+            by_key: HashMap::new(),
             by_session: HashMap::new(),
             by_address: HashMap::new(),
             by_ufrag: HashMap::new(),
             timers: Timers::default(),
+            keyframe_timers: Timers::default(),
             outbox: Outbox::new(max_segments),
             stopped: false,
             over: Vec::new(),
@@ -106,7 +123,7 @@ impl Shard {
 
     /// Viewers in this shard.
     pub fn viewers(&self) -> usize {
-        self.streams.values().map(|a| a.viewers.len()).sum()
+        self.streams.iter().map(|(_, a)| a.viewers.len()).sum()
     }
 
     /// What is to be sent. Empty it after each call of the other methods.
@@ -227,7 +244,9 @@ impl Shard {
 
     /// The same as [`handle_sending`](Self::handle_sending) for what is due.
     pub fn handle_timeout_sending(&mut self, now: Instant, send: &mut dyn FnMut(&mut Outbox)) {
-        while let Some(index) = self.timers.pop_due(now) {
+        while self.over.len() < ENDED_A_TURN
+            && let Some(index) = self.timers.pop_due(now)
+        {
             self.visit(now, index, |member, outbox| {
                 member.handle_timeout(now, outbox);
                 true
@@ -236,19 +255,28 @@ impl Shard {
                 send(&mut self.outbox);
             }
         }
-        for attached in self.streams.values_mut() {
-            if attached.keyframes_due.is_some_and(|at| at <= now) {
-                attached.keyframes_due = attached.stream.poll_keyframes(now);
-            }
+        for _ in 0..self.streams.len() {
+            let Some(attached) = self.keyframe_timers.pop_due(now) else {
+                break;
+            };
+            self.poll_keyframes(now, attached);
         }
         self.bury();
     }
 
+    /// Sends the keyframe requests of a stream that are due.
+    fn poll_keyframes(&mut self, now: Instant, attached: usize) {
+        let stream = self.streams.get(attached).map(|a| &a.stream);
+        match stream.and_then(|stream| stream.poll_keyframes(now)) {
+            Some(at) => self.keyframe_timers.set(attached, at),
+            None => self.keyframe_timers.remove(attached),
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        let keyframes = self.streams.values().filter_map(|a| a.keyframes_due).min();
-        let sessions = self.timers.next();
-        [keyframes, sessions].into_iter().flatten().min()
+        let due = [self.keyframe_timers.next(), self.timers.next()];
+        due.into_iter().flatten().min()
     }
 
     /// Sends a frame to every viewer of its stream. The way of every packet: no lock, no clock, no formatting.
@@ -259,13 +287,14 @@ impl Shard {
         batch: &Arc<Batch>,
         send: &mut dyn FnMut(&mut Outbox),
     ) {
-        let Some(attached) = self.streams.get(&key) else {
+        let Some(&attached) = self.by_key.get(&key) else {
             return;
         };
-        // Taken out for the loop, so that viewers can be drained while we go over them.
-        let viewers = attached.viewers.len();
-        for position in 0..viewers {
-            let Some(&index) = self.streams.get(&key).and_then(|a| a.viewers.get(position)) else {
+        let viewers = self.streams.get(attached).map_or(0, |a| a.viewers.len());
+        for place in 0..viewers {
+            // Looked up each time, so that viewers can be drained while we go over them; none is buried before the end.
+            let attached = self.streams.get(attached);
+            let Some(&index) = attached.and_then(|a| a.viewers.get(place)) else {
                 break;
             };
             self.visit(now, index, |member, outbox| match member {
@@ -287,26 +316,46 @@ impl Shard {
     ) {
         let id = session.id();
         let ufrag = transport.local_ufrag().to_owned();
-        let subscriber = Subscriber::new(now, stream.clone(), transport, session);
+        let attached = self.attach(stream);
+        let place = self.streams.get(attached).map_or(0, |a| a.viewers.len());
+        let seat = Seat { attached, place };
+        let subscriber = Subscriber::new(now, seat, stream.clone(), transport, session);
         let index = self.admit(now, id, ufrag, Member::Viewer(Box::new(subscriber)));
-        let attached = self.streams.entry(stream.key()).or_insert_with(|| {
+        if let Some(attached) = self.streams.get_mut(attached) {
+            attached.viewers.push(index);
+        }
+    }
+
+    /// From now on the stream's packets come here.
+    fn attach(&mut self, stream: &Arc<Stream>) -> usize {
+        *self.by_key.entry(stream.key()).or_insert_with(|| {
             stream.attach(self.queue.clone());
-            Attached {
+            self.streams.insert(Attached {
                 stream: stream.clone(),
                 viewers: Vec::new(),
-                keyframes_due: None,
-            }
-        });
-        attached.viewers.push(index);
+            })
+        })
     }
 
     fn admit(&mut self, now: Instant, id: SessionId, ufrag: String, member: Member) -> usize {
         let index = self.members.insert(member);
         self.by_session.insert(id, index);
-        self.by_ufrag.insert(ufrag, index);
+        self.name(index, ufrag);
         self.counters.sessions_opened.add(1);
         self.visit(now, index, |_, _| true);
         index
+    }
+
+    /// From now on checks under this user fragment are a session's, and those under the one before it.
+    fn name(&mut self, index: usize, ufrag: String) {
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let forgotten = member.contact_mut().rename(ufrag.clone());
+        if let Some(ufrag) = forgotten {
+            remove_own(&mut self.by_ufrag, &ufrag, index);
+        }
+        self.by_ufrag.insert(ufrag, index);
     }
 
     fn patch(
@@ -322,8 +371,7 @@ impl Shard {
             true
         });
         if let Ok(PatchOutcome::Restarted { local_ufrag, .. }) = &outcome {
-            // The old name stays known: checks under it may still be on their way.
-            self.by_ufrag.insert(local_ufrag.clone(), index);
+            self.name(index, local_ufrag.clone());
         }
         Some(outcome)
     }
@@ -393,10 +441,8 @@ impl Shard {
         self.counters.packets_out.add(packets);
         if requests > 0 {
             self.counters.keyframe_requests.add(requests);
-            let key = viewer.stream().key();
-            if let Some(attached) = self.streams.get_mut(&key) {
-                attached.keyframes_due = attached.stream.poll_keyframes(now);
-            }
+            let attached = viewer.seat.attached;
+            self.poll_keyframes(now, attached);
         }
     }
 
@@ -416,31 +462,55 @@ impl Shard {
             };
             self.by_session.remove(&member.session().id());
             for address in member.contact().addresses() {
-                self.by_address.remove(address);
+                remove_own(&mut self.by_address, address, index);
             }
-            self.by_ufrag.retain(|_, i| *i != index);
+            for ufrag in member.contact().ufrags() {
+                remove_own(&mut self.by_ufrag, ufrag, index);
+            }
             self.timers.remove(index);
             self.counters.sessions_closed.add(1);
             let Member::Viewer(viewer) = member else {
                 continue;
             };
-            let stream = viewer.stream();
-            stream.remove_viewer();
-            let key = stream.key();
-            if let Some(attached) = self.streams.get_mut(&key) {
-                attached.viewers.retain(|i| *i != index);
-                if attached.viewers.is_empty() {
-                    stream.detach(&self.queue);
-                    self.streams.remove(&key);
-                }
-            }
+            self.unseat(viewer.seat);
+            viewer.stream().remove_viewer();
         }
+    }
+
+    /// A viewer leaves its stream, and the last one takes its place. Without viewers there is no use for its packets.
+    fn unseat(&mut self, Seat { attached, place }: Seat) {
+        let Some(stream) = self.streams.get_mut(attached) else {
+            return;
+        };
+        stream.viewers.swap_remove(place);
+        if let Some(&moved) = stream.viewers.get(place)
+            && let Some(Member::Viewer(viewer)) = self.members.get_mut(moved)
+        {
+            viewer.seat.place = place;
+        }
+        if stream.viewers.is_empty() {
+            let stream = self.streams.remove(attached).stream;
+            self.by_key.remove(&stream.key());
+            self.keyframe_timers.remove(attached);
+            stream.detach(&self.queue);
+        }
+    }
+}
+
+/// Forgets whose a name or an address is, unless it has become another session's.
+fn remove_own<K, Q>(owners: &mut HashMap<K, usize>, key: &Q, index: usize)
+where
+    K: std::borrow::Borrow<Q> + std::hash::Hash + Eq,
+    Q: std::hash::Hash + Eq + ?Sized,
+{
+    if owners.get(key) == Some(&index) {
+        owners.remove(key);
     }
 }
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        for attached in self.streams.values() {
+        for (_, attached) in &self.streams {
             attached.stream.detach(&self.queue);
         }
         for (_, member) in &self.members {

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Fate;
 use super::backlog::Backlog;
 use super::budget::Budget;
 use super::contact::{Contact, VIEWER_SILENCE};
@@ -16,6 +15,7 @@ use super::handover::Handover;
 use super::history::{Found, History};
 use super::outbox::Outbox;
 use super::outgoing::sink;
+use super::{Fate, Seat};
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{Candidate, Preference, Rung, Selector};
 use crate::packet::{Batch, Packet};
@@ -33,6 +33,8 @@ const PATIENT: Duration = Duration::from_secs(2);
 
 /// See the module's description.
 pub(super) struct Subscriber {
+    /// Kept by the shard.
+    pub(super) seat: Seat,
     stream: Arc<Stream>,
     transport: Box<dyn ViewerTransport>,
     session: Arc<SessionShared>,
@@ -90,6 +92,7 @@ impl std::fmt::Debug for Subscriber {
 impl Subscriber {
     pub(super) fn new(
         now: Instant,
+        seat: Seat,
         stream: Arc<Stream>,
         transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
@@ -99,6 +102,7 @@ impl Subscriber {
             selector.set_estimate(estimate);
         }
         Self {
+            seat,
             stream,
             transport,
             session,

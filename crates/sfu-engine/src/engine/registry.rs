@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The sessions by identifier. Each leaves by itself when its shard lets go of it, so that nobody looks through all.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::ids::SessionId;
+use crate::session::SessionShared;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    /// Shards hold the sessions; those who look find them here.
+    sessions: Mutex<HashMap<SessionId, Weak<SessionShared>>>,
+    /// The sessions of each shard.
+    loads: Box<[AtomicUsize]>,
+}
+
+/// A session's place in the registry. Dropped with the session.
+#[derive(Debug)]
+pub(crate) struct Place {
+    registry: Arc<Registry>,
+    id: SessionId,
+    shard: usize,
+}
+
+impl Registry {
+    pub(super) fn new(shards: usize) -> Arc<Self> {
+        Arc::new(Self {
+            sessions: Mutex::default(),
+            loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Weak<SessionShared>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the session is found and counted, for as long as somebody holds it.
+    pub(super) fn enter(self: &Arc<Self>, mut session: SessionShared) -> Arc<SessionShared> {
+        let (id, shard) = (session.id(), session.shard());
+        if let Some(load) = self.loads.get(shard) {
+            load.fetch_add(1, Relaxed);
+        }
+        session.take_place(Place {
+            registry: self.clone(),
+            id,
+            shard,
+        });
+        let session = Arc::new(session);
+        self.lock().insert(id, Arc::downgrade(&session));
+        session
+    }
+
+    /// The session, while it goes on.
+    pub(super) fn get(&self, id: SessionId) -> Option<Arc<SessionShared>> {
+        // The lock is free again before the session can be dropped, which needs it.
+        let session = self.lock().get(&id).cloned();
+        session?.upgrade()
+    }
+
+    /// The session is not found any more, though its shard may not have ended it yet.
+    pub(super) fn hide(&self, id: SessionId) {
+        self.lock().remove(&id);
+    }
+
+    /// How many are found.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// How many sessions a shard has.
+    pub(super) fn load(&self, shard: usize) -> usize {
+        self.loads.get(shard).map_or(0, |load| load.load(Relaxed))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.registry.lock().remove(&self.id);
+        if let Some(load) = self.registry.loads.get(self.shard) {
+            load.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::Preference;
+    use crate::stream::Stream;
+
+    fn session(id: u128, shard: usize) -> SessionShared {
+        let stream = Arc::new(Stream::new("test".parse().unwrap(), 1));
+        let id = SessionId::from_bits(id);
+        SessionShared::new(id, stream, shard, String::new(), Preference::default())
+    }
+
+    #[test]
+    fn a_session_is_found_until_its_shard_lets_go_of_it() {
+        let registry = Registry::new(2);
+        let mut held: Vec<_> = (0..1_000)
+            .map(|n| registry.enter(session(n, usize::from(n % 3 == 0))))
+            .collect();
+        assert_eq!(registry.len(), 1_000);
+        assert_eq!((registry.load(0), registry.load(1)), (666, 334));
+        let looked_at = registry.get(SessionId::from_bits(0)).unwrap();
+        held.retain(|session| session.shard() == 0);
+        assert_eq!((registry.load(0), registry.load(1)), (666, 1));
+        drop(looked_at);
+        assert!(registry.get(SessionId::from_bits(0)).is_none());
+        registry.hide(SessionId::from_bits(1));
+        assert!(registry.get(SessionId::from_bits(1)).is_none());
+        assert_eq!(registry.load(0), 666, "its shard still has it");
+        held.clear();
+        assert_eq!(registry.len(), 0);
+        assert_eq!((registry.load(0), registry.load(1)), (0, 0));
+        assert_eq!(registry.load(7), 0, "no such shard");
+    }
+}

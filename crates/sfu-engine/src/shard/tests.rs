@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What sessions that come and go, rename themselves and fall silent leave behind, and how much one call does for them.
+
+use super::*;
+use crate::layers::Preference;
+use crate::transport::{Demand, Estimate, Outgoing, Transport, TransportSink};
+use crate::{Codec, StreamName};
+
+/// A viewer that never says anything.
+#[derive(Debug, Default)]
+struct Silent {
+    ufrag: String,
+    restarts: usize,
+}
+
+impl Transport for Silent {
+    fn local_ufrag(&self) -> &str {
+        &self.ufrag
+    }
+
+    fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> bool {
+        true
+    }
+
+    fn drain(&mut self, now: Instant, _: &mut dyn TransportSink) -> Instant {
+        now + Duration::from_secs(1)
+    }
+
+    fn patch(&mut self, _: &str) -> Result<PatchOutcome, PatchError> {
+        self.restarts += 1;
+        Ok(PatchOutcome::Restarted {
+            fragment: String::new(),
+            local_ufrag: format!("{}-{}", self.ufrag, self.restarts),
+        })
+    }
+
+    fn close(&mut self) {}
+}
+
+impl ViewerTransport for Silent {
+    fn accepts(&self, _: Codec) -> bool {
+        true
+    }
+
+    fn first_estimate(&self) -> Option<Estimate> {
+        None
+    }
+
+    fn set_demand(&mut self, _: Instant, _: Demand) {}
+
+    fn send(&mut self, _: Instant, _: &Outgoing<'_>, _: &mut dyn TransportSink) {}
+
+    fn resend(&mut self, _: Instant, _: &Outgoing<'_>, _: &mut dyn TransportSink) -> bool {
+        true
+    }
+}
+
+fn shard() -> Shard {
+    let (queue, _) = ShardQueue::new(None);
+    Shard::new(queue, Arc::default(), 64)
+}
+
+fn stream(name: &str, key: u64) -> Arc<Stream> {
+    let name: StreamName = name.parse().unwrap();
+    Arc::new(Stream::new(name, key))
+}
+
+fn join(shard: &mut Shard, now: Instant, stream: &Arc<Stream>, id: usize) -> SessionId {
+    let session = SessionId::from_bits(id as u128);
+    let none = Preference::default();
+    stream.add_viewer();
+    let command = ShardCommand::Subscribe {
+        stream: stream.clone(),
+        transport: Box::new(Silent {
+            ufrag: format!("viewer{id}"),
+            restarts: 0,
+        }),
+        session: Arc::new(SessionShared::new(
+            session,
+            stream.clone(),
+            0,
+            String::new(),
+            none,
+        )),
+    };
+    shard.handle(now, command);
+    session
+}
+
+fn assert_nothing_is_left(shard: &mut Shard, streams: &[Arc<Stream>]) {
+    assert!(shard.members.is_empty() && shard.streams.is_empty() && shard.over.is_empty());
+    assert!(shard.by_session.is_empty() && shard.by_key.is_empty());
+    assert!(shard.by_address.is_empty() && shard.by_ufrag.is_empty());
+    assert_eq!(shard.poll_timeout(), None);
+    assert!(streams.iter().all(|s| s.viewers() == 0));
+}
+
+/// Each viewer knows its place, and each place its viewer.
+fn assert_seats_are_right(shard: &Shard) {
+    let mut seated = 0;
+    for (index, attached) in &shard.streams {
+        for (place, &viewer) in attached.viewers.iter().enumerate() {
+            let Member::Viewer(viewer) = &shard.members[viewer] else {
+                panic!("a publisher among the viewers");
+            };
+            assert_eq!((viewer.seat.attached, viewer.seat.place), (index, place));
+            seated += 1;
+        }
+    }
+    assert_eq!(seated, shard.members.len());
+}
+
+#[test]
+fn viewers_that_time_out_together_leave_a_few_at_a_time() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let streams = [stream("a", 1), stream("b", 2)];
+    for id in 0..4_000 {
+        let source = SocketAddr::from(([10, 0, (id >> 8) as u8, id as u8], 5_000));
+        join(&mut shard, now, &streams[id % 2], id);
+        shard.remember_address(id, source);
+    }
+    let later = now + Duration::from_secs(60);
+    let mut calls = 0;
+    while shard.viewers() > 0 {
+        let before = shard.viewers();
+        assert!(shard.poll_timeout().is_some_and(|at| at <= later));
+        shard.handle_timeout(later);
+        let ended = before - shard.viewers();
+        assert!((1..=ENDED_A_TURN).contains(&ended), "{ended} in one call");
+        if calls % 8 == 0 {
+            assert_seats_are_right(&shard);
+        }
+        calls += 1;
+    }
+    assert!(calls >= 4_000 / ENDED_A_TURN);
+    assert_nothing_is_left(&mut shard, &streams);
+}
+
+#[test]
+fn whoever_leaves_leaves_nothing() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let streams: Vec<_> = (0..5).map(|n| stream(&format!("s{n}"), n)).collect();
+    let mut here = Vec::new();
+    let mut random = 1u64;
+    for id in 0..3_000 {
+        here.push(join(&mut shard, now, &streams[id % 5], id));
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        if here.len() > 40 {
+            let session = here.swap_remove((random >> 33) as usize % here.len());
+            shard.handle(now, ShardCommand::Close { session });
+        }
+        assert!(shard.by_ufrag.len() == here.len() && shard.viewers() == here.len());
+    }
+    assert_seats_are_right(&shard);
+    for session in here {
+        shard.handle(now, ShardCommand::Close { session });
+    }
+    assert_nothing_is_left(&mut shard, &streams);
+}
+
+#[test]
+fn ice_restarts_leave_two_names_at_most() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let stream = stream("a", 1);
+    let session = join(&mut shard, now, &stream, 7);
+    join(&mut shard, now, &stream, 8);
+    for n in 1..=10_000 {
+        let (reply, _answer) = std::sync::mpsc::sync_channel(1);
+        let fragment = String::new();
+        let command = ShardCommand::Patch {
+            session,
+            fragment,
+            reply,
+        };
+        shard.handle(now, command);
+        assert_eq!(shard.by_ufrag.len(), 3, "two of it, one of the other");
+        let before = match n {
+            1 => "viewer7".to_owned(),
+            n => format!("viewer7-{}", n - 1),
+        };
+        for known in [format!("viewer7-{n}"), before] {
+            assert!(shard.by_ufrag.contains_key(&known), "{known}");
+        }
+    }
+    shard.handle(now, ShardCommand::Close { session });
+    assert_eq!(shard.by_ufrag.len(), 1);
+}
+
+#[test]
+fn an_address_that_another_session_has_now_stays_its() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let stream = stream("a", 1);
+    let source: SocketAddr = "10.0.0.1:5000".parse().unwrap();
+    let first = join(&mut shard, now, &stream, 1);
+    shard.remember_address(0, source);
+    join(&mut shard, now, &stream, 2);
+    // The first one has been silent, and the second joined from there.
+    shard.by_address.remove(&source);
+    shard.remember_address(1, source);
+    shard.handle(now, ShardCommand::Close { session: first });
+    assert_eq!(shard.by_address.get(&source), Some(&1));
+}
