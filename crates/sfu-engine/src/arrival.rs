@@ -3,8 +3,22 @@
 //! The order in which one layer's packets come: extends their sequence numbers, lets each in once, and remembers what was
 //! missing when.
 //!
-//! Called by [`LayerReader`](crate::packet) once for each packet. A number that went out twice with different content would
+//! Called by [`LayerReader`](crate::packet) once for each packet. What is too large leaves as several packets (see
+//! [`fragment`](crate::fragment)), and everything after it under numbers that are higher by what that made more. An example:
+//!
+//! | comes | leaves as | because |
+//! | --- | --- | --- |
+//! | 10 | 10 | |
+//! | 11, too large | 11, 12 | `extra` is 1 from here on |
+//! | 14 | 15 | 12 and 13 are missing: 13 and 14 are left for them |
+//! | 15, too large | 16, 17 | `extra` is 2 |
+//! | 12, late | 13 | what was left for it, whatever `extra` is now |
+//! | 12 again | – | its number is used up |
+//!
+//! So each number leaves once, and a gap is as long as what is missing. A number that went out twice with different content would
 //! give the keys of viewers' sessions away (RFC 7714, section 8.2), so nothing passes twice.
+
+use std::ops::Range;
 
 use crate::temporal::Counted;
 
@@ -19,6 +33,8 @@ pub(crate) struct Arrivals {
     shift: u16,
     /// What is missing, by its number, and what was counted before it. Empty until something is.
     missing: Vec<Option<Missing>>,
+    /// How many more packets have left than came: some were too large and became several.
+    extra: u64,
     /// The number that would follow on one from long ago.
     astray: Option<u16>,
 }
@@ -26,7 +42,19 @@ pub(crate) struct Arrivals {
 #[derive(Debug, Clone, Copy)]
 struct Missing {
     seq: u64,
+    /// The number that was left for it.
+    leaves_as: u64,
     counted: Counted,
+}
+
+/// A packet that is let in. Numbers are extended: they never wrap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It comes after all that came. `seq` is its number as the publisher counts, `missed` those that should have come
+    /// before it: [`Arrivals::miss`] leaves numbers for them.
+    Next { seq: u64, missed: Range<u64> },
+    /// Others came before it that should not have. `seq` is the number that was left for it.
+    Late { seq: u64, counted: Counted },
 }
 
 fn place(seq: u64) -> usize {
@@ -34,42 +62,56 @@ fn place(seq: u64) -> usize {
 }
 
 impl Arrivals {
-    /// The extended number of a packet and, where others with higher ones came before it, what was counted when it was
-    /// missed. `None` is to be left out.
-    pub(crate) fn accept(
-        &mut self,
-        number: u16,
-        counted: impl Fn() -> Counted,
-    ) -> Option<(u64, Option<Counted>)> {
+    /// What becomes of a packet. `None` is to be left out.
+    pub(crate) fn accept(&mut self, number: u16) -> Option<Arrival> {
         let seq = extend(self.highest, number.wrapping_sub(self.shift));
         let highest = *self.highest.get_or_insert(seq - 1);
         if seq > highest {
-            self.miss(highest + 1..seq, &counted);
             self.highest = Some(seq);
             self.astray = None;
-            return Some((seq, None));
+            let missed = highest + 1..seq;
+            return Some(Arrival::Next { seq, missed });
         }
         if highest - seq >= WAITED_FOR as u64 {
             return self.begin_anew(number, highest);
         }
         let slot = self.missing.get_mut(place(seq))?;
         let missing = slot.take_if(|missing| missing.seq == seq)?;
-        Some((seq, Some(missing.counted)))
+        Some(Arrival::Late {
+            seq: missing.leaves_as,
+            counted: missing.counted,
+        })
     }
 
-    fn miss(&mut self, seqs: std::ops::Range<u64>, counted: &impl Fn() -> Counted) {
+    /// Leaves a number for each packet that should have come, and remembers what was counted before it.
+    ///
+    /// One number: nobody knows yet whether it will be too large. Then it leaves as it is.
+    pub(crate) fn miss(&mut self, seqs: Range<u64>, counted: Counted) {
         if !seqs.is_empty() && self.missing.is_empty() {
             self.missing.resize(WAITED_FOR, None);
         }
         let from = seqs.start.max(seqs.end.saturating_sub(WAITED_FOR as u64));
         for seq in from..seqs.end {
-            let counted = counted();
-            self.missing[place(seq)] = Some(Missing { seq, counted });
+            self.missing[place(seq)] = Some(Missing {
+                seq,
+                leaves_as: self.leaves_as(seq),
+                counted,
+            });
         }
     }
 
+    /// The number that the packet leaves under, or the first of several.
+    pub(crate) fn leaves_as(&self, seq: u64) -> u64 {
+        seq + self.extra
+    }
+
+    /// So many more packets have left than came: what comes from now on leaves under higher numbers.
+    pub(crate) fn add_extra(&mut self, packets: u64) {
+        self.extra += packets;
+    }
+
     /// Two in a row from where the numbers were long ago: the publisher has begun anew (RFC 3550, appendix A.1).
-    fn begin_anew(&mut self, number: u16, highest: u64) -> Option<(u64, Option<Counted>)> {
+    fn begin_anew(&mut self, number: u16, highest: u64) -> Option<Arrival> {
         let follows = self.astray == Some(number);
         self.astray = Some(number.wrapping_add(1));
         if !follows {
@@ -80,7 +122,10 @@ impl Arrivals {
         self.highest = Some(seq);
         self.astray = None;
         self.missing.clear();
-        Some((seq, None))
+        Some(Arrival::Next {
+            seq,
+            missed: seq..seq,
+        })
     }
 }
 
@@ -101,14 +146,25 @@ mod tests {
 
     const BASE: u64 = (1 << 16) | 65_534;
 
+    /// The number under which a packet leaves, and whether late.
+    fn take(arrivals: &mut Arrivals, number: u16) -> Option<(u64, bool)> {
+        match arrivals.accept(number)? {
+            Arrival::Next { seq, missed } => {
+                arrivals.miss(missed, Counted::default());
+                Some((arrivals.leaves_as(seq), false))
+            }
+            Arrival::Late { seq, .. } => Some((seq, true)),
+        }
+    }
+
     /// What becomes of numbers that come: how far from the first, and whether late.
     fn accepted(numbers: impl IntoIterator<Item = u16>) -> Vec<Option<(u64, bool)>> {
         let mut arrivals = Arrivals::default();
         let mut first = None;
         let mut accept = |number| {
-            let (seq, late) = arrivals.accept(number, Counted::default)?;
+            let (seq, late) = take(&mut arrivals, number)?;
             let first = *first.get_or_insert(seq);
-            Some((seq - first, late.is_some()))
+            Some((seq - first, late))
         };
         numbers.into_iter().map(&mut accept).collect()
     }
@@ -116,18 +172,38 @@ mod tests {
     #[test]
     fn numbers_are_extended_over_wraps_and_reordering() {
         let mut arrivals = Arrivals::default();
-        let seqs = [65_534, 65_535, 1, 0, 2].map(|n| arrivals.accept(n, Counted::default));
-        let late = Some(Counted::default());
+        let seqs = [65_534, 65_535, 1, 0, 2].map(|n| take(&mut arrivals, n));
         assert_eq!(
             seqs,
             [
-                Some((BASE, None)),
-                Some((BASE + 1, None)),
-                Some((BASE + 3, None)),
-                Some((BASE + 2, late)),
-                Some((BASE + 4, None)),
+                Some((BASE, false)),
+                Some((BASE + 1, false)),
+                Some((BASE + 3, false)),
+                Some((BASE + 2, true)),
+                Some((BASE + 4, false)),
             ]
         );
+    }
+
+    #[test]
+    fn what_left_as_several_moves_all_that_comes_later() {
+        let mut arrivals = Arrivals::default();
+        let mut first = None;
+        let mut leaves = |number, extra| {
+            let (seq, late) = take(&mut arrivals, number)?;
+            arrivals.add_extra(extra);
+            let first = *first.get_or_insert(seq - 10);
+            Some((seq - first, late))
+        };
+        // The module's example.
+        assert_eq!(leaves(10, 0), Some((10, false)));
+        assert_eq!(leaves(11, 1), Some((11, false)));
+        assert_eq!(leaves(14, 0), Some((15, false)));
+        assert_eq!(leaves(15, 1), Some((16, false)));
+        assert_eq!(leaves(12, 0), Some((13, true)));
+        assert_eq!(leaves(12, 0), None);
+        assert_eq!(leaves(16, 0), Some((18, false)));
+        assert_eq!(leaves(13, 0), Some((14, true)));
     }
 
     #[test]

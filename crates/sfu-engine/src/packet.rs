@@ -5,8 +5,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::arrival::Arrivals;
+use crate::arrival::{Arrival, Arrivals};
+use crate::codec::nal::Format;
 use crate::codec::{self, Codec, TemporalMark, TrackKind, Vp8Header};
+use crate::fragment::Fragmenter;
 use crate::temporal::{Temporal, TemporalReader};
 
 /// One RTP packet as a publisher hands it over.
@@ -77,7 +79,7 @@ impl Batch {
 }
 
 /// Turns one layer's incoming packets into [`Packet`]s: extends sequence numbers, finds keyframe starts and temporal
-/// layers, and drops what came before.
+/// layers, drops what came before, and makes several of what is too large.
 #[derive(Debug, Default)]
 pub(crate) struct LayerReader {
     arrivals: Arrivals,
@@ -86,6 +88,7 @@ pub(crate) struct LayerReader {
     /// The size that the last keyframe told.
     pub(crate) size: Option<(u32, u32)>,
     temporal: TemporalReader,
+    fragmenter: Fragmenter,
     /// Kept for its memory: the packets' timestamps and marks.
     marks: Vec<(u32, Option<TemporalMark>)>,
 }
@@ -102,25 +105,91 @@ impl LayerReader {
             .into_iter()
             .map(|rtp| self.inspect(codec, rtp))
             .collect();
+        let format = Format::of(codec);
+        if let Some(format) = format.filter(|_| !packets.iter().all(|p| self.fragmenter.passes(p)))
+        {
+            return self.fragment_all(format, packets);
+        }
+        let came = packets.len();
         let mut index = 0;
         packets.retain_mut(|packet| {
-            let marks = &self.marks[index..];
             index += 1;
-            let Some((seq, late)) = self
-                .arrivals
-                .accept(packet.seq as u16, || self.temporal.counted())
-            else {
-                return false;
-            };
-            packet.seq = seq;
-            match late {
-                Some(counted) => self.temporal.place_late(packet, marks[0].1, counted),
-                None => self.temporal.place(packet, marks),
-            }
-            true
+            let arrival = self.arrivals.accept(packet.seq as u16);
+            let passes = arrival.map(|arrival| self.place(arrival, packet, index - 1));
+            passes.is_some()
         });
-        let dropped = index - packets.len();
+        let dropped = came - packets.len();
         (packets, dropped as u64)
+    }
+
+    /// Numbers a packet that leaves as it is.
+    fn place(&mut self, arrival: Arrival, packet: &mut Packet, index: usize) {
+        match arrival {
+            Arrival::Next { seq, missed } => {
+                self.arrivals.miss(missed, self.temporal.counted());
+                packet.seq = self.arrivals.leaves_as(seq);
+                self.temporal.place(packet, &self.marks[index..]);
+            }
+            Arrival::Late { seq, counted } => {
+                packet.seq = seq;
+                let (_, mark) = self.marks[index];
+                self.temporal.place_late(packet, mark, counted);
+            }
+        }
+    }
+
+    /// The same of packets some of which are too large, or go on with one that was.
+    ///
+    /// What comes late leaves as it is: others have left around the one number that it has.
+    fn fragment_all(&mut self, format: Format, packets: Vec<Packet>) -> (Vec<Packet>, u64) {
+        let mut dropped = 0;
+        let mut read = Vec::with_capacity(2 * packets.len());
+        for (index, mut packet) in packets.into_iter().enumerate() {
+            match self.arrivals.accept(packet.seq as u16) {
+                Some(Arrival::Next { seq, missed }) => {
+                    self.release(seq, missed.start, &packet, &mut read);
+                    self.arrivals.miss(missed, self.temporal.counted());
+                    self.fragment(format, seq, &packet, index, &mut read);
+                }
+                Some(late) => {
+                    self.place(late, &mut packet, index);
+                    read.push(packet);
+                }
+                None => dropped += 1,
+            }
+        }
+        (read, dropped)
+    }
+
+    /// What was kept back leaves, where this packet does not go on with it, and before what is missing.
+    fn release(&mut self, seq: u64, next: u64, packet: &Packet, read: &mut Vec<Packet>) {
+        if let Some(mut rest) = self.fragmenter.release(seq, packet) {
+            rest.seq = self.arrivals.leaves_as(next);
+            self.temporal.place(&mut rest, &[]);
+            read.push(rest);
+            self.arrivals.add_extra(1);
+        }
+    }
+
+    fn fragment(
+        &mut self,
+        format: Format,
+        seq: u64,
+        packet: &Packet,
+        index: usize,
+        read: &mut Vec<Packet>,
+    ) {
+        let first = self.arrivals.leaves_as(seq);
+        let mut next = first;
+        let (temporal, marks) = (&mut self.temporal, &self.marks[index..]);
+        let mut leave = |mut piece: Packet| {
+            piece.seq = next;
+            next += 1;
+            temporal.place(&mut piece, marks);
+            read.push(piece);
+        };
+        self.fragmenter.cut(format, seq, packet, &mut leave);
+        self.arrivals.add_extra(next - first - 1);
     }
 
     /// The highest temporal layer that was sent lately.

@@ -2,11 +2,12 @@
 
 //! What the engine must know of a codec: where a picture can be joined, and which counters to rewrite.
 //!
-//! The media itself is never touched. Called once per packet that comes in, never per viewer.
+//! The media itself is never touched, only put into other packets where some are too large ([`nal`]). Called once per packet that comes in, never per viewer.
 
 mod av1;
 mod h264;
 mod h265;
+pub(crate) mod nal;
 pub(crate) mod red;
 pub(crate) mod vp8;
 mod vp9;
