@@ -204,7 +204,8 @@ fn payload(
         last = filter;
     }
     let payloader = branch.make(bin, factory, "gstreamer1.0-plugins-good")?;
-    payloader.set_property("mtu", 1_200u32);
+    // Beside it are the header extensions that viewers get.
+    payloader.set_property("mtu", sfu_engine::PAYLOADER_MTU as u32);
     // Timestamps are the running time then: the same for all layers.
     payloader.set_property("timestamp-offset", 0u32);
     match codec {

@@ -21,11 +21,23 @@ pub(super) struct Header {
 /// An extension's number and value.
 pub(super) type Value<'a> = (u8, &'a [u8]);
 
+/// Octets that extensions add to a header.
+pub(super) fn extensions_len(extensions: &[Option<Value<'_>>]) -> usize {
+    match octets(extensions) {
+        0 => 0,
+        length => 4 + length.next_multiple_of(4),
+    }
+}
+
+fn octets(extensions: &[Option<Value<'_>>]) -> usize {
+    extensions.iter().flatten().map(|(_, v)| 1 + v.len()).sum()
+}
+
 impl Header {
     /// Appends the header with the extensions that there are, and returns its length.
     pub(super) fn write(self, buffer: &mut Vec<u8>, extensions: &[Option<Value<'_>>]) -> usize {
         let start = buffer.len();
-        let length: usize = extensions.iter().flatten().map(|(_, v)| 1 + v.len()).sum();
+        let length = octets(extensions);
         let mut first = 0x80;
         if length > 0 {
             first |= EXTENDED;
@@ -76,6 +88,7 @@ mod tests {
         let mut buffer = Vec::new();
         let extensions = [Some((4, &b"v0"[..])), None, Some((3, &[1, 2][..]))];
         assert_eq!(HEADER.write(&mut buffer, &extensions), 24);
+        assert_eq!(extensions_len(&extensions), 12);
         let expected = [0xbe, 0xde, 0, 2, 0x41, b'v', b'0', 0x31, 1, 2, 0, 0];
         assert_eq!(buffer[0], 0x90);
         assert_eq!(buffer[12..], expected);

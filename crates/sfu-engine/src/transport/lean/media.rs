@@ -4,6 +4,10 @@
 //!
 //! Once per packet and viewer: header, one copy of the shared payload into the buffer that is sent, sealed in place.
 //! Nothing is allocated, locked or formatted, and no clock is read.
+//!
+//! Header extensions never make a packet larger than [`MAX_DATAGRAM`] that would be smaller without them, but for the
+//! transport-wide number, without which the viewer's network could not be judged, and the m-line's name while the peer
+//! needs it. The others wait for a packet that has room.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +16,9 @@ use super::super::{Outgoing, TransportSink};
 use super::agreed::{Agreed, Extensions, Format};
 use super::connection::Path;
 use super::control;
-use super::header::{Header, Value};
+use super::header::{self, Header, Value};
 use crate::codec::{TrackKind, red, vp8};
+use crate::size::{MAX_DATAGRAM, OSN, RTP_HEADER};
 use crate::srtp::Protect;
 
 /// The first number of a retransmission stream, low so that its rollover counter begins at zero (RFC 3711).
@@ -58,11 +63,16 @@ pub(super) struct Track {
     rtx_seq: u64,
     /// The time of capture that was told last.
     told: Option<Instant>,
+    /// Packets had no room for what they should have told.
+    owes_captured: bool,
+    owes_delay: bool,
 }
 
 /// What a packet's header extensions say.
 #[derive(Debug, Clone, Copy, Default)]
 struct Values {
+    /// The m-line's name is among it.
+    mid: bool,
     /// The transport-wide number.
     number: Option<[u8; 2]>,
     playout_delay: Option<[u8; 3]>,
@@ -131,11 +141,24 @@ impl Media {
     ) -> Option<Left> {
         let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
         let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
+        let room = Room::of(&self.protect, format.rtx.is_some());
+        let needed = track.needed(number(&mut self.number, track.extensions));
+        let takes = |blocks: &[u8]| room.holds(needed.len(track), blocks.len());
         let (pt, payload) = match (format.red, packet.red) {
-            (Some(pt), Some(blocks)) => (pt, blocks),
+            (Some(pt), Some(blocks)) if takes(blocks) => (pt, blocks),
             _ => (format.pt, packet.payload),
         };
         let is_red = format.red == Some(pt);
+        let wanted = Values {
+            playout_delay: self.playout_delay.filter(|_| track.wants_delay(packet)),
+            captured: track.tell(packet).map(|at| capture_time(self.clock, at)),
+            ..needed
+        };
+        let values = track.fit(wanted, room, payload.len());
+        track.note(packet, &wanted, &values);
+        track.newest = track.newest.max(packet.seq);
+        track.sent.add(payload.len());
+        track.sent.last = Some((packet.timestamp, packet.captured));
         let draft = Draft {
             header: Header {
                 pt,
@@ -146,16 +169,8 @@ impl Media {
                 ssrc: track.ssrc,
             },
             rollover: (packet.seq >> 16) as u32,
-            values: Values {
-                number: number(&mut self.number, track.extensions),
-                playout_delay: self.playout_delay,
-                captured: track.tell(packet).map(|at| capture_time(self.clock, at)),
-            },
-            is_start: packet.keyframe_start,
+            values,
         };
-        track.newest = track.newest.max(packet.seq);
-        track.sent.add(payload.len());
-        track.sent.last = Some((packet.timestamp, packet.captured));
         let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
             let body = buffer.len();
             buffer.extend_from_slice(payload);
@@ -180,6 +195,14 @@ impl Media {
         let (pt, ssrc) = (format.rtx?, track.rtx_ssrc?);
         let captured = track.captured(packet.timestamp);
         let captured = captured.filter(|_| packet.keyframe_start);
+        let room = Room::of(&self.protect, true);
+        let is_told = track.is_new || packet.keyframe_start;
+        let wanted = Values {
+            playout_delay: self.playout_delay.filter(|_| is_told),
+            captured: captured.map(|at| capture_time(self.clock, at)),
+            ..track.needed(number(&mut self.number, track.extensions))
+        };
+        let values = track.fit(wanted, room, packet.payload.len());
         let draft = track.draft_again(
             Header {
                 pt,
@@ -189,14 +212,9 @@ impl Media {
                 timestamp: packet.timestamp,
                 ssrc,
             },
-            Values {
-                number: number(&mut self.number, track.extensions),
-                playout_delay: self.playout_delay,
-                captured: captured.map(|at| capture_time(self.clock, at)),
-            },
-            packet.keyframe_start,
+            values,
         );
-        track.sent_again.add(packet.payload.len() + 2);
+        track.sent_again.add(packet.payload.len() + OSN);
         let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
             buffer.extend_from_slice(&(packet.seq as u16).to_be_bytes());
             let body = buffer.len();
@@ -218,6 +236,7 @@ impl Media {
             (used && twcc).then_some((format.rtx?, track, ssrc))
         })?;
         let track = &mut self.tracks[track];
+        let values = track.needed(number(&mut self.number, track.extensions));
         let draft = track.draft_again(
             Header {
                 pt,
@@ -227,11 +246,7 @@ impl Media {
                 timestamp: track.sent.last.map_or(0, |(timestamp, _)| timestamp),
                 ssrc,
             },
-            Values {
-                number: number(&mut self.number, track.extensions),
-                ..Values::default()
-            },
-            false,
+            values,
         );
         let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
             buffer.resize(buffer.len() + usize::from(PADDING) - 1, 0);
@@ -248,8 +263,36 @@ struct Draft {
     /// How often the sequence number has wrapped.
     rollover: u32,
     values: Values,
-    /// A decoder may begin with it.
-    is_start: bool,
+}
+
+/// What a packet takes beside header, extensions and payload.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// Octets of the seal.
+    tag: usize,
+    /// Octets that it takes more when it is sent again.
+    again: usize,
+}
+
+impl Room {
+    fn of(protect: &Protect, may_be_sent_again: bool) -> Self {
+        Self {
+            tag: protect.profile().rtp_overhead(),
+            again: if may_be_sent_again { OSN } else { 0 },
+        }
+    }
+
+    /// Whether a packet with so many octets of header extensions and payload is small enough.
+    fn holds(self, extensions: usize, payload: usize) -> bool {
+        RTP_HEADER + extensions + payload + self.tag + self.again <= MAX_DATAGRAM
+    }
+}
+
+impl Values {
+    /// Octets of the header extensions.
+    fn len(&self, track: &Track) -> usize {
+        header::extensions_len(&track.extensions(self))
+    }
 }
 
 impl Draft {
@@ -265,7 +308,7 @@ impl Draft {
         let mut bytes = 0;
         sink.compose(path.local, path.remote, &mut |buffer| {
             let start = buffer.len();
-            let extensions = track.extensions(&self.values, self.is_start);
+            let extensions = track.extensions(&self.values);
             let header = self.header.write(buffer, &extensions);
             payload(buffer);
             bytes = seal(protect, buffer, start, header, self.rollover);
@@ -292,11 +335,13 @@ impl Track {
             sent_again: Sent::default(),
             rtx_seq: FIRST_RTX_SEQ,
             told: None,
+            owes_captured: false,
+            owes_delay: false,
         }
     }
 
     /// The next packet of the stream of retransmissions, which numbers it.
-    fn draft_again(&mut self, header: Header, values: Values, is_start: bool) -> Draft {
+    fn draft_again(&mut self, header: Header, values: Values) -> Draft {
         let seq = self.rtx_seq;
         self.rtx_seq += 1;
         Draft {
@@ -306,7 +351,6 @@ impl Track {
             },
             rollover: (seq >> 16) as u32,
             values,
-            is_start,
         }
     }
 
@@ -318,13 +362,67 @@ impl Track {
         }
     }
 
+    /// What every packet must say.
+    fn needed(&self, number: Option<[u8; 2]>) -> Values {
+        Values {
+            mid: self.is_new,
+            number,
+            ..Values::default()
+        }
+    }
+
+    /// Whether a packet is to tell how long pictures may be kept back: a receiver that has just begun learns it.
+    fn wants_delay(&self, packet: &Outgoing<'_>) -> bool {
+        self.is_new || packet.keyframe_start || self.owes_delay
+    }
+
     /// The time of capture, where it is to be told: where a decoder may begin, and now and then.
-    fn tell(&mut self, packet: &Outgoing<'_>) -> Option<Instant> {
+    fn tell(&self, packet: &Outgoing<'_>) -> Option<Instant> {
         self.extensions.capture_time?;
         let captured = packet.captured;
         let is_due = |told| captured.saturating_duration_since(told) >= TELL_CAPTURED;
-        let tells = packet.keyframe_start || self.told.is_none_or(is_due);
-        tells.then(|| *self.told.insert(captured))
+        let is_asked = packet.keyframe_start || self.owes_captured;
+        (is_asked || self.told.is_none_or(is_due)).then_some(captured)
+    }
+
+    /// Leaves out what there is no room for and can wait.
+    fn fit(&self, wanted: Values, room: Room, payload: usize) -> Values {
+        if room.holds(wanted.len(self), payload) {
+            return wanted;
+        }
+        let needed = self.needed(wanted.number);
+        let more = [
+            Values {
+                playout_delay: wanted.playout_delay,
+                ..needed
+            },
+            Values {
+                captured: wanted.captured,
+                ..needed
+            },
+        ];
+        let fits = more
+            .into_iter()
+            .find(|values| room.holds(values.len(self), payload));
+        fits.unwrap_or(needed)
+    }
+
+    /// What was left out waits for the next packet. Receivers read the delay of a frame's first one.
+    fn note(&mut self, packet: &Outgoing<'_>, wanted: &Values, told: &Values) {
+        if told.captured.is_some() {
+            self.told = Some(packet.captured);
+        }
+        self.owes_captured = wanted.captured.is_some() && told.captured.is_none();
+        if wanted.playout_delay.is_none() || self.extensions.playout_delay.is_none() {
+            return;
+        }
+        let is_told = told.playout_delay.is_some();
+        let begins = self.sent.last.is_none_or(|(at, _)| at != packet.timestamp);
+        if is_told && (begins || packet.keyframe_start) {
+            self.owes_delay = false;
+        } else if !is_told {
+            self.owes_delay = true;
+        }
     }
 
     /// When a packet with this timestamp was captured, by the newest one.
@@ -339,16 +437,15 @@ impl Track {
         }
     }
 
-    /// The extensions that a packet has. A receiver that has just begun learns how long it may keep pictures back.
-    fn extensions<'a>(&'a self, values: &'a Values, is_start: bool) -> [Option<Value<'a>>; 4] {
+    /// The extensions that a packet has, where they were agreed on.
+    fn extensions<'a>(&'a self, values: &'a Values) -> [Option<Value<'a>>; 4] {
         let Extensions {
             mid,
             twcc,
             playout_delay,
             capture_time,
         } = self.extensions;
-        let mid = mid.filter(|_| self.is_new);
-        let playout_delay = playout_delay.filter(|_| self.is_new || is_start);
+        let mid = mid.filter(|_| values.mid);
         [
             mid.map(|id| (id, self.mid.as_bytes())),
             value(twcc, values.number.as_ref()),
@@ -393,156 +490,4 @@ fn seal(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::SocketAddr;
-    use std::sync::Arc;
-    use std::time::SystemTime;
-
-    use is::IceCreds;
-
-    use super::super::super::TransportEvent;
-    use super::*;
-    use crate::codec::Codec;
-    use crate::srtp::{Profile, Role, session};
-
-    const TWCC: u8 = 3;
-    const DELAY: u8 = 6;
-    const CAPTURED: u8 = 12;
-    const MS: Duration = Duration::from_millis(1);
-
-    /// The last datagram.
-    #[derive(Default)]
-    struct Wire(Vec<u8>);
-
-    impl TransportSink for Wire {
-        fn compose(&mut self, _: SocketAddr, _: SocketAddr, append: &mut dyn FnMut(&mut Vec<u8>)) {
-            self.0.clear();
-            append(&mut self.0);
-        }
-
-        fn event(&mut self, _: TransportEvent) {}
-    }
-
-    impl Wire {
-        /// The value of a header extension.
-        fn extension(&self, id: u8) -> Option<&[u8]> {
-            let words = usize::from(u16::from_be_bytes([self.0[14], self.0[15]]));
-            let mut rest = &self.0[16..16 + 4 * words];
-            while let [first, after @ ..] = rest {
-                let length = if *first == 0 {
-                    0
-                } else {
-                    usize::from(first & 15) + 1
-                };
-                if first >> 4 == id {
-                    return Some(&after[..length]);
-                }
-                rest = &after[length..];
-            }
-            None
-        }
-
-        /// The time of capture in seconds since 1900.
-        fn captured(&self) -> Option<f64> {
-            let (ntp, offset) = self.extension(CAPTURED)?.split_at(8);
-            assert_eq!(offset, [0; 8]);
-            let ntp = u64::from_be_bytes(ntp.try_into().unwrap());
-            Some(ntp as f64 / f64::from(2.0f32.powi(32)))
-        }
-    }
-
-    fn media(clock: WallClock) -> Media {
-        let format = Format {
-            codec: Codec::H264,
-            pt: 97,
-            red: None,
-            rtx: Some(98),
-            mid: "v".into(),
-            ssrc: 7,
-            rtx_ssrc: Some(8),
-            cname: "me".into(),
-            extensions: Extensions {
-                mid: Some(4),
-                twcc: Some(TWCC),
-                playout_delay: Some(DELAY),
-                capture_time: Some(CAPTURED),
-            },
-        };
-        let agreed = Agreed {
-            local: IceCreds::new(),
-            remote: IceCreds::new(),
-            candidates: Vec::new(),
-            mid: "v".into(),
-            fingerprint: Vec::new(),
-            is_client: false,
-            formats: vec![format],
-        };
-        let profile = Profile::AeadAes128Gcm;
-        let keys = vec![3; profile.exporter_len()];
-        let (protect, _) = session(profile, &keys, Role::Server).unwrap();
-        let mut media = Media::new(&agreed, protect, clock, PlayoutDelay::from_millis(0, 200));
-        media.tracks[0].is_new = false;
-        media
-    }
-
-    fn path() -> Path {
-        let local = "192.0.2.1:8189".parse().unwrap();
-        let remote = "192.0.2.2:4000".parse().unwrap();
-        Path { local, remote }
-    }
-
-    fn packet(number: u32, captured: Instant, is_key: bool, data: &Arc<[u8]>) -> Outgoing<'_> {
-        Outgoing {
-            codec: Codec::H264,
-            seq: 1_000 + u64::from(number),
-            timestamp: number * 9_000,
-            captured,
-            marker: true,
-            keyframe_start: is_key,
-            vp8: None,
-            payload: data,
-            red: None,
-        }
-    }
-
-    #[test]
-    fn the_capture_time_is_told_at_keyframes_and_once_a_second() {
-        let start = Instant::now();
-        let mut media = media(WallClock::new(start, SystemTime::now()));
-        let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
-        let mut told = Vec::new();
-        for number in 0..25 {
-            let is_key = number == 0 || number == 12;
-            let packet = packet(number, start + number * 100 * MS, is_key, &data);
-            media.send(path(), &packet, &mut wire).unwrap();
-            assert!(wire.extension(TWCC).is_some());
-            let delay = wire.extension(DELAY);
-            assert_eq!(delay, is_key.then_some(&[0, 0, 20][..]), "{number}");
-            told.extend(wire.captured().map(|_| number));
-        }
-        assert_eq!(told, [0, 10, 12, 22]);
-    }
-
-    #[test]
-    fn a_keyframe_that_is_sent_again_tells_the_same() {
-        let start = Instant::now();
-        let mut media = media(WallClock::new(start, SystemTime::now()));
-        let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
-        media.send(path(), &packet(0, start, true, &data), &mut wire);
-        let told = wire.captured().unwrap();
-        for number in 1..10 {
-            let packet = packet(number, start + number * 100 * MS, false, &data);
-            media.send(path(), &packet, &mut wire);
-        }
-        // It had been replayed: dated later than it was captured.
-        let again = packet(0, start - 500 * MS, true, &data);
-        media.resend(path(), &again, &mut wire).unwrap();
-        assert!((wire.captured().unwrap() - told).abs() < 0.001);
-        assert!(wire.extension(DELAY).is_some());
-        let other = packet(3, start + 300 * MS, false, &data);
-        media.resend(path(), &other, &mut wire).unwrap();
-        assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
-        media.pad(path(), &mut wire).unwrap();
-        assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
-    }
-}
+mod tests;

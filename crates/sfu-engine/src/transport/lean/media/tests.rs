@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What is told when, and how large packets become.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use is::IceCreds;
+use proptest::prelude::*;
+
+use super::super::super::TransportEvent;
+use super::*;
+use crate::codec::Codec;
+use crate::size::MAX_PAYLOAD;
+use crate::srtp::{Profile, Role, session};
+
+const TWCC: u8 = 3;
+const MID: u8 = 4;
+const DELAY: u8 = 6;
+const CAPTURED: u8 = 12;
+const MS: Duration = Duration::from_millis(1);
+
+/// The last datagram.
+#[derive(Default)]
+struct Wire(Vec<u8>);
+
+impl TransportSink for Wire {
+    fn compose(&mut self, _: SocketAddr, _: SocketAddr, append: &mut dyn FnMut(&mut Vec<u8>)) {
+        self.0.clear();
+        append(&mut self.0);
+    }
+
+    fn event(&mut self, _: TransportEvent) {}
+}
+
+impl Wire {
+    /// Those of the extensions that can wait.
+    fn optional(&self) -> Vec<u8> {
+        let all = [DELAY, CAPTURED].into_iter();
+        all.filter(|id| self.extension(*id).is_some()).collect()
+    }
+
+    /// The value of a header extension.
+    fn extension(&self, id: u8) -> Option<&[u8]> {
+        if self.0[0] & 0x10 == 0 {
+            return None;
+        }
+        let words = usize::from(u16::from_be_bytes([self.0[14], self.0[15]]));
+        let mut rest = &self.0[16..16 + 4 * words];
+        while let [first, after @ ..] = rest {
+            let length = if *first == 0 {
+                0
+            } else {
+                usize::from(first & 15) + 1
+            };
+            if first >> 4 == id {
+                return Some(&after[..length]);
+            }
+            rest = &after[length..];
+        }
+        None
+    }
+
+    /// The time of capture in seconds since 1900.
+    fn captured(&self) -> Option<f64> {
+        let (ntp, offset) = self.extension(CAPTURED)?.split_at(8);
+        assert_eq!(offset, [0; 8]);
+        let ntp = u64::from_be_bytes(ntp.try_into().unwrap());
+        Some(ntp as f64 / f64::from(2.0f32.powi(32)))
+    }
+}
+
+fn format() -> Format {
+    Format {
+        codec: Codec::H264,
+        pt: 97,
+        red: None,
+        rtx: Some(98),
+        mid: "v".into(),
+        ssrc: 7,
+        rtx_ssrc: Some(8),
+        cname: "me".into(),
+        extensions: Extensions {
+            mid: Some(MID),
+            twcc: Some(TWCC),
+            playout_delay: Some(DELAY),
+            capture_time: Some(CAPTURED),
+        },
+    }
+}
+
+fn media(clock: WallClock) -> Media {
+    let mut media = media_of(format(), Profile::AeadAes128Gcm, clock);
+    media.tracks[0].is_new = false;
+    media
+}
+
+fn media_of(format: Format, profile: Profile, clock: WallClock) -> Media {
+    let agreed = Agreed {
+        local: IceCreds::new(),
+        remote: IceCreds::new(),
+        candidates: Vec::new(),
+        mid: "v".into(),
+        fingerprint: Vec::new(),
+        is_client: false,
+        formats: vec![format],
+    };
+    let keys = vec![3; profile.exporter_len()];
+    let (protect, _) = session(profile, &keys, Role::Server).unwrap();
+    Media::new(&agreed, protect, clock, PlayoutDelay::from_millis(0, 200))
+}
+
+fn path() -> Path {
+    let local = "192.0.2.1:8189".parse().unwrap();
+    let remote = "192.0.2.2:4000".parse().unwrap();
+    Path { local, remote }
+}
+
+fn packet(number: u32, captured: Instant, is_key: bool, data: &Arc<[u8]>) -> Outgoing<'_> {
+    Outgoing {
+        codec: Codec::H264,
+        seq: 1_000 + u64::from(number),
+        timestamp: number * 9_000,
+        captured,
+        marker: true,
+        keyframe_start: is_key,
+        vp8: None,
+        payload: data,
+        red: None,
+    }
+}
+
+#[test]
+fn the_capture_time_is_told_at_keyframes_and_once_a_second() {
+    let start = Instant::now();
+    let mut media = media(WallClock::new(start, SystemTime::now()));
+    let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
+    let mut told = Vec::new();
+    for number in 0..25 {
+        let is_key = number == 0 || number == 12;
+        let packet = packet(number, start + number * 100 * MS, is_key, &data);
+        media.send(path(), &packet, &mut wire).unwrap();
+        assert!(wire.extension(TWCC).is_some());
+        let delay = wire.extension(DELAY);
+        assert_eq!(delay, is_key.then_some(&[0, 0, 20][..]), "{number}");
+        told.extend(wire.captured().map(|_| number));
+    }
+    assert_eq!(told, [0, 10, 12, 22]);
+}
+
+#[test]
+fn a_keyframe_that_is_sent_again_tells_the_same() {
+    let start = Instant::now();
+    let mut media = media(WallClock::new(start, SystemTime::now()));
+    let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
+    media.send(path(), &packet(0, start, true, &data), &mut wire);
+    let told = wire.captured().unwrap();
+    for number in 1..10 {
+        let packet = packet(number, start + number * 100 * MS, false, &data);
+        media.send(path(), &packet, &mut wire);
+    }
+    // It had been replayed: dated later than it was captured.
+    let again = packet(0, start - 500 * MS, true, &data);
+    media.resend(path(), &again, &mut wire).unwrap();
+    assert!((wire.captured().unwrap() - told).abs() < 0.001);
+    assert!(wire.extension(DELAY).is_some());
+    let other = packet(3, start + 300 * MS, false, &data);
+    media.resend(path(), &other, &mut wire).unwrap();
+    assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+    media.pad(path(), &mut wire).unwrap();
+    assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+}
+
+/// What offer, publisher and peer make of a session, as far as sizes depend on it.
+#[derive(Debug, Clone)]
+struct Case {
+    profile: Profile,
+    /// MID, transport-wide number, playout delay, time of capture.
+    agreed: [bool; 4],
+    mid: usize,
+    has_rtx: bool,
+    has_red: bool,
+    is_new: bool,
+}
+
+impl Case {
+    fn media(&self) -> Media {
+        let [mid, twcc, delay, captured] = self.agreed;
+        let mut format = format();
+        format.mid = "m".repeat(self.mid);
+        format.red = self.has_red.then_some(63);
+        format.codec = if self.has_red {
+            Codec::Opus
+        } else {
+            Codec::Vp8
+        };
+        format.rtx = format.rtx.filter(|_| self.has_rtx);
+        format.extensions = Extensions {
+            mid: mid.then_some(MID),
+            twcc: twcc.then_some(TWCC),
+            playout_delay: delay.then_some(DELAY),
+            capture_time: captured.then_some(CAPTURED),
+        };
+        let clock = WallClock::new(Instant::now(), SystemTime::now());
+        let mut media = media_of(format, self.profile, clock);
+        media.tracks[0].is_new = self.is_new;
+        media
+    }
+
+    /// Octets of a packet with this payload and nothing that could be left out.
+    fn least(&self, payload: usize) -> usize {
+        let [has_mid, twcc, ..] = self.agreed;
+        let mid = if has_mid && self.is_new {
+            1 + self.mid
+        } else {
+            0
+        };
+        let octets: usize = mid + if twcc { 3 } else { 0 };
+        let block = if octets > 0 {
+            4 + octets.next_multiple_of(4)
+        } else {
+            0
+        };
+        12 + block + payload + self.profile.rtp_overhead()
+    }
+
+    fn codec(&self) -> Codec {
+        if self.has_red {
+            Codec::Opus
+        } else {
+            Codec::Vp8
+        }
+    }
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let profiles = prop_oneof![
+        Just(Profile::AeadAes128Gcm),
+        Just(Profile::AeadAes256Gcm),
+        Just(Profile::AesCm128HmacSha1_80),
+    ];
+    let flags = any::<(bool, bool, bool)>();
+    (profiles, any::<[bool; 4]>(), 1usize..=16, flags).prop_map(
+        |(profile, agreed, mid, (has_rtx, has_red, is_new))| Case {
+            profile,
+            agreed,
+            mid,
+            has_rtx: has_rtx && !has_red,
+            has_red,
+            is_new,
+        },
+    )
+}
+
+/// Sizes around those at which something is left out, and others.
+fn sizes() -> impl Strategy<Value = usize> {
+    prop_oneof![1usize..1_100, 1_100usize..1_210, 1_200usize..1_500]
+}
+
+proptest! {
+    #[test]
+    fn header_extensions_make_no_packet_too_large(
+        case in cases(),
+        packets in proptest::collection::vec((sizes(), any::<bool>(), 0usize..300, 1u32..4), 1..12),
+    ) {
+        let mut media = case.media();
+        let mut wire = Wire::default();
+        let start = Instant::now();
+        let mut number = 0;
+        for (size, is_key, older, step) in packets {
+            number += step - 1;
+            let (data, red) = (Arc::from(vec![0x41; size]), Arc::from(vec![0x6f; size + older]));
+            let outgoing = Outgoing {
+                codec: case.codec(),
+                red: case.has_red.then_some(&red),
+                ..packet(number, start + number * 400 * MS, is_key, &data)
+            };
+            media.send(path(), &outgoing, &mut wire).unwrap();
+            let limit = |payload| case.least(payload).max(MAX_DATAGRAM);
+            prop_assert!(wire.0.len() <= limit(size), "{} of {size}", wire.0.len());
+            if size <= MAX_PAYLOAD {
+                prop_assert!(wire.0.len() <= MAX_DATAGRAM);
+            }
+            prop_assert_eq!(wire.extension(TWCC).is_some(), case.agreed[1]);
+            prop_assert_eq!(wire.extension(MID).is_some(), case.agreed[0] && case.is_new);
+            let with_red = case.has_red && case.least(size + older) <= MAX_DATAGRAM;
+            prop_assert_eq!(wire.0[1] & 0x7f == 63, with_red);
+            if case.has_rtx {
+                let told = wire.optional();
+                media.resend(path(), &outgoing, &mut wire).unwrap();
+                prop_assert!(wire.0.len() <= limit(size + 2), "again: {} of {size}", wire.0.len());
+                if is_key {
+                    let again = wire.optional();
+                    prop_assert!(told.iter().all(|id| again.contains(id)), "{told:?} {again:?}");
+                }
+            }
+            if let Some(left) = media.pad(path(), &mut wire) {
+                prop_assert!(left.bytes <= MAX_DATAGRAM);
+            }
+        }
+    }
+
+    #[test]
+    fn what_had_no_room_is_told_by_the_next_packet_that_has(
+        case in cases(),
+        large in proptest::collection::vec(1_190usize..1_400, 1..6),
+    ) {
+        let case = Case { has_red: false, is_new: false, ..case };
+        let mut media = case.media();
+        let mut wire = Wire::default();
+        let start = Instant::now();
+        let told = |media: &mut Media, wire: &mut Wire, number, is_key, size| {
+            let data = Arc::from(vec![0x41; size]);
+            let outgoing = Outgoing {
+                codec: case.codec(),
+                ..packet(number, start + number * 10 * MS, is_key, &data)
+            };
+            media.send(path(), &outgoing, wire).unwrap();
+            wire.optional()
+        };
+        let agreed: Vec<u8> = [(case.agreed[2], DELAY), (case.agreed[3], CAPTURED)]
+            .into_iter()
+            .filter_map(|(is, id)| is.then_some(id))
+            .collect();
+        for (index, size) in (0u32..).zip(&large) {
+            prop_assert_eq!(told(&mut media, &mut wire, index, index == 0, *size), Vec::new());
+        }
+        prop_assert_eq!(told(&mut media, &mut wire, 20, false, 900), agreed);
+        prop_assert_eq!(told(&mut media, &mut wire, 21, false, 900), Vec::new());
+    }
+}
