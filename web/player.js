@@ -214,6 +214,7 @@ const REASONS = {
   paused: 'video is paused',
   'no-bandwidth': 'your connection is too slow for video now; sound goes on',
   'not-sent': 'the publisher does not send it now',
+  'packet-too-large': 'the packets of this stream are too large for your network (a VPN or tunnel?): parts of the picture may be missing',
 };
 
 let names = new Map();

@@ -46,6 +46,10 @@ pub struct SessionShared {
     /// Ticks of 90 kHz between `born` and the moment that has timestamp 0, over the wrap.
     video_clock: AtomicU64,
     latency_micros: AtomicU64,
+    /// Datagrams that were too large for the way to the viewer, what it carries, and that it was lately.
+    too_large: AtomicU64,
+    path_mtu: AtomicU32,
+    is_too_narrow: AtomicBool,
     reported_at: Mutex<Option<Instant>>,
     /// Where the engine finds it. Given up with the session.
     place: Option<Place>,
@@ -90,6 +94,10 @@ pub struct SessionInfo {
     pub rtt: Option<Duration>,
     /// From capture to screen, as the viewer's page last reported it.
     pub latency: Option<Duration>,
+    /// Datagrams that were larger than the way to the viewer carries.
+    pub too_large: u64,
+    /// Octets that it carries with the headers of IP and UDP, known since there was one that it did not.
+    pub path_mtu: Option<u32>,
 }
 
 impl SessionShared {
@@ -123,6 +131,9 @@ impl SessionShared {
             born: Instant::now(),
             video_clock: AtomicU64::new(u64::MAX),
             latency_micros: AtomicU64::new(u64::MAX),
+            too_large: AtomicU64::new(0),
+            path_mtu: AtomicU32::new(0),
+            is_too_narrow: AtomicBool::new(false),
             reported_at: Mutex::default(),
             place: None,
         }
@@ -205,6 +216,28 @@ impl SessionShared {
         }
     }
 
+    /// So many datagrams were too large for the way to the viewer.
+    pub(crate) fn add_too_large(&self, datagrams: u64, mtu: Option<u32>) {
+        self.too_large.fetch_add(datagrams, Relaxed);
+        if let Some(mtu) = mtu {
+            self.path_mtu.store(mtu, Relaxed);
+        }
+        self.is_too_narrow.store(true, Relaxed);
+    }
+
+    /// The way to the viewer has carried all for a while.
+    pub(crate) fn carries_all(&self) {
+        self.is_too_narrow.store(false, Relaxed);
+    }
+
+    fn why(&self) -> Why {
+        let has_video = self.target.load(Relaxed) != NONE;
+        if has_video && self.is_too_narrow.load(Relaxed) {
+            return Why::PacketTooLarge;
+        }
+        Why::ALL[usize::from(self.why.load(Relaxed)) % Why::ALL.len()]
+    }
+
     /// The viewer's pictures with this timestamp were captured at this moment.
     pub(crate) fn set_video_clock(&self, timestamp: u32, captured: Instant) {
         let zero = self.ticks(captured).wrapping_sub(timestamp);
@@ -262,7 +295,7 @@ impl SessionShared {
             current: rid(&self.current),
             target_limit: self.target_limit.load(),
             current_limit: self.current_limit.load(),
-            why: Why::ALL[usize::from(self.why.load(Relaxed)) % Why::ALL.len()],
+            why: self.why(),
             estimate: (estimate != u64::MAX).then_some(estimate),
             loss: (!loss.is_nan()).then_some(loss),
             connected: self.connected.load(Relaxed),
@@ -272,6 +305,8 @@ impl SessionShared {
             keyframe_requests: self.keyframe_requests.load(Relaxed),
             rtt: (rtt != u64::MAX).then(|| Duration::from_micros(rtt)),
             latency: (latency != u64::MAX).then(|| Duration::from_micros(latency)),
+            too_large: self.too_large.load(Relaxed),
+            path_mtu: Some(self.path_mtu.load(Relaxed)).filter(|mtu| *mtu > 0),
         }
     }
 }

@@ -59,6 +59,8 @@ counters! {
     datagrams_out,
     /// Datagrams that the socket did not take.
     datagrams_dropped,
+    /// Datagrams that were larger than the path to their viewer carries. They left in fragments, where that was possible.
+    datagrams_too_large,
     /// RTP packets forwarded to viewers, without retransmissions.
     packets_out,
     /// Keyframes that viewers needed: PLI, FIR and joins.

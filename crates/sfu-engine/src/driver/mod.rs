@@ -5,6 +5,8 @@
 #[cfg(target_os = "linux")]
 mod batch;
 mod gather;
+#[cfg(target_os = "linux")]
+mod path;
 mod socket;
 
 use std::io;
@@ -22,6 +24,8 @@ use crate::stats::Counters;
 #[cfg(target_os = "linux")]
 use batch::Headers;
 use gather::Gathered;
+#[cfg(target_os = "linux")]
+use path::Refused;
 use socket::Socket;
 
 const SOCKET: Token = Token(0);
@@ -133,6 +137,8 @@ struct Driver {
 struct Sending {
     #[cfg(target_os = "linux")]
     headers: Headers,
+    #[cfg(target_os = "linux")]
+    refused: Refused,
 }
 
 impl Sending {
@@ -140,6 +146,8 @@ impl Sending {
         Self {
             #[cfg(target_os = "linux")]
             headers: Headers::new(),
+            #[cfg(target_os = "linux")]
+            refused: Refused::new(),
         }
     }
 }
@@ -152,6 +160,7 @@ impl Driver {
             let more = self.obey(&mut sending);
             self.read();
             self.handle_timeout(&mut sending);
+            self.tell_refused(&mut sending);
             if !more && !self.shard.is_stopped() {
                 self.sleep(&mut events, &mut sending);
             }
@@ -224,6 +233,24 @@ impl Driver {
         out(shard.outbox());
     }
 
+    /// Tells the shard whose datagrams were too large for their paths.
+    #[cfg(target_os = "linux")]
+    fn tell_refused(&mut self, sending: &mut Sending) {
+        let shard = &mut self.shard;
+        let refused = &mut sending.refused;
+        if refused.is_quiet() {
+            return;
+        }
+        let now = Instant::now();
+        refused.tell(now, |viewer, failure| {
+            shard.send_failed(now, viewer, failure)
+        });
+        self.flush(sending);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn tell_refused(&mut self, _sending: &mut Sending) {}
+
     fn flush(&mut self, sending: &mut Sending) {
         let outbox = self.shard.outbox();
         send(&self.socket, &self.counters, outbox, sending);
@@ -266,7 +293,7 @@ fn send(socket: &Socket, counters: &Counters, outbox: &mut Outbox, sending: &mut
         }
     };
     #[cfg(target_os = "linux")]
-    socket.send_all(&mut sending.headers, outbox, done);
+    socket.send_all(&mut sending.headers, &mut sending.refused, outbox, done);
     #[cfg(not(target_os = "linux"))]
     socket.send_all(sending, outbox, done);
     outbox.clear();

@@ -13,6 +13,8 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
 #[cfg(target_os = "linux")]
 use super::batch::{Headers, MAX, Messages};
+#[cfg(target_os = "linux")]
+use super::path::{self, Refused};
 use crate::shard::{Datagrams, Outbox};
 
 /// Room in the kernel for the packets of a second of a few hundred viewers. The kernel may grant less.
@@ -42,6 +44,8 @@ impl Socket {
             }
         }
         let local = socket.local_addr()?;
+        #[cfg(target_os = "linux")]
+        path::refuse_too_large(&socket, local.is_ipv6());
         let size = DATAGRAM_MAX * state.gro_segments().max(1);
         Ok(Self {
             io: mio::net::UdpSocket::from_std(socket),
@@ -69,6 +73,7 @@ impl Socket {
     pub(super) fn send_all(
         &self,
         headers: &mut Headers,
+        refused: &mut Refused,
         outbox: &Outbox,
         mut done: impl FnMut(&Datagrams, io::Result<()>),
     ) {
@@ -77,7 +82,7 @@ impl Socket {
         while let Some((first, data)) = sends.next() {
             let alone = sends.peek().is_none_or(|(next, _)| !alike(first, next));
             if alone || !offloads {
-                done(first, self.send(first, data));
+                done(first, self.send_one(refused, first, data));
                 continue;
             }
             let mut messages = Messages::new();
@@ -89,7 +94,7 @@ impl Socket {
                 gathered[messages.count()] = (next, data);
                 messages.push(self.to_socket(next.destination), data);
             }
-            self.send_messages(headers, &messages, &gathered, &mut done);
+            self.send_messages(headers, refused, &messages, &gathered, &mut done);
         }
     }
 
@@ -98,6 +103,7 @@ impl Socket {
     fn send_messages(
         &self,
         headers: &mut Headers,
+        refused: &mut Refused,
         messages: &Messages<'_>,
         gathered: &[(&Datagrams, &[u8]); MAX],
         done: &mut impl FnMut(&Datagrams, io::Result<()>),
@@ -119,11 +125,38 @@ impl Socket {
                 Err(_) => {
                     // The first one is at fault. By itself it gets what `quinn-udp` knows about kernels.
                     let (datagrams, data) = gathered[at];
-                    done(datagrams, self.send(datagrams, data));
+                    done(datagrams, self.send_one(refused, datagrams, data));
                     at += 1;
                 }
             }
         }
+    }
+
+    /// Sends datagrams to one viewer; those that are too large for its path leave in fragments.
+    #[cfg(target_os = "linux")]
+    fn send_one(
+        &self,
+        refused: &mut Refused,
+        datagrams: &Datagrams,
+        data: &[u8],
+    ) -> io::Result<()> {
+        let is_one = data.len() <= datagrams.segment;
+        match self.send(datagrams, data) {
+            Err(error) if path::is_too_large(&error) => {}
+            // Linux before 6.14 says so of segments that are too large.
+            Err(error) if !is_one && error.kind() == io::ErrorKind::InvalidInput => {}
+            sent => return sent,
+        }
+        let mut all = Ok(());
+        for one in data.chunks(datagrams.segment.max(1)) {
+            let mut sent = self.send(datagrams, one);
+            if sent.as_ref().is_err_and(path::is_too_large) && refused.add(datagrams.destination) {
+                let again = || self.send(datagrams, one);
+                sent = path::in_fragments(&self.io, self.local.is_ipv6(), again);
+            }
+            all = all.and(sent);
+        }
+        all
     }
 
     /// Sends all that there is, and tells of each what became of it.
@@ -232,9 +265,14 @@ mod tests {
             }
         }
         let mut outcomes = Vec::new();
-        socket.send_all(&mut Headers::new(), &outbox, |_, result| {
-            outcomes.push(result.is_ok());
-        });
+        socket.send_all(
+            &mut Headers::new(),
+            &mut Refused::new(),
+            &outbox,
+            |_, result| {
+                outcomes.push(result.is_ok());
+            },
+        );
         outcomes
     }
 

@@ -51,6 +51,15 @@ const ADDRESS_STALE: Duration = Duration::from_secs(2);
 /// Sessions that one call ends, of those that time out together: about 15 µs each, and media has its turn between.
 const ENDED_A_TURN: usize = 64;
 
+/// Datagrams to one viewer that its path does not carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TooLarge {
+    /// How many there were.
+    pub datagrams: u64,
+    /// Octets that the path carries, with the headers of IP and UDP, where that is known.
+    pub mtu: Option<u32>,
+}
+
 /// What becomes of a session after it was drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -234,6 +243,21 @@ impl Shard {
         } else if !self.by_address.contains_key(&source) {
             self.remember_address(index, source);
         }
+        self.bury();
+    }
+
+    /// Datagrams to somebody were too large: the viewer is told why it has no picture, or one that is worse.
+    pub fn send_failed(&mut self, now: Instant, destination: SocketAddr, failure: TooLarge) {
+        self.counters.datagrams_too_large.add(failure.datagrams);
+        let Some(&index) = self.by_address.get(&destination) else {
+            return;
+        };
+        self.visit(now, index, |member, _| {
+            if let Member::Viewer(viewer) = member {
+                viewer.send_failed(now, failure);
+            }
+            true
+        });
         self.bury();
     }
 

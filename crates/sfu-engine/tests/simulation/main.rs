@@ -15,6 +15,7 @@ mod peer;
 mod publisher;
 mod recovery;
 mod restart;
+mod sizes;
 mod srtp;
 mod temporal;
 mod viewer;

@@ -140,5 +140,7 @@ pub(super) async fn session(
         "keyframe_requests": info.keyframe_requests,
         "rtt_ms": info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         "latency_ms": info.latency.map(latency::millis),
+        "too_large": info.too_large,
+        "path_mtu": info.path_mtu,
     })))
 }

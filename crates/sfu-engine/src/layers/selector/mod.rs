@@ -86,11 +86,14 @@ pub enum Why {
     NoBandwidth,
     /// What the viewer keeps to is not sent, or nothing is.
     NotSent,
+    /// The way to the viewer does not carry packets as large as the publisher made them. The selector does not know of
+    /// this: the session is told by whoever sends.
+    PacketTooLarge,
 }
 
 impl Why {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Highest,
         Self::Pinned,
         Self::Capped,
@@ -98,6 +101,7 @@ impl Why {
         Self::Paused,
         Self::NoBandwidth,
         Self::NotSent,
+        Self::PacketTooLarge,
     ];
 
     /// The name in the interfaces.
@@ -110,6 +114,7 @@ impl Why {
             Self::Paused => "paused",
             Self::NoBandwidth => "no-bandwidth",
             Self::NotSent => "not-sent",
+            Self::PacketTooLarge => "packet-too-large",
         }
     }
 }

@@ -15,7 +15,7 @@ use super::handover::Handover;
 use super::history::{Found, History};
 use super::outbox::Outbox;
 use super::outgoing::sink;
-use super::{Fate, Seat};
+use super::{Fate, Seat, TooLarge};
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{Candidate, Preference, Rung, Selector};
 use crate::packet::{Batch, Packet};
@@ -26,6 +26,8 @@ use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
 use crate::transport::{EVENTS, PatchOutcome, TransportEvent, ViewerTransport};
 
+/// A path that has refused no datagram for this long is taken to carry all.
+const NARROW_FOR: Duration = Duration::from_secs(10);
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// An upgrade waits this long for a keyframe that comes anyway, so that it costs the other viewers nothing.
@@ -57,6 +59,8 @@ pub(super) struct Subscriber {
     /// The next layer's keyframe, while the last frame of the present one is on its way.
     handover: Option<Handover>,
     ask_again: Option<Instant>,
+    /// Until then the path is taken to be too narrow for what the publisher makes.
+    narrow_until: Option<Instant>,
     closing: bool,
     pub(super) contact: Contact,
     counts: Counts,
@@ -119,6 +123,7 @@ impl Subscriber {
             budget: Budget::default(),
             handover: None,
             ask_again: None,
+            narrow_until: None,
             closing: false,
             contact: Contact::new(now, VIEWER_SILENCE),
             counts: Counts::default(),
@@ -155,6 +160,16 @@ impl Subscriber {
         understood
     }
 
+    /// Datagrams were larger than the path carries.
+    pub(super) fn send_failed(&mut self, now: Instant, failure: TooLarge) {
+        let TooLarge { datagrams, mtu } = failure;
+        self.session.add_too_large(datagrams, mtu);
+        if self.narrow_until.replace(now + NARROW_FOR).is_none() {
+            tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), mtu,
+                "packets are larger than the path to a viewer carries");
+        }
+    }
+
     pub(super) fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
         self.transport.patch(fragment)
     }
@@ -180,6 +195,10 @@ impl Subscriber {
         }
         if self.look_again.is_some_and(|at| at <= now) {
             self.retarget(now);
+        }
+        if self.narrow_until.is_some_and(|at| at <= now) {
+            self.narrow_until = None;
+            self.session.carries_all();
         }
         if self.ask_again.is_some_and(|at| at <= now) {
             self.ask_keyframe(now);
@@ -451,6 +470,7 @@ impl Subscriber {
             self.backlog.due(),
             self.ask_again,
             self.look_again,
+            self.narrow_until,
             self.handover.as_ref().map(Handover::until),
             Some(gone),
         ];
