@@ -76,6 +76,15 @@ else
   note "\"NDI Tools\"), or set NDI_RUNTIME_DIR_V6 to the folder that holds it"
 fi
 
+echo "Network"
+wanted=1048576
+limit=$(cat /proc/sys/net/core/wmem_max 2>/dev/null || echo 0)
+if [ "$limit" -ge "$wanted" ] || [ "$(id -u)" -eq 0 ]; then
+  ok "send buffers of $wanted octets can be had"
+else
+  note "net.core.wmem_max is $limit: on fast networks set it with 'sysctl -w net.core.wmem_max=$wanted'"
+fi
+
 echo "Ports"
 check_port() {
   if ss -H -ln "--$1" "sport = :$2" 2>/dev/null | grep -q .; then

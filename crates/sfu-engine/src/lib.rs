@@ -52,7 +52,7 @@ pub mod transport;
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     Engine, EngineConfig, EngineError, LatencyRefused, Patched, PublishRefused, PublishRequest,
-    SessionError, SubscribeError, SubscribeRequest, Subscribed,
+    SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
 pub use info::{LayerStatus, StreamInfo, VideoInfo};
@@ -63,6 +63,6 @@ pub use packet::RtpIn;
 pub use router::{PublishError, Publisher, Router};
 pub use session::SessionInfo;
 pub use size::{MAX_DATAGRAM, MAX_PAYLOAD, PAYLOADER_MTU};
-pub use stats::CountersSnapshot;
+pub use stats::{CountersSnapshot, NetworkInfo};
 pub use stream::{Feedback, PublishOptions};
 pub use transport::negotiate::PlayoutDelay;

@@ -2,7 +2,7 @@
 
 //! What the engine counts: plain relaxed counters, read by the metrics page and the elements' `stats`.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -57,10 +57,16 @@ counters! {
     datagrams_invalid,
     /// Datagrams sent.
     datagrams_out,
-    /// Datagrams that the socket did not take.
+    /// Datagrams that could not be sent to their destination.
     datagrams_dropped,
     /// Datagrams that were larger than the path to their viewer carries. They left in fragments, where that was possible.
     datagrams_too_large,
+    /// Times that sending had to wait since the socket's send buffer was full. Nothing is lost by it.
+    sends_blocked,
+    /// Times that a queue of the network device was full. What it dropped is sent again.
+    sends_refused,
+    /// RTP packets that were not sent to a viewer since the network had held them up for too long.
+    packets_late,
     /// RTP packets forwarded to viewers, without retransmissions.
     packets_out,
     /// Keyframes that viewers needed: PLI, FIR and joins.
@@ -75,4 +81,44 @@ counters! {
     sessions_failed,
     /// Offers refused.
     offers_refused,
+}
+
+/// What the network takes of one shard, kept by its thread.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    wanted: AtomicUsize,
+    granted: AtomicUsize,
+    send_buffer: AtomicUsize,
+    segmentation: AtomicBool,
+}
+
+/// The same at one moment. Buffers are in octets, as `SO_SNDBUF` is set: the kernel counts twice as many.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NetworkInfo {
+    /// The send buffer that was asked for.
+    pub send_buffer_wanted: usize,
+    /// What the kernel granted.
+    pub send_buffer_granted: usize,
+    /// What it is now: made smaller than the queue of a network device that dropped datagrams.
+    pub send_buffer: usize,
+    /// Whether many datagrams leave in one message (UDP segmentation offload).
+    pub segmentation: bool,
+}
+
+impl Network {
+    pub(crate) fn set(&self, info: NetworkInfo) {
+        self.wanted.store(info.send_buffer_wanted, Relaxed);
+        self.granted.store(info.send_buffer_granted, Relaxed);
+        self.send_buffer.store(info.send_buffer, Relaxed);
+        self.segmentation.store(info.segmentation, Relaxed);
+    }
+
+    pub(crate) fn info(&self) -> NetworkInfo {
+        NetworkInfo {
+            send_buffer_wanted: self.wanted.load(Relaxed),
+            send_buffer_granted: self.granted.load(Relaxed),
+            send_buffer: self.send_buffer.load(Relaxed),
+            segmentation: self.segmentation.load(Relaxed),
+        }
+    }
 }

@@ -7,7 +7,10 @@ mod batch;
 mod gather;
 #[cfg(target_os = "linux")]
 mod path;
+#[cfg(target_os = "linux")]
+mod segments;
 mod socket;
+mod window;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,14 +22,16 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::engine::EngineError;
 use crate::queue::{ShardCommand, ShardInbox, ShardQueue, Wake};
-use crate::shard::{Datagrams, Outbox, Shard};
-use crate::stats::Counters;
+use crate::shard::{Outbox, Shard};
+use crate::stats::{Counters, Network, NetworkInfo};
 #[cfg(target_os = "linux")]
 use batch::Headers;
 use gather::Gathered;
 #[cfg(target_os = "linux")]
 use path::Refused;
-use socket::Socket;
+pub(crate) use socket::Outgoing;
+use socket::{Outcome, SendBuffer, Socket};
+use window::{Refusal, Window};
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -34,6 +39,11 @@ const WAKE: Token = Token(1);
 const COMMANDS_A_TURN: usize = 64;
 /// Even with nothing to do, the thread looks around this often.
 const IDLE: Duration = Duration::from_secs(1);
+/// With so many octets that the network does not take, nothing is read: each datagram that comes may cause one that
+/// leaves.
+const HELD_MAX: usize = 4 * 1_024 * 1_024;
+/// How long goodbyes may wait for the network at the end.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// A shard on its thread. Stopped and joined when dropped.
 #[derive(Debug)]
@@ -41,6 +51,7 @@ pub(crate) struct ShardThread {
     index: usize,
     address: SocketAddr,
     queue: ShardQueue,
+    network: Arc<Network>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -48,29 +59,39 @@ impl ShardThread {
     pub(crate) fn start(
         index: usize,
         address: SocketAddr,
+        outgoing: Outgoing,
         counters: Arc<Counters>,
     ) -> Result<Self, EngineError> {
-        let mut socket = Socket::bind(address).map_err(|source| EngineError::Bind {
+        let mut socket = Socket::bind(address, outgoing).map_err(|source| EngineError::Bind {
             address: address.ip(),
             port: address.port(),
             source,
         })?;
         let start = || -> io::Result<Self> {
-            let address = socket.local_address()?;
+            let address = socket.local_address();
+            let network = Arc::new(Network::default());
+            let buffer = socket.send_buffer();
+            warn_of_small_buffer(index, buffer);
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKE)?;
             poll.registry()
                 .register(socket.source(), SOCKET, Interest::READABLE)?;
             let (queue, inbox) = ShardQueue::new(Some(Box::new(MioWake(waker))));
             let shard = Shard::new(queue.clone(), counters.clone(), socket.max_segments());
-            let driver = Driver {
+            let mut driver = Driver {
                 poll,
-                socket,
                 inbox,
                 shard,
-                counters,
                 gathered: Gathered::default(),
+                link: Link {
+                    socket,
+                    window: Window::new(buffer.granted),
+                    network: network.clone(),
+                    segmentation: false,
+                    counters,
+                },
             };
+            driver.link.tell();
             let thread = std::thread::Builder::new()
                 .name(format!("sfu-shard-{index}"))
                 .spawn(move || driver.run())?;
@@ -78,6 +99,7 @@ impl ShardThread {
                 index,
                 address,
                 queue,
+                network,
                 thread: Some(thread),
             })
         };
@@ -94,6 +116,24 @@ impl ShardThread {
 
     pub(crate) fn queue(&self) -> &ShardQueue {
         &self.queue
+    }
+
+    /// What the network takes of this shard.
+    pub(crate) fn network(&self) -> NetworkInfo {
+        self.network.info()
+    }
+}
+
+/// Says once which limit of the system is too low.
+fn warn_of_small_buffer(shard: usize, buffer: SendBuffer) {
+    if buffer.granted < buffer.wanted {
+        tracing::warn!(
+            shard,
+            granted = buffer.granted,
+            wanted = buffer.wanted,
+            "the kernel grants a small send buffer: on a fast network the sender wakes up more often. \
+             Set sysctl net.core.wmem_max to what is wanted, or give the process CAP_NET_ADMIN"
+        );
     }
 }
 
@@ -126,11 +166,20 @@ impl Wake for MioWake {
 
 struct Driver {
     poll: Poll,
-    socket: Socket,
     inbox: ShardInbox,
     shard: Shard,
-    counters: Arc<Counters>,
     gathered: Gathered,
+    link: Link,
+}
+
+/// The socket, and what is known of the network behind it.
+struct Link {
+    socket: Socket,
+    window: Window,
+    network: Arc<Network>,
+    /// Whether many datagrams leave as one message, as it was told last.
+    segmentation: bool,
+    counters: Arc<Counters>,
 }
 
 /// What sending keeps from one call to the next. It is made on the thread that sends.
@@ -159,13 +208,14 @@ impl Driver {
         while !self.shard.is_stopped() {
             let more = self.obey(&mut sending);
             self.read();
+            self.go_on(&mut sending);
             self.handle_timeout(&mut sending);
             self.tell_refused(&mut sending);
             if !more && !self.shard.is_stopped() {
                 self.sleep(&mut events, &mut sending);
             }
         }
-        self.flush(&mut sending);
+        self.say_goodbye(&mut events, &mut sending);
     }
 
     /// Obeys what is queued. Returns whether there may be more.
@@ -199,36 +249,49 @@ impl Driver {
     fn forward(&mut self, sending: &mut Sending) {
         while let Some((stream, batch)) = self.gathered.next() {
             let command = ShardCommand::Media { stream, batch };
-            let Self {
-                shard,
-                socket,
-                counters,
-                ..
-            } = self;
-            let mut out = |outbox: &mut Outbox| send(socket, counters, outbox, sending);
+            let Self { shard, link, .. } = self;
+            let mut out = |outbox: &mut Outbox| link.send(outbox, sending);
             shard.handle_sending(Instant::now(), command, &mut out);
             out(shard.outbox());
         }
     }
 
     fn read(&mut self) {
-        let shard = &mut self.shard;
-        let result = self.socket.receive(|now, source, destination, data| {
-            shard.receive(now, source, destination, data);
+        let Self { shard, link, .. } = self;
+        if shard.outbox().octets() > HELD_MAX {
+            return;
+        }
+        let counters = &link.counters;
+        let result = link.socket.receive(|now, source, destination, data| {
+            if source.port() == 0 {
+                // Nobody can be answered there.
+                counters.datagrams_unknown.add(1);
+            } else {
+                shard.receive(now, source, destination, data);
+            }
         });
         if let Err(error) = result {
             tracing::debug!(%error, "receiving failed");
+            link.read_errors();
+        }
+    }
+
+    /// What the network did not take before may leave now.
+    fn go_on(&mut self, sending: &mut Sending) {
+        let Self { shard, link, .. } = self;
+        if shard.outbox().is_empty() && !shard.is_held_up() {
+            return;
+        }
+        let mut out = |outbox: &mut Outbox| link.send(outbox, sending);
+        let now = out(shard.outbox());
+        if !shard.outbox().is_full() {
+            shard.go_on(now, &mut out);
         }
     }
 
     fn handle_timeout(&mut self, sending: &mut Sending) {
-        let Self {
-            shard,
-            socket,
-            counters,
-            ..
-        } = self;
-        let mut out = |outbox: &mut Outbox| send(socket, counters, outbox, sending);
+        let Self { shard, link, .. } = self;
+        let mut out = |outbox: &mut Outbox| link.send(outbox, sending);
         shard.handle_timeout_sending(Instant::now(), &mut out);
         out(shard.outbox());
     }
@@ -243,7 +306,7 @@ impl Driver {
         }
         let now = Instant::now();
         refused.tell(now, |viewer, failure| {
-            shard.send_failed(now, viewer, failure)
+            shard.send_failed(now, viewer, failure);
         });
         self.flush(sending);
     }
@@ -252,8 +315,7 @@ impl Driver {
     fn tell_refused(&mut self, _sending: &mut Sending) {}
 
     fn flush(&mut self, sending: &mut Sending) {
-        let outbox = self.shard.outbox();
-        send(&self.socket, &self.counters, outbox, sending);
+        self.link.send(self.shard.outbox(), sending);
     }
 
     fn sleep(&mut self, events: &mut Events, sending: &mut Sending) {
@@ -264,37 +326,139 @@ impl Driver {
             self.take(command, sending);
             return;
         }
-        let timeout = self.shard.poll_timeout().map_or(IDLE, |at| {
+        let due = match self.shard.outbox().is_empty() {
+            true if self.shard.is_held_up() => Some(Instant::now()),
+            true => self.shard.poll_timeout(),
+            // Nothing of ours can be done before the network takes something.
+            false => self.link.window.poll_timeout(),
+        };
+        self.wait(events, due);
+        self.inbox.set_asleep(false);
+    }
+
+    /// Waits for the network, a command, or this moment.
+    fn wait(&mut self, events: &mut Events, due: Option<Instant>) {
+        let Self { poll, link, .. } = self;
+        let for_writing = link.window.waits_for_socket();
+        if for_writing {
+            link.wait_for_writing(poll, true);
+        }
+        let timeout = due.map_or(IDLE, |at| {
             at.saturating_duration_since(Instant::now()).min(IDLE)
         });
-        if let Err(error) = self.poll.poll(events, Some(timeout))
+        if let Err(error) = poll.poll(events, Some(timeout))
             && error.kind() != io::ErrorKind::Interrupted
         {
             tracing::error!(%error, "waiting for the network failed");
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.inbox.set_asleep(false);
+        let mut of_socket = events.iter().filter(|e| e.token() == SOCKET);
+        if of_socket.clone().any(mio::event::Event::is_error) {
+            link.read_errors();
+        }
+        if for_writing && of_socket.any(mio::event::Event::is_writable) {
+            link.window.writable();
+            link.wait_for_writing(poll, false);
+        }
+    }
+
+    /// What is still to be sent leaves, if the network takes it in time.
+    fn say_goodbye(&mut self, events: &mut Events, sending: &mut Sending) {
+        let until = Instant::now() + FAREWELL;
+        self.flush(sending);
+        while !self.shard.outbox().is_empty() && Instant::now() < until {
+            let due = self.link.window.poll_timeout().unwrap_or(until);
+            self.wait(events, Some(due.min(until)));
+            self.flush(sending);
+        }
     }
 }
 
-/// Sends what is to be sent, and empties the outbox.
-fn send(socket: &Socket, counters: &Counters, outbox: &mut Outbox, sending: &mut Sending) {
-    if outbox.is_empty() {
-        return;
-    }
-    let done = |datagrams: &Datagrams, result: io::Result<()>| {
-        let count = datagrams.count() as u64;
-        match result {
-            Ok(()) => counters.datagrams_out.add(count),
-            Err(error) => {
-                counters.datagrams_dropped.add(count);
-                tracing::trace!(%error, to = %datagrams.destination, "not sent");
-            }
+impl Link {
+    /// Sends what the network takes of what is to be sent. The rest stays. Returns the time.
+    fn send(&mut self, outbox: &mut Outbox, sending: &mut Sending) -> Instant {
+        let now = Instant::now();
+        if outbox.is_empty() || !self.window.is_open(now) {
+            return now;
         }
-    };
-    #[cfg(target_os = "linux")]
-    socket.send_all(&mut sending.headers, &mut sending.refused, outbox, done);
-    #[cfg(not(target_os = "linux"))]
-    socket.send_all(sending, outbox, done);
-    outbox.clear();
+        let before = outbox.octets();
+        let counters = &self.counters;
+        let done = |outcome: Outcome| match outcome.result {
+            Ok(()) => counters.datagrams_out.add(outcome.datagrams as u64),
+            Err(error) => {
+                counters.datagrams_dropped.add(outcome.datagrams as u64);
+                tracing::trace!(%error, to = %outcome.destination, "not sent");
+            }
+        };
+        #[cfg(target_os = "linux")]
+        let refusal = {
+            let Sending { headers, refused } = sending;
+            self.socket.send_all(now, headers, refused, outbox, done)
+        };
+        #[cfg(not(target_os = "linux"))]
+        let refusal = {
+            let Sending {} = sending;
+            self.socket.send_all(now, outbox, done)
+        };
+        let sent = outbox.octets() < before;
+        self.learn(now, refusal, sent);
+        if self.segmentation != self.socket.segments() {
+            self.tell();
+        }
+        outbox.set_held_up(self.window.is_tight(now));
+        now
+    }
+
+    /// Adapts how much may wait in the kernel.
+    fn learn(&mut self, now: Instant, refusal: Option<Refusal>, sent: bool) {
+        let size = match refusal {
+            None => {
+                self.window.took();
+                self.window.grow(now)
+            }
+            Some(refusal) => {
+                match refusal {
+                    Refusal::BufferFull => self.counters.sends_blocked.add(1),
+                    Refusal::QueueFull => self.counters.sends_refused.add(1),
+                }
+                self.window.refused(now, refusal, sent)
+            }
+        };
+        if let Some(size) = size {
+            tracing::debug!(size, "what may wait in the kernel has changed");
+            self.socket.set_send_buffer(size);
+            self.tell();
+        }
+    }
+
+    /// Publishes what is known.
+    fn tell(&mut self) {
+        self.segmentation = self.socket.segments();
+        self.network.set(NetworkInfo {
+            send_buffer_wanted: self.socket.send_buffer().wanted,
+            send_buffer_granted: self.socket.send_buffer().granted,
+            send_buffer: self.window.size(),
+            segmentation: self.segmentation,
+        });
+    }
+
+    fn wait_for_writing(&mut self, poll: &Poll, on: bool) {
+        let interest = match on {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        let registry = poll.registry();
+        if let Err(error) = registry.reregister(self.socket.source(), SOCKET, interest) {
+            tracing::error!(%error, "a socket could not be watched");
+            // Then it is tried again and again.
+            self.window.writable();
+        }
+    }
+
+    /// What networks and hosts say of our datagrams: each concerns one viewer, whose checks will tell.
+    fn read_errors(&mut self) {
+        self.socket.read_errors(|error| {
+            tracing::trace!(?error, "the network refused a datagram");
+        });
+    }
 }

@@ -206,7 +206,7 @@ mod tests {
         refused.tell(now, |_, _| panic!("told twice"));
         assert!(!refused.add(viewer(1)), "in the same second");
         refused.tell(now + Duration::from_secs(1), |to, _| {
-            told.push((to, TooLarge::default()))
+            told.push((to, TooLarge::default()));
         });
         assert!(
             refused.add(viewer(600)),

@@ -2,61 +2,189 @@
 
 //! One UDP socket with the kernel's offloads: many datagrams a system call, and the address each came to.
 //!
-//! `quinn-udp` receives, and sends to one viewer in a call; on Linux `sendmmsg` sends to many.
+//! `quinn-udp` receives; on Linux `sendmmsg` sends to many viewers in a call, elsewhere `quinn-udp` to one.
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use mio::event::Source;
-use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
 
 #[cfg(target_os = "linux")]
-use super::batch::{Headers, MAX, Messages};
+use super::batch::{Headers, Messages};
 #[cfg(target_os = "linux")]
 use super::path::{self, Refused};
-use crate::shard::{Datagrams, Outbox};
+#[cfg(target_os = "linux")]
+use super::segments::Segments;
+use super::window::Refusal;
+use crate::shard::{Outbox, Progress};
 
-/// Room in the kernel for the packets of a second of a few hundred viewers. The kernel may grant less.
-const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+#[cfg(target_os = "linux")]
+const ENOBUFS: i32 = nix::libc::ENOBUFS;
+#[cfg(all(unix, not(target_os = "linux")))]
+const ENOBUFS: i32 = 55;
+/// Room in the kernel for what comes from some hundred viewers in a second. The kernel may grant less.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// Reads in a row before queued frames get their turn.
 const READS_A_TURN: usize = 16;
 /// The largest datagram that can come.
 const DATAGRAM_MAX: usize = 2_048;
+/// RFC 8837, table 1, priority medium: sound, and interactive video. What else there is goes with the video.
+#[cfg(target_os = "linux")]
+const EF: i32 = 46;
+#[cfg(target_os = "linux")]
+const AF42: i32 = 36;
+/// A send may bring the errors of so many earlier ones (ICMP) before it is at fault itself.
+const EARLIER_ERRORS: usize = 2;
+/// Errors of earlier sends that are read at a time.
+const ERRORS_A_TURN: usize = 64;
 
 pub(super) struct Socket {
     io: mio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
     buffers: Vec<Vec<u8>>,
+    send_buffer: SendBuffer,
+    marking: Marking,
+    #[cfg(target_os = "linux")]
+    segments: Segments,
+}
+
+/// The room for datagrams on their way out, in octets as the application asks for them: the kernel counts twice as many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SendBuffer {
+    pub(super) wanted: usize,
+    pub(super) granted: usize,
+}
+
+/// How datagrams leave.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing {
+    /// The send buffer to ask the kernel for, in octets.
+    pub(crate) send_buffer: usize,
+    /// Mark sound and pictures for networks that treat them apart (RFC 8837).
+    pub(crate) dscp: bool,
+}
+
+/// Differentiated services code points, and which one the socket has: that of sound or of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Marking {
+    Off,
+    On(Option<bool>),
+}
+
+/// What became of a send to one destination.
+pub(super) struct Outcome {
+    pub(super) destination: SocketAddr,
+    pub(super) datagrams: usize,
+    pub(super) result: io::Result<()>,
 }
 
 impl Socket {
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr, outgoing: Outgoing) -> io::Result<Self> {
+        let Outgoing { send_buffer, dscp } = outgoing;
         let socket = std::net::UdpSocket::bind(address)?;
         let state = UdpSocketState::new((&socket).into())?;
-        for result in [
-            state.set_send_buffer_size((&socket).into(), KERNEL_BUFFER),
-            state.set_recv_buffer_size((&socket).into(), KERNEL_BUFFER),
-        ] {
-            if let Err(error) = result {
-                tracing::debug!(%error, "the kernel's default buffer size stays");
-            }
+        if let Err(error) = state.set_recv_buffer_size((&socket).into(), RECEIVE_BUFFER) {
+            tracing::debug!(%error, "the kernel's default size of the receive buffer stays");
+        }
+        // A full queue is told (ENOBUFS), and so is what a network says of our datagrams (ICMP).
+        if let Err(error) = state.enable_transport_errors((&socket).into()) {
+            tracing::debug!(%error, "the network's errors are not told");
         }
         let local = socket.local_addr()?;
-        #[cfg(target_os = "linux")]
-        path::refuse_too_large(&socket, local.is_ipv6());
         let size = DATAGRAM_MAX * state.gro_segments().max(1);
-        Ok(Self {
+        let mut socket = Self {
             io: mio::net::UdpSocket::from_std(socket),
+            #[cfg(target_os = "linux")]
+            segments: Segments::new(state.max_gso_segments() > 1),
             state,
             local,
             buffers: vec![vec![0; size]; BATCH_SIZE],
-        })
+            marking: match dscp {
+                true => Marking::On(None),
+                false => Marking::Off,
+            },
+            send_buffer: SendBuffer {
+                wanted: send_buffer,
+                granted: 0,
+            },
+        };
+        #[cfg(target_os = "linux")]
+        if !socket.probe() {
+            tracing::info!("no UDP segmentation offload here: each datagram leaves by itself");
+            socket.segments = Segments::new(false);
+        }
+        #[cfg(target_os = "linux")]
+        path::refuse_too_large(&socket.io, local.is_ipv6());
+        socket.set_send_buffer(send_buffer);
+        socket.send_buffer.granted = socket.send_buffer_size();
+        Ok(socket)
     }
 
-    pub(super) fn local_address(&self) -> io::Result<SocketAddr> {
-        Ok(self.local)
+    /// Whether the kernel takes several datagrams in one message, tried on the way to ourselves.
+    #[cfg(target_os = "linux")]
+    fn probe(&self) -> bool {
+        let to = match self.local.ip() {
+            ip if !ip.is_unspecified() => self.local,
+            IpAddr::V4(_) => (std::net::Ipv4Addr::LOCALHOST, self.local.port()).into(),
+            IpAddr::V6(_) => (std::net::Ipv6Addr::LOCALHOST, self.local.port()).into(),
+        };
+        let transmit = quinn_udp::Transmit {
+            destination: to,
+            ecn: None,
+            contents: &[0; 2],
+            segment_size: Some(1),
+            src_ip: None,
+        };
+        // A state of its own: `quinn-udp` would turn the offload off for good.
+        let Ok(state) = UdpSocketState::new((&self.io).into()) else {
+            return false;
+        };
+        let works = state.max_gso_segments() > 1
+            && self
+                .io
+                .try_io(|| state.try_send((&self.io).into(), &transmit))
+                .is_ok();
+        // It is no peer's. On the way to ourselves it has arrived by now.
+        while self.io.recv(&mut [0; 2]).is_ok() {}
+        works
+    }
+
+    /// Sets the room for datagrams on their way out, past the system's limit where we may.
+    #[cfg(target_os = "linux")]
+    pub(super) fn set_send_buffer(&self, octets: usize) {
+        use nix::sys::socket::{setsockopt, sockopt};
+        if setsockopt(&self.io, sockopt::SndBufForce, &octets).is_ok() {
+            return;
+        }
+        if let Err(error) = setsockopt(&self.io, sockopt::SndBuf, &octets) {
+            tracing::debug!(%error, "the size of the send buffer stays");
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn set_send_buffer(&self, octets: usize) {
+        if let Err(error) = self.state.set_send_buffer_size((&self.io).into(), octets) {
+            tracing::debug!(%error, "the size of the send buffer stays");
+        }
+    }
+
+    fn send_buffer_size(&self) -> usize {
+        let size = self.state.send_buffer_size((&self.io).into()).unwrap_or(0);
+        match cfg!(target_os = "linux") {
+            true => size / 2,
+            false => size,
+        }
+    }
+
+    pub(super) fn send_buffer(&self) -> SendBuffer {
+        self.send_buffer
+    }
+
+    pub(super) fn local_address(&self) -> SocketAddr {
+        self.local
     }
 
     pub(super) fn source(&mut self) -> &mut dyn Source {
@@ -68,127 +196,191 @@ impl Socket {
         self.state.max_gso_segments()
     }
 
-    /// Sends all that there is, and tells of each what became of it. An error of one viewer's does not hold up others'.
+    /// Whether several datagrams leave as one message.
     #[cfg(target_os = "linux")]
-    pub(super) fn send_all(
-        &self,
-        headers: &mut Headers,
-        refused: &mut Refused,
-        outbox: &Outbox,
-        mut done: impl FnMut(&Datagrams, io::Result<()>),
-    ) {
-        let offloads = self.max_segments() > 1;
-        let mut sends = outbox.iter().peekable();
-        while let Some((first, data)) = sends.next() {
-            let alone = sends.peek().is_none_or(|(next, _)| !alike(first, next));
-            if alone || !offloads {
-                done(first, self.send_one(refused, first, data));
-                continue;
-            }
-            let mut messages = Messages::new();
-            let mut gathered = [(first, data); MAX];
-            messages.push(self.to_socket(first.destination), data);
-            while messages.count() < MAX
-                && let Some((next, data)) = sends.next_if(|(next, _)| alike(first, next))
-            {
-                gathered[messages.count()] = (next, data);
-                messages.push(self.to_socket(next.destination), data);
-            }
-            self.send_messages(headers, refused, &messages, &gathered, &mut done);
-        }
+    pub(super) fn segments(&self) -> bool {
+        self.segments.is_on()
     }
 
-    /// Sends messages that differ in their destination only.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn segments(&self) -> bool {
+        self.max_segments() > 1
+    }
+
+    /// Sends what the kernel takes, forgets it, and tells of each what became of it. What it did not take stays.
+    ///
+    /// An error of one viewer's does not hold up others'.
+    #[cfg(target_os = "linux")]
+    pub(super) fn send_all(
+        &mut self,
+        now: Instant,
+        headers: &mut Headers,
+        refused: &mut Refused,
+        outbox: &mut Outbox,
+        mut done: impl FnMut(Outcome),
+    ) -> Option<Refusal> {
+        self.segments.renew(now);
+        let v6 = self.local.is_ipv6();
+        let by_kind = self.marking != Marking::Off;
+        let mut at = Progress::default();
+        let mut refusal = None;
+        while refusal.is_none()
+            && let Some(messages) =
+                Messages::gather(outbox, at, &self.segments, by_kind, |address| {
+                    to_socket(v6, address)
+                })
+        {
+            self.mark(messages.is_audio());
+            let over;
+            (over, refusal) = self.send_messages(now, headers, refused, &messages, &mut done);
+            at = messages.progress(at, over);
+        }
+        outbox.forget(at);
+        refusal
+    }
+
+    /// Sends messages in one call, or in as many as errors make of it. Returns how many are over, and why it ended
+    /// before the last, if the kernel takes no more. Where the others are to be gathered anew, there is no reason.
     #[cfg(target_os = "linux")]
     fn send_messages(
-        &self,
+        &mut self,
+        now: Instant,
         headers: &mut Headers,
         refused: &mut Refused,
         messages: &Messages<'_>,
-        gathered: &[(&Datagrams, &[u8]); MAX],
-        done: &mut impl FnMut(&Datagrams, io::Result<()>),
-    ) {
-        let (first, _) = gathered[0];
-        let source = self.source_of(first);
-        // The kernel's limit of a datagram is below this.
-        let segment = u16::try_from(first.segment).unwrap_or(u16::MAX);
-        let mut at = 0;
-        while at < messages.count() {
-            let call = || messages.send(headers, &self.io, at, segment, source);
-            match self.io.try_io(call) {
+        done: &mut impl FnMut(Outcome),
+    ) -> (usize, Option<Refusal>) {
+        let source = self.source_of(messages.source());
+        let mut over = 0;
+        let mut earlier_errors = EARLIER_ERRORS;
+        while over < messages.count() {
+            let rest = over..messages.count();
+            let call = || messages.send(headers, &self.io, rest, source);
+            let error = match self.io.try_io(call) {
                 Ok(sent) => {
-                    for (datagrams, _) in &gathered[at..at + sent] {
-                        done(datagrams, Ok(()));
+                    for message in messages.iter(over..over + sent) {
+                        if message.datagrams > 1 {
+                            self.segments.took();
+                        }
+                        done(Outcome {
+                            destination: message.destination,
+                            datagrams: message.datagrams,
+                            result: Ok(()),
+                        });
                     }
-                    at += sent;
+                    over += sent;
+                    earlier_errors = EARLIER_ERRORS;
+                    continue;
                 }
-                Err(_) => {
-                    // The first one is at fault. By itself it gets what `quinn-udp` knows about kernels.
-                    let (datagrams, data) = gathered[at];
-                    done(datagrams, self.send_one(refused, datagrams, data));
-                    at += 1;
-                }
+                Err(error) => error,
+            };
+            if let Some(refusal) = refusal(&error) {
+                return (over, Some(refusal));
             }
+            // What the network said of an earlier datagram to somebody else comes with whatever is sent next.
+            if earlier_errors > 0 {
+                earlier_errors -= 1;
+                continue;
+            }
+            let Some(message) = messages.iter(over..over + 1).next().copied() else {
+                break;
+            };
+            if messages.is_segmented() && is_of_segmentation(&error) {
+                self.segments.refuse(now, message.destination);
+                break;
+            }
+            let mut result = Err(error);
+            if !result.as_ref().is_err_and(path::is_too_large) {
+                self.segments.acquit(message.destination);
+            } else if refused.add(message.destination) {
+                let one = over..over + 1;
+                result = path::in_fragments(&self.io, self.local.is_ipv6(), || {
+                    let call = || messages.send(headers, &self.io, one, source);
+                    self.io.try_io(call).map(|_| ())
+                });
+            }
+            done(Outcome {
+                destination: message.destination,
+                datagrams: message.datagrams,
+                result,
+            });
+            over += 1;
         }
+        (over, None)
     }
 
-    /// Sends datagrams to one viewer; those that are too large for its path leave in fragments.
-    #[cfg(target_os = "linux")]
-    fn send_one(
-        &self,
-        refused: &mut Refused,
-        datagrams: &Datagrams,
-        data: &[u8],
-    ) -> io::Result<()> {
-        let is_one = data.len() <= datagrams.segment;
-        match self.send(datagrams, data) {
-            Err(error) if path::is_too_large(&error) => {}
-            // Linux before 6.14 says so of segments that are too large.
-            Err(error) if !is_one && error.kind() == io::ErrorKind::InvalidInput => {}
-            sent => return sent,
-        }
-        let mut all = Ok(());
-        for one in data.chunks(datagrams.segment.max(1)) {
-            let mut sent = self.send(datagrams, one);
-            if sent.as_ref().is_err_and(path::is_too_large) && refused.add(datagrams.destination) {
-                let again = || self.send(datagrams, one);
-                sent = path::in_fragments(&self.io, self.local.is_ipv6(), again);
-            }
-            all = all.and(sent);
-        }
-        all
-    }
-
-    /// Sends all that there is, and tells of each what became of it.
+    /// Sends what the system takes, forgets it, and tells of each what became of it. What it did not take stays.
     #[cfg(not(target_os = "linux"))]
     pub(super) fn send_all(
-        &self,
-        _sending: &mut super::Sending,
-        outbox: &Outbox,
-        mut done: impl FnMut(&Datagrams, io::Result<()>),
-    ) {
+        &mut self,
+        _now: Instant,
+        outbox: &mut Outbox,
+        mut done: impl FnMut(Outcome),
+    ) -> Option<Refusal> {
+        let v6 = self.local.is_ipv6();
+        let mut progress = Progress::default();
+        let mut refused = None;
         for (datagrams, data) in outbox.iter() {
-            done(datagrams, self.send(datagrams, data));
+            let transmit = quinn_udp::Transmit {
+                destination: to_socket(v6, datagrams.destination),
+                ecn: None,
+                contents: data,
+                segment_size: (data.len() > datagrams.segment).then_some(datagrams.segment),
+                src_ip: self.source_of(datagrams.source),
+            };
+            let call = || self.state.try_send((&self.io).into(), &transmit);
+            let result = self.io.try_io(call);
+            if let Some(refusal) = result.as_ref().err().and_then(refusal) {
+                refused = Some(refusal);
+                break;
+            }
+            done(Outcome {
+                destination: datagrams.destination,
+                datagrams: datagrams.count(),
+                result,
+            });
+            progress.sends += 1;
+        }
+        outbox.forget(progress);
+        refused
+    }
+
+    /// Gives what leaves from now on the mark of its kind, where that is wanted.
+    #[cfg(target_os = "linux")]
+    fn mark(&mut self, is_audio: bool) {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let Marking::On(last) = &mut self.marking else {
+            return;
+        };
+        if last.replace(is_audio) == Some(is_audio) {
+            return;
+        }
+        // The upper six bits: the others are the network's (ECN).
+        let octet = if is_audio { EF } else { AF42 } << 2;
+        let v4 = setsockopt(&self.io, sockopt::Ipv4Tos, &octet);
+        let v6 = match self.local.is_ipv6() {
+            true => setsockopt(&self.io, sockopt::Ipv6TClass, &octet),
+            false => Ok(()),
+        };
+        if let Err(error) = v4.and(v6) {
+            tracing::debug!(%error, "datagrams could not be marked");
+        }
+    }
+
+    /// Hands over what networks and hosts say of our datagrams (ICMP), each once, with the address that says so.
+    pub(super) fn read_errors(&self, mut take: impl FnMut(quinn_udp::TransportError)) {
+        for _ in 0..ERRORS_A_TURN {
+            match self.state.recv_transport_error((&self.io).into()) {
+                Ok(Some(error)) => take(error),
+                Ok(None) | Err(_) => return,
+            }
         }
     }
 
     /// The address to send from, where the socket has several.
-    fn source_of(&self, datagrams: &Datagrams) -> Option<IpAddr> {
+    fn source_of(&self, source: SocketAddr) -> Option<IpAddr> {
         let any = self.local.ip().is_unspecified();
-        any.then_some(datagrams.source.ip())
-    }
-
-    /// Sends datagrams to one viewer, from the address at which it reached us.
-    fn send(&self, datagrams: &Datagrams, data: &[u8]) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: self.to_socket(datagrams.destination),
-            ecn: None,
-            contents: data,
-            segment_size: (data.len() > datagrams.segment).then_some(datagrams.segment),
-            src_ip: self.source_of(datagrams),
-        };
-        self.io
-            .try_io(|| self.state.try_send((&self.io).into(), &transmit))
+        any.then_some(source.ip())
     }
 
     /// Reads what has come, a bounded number of times, and hands over each datagram.
@@ -198,6 +390,7 @@ impl Socket {
     ) -> io::Result<()> {
         let (io, state, port, bound) = (&self.io, &self.state, self.local.port(), self.local.ip());
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        let mut failed = None;
         for _ in 0..READS_A_TURN {
             let mut slices: Vec<IoSliceMut<'_>> = self
                 .buffers
@@ -207,10 +400,12 @@ impl Socket {
             let received = io.try_io(|| state.recv(io.into(), &mut slices, &mut metas));
             let count = match received {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                // ICMP errors of earlier sends come back here: they concern one viewer only.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Errors of earlier sends (ICMP) come back here: they concern one viewer only.
+                Err(error) => {
+                    failed = Some(error);
+                    continue;
+                }
             };
             let now = Instant::now();
             for (meta, buffer) in metas.iter().zip(&self.buffers).take(count) {
@@ -222,24 +417,40 @@ impl Socket {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// A socket of both families wants IPv4 addresses in their IPv6 form.
-    fn to_socket(&self, address: SocketAddr) -> SocketAddr {
-        match (self.local.ip(), address.ip()) {
-            (IpAddr::V6(_), IpAddr::V4(v4)) => {
-                SocketAddr::new(v4.to_ipv6_mapped().into(), address.port())
-            }
-            _ => address,
-        }
+        failed.map_or(Ok(()), Err)
     }
 }
 
-/// Whether two messages can leave in one call.
+/// A socket of both families wants IPv4 addresses in their IPv6 form.
+fn to_socket(v6: bool, address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(v4) if v6 => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+        _ => address,
+    }
+}
+
+/// Whether the kernel takes nothing more for now, whoever it is for.
+fn refusal(error: &io::Error) -> Option<Refusal> {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Some(Refusal::BufferFull);
+    }
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(ENOBUFS) {
+        return Some(Refusal::QueueFull);
+    }
+    None
+}
+
+/// Whether it may be segmentation that a route refuses: EIO without checksum offload, EINVAL and EMSGSIZE where a
+/// segment does not fit, EOPNOTSUPP.
 #[cfg(target_os = "linux")]
-fn alike(a: &Datagrams, b: &Datagrams) -> bool {
-    a.segment == b.segment && a.source == b.source
+fn is_of_segmentation(error: &io::Error) -> bool {
+    use nix::errno::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        code,
+        Some(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)
+    )
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
@@ -251,60 +462,174 @@ mod tests {
     use std::net::UdpSocket;
     use std::time::Duration;
 
+    use nix::sys::socket::setsockopt;
+    use nix::sys::socket::sockopt::SetBool;
+    use nix::{libc, setsockopt_impl};
+
     use super::*;
 
-    /// Sends equal messages to viewers of which some can't be reached, and returns what became of each.
-    fn sent_to(bind: &str, destinations: &[SocketAddr]) -> Vec<bool> {
-        let socket = Socket::bind(bind.parse().unwrap()).unwrap();
-        let port = socket.local_address().unwrap().port();
-        let source = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+    /// Without UDP checksums the kernel refuses segmentation (EINVAL), and sends all else.
+    #[derive(Debug, Clone, Copy)]
+    struct NoCheck;
+    setsockopt_impl!(NoCheck, libc::SOL_SOCKET, libc::SO_NO_CHECK, bool, SetBool);
+
+    fn socket(bind: &str) -> Socket {
+        let outgoing = Outgoing {
+            send_buffer: 1 << 20,
+            dscp: false,
+        };
+        Socket::bind(bind.parse().unwrap(), outgoing).unwrap()
+    }
+
+    fn viewers<const N: usize>() -> ([UdpSocket; N], [SocketAddr; N]) {
+        let viewers = std::array::from_fn(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+        for viewer in &viewers {
+            viewer
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+        }
+        let addresses = viewers.each_ref().map(|v| v.local_addr().unwrap());
+        (viewers, addresses)
+    }
+
+    /// Three datagrams to each, of which two are equal.
+    fn outbox(socket: &Socket, destinations: &[SocketAddr]) -> Outbox {
+        let source = SocketAddr::new([127, 0, 0, 1].into(), socket.local_address().port());
         let mut outbox = Outbox::new(socket.max_segments());
         for destination in destinations {
             for data in [[1u8; 100].as_slice(), &[2; 100], &[3; 40]] {
                 outbox.push(source, *destination, data);
             }
         }
-        let mut outcomes = Vec::new();
-        socket.send_all(
-            &mut Headers::new(),
-            &mut Refused::new(),
-            &outbox,
-            |_, result| {
-                outcomes.push(result.is_ok());
-            },
-        );
+        outbox
+    }
+
+    /// Sends, and returns how many datagrams to each destination left and failed.
+    fn send(
+        socket: &mut Socket,
+        outbox: &mut Outbox,
+        destinations: &[SocketAddr],
+    ) -> Vec<(usize, usize)> {
+        let mut outcomes = vec![(0, 0); destinations.len()];
+        let (mut headers, mut refused) = (Headers::new(), Refused::new());
+        let now = Instant::now();
+        let refusal = socket.send_all(now, &mut headers, &mut refused, outbox, |outcome| {
+            let at = destinations.iter().position(|d| *d == outcome.destination);
+            let (left, failed) = &mut outcomes[at.unwrap()];
+            match outcome.result {
+                Ok(()) => *left += outcome.datagrams,
+                Err(_) => *failed += outcome.datagrams,
+            }
+        });
+        assert_eq!(refusal, None);
+        assert!(outbox.is_empty());
         outcomes
     }
 
+    fn expect_all(viewer: &UdpSocket, what: &str) {
+        for expected in [100, 100, 40] {
+            let (len, from) = viewer.recv_from(&mut [0; 200]).unwrap();
+            assert_eq!(len, expected, "{what}");
+            assert_eq!(from.ip().to_string(), "127.0.0.1");
+        }
+    }
+
     #[test]
-    fn one_viewers_error_does_not_cost_others_their_packets() {
-        let unreachable: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    fn one_viewers_error_costs_others_neither_packets_nor_segmentation() {
         for bind in ["0.0.0.0:0", "127.0.0.1:0", "[::]:0"] {
-            let viewers: Vec<UdpSocket> = (0..3)
-                .map(|_| UdpSocket::bind("127.0.0.1:0").unwrap())
-                .collect();
-            let to: Vec<_> = viewers.iter().map(|v| v.local_addr().unwrap()).collect();
-            let outcomes = sent_to(bind, &[unreachable, to[0], to[1], unreachable, to[2]]);
-            assert_eq!(outcomes, [false, true, true, false, true], "{bind}");
-            for viewer in &viewers {
-                viewer
-                    .set_read_timeout(Some(Duration::from_secs(5)))
-                    .unwrap();
-                for expected in [100, 100, 40] {
-                    let (len, from) = viewer.recv_from(&mut [0; 200]).unwrap();
-                    assert_eq!(len, expected, "{bind}");
-                    assert_eq!(from.ip().to_string(), "127.0.0.1");
+            for bad in ["127.0.0.1:0", "255.255.255.255:9", "240.0.0.1:9"] {
+                let bad: SocketAddr = bad.parse().unwrap();
+                let (viewers, good) = viewers::<3>();
+                let to = [bad, good[0], good[1], bad, good[2]];
+                let mut socket = socket(bind);
+                for _ in 0..3 {
+                    let mut outbox = outbox(&socket, &to);
+                    let outcomes = send(&mut socket, &mut outbox, &to);
+                    let what = format!("{bad} from {bind}: {outcomes:?}");
+                    assert_eq!(outcomes[0], (0, 6), "{what}");
+                    assert_eq!(
+                        [outcomes[1], outcomes[2], outcomes[4]],
+                        [(3, 0); 3],
+                        "{what}"
+                    );
+                    for viewer in &viewers {
+                        expect_all(viewer, &what);
+                    }
+                    assert!(socket.segments.takes(good[0]), "{what}");
                 }
             }
         }
     }
 
     #[test]
+    fn what_the_network_says_of_one_viewer_fails_nobody_elses_send() {
+        let (viewers, good) = viewers::<2>();
+        // Nobody is there any more: each datagram is answered by ICMP, which comes back with the next send.
+        let gone = UdpSocket::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let to = [gone, good[0], gone, good[1]];
+        let mut socket = socket("0.0.0.0:0");
+        for round in 0..200 {
+            let mut outbox = outbox(&socket, &to);
+            let outcomes = send(&mut socket, &mut outbox, &to);
+            assert_eq!([outcomes[1], outcomes[3]], [(3, 0); 2], "round {round}");
+            for viewer in &viewers {
+                expect_all(viewer, "beside one who is gone");
+            }
+            socket.read_errors(|_| {});
+        }
+    }
+
+    #[test]
+    fn without_segmentation_single_datagrams_leave_at_once() {
+        let (viewers, to) = viewers::<3>();
+        let mut socket = socket("127.0.0.1:0");
+        setsockopt(&socket.io, NoCheck, &true).unwrap();
+        assert!(socket.max_segments() > 1, "or this tests nothing");
+        for round in 0..20 {
+            let mut outbox = outbox(&socket, &to);
+            assert_eq!(send(&mut socket, &mut outbox, &to), [(3, 0); 3], "{round}");
+            for viewer in &viewers {
+                expect_all(viewer, "without segmentation");
+            }
+        }
+        assert!(to.iter().all(|to| !socket.segments.takes(*to)));
+    }
+
+    #[test]
+    fn a_machine_without_segmentation_is_known_at_start() {
+        let socket = socket("127.0.0.1:0");
+        setsockopt(&socket.io, NoCheck, &true).unwrap();
+        assert!(!socket.probe());
+        setsockopt(&socket.io, NoCheck, &false).unwrap();
+        assert!(socket.probe());
+        let mut received = 0;
+        let mut socket = socket;
+        socket.receive(|_, _, _, _| received += 1).unwrap();
+        assert_eq!(received, 0, "the probe is no datagram of a peer's");
+    }
+
+    #[test]
     fn more_than_one_call_holds_are_sent() {
-        let viewer = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (a, b) = (viewer.local_addr().unwrap(), other.local_addr().unwrap());
-        let to: Vec<_> = (0..200).map(|n| if n % 2 == 0 { a } else { b }).collect();
-        assert_eq!(sent_to("127.0.0.1:0", &to), vec![true; 200]);
+        let (_viewers, [a, b]) = viewers::<2>();
+        let mut socket = socket("127.0.0.1:0");
+        let source = socket.local_address();
+        let mut outbox = Outbox::new(socket.max_segments());
+        // Of all sizes, alone and many, in every order.
+        for n in 0..500usize {
+            let to = if n % 3 == 0 { a } else { b };
+            for _ in 0..=n % 4 {
+                outbox.push(source, to, &vec![0; 20 + n % 7]);
+            }
+        }
+        let of = |n: usize| n % 4 + 1;
+        let to_a: usize = (0..500).filter(|n| n % 3 == 0).map(of).sum();
+        let to_b: usize = (0..500).filter(|n| n % 3 != 0).map(of).sum();
+        assert_eq!(
+            send(&mut socket, &mut outbox, &[a, b]),
+            [(to_a, 0), (to_b, 0)]
+        );
     }
 }

@@ -8,6 +8,7 @@
 mod backlog;
 mod budget;
 mod contact;
+mod fanout;
 mod handover;
 mod history;
 mod ingest;
@@ -31,19 +32,22 @@ use slab::Slab;
 use str0m::ice::StunMessage;
 
 pub use ingest::PeerFeedback;
-pub use outbox::{Datagrams, Outbox};
+pub use outbox::{Datagrams, Outbox, Progress};
 
 use crate::ids::SessionId;
-use crate::packet::Batch;
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
 use crate::stream::Stream;
 use crate::transport::{PatchOutcome, ViewerTransport, patch::PatchError};
+use fanout::Waiting;
 use ingest::Ingest;
 use member::Member;
 use subscriber::Subscriber;
 use timers::Timers;
+
+/// Sends what the network takes of what is to be sent, and leaves the rest. Returns the time afterwards.
+pub type Send<'a> = dyn FnMut(&mut Outbox) -> Instant + 'a;
 
 /// A viewer whose address changed may take over an address that another session has not used for this long.
 const ADDRESS_STALE: Duration = Duration::from_secs(2);
@@ -85,6 +89,8 @@ pub struct Shard {
     /// When keyframe requests that streams hold back are due.
     keyframe_timers: Timers,
     outbox: Outbox,
+    /// Frames that not all viewers have yet, since the network does not take as much at once.
+    waiting: Waiting,
     stopped: bool,
     /// Sessions to be ended at the end of the call that found them over.
     over: Vec<usize>,
@@ -103,6 +109,18 @@ struct Attached {
     stream: Arc<Stream>,
     /// The members that watch it; each knows its place.
     viewers: Vec<usize>,
+    /// Which of them is the first to get the next frame.
+    first: usize,
+}
+
+impl Attached {
+    /// How many viewers a frame goes to, and which of them is the first: never the same twice in a row, and soon each.
+    fn begin_round(&mut self) -> (usize, usize) {
+        let count = self.viewers.len();
+        let first = self.first.checked_rem(count).unwrap_or(0);
+        self.first = first + count * 5 / 8 + 1;
+        (count, first)
+    }
 }
 
 impl Shard {
@@ -120,6 +138,7 @@ impl Shard {
             timers: Timers::default(),
             keyframe_timers: Timers::default(),
             outbox: Outbox::new(max_segments),
+            waiting: Waiting::default(),
             stopped: false,
             over: Vec::new(),
         }
@@ -142,19 +161,14 @@ impl Shard {
 
     /// Obeys a command.
     pub fn handle(&mut self, now: Instant, command: ShardCommand) {
-        self.handle_sending(now, command, &mut |_| {});
+        self.handle_sending(now, command, &mut |_| now);
     }
 
-    /// Obeys a command, and hands over what is to be sent whenever that has become much, to be sent and emptied: a
-    /// keyframe for all viewers at once would be tens of megabytes, and late.
-    pub fn handle_sending(
-        &mut self,
-        now: Instant,
-        command: ShardCommand,
-        send: &mut dyn FnMut(&mut Outbox),
-    ) {
+    /// Obeys a command, and hands over what is to be sent whenever that has become much: a keyframe for all viewers at
+    /// once would be tens of megabytes, and late.
+    pub fn handle_sending(&mut self, now: Instant, command: ShardCommand, send: &mut Send<'_>) {
         match command {
-            ShardCommand::Media { stream, batch } => self.forward(now, stream, &batch, send),
+            ShardCommand::Media { stream, batch } => self.forward(now, stream, batch, send),
             ShardCommand::Subscribe {
                 stream,
                 transport,
@@ -263,11 +277,13 @@ impl Shard {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.handle_timeout_sending(now, &mut |_| {});
+        self.handle_timeout_sending(now, &mut |_| now);
     }
 
     /// The same as [`handle_sending`](Self::handle_sending) for what is due.
-    pub fn handle_timeout_sending(&mut self, now: Instant, send: &mut dyn FnMut(&mut Outbox)) {
+    ///
+    /// What is due waits while the network holds us up: it would only add to what waits.
+    pub fn handle_timeout_sending(&mut self, mut now: Instant, send: &mut Send<'_>) {
         while self.over.len() < ENDED_A_TURN
             && let Some(index) = self.timers.pop_due(now)
         {
@@ -276,7 +292,10 @@ impl Shard {
                 true
             });
             if self.outbox.is_full() {
-                send(&mut self.outbox);
+                now = send(&mut self.outbox);
+                if self.outbox.is_full() {
+                    break;
+                }
             }
         }
         for _ in 0..self.streams.len() {
@@ -301,34 +320,6 @@ impl Shard {
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let due = [self.keyframe_timers.next(), self.timers.next()];
         due.into_iter().flatten().min()
-    }
-
-    /// Sends a frame to every viewer of its stream. The way of every packet: no lock, no clock, no formatting.
-    fn forward(
-        &mut self,
-        now: Instant,
-        key: u64,
-        batch: &Arc<Batch>,
-        send: &mut dyn FnMut(&mut Outbox),
-    ) {
-        let Some(&attached) = self.by_key.get(&key) else {
-            return;
-        };
-        let viewers = self.streams.get(attached).map_or(0, |a| a.viewers.len());
-        for place in 0..viewers {
-            // Looked up each time, so that viewers can be drained while we go over them; none is buried before the end.
-            let attached = self.streams.get(attached);
-            let Some(&index) = attached.and_then(|a| a.viewers.get(place)) else {
-                break;
-            };
-            self.visit(now, index, |member, outbox| match member {
-                Member::Viewer(viewer) => viewer.media(now, batch, outbox),
-                Member::Publisher(_) => false,
-            });
-            if self.outbox.is_full() {
-                send(&mut self.outbox);
-            }
-        }
     }
 
     fn subscribe(
@@ -357,6 +348,7 @@ impl Shard {
             self.streams.insert(Attached {
                 stream: stream.clone(),
                 viewers: Vec::new(),
+                first: 0,
             })
         })
     }
@@ -463,6 +455,7 @@ impl Shard {
         };
         let (packets, requests) = viewer.take_counts();
         self.counters.packets_out.add(packets);
+        self.counters.packets_late.add(viewer.take_late());
         if requests > 0 {
             self.counters.keyframe_requests.add(requests);
             let attached = viewer.seat.attached;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
 use super::outbox::Outbox;
-use crate::codec::Codec;
+use crate::codec::{Codec, TrackKind};
 use crate::packet::Packet;
 use crate::rewrite::Rewritten;
 use crate::transport::{Outgoing, TransportEvent, TransportSink};
@@ -52,6 +52,16 @@ impl TransportSink for Sink<'_> {
         append: &mut dyn FnMut(&mut Vec<u8>),
     ) {
         self.outbox.compose(source, destination, append);
+    }
+
+    fn compose_media(
+        &mut self,
+        kind: TrackKind,
+        source: SocketAddr,
+        destination: SocketAddr,
+        append: &mut dyn FnMut(&mut Vec<u8>),
+    ) {
+        self.outbox.compose_media(kind, source, destination, append);
     }
 
     fn event(&mut self, event: TransportEvent) {

@@ -145,6 +145,16 @@ pub trait TransportSink {
         destination: SocketAddr,
         append: &mut dyn FnMut(&mut Vec<u8>),
     );
+    /// The same for a packet of media, which networks may treat by its kind (RFC 8837).
+    fn compose_media(
+        &mut self,
+        _kind: TrackKind,
+        source: SocketAddr,
+        destination: SocketAddr,
+        append: &mut dyn FnMut(&mut Vec<u8>),
+    ) {
+        self.compose(source, destination, append);
+    }
     /// Something happened.
     fn event(&mut self, event: TransportEvent);
 }
@@ -193,6 +203,9 @@ pub trait ViewerTransport: Transport {
     fn set_demand(&mut self, now: Instant, demand: Demand);
     /// Sends a packet, at once or a little later.
     fn send(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink);
+    /// A packet that is not sent any more, since our own network has held it up for too long. To the viewer, and to what is
+    /// known of its network, it was lost on the way.
+    fn lose(&mut self, _now: Instant, _packet: &Outgoing<'_>) {}
     /// Sends a packet again that the viewer missed ([`TransportEvent::Lost`]). `false`: it takes no such packets.
     fn resend(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink)
     -> bool;

@@ -14,6 +14,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[path = "../counting/mod.rs"]
 mod counting;
 mod day;
+#[allow(dead_code)]
+#[path = "../simulation/device.rs"]
+mod device;
 #[path = "../simulation/net.rs"]
 mod net;
 mod packets;

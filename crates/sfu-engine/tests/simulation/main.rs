@@ -5,6 +5,8 @@
 //! `SFU_SEED=…` runs a test with another seed; a failure prints the one that it had.
 
 mod bandwidth;
+mod device;
+mod held_up;
 mod ingest;
 mod joining;
 mod keyframes;

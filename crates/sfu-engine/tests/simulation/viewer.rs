@@ -45,6 +45,9 @@ pub(crate) struct TestViewer {
     /// Numbers of packets with nothing in them.
     pub(crate) empty: BTreeSet<u64>,
     pub(crate) audio_packets: u64,
+    /// Between the arrivals of two packets of sound.
+    pub(crate) longest_between_sounds: Duration,
+    last_sound: Option<Instant>,
     /// Packets of sound with redundancy, whole and of the agreed types.
     pub(crate) red_packets: u64,
     /// Asks for a keyframe this often, whatever it sees.
@@ -89,6 +92,8 @@ impl TestViewer {
             packets: BTreeMap::new(),
             empty: BTreeSet::new(),
             audio_packets: 0,
+            longest_between_sounds: Duration::ZERO,
+            last_sound: None,
             red_packets: 0,
             nag: None,
             dead: false,
@@ -171,6 +176,9 @@ impl TestViewer {
             .is_some_and(|m| m.remote_pts().contains(&packet.header.payload_type));
         if !is_video {
             self.audio_packets += 1;
+            let since = self.last_sound.replace(now).map(|last| now - last);
+            self.longest_between_sounds =
+                self.longest_between_sounds.max(since.unwrap_or_default());
             self.red_packets += u64::from(self.is_red(packet));
             return;
         }

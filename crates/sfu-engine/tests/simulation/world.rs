@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
-use sfu_engine::shard::{Outbox, PeerFeedback, Shard};
+use sfu_engine::shard::{Outbox, PeerFeedback, Progress, Shard};
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::PatchOutcome;
@@ -21,6 +21,7 @@ use str0m::config::CryptoProvider;
 
 use sfu_impair::{Conditions, Link, Rng};
 
+use crate::device::Device;
 use crate::net::{InFlight, Network, Way};
 use crate::peer::TestPeer;
 use crate::publisher::TestPublisher;
@@ -43,6 +44,17 @@ pub(crate) struct Taken {
     pub(crate) timers: (usize, usize),
 }
 
+/// The server's own network.
+#[derive(Debug, Default)]
+pub(crate) struct Out {
+    /// What takes not everything at once, where it is not perfect.
+    pub(crate) device: Option<Device>,
+    /// Octets that left.
+    pub(crate) octets: u64,
+    /// The most octets that waited, sealed, for the device.
+    pub(crate) most_held: usize,
+}
+
 pub(crate) struct World {
     pub(crate) now: Instant,
     pub(crate) start: Instant,
@@ -63,6 +75,8 @@ pub(crate) struct World {
     /// The number of allocations so far, where they are counted, and what the shard took of them.
     pub(crate) allocations: fn() -> usize,
     pub(crate) taken: Taken,
+    /// The server's own network.
+    pub(crate) out: Out,
     /// When the encoder was asked for keyframes.
     pub(crate) asked_at: Vec<Instant>,
     pub(crate) sessions: Vec<Arc<SessionShared>>,
@@ -102,6 +116,7 @@ impl World {
             peers: Vec::new(),
             allocations: || 0,
             taken: Taken::default(),
+            out: Out::default(),
             asked_at: Vec::new(),
             sessions: Vec::new(),
             stream,
@@ -348,16 +363,16 @@ impl World {
         let frame = (!self.publisher_paused).then_some(self.publisher.next_frame);
         let viewer = self.due.peek().map(|Reverse((at, _))| *at);
         let peer = self.peers.iter().map(|(p, _)| p.next).min();
-        [
-            frame,
-            viewer,
-            peer,
-            self.network.next(),
-            self.shard.poll_timeout(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        // Nothing of the shard's can be done before the device takes something.
+        let shard = match self.shard.outbox().is_empty() {
+            true if self.shard.is_held_up() => Some(self.now),
+            true => self.shard.poll_timeout(),
+            false => self.out.device.as_ref().and_then(Device::next),
+        };
+        [frame, viewer, peer, self.network.next(), shard]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn step(&mut self) {
@@ -366,6 +381,7 @@ impl World {
             self.publisher.produce(now);
         }
         self.obey(now);
+        self.go_on(now);
         while let Some(InFlight {
             way, index, data, ..
         }) = self.network.pop_due(now)
@@ -412,8 +428,16 @@ impl World {
         let mut send = |outbox: &mut Outbox| {
             let before = (self.allocations)();
             let (viewers, peers) = (&mut self.viewers, &mut self.peers);
-            deliver(outbox, viewers, peers, &mut self.network, now);
+            deliver(
+                outbox,
+                viewers,
+                peers,
+                &mut self.network,
+                &mut self.out,
+                now,
+            );
             sending += (self.allocations)() - before;
+            now
         };
         let before = (self.allocations)();
         self.shard.handle_timeout_sending(now, &mut send);
@@ -432,6 +456,38 @@ impl World {
         self.asked_at.resize(asked, now);
     }
 
+    /// What the device did not take before goes on.
+    fn go_on(&mut self, now: Instant) {
+        if self.shard.outbox().is_empty() && !self.shard.is_held_up() {
+            return;
+        }
+        self.send_out();
+        if self.shard.outbox().is_full() {
+            return;
+        }
+        let mut send = |outbox: &mut Outbox| {
+            let (viewers, peers) = (&mut self.viewers, &mut self.peers);
+            deliver(
+                outbox,
+                viewers,
+                peers,
+                &mut self.network,
+                &mut self.out,
+                now,
+            );
+            now
+        };
+        self.shard.go_on(now, &mut send);
+    }
+
+    /// A viewer leaves, as by DELETE.
+    pub(crate) fn leave(&mut self, viewer: usize) {
+        let session = self.viewers[viewer].0.session.unwrap();
+        self.shard.handle(self.now, ShardCommand::Close { session });
+        self.send_out();
+        self.viewers[viewer].0.dead = true;
+    }
+
     /// Hands the shard what is in its queue.
     fn obey(&mut self, now: Instant) {
         while let Some(command) = self.inbox.try_recv() {
@@ -439,8 +495,16 @@ impl World {
             let mut send = |outbox: &mut Outbox| {
                 let before = (self.allocations)();
                 let (viewers, peers) = (&mut self.viewers, &mut self.peers);
-                deliver(outbox, viewers, peers, &mut self.network, now);
+                deliver(
+                    outbox,
+                    viewers,
+                    peers,
+                    &mut self.network,
+                    &mut self.out,
+                    now,
+                );
                 sending += (self.allocations)() - before;
+                now
             };
             let before = (self.allocations)();
             self.shard.handle_sending(now, command, &mut send);
@@ -473,7 +537,14 @@ impl World {
     fn send_out(&mut self) {
         let outbox = self.shard.outbox();
         let (viewers, peers) = (&mut self.viewers, &mut self.peers);
-        deliver(outbox, viewers, peers, &mut self.network, self.now);
+        deliver(
+            outbox,
+            viewers,
+            peers,
+            &mut self.network,
+            &mut self.out,
+            self.now,
+        );
     }
 
     /// All memory of the viewers' own side is given back. Nothing can run after this.
@@ -503,9 +574,12 @@ fn deliver(
     viewers: &mut [(TestViewer, Links)],
     peers: &mut [(TestPeer, Links)],
     network: &mut Network,
+    out: &mut Out,
     now: Instant,
 ) {
-    for (datagrams, data) in outbox.iter() {
+    let mut progress = Progress::default();
+    out.most_held = out.most_held.max(outbox.octets());
+    'all: for (datagrams, data) in outbox.iter() {
         let SocketAddr::V4(to) = datagrams.destination else {
             panic!("viewers have IPv4 addresses");
         };
@@ -519,10 +593,21 @@ fn deliver(
             _ => (Way::ToPeer, &mut peers[index].1.down),
         };
         for datagram in data.chunks(datagrams.segment) {
+            let device = out.device.as_mut();
+            if device.is_some_and(|device| !device.takes(now, datagram.len())) {
+                break 'all;
+            }
+            out.octets += datagram.len() as u64;
+            progress.datagrams += 1;
             if let Some(at) = link.pass(now, datagram.len()) {
                 network.send(at, way, index, datagram);
             }
         }
+        progress = Progress {
+            sends: progress.sends + 1,
+            datagrams: 0,
+        };
     }
-    outbox.clear();
+    outbox.forget(progress);
+    outbox.set_held_up(out.device.is_some());
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use sfu_engine::{LATENCY_BUCKETS, StreamInfo};
+use sfu_engine::{LATENCY_BUCKETS, NetworkInfo, StreamInfo};
 
 use super::server::App;
 
@@ -33,12 +33,46 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     for (class, count) in app.answers.iter().enumerate().skip(1) {
         page.sample(&format!("{{class=\"{class}xx\"}}"), count.load(Relaxed));
     }
+    networks(&mut page, &app.engine.networks());
     streams(&mut page, &app.router.streams());
     let content_type = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
     (content_type, page.text)
+}
+
+/// What the network takes of each shard.
+fn networks(page: &mut Page, networks: &[NetworkInfo]) {
+    type Figure = (&'static str, &'static str, fn(&NetworkInfo) -> u64);
+    let figures: [Figure; 4] = [
+        (
+            "sfu_shard_send_buffer_wanted_bytes",
+            "The send buffer that was asked for.",
+            |n| n.send_buffer_wanted as u64,
+        ),
+        (
+            "sfu_shard_send_buffer_granted_bytes",
+            "The send buffer that the kernel granted: below what was asked for, see net.core.wmem_max.",
+            |n| n.send_buffer_granted as u64,
+        ),
+        (
+            "sfu_shard_send_buffer_bytes",
+            "The send buffer as it is now, smaller than the queue of a device that dropped datagrams.",
+            |n| n.send_buffer as u64,
+        ),
+        (
+            "sfu_shard_segmentation",
+            "Whether many datagrams leave as one message (UDP segmentation offload).",
+            |n| n.segmentation.into(),
+        ),
+    ];
+    for (name, help, value) in figures {
+        page.family(name, "gauge", help);
+        for (shard, network) in networks.iter().enumerate() {
+            page.sample(&format!("{{shard=\"{shard}\"}}"), value(network));
+        }
+    }
 }
 
 /// A figure of a stream: name, kind, help, and how to read it.

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use gst::prelude::*;
-use sfu_engine::{EngineConfig, PlayoutDelay};
+use sfu_engine::{EngineConfig, PlayoutDelay, SEND_BUFFER};
 
 use crate::properties::{number, text};
 
@@ -18,6 +18,8 @@ pub(super) struct Settings {
     pub(super) udp_address: String,
     pub(super) udp_port: u32,
     pub(super) shards: u32,
+    pub(super) send_buffer: u32,
+    pub(super) dscp: bool,
     pub(super) announce_address: String,
     pub(super) router: String,
     pub(super) publisher_timeout: u32,
@@ -34,6 +36,8 @@ impl Default for Settings {
             udp_address: "0.0.0.0".into(),
             udp_port: 8189,
             shards: 0,
+            send_buffer: 0,
+            dscp: false,
             announce_address: String::new(),
             router: "default".into(),
             publisher_timeout: 15_000,
@@ -94,6 +98,11 @@ impl Settings {
             udp_address: address("udp-address", &self.udp_address)?,
             udp_port: u16::try_from(self.udp_port).unwrap_or_default(),
             shards: self.shards as usize,
+            send_buffer: match self.send_buffer as usize {
+                0 => SEND_BUFFER,
+                octets => octets,
+            },
+            dscp: self.dscp,
             announce: announce?,
             publisher_timeout: Duration::from_millis(u64::from(self.publisher_timeout)),
             playout_delay: self.playout_delay()?,
@@ -131,6 +140,20 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             0..=256,
             defaults.shards,
         ),
+        number(
+            "send-buffer",
+            "Send buffer",
+            "Octets that may wait in the kernel for each media port (SO_SNDBUF; 0 is 1048576). Past net.core.wmem_max only \
+             with CAP_NET_ADMIN; /metrics tells what was granted",
+            0..=1 << 30,
+            defaults.send_buffer,
+        ),
+        glib::ParamSpecBoolean::builder("dscp")
+            .nick("DSCP")
+            .blurb("Mark media for networks that treat it by kind (RFC 8837): sound EF, pictures AF42")
+            .default_value(defaults.dscp)
+            .mutable_ready()
+            .build(),
         text(
             "announce-address",
             "Announce address",

@@ -24,7 +24,7 @@ use crate::session::SessionShared;
 use crate::stream::Stream;
 use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
-use crate::transport::{EVENTS, PatchOutcome, TransportEvent, ViewerTransport};
+use crate::transport::{EVENTS, Outgoing, PatchOutcome, TransportEvent, ViewerTransport};
 
 /// A path that has refused no datagram for this long is taken to carry all.
 const NARROW_FOR: Duration = Duration::from_secs(10);
@@ -64,6 +64,8 @@ pub(super) struct Subscriber {
     closing: bool,
     pub(super) contact: Contact,
     counts: Counts,
+    /// What is being taken in has waited for too long, and is not sent any more.
+    late: bool,
     events: Vec<TransportEvent>,
 }
 
@@ -80,6 +82,7 @@ struct Counts {
     bytes: u64,
     /// What the shard has already added to its counters.
     reported_packets: u64,
+    late: u64,
     keyframe_requests: u64,
 }
 
@@ -127,6 +130,7 @@ impl Subscriber {
             closing: false,
             contact: Contact::new(now, VIEWER_SILENCE),
             counts: Counts::default(),
+            late: false,
             events: Vec::with_capacity(EVENTS),
         }
     }
@@ -144,6 +148,11 @@ impl Subscriber {
         let packets = self.counts.packets - self.counts.reported_packets;
         self.counts.reported_packets = self.counts.packets;
         (packets, std::mem::take(&mut self.counts.keyframe_requests))
+    }
+
+    /// Packets that came too late to be sent, since the last call.
+    pub(super) fn take_late(&mut self) -> u64 {
+        std::mem::take(&mut self.counts.late)
     }
 
     pub(super) fn receive(
@@ -221,6 +230,26 @@ impl Subscriber {
         }
     }
 
+    /// A frame that the network held up for too long: as if it had been lost on the way, so that the viewer's estimate
+    /// learns of it. It is not sent again, either.
+    pub(super) fn miss(&mut self, now: Instant, batch: &Arc<Batch>, outbox: &mut Outbox) -> bool {
+        self.late = true;
+        let written = self.media(now, batch, outbox);
+        self.late = false;
+        written
+    }
+
+    /// Hands a packet to the session.
+    fn leave(&mut self, now: Instant, packet: &Outgoing<'_>, outbox: &mut Outbox) {
+        if self.late {
+            self.counts.late += 1;
+            self.transport.lose(now, packet);
+        } else {
+            let mut sink = sink(outbox, &mut self.events);
+            self.transport.send(now, packet, &mut sink);
+        }
+    }
+
     /// A publisher appeared, or changed what it sends.
     fn meet_publisher(&mut self, now: Instant) {
         self.epoch = self.stream.epoch();
@@ -271,8 +300,7 @@ impl Subscriber {
             }
             if let Some(out) = self.audio.rewriter.rewrite(packet, None) {
                 self.counts.add(packet);
-                let mut sink = sink(outbox, &mut self.events);
-                self.transport.send(now, &out.of(codec, packet), &mut sink);
+                self.leave(now, &out.of(codec, packet), outbox);
                 written = true;
             }
         }
@@ -392,10 +420,11 @@ impl Subscriber {
             return false;
         };
         self.counts.add(packet);
-        self.history.add(source, packet, &out);
-        self.budget.earn(packet.payload.len());
-        let mut sink = sink(outbox, &mut self.events);
-        self.transport.send(now, &out.of(codec, packet), &mut sink);
+        if !self.late {
+            self.history.add(source, packet, &out);
+            self.budget.earn(packet.payload.len());
+        }
+        self.leave(now, &out.of(codec, packet), outbox);
         true
     }
 
@@ -413,7 +442,7 @@ impl Subscriber {
         let Some(packet) = self.stream.forwarded(record.source, record.seq) else {
             return self.viewer_needs_keyframe(now);
         };
-        if !self.budget.spend(packet.payload.len()) {
+        if outbox.is_overfull() || !self.budget.spend(packet.payload.len()) {
             return;
         }
         let out = record.rewritten(packet.captured);

@@ -183,6 +183,18 @@ impl Media {
         Some(left)
     }
 
+    /// A packet that is not sent: it has its numbers, so that the viewer's reports count it as lost.
+    pub(super) fn lose(&mut self, packet: &Outgoing<'_>) -> Option<Left> {
+        let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
+        let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
+        track.newest = track.newest.max(packet.seq);
+        let number = number(&mut self.number, track.extensions);
+        Some(Left {
+            number: number.map(u16::from_be_bytes),
+            bytes: packet.payload.len(),
+        })
+    }
+
     /// Sends a packet again (RFC 4588), where the viewer takes that.
     pub(super) fn resend(
         &mut self,
@@ -306,7 +318,7 @@ impl Draft {
         payload: impl Fn(&mut Vec<u8>),
     ) -> Left {
         let mut bytes = 0;
-        sink.compose(path.local, path.remote, &mut |buffer| {
+        sink.compose_media(track.kind, path.local, path.remote, &mut |buffer| {
             let start = buffer.len();
             let extensions = track.extensions(&self.values);
             let header = self.header.write(buffer, &extensions);

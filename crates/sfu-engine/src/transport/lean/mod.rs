@@ -374,6 +374,13 @@ impl ViewerTransport for LeanTransport {
         }
     }
 
+    fn lose(&mut self, now: Instant, packet: &Outgoing<'_>) {
+        if let Some(secured) = &mut self.secured {
+            let left = secured.media.lose(packet);
+            self.note(now, left);
+        }
+    }
+
     fn resend(
         &mut self,
         now: Instant,
