@@ -44,10 +44,14 @@ pub fn free_ports() -> Result<(u16, u16)> {
 impl Server {
     /// Runs this pipeline beside an `sfusignaller`. `name` names the log.
     pub fn launch(name: &str, pipeline: &str) -> Result<Self> {
+        Self::launch_at("127.0.0.1", name, pipeline)
+    }
+
+    /// The same with its HTTP port at this address, which has to include 127.0.0.1.
+    pub fn launch_at(host: &str, name: &str, pipeline: &str) -> Result<Self> {
         let (port, udp) = free_ports()?;
-        let line = format!(
-            "sfusignaller name=signaller listen=127.0.0.1:{port} udp-port={udp} {pipeline}"
-        );
+        let line =
+            format!("sfusignaller name=signaller listen={host}:{port} udp-port={udp} {pipeline}");
         let mut command = Command::new("gst-launch-1.0");
         command.args(line.split_whitespace());
         Self::start(name, command, port, udp)

@@ -16,6 +16,7 @@ mod record;
 mod rtmp_in;
 mod rtsp_in;
 mod rtsp_out;
+mod small_mtu;
 mod srt_in;
 mod studio;
 mod studio_pushes;
