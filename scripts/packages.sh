@@ -17,8 +17,8 @@ PACKAGES_BUILD=(
 PACKAGES_TEST=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice chromium curl firefox-esr ffmpeg srt-tools
   gir1.2-gst-rtsp-server-1.0 python3-gi fonts-dejavu-core iproute2 libavahi-common3
-  libnginx-mod-rtmp meson nginx ninja-build openssl procps python3 python3-pip shellcheck util-linux
-  vlc-bin vlc-plugin-base
+  libnginx-mod-rtmp meson nginx ninja-build openssl procps python3 python3-pip shellcheck systemd
+  util-linux vlc-bin vlc-plugin-base
 )
 PACKAGES_BENCH=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice iproute2 janus procps python3 util-linux

@@ -26,6 +26,7 @@ run_tests() {
   shellcheck -x sfu scripts/*.sh pipelines/* tests/ndi/setup.sh .ci/run
   for file in web/*.js tests/browser/*.mjs tests/browser/*.js; do node --check "$file"; done
   scripts/check-docs.py
+  scripts/check-units.sh
   scripts/inspect.sh --check
   echo "== tests"
   if cargo nextest --version >/dev/null 2>&1; then

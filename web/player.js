@@ -60,6 +60,10 @@ class Player {
           this.server = status;
           showServer(status);
         },
+        end: ({ reason }) => {
+          if (this.session !== session) return;
+          this.again(reason === 'server-stopped' ? 'The server has ended.' : 'The session has ended.');
+        },
         layers: ({ medias }) => {
           refreshMenu(medias[0].layers);
           showServer(this.server);

@@ -6,6 +6,7 @@ mod bad_input;
 mod browser_follows_its_network;
 mod browser_plays;
 mod browser_publishes;
+mod endings;
 mod load;
 mod ndi_by_name;
 mod ndi_source_returns;

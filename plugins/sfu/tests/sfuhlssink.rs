@@ -302,3 +302,31 @@ fn waiting_ends_at_once() {
     sink.ended();
     assert!(files(&folder.stream("waiting")).is_empty());
 }
+
+#[test]
+fn null_ends_the_playlists_in_time_also_where_the_picture_stalls() {
+    init();
+    for stalls in [false, true] {
+        let stream = format!("null-{stalls}");
+        let folder = Folder::new(&stream);
+        let sink = Running::start(&folder.sink(&stream, ""));
+        let publisher = Running::start(&format!(
+            "sfusink name=out stream={stream}  {} ! valve name=valve ! out.video_0  {AUDIO} ! out.",
+            encoder("high", 300)
+        ));
+        let mut checker = folder.checker(&stream);
+        checker.until("segments", LIMIT, |all| newest(all) > 0);
+        if stalls {
+            let valve = publisher.0.by_name("valve").unwrap();
+            valve.set_property("drop", true);
+            std::thread::sleep(Duration::from_millis(1_500));
+        }
+        let asked = Instant::now();
+        sink.0.set_state(gst::State::Null).unwrap();
+        let took = asked.elapsed();
+        println!("stalls: {stalls}, NULL after {took:?}");
+        assert!(took < Duration::from_secs(4), "{took:?}");
+        let all = checker.look().unwrap();
+        assert!(all.values().all(|playlist| playlist.ended), "{all:?}");
+    }
+}

@@ -25,7 +25,7 @@ const TIDY: Duration = Duration::from_secs(5);
 /// The largest body of a request, which has a few parameters at most.
 const BODY_MAX: u32 = 16 * 1024;
 /// How long what plays may take to end when the element stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the server's parts share.
 #[derive(Debug)]

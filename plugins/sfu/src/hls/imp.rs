@@ -10,7 +10,7 @@ use gst::subclass::prelude::*;
 use super::CAT;
 use super::output::Output;
 use super::settings::{PROPERTIES, Settings};
-use super::worker::{Order, Orders, Stats, Worker};
+use super::worker::{Order, Orders, Stats, Worker, end_left_at};
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -132,6 +132,14 @@ impl SfuHlsSink {
         let output = Output::open(folder.clone(), settings.rules(), settings.length as usize);
         let output = output
             .map_err(|error| format!("the folder {} can't be used: {error}", folder.display()))?;
+        if !output.is_alone() {
+            let folder = folder.display();
+            gst::warning!(
+                CAT,
+                imp = self,
+                "another process writes to {folder} as well"
+            );
+        }
         *lock(&self.stats) = Stats::default();
         let orders = Arc::new(Orders::default());
         let worker = Worker {
@@ -142,6 +150,7 @@ impl SfuHlsSink {
             output,
             stats: self.stats.clone(),
             said: None,
+            end_left_at: end_left_at(),
         };
         let thread = std::thread::Builder::new()
             .name("sfuhlssink".into())

@@ -42,8 +42,13 @@
  *
  * ## End
  *
- * EOS ends the playlists (EXT-X-ENDLIST); so does the publisher's end with `on-loss=eos`. What fails
- * inside, a full disk for example, is a warning, and the element tries again.
+ * EOS and the state READY end the playlists (EXT-X-ENDLIST), with what came until then, within a
+ * second; so does the publisher's end with `on-loss=eos`. What fails inside, a full disk for example,
+ * is a warning, and the element tries again.
+ *
+ * A process that was killed leaves playlists without an end. Whichever `sfuhlssink` runs next with the
+ * same `directory` ends those, of all streams, that nobody goes on with within 20 seconds. Who writes
+ * a stream's folder has it locked.
  */
 use std::sync::LazyLock;
 
@@ -52,6 +57,7 @@ use gst::prelude::*;
 mod cuts;
 mod imp;
 mod layer;
+mod left;
 mod master;
 mod output;
 mod session;

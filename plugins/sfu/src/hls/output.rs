@@ -3,14 +3,15 @@
 //! The folder of a stream: whole files only, each put in its place at one stroke, the oldest removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use m3u8_rs::MediaPlaylist;
 
 use super::cuts::Rules;
+use super::left;
 use super::master::{Master, Media};
 use super::slots::{Row, Segment, take_short};
 use super::window::{Entry, Window};
@@ -37,7 +38,13 @@ pub(super) struct Output {
     sources: BTreeMap<usize, usize>,
     session: Session,
     pub(super) segments: u64,
+    /// Tells other processes that this one writes here.
+    lock: Option<File>,
 }
+
+/// Who ends what was left in a folder has its lock for a moment.
+const LOCK_TRIES: u32 = 10;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What is known of the present publisher.
 #[derive(Debug, Default)]
@@ -52,6 +59,12 @@ impl Output {
     /// Opens a folder, makes it where it is not there, and goes on where its playlists ended.
     pub(super) fn open(folder: PathBuf, rules: Rules, length: usize) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
+        let lock = (0..LOCK_TRIES).find_map(|n| {
+            if n > 0 {
+                std::thread::sleep(LOCK_AGAIN);
+            }
+            left::lock(&folder)
+        });
         let before = playlists(&folder)?;
         let window = Window::new(length, rules.target(), &before);
         let mut output = Self {
@@ -62,6 +75,7 @@ impl Output {
             sources: BTreeMap::new(),
             session: Session::default(),
             segments: 0,
+            lock,
         };
         output.sweep()?;
         Ok(output)
@@ -88,6 +102,17 @@ impl Output {
 
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether no other process writes to the folder.
+    pub(super) fn is_alone(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Ends what killed processes left below `root`: here as well, where nothing was published in this run.
+    pub(super) fn end_left(&self, root: &Path) -> usize {
+        let own = (self.segments == 0 && self.is_alone()).then_some(&*self.folder);
+        left::end_all(root, own)
     }
 
     /// The next segments are of another publisher, or of the same one that sends something else.
@@ -158,26 +183,17 @@ impl Output {
         for &layer in &self.layers {
             let mut text = Vec::new();
             self.window.playlist(layer).write_to(&mut text)?;
-            self.put(&format!("v{layer}.m3u8"), &text)?;
+            put(&self.folder, &format!("v{layer}.m3u8"), &text)?;
         }
         let complete = self.master.layers() >= self.session.layers;
         if (complete || self.session.rows >= LAYERS_WITHIN)
             && let Some(text) = self.master.news()
-            && let Err(error) = self.put(MASTER, text.as_bytes())
+            && let Err(error) = put(&self.folder, MASTER, text.as_bytes())
         {
             self.master.forget();
             return Err(error);
         }
         Ok(())
-    }
-
-    fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let part = self.folder.join(format!(".{name}{PART}"));
-        let put =
-            fs::write(&part, content).and_then(|()| fs::rename(&part, self.folder.join(name)));
-        put.inspect_err(|_| {
-            let _ = fs::remove_file(&part);
-        })
     }
 
     /// Removes the segments that nobody can want any more.
@@ -198,6 +214,15 @@ impl Output {
     }
 }
 
+/// Puts a file into its place at one stroke.
+pub(super) fn put(folder: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let part = folder.join(format!(".{name}{PART}"));
+    let put = fs::write(&part, content).and_then(|()| fs::rename(&part, folder.join(name)));
+    put.inspect_err(|_| {
+        let _ = fs::remove_file(&part);
+    })
+}
+
 /// Removes a segment that was not published.
 pub(super) fn discard(segment: &Segment) {
     let _ = fs::remove_file(&segment.file);
@@ -213,8 +238,14 @@ fn is_part(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(PART)
 }
 
-fn is_segment(name: &str) -> bool {
+pub(super) fn is_segment(name: &str) -> bool {
     name.starts_with('v') && name.ends_with(".ts")
+}
+
+/// The layer whose playlist has this name.
+pub(super) fn layer_of(name: &str) -> Option<usize> {
+    let layer = name.strip_prefix('v')?.strip_suffix(".m3u8")?;
+    layer.parse().ok()
 }
 
 /// What an earlier run wrote, as far as the segments are still there.
@@ -222,8 +253,7 @@ fn playlists(folder: &Path) -> io::Result<BTreeMap<usize, MediaPlaylist>> {
     let mut found = BTreeMap::new();
     for file in fs::read_dir(folder)? {
         let name = file?.file_name().to_string_lossy().into_owned();
-        let layer = name.strip_prefix('v').and_then(|n| n.strip_suffix(".m3u8"));
-        let Some(layer) = layer.and_then(|n| n.parse().ok()) else {
+        let Some(layer) = layer_of(&name) else {
             continue;
         };
         let text = fs::read(folder.join(&name))?;
@@ -243,8 +273,6 @@ fn playlists(folder: &Path) -> io::Result<BTreeMap<usize, MediaPlaylist>> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     /// A folder that is removed when dropped.

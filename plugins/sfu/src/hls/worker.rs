@@ -2,6 +2,7 @@
 
 //! The element's thread: waits for publishers, runs a session for each, and publishes the segments.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -23,8 +24,11 @@ use crate::src::OnLoss;
 const LOOK: Duration = Duration::from_millis(50);
 /// Tracks that have not changed for this long are all that there are.
 const SETTLED: Duration = Duration::from_millis(500);
-/// How long the last segments may take at the end.
+/// How long the last segments may take when a publisher goes, and when the element is to end, which NULL waits for.
 const FINISH: Duration = Duration::from_secs(4);
+const FINISH_AT_END: Duration = Duration::from_secs(1);
+/// Playlists that a killed process left are gone on with until then, or get their end.
+const GO_ON_WITHIN: Duration = Duration::from_secs(20);
 /// A session that failed is followed by the next one no sooner.
 const AGAIN: Duration = Duration::from_secs(2);
 /// A disk that stays full is said once in this time.
@@ -46,13 +50,15 @@ pub(super) struct Orders {
     order: AtomicU8,
     /// Finish was ordered, whatever came after it.
     finish: AtomicBool,
-    mutex: Mutex<()>,
+    /// When the first one was given.
+    first: Mutex<Option<Instant>>,
     given: Condvar,
 }
 
 impl Orders {
     pub(super) fn give(&self, order: Order) {
-        let _guard = lock(&self.mutex);
+        let mut first = lock(&self.first);
+        first.get_or_insert_with(Instant::now);
         self.finish.fetch_or(order == Order::Finish, SeqCst);
         self.order.fetch_max(order as u8, SeqCst);
         self.given.notify_all();
@@ -62,10 +68,16 @@ impl Orders {
         self.order.load(SeqCst) >= order as u8
     }
 
+    /// What was ordered must be done by now.
+    fn is_overdue(&self) -> bool {
+        let first = *lock(&self.first);
+        first.is_some_and(|at| at.elapsed() >= FINISH_AT_END)
+    }
+
     /// Waits, and returns whether to go on.
     fn wait(&self, patience: Duration) -> bool {
         let end = Instant::now() + patience;
-        let mut guard = lock(&self.mutex);
+        let mut guard = lock(&self.first);
         while !self.is(Order::Finish) {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -131,6 +143,13 @@ pub(super) struct Worker {
     pub(super) stats: Arc<Mutex<Stats>>,
     /// The last warning.
     pub(super) said: Option<(Instant, String)>,
+    /// When what killed processes left is ended.
+    pub(super) end_left_at: Option<Instant>,
+}
+
+/// When that is, of an element that begins now.
+pub(super) fn end_left_at() -> Option<Instant> {
+    Instant::now().checked_add(GO_ON_WITHIN)
 }
 
 impl Worker {
@@ -151,9 +170,7 @@ impl Worker {
             }
         }
         self.update(|stats| stats.state = "ended");
-        if ends || self.orders.finish.load(SeqCst) {
-            self.finish();
-        }
+        self.end(ends || self.orders.finish.load(SeqCst));
     }
 
     /// Waits until there is a publisher whose tracks HLS can carry. None is the end.
@@ -163,7 +180,7 @@ impl Worker {
         let mut seen: Option<(Tracks, Instant)> = None;
         let mut refused = None;
         while self.orders.wait(LOOK) {
-            self.output.tidy(Instant::now());
+            self.tidy();
             let tracks = router.stream(&self.name).as_ref().and_then(Tracks::of);
             let Some(tracks) = tracks else {
                 seen = None;
@@ -263,7 +280,7 @@ impl Worker {
     fn drain(&mut self, session: &Session, reports: &Receiver<Report>, slots: &mut Slots) {
         session.finish();
         let end = Instant::now() + FINISH;
-        while Instant::now() < end && !self.orders.is(Order::Stop) {
+        while Instant::now() < end && !self.orders.is_overdue() {
             let message = session.message(LOOK);
             let over = [gst::MessageType::Eos, gst::MessageType::Error];
             if message.is_some_and(|message| over.contains(&message.type_())) {
@@ -290,7 +307,18 @@ impl Worker {
         while let Some(row) = slots.next(now) {
             self.publish(session, row);
         }
+        self.tidy();
+    }
+
+    /// Removes what nobody wants any more, and ends once what nobody goes on with.
+    fn tidy(&mut self) {
+        let now = Instant::now();
         self.output.tidy(now);
+        if self.end_left_at.take_if(|at| *at <= now).is_some() {
+            let root = PathBuf::from(&self.settings.directory);
+            let ended = self.output.end_left(&root);
+            gst::debug!(CAT, "{ended} playlists were left without an end");
+        }
     }
 
     fn publish(&mut self, session: &Session, row: Row) {
@@ -310,12 +338,12 @@ impl Worker {
         });
     }
 
-    /// Ends the playlists, and tells the pipeline.
-    fn finish(&mut self) {
+    /// Ends the playlists, and tells the pipeline where that is wanted.
+    fn end(&mut self, tell: bool) {
         if let Err(error) = self.output.end() {
             self.warn(&format!("the playlists could not be ended: {error}"));
         }
-        if let Some(element) = self.element.upgrade() {
+        if let Some(element) = self.element.upgrade().filter(|_| tell) {
             let _ = element.post_message(gst::message::Eos::builder().src(&element).build());
         }
     }

@@ -101,12 +101,13 @@ impl Parts {
     }
 }
 
-/// Writes the index over the empty box at `at`: its type last, so that it is never half an index.
+/// Writes the index over the empty box at `at`: its type last, so that it is never half an index, also when the power goes.
 fn write_index(file: &File, at: u64, parts: &Parts) -> io::Result<()> {
     let Some(index) = parts.index() else {
         return Ok(());
     };
     file.write_all_at(&index[8..], at + 8)?;
+    file.sync_data()?;
     file.write_all_at(&index[..8], at)
 }
 
@@ -431,33 +432,59 @@ pub(super) fn is_left(path: &Path, stream: &str) -> io::Result<bool> {
     Ok(recording.is_some_and(|r| r.about.stream == stream && r.state != State::Recording))
 }
 
-/// Whether the file is a recording that was never given its name.
-pub(super) fn is_part(path: &Path, stream: &str) -> bool {
+/// Whether the file is a recording that was never given its name, by a process that is no more.
+pub(super) fn is_part(path: &Path) -> bool {
     let read = || {
         let file = File::open(path)?;
         file.try_lock_shared()?;
         Beginning::read(&file, file.metadata()?.len())
     };
-    matches!(read(), Ok(Some(beginning)) if beginning.about.stream == stream)
+    matches!(read(), Ok(Some(_)))
 }
 
-/// Gives a recording of this stream, whose process was killed, its index, and cuts off what is no whole fragment.
-/// Returns whether there was something to do.
-pub(super) fn repair(path: &Path, stream: &str) -> io::Result<bool> {
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    if file.try_lock().is_err() {
+/// Whoever reads a recording's state holds its lock for a moment.
+const LOCK_TRIES: u32 = 5;
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Takes the lock of a file that nobody writes.
+fn lock_left(file: &File) -> bool {
+    (0..LOCK_TRIES).any(|n| {
+        if n > 0 {
+            std::thread::sleep(LOCK_AGAIN);
+        }
+        file.try_lock().is_ok()
+    })
+}
+
+/// Gives a recording whose process was killed its index, and cuts off what is no whole fragment. Returns whether there was
+/// something to do.
+///
+/// Whatever moment ends this as well, the file plays, and the next one does the same again: what is cut off is no part of
+/// the recording, and only the last write, of eight bytes, makes the empty box an index.
+pub(super) fn repair(path: &Path) -> io::Result<bool> {
+    // Most files are finished: they are read only, and their locks left alone.
+    let file = File::open(path)?;
+    let unfinished = |b: &Beginning| !b.is_finished();
+    let left = Beginning::read(&file, file.metadata()?.len())?.is_some_and(|b| unfinished(&b));
+    if !left {
         return Ok(false);
     }
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if !lock_left(&file) {
+        return Ok(false);
+    }
+    // It may have been finished meanwhile.
     let metadata = file.metadata()?;
-    let beginning = Beginning::read(&file, metadata.len())?;
-    let Some(beginning) = beginning.filter(|b| !b.is_finished() && b.about.stream == stream) else {
+    let Some(beginning) = Beginning::read(&file, metadata.len())?.filter(unfinished) else {
         return Ok(false);
     };
     let (parts, end) = beginning.parts(&file, metadata.len())?;
     if parts.parts.is_empty() {
         return Ok(false);
     }
-    file.set_len(end)?;
+    if end < metadata.len() {
+        file.set_len(end)?;
+    }
     write_index(&file, beginning.index_at, &parts)?;
     // Its age is that of what it shows.
     file.set_modified(metadata.modified()?)?;

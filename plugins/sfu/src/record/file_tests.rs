@@ -165,9 +165,8 @@ fn what_a_killed_process_left_is_read_and_repaired() {
     assert_eq!(recording.state, State::Unfinished);
     assert_eq!(recording.duration, Duration::from_secs(5));
     assert_eq!(kinds(&path).last().unwrap(), "torn");
-    assert!(!repair(&path, "b").unwrap(), "another stream's");
-    assert!(repair(&path, "a").unwrap());
-    assert!(!repair(&path, "a").unwrap(), "done already");
+    assert!(repair(&path).unwrap());
+    assert!(!repair(&path).unwrap(), "done already");
     let repaired = Recording::read(&path).unwrap().unwrap();
     assert_eq!(repaired.state, State::Finished);
     assert_eq!(repaired.duration, Duration::from_secs(5));
@@ -182,10 +181,10 @@ fn a_file_that_is_written_is_not_repaired() {
     let mut writer = Writer::new(&path, about("a"));
     let bytes = [header(), fragment(0, true, 10)].concat();
     writer.write([&bytes[..]].into_iter()).unwrap();
-    assert!(!repair(&path, "a").unwrap());
+    assert!(!repair(&path).unwrap());
     assert!(!is_left(&path, "a").unwrap());
     drop(writer);
-    assert!(repair(&path, "a").unwrap());
+    assert!(repair(&path).unwrap());
 }
 
 #[test]
@@ -205,4 +204,77 @@ fn no_cut_of_a_recording_confuses_its_reader() {
         std::fs::write(&cut, &broken).unwrap();
         let _ = Recording::read(&cut);
     }
+}
+
+#[test]
+fn a_repair_that_is_killed_at_any_write_loses_nothing() {
+    let folder = Folder::new("repair-killed");
+    let (path, half) = (folder.0.join("a.mp4"), folder.0.join("b.mp4"));
+    record(&path, "a", 5, true);
+    let before = std::fs::read(&path).unwrap();
+    let shown = kinds(&path);
+    let whole = &shown[..shown.len() - 1];
+    assert!(repair(&path).unwrap());
+    let repaired = std::fs::read(&path).unwrap();
+    let at = Beginning::read(&File::open(&path).unwrap(), repaired.len() as u64);
+    let at = at.unwrap().unwrap().index_at as usize;
+    // It is cut, gets some or all of the index, and last the index's size and type.
+    let mut states = vec![before.clone(), before[..repaired.len()].to_vec()];
+    for written in [1, 8, 100, 4_096, INDEX_ROOM - 8] {
+        let mut state = before[..repaired.len()].to_vec();
+        let from = at + 8;
+        state[from..from + written].copy_from_slice(&repaired[from..from + written]);
+        states.push(state);
+    }
+    states.push(repaired.clone());
+    for (n, state) in states.iter().enumerate() {
+        std::fs::write(&half, state).unwrap();
+        let read = Recording::read(&half).unwrap().unwrap();
+        assert_eq!(read.duration, Duration::from_secs(5), "state {n} plays");
+        if state != &repaired {
+            assert_eq!(&kinds(&half)[..whole.len()], whole, "state {n}");
+            assert!(repair(&half).unwrap(), "state {n}");
+        }
+        assert!(!repair(&half).unwrap(), "state {n} is done");
+        assert!(std::fs::read(&half).unwrap() == repaired, "state {n}");
+    }
+}
+
+#[test]
+fn what_is_not_left_over_is_not_touched() {
+    let folder = Folder::new("not-left");
+    let path = folder.0.join("a.mp4");
+    record(&path, "a", 3, true);
+    let left = std::fs::read(&path).unwrap();
+    let foreign = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut data = left.clone();
+        change(&mut data);
+        data
+    };
+    let ours = left.windows(16).position(|w| w == OURS).unwrap();
+    record(&folder.0.join("b.mp4"), "a", 3, false);
+    let finished = std::fs::read(folder.0.join("b.mp4")).unwrap();
+    for (what, data) in [
+        ("empty", Vec::new()),
+        ("text", b"nothing of ours".to_vec()),
+        ("another's mark", foreign(&|data| data[ours] ^= 1)),
+        ("no name in it", foreign(&|data| data[ours + 16] = b'[')),
+        ("cut in its header", left[..ours].to_vec()),
+        ("no fragment", left[..ours + 200].to_vec()),
+        ("finished", finished),
+    ] {
+        std::fs::write(&path, &data).unwrap();
+        assert!(!repair(&path).unwrap_or(false), "{what}");
+        assert!(std::fs::read(&path).unwrap() == data, "{what}");
+    }
+    // A reader that looks in between is waited for.
+    std::fs::write(&path, &left).unwrap();
+    let reader = File::open(&path).unwrap();
+    reader.lock_shared().unwrap();
+    let soon = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_AGAIN);
+        drop(reader);
+    });
+    assert!(repair(&path).unwrap());
+    soon.join().unwrap();
 }

@@ -4,7 +4,7 @@
 //! A file of somebody else is never changed.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -19,10 +19,11 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// All files in a folder and below it that may be recordings. Links are not followed.
 pub(crate) fn files(root: &Path) -> Vec<PathBuf> {
-    with_extension(root, "mp4")
+    with_extension(root, "mp4", || false)
 }
 
-fn with_extension(root: &Path, extension: &str) -> Vec<PathBuf> {
+/// What was found when `stopped`, if not all.
+fn with_extension(root: &Path, extension: &str, stopped: impl Fn() -> bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![(root.to_owned(), 0)];
     while let Some((folder, depth)) = folders.pop() {
@@ -38,7 +39,7 @@ fn with_extension(root: &Path, extension: &str) -> Vec<PathBuf> {
                 }
                 _ => {}
             }
-            if found.len() >= MOST {
+            if found.len() >= MOST || stopped() {
                 return found;
             }
         }
@@ -80,15 +81,22 @@ pub(super) fn remove_empty(path: &Path, root: &Path) {
     }
 }
 
-/// Finishes what was left over when a process was killed.
-fn repair_all(root: &Path, stream: &str) {
-    for path in with_extension(root, file::PART) {
-        if file::is_part(&path, stream) {
+/// Finishes what was left over when a process was killed, of whatever stream: who recorded it may not come again. What is
+/// recorded now is locked. The newest first: those are left over. Ends early where `stopped`.
+fn repair_all(root: &Path, stopped: impl Fn() -> bool) {
+    for path in with_extension(root, file::PART, &stopped) {
+        if file::is_part(&path) {
             let _ = std::fs::remove_file(&path);
         }
     }
-    for path in files(root) {
-        match file::repair(&path, stream) {
+    let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    let mut all = with_extension(root, "mp4", &stopped);
+    all.sort_by_cached_key(|path| std::cmp::Reverse(modified(path)));
+    for path in all {
+        if stopped() {
+            return;
+        }
+        match file::repair(&path) {
             Ok(true) => gst::info!(CAT, "{} was left unfinished: repaired", path.display()),
             Ok(false) => {}
             Err(error) => gst::debug!(CAT, "{} is left as it is: {error}", path.display()),
@@ -115,7 +123,8 @@ impl Keeper {
         let thread = std::thread::Builder::new()
             .name("sfurecorder-keeper".into())
             .spawn(move || {
-                repair_all(&root, &stream);
+                let over = || stopped.try_recv() == Err(TryRecvError::Disconnected);
+                repair_all(&root, over);
                 if let Some(age) = delete_after {
                     keep(&root, &stream, age, &stopped, deleted);
                 }
@@ -213,6 +222,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_any_stream_is_repaired_until_it_is_to_end() {
+        let folder = Folder::new("left");
+        let path = |name: &str| folder.0.join(name);
+        for (n, stream) in ["a", "b/c", "d"].into_iter().enumerate() {
+            record(&path(&format!("{n}.mp4")), stream, 2, true);
+        }
+        record(&path("3.mp4"), "a", 2, true);
+        std::fs::rename(path("3.mp4"), path("3.part")).unwrap();
+        std::fs::write(path("4.part"), "not ours").unwrap();
+        let left = || {
+            let all = files(&folder.0).into_iter();
+            let read = |path: PathBuf| file::Recording::read(&path).unwrap().unwrap().state;
+            all.map(read)
+                .filter(|state| *state == file::State::Unfinished)
+                .count()
+        };
+        repair_all(&folder.0, || true);
+        assert_eq!(left(), 3, "it was to end at once");
+        repair_all(&folder.0, || false);
+        assert_eq!(left(), 0);
+        assert!(!path("3.part").exists() && path("4.part").exists());
+    }
+
+    #[test]
     fn a_keeper_repairs_deletes_and_ends_at_once() {
         let folder = Folder::new("keeper");
         let (old, left) = (folder.0.join("1.mp4"), folder.0.join("2.mp4"));
@@ -227,6 +260,6 @@ mod tests {
         assert_eq!(deleted.recv_timeout(Duration::from_secs(20)), Ok(1));
         drop(keeper);
         assert!(!old.exists());
-        assert!(!file::repair(&left, "a").unwrap(), "it was repaired");
+        assert!(!file::repair(&left).unwrap(), "it was repaired");
     }
 }

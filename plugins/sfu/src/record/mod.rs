@@ -26,7 +26,12 @@
  * Every `fragment-duration` what came is written, in such an order that a process that is killed at
  * any moment leaves a file that plays from beginning to end without an error. A file that is
  * finished has an index (`sidx`), for which room is kept behind its header, so that browsers seek
- * in it at once. Files that a killed process left get theirs at the next start.
+ * in it at once. Files that a killed process left, of whatever stream, get theirs when the next
+ * `sfurecorder` starts with the same `directory`, and what is no whole fragment is cut off them. Who
+ * records to a file has it locked.
+ *
+ * READY finishes all files, within 1.3 seconds. A file whose disk takes longer is left to the next
+ * start.
  *
  * The next file begins with the keyframe at which the last one ends: no frame is lost. That
  * keyframe is asked for through the stream's arbiter when the time has come.

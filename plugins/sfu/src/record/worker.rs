@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -29,6 +30,10 @@ const SILENCE: Duration = Duration::from_secs(1);
 const STRAGGLERS: Duration = Duration::from_secs(2);
 /// Nothing takes longer to be finished.
 const FINISH: Duration = Duration::from_secs(10);
+/// Nor may the element's end, which NULL waits for. A disk that takes longer finishes what it has on its own.
+const FINISH_AT_END: Duration = Duration::from_millis(1_200);
+/// How long the end waits for what is given up.
+const LEAVING: Duration = Duration::from_millis(100);
 /// A keyframe that did not come is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// After the stream could not be taken it is tried again.
@@ -52,6 +57,8 @@ pub(super) struct Recorder {
     waiting: VecDeque<(TrackId, gst::Buffer, gst::Caps)>,
     current: Option<Take>,
     closing: Vec<Closing>,
+    /// Threads on which files are given up: a disk that hangs holds nothing else up.
+    leaving: Vec<JoinHandle<()>>,
     /// The publisher came or went since the present file began.
     changed: bool,
     disk: Disk,
@@ -86,6 +93,7 @@ impl Recorder {
             waiting: VecDeque::new(),
             current: None,
             closing: Vec::new(),
+            leaving: Vec::new(),
             changed: false,
             looked: Instant::now(),
             asked: None,
@@ -121,14 +129,20 @@ impl Recorder {
         }
         self.end_current();
         self.closing.iter_mut().for_each(|(take, _)| take.end());
-        let until = Instant::now() + FINISH;
+        let until = Instant::now() + FINISH_AT_END;
         while !self.closing.is_empty() && Instant::now() < until {
             if let Some(event) = self.events.next(TICK) {
                 self.handle(event);
             }
         }
         for (take, _) in std::mem::take(&mut self.closing) {
+            gst::warning!(CAT, "{} is not finished in time", take.path.display());
             self.discard(take);
+        }
+        while self.leaving.iter().any(|thread| !thread.is_finished())
+            && Instant::now() < until + LEAVING
+        {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -472,17 +486,28 @@ impl Recorder {
         Some(self.closing.remove(at).0)
     }
 
-    /// Ends a file that does not end by itself, and keeps of it what plays.
+    /// Ends a file that does not end by itself, and keeps of it what plays. Where no thread can be had for that, the next
+    /// start repairs it.
     fn discard(&mut self, take: Take) {
         let (path, fragments) = (take.path.clone(), take.written.fragments);
         self.shared.end(&path);
-        drop(take);
-        if fragments > 0 {
-            let repaired = file::repair(&path, self.plan.stream.as_str());
-            gst::debug!(CAT, "{}: {repaired:?}", path.display());
-        } else {
-            // There is no file yet.
-            folder::remove_empty(&path, &self.plan.directory);
+        let root = self.plan.directory.clone();
+        let leave = move || {
+            // Waits for what is being written.
+            drop(take);
+            if fragments > 0 {
+                let repaired = file::repair(&path);
+                gst::debug!(CAT, "{}: {repaired:?}", path.display());
+            } else {
+                // There is no file yet.
+                folder::remove_empty(&path, &root);
+            }
+        };
+        self.leaving.retain(|thread| !thread.is_finished());
+        let thread = std::thread::Builder::new().name("sfurecorder-end".into());
+        match thread.spawn(leave) {
+            Ok(thread) => self.leaving.push(thread),
+            Err(error) => gst::warning!(CAT, "a file is left as it is: no thread: {error}"),
         }
     }
 

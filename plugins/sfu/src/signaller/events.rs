@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! What a viewer's session tells its page (WHEP core extensions, server-sent events): `active`, `inactive`, `layers` and
-//! `viewercount` as that draft has them, and `status`: which layer it gets, and why.
+//! `viewercount` as that draft has them, `status`: which layer it gets, and why, and as the last one `end`, with a reason
+//! (`session-ended`, `server-stopped`).
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -41,6 +42,7 @@ pub(super) async fn events(
         id,
         told: Vec::new(),
         waiting: Vec::new(),
+        over: false,
     };
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
@@ -64,25 +66,38 @@ struct Watcher {
     /// Each event's last content.
     told: Vec<(&'static str, Value)>,
     waiting: Vec<Event>,
+    /// The last event was told.
+    over: bool,
 }
 
 impl Watcher {
-    /// The next event; `None` when the session or the server ends.
+    /// The next event; `None` after the one that tells of the session's or the server's end.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some(event) = self.waiting.pop() {
                 return Some(event);
             }
-            self.look()?;
+            if self.over {
+                return None;
+            }
+            if self.look().is_none() {
+                return Some(self.end("session-ended"));
+            }
             if !self.waiting.is_empty() {
                 continue;
             }
             let mut stopping = self.app.stopping.clone();
             tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => return None,
+                _ = stopping.wait_for(|stop| *stop) => return Some(self.end("server-stopped")),
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
         }
+    }
+
+    fn end(&mut self, reason: &str) -> Event {
+        self.over = true;
+        let content = json!({ "reason": reason });
+        Event::default().event("end").data(content.to_string())
     }
 
     fn look(&mut self) -> Option<()> {
