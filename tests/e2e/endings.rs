@@ -191,6 +191,8 @@ fn assert_is_finished(folder: &Folder) {
         let decoded = Command::new("ffmpeg")
             .args(["-nostdin", "-v", "error", "-i"])
             .arg(&file)
+            // Each frame as it comes: none is left out or repeated for an even rate.
+            .args(["-fps_mode", "passthrough", "-enc_time_base", "1:90000"])
             .args(["-f", "null", "-"])
             .output()
             .expect("ffmpeg must be installed");
