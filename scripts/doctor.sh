@@ -77,12 +77,12 @@ else
 fi
 
 echo "Network"
-wanted=1048576
+buffer=1048576
 limit=$(cat /proc/sys/net/core/wmem_max 2>/dev/null || echo 0)
-if [ "$limit" -ge "$wanted" ] || [ "$(id -u)" -eq 0 ]; then
-  ok "send buffers of $wanted octets can be had"
+if [ "$limit" -ge "$buffer" ] || [ "$(id -u)" -eq 0 ]; then
+  ok "send buffers of $buffer octets can be had"
 else
-  note "net.core.wmem_max is $limit: on fast networks set it with 'sysctl -w net.core.wmem_max=$wanted'"
+  note "net.core.wmem_max is $limit: on fast networks set it with 'sysctl -w net.core.wmem_max=$buffer'"
 fi
 
 echo "Ports"

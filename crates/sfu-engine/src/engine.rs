@@ -581,3 +581,12 @@ fn list(rids: &[Rid]) -> String {
     let names: Vec<_> = rids.iter().map(Rid::as_str).collect();
     names.join(", ")
 }
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // All shards say goodbye to their viewers at the same time; each is joined when it is dropped.
+        for shard in &self.shards {
+            shard.queue().send(ShardCommand::Stop);
+        }
+    }
+}
