@@ -20,8 +20,8 @@ were in viewers_decrypted. Retransmissions are decrypted by all.
 CPU of --pid and packet rates are counted over the steady part only: when all have joined, for --duration.
 Exit status: 0, or 1 where a viewer got no picture, or 2 for wrong arguments.
 
-Units: --bitrate and --rate 2500k or 2.5M (bit/s); --delay, --jitter, --queue and --duration 20ms or 60s; --loss and
---sample 2% or 0.02; --ramp 100/s.";
+Units: --bitrate and --rate 2500k or 2.5M (bit/s); --delay, --jitter, --queue and --duration 20ms or 60s; --loss,
+--reorder and --sample 2% or 0.02; --burst 4; --ramp 100/s.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -113,6 +113,9 @@ pub struct StreamArgs {
     /// Time between keyframes where nobody asks for one
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub keyframe_interval: Duration,
+    /// Publish audio, too (WHIP): Opus packets of 20 ms and 32 kbit/s
+    #[arg(long)]
+    pub audio: bool,
 }
 
 /// A simulated link.
@@ -121,6 +124,15 @@ pub struct LinkArgs {
     /// Share of datagrams lost, in both directions
     #[arg(long, value_parser = share)]
     pub loss: Option<f64>,
+    /// How many datagrams in a row are lost on average, for the same share in all; up to 1 each by itself [default: 1]
+    #[arg(long, value_name = "LENGTH", value_parser = number)]
+    pub burst: Option<f64>,
+    /// Share of datagrams that others overtake
+    #[arg(long, value_parser = share)]
+    pub reorder: Option<f64>,
+    /// How much later these arrive [default: 20ms]
+    #[arg(long, value_parser = duration)]
+    pub reorder_by: Option<Duration>,
     /// Delay of one way
     #[arg(long, value_parser = duration)]
     pub delay: Option<Duration>,
@@ -140,12 +152,13 @@ impl LinkArgs {
     pub fn is_perfect(&self) -> bool {
         let Self {
             loss,
+            reorder,
             delay,
             jitter,
             rate,
             ..
         } = self;
-        loss.is_none() && delay.is_none() && jitter.is_none() && rate.is_none()
+        loss.is_none() && reorder.is_none() && delay.is_none() && jitter.is_none() && rate.is_none()
     }
 
     /// The way from the server to the viewer.
@@ -153,6 +166,9 @@ impl LinkArgs {
         let perfect = Conditions::default();
         Conditions {
             loss: self.loss.unwrap_or_default(),
+            burst: self.burst.unwrap_or(perfect.burst),
+            reorder: self.reorder.unwrap_or_default(),
+            reorder_by: self.reorder_by.unwrap_or(Duration::from_millis(20)),
             delay: self.delay.unwrap_or_default(),
             jitter: self.jitter.unwrap_or_default(),
             rate: self.rate,
@@ -303,7 +319,11 @@ mod tests {
         ] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }
-        let line = ProxyLine::try_parse_from("--rate 600k --loss 1%".split_whitespace()).unwrap();
+        let line = "--rate 600k --loss 1% --burst 4 --reorder 2% --reorder-by 30ms";
+        let line = ProxyLine::try_parse_from(line.split_whitespace()).unwrap();
+        let (down, up) = (line.link.down(), line.link.up());
+        assert_eq!((down.burst, up.burst, down.reorder), (4.0, 4.0, 0.02));
+        assert_eq!(down.reorder_by, Duration::from_millis(30));
         assert_eq!(line.link.down().rate, Some(600_000));
         assert_eq!(line.link.up().rate, None);
     }

@@ -72,6 +72,7 @@ struct Open {
     pps: bool,
     idr: bool,
     broken: bool,
+    packets: u32,
 }
 
 /// See the module's description.
@@ -80,6 +81,10 @@ pub struct Frames {
     open: Option<Open>,
     /// A keyframe has been whole, and nothing was missing since.
     playing: bool,
+    /// The size of the first keyframe: what has half as many packets is one, too, where nobody looks into it.
+    key_packets: Option<u32>,
+    /// The timestamp of a keyframe that was whole of late, for who wants to know.
+    pub key_ended: Option<u32>,
     pub whole: u64,
     /// Frames that ended without a marker, or broke their format.
     pub broken: u64,
@@ -114,6 +119,7 @@ impl Frames {
             key: piece.begins_key,
             ..Open::default()
         });
+        open.packets += 1;
         open.pps |= piece.has_pps;
         open.idr |= piece.has_idr;
         open.broken |= piece.broken;
@@ -127,7 +133,17 @@ impl Frames {
             self.broken += 1;
             return false;
         }
-        self.playing |= frame.key && frame.pps && frame.idr;
+        let key = frame.key && frame.pps && frame.idr;
+        self.playing |= key;
+        if key {
+            self.key_packets.get_or_insert(frame.packets);
+        }
+        let large = self
+            .key_packets
+            .is_some_and(|k| frame.packets * 2 > k.max(4));
+        if key || self.playing && large {
+            self.key_ended = Some(frame.timestamp);
+        }
         self.whole += u64::from(self.playing);
         self.playing
     }
@@ -163,6 +179,7 @@ mod tests {
         assert!(frames.take(&piece(5, true, &[0x61, 1])));
         assert_eq!((frames.whole, frames.broken), (2, 1));
         assert!(!frames.take(&piece(5, false, &[])), "padding");
+        assert_eq!(frames.key_ended, Some(3), "others are too small");
         frames.interrupt();
         assert!(!frames.take(&piece(6, true, &[0x61, 1])));
     }

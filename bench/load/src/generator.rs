@@ -70,6 +70,18 @@ pub fn sent_at(payload: &[u8]) -> Option<u64> {
     Some(time)
 }
 
+/// Time between two packets of audio.
+pub const AUDIO_PACKET: Duration = Duration::from_millis(20);
+/// Ticks of the RTP clock from one to the next.
+pub const AUDIO_TICKS: u32 = 960;
+
+/// A packet of audio: Opus by its first octet (RFC 6716, section 3.1: CELT, 20 ms, one frame), of 32 kbit/s.
+pub fn audio_packet() -> Payload {
+    let mut data = vec![0xa5; 80];
+    data[0] = 0x78;
+    Payload::new(data, Some(80 - 1 - STAMP))
+}
+
 /// One simulcast layer.
 #[derive(Debug, Clone)]
 pub struct Layer {
@@ -201,6 +213,7 @@ mod tests {
             layers: 1,
             bitrate: 2_500_000,
             keyframe_interval: Duration::from_secs(10),
+            audio: true,
         };
         layers(&args).remove(0)
     }
@@ -234,6 +247,9 @@ mod tests {
             assert_eq!(sent_at(&packet.data), Some(now));
             assert!(h264::inspect(&packet.data).is_some());
         }
+        let mut audio = audio_packet();
+        audio.stamp(now);
+        assert_eq!(sent_at(&audio.data), Some(now));
         assert_eq!(sent_at(&[0; 40]), None);
     }
 }

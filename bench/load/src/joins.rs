@@ -33,6 +33,8 @@ pub struct Joins {
     /// From the request to the first whole frame.
     pub picture_ms_p50: Option<f64>,
     pub picture_ms_p99: Option<f64>,
+    /// The server's CPU time for each, beyond what those who watch take.
+    pub cpu_ms_each: Option<f64>,
     pub watchers: usize,
     /// Those who missed a frame meanwhile, and what they missed.
     pub watchers_with_loss: usize,
@@ -180,17 +182,24 @@ fn leaver(joiner: Arc<Joiner>, left: Arc<Mutex<Receiver<Session>>>) -> Result<Jo
 }
 
 impl Joins {
+    /// Notes what the server used meanwhile, of which this much would have been used anyway.
+    pub fn set_server(&mut self, used: Duration, anyway: Duration) {
+        let more = used.saturating_sub(anyway).as_secs_f64() * 1e3;
+        self.cpu_ms_each = (self.asked > 0).then(|| rounded(more / self.asked as f64));
+    }
+
     /// For a person.
     pub fn in_words(&self) -> String {
         let show = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v} ms"));
         format!(
-            "{} joined at {} a second, {} had a picture: median {}, 99 %: {}; of {} who watched {} missed something \
-             ({} packets, {} frames)\n",
+            "{} joined at {} a second, {} had a picture: median {}, 99 %: {}; {} of the server's CPU each; of {} who \
+             watched {} missed something ({} packets, {} frames)\n",
             self.asked,
             self.per_second,
             self.with_picture,
             show(self.picture_ms_p50),
             show(self.picture_ms_p99),
+            show(self.cpu_ms_each),
             self.watchers,
             self.watchers_with_loss,
             self.watchers_unrepaired_packets,
@@ -222,5 +231,8 @@ mod tests {
         assert_eq!((joins.watchers, joins.watchers_with_loss), (3, 1));
         assert_eq!(joins.watchers_unrepaired_packets, 2);
         assert_eq!(joins.watchers_broken_frames, 3);
+        let mut joins = Joins { asked: 4, ..joins };
+        joins.set_server(Duration::from_millis(900), Duration::from_millis(500));
+        assert_eq!(joins.cpu_ms_each, Some(100.0));
     }
 }

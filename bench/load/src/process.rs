@@ -12,7 +12,36 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub struct Usage {
     pub user: Duration,
     pub system: Duration,
+    /// Of all threads that live, by the scheduler, in nanoseconds instead of ticks.
+    pub scheduled: Duration,
     pub rss_bytes: u64,
+}
+
+impl Usage {
+    /// The CPU time since `before`: exact, but where a thread has ended meanwhile and taken its own along.
+    pub fn since(&self, before: &Self) -> Duration {
+        let ticks = (self.user + self.system).saturating_sub(before.user + before.system);
+        let exact = self.scheduled.saturating_sub(before.scheduled);
+        if exact.abs_diff(ticks) <= TICKS {
+            exact
+        } else {
+            ticks
+        }
+    }
+}
+
+/// How far ticks may be off.
+const TICKS: Duration = Duration::from_millis(25);
+
+/// The first field of each thread's schedstat (Documentation/scheduler/sched-stats.rst of Linux).
+fn scheduled(pid: u32) -> Duration {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let times = threads.filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(times.sum())
 }
 
 /// Reads a process' usage.
@@ -28,6 +57,7 @@ pub fn usage(pid: u32) -> Result<Usage> {
     Ok(Usage {
         user: time(user),
         system: time(system),
+        scheduled: scheduled(pid),
         rss_bytes: rss,
     })
 }
@@ -69,7 +99,16 @@ mod tests {
         assert_eq!(cpu_ticks("42 (a"), None);
         assert_eq!(resident("Name:\ta\nVmRSS:\t   2048 kB\n"), Some(2_097_152));
         assert_eq!(resident("Name:\ta\n"), None);
-        assert!(usage(std::process::id()).unwrap().rss_bytes > 0);
+        let own = usage(std::process::id()).unwrap();
+        assert!(own.rss_bytes > 0 && own.since(&own).is_zero());
+        let of = |user, scheduled| Usage {
+            user: Duration::from_millis(user),
+            scheduled: Duration::from_millis(scheduled),
+            ..Usage::default()
+        };
+        let took = |end: Usage, began| end.since(&began).as_millis();
+        assert_eq!(took(of(110, 1_013), of(100, 1_000)), 13, "exact");
+        assert_eq!(took(of(900, 1_000), of(100, 900)), 800, "a thread ended");
         assert!(usage(u32::MAX).is_err());
     }
 }

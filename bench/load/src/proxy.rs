@@ -2,7 +2,7 @@
 
 //! A UDP proxy that is a bad link: clients send to it, and it talks to the server from one socket for each client.
 //!
-//! The bottleneck's rate applies from the server to the clients; loss, delay and jitter in both directions. All clients
+//! The bottleneck's rate applies from the server to the clients; loss, delay, jitter and disorder in both directions. All clients
 //! share the link, as they would share a line.
 
 use std::cmp::Reverse;

@@ -20,7 +20,7 @@ use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::args::StreamArgs;
 use crate::clock;
-use crate::generator::{self, FPS, Layer, TICKS};
+use crate::generator::{self, AUDIO_PACKET, AUDIO_TICKS, FPS, Layer, TICKS};
 use crate::join;
 
 /// The names of the layers, highest first.
@@ -53,8 +53,21 @@ impl Publisher {
         let socket = UdpSocket::bind((local, 0)).context("UDP socket")?;
         let address = socket.local_addr().context("UDP socket")?;
         let agent = join::agent();
-        let (mut rtc, mid, session) = negotiate(&agent, url, address, usize::from(stream.layers))?;
-        let pt = payload_type(&mut rtc, mid)?;
+        let Negotiated {
+            mut rtc,
+            video: mid,
+            audio,
+            session,
+        } = negotiate(&agent, url, address, stream)?;
+        let pt = payload_type(&mut rtc, mid, Codec::H264)?;
+        let audio = match audio {
+            Some(mid) => Some(Audio {
+                mid,
+                pt: payload_type(&mut rtc, mid, Codec::Opus)?,
+                sent: 0,
+            }),
+            None => None,
+        };
         let shared = Arc::new(Shared::default());
         let session_thread = Sender {
             rtc,
@@ -63,6 +76,7 @@ impl Publisher {
             mid,
             pt,
             tracks: tracks(stream),
+            audio,
             frame: 0,
             shared: shared.clone(),
             keyframe_frames: (stream.keyframe_interval.as_secs_f64() * f64::from(FPS)) as u64,
@@ -123,16 +137,26 @@ impl Drop for Publisher {
     }
 }
 
+/// What an offer and its answer came to.
+struct Negotiated {
+    rtc: Rtc,
+    video: Mid,
+    audio: Option<Mid>,
+    session: Option<String>,
+}
+
 fn negotiate(
     agent: &ureq::Agent,
     url: &str,
     address: SocketAddr,
-    layers: usize,
-) -> Result<(Rtc, Mid, Option<String>)> {
+    stream: &StreamArgs,
+) -> Result<Negotiated> {
+    let layers = usize::from(stream.layers);
     let mut config = Rtc::builder()
         .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
         .set_rtp_mode(true)
-        .clear_codecs();
+        .clear_codecs()
+        .enable_opus(stream.audio, false);
     config
         .codec_config()
         .add_h264(102.into(), Some(103.into()), true, 0x42_e0_1f);
@@ -147,7 +171,11 @@ fn negotiate(
         simulcast
     });
     let mut changes = rtc.sdp_api();
-    let mid = changes.add_media(MediaKind::Video, Direction::SendOnly, None, None, simulcast);
+    let direction = Direction::SendOnly;
+    let video = changes.add_media(MediaKind::Video, direction, None, None, simulcast);
+    let audio = stream
+        .audio
+        .then(|| changes.add_media(MediaKind::Audio, direction, None, None, None));
     let (offer, pending) = changes.apply().context("no offer was made")?;
     let (answer, session) = join::post_offer(agent, url, &offer.to_sdp_string())?;
     let answer =
@@ -155,11 +183,16 @@ fn negotiate(
     rtc.sdp_api()
         .accept_answer(pending, answer)
         .map_err(|e| anyhow!("the answer of {url}: {e}"))?;
-    Ok((rtc, mid, session))
+    Ok(Negotiated {
+        rtc,
+        video,
+        audio,
+        session,
+    })
 }
 
-fn payload_type(rtc: &mut Rtc, mid: Mid) -> Result<Pt> {
-    let media = rtc.media(mid).context("the server has refused the video")?;
+fn payload_type(rtc: &mut Rtc, mid: Mid, wanted: Codec) -> Result<Pt> {
+    let media = rtc.media(mid).context("the server has refused a track")?;
     let numbers: Vec<Pt> = media.remote_pts().to_vec();
     let params = rtc.codec_config().params().to_vec();
     let found = numbers.into_iter().find(|pt| {
@@ -167,9 +200,9 @@ fn payload_type(rtc: &mut Rtc, mid: Mid) -> Result<Pt> {
             .iter()
             .find(|p| p.pt() == *pt)
             .map(|p| p.spec().codec);
-        codec == Some(Codec::H264)
+        codec == Some(wanted)
     });
-    found.context("the server does not take H.264")
+    found.with_context(|| format!("the server does not take {wanted:?}"))
 }
 
 struct Track {
@@ -193,6 +226,13 @@ fn tracks(stream: &StreamArgs) -> Vec<Track> {
     tracks.collect()
 }
 
+struct Audio {
+    mid: Mid,
+    pt: Pt,
+    /// Packets so far.
+    sent: u32,
+}
+
 struct Sender {
     rtc: Rtc,
     socket: UdpSocket,
@@ -200,6 +240,7 @@ struct Sender {
     mid: Mid,
     pt: Pt,
     tracks: Vec<Track>,
+    audio: Option<Audio>,
     frame: u64,
     shared: Arc<Shared>,
     keyframe_frames: u64,
@@ -223,13 +264,19 @@ impl Sender {
                 bail!("the connection was lost");
             }
             let due = start + Duration::from_secs(self.frame) / FPS;
+            let audio_due = self.audio.as_ref().map(|a| start + AUDIO_PACKET * a.sent);
             let now = Instant::now();
+            if audio_due.is_some_and(|due| now >= due) {
+                self.send_audio(now);
+                continue;
+            }
             if now >= due {
                 self.send_frame(now);
                 self.frame += 1;
                 continue;
             }
-            let wait = timeout.min(due).saturating_duration_since(now);
+            let next = audio_due.map_or(due, |audio| audio.min(due));
+            let wait = timeout.min(next).saturating_duration_since(now);
             self.receive(&mut buffer, wait.max(Duration::from_micros(100)))?;
         }
         Ok(())
@@ -275,6 +322,36 @@ impl Sender {
                 Output::Event(_) => {}
             }
         }
+    }
+
+    fn send_audio(&mut self, now: Instant) {
+        let Some(audio) = &mut self.audio else {
+            return;
+        };
+        let number = audio.sent;
+        audio.sent += 1;
+        if !self.shared.connected.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut payload = generator::audio_packet();
+        payload.stamp(clock::now_ns());
+        let mut api = self.rtc.direct_api();
+        let Some(stream) = api.stream_tx_by_mid(audio.mid, None) else {
+            return;
+        };
+        let timestamp = number.wrapping_mul(AUDIO_TICKS);
+        let data: Arc<[u8]> = payload.data.as_slice().into();
+        let sequence = 1_000 + u64::from(number);
+        stream.write_rtp(RtpWrite::new(
+            audio.pt,
+            sequence.into(),
+            timestamp,
+            now,
+            data,
+        ));
+        self.shared.packets.fetch_add(1, Ordering::Relaxed);
+        // Time must move before it leaves; an error shows at the next step.
+        let _ = self.rtc.handle_input(Input::Timeout(now));
     }
 
     fn send_frame(&mut self, now: Instant) {

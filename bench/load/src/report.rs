@@ -8,9 +8,12 @@ use serde::Serialize;
 
 use crate::joins::Joins;
 use crate::process::Usage;
-use crate::stats::percentile;
+use crate::stats::{Histogram, percentile};
 use crate::swarm::Snapshot;
 use crate::viewer::Summary;
+
+/// A packet that takes longer is late.
+const LATE: Duration = Duration::from_millis(50);
 
 /// The JSON object of `--json`. Figures that were not measured are null.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -37,6 +40,13 @@ pub struct Report {
     pub forward_delay_ms_p50: Option<f64>,
     pub forward_delay_ms_p99: Option<f64>,
     pub forward_delay_ms_max: Option<f64>,
+    /// From a keyframe's first packet at the generator until a viewer has all of it, of all viewers.
+    pub keyframe_end_ms_p50: Option<f64>,
+    pub keyframe_end_ms_p99: Option<f64>,
+    pub keyframe_end_ms_max: Option<f64>,
+    pub audio_delay_ms_p50: Option<f64>,
+    pub audio_delay_ms_p99: Option<f64>,
+    pub audio_lost_packets: u64,
     /// Packets whose delay was measured, and those that took more than 50 ms.
     pub packets_timed: u64,
     pub packets_late: u64,
@@ -61,6 +71,7 @@ pub struct Totals {
     pub packets: u64,
     pub whole_frames: u64,
     pub lost: u64,
+    pub audio_lost: u64,
     pub repaired: u64,
     pub unrepaired: u64,
     pub retransmissions: u64,
@@ -82,6 +93,7 @@ impl Totals {
             totals.packets += viewer.counts.packets + viewer.audio_packets;
             totals.whole_frames += viewer.whole_frames;
             totals.lost += viewer.counts.lost;
+            totals.audio_lost += viewer.audio_lost;
             totals.repaired += viewer.counts.repaired;
             totals.unrepaired += viewer.counts.unrepaired;
             totals.retransmissions += viewer.retransmissions;
@@ -114,6 +126,7 @@ impl Report {
         let frames = (end.whole_frames - began.whole_frames) as f64 / seconds;
         self.frames_per_second_per_viewer = rounded(frames / self.viewers.max(1) as f64);
         self.lost_packets = end.lost;
+        self.audio_lost_packets = end.audio_lost;
         self.repaired_packets = end.repaired;
         self.unrepaired_packets = end.unrepaired;
         self.retransmitted_packets = end.retransmissions;
@@ -130,24 +143,52 @@ impl Report {
         self.errors.truncate(5);
     }
 
+    /// How late packets, audio, and the ends of keyframes were.
+    pub fn set_delays(&mut self, snapshots: &[Snapshot]) {
+        let merged = |part: fn(&Snapshot) -> &Histogram| {
+            let mut all = Histogram::default();
+            snapshots.iter().for_each(|s| all.merge(part(s)));
+            all
+        };
+        let at = |histogram: &Histogram, share| histogram.percentile_ms(share).map(rounded);
+        let delays = merged(|s| &s.delays);
+        self.forward_delay_ms_p50 = at(&delays, 0.5);
+        self.forward_delay_ms_p99 = at(&delays, 0.99);
+        self.forward_delay_ms_max = at(&delays, 1.0);
+        self.packets_timed = delays.count();
+        self.packets_late = delays.above(LATE);
+        let keyframes = merged(|s| &s.keyframe_ends);
+        self.keyframe_end_ms_p50 = at(&keyframes, 0.5);
+        self.keyframe_end_ms_p99 = at(&keyframes, 0.99);
+        self.keyframe_end_ms_max = at(&keyframes, 1.0);
+        let audio = merged(|s| &s.audio_delays);
+        self.audio_delay_ms_p50 = at(&audio, 0.5);
+        self.audio_delay_ms_p99 = at(&audio, 0.99);
+    }
+
     /// CPU of the server over the steady part, and its memory by the viewers.
     pub fn set_server(&mut self, before: Usage, began: Usage, end: Usage) {
         let packets = self.packets_per_second * self.steady_seconds;
-        let (user, system) = (end.user - began.user, end.system - began.system);
+        let all = end.since(&began);
+        // Ticks say what share was the kernel's.
+        let ticks = (end.user + end.system).saturating_sub(began.user + began.system);
+        let share = end.system.saturating_sub(began.system).as_secs_f64()
+            / ticks.as_secs_f64().max(f64::MIN_POSITIVE);
+        let system = all.mul_f64(share.min(1.0));
+        let user = all.saturating_sub(system);
         let each =
             |time: Duration| (packets > 0.0).then(|| rounded(time.as_secs_f64() * 1e6 / packets));
-        self.cpu_us_per_packet = each(user + system);
+        self.cpu_us_per_packet = each(all);
         self.cpu_user_us_per_packet = each(user);
         self.cpu_system_us_per_packet = each(system);
-        self.cpu_percent = percent(user + system, self.steady_seconds);
+        self.cpu_percent = percent(all, self.steady_seconds);
         let grown = end.rss_bytes as f64 - before.rss_bytes as f64;
         self.memory_bytes_per_viewer = Some((grown / self.viewers.max(1) as f64).round());
     }
 
     /// CPU of this process over the steady part.
     pub fn set_own(&mut self, began: Usage, end: Usage) {
-        let time = end.user + end.system - began.user - began.system;
-        self.load_cpu_percent = percent(time, self.steady_seconds);
+        self.load_cpu_percent = percent(end.since(&began), self.steady_seconds);
     }
 
     /// For a person.
@@ -170,6 +211,16 @@ impl Report {
             self.packets_late,
             self.packets_timed,
         );
+        if self.keyframe_end_ms_p50.is_some() {
+            text += &format!(
+                "keyframes' ends: median {}, 99 %: {}; audio: median {}, 99 %: {}, lost {}\n",
+                show(self.keyframe_end_ms_p50, "ms"),
+                show(self.keyframe_end_ms_p99, "ms"),
+                show(self.audio_delay_ms_p50, "ms"),
+                show(self.audio_delay_ms_p99, "ms"),
+                self.audio_lost_packets,
+            );
+        }
         if self.cpu_us_per_packet.is_some() {
             text += &format!(
                 "server: {} a packet ({} user, {} system), {} of a core, {} a viewer\n",
@@ -225,6 +276,7 @@ mod tests {
         let usage = |ms, rss_bytes| Usage {
             user: Duration::from_millis(ms),
             system: Duration::from_millis(2 * ms),
+            scheduled: Duration::from_millis(3 * ms),
             rss_bytes,
         };
         report.set_server(usage(0, 1_000), usage(100, 0), usage(104, 5_000));

@@ -14,8 +14,7 @@ use crate::join::{Joined, Joiner, KEEP_ALIVE, Session, Target};
 use crate::joins::{Joins, Passage};
 use crate::process::{self, Usage};
 use crate::publish::Publisher;
-use crate::report::{Report, Totals, rounded};
-use crate::stats::Histogram;
+use crate::report::{Report, Totals};
 use crate::swarm::{Snapshot, Swarm};
 use crate::viewer::Summary;
 
@@ -23,8 +22,6 @@ use crate::viewer::Summary;
 const SIGNALLERS: usize = 32;
 /// All have joined when they have a picture; who has none after this never will.
 const SETTLE: Duration = Duration::from_secs(10);
-/// A packet that takes longer is late.
-const LATE: Duration = Duration::from_millis(50);
 const LOOK: Duration = Duration::from_millis(200);
 const PROGRESS: Duration = Duration::from_secs(1);
 
@@ -56,14 +53,29 @@ pub fn run(args: &LoadArgs) -> Result<Report> {
     Ok(report)
 }
 
+/// Publishes to nobody. What that costs the server is measured when the connection's beginning is over.
 fn publish_only(args: &LoadArgs, publisher: &Publisher) -> Result<Report> {
-    let until = Instant::now() + args.duration;
-    while Instant::now() < until {
-        std::thread::sleep(PROGRESS);
-        publisher.check()?;
-        eprintln!("published {} packets", publisher.packets());
+    let watch = |time| -> Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            std::thread::sleep(PROGRESS.min(until - Instant::now()));
+            publisher.check()?;
+            eprintln!("published {} packets", publisher.packets());
+        }
+        Ok(())
+    };
+    let usage = || args.pid.map(process::usage).transpose();
+    watch(PROGRESS)?;
+    let (began, start) = (usage()?, Instant::now());
+    watch(args.duration)?;
+    let mut report = Report {
+        steady_seconds: start.elapsed().as_secs_f64(),
+        ..Report::default()
+    };
+    if let (Some(began), Some(end)) = (began, usage()?) {
+        report.set_server(began, began, end);
     }
-    Ok(Report::default())
+    Ok(report)
 }
 
 /// How many viewers decrypt everything.
@@ -142,21 +154,13 @@ impl<'a> Run<'a> {
             ..Report::default()
         };
         report.set_viewers(&began, Totals::of_snapshots(&snapshots), steady);
-        let mut delays = Histogram::default();
-        for snapshot in &snapshots {
-            delays.merge(&snapshot.delays);
-        }
-        report.forward_delay_ms_p50 = delays.percentile_ms(0.5).map(rounded);
-        report.forward_delay_ms_p99 = delays.percentile_ms(0.99).map(rounded);
-        report.forward_delay_ms_max = delays.percentile_ms(1.0).map(rounded);
-        report.packets_timed = delays.count();
-        report.packets_late = delays.above(LATE);
+        report.set_delays(&snapshots);
         report.set_own(own, own_end);
         if let (Some(before), Some(began), Some(end)) = (before, server, server_end) {
             report.set_server(before, began, end);
         }
         if let Some(rate) = self.args.joins {
-            report.joins = Some(self.passers(rate, publisher)?);
+            report.joins = Some(self.passers(rate, report.cpu_percent, publisher)?);
             report.errors.append(&mut self.failures);
         }
         self.leave_all();
@@ -235,9 +239,15 @@ impl<'a> Run<'a> {
         Ok(joined)
     }
 
-    /// Viewers that come and go while the others watch.
-    fn passers(&mut self, rate: f64, publisher: Option<&Publisher>) -> Result<Joins> {
+    /// Viewers that come and go while the others watch, which takes the server `steady` percent of a core.
+    fn passers(
+        &mut self,
+        rate: f64,
+        steady: Option<f64>,
+        publisher: Option<&Publisher>,
+    ) -> Result<Joins> {
         let before = self.watchers()?;
+        let (server, start) = (self.server()?, Instant::now());
         let count = self.args.join_count;
         let joined = self.signallers(Crowd {
             first: self.args.viewers,
@@ -249,11 +259,15 @@ impl<'a> Run<'a> {
         let mut passage = Passage::new(&swarms, &self.joiner)?;
         let look_after = || publisher.map_or(Ok(()), Publisher::check);
         passage.run(&joined, count, &mut self.failures, look_after)?;
+        let (server_end, took) = (self.server()?, start.elapsed());
         // What was lost at the end is being repaired.
         std::thread::sleep(Duration::from_secs(1));
         let after: Result<Vec<_>> = swarms.iter().map(Swarm::snapshot).collect();
         let after: Vec<_> = after?.into_iter().flat_map(|s| s.viewers).collect();
-        let joins = passage.finish(&before, &after);
+        let mut joins = passage.finish(&before, &after);
+        if let (Some(began), Some(end), Some(steady)) = (server, server_end, steady) {
+            joins.set_server(end.since(&began), took.mul_f64(steady / 100.0));
+        }
         self.swarms = swarms;
         Ok(joins)
     }

@@ -54,6 +54,8 @@ pub struct Passed {
 pub struct Snapshot {
     pub viewers: Vec<Summary>,
     pub delays: Histogram,
+    pub audio_delays: Histogram,
+    pub keyframe_ends: Histogram,
     /// Datagrams that the simulated links lost.
     pub dropped: u64,
 }
@@ -243,6 +245,8 @@ impl Engine {
                 let _ = reply.send(Snapshot {
                     viewers: staying().map(|m| m.viewer.summary(now)).collect(),
                     delays: self.tally.delays.clone(),
+                    audio_delays: self.tally.audio_delays.clone(),
+                    keyframe_ends: self.tally.keyframe_ends.clone(),
                     dropped: self.members.iter().flatten().map(dropped).sum(),
                 });
             }

@@ -25,6 +25,9 @@ const REPORT: Duration = Duration::from_secs(1);
 const FEEDBACK: Duration = Duration::from_millis(100);
 /// One packet in this many is decrypted by every viewer, so that rollovers of the sequence number are not missed.
 const ROLLOVER_WATCH: u64 = 4_096;
+/// Every viewer looks this often when a frame was sent. What a joiner is sent first says little: its timestamps are closer
+/// together than they were.
+const SENT_WATCH: Duration = Duration::from_secs(1);
 /// A viewer shows a picture if a frame was whole this short a time ago.
 const SHOWING: Duration = Duration::from_secs(2);
 
@@ -53,7 +56,11 @@ pub struct Start {
 pub struct Tally {
     /// Delays count now.
     pub steady: bool,
+    /// Of viewers that decrypt: from the generator's send call to the packet's arrival.
     pub delays: Histogram,
+    pub audio_delays: Histogram,
+    /// Of all viewers: from a keyframe's first packet at the generator until all of it is here, repaired or not.
+    pub keyframe_ends: Histogram,
 }
 
 /// See the module's description.
@@ -72,6 +79,10 @@ pub struct Viewer {
     twcc: crate::twcc::Recorder,
     video: Option<(Codec, Reception)>,
     audio: Option<Reception>,
+    /// A timestamp of the video, and when the generator sent that frame.
+    sent: Option<(u32, u64)>,
+    /// When to look for the next one.
+    sent_due: Instant,
     /// Of streams that were replaced.
     earlier: Counts,
     retransmissions: u64,
@@ -94,6 +105,7 @@ pub struct Summary {
     pub counts: Counts,
     pub missing: u64,
     pub audio_packets: u64,
+    pub audio_lost: u64,
     pub retransmissions: u64,
     pub undecryptable: u64,
     pub whole_frames: u64,
@@ -148,6 +160,8 @@ impl Viewer {
             twcc: crate::twcc::Recorder::default(),
             video: None,
             audio: None,
+            sent: None,
+            sent_due: now,
             earlier: Counts::default(),
             retransmissions: 0,
             undecryptable: 0,
@@ -293,15 +307,54 @@ impl Viewer {
             codec @ (Codec::H264 | Codec::Vp8) => {
                 self.on_video(codec, &header, now, now_ns, data, tally);
             }
-            Codec::Rtx => self.on_retransmission(&header, now, now_ns, data),
-            Codec::Opus => {
-                let reception = self
-                    .audio
-                    .get_or_insert_with(|| Reception::new(header.ssrc, header.seq, 48_000));
-                let seq = reception.extend(header.seq);
-                reception.take(seq, Piece::default(), false, now, now_ns);
+            Codec::Rtx => {
+                self.on_retransmission(&header, now, now_ns, data);
+                self.note_keyframe(now_ns, tally);
             }
+            Codec::Opus => self.on_audio(&header, now, now_ns, data, tally),
             Codec::Other => {}
+        }
+    }
+
+    fn on_audio(
+        &mut self,
+        header: &Header,
+        now: Instant,
+        now_ns: u64,
+        data: &[u8],
+        tally: &mut Tally,
+    ) {
+        let reception = self
+            .audio
+            .get_or_insert_with(|| Reception::new(header.ssrc, header.seq, 48_000));
+        let seq = reception.extend(header.seq);
+        reception.take(seq, Piece::default(), false, now, now_ns);
+        if let Some(srtp) = &mut self.srtp
+            && (self.sampled || seq.is_multiple_of(ROLLOVER_WATCH))
+            && let Ok(plain) = srtp.inbound.decrypt_rtp(data)
+            && tally.steady
+            && let Some(sent) = generator::sent_at(rtp::payload(header, &plain))
+        {
+            let delay = Duration::from_nanos(now_ns.saturating_sub(sent));
+            tally.audio_delays.add(delay);
+        }
+    }
+
+    /// Counts how late a keyframe's end is, where one was.
+    fn note_keyframe(&mut self, now_ns: u64, tally: &mut Tally) {
+        let Some((_, video)) = &mut self.video else {
+            return;
+        };
+        let (Some(ended), Some((timestamp, sent))) = (video.frames.key_ended.take(), self.sent)
+        else {
+            return;
+        };
+        if tally.steady {
+            // Frames follow each other by the generator's clock, which is the timestamps'.
+            let ticks = i64::from(ended.wrapping_sub(timestamp) as i32);
+            let sent = sent.saturating_add_signed(ticks * 100_000 / 9);
+            let delay = Duration::from_nanos(now_ns.saturating_sub(sent));
+            tally.keyframe_ends.add(delay);
         }
     }
 
@@ -329,17 +382,23 @@ impl Viewer {
             marker: header.marker,
             ..Piece::default()
         };
-        if self.sampled || video.frames.wants_keyframe() || seq % ROLLOVER_WATCH == 0 {
+        let due = now >= self.sent_due;
+        if self.sampled
+            || due
+            || video.frames.wants_keyframe()
+            || seq.is_multiple_of(ROLLOVER_WATCH)
+        {
             match srtp.inbound.decrypt_rtp(data) {
                 Ok(plain) => {
                     let payload = rtp::payload(header, &plain);
                     piece.look(codec, payload);
-                    if self.sampled
-                        && tally.steady
-                        && let Some(sent) = generator::sent_at(payload)
-                    {
-                        let delay = Duration::from_nanos(now_ns.saturating_sub(sent));
-                        tally.delays.add(delay);
+                    if let Some(sent) = generator::sent_at(payload) {
+                        note_sent(&mut self.sent, header.timestamp, sent);
+                        self.sent_due = now + SENT_WATCH;
+                        if self.sampled && tally.steady {
+                            let delay = Duration::from_nanos(now_ns.saturating_sub(sent));
+                            tally.delays.add(delay);
+                        }
                     }
                 }
                 Err(_) => {
@@ -350,6 +409,7 @@ impl Viewer {
         }
         if video.take(seq, piece, false, now, now_ns) {
             self.on_frame(now);
+            self.note_keyframe(now_ns, tally);
         }
     }
 
@@ -409,12 +469,25 @@ impl Viewer {
             counts: video.map_or(self.earlier, |v| sum(self.earlier, v.counts)),
             missing: video.map_or(0, |v| v.still_missing() as u64),
             audio_packets: self.audio.as_ref().map_or(0, |a| a.counts.packets),
+            audio_lost: self
+                .audio
+                .as_ref()
+                .map_or(0, |a| a.counts.lost - a.counts.repaired),
             retransmissions: self.retransmissions,
             undecryptable: self.undecryptable,
             whole_frames: video.map_or(0, |v| v.frames.whole),
             broken_frames: video.map_or(0, |v| v.frames.broken),
             failed: self.failed.clone(),
         }
+    }
+}
+
+/// Keeps when a frame was sent, by the first of its packets that is seen; of two frames the later one, so that clocks
+/// that drift do not matter.
+fn note_sent(known: &mut Option<(u32, u64)>, timestamp: u32, sent: u64) {
+    match known {
+        Some((frame, _)) if timestamp.wrapping_sub(*frame) as i32 <= 0 => {}
+        _ => *known = Some((timestamp, sent)),
     }
 }
 
