@@ -7,6 +7,7 @@ use std::time::Duration;
 use sfu_engine::{Preference, Why};
 use sfu_impair::{Conditions, Rng};
 
+use crate::net::{Trouble, troubled};
 use crate::publisher::FRAME;
 use crate::viewer::Received;
 use crate::world::World;
@@ -31,9 +32,10 @@ fn deep(rate: u64) -> Conditions {
     }
 }
 
-/// A stream with three layers that has run for a while.
-fn world(seed: u64) -> World {
+/// A stream with three layers that has run for a while, whose viewers' links have this trouble.
+fn world(seed: u64, trouble: Trouble) -> World {
     let mut world = World::new(seed, 3);
+    world.trouble = trouble;
     world.publisher.use_ladder();
     world.run_for(3 * SECOND);
     world
@@ -48,7 +50,7 @@ fn current(world: &World, viewer: usize) -> Option<usize> {
 #[test]
 fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
     for seed in 0..20 {
-        let mut world = world(seed);
+        let mut world = world(seed, Trouble::None);
         let mut rng = Rng::new(seed);
         let some = |rate| Conditions {
             jitter: Duration::from_millis(3),
@@ -62,6 +64,7 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
             },
             None,
         );
+        world.connect();
         world.run_for(12 * SECOND);
         assert_eq!(
             current(&world, viewer),
@@ -101,26 +104,36 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
 
 #[test]
 fn pictures_go_on_two_seconds_after_a_drop_on_a_link_that_drops() {
-    for seed in 0..10 {
-        let mut world = world(seed);
+    for (seed, trouble) in troubled(0..20) {
+        let mut world = world(seed, trouble);
         let viewer = world.join(link(5_000_000), None);
+        world.connect();
         world.run_for(12 * SECOND);
         world.set_link(viewer, link(600_000));
         world.run_for(SECOND);
-        assert_eq!(current(&world, viewer), Some(2), "seed {seed}");
+        assert_eq!(current(&world, viewer), Some(2), "seed {seed}, {trouble:?}");
         world.run_for(SECOND);
         let before = world.viewers[viewer].0.decoded().frames;
         world.run_for(2 * SECOND);
         let frames = world.viewers[viewer].0.decoded().frames - before;
-        assert!(frames > 50, "seed {seed}: {frames} frames in 2 s");
+        assert!(
+            frames > 50,
+            "seed {seed}, {trouble:?}: {frames} frames in 2 s"
+        );
     }
 }
 
 #[test]
 fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
+    for trouble in [Trouble::None, Trouble::Both] {
+        two_hundred_viewers(trouble);
+    }
+}
+
+fn two_hundred_viewers(trouble: Trouble) {
     const SETTLED: usize = 15 * 5;
     const SAMPLES: usize = 30 * 5;
-    let mut world = world(1);
+    let mut world = world(1, trouble);
     let mut rng = Rng::new(1);
     // From 450 kbit/s to 10 Mbit/s, as many in each octave.
     let rates: Vec<u64> = (0..200)
@@ -130,6 +143,9 @@ fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
         world.join(link(rate), None);
         world.run_for(SECOND / 50);
     }
+    world.run_until("all are connected", 15 * SECOND, |w| {
+        w.sessions.iter().all(|s| s.info().connected)
+    });
     let mut seen = vec![Vec::new(); rates.len()];
     for sample in 0..SETTLED + SAMPLES {
         world.run_for(SECOND / 5);
@@ -147,16 +163,19 @@ fn two_hundred_viewers_are_each_on_the_layer_that_their_link_carries() {
         let changes = seen.windows(2).filter(|pair| pair[0] != pair[1]).count();
         assert!(
             on_it * 100 >= SAMPLES * 95,
-            "{rate} bit/s carries layer {right:?}; it had it {on_it} of {SAMPLES} times: {seen:?}"
+            "{trouble:?}: {rate} bit/s carries layer {right:?}; it had it {on_it} of {SAMPLES} times: {seen:?}"
         );
-        assert!(changes <= 4, "viewer {viewer}: {changes} changes in 30 s");
+        assert!(
+            changes <= 4,
+            "{trouble:?}: viewer {viewer}: {changes} changes in 30 s"
+        );
     }
 }
 
 #[test]
 fn loss_without_congestion_leaves_a_viewer_where_it_is() {
-    for seed in 0..5 {
-        let mut world = world(seed);
+    for (seed, trouble) in troubled(0..20) {
+        let mut world = world(seed, trouble);
         for rate in [6_000_000, 1_600_000] {
             world.join(
                 Conditions {
@@ -165,11 +184,12 @@ fn loss_without_congestion_leaves_a_viewer_where_it_is() {
                 },
                 None,
             );
+            world.connect();
         }
         world.run_for(15 * SECOND);
         for _ in 0..150 {
-            assert_eq!(current(&world, 0), Some(0), "seed {seed}");
-            assert_ne!(current(&world, 1), Some(0), "seed {seed}");
+            assert_eq!(current(&world, 0), Some(0), "seed {seed}, {trouble:?}");
+            assert_ne!(current(&world, 1), Some(0), "seed {seed}, {trouble:?}");
             world.run_for(SECOND / 5);
         }
     }
@@ -178,7 +198,7 @@ fn loss_without_congestion_leaves_a_viewer_where_it_is() {
 #[test]
 fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
     for (seed, loss) in [(0, 0.02), (1, 0.02), (0, 0.1), (1, 0.1), (2, 0.1)] {
-        let mut world = world(seed);
+        let mut world = world(seed, Trouble::None);
         let lossy = |rate| Conditions { loss, ..link(rate) };
         world.join(lossy(6_000_000), None);
         world.join(
@@ -210,7 +230,7 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
 fn two_viewers_share_a_bottleneck_and_neither_starves() {
     for seed in 0..3 {
         for (rate, least) in [(2_400_000, 1), (6_500_000, 0), (900_000, 2)] {
-            let mut world = world(seed);
+            let mut world = world(seed, Trouble::None);
             world.join(link(rate), None);
             world.join(link(rate), None);
             world.share_link(1, 0);
@@ -242,7 +262,7 @@ fn two_viewers_share_a_bottleneck_and_neither_starves() {
 
 #[test]
 fn where_nothing_fits_video_pauses_and_sound_goes_on() {
-    let mut world = world(1);
+    let mut world = world(1, Trouble::None);
     let viewer = world.join(link(5_000_000), None);
     world.run_for(5 * SECOND);
     world.set_link(viewer, deep(150_000));
@@ -260,7 +280,7 @@ fn where_nothing_fits_video_pauses_and_sound_goes_on() {
 
 #[test]
 fn an_upgrade_waits_for_a_keyframe_that_comes_anyway() {
-    let mut world = world(1);
+    let mut world = world(1, Trouble::None);
     let viewer = world.join(link(5_000_000), None);
     world.run_for(SECOND / 2);
     assert_ne!(current(&world, viewer), Some(0), "begins with care");
@@ -272,7 +292,7 @@ fn an_upgrade_waits_for_a_keyframe_that_comes_anyway() {
 
 #[test]
 fn an_upgrade_asks_where_no_keyframe_comes() {
-    let mut world = world(1);
+    let mut world = world(1, Trouble::None);
     world.publisher.keyframe_every = u32::MAX;
     // By then the first group of pictures is too old to be replayed.
     world.run_for(5 * SECOND);
@@ -289,7 +309,7 @@ fn an_upgrade_asks_where_no_keyframe_comes() {
 
 #[test]
 fn a_viewer_may_cap_its_bitrate_or_pause_its_video() {
-    let mut world = world(1);
+    let mut world = world(1, Trouble::None);
     let viewer = world.join(link(10_000_000), None);
     world.run_for(6 * SECOND);
     assert_eq!(current(&world, viewer), Some(0));
@@ -330,7 +350,7 @@ fn heard_and_seen(world: &World, viewer: usize) -> (u64, u64) {
 
 #[test]
 fn a_layer_that_ends_and_comes_back_is_left_and_taken_again() {
-    let mut world = world(1);
+    let mut world = world(1, Trouble::None);
     let viewer = world.join(link(10_000_000), None);
     world.run_for(6 * SECOND);
     assert_eq!(current(&world, viewer), Some(0));
@@ -347,7 +367,7 @@ fn a_layer_that_ends_and_comes_back_is_left_and_taken_again() {
 
 #[test]
 fn a_frame_leaves_at_once_where_there_is_headroom() {
-    let mut world = world(1);
+    let mut world = world(1, Trouble::None);
     let delay = Duration::from_millis(20);
     let viewer = world.join(
         Conditions {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::net::good;
+use crate::net::{Trouble, good, troubled};
 use crate::world::World;
 
 #[test]
@@ -32,24 +32,38 @@ fn a_viewer_starts_on_the_layer_of_its_choice() {
 
 #[test]
 fn a_switch_is_invisible() {
-    switch_invisibly(World::new(1, 3));
-    let mut vp8 = World::new(1, 3);
-    vp8.publisher.use_vp8();
-    switch_invisibly(vp8);
+    for (seed, trouble) in troubled(0..20) {
+        switch_invisibly(World::new(seed, 3), trouble);
+        let mut vp8 = World::new(seed, 3);
+        vp8.publisher.use_vp8();
+        switch_invisibly(vp8, trouble);
+    }
 }
 
-fn switch_invisibly(mut world: World) {
+fn switch_invisibly(mut world: World, trouble: Trouble) {
     let viewer = world.join(good(), Some("0"));
+    world.connect();
+    world.trouble = trouble;
+    world.set_link(viewer, good());
     world.run_for(Duration::from_secs(2));
     for layer in ["2", "1", "0", "2"] {
         world.set_layer(viewer, Some(layer));
         world.run_for(Duration::from_secs(1));
+        // The newest frame may be under repair.
+        world.trouble = Trouble::None;
+        world.set_link(viewer, good());
+        world.run_for(Duration::from_millis(500));
+        world.trouble = trouble;
+        world.set_link(viewer, good());
         let now = world.viewers[viewer].0.decoded().last.unwrap().layer;
-        assert_eq!(now.to_string(), layer);
+        assert_eq!(now.to_string(), layer, "{trouble:?}");
         let current = world.sessions[viewer].info().current.unwrap();
         assert_eq!(current.as_str(), layer);
     }
-    world.check("one continuous stream", |v| {
+    world.trouble = Trouble::None;
+    world.set_link(viewer, good());
+    world.run_for(Duration::from_secs(1));
+    world.check(&format!("one continuous stream, {trouble:?}"), |v| {
         let decoded = v.decoded();
         let whole = decoded.gaps == 0 && decoded.broken == 0 && decoded.miscounted == 0;
         whole && !decoded.time_went_back && decoded.frames > 170

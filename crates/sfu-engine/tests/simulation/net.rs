@@ -16,6 +16,39 @@ pub(crate) fn good() -> Conditions {
     }
 }
 
+/// What a link does to datagrams besides what a test is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    None,
+    /// What is lost is lost in bursts: 1 % at least.
+    Bursts,
+    /// Some are overtaken by others.
+    Disorder,
+    Both,
+}
+
+impl Trouble {
+    pub(crate) const ALL: [Self; 4] = [Self::None, Self::Bursts, Self::Disorder, Self::Both];
+
+    /// The same link with this trouble.
+    pub(crate) fn on(self, mut link: Conditions) -> Conditions {
+        if matches!(self, Self::Bursts | Self::Both) {
+            link.loss = link.loss.max(0.01);
+            link.burst = 4.0;
+        }
+        if matches!(self, Self::Disorder | Self::Both) {
+            link.reorder = 0.01;
+            link.reorder_by = Duration::from_millis(15);
+        }
+        link
+    }
+}
+
+/// Each seed with each trouble.
+pub(crate) fn troubled(seeds: std::ops::Range<u64>) -> impl Iterator<Item = (u64, Trouble)> {
+    seeds.flat_map(|seed| Trouble::ALL.map(|trouble| (seed, trouble)))
+}
+
 /// Whose link a datagram is on, and in which direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Way {

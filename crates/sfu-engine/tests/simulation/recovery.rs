@@ -8,7 +8,7 @@ use sfu_engine::transport::PatchOutcome;
 
 use sfu_impair::{Conditions, Rng};
 
-use crate::net::good;
+use crate::net::{Trouble, good, troubled};
 use crate::world::World;
 
 const DELAY: Duration = Duration::from_millis(25);
@@ -23,7 +23,7 @@ fn link(loss: f64) -> Conditions {
 
 #[test]
 fn every_video_packet_arrives_over_a_lossy_link() {
-    for seed in 0..5 {
+    for (seed, trouble) in troubled(0..20) {
         let mut world = World::new(seed, 1);
         // The simulated viewer repairs only its newest 100 packets: five tries must fit in there.
         world.publisher.delta_packets = 1;
@@ -34,16 +34,18 @@ fn every_video_packet_arrives_over_a_lossy_link() {
         world.run_until("all play", Duration::from_secs(10), |w| {
             w.viewers.iter().all(|(v, _)| v.first_picture_at.is_some())
         });
+        world.trouble = trouble;
         for viewer in 0..4 {
             world.set_link(viewer, link(0.05));
         }
         world.run_for(Duration::from_secs(20));
         // The last losses are repaired while nothing new is lost.
+        world.trouble = Trouble::None;
         for viewer in 0..4 {
             world.set_link(viewer, link(0.0));
         }
         world.run_for(Duration::from_secs(2));
-        world.check("all of 20 s at 5 % loss", |viewer| {
+        world.check(&format!("all of 20 s at 5 % loss, {trouble:?}"), |viewer| {
             let decoded = viewer.decoded();
             decoded.gaps == 0 && decoded.broken == 0 && decoded.frames > 600
         });

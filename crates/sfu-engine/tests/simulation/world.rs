@@ -22,7 +22,7 @@ use str0m::config::CryptoProvider;
 use sfu_impair::{Conditions, Link, Rng};
 
 use crate::device::Device;
-use crate::net::{InFlight, Network, Way};
+use crate::net::{InFlight, Network, Trouble, Way};
 use crate::peer::TestPeer;
 use crate::publisher::TestPublisher;
 use crate::viewer::TestViewer;
@@ -61,6 +61,8 @@ pub(crate) struct World {
     pub(crate) shard: Shard,
     pub(crate) counters: Arc<Counters>,
     pub(crate) publisher: TestPublisher,
+    /// What the links of all viewers do besides.
+    pub(crate) trouble: Trouble,
     /// No frames while this is set.
     pub(crate) publisher_paused: bool,
     /// Who joins from now on takes sound with redundancy.
@@ -108,6 +110,7 @@ impl World {
             queue,
             counters,
             publisher: TestPublisher::new(stream.clone(), now, layers),
+            trouble: Trouble::None,
             publisher_paused: false,
             viewers_take_red: false,
             viewers_crypto: None,
@@ -258,6 +261,7 @@ impl World {
         };
         self.shard.handle(self.now, command);
         viewer.accept(id, &answer);
+        let link = self.trouble.on(link);
         // The way up is as long and lossy, and wide enough for feedback.
         let up = Conditions { rate: None, ..link };
         let mut links = self.links(link);
@@ -288,6 +292,7 @@ impl World {
 
     /// A viewer's link becomes another one.
     pub(crate) fn set_link(&mut self, viewer: usize, link: Conditions) {
+        let link = self.trouble.on(link);
         let links = &mut self.viewers[viewer].1;
         links.down.set(link);
         links.up.set(Conditions { rate: None, ..link });
@@ -357,6 +362,15 @@ impl World {
             );
             self.run_for(Duration::from_millis(10));
         }
+    }
+
+    /// Lets the newest viewer connect, which takes longer where something is lost.
+    pub(crate) fn connect(&mut self) {
+        let newest = self.viewers.len() - 1;
+        let limit = Duration::from_secs(15);
+        self.run_until("is connected", limit, |w| {
+            w.sessions[newest].info().connected && w.viewers[newest].0.connected_at.is_some()
+        });
     }
 
     fn next_event(&mut self) -> Option<Instant> {
