@@ -11,7 +11,10 @@ import math
 import sys
 from pathlib import Path
 
+import goals
+
 NAMES = {
+    "floor": "the floor",
     "gst-sfu": "gst-sfu",
     "gst-sfu-layers": "gst-sfu, 3 layers",
     "gst-sfu-2": "gst-sfu, 2 shards",
@@ -20,6 +23,7 @@ NAMES = {
     "whepserversink": "whepserversink",
 }
 COLOURS = {
+    "floor": "#888888",
     "gst-sfu": "#0b6e4f",
     "gst-sfu-layers": "#7a3b8f",
     "gst-sfu-2": "#5fb49c",
@@ -32,7 +36,8 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 720, 440, 64, 68, 56, 24
 TEXT = """\
 # Benchmark
 
-{date}. Written by `./sfu bench`, which measures anew on your machine; `./sfu bench --quick` does the first two steps.
+{date}. Written by `./sfu bench`, which measures anew on your machine; `./sfu bench --quick` does the first two steps,
+`./sfu bench --own` leaves out the other servers.
 
 One H.264 stream of 2.5 Mbit/s and 30 frames a second (about 270 packets a second of up to 1,150 octets, keyframes every
 two seconds) to that many viewers. The server has one core, the load tool the other one; both run ahead of the machine's
@@ -44,17 +49,48 @@ CPU is what the server's process used while all viewers watched, over the packet
 on everywhere. gst-sfu also estimates each viewer's network from its arrival reports (TWCC), and with three layers (2,500,
 714 and 204 kbit/s) chooses between them; the others do neither. Memory is what the process grew by over its viewers, the
 first ones' share of libraries included. Delay is from the generator's send call to the viewer's
-receive call, of a tenth of the viewers; "late" is the share of packets for which it is more than 50 ms.
+receive call, of a tenth of the viewers; "late" is the share of packets for which it is more than 50 ms. A keyframe's end is
+how late the last of its packets comes, of all viewers, repaired or not.
+
+**The floor** is a process that seals the same datagrams for as many viewers, and sends them by the same socket in the same
+batches on the same core, and does nothing else ([its source](../bench/floor/src/send.rs)): no sessions, no reports of
+viewers, nothing that comes in.
+
+## Goals
+
+{goals}
+
+## By viewers
 
 ![CPU per packet by viewers](benchmark.svg)
 
-| system | viewers | with picture | packets/s | CPU µs a packet (user + system) | CPU of a core | memory a viewer | delay p50 / p99 | late | join p50 / p99 |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| system | viewers | with picture | packets/s | CPU µs a packet (user + system) | CPU of a core | memory a viewer | delay p50 / p99 | late | keyframe's end p50 / max | join p50 / p99 |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
+
+{idle}
+
+## Through a queue of 1 Gbit/s
+
+What a network card or a shaped uplink is: the device sends 1 Gbit/s (`tbf`), and what comes faster waits. The large queue holds
+4 MB, more than the socket's buffer (212,992 octets, as a stock Debian grants it, without CAP_NET_ADMIN), so that the kernel
+takes no more; the small one 256 kB, less than that buffer, so that the device drops. With audio of 50 packets a second.
+
+| queue | viewers | lost | unrepaired | frames/s a viewer | keyframe's end p50 / max | audio p50 / p99 | audio lost | dropped by the queue |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{queues}
+
+What the device says (`tc -s qdisc`):
+
+{devices}
 
 ## Joins
 
 {joins}
+
+## Far away
+
+{far}
 
 {notes}
 ## Versions
@@ -85,7 +121,7 @@ def row(r):
     cells = [
         NAMES[r["system"]],
         f"{r['viewers']:,}" if r["passed"] else f"({r['viewers']:,})",
-        f"{r['viewers_with_picture']:,}",
+        value(r.get("viewers_with_picture"), 0),
         value(r.get("packets_per_second"), 0),
         f"{value(r.get('cpu_us_per_packet'))} ({value(r.get('cpu_user_us_per_packet'))} + "
         f"{value(r.get('cpu_system_us_per_packet'))})",
@@ -93,6 +129,7 @@ def row(r):
         value(memory and memory / 1e3, 0, " kB"),
         f"{value(r.get('forward_delay_ms_p50'))} / {value(r.get('forward_delay_ms_p99'))} ms",
         late(r),
+        keyframe_end(r),
         f"{value(r.get('join_ms_p50'), 0)} / {value(r.get('join_ms_p99'), 0)} ms",
     ]
     return "| " + " | ".join(cells) + " |"
@@ -101,6 +138,49 @@ def row(r):
 def late(r):
     timed = r.get("packets_timed")
     return f"{100 * r['packets_late'] / timed:.2f} %" if timed else "-"
+
+
+def keyframe_end(r):
+    return f"{value(r.get('keyframe_end_ms_p50'))} / {value(r.get('keyframe_end_ms_max'))} ms"
+
+
+def queue_row(r):
+    cells = [
+        r["queue"],
+        f"{r['viewers']:,}" if r["passed"] else f"({r['viewers']:,})",
+        value(r.get("lost_packets"), 0),
+        value(r.get("unrepaired_packets"), 0),
+        value(r.get("frames_per_second_per_viewer")),
+        keyframe_end(r),
+        f"{value(r.get('audio_delay_ms_p50'))} / {value(r.get('audio_delay_ms_p99'))} ms",
+        value(r.get("audio_lost_packets"), 0),
+        value(r.get("queue_drops"), 0),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def device(r):
+    return f"- {r['queue']}, {r['viewers']:,} viewers: `{r.get('tc') or '-'}`"
+
+
+def idle(results):
+    """What a publisher costs whom nobody watches."""
+    lines = [
+        f"A publisher whom nobody watches takes {value(r.get('cpu_percent'), 2)} % of a core." for r in results
+    ]
+    return "\n".join(lines)
+
+
+def far(results):
+    """What a browser far away saw."""
+    lines = []
+    for r in results:
+        lines.append(
+            f"Chromium, {r['seconds']} s through the load tool's proxy (`{r['link']}`), published by the same browser: pictures "
+            f"were {value(r['p50Ms'], 0)} ms old (median), {value(r['p95Ms'], 0)} ms (95 %), {value(r['maxMs'], 0)} ms at most; "
+            f"{r['freezes']} freezes of more than 200 ms, the longest {value(r['longestGapMs'], 0)} ms; {r['frames']:,} frames."
+        )
+    return "\n".join(lines) or "Not measured."
 
 
 def joins(results):
@@ -112,7 +192,7 @@ def joins(results):
             f"While {j['watchers']:,} viewers watched {NAMES[r['system']]}, {j['asked']:,} more joined at "
             f"{j['per_second']:,.0f} a second, and left when they had a picture: {j['with_picture']:,} had one, after "
             f"{value(j['picture_ms_p50'], 0)} / {value(j['picture_ms_p99'], 0)} ms (median / 99 %, from the request to "
-            f"the first whole frame). Of those who watched, {j['watchers_with_loss']:,} missed something: "
+            f"the first whole frame). Each took {value(j.get('cpu_ms_each'), 2)} ms of CPU. Of those who watched, {j['watchers_with_loss']:,} missed something: "
             f"{j['watchers_unrepaired_packets']:,} packets, {j['watchers_broken_frames']:,} frames."
         )
     return "\n".join(lines) or "Not measured."
@@ -162,15 +242,23 @@ def main():
     lines = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
     results = [json.loads(line) for line in lines]
     order = list(NAMES)
+    reached = goals.table(results)
+    by = lambda system: [r for r in results if r["system"] == system]
+    queues, alone, away = by("gst-sfu-queue"), by("gst-sfu-idle"), by("gst-sfu-far")
     joined = [r for r in results if r.get("joins")]
-    results = [r for r in results if not r.get("joins")]
+    results = [r for r in results if r["system"] in NAMES and not r.get("joins")]
     results.sort(key=lambda r: (order.index(r["system"]), r["viewers"]))
     versions = Path(sys.argv[2]).read_text(encoding="utf-8").splitlines()
     folder = Path(sys.argv[3])
     text = TEXT.format(
         date=datetime.date.today().isoformat(),
         rows="\n".join(row(r) for r in results),
+        goals=reached,
+        idle=idle(alone),
+        queues="\n".join(queue_row(r) for r in queues) or "| - | | | | | | | | |",
+        devices="\n".join(device(r) for r in queues) or "- not measured",
         joins=joins(joined),
+        far=far([r for r in away if "p95Ms" in r]),
         notes=(Path(__file__).parent / "notes.md").read_text(encoding="utf-8"),
         versions="\n".join(f"- {v}" for v in versions),
     )

@@ -3,16 +3,21 @@
 # Compares this server with others, side by side on one machine: ./sfu bench. Sourced by ./sfu.
 #
 # Server and load are each in a network namespace, joined by a veth pair, and each on a core of its own. Every step
-# starts the server anew. Results go to docs/benchmark.md and docs/benchmark.svg.
+# starts the server anew. bench/rig.sh gives the server's end a queue. Results go to docs/benchmark.md and
+# docs/benchmark.svg.
 
 BENCH_STEPS=(10 50 100 250 500 1000)
 BENCH_QUICK=(10 50)
 BENCH_DURATION=10s
-BENCH_SYSTEMS=(gst-sfu gst-sfu-layers gst-sfu-2 janus webrtcbin whepserversink)
+BENCH_OWN=(floor gst-sfu gst-sfu-layers gst-sfu-2)
+BENCH_OTHERS=(janus webrtcbin whepserversink)
 # While so many watch, so many more come in a second, so many in all.
 BENCH_WATCHERS=300
-BENCH_JOINS=300/s
-BENCH_JOIN_COUNT=500
+BENCH_JOINS=600/s
+BENCH_JOIN_COUNT=3000
+# Through a queue: its kind and the viewers.
+BENCH_QUEUES=("large 60" "small 60" "large 300")
+BENCH_FAR=60
 # The addresses of the server's and the load's end, of the range for benchmarks (RFC 2544).
 BENCH_SERVER=198.18.0.1
 BENCH_CLIENT=198.18.0.2
@@ -20,6 +25,7 @@ bench_pids=()
 
 run_bench() {
   local steps=("${BENCH_STEPS[@]}") argument
+  local systems=("${BENCH_OWN[@]}" "${BENCH_OTHERS[@]}") far=$BENCH_FAR
   bench_watchers=$BENCH_WATCHERS bench_join_count=$BENCH_JOIN_COUNT
   for argument in "$@"; do
     case $argument in
@@ -27,14 +33,16 @@ run_bench() {
         steps=("${BENCH_QUICK[@]}")
         bench_watchers=20 bench_join_count=100
         ;;
-      *) die "bench: there is no option $argument; there is --quick" ;;
+      --own) systems=("${BENCH_OWN[@]}") ;;
+      --no-browser) far='' ;;
+      *) die "bench: there is no option $argument; there are --quick, --own and --no-browser" ;;
     esac
   done
   [ "$(id -u)" -eq 0 ] || die "bench: network namespaces need root"
   [ "$(nproc)" -ge 2 ] || die "bench: two cores are needed, one for the server and one for the load"
   install_packages bench
   build
-  (cd "$ROOT" && cargo build --release --quiet -p sfu-load -p sfu-bench-webrtcbin)
+  (cd "$ROOT" && cargo build --release --quiet -p sfu-load -p sfu-floor -p sfu-bench-webrtcbin)
   bench_work=$(mktemp -d)
   bench_results=$bench_work/results.jsonl
   trap bench_cleanup EXIT
@@ -43,12 +51,19 @@ run_bench() {
   local step system
   declare -A over=()
   for step in "${steps[@]}"; do
-    for system in "${BENCH_SYSTEMS[@]}"; do
+    for system in "${systems[@]}"; do
       [ -z "${over[$system]:-}" ] || continue
       bench_step "$system" "$step" || over[$system]=1
     done
   done
+  bench_idle gst-sfu
   bench_joins gst-sfu
+  local queue
+  for queue in "${BENCH_QUEUES[@]}"; do
+    # shellcheck disable=SC2086
+    bench_queue $queue
+  done
+  [ -z "$far" ] || bench_far "$far"
   python3 "$ROOT/bench/render.py" "$bench_results" "$bench_work/versions" "$ROOT/docs"
   echo "Results: docs/benchmark.md, docs/benchmark.svg"
 }
@@ -64,6 +79,11 @@ bench_network() {
   ip -n "${bench_ns}c" link set bench1 up
   ip -n "${bench_ns}s" link set lo up
   ip -n "${bench_ns}c" link set lo up
+}
+
+# What the device says of what it sent and dropped.
+bench_device() {
+  tc -n "${bench_ns}s" -s qdisc show dev bench0
 }
 
 bench_cleanup() {
@@ -185,7 +205,53 @@ start_whepserversink() {
 bench_step() {
   local system=$1 viewers=$2
   echo "== $system, $viewers viewers"
-  bench_play "$@"
+  if [ "$system" = floor ]; then
+    bench_floor "$viewers"
+  else
+    bench_play "$@"
+  fi
+}
+
+# The same datagrams to as many sockets, by a process that does nothing else.
+bench_floor() {
+  (bench_on c "$(($(nproc) - 1))" timeout 150 "$ROOT/target/release/sfu-floor" receive --to "$BENCH_SERVER:8189" \
+    --viewers "$1") >"$bench_work/received.json" 2>"$bench_work/load.log" &
+  local viewers=$!
+  (bench_on s 0 timeout 150 "$ROOT/target/release/sfu-floor" send --listen "$BENCH_SERVER:8189" --viewers "$1" \
+    --duration "$BENCH_DURATION" --keyframe-interval 2s) >"$bench_work/sent.json" 2>>"$bench_work/load.log" || true
+  wait "$viewers" || true
+  python3 "$ROOT/bench/step.py" floor "$1" "$bench_work/sent.json" "$bench_work/received.json" >>"$bench_results" || return 1
+  tail -n1 "$bench_results"
+}
+
+# Through a device of 1 Gbit/s with a queue, with a socket buffer as a stock Debian grants it.
+bench_queue() {
+  echo "== gst-sfu, $2 viewers through a $1 queue"
+  "$ROOT/bench/rig.sh" --queue "$1" --viewers "$2" >"$bench_work/step.json" || true
+  python3 "$ROOT/bench/step.py" gst-sfu-queue "$2" "$bench_work/step.json" >>"$bench_results" || true
+  tail -n1 "$bench_results"
+}
+
+# A publisher whom nobody watches.
+bench_idle() {
+  echo "== $1, nobody watches"
+  "start_$1"
+  bench_pids+=("$bench_server")
+  sleep 4
+  (bench_on c "$(($(nproc) - 1))" "$ROOT/target/release/sfu-load" --whip "http://$BENCH_SERVER:8080/whip/bench" \
+    --keyframe-interval 2s --duration "$BENCH_DURATION" --pid "$bench_server" --json) \
+    >"$bench_work/step.json" 2>"$bench_work/load.log" || true
+  bench_stop
+  python3 "$ROOT/bench/step.py" gst-sfu-idle 0 "$bench_work/step.json" >>"$bench_results" || true
+  tail -n1 "$bench_results"
+}
+
+# Chromium behind a long and lossy link.
+bench_far() {
+  echo "== gst-sfu, a viewer far away"
+  "$ROOT/scripts/far.sh" "$1" >"$bench_work/step.json" || true
+  python3 "$ROOT/bench/step.py" gst-sfu-far 1 "$bench_work/step.json" >>"$bench_results" || true
+  tail -n1 "$bench_results"
 }
 
 # While some watch, others come and go.
@@ -207,6 +273,7 @@ bench_play() {
     --ramp 50/s --duration "$BENCH_DURATION" --pid "$bench_server" --json "$@") \
     >"$output" 2>"$bench_work/load.log" || true
   tail -n1 "$bench_work/load.log"
+  bench_device
   bench_stop
   python3 "$ROOT/bench/step.py" "$system" "$viewers" "$output" >>"$bench_results" || status=1
   tail -n1 "$bench_results"

@@ -23,7 +23,7 @@ run_tests() {
   echo "== installation"
   install_by_meson
   echo "== scripts, pages and documents"
-  shellcheck -x sfu scripts/*.sh pipelines/* tests/ndi/setup.sh .ci/run
+  shellcheck -x sfu scripts/*.sh bench/*.sh pipelines/* tests/ndi/setup.sh .ci/run
   for file in web/*.js tests/browser/*.mjs tests/browser/*.js; do node --check "$file"; done
   scripts/check-docs.py
   scripts/check-units.sh

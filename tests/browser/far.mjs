@@ -1,0 +1,103 @@
+// Watches from far away: publishes a picture with the time in it (see timecode.js), and plays it in the same page through
+// the load tool's proxy, a long link that loses in bursts. Prints how old the pictures were, and where they froze.
+//
+// node far.mjs --url http://127.0.0.1:8080 --udp 8189 --load …/sfu-load --seconds 300
+// `udp` is the server's media port.
+
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+
+import { options, pause, picture, until, withBrowsers } from './browser.mjs';
+
+const wanted = options({
+  url: '', udp: '', load: '', seconds: 300, settle: 10, link: '--delay 40ms --loss 1% --burst 4', freeze: 200, screenshot: '',
+});
+
+/** Runs in the page: draws the time code at 30 pictures a second, and publishes that by WHIP. */
+async function publish(stream) {
+  const canvas = document.createElement('canvas');
+  [canvas.width, canvas.height] = [640, 360];
+  const context = canvas.getContext('2d');
+  let count = 0;
+  setInterval(() => {
+    // Something that moves, and makes the encoder work.
+    for (let n = 0; n < 40; n++) {
+      context.fillStyle = `hsl(${(count * 7 + n * 9) % 360} 70% 50%)`;
+      context.fillRect(n * 16, 60 + ((count * 3 + n * 20) % 280), 16, 40);
+    }
+    count += 1;
+    const now = Date.now() % 2 ** 32;
+    for (let bit = 0; bit < 32; bit++) {
+      const one = Math.floor(now / 2 ** (31 - bit)) % 2 === 1;
+      for (const row of [0, 1]) {
+        context.fillStyle = one === (row === 0) ? '#fff' : '#000';
+        context.fillRect(bit * 20, row * 22.5, 20, 22.5);
+      }
+    }
+  }, 1000 / 30);
+  const peer = new RTCPeerConnection();
+  peer.addTransceiver(canvas.captureStream(30).getVideoTracks()[0], {
+    direction: 'sendonly', sendEncodings: [{ maxBitrate: 1500000 }],
+  });
+  await peer.setLocalDescription();
+  if (peer.iceGatheringState !== 'complete') {
+    await new Promise((resolve) => {
+      peer.onicegatheringstatechange = () => peer.iceGatheringState === 'complete' && resolve();
+    });
+  }
+  const headers = { 'Content-Type': 'application/sdp' };
+  const answer = await fetch(`/whip/${stream}`, { method: 'POST', headers, body: peer.localDescription.sdp });
+  if (!answer.ok) throw new Error(`publishing: ${answer.status} ${await answer.text()}`);
+  await peer.setRemoteDescription({ type: 'answer', sdp: await answer.text() });
+  window.published = peer;
+}
+
+function quantile(values, q) {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] : null;
+}
+
+const args = ['proxy', '--listen', '127.0.0.1:0', '--to', `127.0.0.1:${wanted.udp}`, ...wanted.link.split(' ')];
+const proxy = spawn(wanted.load, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+try {
+  const [line] = await once(proxy.stdout, 'data');
+  const port = Number(String(line).match(/listening on .*:(\d+)/)?.[1]);
+  if (!port) throw new Error(`the proxy said: ${line}`);
+  const deadline = (wanted.seconds + wanted.settle + 60) * 1000;
+  const seen = await withBrowsers({ deadline, screenshot: wanted.screenshot }, async (open) => {
+    const page = await open('chromium', 'about:blank');
+    // The page learns the proxy's port instead of the server's.
+    await page.route('**/whep/**', async (route) => {
+      const response = await route.fetch();
+      const body = (await response.text()).replaceAll(/ (\d+) typ host/g, ` ${port} typ host`);
+      await route.fulfill({ response, body });
+    });
+    await page.goto(`${wanted.url}/far`);
+    await page.evaluate(publish, 'far');
+    await until(page, 'the connection', () => window.published.connectionState === 'connected');
+    await picture(page);
+    await pause(wanted.settle * 1000);
+    // Evaluated, not added as a script: the page's policy rightly forbids foreign scripts.
+    await page.evaluate(readFileSync(new URL('./timecode.js', import.meta.url), 'utf8'));
+    await page.evaluate(() => { window.seen = window.watchTimecode(document.getElementById('video')); });
+    await pause(wanted.seconds * 1000);
+    const stats = await page.evaluate(() => window.player.stats());
+    return { ...(await page.evaluate(() => window.seen)), stats };
+  });
+  const gaps = seen.gaps.map(({ ms }) => ms);
+  console.log(JSON.stringify({
+    seconds: wanted.seconds,
+    link: wanted.link,
+    p50Ms: quantile(seen.latencies, 0.5),
+    p95Ms: quantile(seen.latencies, 0.95),
+    maxMs: quantile(seen.latencies, 1),
+    frames: seen.frames,
+    unreadable: seen.unreadable,
+    longestGapMs: quantile(gaps, 1),
+    freezes: gaps.filter((ms) => ms > wanted.freeze).length,
+    stats: seen.stats,
+  }));
+} finally {
+  proxy.kill();
+}
