@@ -12,6 +12,7 @@ mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod publisher_returns;
+mod queue;
 mod re_encode;
 mod record;
 mod rtmp_in;
