@@ -6,6 +6,7 @@
 
 mod bandwidth;
 mod device;
+mod far;
 mod held_up;
 mod ingest;
 mod joining;
