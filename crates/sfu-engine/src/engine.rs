@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use crate::driver::{Outgoing, ShardThread};
 use crate::ids::{Rid, SessionId, StreamName};
+use crate::info::StreamLook;
 use crate::interfaces;
 use crate::layers::Preference;
 use crate::queue::ShardCommand;
@@ -463,6 +464,12 @@ impl Engine {
     /// A session's figures.
     pub fn session(&self, id: SessionId) -> Option<SessionInfo> {
         Some(self.sessions.get(id)?.info())
+    }
+
+    /// A session's figures and what its page is told of its stream. Locks no stream and goes through no other session.
+    pub fn look(&self, id: SessionId) -> Option<(SessionInfo, StreamLook)> {
+        let session = self.sessions.get(id)?;
+        Some((session.info(), session.stream().look(Instant::now())))
     }
 
     /// How many sessions there are.

@@ -41,6 +41,17 @@ pub struct StreamInfo {
     pub latency: LatencyInfo,
 }
 
+/// What a viewer's page is told of its stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamLook {
+    /// Whether a publisher is there.
+    pub live: bool,
+    /// Viewers' sessions.
+    pub viewers: usize,
+    /// The video's layers, highest first.
+    pub layers: Vec<LayerStatus>,
+}
+
 /// The video track of a stream.
 #[derive(Debug, Clone)]
 pub struct VideoInfo {
@@ -51,7 +62,7 @@ pub struct VideoInfo {
 }
 
 /// One layer as it is now.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerStatus {
     /// Its name.
     pub rid: Rid,

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::gop::GopCache;
+use crate::ids::Rid;
 use crate::info::LayerStatus;
 use crate::keyframe::KeyframeArbiter;
 use crate::layers::{ACTIVE_FOR, Candidate, LayerInfo, TemporalCosts};
 use crate::loss::LossWatch;
 use crate::packet::{Batch, LayerReader};
 use crate::rate::RateMeter;
-use crate::ring::Ring;
+use crate::snapshot::EVERY;
 use crate::temporal::{CUTS, Limit};
 
 /// See the module's description.
@@ -22,13 +23,16 @@ pub(crate) struct Layer {
     pub(crate) info: LayerInfo,
     pub(crate) reader: LayerReader,
     pub(crate) gop: GopCache,
-    pub(crate) ring: Ring,
     pub(crate) arbiter: KeyframeArbiter,
     pub(crate) loss: LossWatch,
     rate: RateMeter,
     /// The same of its temporal layers up to number 0, 1 and 2.
     temporal_rates: [RateMeter; CUTS],
     last_packet: Option<Instant>,
+    /// The highest temporal layer, when packets came last.
+    top: u8,
+    /// The last packet that viewers know of.
+    seen: Option<Instant>,
 }
 
 impl Layer {
@@ -37,19 +41,22 @@ impl Layer {
             info,
             reader: LayerReader::default(),
             gop: GopCache::default(),
-            ring: Ring::default(),
             arbiter: KeyframeArbiter::new(keyframe_min_interval),
             loss: LossWatch::default(),
             rate: RateMeter::default(),
             temporal_rates: Default::default(),
             last_packet: None,
+            top: 0,
+            seen: None,
         }
     }
 
-    /// Packets that were read are about to be forwarded.
-    pub(crate) fn note(&mut self, now: Instant, batch: &Arc<Batch>) {
+    /// Packets that were read are about to be forwarded. Returns whether something is new that viewers choose by.
+    pub(crate) fn note(&mut self, now: Instant, batch: &Arc<Batch>) -> bool {
+        let size = (self.info.width, self.info.height);
+        let top = std::mem::replace(&mut self.top, self.reader.top());
         self.last_packet = Some(now);
-        self.rate.add(now, batch);
+        let measured = self.rate.add(now, batch);
         for (id, rate) in (0..).zip(&mut self.temporal_rates) {
             rate.add_those(now, batch, |p| p.temporal.is_within(Limit::up_to(id)));
         }
@@ -64,34 +71,73 @@ impl Layer {
             }
         }
         self.gop.push(now, batch);
-        self.ring.push(batch);
+        let known = |at: Instant| now.saturating_duration_since(at) < EVERY;
+        !self.seen.is_some_and(known)
+            || measured
+            || size != (self.info.width, self.info.height)
+            || top != self.top
     }
 
-    fn is_active(&self, now: Instant) -> bool {
-        self.last_packet
-            .is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+    /// Viewers know of all that has come.
+    pub(crate) fn seen(&mut self) {
+        self.seen = self.last_packet;
     }
 
-    pub(crate) fn candidate(&self, now: Instant) -> Candidate {
+    /// It as it is, whenever that is looked at.
+    pub(crate) fn view(&self) -> LayerView {
         let costs = self.temporal_rates.each_ref().map(RateMeter::peak);
-        Candidate {
-            info: self.info.clone(),
-            bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
-            cost: self.rate.peak().or(self.info.target_bitrate),
-            active: self.is_active(now),
-            temporal: TemporalCosts::new(self.reader.top(), costs),
+        LayerView {
+            candidate: Candidate {
+                info: self.info.clone(),
+                bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
+                cost: self.rate.peak().or(self.info.target_bitrate),
+                active: false,
+                temporal: TemporalCosts::new(self.reader.top(), costs),
+            },
+            last_packet: self.last_packet,
         }
     }
 
-    pub(crate) fn status(&self, now: Instant) -> LayerStatus {
+    pub(crate) fn candidate(&self, now: Instant) -> Candidate {
+        self.view().at(now)
+    }
+}
+
+/// What there is to say of a layer but whether it is being sent, which depends on when one asks.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerView {
+    candidate: Candidate,
+    last_packet: Option<Instant>,
+}
+
+impl LayerView {
+    pub(crate) fn rid(&self) -> &Rid {
+        &self.candidate.info.rid
+    }
+
+    /// The layer as it is now.
+    pub(crate) fn at(&self, now: Instant) -> Candidate {
+        Candidate {
+            active: is_active(self.last_packet, now),
+            ..self.candidate.clone()
+        }
+    }
+}
+
+fn is_active(last_packet: Option<Instant>, now: Instant) -> bool {
+    last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+}
+
+impl From<Candidate> for LayerStatus {
+    fn from(candidate: Candidate) -> Self {
         let Candidate {
             info,
             bitrate,
             active,
             cost: _,
             temporal,
-        } = self.candidate(now);
-        LayerStatus {
+        } = candidate;
+        Self {
             rid: info.rid,
             width: info.width,
             height: info.height,

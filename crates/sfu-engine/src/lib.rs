@@ -37,12 +37,12 @@ pub mod packet;
 pub mod queue;
 mod rate;
 pub mod rewrite;
-mod ring;
 mod router;
 pub mod rtcp;
 pub mod session;
 pub mod shard;
 mod size;
+mod snapshot;
 pub mod srtp;
 pub mod stats;
 pub mod stream;
@@ -55,7 +55,7 @@ pub use engine::{
     SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
-pub use info::{LayerStatus, StreamInfo, VideoInfo};
+pub use info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
 pub use latency::{LATENCY_BUCKETS, LATENCY_MAX, LatencyInfo, MediaClock};
 pub use layers::{LayerInfo, Preference, Why};
 pub use local::{LocalSubscription, Received, Tracks};

@@ -22,9 +22,9 @@ pub(crate) struct RateMeter {
 }
 
 impl RateMeter {
-    /// Packets that came together.
-    pub(crate) fn add(&mut self, now: Instant, batch: &Batch) {
-        self.add_those(now, batch, |_| true);
+    /// Packets that came together. Returns whether there is a new measure.
+    pub(crate) fn add(&mut self, now: Instant, batch: &Batch) -> bool {
+        self.add_those(now, batch, |_| true)
     }
 
     /// Those of them that are counted.
@@ -33,10 +33,11 @@ impl RateMeter {
         now: Instant,
         batch: &Batch,
         is_counted: impl Fn(&Packet) -> bool,
-    ) {
+    ) -> bool {
         let since = *self.since.get_or_insert(now);
         let span = now.saturating_duration_since(since).as_secs_f64();
-        if span >= 1.0 {
+        let measured = span >= 1.0;
+        if measured {
             let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
             self.last = Some(rate(self.bytes));
             let wire = rate(self.bytes + self.packets * HEADERS);
@@ -49,6 +50,7 @@ impl RateMeter {
             self.bytes += packet.payload.len() as u64;
             self.packets += 1;
         }
+        measured
     }
 
     /// RTP payload of the last whole second.

@@ -276,12 +276,12 @@ impl SessionShared {
 
     /// The figures as they are now.
     pub fn info(&self) -> SessionInfo {
-        let rids = self.stream.rids();
+        let snapshot = self.stream.snapshot();
         let rtt = self.rtt_micros.load(Relaxed);
         let latency = self.latency_micros.load(Relaxed);
         let estimate = self.estimate.load(Relaxed);
         let loss = f32::from_bits(self.loss.load(Relaxed));
-        let rid = |index: &AtomicUsize| rids.get(index.load(Relaxed)).cloned();
+        let rid = |index: &AtomicUsize| snapshot.rid(index.load(Relaxed));
         SessionInfo {
             id: self.id,
             stream: self.stream.name().clone(),

@@ -2,27 +2,30 @@
 
 //! A stream: what a publisher sends under a name, the layers it has, and who forwards it.
 //!
-//! The publisher's thread calls [`Stream::push`] for each frame; shards call in for joins and keyframe requests only.
+//! The publisher's thread calls [`Stream::push`] for each frame; shards call in for joins and keyframe requests only. What
+//! viewers look at several times a second is in the [`Snapshot`].
 //! A stream outlives its publisher while it has viewers, so that a publisher that comes back finds them.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::{ArcSwap, Guard};
+
 use crate::codec::{Codec, TrackKind};
 use crate::gop::Gop;
 use crate::ids::{Rid, StreamName};
-use crate::info::{StreamInfo, VideoInfo};
+use crate::info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
 use crate::keyframe::KeyframeArbiter;
 use crate::latency::Latencies;
 use crate::layer::Layer;
 use crate::layers::{self, Candidate, LayerInfo};
 use crate::local::{LocalQueue, Tracks};
-use crate::packet::{Batch, LayerReader, Packet, RtpIn};
+use crate::packet::{Batch, LayerReader, RtpIn};
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::rate::RateMeter;
-use crate::rewrite::Source;
 use crate::router::Home;
+use crate::snapshot::Snapshot;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -84,6 +87,8 @@ pub struct Stream {
     bytes_in: AtomicU64,
     latencies: Latencies,
     state: Mutex<State>,
+    /// Replaced with the lock, read without.
+    snapshot: ArcSwap<Snapshot>,
 }
 
 #[derive(Default)]
@@ -99,6 +104,10 @@ struct State {
     audio_rate: RateMeter,
     shards: Vec<ShardQueue>,
     locals: Vec<LocalQueue>,
+    /// The snapshot before the present one, for its memory.
+    spare: Arc<Snapshot>,
+    /// How often the lock was taken.
+    locked: u64,
 }
 
 struct PublisherState {
@@ -138,6 +147,7 @@ impl Stream {
             bytes_in: AtomicU64::new(0),
             latencies: Latencies::default(),
             state: Mutex::default(),
+            snapshot: ArcSwap::default(),
         }
     }
 
@@ -152,7 +162,36 @@ impl Stream {
 
     /// A poisoned lock only means that a thread died between two plain assignments: the state stays usable.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.locked += 1;
+        state
+    }
+
+    /// How often its lock was taken, for tests of who must not.
+    #[doc(hidden)]
+    pub fn locked(&self) -> u64 {
+        self.lock().locked
+    }
+
+    /// What viewers read. No lock: it is what the publisher's side has last put there.
+    pub(crate) fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
+    }
+
+    /// Makes what has changed known.
+    fn publish(&self, state: &mut State) {
+        let mut next = std::mem::take(&mut state.spare);
+        if Arc::get_mut(&mut next).is_none() {
+            // Somebody still reads it.
+            next = Arc::default();
+        }
+        if let Some(next) = Arc::get_mut(&mut next) {
+            state.picture(next);
+        }
+        state.spare = self.snapshot.swap(next);
+        for layer in &mut state.layers {
+            layer.seen();
+        }
     }
 
     /// Makes the caller the stream's publisher, unless there is one that stays.
@@ -180,6 +219,7 @@ impl Stream {
             state.layers.clear();
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
+            self.publish(&mut state);
             state.tell_locals();
             (lease, before)
         };
@@ -197,6 +237,7 @@ impl Stream {
             for layer in &mut state.layers {
                 layer.gop.clear();
             }
+            self.publish(&mut state);
             state.tell_locals();
         }
         drop(state);
@@ -212,14 +253,13 @@ impl Stream {
 
     /// Whether it must be kept.
     pub(crate) fn is_used(&self) -> bool {
-        let state = self.lock();
-        state.publisher.is_some() || self.viewers() > 0 || !state.locals.is_empty()
+        let snapshot = self.snapshot();
+        snapshot.live || self.viewers() > 0 || snapshot.locals > 0
     }
 
     /// Whether it is there for others: not if all that there is are consumers that wait for its first publisher.
     pub(crate) fn is_known(&self) -> bool {
-        let published = self.lock().epoch > 0;
-        published && self.is_used()
+        self.snapshot().epoch > 0 && self.is_used()
     }
 
     /// Declares the video track. Layers that stay keep what is known of them.
@@ -246,6 +286,7 @@ impl Stream {
             for (layer, info) in known.iter_mut().zip(layers) {
                 layer.info = info;
             }
+            self.publish(&mut state);
             return;
         }
         if video.is_some() {
@@ -258,6 +299,7 @@ impl Stream {
             .into_iter()
             .map(|info| Layer::new(info, interval))
             .collect();
+        self.publish(&mut state);
         state.tell_locals();
     }
 
@@ -266,6 +308,7 @@ impl Stream {
         let mut state = self.lock();
         if state.holds(lease) {
             state.audio = Some(codec);
+            self.publish(&mut state);
             state.tell_locals();
         }
     }
@@ -285,11 +328,14 @@ impl Stream {
         if !state.holds(lease) {
             return;
         }
-        let (batch, dropped) = state.read(now, kind, layer, packets);
+        let (read, dropped) = state.read(now, kind, layer, packets);
         self.packets_dropped.fetch_add(dropped, Relaxed);
-        let Some(batch) = batch else {
+        let Some((batch, is_news)) = read else {
             return;
         };
+        if is_news {
+            self.publish(&mut state);
+        }
         let wanted = self.viewers() > 0 || !state.locals.is_empty();
         let lost = wanted && kind == TrackKind::Video && state.lost(now, layer);
         self.packets_in
@@ -351,41 +397,24 @@ impl Stream {
         self.lock().layers.get(layer)?.gop.get(now)
     }
 
-    /// A packet that was forwarded lately.
-    pub(crate) fn forwarded(&self, source: Source, seq: u64) -> Option<Packet> {
-        let state = self.lock();
-        let ring = &state.layers.get(source.layer)?.ring;
-        ring.get(source.epoch, seq).cloned()
-    }
-
-    /// The layers that there are to choose from, into memory that is there already, and what sound takes, in bit/s.
-    pub(crate) fn choices(&self, now: Instant, layers: &mut Vec<Candidate>) -> u64 {
-        let state = self.lock();
-        layers.clear();
-        layers.extend(state.layers.iter().map(|l| l.candidate(now)));
-        match state.audio {
-            Some(_) => state.audio_rate.peak().unwrap_or(AUDIO_BITRATE),
-            None => 0,
-        }
-    }
-
     /// The layers' names.
     pub fn rids(&self) -> Vec<Rid> {
-        let state = self.lock();
-        state.layers.iter().map(|l| l.info.rid.clone()).collect()
-    }
-
-    /// Which publisher it is, counted over the stream's life.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.lock().epoch
+        self.snapshot().rids()
     }
 
     /// The codecs of the tracks that the publisher has declared.
     pub fn codecs(&self) -> StreamCodecs {
-        let state = self.lock();
-        StreamCodecs {
-            video: state.video,
-            audio: state.audio,
+        self.snapshot().codecs
+    }
+
+    /// What a viewer's page is told.
+    pub(crate) fn look(&self, now: Instant) -> StreamLook {
+        let snapshot = self.snapshot();
+        let layers = snapshot.ranked(now);
+        StreamLook {
+            live: snapshot.live,
+            viewers: self.viewers(),
+            layers: layers.into_iter().map(LayerStatus::from).collect(),
         }
     }
 
@@ -403,11 +432,16 @@ impl Stream {
 
     /// From now on this consumer gets every packet.
     pub(crate) fn attach_local(&self, queue: LocalQueue) {
-        self.lock().locals.push(queue);
+        let mut state = self.lock();
+        state.locals.push(queue);
+        self.publish(&mut state);
     }
 
     pub(crate) fn detach_local(&self, queue: &LocalQueue) {
-        self.lock().locals.retain(|q| !q.same_as(queue));
+        let mut state = self.lock();
+        state.locals.retain(|q| !q.same_as(queue));
+        self.publish(&mut state);
+        drop(state);
         self.left();
     }
 
@@ -467,7 +501,7 @@ impl Stream {
                 codec,
                 layers: layers::ranked(&state.candidates(now))
                     .into_iter()
-                    .map(|index| state.layers[index].status(now))
+                    .map(|index| state.layers[index].candidate(now).into())
                     .collect(),
             }),
             audio: state.audio,
@@ -502,14 +536,31 @@ impl State {
         self.layers.iter().map(|l| l.candidate(now)).collect()
     }
 
-    /// A batch of what came, and how much of it was left out.
+    /// Fills in what viewers read.
+    fn picture(&self, snapshot: &mut Snapshot) {
+        snapshot.epoch = self.epoch;
+        snapshot.live = self.publisher.is_some();
+        snapshot.locals = self.locals.len();
+        snapshot.codecs = StreamCodecs {
+            video: self.video,
+            audio: self.audio,
+        };
+        snapshot.audio_bitrate = match self.audio {
+            Some(_) => self.audio_rate.peak().unwrap_or(AUDIO_BITRATE),
+            None => 0,
+        };
+        snapshot.layers.clear();
+        snapshot.layers.extend(self.layers.iter().map(Layer::view));
+    }
+
+    /// A batch of what came and whether it tells viewers something new, and how much of it was left out.
     fn read(
         &mut self,
         now: Instant,
         kind: TrackKind,
         index: usize,
         packets: impl IntoIterator<Item = RtpIn>,
-    ) -> (Option<Arc<Batch>>, u64) {
+    ) -> (Option<(Arc<Batch>, bool)>, u64) {
         if let Some(publisher) = &mut self.publisher {
             publisher.last_packet = now;
         }
@@ -532,11 +583,11 @@ impl State {
             epoch: self.epoch,
             packets,
         });
-        match (kind, self.layers.get_mut(index)) {
+        let is_news = match (kind, self.layers.get_mut(index)) {
             (TrackKind::Video, Some(layer)) => layer.note(now, &batch),
             _ => self.audio_rate.add(now, &batch),
-        }
-        (Some(batch), dropped)
+        };
+        (Some((batch, is_news)), dropped)
     }
 }
 

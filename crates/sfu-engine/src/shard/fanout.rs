@@ -128,7 +128,13 @@ impl Shard {
         let attached = *self.by_key.get(&frame.stream)?;
         let (count, first) = match &frame.left {
             Some(left) => (left.len(), 0),
-            None => self.streams.get_mut(attached)?.begin_round(),
+            None => {
+                let stream = self.streams.get_mut(attached)?;
+                if frame.batch.kind == TrackKind::Video {
+                    stream.rings.push(now, &frame.batch);
+                }
+                stream.begin_round()
+            }
         };
         let viewer = |shard: &Self, position: usize| match &frame.left {
             Some(left) => left.get(position).copied(),

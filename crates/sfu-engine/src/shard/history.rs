@@ -2,16 +2,15 @@
 
 //! What a viewer was sent under which number, so that it can be sent again: not the packets, only what became of them.
 //!
-//! The packets themselves are in the layer's [`Ring`](crate::ring::Ring), which all viewers share.
+//! The packets themselves are in the layer's [`Ring`](super::ring), which all viewers of a shard share. It reaches back at
+//! least a second, whatever the rate: see [`Depth`].
 
 use std::time::Instant;
 
+use super::depth::Depth;
 use crate::codec::Vp8Header;
 use crate::packet::Packet;
 use crate::rewrite::{Rewritten, Source};
-
-/// Nearly two seconds of 2.5 Mbit/s. A power of two.
-const PACKETS: usize = 512;
 
 /// A packet as it left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +70,9 @@ const EMPTY: Stored = Stored {
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct History {
+    /// A power of two of them.
     records: Vec<Stored>,
+    depth: Depth,
     /// The newest numbers, of which the records hold the lower halves.
     newest_seq: u64,
     newest_epoch: u32,
@@ -82,10 +83,9 @@ pub(super) struct History {
 
 impl History {
     /// A packet leaves.
-    pub(super) fn add(&mut self, source: Source, packet: &Packet, sent: &Rewritten) {
-        if self.records.is_empty() {
-            self.records.resize(PACKETS, EMPTY);
-            self.oldest_sent = sent.seq;
+    pub(super) fn add(&mut self, now: Instant, source: Source, packet: &Packet, sent: &Rewritten) {
+        if let Some(room) = self.depth.add(now, self.records.len()) {
+            self.resize(room, sent.seq);
         }
         let mut flags = USED | if sent.empty { HOLDS_NOTHING } else { 0 };
         let (mut picture_id, mut tl0_pic_idx) = (0, 0);
@@ -102,7 +102,12 @@ impl History {
         self.newest_seq = packet.seq;
         self.newest_epoch = source.epoch;
         self.newest_sent = self.newest_sent.max(sent.seq);
-        self.records[sent.seq as usize & (PACKETS - 1)] = Stored {
+        if !self.is_in_reach(sent.seq) {
+            // Its place is a newer one's.
+            return;
+        }
+        let place = self.place(sent.seq);
+        self.records[place] = Stored {
             sent_seq: sent.seq as u32,
             seq: packet.seq as u32,
             timestamp: sent.timestamp,
@@ -114,10 +119,39 @@ impl History {
         };
     }
 
+    fn place(&self, sent_seq: u64) -> usize {
+        sent_seq as usize & self.records.len().saturating_sub(1)
+    }
+
+    fn is_in_reach(&self, sent_seq: u64) -> bool {
+        self.newest_sent.saturating_sub(sent_seq) < self.records.len() as u64
+    }
+
+    /// Makes more or less room. `next` is the number that is about to leave.
+    fn resize(&mut self, room: usize, next: u64) {
+        let before = std::mem::replace(&mut self.records, vec![EMPTY; room]);
+        if before.is_empty() {
+            self.oldest_sent = next;
+            return;
+        }
+        // What had been overwritten is not known for the new room.
+        let reach = self.newest_sent.saturating_sub(before.len() as u64 - 1);
+        self.oldest_sent = self.oldest_sent.max(reach);
+        for stored in before.into_iter().filter(|s| s.flags & USED != 0) {
+            let back = (self.newest_sent as u32).wrapping_sub(stored.sent_seq);
+            if (back as usize) < room {
+                let place = stored.sent_seq as usize & (room - 1);
+                self.records[place] = stored;
+            }
+        }
+    }
+
     /// What left under this number.
     pub(super) fn get(&self, sent_seq: u64) -> Found {
-        let place = sent_seq as usize & (PACKETS - 1);
-        let stored = self.records.get(place).filter(|s| s.flags & USED != 0);
+        let stored = self
+            .records
+            .get(self.place(sent_seq))
+            .filter(|s| s.flags & USED != 0);
         match stored.filter(|s| s.sent_seq == sent_seq as u32) {
             Some(stored) => self.read(stored, sent_seq),
             None if self.is_recent(sent_seq) => Found::NotYet,
@@ -128,7 +162,7 @@ impl History {
     /// Whether it would be known if something had left under this number.
     fn is_recent(&self, sent_seq: u64) -> bool {
         let known = self.oldest_sent..self.newest_sent;
-        known.contains(&sent_seq) && self.newest_sent - sent_seq < PACKETS as u64
+        known.contains(&sent_seq) && self.is_in_reach(sent_seq)
     }
 
     fn read(&self, stored: &Stored, sent_seq: u64) -> Found {
@@ -175,6 +209,11 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::temporal::Temporal;
 
@@ -218,7 +257,9 @@ mod tests {
         // Over the wrap of every number that is stored by halves.
         let (first_sent, first) = ((1 << 32) - 100, (3 << 32) - 50);
         for n in 0..700 {
-            history.add(SOURCE, &packet(first + n), &sent(first_sent + n, now));
+            // 300 a second.
+            let at = now + Duration::from_millis(n * 10 / 3);
+            history.add(at, SOURCE, &packet(first + n), &sent(first_sent + n, now));
         }
         assert_eq!(
             history.get(first_sent + 187),
@@ -247,12 +288,54 @@ mod tests {
         let now = Instant::now();
         let mut history = History::default();
         for n in (1_000..1_600).filter(|n| n % 100 != 50) {
-            history.add(SOURCE, &packet(n), &sent(n, now));
+            let at = now + Duration::from_millis((n - 1_000) * 10 / 3);
+            history.add(at, SOURCE, &packet(n), &sent(n, now));
         }
         assert_eq!(history.get(1_050), Found::Forgotten, "long ago");
         assert_eq!(history.get(1_150), Found::NotYet);
         assert_eq!(history.get(1_600), Found::Forgotten, "beyond the newest");
         history.clear();
         assert_eq!(history.get(1_150), Found::Forgotten);
+    }
+
+    proptest! {
+        /// Whatever the rate does, nothing is taken for another, and what left within a second is known.
+        #[test]
+        fn a_second_is_known_at_any_rate(
+            frames in proptest::collection::vec((0u64..200, 1u64..40, 0u64..3), 1..400)
+        ) {
+            let start = Instant::now();
+            let (mut now, mut next) = (start, (1 << 32) - 5_000);
+            let mut history = History::default();
+            let mut left: BTreeMap<u64, Instant> = BTreeMap::new();
+            for (packets, ms, holes) in frames {
+                now += Duration::from_millis(ms);
+                next += holes;
+                for _ in 0..packets {
+                    history.add(now, SOURCE, &packet(next + 9), &sent(next, start));
+                    left.insert(next, now);
+                    next += 1;
+                }
+            }
+            prop_assert!(history.records.len() <= crate::shard::depth::MOST);
+            let young = |at: &Instant| now.duration_since(*at) < Duration::from_secs(1);
+            let newest = left.keys().next_back().copied().unwrap_or(next);
+            // Where numbers that nothing left under lie between, they take places, too.
+            let oldest = left.iter().find(|(_, at)| young(at)).map_or(next, |(seq, _)| *seq);
+            let is_whole = left.range(oldest..).count() as u64 == newest + 1 - oldest;
+            for seq in (newest.saturating_sub(10_000)..newest + 10).step_by(3) {
+                match (history.get(seq), left.get(&seq)) {
+                    (Found::Sent(record), Some(_)) => {
+                        prop_assert_eq!((record.sent_seq, record.seq), (seq, seq + 9));
+                    }
+                    (Found::Sent(_), None) => prop_assert!(false, "{seq} never left"),
+                    (Found::NotYet, at) => prop_assert_eq!(at, None),
+                    (Found::Forgotten, Some(at)) if is_whole && newest - seq < 8_000 => {
+                        prop_assert!(!young(at), "{seq}, {oldest} to {newest}");
+                    }
+                    (Found::Forgotten, _) => {}
+                }
+            }
+        }
     }
 }

@@ -6,11 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::Fate;
+use slab::Slab;
+
 use super::contact::Contact;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
 use super::subscriber::Subscriber;
+use super::{Attached, Fate};
 use crate::session::SessionShared;
 use crate::transport::PatchOutcome;
 use crate::transport::patch::PatchError;
@@ -77,9 +79,18 @@ impl Member {
         }
     }
 
-    pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
+    /// Puts out what is due. What viewers want again is in the rings of the streams.
+    pub(super) fn drain(
+        &mut self,
+        now: Instant,
+        outbox: &mut Outbox,
+        streams: &Slab<Attached>,
+    ) -> Fate {
         match self {
-            Self::Viewer(viewer) => viewer.drain(now, outbox),
+            Self::Viewer(viewer) => {
+                let stream = streams.get(viewer.seat.attached);
+                viewer.drain(now, outbox, stream.map(|s| &s.rings))
+            }
             Self::Publisher(publisher) => publisher.drain(now, outbox),
         }
     }

@@ -8,6 +8,7 @@
 mod backlog;
 mod budget;
 mod contact;
+mod depth;
 mod fanout;
 mod handover;
 mod history;
@@ -16,6 +17,7 @@ mod member;
 mod outbox;
 mod outgoing;
 mod remb;
+mod ring;
 mod subscriber;
 #[cfg(test)]
 mod tests;
@@ -43,6 +45,7 @@ use crate::transport::{PatchOutcome, ViewerTransport, patch::PatchError};
 use fanout::Waiting;
 use ingest::Ingest;
 use member::Member;
+use ring::Rings;
 use subscriber::Subscriber;
 use timers::Timers;
 
@@ -52,7 +55,7 @@ pub type Send<'a> = dyn FnMut(&mut Outbox) -> Instant + 'a;
 /// A viewer whose address changed may take over an address that another session has not used for this long.
 const ADDRESS_STALE: Duration = Duration::from_secs(2);
 
-/// Sessions that one call ends, of those that time out together: about 15 µs each, and media has its turn between.
+/// Sessions that one call ends, of those that time out together: 1.5 ms (4,000 took 94 ms), and media has its turn between.
 const ENDED_A_TURN: usize = 64;
 
 /// Datagrams to one viewer that its path does not carry.
@@ -111,6 +114,8 @@ struct Attached {
     viewers: Vec<usize>,
     /// Which of them is the first to get the next frame.
     first: usize,
+    /// What they may want again.
+    rings: Rings,
 }
 
 impl Attached {
@@ -349,6 +354,7 @@ impl Shard {
                 stream: stream.clone(),
                 viewers: Vec::new(),
                 first: 0,
+                rings: Rings::default(),
             })
         })
     }
@@ -437,9 +443,9 @@ impl Shard {
         let Some(member) = self.members.get_mut(index) else {
             return;
         };
-        let outbox = &mut self.outbox;
+        let (outbox, streams) = (&mut self.outbox, &self.streams);
         let fate = catch_unwind(AssertUnwindSafe(|| {
-            act(member, outbox).then(|| member.drain(now, outbox))
+            act(member, outbox).then(|| member.drain(now, outbox, streams))
         }));
         match fate {
             Ok(Some(Fate::Lives(at))) => self.timers.set(index, at),

@@ -148,3 +148,113 @@ fn candidates_are_taken_and_unusable_ones_passed_over() {
     world.run_for(Duration::from_secs(2));
     world.check("plays", |v| v.decoded().frames > 30);
 }
+
+/// Keyframe requests that the encoder got so far.
+fn asked(world: &World) -> usize {
+    world.publisher.encoder.requests.lock().unwrap().len()
+}
+
+#[test]
+fn loss_far_away_at_any_bitrate_costs_nobody_a_keyframe() {
+    // Packets of a frame: 2.4, 8, 16 and 30 Mbit/s.
+    for (packets, round_trip) in [
+        (9, 160),
+        (9, 600),
+        (30, 300),
+        (60, 300),
+        (60, 160),
+        (114, 300),
+    ] {
+        let what = format!("{packets} packets a frame, {round_trip} ms");
+        let mut world = World::new(packets.into(), 1);
+        world.publisher.delta_packets = packets;
+        world.publisher.keyframe_every = 60;
+        for _ in 0..3 {
+            world.join(good(), None);
+        }
+        world.run_for(Duration::from_secs(4));
+        let far = Conditions {
+            delay: Duration::from_millis(round_trip / 2),
+            ..Conditions::default()
+        };
+        world.set_link(0, Conditions { loss: 0.01, ..far });
+        world.run_for(Duration::from_secs(1));
+        let requests = |world: &World| world.counters.snapshot().keyframe_requests;
+        let (before, again) = (requests(&world), world.sessions[0].info().retransmitted);
+        world.run_for(Duration::from_secs(12));
+        assert_eq!(
+            requests(&world),
+            before,
+            "{what}: all that it asked for was there"
+        );
+        world.set_link(0, far);
+        world.run_for(Duration::from_secs(1));
+        let lost = u64::from(packets) * 30 * 12 / 100;
+        let again = world.sessions[0].info().retransmitted - again;
+        assert!(again > lost * 3 / 4, "{what}: {again} of {lost} sent again");
+        // The simulated viewer takes nothing that is older than its newest 100 packets.
+        if u64::from(packets) * 30 * round_trip / 1_000 < 60 {
+            let gaps = world.viewers[0].0.decoded().gaps;
+            assert!(gaps <= 1, "{what}: {gaps} of {lost} not repaired");
+        }
+        for viewer in 1..3 {
+            let decoded = world.viewers[viewer].0.decoded();
+            let whole = decoded.gaps == 0 && decoded.broken == 0 && decoded.frames > 450;
+            assert!(whole, "{what}: viewer {viewer}: {decoded:?}");
+        }
+    }
+}
+
+#[test]
+fn a_joiner_far_away_that_loses_parts_of_the_replay_gets_them_again() {
+    let mut world = World::new(8, 1);
+    world.publisher.delta_packets = 9;
+    world.publisher.keyframe_every = 45;
+    world.join(good(), None);
+    world.run_for(Duration::from_secs(3));
+    let before = asked(&world);
+    for seed in 0..20 {
+        // At another moment of the group of pictures each time.
+        world.run_for(Duration::from_millis(430 + seed));
+        let link = Conditions {
+            delay: Duration::from_millis(100),
+            loss: 0.05,
+            ..Conditions::default()
+        };
+        world.join(link, None);
+    }
+    world.run_for(Duration::from_secs(4));
+    let repaired: u64 = world.sessions.iter().map(|s| s.info().retransmitted).sum();
+    assert!(repaired > 200, "{repaired}");
+    assert_eq!(asked(&world), before, "no keyframe but the regular ones");
+}
+
+#[test]
+fn neither_repairs_nor_looks_at_the_layers_take_the_streams_lock() {
+    let mut world = World::new(9, 3);
+    world.publisher.use_ladder();
+    for _ in 0..20 {
+        world.join(link(0.0), None);
+    }
+    world.run_for(Duration::from_secs(15));
+    for viewer in 0..20 {
+        world.set_link(viewer, link(0.01));
+    }
+    let again = |world: &World| -> u64 {
+        let sessions = world.sessions.iter();
+        sessions.map(|s| s.info().retransmitted).sum()
+    };
+    let (again_before, asked_before) = (again(&world), asked(&world));
+    let (locked, start) = (world.stream.locked(), world.now);
+    world.run_for(Duration::from_secs(10));
+    let frames = (world.now - start).as_millis() as u64 / 33 + 1;
+    // Once for each layer and the sound, and to read this number.
+    let pushes = frames * 4 + 1;
+    let locked = world.stream.locked() - locked;
+    assert!(again(&world) - again_before > 300, "repairs");
+    let requests = (asked(&world) - asked_before) as u64;
+    assert!(
+        locked <= pushes + 20 * requests,
+        "{locked} locks for {pushes} frames and {requests} keyframe requests"
+    );
+}

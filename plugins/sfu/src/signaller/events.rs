@@ -13,7 +13,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use serde_json::{Value, json};
-use sfu_engine::{SessionId, SessionInfo, StreamInfo};
+use sfu_engine::{SessionId, SessionInfo, StreamLook};
 
 use super::api::layer_json;
 use super::server::{App, Refusal};
@@ -40,6 +40,7 @@ pub(super) async fn events(
     let watcher = Watcher {
         app,
         id,
+        seen: None,
         told: Vec::new(),
         waiting: Vec::new(),
         over: false,
@@ -63,6 +64,8 @@ fn find(app: &App, id: &str) -> Result<SessionInfo, Refusal> {
 struct Watcher {
     app: App,
     id: SessionId,
+    /// What the last look found, as far as it is told.
+    seen: Option<(SessionInfo, StreamLook)>,
     /// Each event's last content.
     told: Vec<(&'static str, Value)>,
     waiting: Vec<Event>,
@@ -100,21 +103,24 @@ impl Watcher {
         Event::default().event("end").data(content.to_string())
     }
 
+    /// Once for each viewer's page in each [`LOOK_EVERY`]: where nothing is new, nothing is written.
     fn look(&mut self) -> Option<()> {
-        let session = self.app.engine.session(self.id)?;
-        let stream = self.app.router.stream(&session.stream);
-        let live = stream.as_ref().is_some_and(|s| s.live);
-        let viewers = stream.as_ref().map_or(0, |s| s.viewers);
-        self.tell("status", status(&session, live));
-        self.tell("viewercount", json!({ "viewercount": viewers }));
-        if let Some(stream) = &stream {
-            self.tell("layers", layers(stream));
+        let (session, stream) = self.app.engine.look(self.id)?;
+        let seen = (rounded(session), rounded_stream(stream));
+        if self.seen.as_ref() == Some(&seen) {
+            return Some(());
         }
+        let (session, stream) = &seen;
+        let live = stream.live;
+        self.tell("status", status(session, live));
+        self.tell("viewercount", json!({ "viewercount": stream.viewers }));
+        self.tell("layers", layers(stream));
         let event = if live { "active" } else { "inactive" };
         if self.tell(event, json!({})) {
             self.told
                 .retain(|(name, _)| *name == event || !matches!(*name, "active" | "inactive"));
         }
+        self.seen = Some(seen);
         Some(())
     }
 
@@ -131,32 +137,54 @@ impl Watcher {
     }
 }
 
-/// What the page shows of the session. Figures are rounded, so that only real changes are told.
-fn status(session: &SessionInfo, live: bool) -> Value {
+/// What is told of a session. Figures are rounded, so that only real changes are, and what is not told is left out.
+fn rounded(session: SessionInfo) -> SessionInfo {
     let step = 10_000;
+    SessionInfo {
+        estimate: session.estimate.map(|e| e / step * step),
+        loss: session.loss.map(|l| (l * 1_000.0).round() / 1_000.0),
+        rtt: session
+            .rtt
+            .map(|rtt| Duration::from_millis(rtt.as_millis() as u64)),
+        packets_sent: 0,
+        bytes_sent: 0,
+        retransmitted: 0,
+        keyframe_requests: 0,
+        too_large: 0,
+        latency: None,
+        ..session
+    }
+}
+
+/// The same of its stream.
+fn rounded_stream(mut stream: StreamLook) -> StreamLook {
+    let step = 100_000;
+    for layer in &mut stream.layers {
+        layer.bitrate = layer.bitrate.map(|b| b / step * step);
+    }
+    stream
+}
+
+/// What the page shows of the session.
+fn status(session: &SessionInfo, live: bool) -> Value {
     json!({
         "live": live,
         "layer": layer_json(session),
-        "estimate": session.estimate.map(|e| e / step * step),
-        "loss": session.loss.map(|l| (l * 1_000.0).round() / 1_000.0),
+        "estimate": session.estimate,
+        "loss": session.loss,
         "rtt_ms": session.rtt.map(|rtt| rtt.as_millis() as u64),
     })
 }
 
 /// The event `layers` of the draft: one media, whose layers are encodings.
-fn layers(stream: &StreamInfo) -> Value {
-    let layers = || {
-        stream
-            .video
-            .iter()
-            .flat_map(|v| v.layers.iter().enumerate())
-    };
+fn layers(stream: &StreamLook) -> Value {
+    let layers = || stream.layers.iter().enumerate();
     let figures = |(index, layer): (usize, &sfu_engine::LayerStatus)| {
         json!({
             "id": layer.rid.as_str(),
             "encodingId": layer.rid.as_str(),
             "simulcastIdx": index,
-            "bitrate": layer.bitrate.map(|b| b / 100_000 * 100_000),
+            "bitrate": layer.bitrate,
             "width": layer.width,
             "height": layer.height,
             "temporalLayers": layer.temporal_layers,

@@ -2,6 +2,7 @@
 
 //! One viewer in a shard: which layer it gets, what was replayed to it when it joined, and when it counts as gone.
 
+mod replayed;
 mod target;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use super::handover::Handover;
 use super::history::{Found, History};
 use super::outbox::Outbox;
 use super::outgoing::sink;
+use super::ring::Rings;
 use super::{Fate, Seat, TooLarge};
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{Candidate, Preference, Rung, Selector};
@@ -25,6 +27,7 @@ use crate::stream::Stream;
 use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
 use crate::transport::{EVENTS, Outgoing, PatchOutcome, TransportEvent, ViewerTransport};
+use replayed::Replayed;
 
 /// A path that has refused no datagram for this long is taken to carry all.
 const NARROW_FOR: Duration = Duration::from_secs(10);
@@ -53,6 +56,8 @@ pub(super) struct Subscriber {
     /// The publisher that `target` and the codecs are of.
     epoch: u32,
     backlog: Backlog,
+    /// What the backlog was filled with, while it may be wanted again.
+    replayed: Option<Replayed>,
     /// What can be sent again, and how much of it.
     history: History,
     budget: Budget,
@@ -122,6 +127,7 @@ impl Subscriber {
             layers: Vec::new(),
             epoch: 0,
             backlog: Backlog::default(),
+            replayed: None,
             history: History::default(),
             budget: Budget::default(),
             handover: None,
@@ -221,13 +227,19 @@ impl Subscriber {
         if !self.contact.is_connected() || self.closing {
             return false;
         }
-        if batch.epoch != self.epoch {
+        let is_new = batch.epoch > self.epoch;
+        if is_new {
             self.meet_publisher(now);
         }
-        match batch.kind {
+        if batch.epoch < self.epoch {
+            // What the last publisher left behind, after the next one was met.
+            return is_new;
+        }
+        let written = match batch.kind {
             TrackKind::Audio => self.forward_audio(now, batch, outbox),
             TrackKind::Video => self.forward_video(now, batch, outbox),
-        }
+        };
+        written || is_new
     }
 
     /// A frame that the network held up for too long: as if it had been lost on the way, so that the viewer's estimate
@@ -252,7 +264,7 @@ impl Subscriber {
 
     /// A publisher appeared, or changed what it sends.
     fn meet_publisher(&mut self, now: Instant) {
-        self.epoch = self.stream.epoch();
+        self.epoch = self.stream.snapshot().epoch;
         self.backlog.clear();
         self.handover = None;
         self.selector.forget_layer();
@@ -275,6 +287,9 @@ impl Subscriber {
         }
         if backlog.is_empty() {
             backlog.clear();
+        }
+        if let Some(replayed) = &mut self.replayed {
+            replayed.keep(now);
         }
         self.backlog = backlog;
         self.publish_counts();
@@ -309,6 +324,9 @@ impl Subscriber {
     }
 
     fn forward_video(&mut self, now: Instant, batch: &Arc<Batch>, outbox: &mut Outbox) -> bool {
+        if self.replayed.as_ref().is_some_and(|r| r.is_over(now)) {
+            self.replayed = None;
+        }
         if self.target.is_none() && self.look_again.is_none() && !self.selector.is_paused() {
             self.retarget(now);
         }
@@ -421,7 +439,7 @@ impl Subscriber {
         };
         self.counts.add(packet);
         if !self.late {
-            self.history.add(source, packet, &out);
+            self.history.add(now, source, packet, &out);
             self.budget.earn(packet.payload.len());
         }
         self.leave(now, &out.of(codec, packet), outbox);
@@ -429,7 +447,14 @@ impl Subscriber {
     }
 
     /// The viewer missed a packet. What is gone for good is mended by a keyframe only.
-    fn send_again(&mut self, now: Instant, kind: TrackKind, seq: u64, outbox: &mut Outbox) {
+    fn send_again(
+        &mut self,
+        now: Instant,
+        kind: TrackKind,
+        seq: u64,
+        outbox: &mut Outbox,
+        rings: Option<&Rings>,
+    ) {
         let Some(codec) = self.video.codec.filter(|_| kind == TrackKind::Video) else {
             return;
         };
@@ -439,7 +464,10 @@ impl Subscriber {
             Found::NotYet => return,
             Found::Forgotten => return self.viewer_needs_keyframe(now),
         };
-        let Some(packet) = self.stream.forwarded(record.source, record.seq) else {
+        let (source, seq) = (record.source, record.seq);
+        let packet = rings.and_then(|rings| rings.get(source, seq));
+        let replayed = || self.replayed.as_ref()?.get(source, seq);
+        let Some(packet) = packet.or_else(replayed) else {
             return self.viewer_needs_keyframe(now);
         };
         if outbox.is_overfull() || !self.budget.spend(packet.payload.len()) {
@@ -449,7 +477,7 @@ impl Subscriber {
         let mut sink = sink(outbox, &mut self.events);
         let resent = self
             .transport
-            .resend(now, &out.of(codec, &packet), &mut sink);
+            .resend(now, &out.of(codec, packet), &mut sink);
         if !resent {
             self.viewer_needs_keyframe(now);
         }
@@ -472,7 +500,12 @@ impl Subscriber {
     }
 
     /// Puts out what is due. See [`Transport::drain`].
-    pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
+    pub(super) fn drain(
+        &mut self,
+        now: Instant,
+        outbox: &mut Outbox,
+        rings: Option<&Rings>,
+    ) -> Fate {
         // At most twice: the first round may connect the session, the second sends what that began.
         let mut next = now;
         for _ in 0..3 {
@@ -484,7 +517,7 @@ impl Subscriber {
             let mut events = std::mem::take(&mut self.events);
             let over = events
                 .drain(..)
-                .any(|event| !self.on_event(now, event, outbox));
+                .any(|event| !self.on_event(now, event, outbox, rings));
             self.events = events;
             if over {
                 return Fate::Over;
@@ -507,7 +540,13 @@ impl Subscriber {
     }
 
     /// Returns whether the session goes on.
-    fn on_event(&mut self, now: Instant, event: TransportEvent, outbox: &mut Outbox) -> bool {
+    fn on_event(
+        &mut self,
+        now: Instant,
+        event: TransportEvent,
+        outbox: &mut Outbox,
+        rings: Option<&Rings>,
+    ) -> bool {
         match event {
             TransportEvent::Connected => {
                 self.contact.set_connected();
@@ -526,7 +565,9 @@ impl Subscriber {
                 loss,
                 retransmitted,
             } => self.session.set_report(retransmitted, rtt, loss),
-            TransportEvent::Lost { kind, seq } => self.send_again(now, kind, seq, outbox),
+            TransportEvent::Lost { kind, seq } => {
+                self.send_again(now, kind, seq, outbox, rings);
+            }
             TransportEvent::Estimate(estimate) => {
                 self.selector.set_estimate(estimate);
                 self.session.set_estimate(estimate.bits_per_second);

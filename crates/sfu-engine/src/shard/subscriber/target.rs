@@ -5,6 +5,7 @@
 use std::time::Instant;
 
 use super::super::backlog::Backlog;
+use super::replayed::Replayed;
 use super::{ASK_AGAIN, PATIENT, Subscriber};
 use crate::layers::{self, Candidate, Rung};
 use crate::rewrite::Source;
@@ -13,11 +14,13 @@ use crate::temporal::Limit;
 impl Subscriber {
     /// Chooses the layer anew. Until a keyframe of it comes, the present one goes on, where the network carries it.
     pub(super) fn retarget(&mut self, now: Instant) {
-        let codecs = self.stream.codecs();
-        self.video.codec = codecs.video;
-        self.audio.codec = codecs.audio;
         let mut layers = std::mem::take(&mut self.layers);
-        let audio = self.stream.choices(now, &mut layers);
+        let snapshot = self.stream.snapshot();
+        self.video.codec = snapshot.codecs.video;
+        self.audio.codec = snapshot.codecs.audio;
+        snapshot.choices(now, &mut layers);
+        let audio = snapshot.audio_bitrate;
+        drop(snapshot);
         let choice = self.selector.choose(now, &layers, audio);
         self.look_again = self.selector.look_again(now);
         self.transport.set_demand(now, self.selector.demand(now));
@@ -131,6 +134,7 @@ impl Subscriber {
         let rewriter = &mut self.video.rewriter;
         rewriter.switch(source, first.packet(), first.squeezed, limit);
         rewriter.set_replayed(last_seq);
+        self.replayed = Some(Replayed::new(now, gop, source));
         self.began(now, layer);
         true
     }
