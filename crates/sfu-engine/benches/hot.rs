@@ -19,8 +19,8 @@ use sfu_engine::stream::Stream;
 use sfu_engine::temporal::{Limit, Temporal};
 use sfu_engine::transport::patch::PatchError;
 use sfu_engine::transport::{
-    Demand, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
-    ViewerTransport,
+    Demand, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent, TransportSink,
+    ViewerTransport, Work,
 };
 use sfu_engine::{
     Codec, Feedback, LayerInfo, Preference, PublishOptions, Rid, RtpIn, SessionId, TrackKind,
@@ -40,8 +40,8 @@ impl Transport for Nobody {
         &self.ufrag
     }
 
-    fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> bool {
-        true
+    fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> Taken {
+        Taken::Work(Work::default())
     }
 
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {

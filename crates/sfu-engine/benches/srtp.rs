@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use sfu_engine::rtcp::{Rtcp, packets};
+use sfu_engine::rtcp::{Numbers, Rtcp, packets};
 use sfu_engine::srtp::{Profile, Role, session};
 
 const PACKET: usize = 1150;
@@ -71,6 +71,10 @@ fn read(c: &mut Criterion) {
     let mut report = vec![0x8f, 205, 0, 19, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xf0, 0, 50];
     report.extend([0, 0, 2, 9, 0x20, 27, 0xd5, 0x15, 0xbf, 0xff, 0x20, 2]);
     report.resize(80, 4);
+    let sent = Numbers {
+        first: 0xff00,
+        count: 1_000,
+    };
     let mut group = c.benchmark_group("read rtcp");
     group.throughput(Throughput::Elements(50));
     group.bench_function("transport-wide feedback", |b| {
@@ -80,7 +84,10 @@ fn read(c: &mut Criterion) {
                 let Ok(Rtcp::Twcc(report)) = packet else {
                     panic!("another packet");
                 };
-                arrived += report.packets().filter(|packet| packet.1.is_some()).count();
+                arrived += report
+                    .packets(sent)
+                    .filter(|packet| packet.1.is_some())
+                    .count();
             }
             assert_eq!(arrived, 49);
         });

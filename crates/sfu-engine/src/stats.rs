@@ -55,6 +55,12 @@ counters! {
     datagrams_unknown,
     /// Datagrams dropped because their session did not understand them.
     datagrams_invalid,
+    /// Datagrams dropped because their session had used up what it may cost.
+    datagrams_over_budget,
+    /// What datagrams of viewers, and media of publishers, took: in nanoseconds at fixed prices.
+    work_nanoseconds,
+    /// Reports of viewers that spoke of packets that were not sent, or are forgotten.
+    reports_beyond,
     /// Datagrams sent.
     datagrams_out,
     /// Datagrams that could not be sent to their destination.

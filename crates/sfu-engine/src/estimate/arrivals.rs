@@ -17,6 +17,9 @@ const SPAN: i32 = 200_000;
 /// Delays and gaps beyond this are no more than nonsense, and sums of them must fit. In µs.
 const FAR: i32 = 1 << 28;
 
+/// Of a cell: more is no more than nonsense, and the sum of all cells must fit.
+const CELL_BYTES: u32 = 1 << 24;
+
 /// Packets that were sent and have arrived together.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell {
@@ -34,6 +37,13 @@ pub(super) struct Cell {
     pub(super) delay: i32,
     pub(super) packets: u16,
     pub(super) lost: u16,
+}
+
+impl Cell {
+    fn add(&mut self, bytes: u16) {
+        self.bytes = (self.bytes + u32::from(bytes)).min(CELL_BYTES);
+        self.packets = self.packets.saturating_add(1);
+    }
 }
 
 /// See the module's description.
@@ -71,11 +81,10 @@ impl Arrivals {
         {
             cell.sent = sent;
             cell.arrived = arrived;
-            cell.bytes += u32::from(bytes);
+            cell.add(bytes);
             cell.gap = cell.gap.max(gap);
             cell.least_delay = cell.least_delay.min(delay);
             cell.delay = delay;
-            cell.packets = cell.packets.saturating_add(1);
             return delay;
         }
         self.note_burst(sent, delay);
@@ -106,8 +115,7 @@ impl Arrivals {
             None => cell.lost = cell.lost.saturating_add(1),
             Some(bytes) => {
                 cell.lost = cell.lost.saturating_sub(1);
-                cell.bytes += u32::from(bytes);
-                cell.packets = cell.packets.saturating_add(1);
+                cell.add(bytes);
             }
         }
     }

@@ -13,7 +13,8 @@ use super::probe::{Context, Prober};
 use super::rate::Rate;
 use super::record::{Fate, Records};
 use super::standing::{Load, Standing};
-use super::{Estimator, ProbeOrder};
+use super::{ENTRIES, Estimator, ProbeOrder};
+use crate::rtcp::Numbers;
 use crate::transport::{Demand, Estimate};
 
 /// How long congestion counts after it was last seen.
@@ -208,10 +209,20 @@ impl Estimator for ArrivalEstimator {
         }
     }
 
-    fn report(&mut self, now: Instant, packets: &mut dyn Iterator<Item = (u16, Option<i64>)>) {
+    fn known(&self) -> Numbers {
+        self.records.known()
+    }
+
+    fn report(
+        &mut self,
+        now: Instant,
+        packets: &mut dyn Iterator<Item = (u16, Option<i64>)>,
+    ) -> usize {
         let tick = self.tick(now);
         let (mut news, mut overload) = (false, false);
-        for (seq, at) in packets {
+        let mut taken = 0;
+        for (seq, at) in packets.take(ENTRIES) {
+            taken += 1;
             let Some((number, record)) = self.records.find(seq) else {
                 continue;
             };
@@ -251,6 +262,7 @@ impl Estimator for ArrivalEstimator {
         if news {
             self.conclude(now, overload);
         }
+        taken
     }
 
     fn remb(&mut self, now: Instant, bits_per_second: u64) {

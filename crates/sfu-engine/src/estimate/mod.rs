@@ -63,7 +63,11 @@ use std::time::{Duration, Instant};
 
 pub use estimator::ArrivalEstimator;
 
+use crate::rtcp::{Numbers, TwccReport};
 use crate::transport::{Demand, Estimate};
+
+/// Packets that are taken of what one datagram reports, however many reports it holds.
+const ENTRIES: usize = TwccReport::AT_ONCE as usize;
 
 /// Packets that are wanted now to find out whether the network carries more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,12 +86,19 @@ pub trait Estimator: Send + std::fmt::Debug {
     /// To be called for every packet, padding included, in the order of the numbers and with its size on the wire.
     fn sent(&mut self, now: Instant, seq: u16, bytes: usize);
 
-    /// A report of arrivals: numbers of packets in ascending order, and when each arrived by the viewer's clock in µs.
-    /// `None`: it did not.
+    /// The packets of which a report may speak. What else it speaks of is not worth being read.
+    fn known(&self) -> Numbers;
+
+    /// What a viewer reports of arrivals in one datagram: numbers of packets in ascending order, and when each arrived by
+    /// the viewer's clock in µs. `None`: it did not.
     ///
-    /// The clock may begin anywhere and may wrap with the report's 24 bits of reference time. What was not sent, was
-    /// reported before or makes no sense is passed over.
-    fn report(&mut self, now: Instant, packets: &mut dyn Iterator<Item = (u16, Option<i64>)>);
+    /// What is concluded from it is concluded once. No more than [`TwccReport::AT_ONCE`] packets are taken of it. The clock may begin anywhere and may wrap with the report's 24 bits of reference time. What was not sent, was
+    /// reported before or makes no sense is passed over. Returns how many packets were looked at. Returns how many were taken.
+    fn report(
+        &mut self,
+        now: Instant,
+        packets: &mut dyn Iterator<Item = (u16, Option<i64>)>,
+    ) -> usize;
 
     /// The viewer's own estimate (REMB, draft-alvestrand-rmcat-remb-03).
     fn remb(&mut self, now: Instant, bits_per_second: u64);

@@ -3,6 +3,7 @@
 //! What was sent under each transport-wide number: 8 bytes a packet, in a ring that grows to the rate.
 
 use super::clock::Tick;
+use crate::rtcp::Numbers;
 
 /// Packets that the ring holds at first, and at most.
 const FIRST: usize = 256;
@@ -88,6 +89,18 @@ impl Records {
         let slot = self.slot(number);
         let record = &mut self.ring[slot];
         (record.fate != Fate::NotSent).then_some((number, record))
+    }
+
+    /// The numbers that can be found, and those among them that were not used.
+    pub(super) fn known(&self) -> Numbers {
+        let Some(next) = self.next else {
+            return Numbers::default();
+        };
+        let count = self.ring.len() as u16;
+        Numbers {
+            first: (next as u16).wrapping_sub(count),
+            count,
+        }
     }
 
     /// Bytes on the heap.

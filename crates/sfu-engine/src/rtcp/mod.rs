@@ -7,7 +7,8 @@
 //! dozen allocations a report; the reports of a thousand viewers are tens of thousands a second. So this reader keeps
 //! slices of the packet and gives iterators over them, which allocate nothing. Its tests compare it with `rtc-rtcp`.
 //!
-//! Whatever comes from outside is bounded by its own length: no iterator gives more than the bytes of its packet describe.
+//! Whatever comes from outside is bounded by its own length: no iterator gives more than the bytes of its packet describe,
+//! and that of transport-wide feedback, two octets of which speak of thousands of packets, no more than was sent.
 //! Packets are taken alone too, as RFC 5506 has it.
 
 mod feedback;
@@ -19,7 +20,7 @@ mod write;
 
 pub use feedback::{FirEntries, FirEntry, LostPackets};
 pub use report::{ReportBlock, ReportBlocks};
-pub use twcc::{REFERENCE_PERIOD_US, TwccPackets, TwccReport};
+pub use twcc::{Numbers, REFERENCE_PERIOD_US, TwccPackets, TwccReport};
 pub use write::{SenderReport, write_bye, write_sender_report};
 
 const HEADER: usize = 4;
@@ -27,7 +28,8 @@ const SSRC: usize = 4;
 
 const SENDER_REPORT: u8 = 200;
 const RECEIVER_REPORT: u8 = 201;
-const SOURCE_DESCRIPTION: u8 = 202;
+/// The type of descriptions of sources.
+pub const SOURCE_DESCRIPTION: u8 = 202;
 const BYE: u8 = 203;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;

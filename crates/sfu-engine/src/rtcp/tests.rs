@@ -43,6 +43,14 @@ fn twcc(data: &[u8]) -> TwccReport<'_> {
     }
 }
 
+/// All that a report speaks of, as if all of it had been sent.
+fn all<'a>(report: &TwccReport<'a>) -> TwccPackets<'a> {
+    report.packets(Numbers {
+        first: report.base_sequence(),
+        count: report.status_count(),
+    })
+}
+
 /// A report on 8 packets from 0xfffc, made by hand: a run, and a vector of two bits.
 const TWCC_EXAMPLE: &[u8] = &[
     0xaf,
@@ -95,7 +103,7 @@ fn a_report_of_transport_wide_feedback_is_read() {
         // The third says that it came, not when.
         (3, Some(130_250)),
     ];
-    assert_eq!(report.packets().collect::<Vec<_>>(), expected);
+    assert_eq!(all(&report).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -103,9 +111,9 @@ fn statuses_without_times_end_the_report() {
     let mut data = TWCC_EXAMPLE.to_vec();
     // Without padding there is one time too many; with seven bytes of it, the run's second is missing.
     *data.last_mut().expect("bytes") = 7;
-    let arrived: Vec<_> = twcc(&data).packets().collect();
+    let arrived: Vec<_> = all(&twcc(&data)).collect();
     assert_eq!(arrived, [(0xfffc, Some(129_000))]);
-    let mut report = twcc(&data).packets();
+    let mut report = all(&twcc(&data));
     assert_eq!(report.by_ref().count(), 1);
     assert_eq!(report.next(), None);
 }
@@ -119,7 +127,7 @@ fn a_count_beyond_the_chunks_is_refused() {
 }
 
 #[test]
-fn the_largest_count_is_no_more_than_that() {
+fn of_the_largest_count_the_newest_are_read() {
     // Nine full runs of 8,191 lost packets, of which the last is not needed in full; and one chunk that isn't at all.
     let mut data = vec![
         0x8f, 205, 0, 9, 0, 0, 0, 1, 0, 0, 0, 2, 0, 1, 0xff, 0xff, 0, 0, 0, 0,
@@ -127,8 +135,11 @@ fn the_largest_count_is_no_more_than_that() {
     for _ in 0..10 {
         data.extend([0x1f, 0xff]);
     }
-    let mut all = twcc(&data).packets();
-    assert_eq!(all.by_ref().count(), 65_535);
+    let mut all = all(&twcc(&data));
+    // What was sent are half of all numbers at most.
+    let last = twcc(&data).base_sequence().wrapping_add(Numbers::MOST - 1);
+    assert_eq!(all.clone().last(), Some((last, None)));
+    assert_eq!(all.by_ref().count(), usize::from(TwccReport::AT_ONCE));
     assert_eq!(all.next(), None);
 }
 
@@ -282,6 +293,15 @@ fn deltas() -> impl Strategy<Value = Vec<Option<i16>>> {
     prop_oneof![vec(delta, 1..300), runs]
 }
 
+/// Of how many packets a chunk speaks.
+fn len(chunk: u16) -> u16 {
+    match chunk >> 14 {
+        0 | 1 => chunk & 0x1fff,
+        2 => 14,
+        _ => 7,
+    }
+}
+
 proptest! {
     #[test]
     fn reports_are_read(blocks in blocks(), sender: bool, ssrc: u32) {
@@ -395,7 +415,36 @@ proptest! {
             });
             (base.wrapping_add(at as u16), arrival)
         }).collect();
-        prop_assert_eq!(report.packets().collect::<Vec<_>>(), expected);
+        prop_assert_eq!(all(&report).collect::<Vec<_>>(), expected);
+    }
+
+    /// Whatever was sent, what is read of a report is what it says of that, and nothing is walked that was not sent.
+    #[test]
+    fn of_a_report_only_what_was_sent_is_read(
+        chunks in vec(any::<u16>(), 1..60),
+        deltas in vec(any::<u8>(), 0..400),
+        base: u16,
+        skipped in -3_000..3_000i16,
+        count in 0..5_000u16,
+    ) {
+        let spoken: u32 = chunks.iter().map(|c| u32::from(len(*c))).sum();
+        let mut data = vec![0x8f, 205, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2];
+        data.extend(base.to_be_bytes());
+        data.extend((spoken.min(u32::from(TwccReport::AT_ONCE)) as u16).to_be_bytes());
+        data.extend([0, 0, 9, 1]);
+        data.extend(chunks.iter().flat_map(|c| c.to_be_bytes()));
+        data.extend(&deltas);
+        data.resize(data.len().next_multiple_of(4), 0);
+        let words = (data.len() / 4 - 1) as u16;
+        data[2..4].copy_from_slice(&words.to_be_bytes());
+        let report = twcc(&data);
+        let sent = Numbers { first: base.wrapping_add_signed(skipped), count };
+        let read: Vec<_> = report.packets(sent).collect();
+        let is_sent = |seq: u16| seq.wrapping_sub(sent.first) < sent.count;
+        let expected: Vec<_> = all(&report).filter(|(seq, _)| is_sent(*seq)).collect();
+        prop_assert_eq!(&read, &expected);
+        let inside = (0..report.status_count()).all(|n| is_sent(base.wrapping_add(n)));
+        prop_assert_eq!(report.is_beyond(sent), !inside);
     }
 
     #[test]
@@ -442,7 +491,7 @@ proptest! {
                     Rtcp::Nack { lost, .. } => assert!(lost.count() <= data.len() * 17 / 4),
                     Rtcp::Fir { entries } => drop(entries.count()),
                     Rtcp::Twcc(report) => {
-                        assert!(report.packets().count() <= report.status_count().into());
+                        assert!(all(&report).count() <= report.status_count().into());
                     }
                     _ => {}
                 }

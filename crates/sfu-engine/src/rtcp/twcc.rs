@@ -4,6 +4,9 @@
 //!
 //! A report is a list of chunks, which say of each packet whether and how it arrived, and a list of times, one for each
 //! that did. Both are read as one goes.
+//!
+//! Two octets may speak of 8,191 packets, so what a report says is read against what was sent: the rest of a run is
+//! passed over at once, not walked. What reading takes is bounded by the report's octets and by what was sent.
 
 use super::{SSRC, u16_at, u32_at};
 
@@ -17,6 +20,18 @@ const DELTA_US: i64 = 250;
 
 /// When the reference time begins again: what to add to times that went back by more than half of it.
 pub const REFERENCE_PERIOD_US: i64 = REFERENCE_US << 24;
+
+/// Transport-wide numbers in sequence: those that a report may speak of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    pub first: u16,
+    pub count: u16,
+}
+
+impl Numbers {
+    /// Half of all numbers: what is further away is as well behind as ahead.
+    pub const MOST: u16 = 1 << 15;
+}
 
 /// What arrived of the packets of a session, and when.
 #[derive(Clone, Copy, Debug)]
@@ -72,21 +87,43 @@ impl<'a> TwccReport<'a> {
         self.number
     }
 
-    /// The packets in order: their sequence numbers and, of those that arrived, the time in µs, counted from where the
-    /// reference time was zero (see [`REFERENCE_PERIOD_US`]).
+    /// Packets of one report that are read, the newest: what two octets speak of must not cost more than other datagrams. At
+    /// 20 Mbit/s these are what leaves in 0.8 s.
+    pub const AT_ONCE: u16 = 2_048;
+
+    /// Whether it speaks of other packets than these.
+    pub fn is_beyond(&self, sent: Numbers) -> bool {
+        let (begin, end) = self.within(sent);
+        self.count > 0 && (begin, end) != (0, self.count)
+    }
+
+    /// The packets in order, the newest of those that were sent: their sequence numbers and, of those that arrived, the time in µs,
+    /// counted from where the reference time was zero (see [`REFERENCE_PERIOD_US`]).
     ///
     /// Ends with the report, or where the times end before it. Packets that arrived at a time that isn't told (the
     /// draft's reserved symbol) are left out: they are neither lost nor of use.
-    pub fn packets(&self) -> TwccPackets<'a> {
+    pub fn packets(&self, sent: Numbers) -> TwccPackets<'a> {
+        let (begin, end) = self.within(sent);
         TwccPackets {
-            sequence: self.base,
-            left: self.count,
-            time: i64::from(self.reference) * REFERENCE_US,
-            chunk: Chunk(0),
+            base: self.base,
             at: 0,
+            begin: begin.max(end.saturating_sub(Self::AT_ONCE)),
+            end,
+            time: i64::from(self.reference) * REFERENCE_US,
+            lost: 0,
+            chunk: Chunk(0),
+            read: 0,
             chunks: self.chunks,
             deltas: self.deltas,
         }
+    }
+
+    /// The part that speaks of these, counted from its first packet.
+    fn within(&self, sent: Numbers) -> (u16, u16) {
+        let first = i32::from(sent.first.wrapping_sub(self.base).cast_signed());
+        let end = first + i32::from(sent.count.min(Numbers::MOST));
+        let clamped = |at: i32| at.clamp(0, self.count.into()) as u16;
+        (clamped(first), clamped(end))
     }
 }
 
@@ -104,6 +141,21 @@ enum Symbol {
 struct Chunk(u16);
 
 impl Chunk {
+    fn is_run(self) -> bool {
+        self.0 >> 15 == 0
+    }
+
+    /// Whether nothing of it has a time.
+    fn is_without_times(self) -> bool {
+        match self.0 >> 13 {
+            0 | 3 => true,
+            1 | 2 => false,
+            4 | 5 => self.0 & 0x3fff == 0,
+            // A symbol has a time if its two bits differ.
+            _ => (self.0 ^ self.0 >> 1) & 0x1555 == 0,
+        }
+    }
+
     fn len(self) -> u16 {
         match self.0 >> 14 {
             0 | 1 => self.0 & 0x1fff,
@@ -130,27 +182,44 @@ impl Chunk {
 /// The packets of a report, made by [`TwccReport::packets`].
 #[derive(Clone, Debug)]
 pub struct TwccPackets<'a> {
-    sequence: u16,
-    left: u16,
+    base: u16,
+    /// The next packet, the first one that is wanted, and where to end; counted from the report's first.
+    at: u16,
+    begin: u16,
+    end: u16,
     time: i64,
+    /// How many are lost from here on, by the chunk before.
+    lost: u16,
     /// The chunk that is read, and how much of it was.
     chunk: Chunk,
-    at: u16,
+    read: u16,
     chunks: &'a [u8],
     deltas: &'a [u8],
 }
 
 impl TwccPackets<'_> {
-    fn symbol(&mut self) -> Option<Symbol> {
-        while self.at >= self.chunk.len() {
+    /// Goes to the next chunk that has something to say. `None`: there is none.
+    fn chunk(&mut self) -> Option<()> {
+        while self.read >= self.chunk.len() {
             let (chunk, rest) = self.chunks.split_first_chunk()?;
             self.chunk = Chunk(u16::from_be_bytes(*chunk));
-            self.at = 0;
+            self.read = 0;
             self.chunks = rest;
         }
-        let symbol = self.chunk.symbol(self.at);
-        self.at += 1;
-        Some(symbol)
+        Some(())
+    }
+
+    /// How many packets to pass over at once: those before the first that is wanted, and of a run those without news.
+    fn unwanted(&self) -> u16 {
+        let left = self.chunk.len() - self.read;
+        let before = self.begin.saturating_sub(self.at);
+        if self.chunk.is_run() && self.chunk.symbol(0) == Symbol::NoDelta {
+            left
+        } else if self.chunk.is_without_times() {
+            left.min(before)
+        } else {
+            0
+        }
     }
 
     /// The time of the next that arrived.
@@ -173,27 +242,51 @@ impl Iterator for TwccPackets<'_> {
     type Item = (u16, Option<i64>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        while self.left > 0 {
-            let symbol = self.symbol()?;
-            let sequence = self.sequence;
-            self.sequence = sequence.wrapping_add(1);
-            self.left -= 1;
-            match symbol {
-                Symbol::NoDelta => {}
-                Symbol::Lost => return Some((sequence, None)),
-                Symbol::SmallDelta | Symbol::LargeDelta => {
-                    let Some(time) = self.arrival(symbol) else {
-                        self.left = 0;
+        if self.lost > 0 {
+            self.lost -= 1;
+            let sequence = self.base.wrapping_add(self.at);
+            self.at += 1;
+            return Some((sequence, None));
+        }
+        while self.at < self.end {
+            self.chunk()?;
+            let unwanted = self.unwanted();
+            if unwanted > 0 {
+                self.read += unwanted;
+                self.at = self.at.saturating_add(unwanted);
+                continue;
+            }
+            if self.chunk.is_run() && self.chunk.symbol(0) == Symbol::Lost {
+                // At least one: the first that is wanted, or after it.
+                let lost = (self.chunk.len() - self.read).min(self.end - self.at);
+                self.read += lost;
+                self.lost = lost - 1;
+                self.at += 1;
+                return Some((self.base.wrapping_add(self.at - 1), None));
+            }
+            let (symbol, at) = (self.chunk.symbol(self.read), self.at);
+            self.read += 1;
+            self.at += 1;
+            let time = match symbol {
+                Symbol::NoDelta => continue,
+                Symbol::Lost => None,
+                Symbol::SmallDelta | Symbol::LargeDelta => match self.arrival(symbol) {
+                    Some(time) => Some(time),
+                    None => {
+                        self.end = 0;
                         return None;
-                    };
-                    return Some((sequence, Some(time)));
-                }
+                    }
+                },
+            };
+            if at >= self.begin {
+                return Some((self.base.wrapping_add(at), time));
             }
         }
         None
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (0, Some(self.left.into()))
+        let most = self.end.saturating_sub(self.at.max(self.begin));
+        (0, Some(most.into()))
     }
 }

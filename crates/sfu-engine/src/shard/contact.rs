@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Whether a peer is still there, from which addresses it speaks, and how its checks name it. Every session has one.
+//! Whether a peer is still there, from which addresses it speaks, how its checks name it, and what it may cost. Every
+//! session has one.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use crate::transport::work::{Allowance, Limit};
 
 /// A viewer from which nothing comes for this long is gone. Browsers send consent checks every 5 s (RFC 7675) and
 /// reports every second.
@@ -23,11 +26,13 @@ pub(super) struct Contact {
     addresses: Vec<SocketAddr>,
     /// Its user fragment, and the one before the last ICE restart: checks under that may still be on their way.
     ufrags: [Option<String>; 2],
+    /// What its datagrams may cost.
+    pub(super) allowance: Allowance,
 }
 
 impl Contact {
     /// A peer that is gone when nothing comes from it for `silence`.
-    pub(super) fn new(now: Instant, silence: Duration) -> Self {
+    pub(super) fn new(now: Instant, silence: Duration, limit: Limit) -> Self {
         Self {
             since: now,
             silence,
@@ -35,6 +40,7 @@ impl Contact {
             connected: false,
             addresses: Vec::new(),
             ufrags: [None, None],
+            allowance: Allowance::new(now, limit),
         }
     }
 

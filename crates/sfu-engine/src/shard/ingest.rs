@@ -19,8 +19,9 @@ use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stream::{Feedback, Lease, Stream};
 use crate::transport::negotiate::PublisherTracks;
+use crate::transport::work::PUBLISHER;
 use crate::transport::{
-    Incoming, PatchOutcome, PublisherTransport, SenderClock, TransportEvent, TransportSink,
+    Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, TransportEvent, TransportSink,
 };
 
 /// Tells a publishing peer's shard what the stream needs.
@@ -123,7 +124,7 @@ impl Ingest {
             lease,
             transport,
             session,
-            contact: Contact::new(now, timeout),
+            contact: Contact::new(now, timeout, PUBLISHER),
             start: now,
             layers,
             audio: Timeline::new(Codec::Opus.clock_rate()),
@@ -150,12 +151,8 @@ impl Ingest {
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
-    ) -> bool {
-        let understood = self.transport.receive(now, source, destination, data);
-        if understood {
-            self.contact.heard(now);
-        }
-        understood
+    ) -> Taken {
+        self.transport.receive(now, source, destination, data)
     }
 
     pub(super) fn patch(

@@ -14,8 +14,8 @@ use super::outbox::Outbox;
 use super::subscriber::Subscriber;
 use super::{Attached, Fate};
 use crate::session::SessionShared;
-use crate::transport::PatchOutcome;
 use crate::transport::patch::PatchError;
+use crate::transport::{PatchOutcome, Taken};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -52,11 +52,17 @@ impl Member {
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
-    ) -> bool {
-        match self {
+    ) -> Taken {
+        let taken = match self {
             Self::Viewer(viewer) => viewer.receive(now, source, destination, data),
             Self::Publisher(publisher) => publisher.receive(now, source, destination, data),
+        };
+        if let Taken::Work(work) = taken {
+            let contact = self.contact_mut();
+            contact.heard(now);
+            contact.allowance.spend(work);
         }
+        taken
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {

@@ -23,6 +23,7 @@ mod subscriber;
 mod tests;
 mod timeline;
 mod timers;
+mod username;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -31,7 +32,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
-use str0m::ice::StunMessage;
 
 pub use ingest::PeerFeedback;
 pub use outbox::{Datagrams, Outbox, Progress};
@@ -41,13 +41,14 @@ use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
 use crate::stream::Stream;
-use crate::transport::{PatchOutcome, ViewerTransport, patch::PatchError};
+use crate::transport::{PatchOutcome, Taken, ViewerTransport, patch::PatchError};
 use fanout::Waiting;
 use ingest::Ingest;
 use member::Member;
 use ring::Rings;
 use subscriber::Subscriber;
 use timers::Timers;
+use username::Stun;
 
 /// Sends what the network takes of what is to be sent, and leaves the rest. Returns the time afterwards.
 pub type Send<'a> = dyn FnMut(&mut Outbox) -> Instant + 'a;
@@ -252,15 +253,26 @@ impl Shard {
             self.counters.datagrams_unknown.add(1);
             return;
         };
-        let mut understood = false;
+        let spent = |m: &mut Member| m.contact_mut().allowance.is_spent(now);
+        if self.members.get_mut(index).is_some_and(spent) {
+            self.counters.datagrams_over_budget.add(1);
+            return;
+        }
+        let mut taken = Taken::NotUnderstood;
         self.visit(now, index, |member, _| {
-            understood = member.receive(now, source, destination, data);
-            true
+            taken = member.receive(now, source, destination, data);
+            matches!(taken, Taken::Work(_))
         });
-        if !understood {
-            self.counters.datagrams_invalid.add(1);
-        } else if !self.by_address.contains_key(&source) {
-            self.remember_address(index, source);
+        match taken {
+            Taken::NotUnderstood => self.counters.datagrams_invalid.add(1),
+            Taken::OverBudget => self.counters.datagrams_over_budget.add(1),
+            Taken::Work(work) => {
+                self.counters.work_nanoseconds.add(work.nanos());
+                self.counters.reports_beyond.add(work.beyond().into());
+                if !self.by_address.contains_key(&source) {
+                    self.remember_address(index, source);
+                }
+            }
         }
         self.bury();
     }
@@ -401,14 +413,11 @@ impl Shard {
     /// Whose datagram it is: by the user fragment where it is a STUN request, else by its source address.
     fn find(&mut self, now: Instant, source: SocketAddr, data: &[u8]) -> Option<usize> {
         let known = self.by_address.get(&source).copied();
-        let is_stun = data.first().is_some_and(|b| *b < 2) && data.len() >= 20;
-        if !is_stun {
-            return known;
-        }
-        let named = StunMessage::parse(data).ok().and_then(|message| {
-            let (local, _) = message.split_username()?;
-            self.by_ufrag.get(local).copied()
-        });
+        let named = match username::read(data) {
+            Stun::Other | Stun::Nameless => return known,
+            Stun::Broken => return None,
+            Stun::For(ufrag) => self.by_ufrag.get(ufrag).copied(),
+        };
         match (named, known) {
             (Some(named), Some(known)) if named != known => {
                 // The same address in another session: the viewer joined anew from it. Only a silent session loses it.

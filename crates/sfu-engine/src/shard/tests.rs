@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::layers::Preference;
-use crate::transport::{Demand, Estimate, Outgoing, Transport, TransportSink};
+use crate::transport::{Demand, Estimate, Outgoing, Taken, Transport, TransportSink, Work};
 use crate::{Codec, StreamName};
 
 /// A viewer that never says anything.
@@ -19,8 +19,8 @@ impl Transport for Silent {
         &self.ufrag
     }
 
-    fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> bool {
-        true
+    fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> Taken {
+        Taken::Work(Work::default())
     }
 
     fn drain(&mut self, now: Instant, _: &mut dyn TransportSink) -> Instant {

@@ -10,12 +10,15 @@ pub mod negotiate;
 mod no_dtls;
 pub mod patch;
 pub mod rtc;
+mod telling;
+pub(crate) mod work;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::codec::{Codec, TrackKind, Vp8Header};
+pub use work::Work;
 
 /// A packet as one viewer gets it.
 #[derive(Debug)]
@@ -159,6 +162,17 @@ pub trait TransportSink {
     fn event(&mut self, event: TransportEvent);
 }
 
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It was read, and this is what it took.
+    Work(Work),
+    /// It makes no sense, or is not authentic.
+    NotUnderstood,
+    /// It was not read, for there had been too many.
+    OverBudget,
+}
+
 /// A piece of an SDP that changes a running session (RFC 8840).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PatchOutcome {
@@ -177,14 +191,14 @@ pub enum PatchOutcome {
 pub trait Transport: Send {
     /// The ICE user fragment by which a newcomer's first datagram is recognised.
     fn local_ufrag(&self) -> &str;
-    /// A datagram came from the peer. `false`: it was not understood.
+    /// A datagram came from the peer.
     fn receive(
         &mut self,
         now: Instant,
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
-    ) -> bool;
+    ) -> Taken;
     /// Puts out everything that is due and returns when to call again.
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
     /// Trickle ICE and ICE restart.

@@ -22,6 +22,7 @@ use thiserror::Error;
 use super::lean::{Agreed, LeanTransport};
 use super::no_dtls::NoDtls;
 use super::rtc::{Negotiated, RtcTransport};
+use super::telling::TellingDtls;
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
 
 /// How often a viewer's figures are refreshed.
@@ -57,6 +58,8 @@ pub struct Identity {
     provider: Arc<CryptoProvider>,
     /// The same without DTLS, for sessions that are thrown away once they have answered.
     negotiator: Arc<CryptoProvider>,
+    /// The same for publishing peers, whose reports are looked at.
+    publishers: Arc<CryptoProvider>,
     certificate: DtlsCert,
     clock: WallClock,
 }
@@ -102,6 +105,7 @@ impl Identity {
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
         static DTLS: OpenSslDtls = OpenSslDtls::new(&SRTP_PROFILES);
+        static TELLING: TellingDtls = TellingDtls(&DTLS);
         let provider = |dtls_provider: &'static dyn DtlsProvider| {
             Arc::new(CryptoProvider {
                 dtls_provider,
@@ -109,6 +113,7 @@ impl Identity {
             })
         };
         let negotiator = provider(&NoDtls);
+        let publishers = provider(&TELLING);
         let provider = provider(&DTLS);
         let certificate = provider.dtls_provider.generate_certificate();
         let certificate = certificate.ok_or_else(|| {
@@ -117,6 +122,7 @@ impl Identity {
         Ok(Self {
             provider,
             negotiator,
+            publishers,
             certificate,
             clock: WallClock::new(Instant::now(), SystemTime::now()),
         })
@@ -200,7 +206,9 @@ fn accept_publisher_inner(
     ] {
         extensions.set(id, extension);
     }
-    let config = configure(identity, codecs).set_extension_map(extensions);
+    let config = configure(identity, codecs)
+        .set_crypto_provider(identity.publishers.clone())
+        .set_extension_map(extensions);
     let (rtc, answer) = answer(config, offer, local, now)?;
     let medias = answered_medias(&rtc, &answer);
     let negotiated = matched(&rtc, &medias, |m| m.receiving);
@@ -227,7 +235,7 @@ fn accept_publisher_inner(
         )));
     }
     let twcc = answer.contains(TWCC_URI);
-    let transport = RtcTransport::new(rtc, negotiated, offer.to_owned(), twcc);
+    let transport = RtcTransport::new(now, rtc, negotiated, offer.to_owned(), twcc);
     Ok((transport, answer, tracks))
 }
 

@@ -13,11 +13,15 @@ use str0m::rtp::RtpPacket;
 use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
 use super::patch::{self, PatchError};
+use super::telling;
+use super::work::{Allowance, PUBLISHER_CONTROL, Work};
 use super::{
-    Incoming, PatchOutcome, PublisherTransport, SenderClock, Transport, TransportEvent,
+    Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, Transport, TransportEvent,
     TransportSink,
 };
 use crate::codec::{Codec, TrackKind, red};
+use crate::rtcp::{self, Rtcp, RtcpError};
+use crate::srtp::Unprotect;
 
 /// The m-line and payload type under which a codec is sent.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,13 @@ pub(super) struct Negotiated {
     pub(super) red: Option<Pt>,
 }
 
+/// The largest report that is read.
+const REPORT_MAX: usize = 1_500;
+/// Packets of a report, and descriptions among them: a peer sends a report and a description for each of some streams, most
+/// in datagrams of their own.
+const PACKETS: usize = 40;
+const DESCRIPTIONS: usize = 3;
+
 /// See the module's description.
 pub struct RtcTransport {
     rtc: Rtc,
@@ -39,6 +50,13 @@ pub struct RtcTransport {
     /// The peer's packets are numbered for arrival reports, and it gets them.
     reports_arrivals: bool,
     closed: bool,
+    /// What its media has taken since the last datagram: it is known to be the peer's once it has come out of `rtc`.
+    media: Work,
+    /// What all else may take. `rtc` does not tell which checks and records were the peer's, so that it is held apart: who
+    /// sends in the peer's name stops no media.
+    control: Allowance,
+    /// Opens the peer's reports, before `rtc` does, once there are keys.
+    unprotect: Option<Unprotect>,
 }
 
 impl std::fmt::Debug for RtcTransport {
@@ -52,7 +70,13 @@ impl std::fmt::Debug for RtcTransport {
 
 impl RtcTransport {
     /// `twcc`: arrival reports were agreed on.
-    pub(super) fn new(mut rtc: Rtc, codecs: Vec<Negotiated>, offer: String, twcc: bool) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        mut rtc: Rtc,
+        codecs: Vec<Negotiated>,
+        offer: String,
+        twcc: bool,
+    ) -> Self {
         let local_ufrag = rtc.direct_api().local_ice_credentials().ufrag;
         Self {
             rtc,
@@ -61,6 +85,33 @@ impl RtcTransport {
             offer,
             reports_arrivals: twcc,
             closed: false,
+            media: Work::default(),
+            control: Allowance::new(now, PUBLISHER_CONTROL),
+            unprotect: None,
+        }
+    }
+
+    fn put_out(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
+        if self.rtc.is_alive()
+            && let Err(error) = self.rtc.handle_input(Input::Timeout(now))
+        {
+            self.fail(&error);
+        }
+        loop {
+            match self.rtc.poll_output() {
+                Ok(Output::Transmit(datagram)) => {
+                    sink.transmit(datagram.source, datagram.destination, &datagram.contents);
+                }
+                Ok(Output::Event(event)) => self.on_event(event, sink),
+                Ok(Output::Timeout(at)) => {
+                    if !self.rtc.is_alive() && !self.closed {
+                        self.closed = true;
+                        sink.event(TransportEvent::Closed);
+                    }
+                    return at;
+                }
+                Err(error) => self.fail(&error),
+            }
         }
     }
 
@@ -92,6 +143,7 @@ impl RtcTransport {
     }
 
     fn on_packet(&mut self, packet: RtpPacket, sink: &mut dyn TransportSink) {
+        self.media.add(Work::MEDIA);
         let mut api = self.rtc.direct_api();
         let Some(stream) = api.stream_rx(&packet.header.ssrc) else {
             return;
@@ -136,9 +188,71 @@ impl RtcTransport {
         self.kind(mid) == Some(TrackKind::Video)
     }
 
+    /// Keeps the keys that are agreed on in a call. What a call before left behind, by a panic, is another session's.
+    fn with_keys<T>(&mut self, call: impl FnOnce(&mut Self) -> T) -> T {
+        let _ = telling::told();
+        let result = call(self);
+        self.unprotect = telling::told().or(self.unprotect.take());
+        result
+    }
+
+    /// Whether a report is the peer's own, and no more than a peer that publishes has to say.
+    fn is_modest(&mut self, data: &[u8]) -> bool {
+        let mut scratch = [0; REPORT_MAX];
+        let (Some(unprotect), Some(report)) = (&mut self.unprotect, scratch.get_mut(..data.len()))
+        else {
+            return false;
+        };
+        report.copy_from_slice(data);
+        let Ok(compound) = unprotect.rtcp(report) else {
+            return false;
+        };
+        let (mut packets, mut descriptions) = (0, 0);
+        for packet in rtcp::packets(compound) {
+            packets += 1;
+            let is_description = matches!(
+                packet,
+                Ok(Rtcp::Other(rtcp::SOURCE_DESCRIPTION))
+                    | Err(RtcpError::Malformed(rtcp::SOURCE_DESCRIPTION))
+            );
+            descriptions += usize::from(is_description);
+        }
+        packets <= PACKETS && descriptions <= DESCRIPTIONS
+    }
+
     fn fail(&mut self, error: &dyn std::error::Error) {
         tracing::debug!(ufrag = %self.local_ufrag, %error, "session ended by an error");
         self.rtc.disconnect();
+    }
+}
+
+/// What a datagram is (RFC 7983; RFC 5761, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Check,
+    Record,
+    Report,
+    Media,
+}
+
+impl Kind {
+    fn of(data: &[u8]) -> Self {
+        match data {
+            [128..=191, 192..=223, ..] => Self::Report,
+            [128..=191, ..] => Self::Media,
+            [20..=63, ..] => Self::Record,
+            _ => Self::Check,
+        }
+    }
+
+    /// Media has its price when it has come out of `rtc`.
+    fn price(self) -> Work {
+        match self {
+            Self::Check => Work::CHECK,
+            Self::Record => Work::RECORD,
+            Self::Report => Work::PEER_REPORT,
+            Self::Media => Work::default(),
+        }
     }
 }
 
@@ -153,38 +267,28 @@ impl Transport for RtcTransport {
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
-    ) -> bool {
-        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, data) else {
-            return false;
-        };
-        if let Err(error) = self.rtc.handle_input(Input::Receive(now, receive)) {
-            self.fail(&error);
+    ) -> Taken {
+        let kind = Kind::of(data);
+        if kind != Kind::Media && self.control.is_spent(now) {
+            return Taken::OverBudget;
         }
-        true
+        let Ok(receive) = Receive::new(Protocol::Udp, source, destination, data) else {
+            return Taken::NotUnderstood;
+        };
+        if kind == Kind::Report && !self.is_modest(data) {
+            return Taken::NotUnderstood;
+        }
+        self.control.spend(kind.price());
+        self.with_keys(|this| {
+            if let Err(error) = this.rtc.handle_input(Input::Receive(now, receive)) {
+                this.fail(&error);
+            }
+        });
+        Taken::Work(std::mem::take(&mut self.media))
     }
 
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
-        if self.rtc.is_alive()
-            && let Err(error) = self.rtc.handle_input(Input::Timeout(now))
-        {
-            self.fail(&error);
-        }
-        loop {
-            match self.rtc.poll_output() {
-                Ok(Output::Transmit(datagram)) => {
-                    sink.transmit(datagram.source, datagram.destination, &datagram.contents);
-                }
-                Ok(Output::Event(event)) => self.on_event(event, sink),
-                Ok(Output::Timeout(at)) => {
-                    if !self.rtc.is_alive() && !self.closed {
-                        self.closed = true;
-                        sink.event(TransportEvent::Closed);
-                    }
-                    return at;
-                }
-                Err(error) => self.fail(&error),
-            }
-        }
+        self.with_keys(|rtc| rtc.put_out(now, sink))
     }
 
     fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {

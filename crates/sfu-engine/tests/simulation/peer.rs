@@ -3,11 +3,13 @@
 //! A publishing peer: a `str0m` client that sends simulcast over WHIP, with frames that say what they are.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sfu_engine::SessionId;
 use str0m::bwe::BweKind;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::config::CryptoProvider;
 use str0m::media::{Direction, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, ExtensionMap, RedEncoder, RedundantBlock, RtpWrite};
@@ -60,10 +62,19 @@ struct Layer {
 
 impl TestPeer {
     /// A peer with so many simulcast layers, and its offer. Without `twcc` it does not offer arrival reports.
-    pub(crate) fn new(now: Instant, index: usize, layers: usize, twcc: bool) -> (Self, String) {
+    pub(crate) fn new(
+        now: Instant,
+        index: usize,
+        layers: usize,
+        twcc: bool,
+        crypto: Option<CryptoProvider>,
+    ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 1, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs();
+        if let Some(crypto) = crypto {
+            config = config.set_crypto_provider(Arc::new(crypto));
+        }
         config.codec_config().enable_opus(true, true);
         config
             .codec_config()

@@ -2,106 +2,22 @@
 
 //! Whatever SRTP profile a viewer offers, it plays; and reports that are not its own change nothing.
 
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sfu_dtls::OpenSslDtls;
 use sfu_engine::srtp::{Profile, Role, session};
-use str0m::config::{CryptoProvider, DtlsCert};
-use str0m::crypto::CryptoError;
-use str0m::crypto::dtls::{
-    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, DtlsVersion, ProtocolVersion,
-    SrtpProfile,
-};
+use str0m::crypto::dtls::SrtpProfile;
 
+use crate::keys;
 use crate::net::good;
 use crate::world::World;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// DTLS of a viewer that offers these profiles, and remembers which one was agreed on.
-#[derive(Debug)]
-struct Offers {
-    dtls: OpenSslDtls,
-    agreed: &'static Mutex<Vec<SrtpProfile>>,
-}
-
-impl DtlsProvider for Offers {
-    fn generate_certificate(&self) -> Option<DtlsCert> {
-        self.dtls.generate_certificate()
-    }
-
-    fn new_dtls(
-        &self,
-        cert: &DtlsCert,
-        now: Instant,
-        version: DtlsVersion,
-        mtu: Option<usize>,
-    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
-        let instance = self.dtls.new_dtls(cert, now, version, mtu)?;
-        Ok(Box::new(Handshake {
-            instance,
-            agreed: self.agreed,
-        }))
-    }
-}
-
-#[derive(Debug)]
-struct Handshake {
-    instance: Box<dyn DtlsInstance>,
-    agreed: &'static Mutex<Vec<SrtpProfile>>,
-}
-
-impl DtlsInstance for Handshake {
-    fn set_active(&mut self, active: bool) {
-        self.instance.set_active(active);
-    }
-
-    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.instance.handle_packet(packet)
-    }
-
-    fn poll_output<'a>(&mut self, buf: &'a mut [u8]) -> DtlsOutput<'a> {
-        let output = self.instance.poll_output(buf);
-        if let DtlsOutput::KeyingMaterial(_, profile) = &output {
-            self.agreed.lock().unwrap().push(*profile);
-        }
-        output
-    }
-
-    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
-        self.instance.handle_timeout(now)
-    }
-
-    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
-        self.instance.send_application_data(data)
-    }
-
-    fn is_active(&self) -> bool {
-        self.instance.is_active()
-    }
-
-    fn protocol_version(&self) -> Option<ProtocolVersion> {
-        self.instance.protocol_version()
-    }
-
-    fn close(&mut self) -> Result<(), DtlsImplError> {
-        self.instance.close()
-    }
-}
-
 /// Two viewers that offer these profiles play for ten seconds; one has a lossy link. Returns what was agreed on.
 fn agreed(profiles: &'static [SrtpProfile]) -> SrtpProfile {
-    let agreed: &'static Mutex<Vec<SrtpProfile>> = Box::leak(Box::default());
-    let offers = Offers {
-        dtls: OpenSslDtls::new(profiles),
-        agreed,
-    };
+    let (crypto, told) = keys::offering(profiles);
     let mut world = World::new(1, 2);
-    world.viewers_crypto = Some(CryptoProvider {
-        dtls_provider: Box::leak(Box::new(offers)),
-        ..str0m::crypto::from_feature_flags()
-    });
+    world.viewers_crypto = Some(crypto);
     world.join(good(), None);
     let lossy = world.join(good(), None);
     world.run_for(2 * SECOND);
@@ -125,9 +41,9 @@ fn agreed(profiles: &'static [SrtpProfile]) -> SrtpProfile {
         "{profiles:?}: reports are understood"
     );
     assert_eq!(world.counters.snapshot().datagrams_invalid, 0);
-    let agreed = agreed.lock().unwrap();
-    assert_eq!(agreed.len(), 2);
-    agreed[1]
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 2);
+    told[1].profile
 }
 
 #[test]

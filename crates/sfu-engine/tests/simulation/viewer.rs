@@ -37,7 +37,9 @@ pub(crate) struct TestViewer {
     pub(crate) session: Option<SessionId>,
     video: Mid,
     pending: Option<str0m::change::SdpPendingOffer>,
-    answer: String,
+    pub(crate) answer: String,
+    /// The newest transport-wide number that came.
+    pub(crate) number: Option<u16>,
     pub(crate) next: Instant,
     pub(crate) connected_at: Option<Instant>,
     pub(crate) first_picture_at: Option<Instant>,
@@ -86,6 +88,7 @@ impl TestViewer {
             video,
             pending: Some(pending),
             answer: String::new(),
+            number: None,
             next: now,
             connected_at: None,
             first_picture_at: None,
@@ -170,6 +173,7 @@ impl TestViewer {
     }
 
     fn packet(&mut self, now: Instant, packet: &RtpPacket) {
+        self.number = packet.header.ext_vals.transport_cc.or(self.number);
         let is_video = self
             .rtc
             .media(self.video)

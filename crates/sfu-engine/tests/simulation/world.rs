@@ -69,6 +69,8 @@ pub(crate) struct World {
     pub(crate) viewers_take_red: bool,
     /// Who joins from now on has this cryptography.
     pub(crate) viewers_crypto: Option<CryptoProvider>,
+    /// The same of peers that publish.
+    peers_crypto: Option<CryptoProvider>,
     /// Where reports of viewers are kept, too.
     pub(crate) overheard: Option<Vec<Vec<u8>>>,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
@@ -114,6 +116,7 @@ impl World {
             publisher_paused: false,
             viewers_take_red: false,
             viewers_crypto: None,
+            peers_crypto: None,
             overheard: None,
             viewers: Vec::new(),
             peers: Vec::new(),
@@ -135,16 +138,28 @@ impl World {
 
     /// A stream that a peer publishes by WHIP instead, and has connected.
     pub(crate) fn with_peer(seed: u64, link: Conditions, layers: usize) -> Self {
-        Self::with_this_peer(seed, link, layers, true)
+        Self::with_this_peer(seed, link, layers, true, None)
     }
 
     /// The same, of a peer that knows no arrival reports.
     pub(crate) fn with_peer_without_twcc(seed: u64, link: Conditions) -> Self {
-        Self::with_this_peer(seed, link, 1, false)
+        Self::with_this_peer(seed, link, 1, false, None)
     }
 
-    fn with_this_peer(seed: u64, link: Conditions, layers: usize, twcc: bool) -> Self {
+    /// The same, of a peer with this cryptography.
+    pub(crate) fn with_peer_of(seed: u64, layers: usize, crypto: CryptoProvider) -> Self {
+        Self::with_this_peer(seed, crate::net::good(), layers, true, Some(crypto))
+    }
+
+    fn with_this_peer(
+        seed: u64,
+        link: Conditions,
+        layers: usize,
+        twcc: bool,
+        crypto: Option<CryptoProvider>,
+    ) -> Self {
         let mut world = Self::new(seed, layers);
+        world.peers_crypto = crypto;
         world.publisher_paused = true;
         world.stream.stop(world.publisher.lease);
         world.publish_with(link, layers, true, twcc).unwrap();
@@ -173,7 +188,8 @@ impl World {
         twcc: bool,
     ) -> Option<usize> {
         let index = self.peers.len();
-        let (mut peer, offer) = TestPeer::new(self.now, index, layers, twcc);
+        let crypto = self.peers_crypto.clone();
+        let (mut peer, offer) = TestPeer::new(self.now, index, layers, twcc, crypto);
         let (transport, answer, tracks) =
             negotiate::accept_publisher(&self.identity, &offer, &[self.server], self.now).unwrap();
         let feedback = PeerFeedback {
@@ -288,6 +304,14 @@ impl World {
         self.shard.receive(self.now, source, self.server, data);
         self.send_out();
         self.counters.snapshot().datagrams_invalid > before
+    }
+
+    /// Nothing that a viewer sends arrives any more.
+    pub(crate) fn mute(&mut self, viewer: usize) {
+        self.viewers[viewer].1.up.set(Conditions {
+            loss: 1.0,
+            ..Conditions::default()
+        });
     }
 
     /// A viewer's link becomes another one.

@@ -26,7 +26,8 @@ use crate::session::SessionShared;
 use crate::stream::Stream;
 use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
-use crate::transport::{EVENTS, Outgoing, PatchOutcome, TransportEvent, ViewerTransport};
+use crate::transport::work::VIEWER;
+use crate::transport::{EVENTS, Outgoing, PatchOutcome, Taken, TransportEvent, ViewerTransport};
 use replayed::Replayed;
 
 /// A path that has refused no datagram for this long is taken to carry all.
@@ -66,6 +67,8 @@ pub(super) struct Subscriber {
     ask_again: Option<Instant>,
     /// Until then the path is taken to be too narrow for what the publisher makes.
     narrow_until: Option<Instant>,
+    /// When the viewer last needed a keyframe.
+    needed_keyframe: Option<Instant>,
     closing: bool,
     pub(super) contact: Contact,
     counts: Counts,
@@ -133,8 +136,9 @@ impl Subscriber {
             handover: None,
             ask_again: None,
             narrow_until: None,
+            needed_keyframe: None,
             closing: false,
-            contact: Contact::new(now, VIEWER_SILENCE),
+            contact: Contact::new(now, VIEWER_SILENCE, VIEWER),
             counts: Counts::default(),
             late: false,
             events: Vec::with_capacity(EVENTS),
@@ -167,12 +171,8 @@ impl Subscriber {
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
-    ) -> bool {
-        let understood = self.transport.receive(now, source, destination, data);
-        if understood {
-            self.contact.heard(now);
-        }
-        understood
+    ) -> Taken {
+        self.transport.receive(now, source, destination, data)
     }
 
     /// Datagrams were larger than the path carries.
@@ -483,7 +483,11 @@ impl Subscriber {
         }
     }
 
+    /// However often a datagram says so, it is one request.
     fn viewer_needs_keyframe(&mut self, now: Instant) {
+        if self.needed_keyframe.replace(now) == Some(now) {
+            return;
+        }
         if let Some(source) = self.video.rewriter.source() {
             self.counts.keyframe_requests += 1;
             self.stream.request_keyframe(now, source.layer);

@@ -9,8 +9,8 @@ use is::stun::{StunMessage, StunPacket};
 use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
 use str0m::crypto::CryptoError;
 
-use super::super::TransportSink;
 use super::super::negotiate::Identity;
+use super::super::{TransportSink, Work};
 use super::agreed::Agreed;
 use super::handshake::{Handshake, Keys};
 
@@ -110,9 +110,14 @@ impl Connection {
         ours
     }
 
-    /// A DTLS record.
-    pub(super) fn dtls(&mut self, now: Instant, data: &[u8]) {
+    /// A DTLS record. Costs next to nothing once DTLS is let go, when anybody may have sent it.
+    pub(super) fn dtls(&mut self, now: Instant, data: &[u8]) -> Work {
+        let work = match self.handshake.is_let_go() {
+            true => Work::default(),
+            false => Work::RECORD,
+        };
         self.handshake.receive(now, data);
+        work
     }
 
     /// The viewer has said something with the keys: it is there. Returns whether to be drained.

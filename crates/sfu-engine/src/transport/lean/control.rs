@@ -6,10 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::super::TransportEvent;
 use super::super::negotiate::WallClock;
+use super::super::work::Work;
+use super::asked::Answer;
 use super::media::Media;
 use crate::codec::TrackKind;
 use crate::estimate::Estimator;
-use crate::rtcp::{self, ReportBlock, Rtcp, SenderReport};
+use crate::rtcp::{self, FirEntries, LostPackets, ReportBlock, ReportBlocks, Rtcp, SenderReport};
 
 /// Between two sender reports of a stream.
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -18,7 +20,25 @@ const UNIX_IN_NTP: u64 = 2_208_988_800;
 /// A round trip that is longer is a mistake in the report.
 const LONGEST_TRIP: Duration = Duration::from_secs(60);
 
-/// A compound packet of the viewer. Events are appended to `events`.
+/// Numbers of one datagram that are looked up: far more than the budget for packets that are sent again has room for at
+/// once. libwebrtc keeps a list of 1,000 that are missing (`kMaxNackPackets`), and asks for the others again.
+const LOST_AT_ONCE: usize = 400;
+
+/// What a viewer's datagram says in all, however often it says so.
+#[derive(Debug, Default)]
+struct Heard {
+    work: Work,
+    /// The last block about the video that was sent for the first time.
+    block: Option<ReportBlock>,
+    remb: Option<u64>,
+    wants_keyframe: bool,
+    lost: usize,
+}
+
+/// A compound packet of the viewer. Events are appended to `events`. Returns what it took.
+///
+/// Bounded by the octets, by what was sent and not yet spoken of, and by [`LOST_AT_ONCE`]: no lock is taken, and nothing
+/// concluded, once per packet of the compound.
 pub(super) fn receive(
     now: Instant,
     wall: SystemTime,
@@ -26,63 +46,147 @@ pub(super) fn receive(
     media: &mut Media,
     estimator: &mut dyn Estimator,
     events: &mut Vec<TransportEvent>,
-) {
-    for packet in rtcp::packets(compound).flatten() {
+) -> Work {
+    let mut heard = Heard {
+        work: Work::REPORT,
+        ..Heard::default()
+    };
+    heard.work.add(Work::OCTET.times(compound.len()));
+    for packet in rtcp::packets(compound) {
+        heard.work.add(Work::PART);
         match packet {
-            Rtcp::ReceiverReport { blocks } => {
-                for block in blocks {
-                    report(now, wall, &block, media, estimator, events);
-                }
+            Ok(Rtcp::ReceiverReport { blocks }) => heard.blocks(blocks, media),
+            Ok(Rtcp::Nack { media_ssrc, lost }) => heard.nack(now, media_ssrc, lost, media, events),
+            Ok(Rtcp::Pli { media_ssrc }) => {
+                heard.wants_keyframe |= media.track(media_ssrc).is_some();
             }
-            Rtcp::Nack { media_ssrc, lost } => {
-                let Some(track) = media.track(media_ssrc) else {
-                    continue;
-                };
-                let (kind, newest) = (track.kind, track.newest);
-                events.extend(lost.map(|seq| TransportEvent::Lost {
-                    kind,
-                    seq: extended(newest, seq),
-                }));
-            }
-            Rtcp::Pli { media_ssrc } if media.track(media_ssrc).is_some() => {
-                events.push(TransportEvent::KeyframeRequest);
-            }
-            Rtcp::Fir { entries } => {
-                let ours = entries.filter(|entry| media.track(entry.ssrc).is_some());
-                events.extend(ours.take(1).map(|_| TransportEvent::KeyframeRequest));
-            }
-            Rtcp::Remb { bitrate } => estimator.remb(now, bitrate),
-            Rtcp::Twcc(report) => estimator.report(now, &mut report.packets()),
+            Ok(Rtcp::Fir { entries }) => heard.fir(entries, media),
+            Ok(Rtcp::Remb { bitrate }) => heard.remb = Some(bitrate),
             _ => {}
         }
     }
+    heard.arrivals(now, compound, estimator);
+    heard.conclude(now, wall, media, estimator, events)
 }
 
-/// The viewer has received a stream of ours.
-fn report(
-    now: Instant,
-    wall: SystemTime,
-    block: &ReportBlock,
-    media: &mut Media,
-    estimator: &mut dyn Estimator,
-    events: &mut Vec<TransportEvent>,
-) {
-    let Some(track) = media.track(block.ssrc) else {
-        return;
-    };
-    track.is_new = false;
-    if track.kind != TrackKind::Video || track.ssrc != block.ssrc {
-        return;
+impl Heard {
+    /// The viewer has received streams of ours.
+    fn blocks(&mut self, blocks: ReportBlocks<'_>, media: &mut Media) {
+        self.work.add(Work::PART.times(blocks.len()));
+        for block in blocks {
+            let Some(track) = media.track(block.ssrc) else {
+                continue;
+            };
+            track.is_new = false;
+            if track.kind == TrackKind::Video && track.ssrc == block.ssrc {
+                self.block = Some(block);
+            }
+        }
     }
-    let retransmitted = track.sent_again.packets.into();
-    let rtt = round_trip(wall, block);
-    let loss = f32::from(block.fraction_lost) / 256.0;
-    estimator.receiver_report(now, loss, rtt);
-    events.push(TransportEvent::Report {
-        rtt,
-        loss: Some(loss),
-        retransmitted,
-    });
+
+    /// Only video is sent again.
+    fn nack(
+        &mut self,
+        now: Instant,
+        media_ssrc: u32,
+        lost: LostPackets<'_>,
+        media: &mut Media,
+        events: &mut Vec<TransportEvent>,
+    ) {
+        let Some(track) = media.track(media_ssrc) else {
+            return;
+        };
+        let (kind, newest, has_sent) = (track.kind, track.newest, track.sent.packets > 0);
+        let Some(asked) = track.asked.as_mut().filter(|_| has_sent) else {
+            return;
+        };
+        asked.begin(now);
+        let (mut numbers, before) = (0, self.lost);
+        let mut unknown = false;
+        for seq in lost {
+            if self.lost == LOST_AT_ONCE {
+                break;
+            }
+            numbers += 1;
+            match asked.hear(newest, seq) {
+                Answer::New(seq) => {
+                    self.lost += 1;
+                    events.push(TransportEvent::Lost { kind, seq });
+                }
+                Answer::Unknown => unknown = true,
+                Answer::Repeated => {}
+            }
+        }
+        if unknown {
+            self.work.note_beyond();
+        }
+        self.work.add(Work::NUMBER.times(numbers));
+        self.work.add(Work::LOST.times(self.lost - before));
+    }
+
+    /// A command of the same number is the last one, repeated (RFC 5104, section 4.3.1.1).
+    fn fir(&mut self, entries: FirEntries<'_>, media: &mut Media) {
+        for entry in entries {
+            self.work.add(Work::PART);
+            if let Some(track) = media.track(entry.ssrc) {
+                let last = track.commanded.replace(entry.sequence);
+                self.wants_keyframe |= last != Some(entry.sequence);
+            }
+        }
+    }
+
+    /// All that the datagram says of arrivals, in one: what follows from them is concluded once.
+    fn arrivals(&mut self, now: Instant, compound: &[u8], estimator: &mut dyn Estimator) {
+        let sent = estimator.known();
+        let room = self.work.room_for(Work::ENTRY);
+        let mut reports = 0;
+        let work = &mut self.work;
+        let mut packets = rtcp::packets(compound)
+            .filter_map(|packet| match packet {
+                Ok(Rtcp::Twcc(report)) => Some(report),
+                _ => None,
+            })
+            .inspect(|report| {
+                reports += 1;
+                if report.is_beyond(sent) {
+                    work.note_beyond();
+                }
+            })
+            .flat_map(|report| report.packets(sent))
+            .take(room);
+        let taken = estimator.report(now, &mut packets);
+        self.work.add(Work::PART.times(reports));
+        self.work.add(Work::ENTRY.times(taken));
+    }
+
+    fn conclude(
+        mut self,
+        now: Instant,
+        wall: SystemTime,
+        media: &Media,
+        estimator: &mut dyn Estimator,
+        events: &mut Vec<TransportEvent>,
+    ) -> Work {
+        if let Some(bitrate) = self.remb {
+            estimator.remb(now, bitrate);
+        }
+        if let Some(block) = self.block {
+            let rtt = round_trip(wall, &block);
+            let loss = f32::from(block.fraction_lost) / 256.0;
+            estimator.receiver_report(now, loss, rtt);
+            let track = media.tracks.iter().find(|t| t.ssrc == block.ssrc);
+            events.push(TransportEvent::Report {
+                rtt,
+                loss: Some(loss),
+                retransmitted: track.map_or(0, |t| t.sent_again.packets.into()),
+            });
+        }
+        if self.wants_keyframe {
+            self.work.add(Work::KEYFRAME);
+            events.push(TransportEvent::KeyframeRequest);
+        }
+        self.work
+    }
 }
 
 /// RFC 3550, section 6.4.1: now, less the time of the report that it answers, less the time that it took to answer.
@@ -134,12 +238,6 @@ pub(super) fn ntp(time: SystemTime) -> u64 {
     (since.as_secs() + UNIX_IN_NTP) << 32 | fraction
 }
 
-/// The extended number nearest to the newest one.
-fn extended(newest: u64, seq: u16) -> u64 {
-    let step = seq.wrapping_sub(newest as u16) as i16;
-    newest.saturating_add_signed(i64::from(step))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,13 +264,5 @@ mod tests {
             ..block(sent, 0)
         };
         assert_eq!(round_trip(wall, &unknown), None);
-    }
-
-    #[test]
-    fn numbers_are_extended_over_wraps() {
-        assert_eq!(extended(65_540, 65_530), 65_530);
-        assert_eq!(extended(65_540, 4), 65_540);
-        assert_eq!(extended(70_000, 4_463), 69_999);
-        assert_eq!(extended(3, 65_535), 0, "from before the first");
     }
 }

@@ -86,6 +86,11 @@ impl Handshake {
         self.over
     }
 
+    /// Whether DTLS has done its work, and only its goodbye is kept.
+    pub(super) fn is_let_go(&self) -> bool {
+        self.dtls.is_none()
+    }
+
     /// The media's keys, once, and only those agreed on with the peer of the offer.
     pub(super) fn take_keys(&mut self) -> Option<Keys> {
         self.keys.take().filter(|_| self.verified)

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::super::negotiate::{PlayoutDelay, WallClock};
 use super::super::{Outgoing, TransportSink};
 use super::agreed::{Agreed, Extensions, Format};
+use super::asked::Asked;
 use super::connection::Path;
 use super::control;
 use super::header::{self, Header, Value};
@@ -61,6 +62,10 @@ pub(super) struct Track {
     pub(super) sent: Sent,
     pub(super) sent_again: Sent,
     rtx_seq: u64,
+    /// What the viewer has just asked for again, of video.
+    pub(super) asked: Option<Box<Asked>>,
+    /// The number of the last command for a keyframe (FIR).
+    pub(super) commanded: Option<u8>,
     /// The time of capture that was told last.
     told: Option<Instant>,
     /// Packets had no room for what they should have told.
@@ -346,6 +351,8 @@ impl Track {
             sent: Sent::default(),
             sent_again: Sent::default(),
             rtx_seq: FIRST_RTX_SEQ,
+            asked: (format.codec.kind() == TrackKind::Video).then(Asked::new),
+            commanded: None,
             told: None,
             owes_captured: false,
             owes_delay: false,

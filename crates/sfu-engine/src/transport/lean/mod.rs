@@ -8,6 +8,7 @@
 //! ([`estimate`](crate::estimate)).
 
 mod agreed;
+mod asked;
 mod connection;
 mod control;
 mod handshake;
@@ -24,8 +25,8 @@ use str0m::crypto::dtls::SrtpProfile;
 use super::negotiate::{Identity, OfferError, PlayoutDelay};
 use super::patch::{self, PatchError};
 use super::{
-    Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Transport, TransportEvent, TransportSink,
-    ViewerTransport,
+    Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent,
+    TransportSink, ViewerTransport, Work,
 };
 use crate::codec::{Codec, TrackKind};
 use crate::estimate::{ArrivalEstimator, Estimator};
@@ -145,18 +146,18 @@ impl LeanTransport {
     }
 
     /// An SRTCP packet.
-    fn receive_report(&mut self, now: Instant, data: &[u8]) -> bool {
+    fn receive_report(&mut self, now: Instant, data: &[u8]) -> Option<Work> {
         let mut scratch = [0; REPORT_MAX];
         let (Some(secured), Some(report)) = (&mut self.secured, scratch.get_mut(..data.len()))
         else {
-            return false;
+            return None;
         };
         report.copy_from_slice(data);
         let compound = match secured.unprotect.rtcp(report) {
             Ok(compound) => compound,
             Err(error) => {
                 tracing::trace!(%error, "a report was dropped");
-                return false;
+                return None;
             }
         };
         if self.connection.heard(now) {
@@ -165,9 +166,10 @@ impl LeanTransport {
         let wall = self.identity.wall_clock().at(now);
         let estimator: &mut dyn Estimator = &mut self.estimator;
         let events = &mut self.events;
-        control::receive(now, wall, compound, &mut secured.media, estimator, events);
+        let media = &mut secured.media;
+        let work = control::receive(now, wall, compound, media, estimator, events);
         self.ask = true;
-        true
+        Some(work)
     }
 
     /// Tells the shard of an estimate that has changed by more than a little.
@@ -275,20 +277,23 @@ impl Transport for LeanTransport {
         source: SocketAddr,
         destination: SocketAddr,
         data: &[u8],
-    ) -> bool {
-        match data.first() {
+    ) -> Taken {
+        let work = match data.first() {
             Some(0..=3) => {
-                self.connection_due = now;
-                self.connection.stun(now, source, destination, data)
+                let accepted = self.connection.stun(now, source, destination, data);
+                accepted.then(|| {
+                    self.connection_due = now;
+                    Work::CHECK
+                })
             }
             Some(20..=63) => {
                 self.connection_due = now;
-                self.connection.dtls(now, data);
-                true
+                Some(self.connection.dtls(now, data))
             }
             Some(128..=191) => self.receive_report(now, data),
-            _ => false,
-        }
+            _ => None,
+        };
+        work.map_or(Taken::NotUnderstood, Taken::Work)
     }
 
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
@@ -408,7 +413,7 @@ fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> Str
     out
 }
 
-fn profile(negotiated: SrtpProfile) -> Option<Profile> {
+pub(super) fn profile(negotiated: SrtpProfile) -> Option<Profile> {
     match negotiated {
         SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
         SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
