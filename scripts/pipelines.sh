@@ -162,6 +162,8 @@ start_pipeline() {
   if ! gst-inspect-1.0 --exists --atleast-version=0.0 sfusink; then
     die "the plugins are not built or not installed: run ./sfu build"
   fi
+  # A stock limit of 1,024 open files would leave few HTTP connections: sfusignaller derives their number from it.
+  ulimit -Sn hard || true
   gst-launch-1.0() {
     # Plays the same line, and ends it cleanly also on SIGTERM and SIGHUP: see crates/run/src/main.rs.
     local player=$ROOT/target/release/sfu-run

@@ -4,6 +4,8 @@
 //!
 //! Called by the signaller. Nothing here is on a packet's way.
 
+mod admission;
+mod error;
 mod latency;
 mod registry;
 
@@ -13,13 +15,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+pub(crate) use admission::Admitted;
+pub use admission::{AddressKey, AdmissionLimits, Full};
+pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;
 pub(crate) use registry::Place;
 use registry::Registry;
-use thiserror::Error;
 
 use crate::driver::{Outgoing, ShardThread};
-use crate::ids::{Rid, SessionId, StreamName};
+use crate::ids::{SessionId, StreamName};
 use crate::info::StreamLook;
 use crate::interfaces;
 use crate::layers::Preference;
@@ -29,9 +33,10 @@ use crate::session::{SessionInfo, SessionShared};
 use crate::shard::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot, NetworkInfo};
 use crate::stream::{PublishOptions, Stream};
-use crate::transport::negotiate::{self, Identity, OfferError, PlayoutDelay};
+use crate::transport::negotiate::{self, Identity, PlayoutDelay};
 use crate::transport::patch::PatchError;
 use crate::transport::{PatchOutcome, ViewerTransport};
+use admission::Admission;
 
 /// How long a shard may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -61,6 +66,10 @@ pub struct EngineConfig {
     pub publisher_timeout: Duration,
     /// How long viewers may keep pictures back; `None` leaves it to them.
     pub playout_delay: Option<PlayoutDelay>,
+    /// How many sessions there may be.
+    pub admission: AdmissionLimits,
+    /// What a publishing peer may send in all, in bit/s; `None` is no limit.
+    pub publisher_max_bitrate: Option<u64>,
 }
 
 impl Default for EngineConfig {
@@ -75,39 +84,10 @@ impl Default for EngineConfig {
             keyframe_min_interval: Duration::from_millis(500),
             publisher_timeout: Duration::from_secs(15),
             playout_delay: Some(PlayoutDelay::default()),
+            admission: AdmissionLimits::default(),
+            publisher_max_bitrate: Some(50_000_000),
         }
     }
-}
-
-/// Why the engine could not start.
-#[derive(Debug, Error)]
-pub enum EngineError {
-    /// A port could not be had.
-    #[error(
-        "UDP port {port} on {address} can't be used: {source}. Choose another udp-port, or stop what uses it"
-    )]
-    Bind {
-        /// The address that was tried.
-        address: IpAddr,
-        /// The port that was tried.
-        port: u16,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// More shards than there are ports above the first one.
-    #[error("{shards} shards don't fit above UDP port {port}: choose a lower udp-port")]
-    Ports {
-        /// The first port.
-        port: u16,
-        /// How many are wanted.
-        shards: usize,
-    },
-    /// The certificate could not be made.
-    #[error("{0}")]
-    Certificate(OfferError),
-    /// A thread or a socket could not be set up.
-    #[error("a shard could not be started: {0}")]
-    Thread(std::io::Error),
 }
 
 /// What a viewer asks for.
@@ -134,36 +114,6 @@ pub struct Subscribed {
     pub etag: String,
 }
 
-/// Why a viewer was turned away.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SubscribeError {
-    /// Nobody publishes it.
-    #[error("there is no stream {0:?}; the live ones are listed at /")]
-    UnknownStream(StreamName),
-    /// It is published but has sent nothing yet.
-    #[error("stream {0:?} has not begun to send; try again in a second")]
-    NotReady(StreamName),
-    /// The stream has no such layer.
-    #[error("stream {stream:?} has no layer {layer:?}; it has {}", list(.layers))]
-    UnknownLayer {
-        /// The stream.
-        stream: StreamName,
-        /// What was asked for.
-        layer: Rid,
-        /// What there is.
-        layers: Vec<Rid>,
-    },
-    /// The offer is not one.
-    #[error("{0}")]
-    InvalidOffer(String),
-    /// Nothing in the offer can play the stream.
-    #[error("{0}")]
-    NoCommonCodec(String),
-    /// The shards are behind, or stopping.
-    #[error("the server is too busy to take another viewer; try again in a second")]
-    Busy,
-}
-
 /// What a publishing peer asks for.
 #[derive(Debug, Clone)]
 pub struct PublishRequest<'a> {
@@ -175,47 +125,6 @@ pub struct PublishRequest<'a> {
     pub takeover: bool,
     /// Where the request came from: a publisher on this machine is also offered the loopback address.
     pub peer: Option<IpAddr>,
-}
-
-/// Why a publishing peer was turned away.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum PublishRefused {
-    /// There is one publisher a stream.
-    #[error(
-        "stream {0:?} already has a publisher: choose another name, stop it, or take over with ?takeover=1 (possible where it came by WHIP, too)"
-    )]
-    InUse(StreamName),
-    /// The offer is not one.
-    #[error("{0}")]
-    InvalidOffer(String),
-    /// Nothing in the offer can be forwarded.
-    #[error("{0}")]
-    NoCommonCodec(String),
-    /// The shards are behind, or stopping.
-    #[error("the server is too busy to take another publisher; try again in a second")]
-    Busy,
-}
-
-/// Why a session was not changed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SessionError {
-    /// It never was, or is over.
-    #[error("there is no such session; it may have ended")]
-    Unknown,
-    /// The stream has no such layer.
-    #[error("the stream has no layer {layer:?}; it has {}", list(.layers))]
-    UnknownLayer {
-        /// What was asked for.
-        layer: Rid,
-        /// What there is.
-        layers: Vec<Rid>,
-    },
-    /// The SDP fragment is not one.
-    #[error("{0}")]
-    InvalidFragment(String),
-    /// The shard is gone.
-    #[error("the server is stopping")]
-    Stopped,
 }
 
 /// What a fragment did to a session.
@@ -232,13 +141,14 @@ pub enum Patched {
     },
 }
 
-/// See the module's description. Stops and joins its threads when dropped.
+/// See the module's description. Stops and joins its threads when dropped, if [`Engine::stop`] has not done so.
 #[derive(Debug)]
 pub struct Engine {
     router: Arc<Router>,
     config: EngineConfig,
     identity: Identity,
     counters: Arc<Counters>,
+    admission: Arc<Admission>,
     shards: Vec<ShardThread>,
     sessions: Arc<Registry>,
     etags: AtomicU64,
@@ -278,6 +188,7 @@ impl Engine {
         }
         Ok(Self {
             router,
+            admission: Admission::new(config.admission),
             config,
             identity,
             counters,
@@ -285,6 +196,17 @@ impl Engine {
             sessions: Registry::new(count),
             etags: AtomicU64::new(0),
         })
+    }
+
+    /// Ends all sessions and threads and closes the UDP ports, whoever still holds the engine. Returns when that is so.
+    pub fn stop(&self) {
+        // All shards say goodbye to their viewers at the same time.
+        for shard in &self.shards {
+            shard.queue().send(ShardCommand::Stop);
+        }
+        for shard in &self.shards {
+            shard.stop();
+        }
     }
 
     /// The UDP ports, one a shard.
@@ -327,6 +249,7 @@ impl Engine {
                 });
             }
         }
+        let admitted = self.admit(request.peer)?;
         let shard = self.least_loaded().ok_or(SubscribeError::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let (transport, answer) = negotiate::accept(
@@ -346,6 +269,7 @@ impl Engine {
             etag.clone(),
             request.preference.clone(),
         );
+        let session = session.admitted(admitted);
         self.enter(shard, &stream, Box::new(transport), session)?;
         Ok(Subscribed {
             session: id,
@@ -365,6 +289,7 @@ impl Engine {
     }
 
     fn try_publish(&self, request: &PublishRequest<'_>) -> Result<Subscribed, PublishRefused> {
+        let admitted = self.admit(request.peer)?;
         let shard = self.least_loaded().ok_or(PublishRefused::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let now = Instant::now();
@@ -384,19 +309,21 @@ impl Engine {
             .start(name, options, request.takeover)
             .ok_or_else(|| PublishRefused::InUse(name.clone()))?;
         let etag = self.next_etag();
-        let session = self.sessions.enter(SessionShared::new(
+        let session = SessionShared::new(
             id,
             stream.clone(),
             shard.index(),
             etag.clone(),
             Preference::default(),
-        ));
+        );
+        let session = self.sessions.enter(session.admitted(admitted));
         let command = ShardCommand::Publish {
             lease,
             tracks,
             transport: Box::new(transport),
             session,
             timeout: self.config.publisher_timeout,
+            max_bitrate: self.config.publisher_max_bitrate,
         };
         if !shard.queue().send(command) {
             stream.stop(lease);
@@ -407,6 +334,14 @@ impl Engine {
             session: id,
             answer,
             etag,
+        })
+    }
+
+    /// A place for a session, before its offer costs anything.
+    fn admit(&self, peer: Option<IpAddr>) -> Result<Admitted, Full> {
+        self.admission.admit(peer).inspect_err(|full| match full {
+            Full::Sessions => self.counters.offers_refused_sessions.add(1),
+            Full::Address => self.counters.offers_refused_address.add(1),
         })
     }
 
@@ -557,43 +492,14 @@ impl Engine {
     }
 }
 
-impl From<OfferError> for PublishRefused {
-    fn from(error: OfferError) -> Self {
-        match error {
-            OfferError::Invalid(_) => Self::InvalidOffer(error.to_string()),
-            OfferError::NoCommonCodec(why) => Self::NoCommonCodec(why),
-        }
-    }
-}
-
-impl From<OfferError> for SubscribeError {
-    fn from(error: OfferError) -> Self {
-        match error {
-            OfferError::Invalid(_) => Self::InvalidOffer(error.to_string()),
-            OfferError::NoCommonCodec(why) => Self::NoCommonCodec(why),
-        }
-    }
-}
-
 fn random_bits() -> Option<u128> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;
     Some(u128::from_ne_bytes(bytes))
 }
 
-fn list(rids: &[Rid]) -> String {
-    if rids.is_empty() {
-        return "none".into();
-    }
-    let names: Vec<_> = rids.iter().map(Rid::as_str).collect();
-    names.join(", ")
-}
-
 impl Drop for Engine {
     fn drop(&mut self) {
-        // All shards say goodbye to their viewers at the same time; each is joined when it is dropped.
-        for shard in &self.shards {
-            shard.queue().send(ShardCommand::Stop);
-        }
+        self.stop();
     }
 }

@@ -49,6 +49,8 @@ pub enum ShardCommand {
         session: Arc<SessionShared>,
         /// It is gone when nothing comes from it for this long.
         timeout: Duration,
+        /// What it may send in all, in bit/s; `None` is no limit.
+        max_bitrate: Option<u64>,
     },
     /// A publisher's keyframe is needed.
     AskPublisher {

@@ -8,7 +8,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::engine::Place;
+use crate::engine::{Admitted, Place};
 use crate::ids::{Rid, SessionId, StreamName};
 use crate::layers::{Preference, Rung, Why};
 use crate::stream::Stream;
@@ -53,6 +53,8 @@ pub struct SessionShared {
     reported_at: Mutex<Option<Instant>>,
     /// Where the engine finds it. Given up with the session.
     place: Option<Place>,
+    /// One of those that there may be. Given back with the session.
+    admitted: Option<Admitted>,
 }
 
 /// A snapshot of one session.
@@ -136,11 +138,18 @@ impl SessionShared {
             is_too_narrow: AtomicBool::new(false),
             reported_at: Mutex::default(),
             place: None,
+            admitted: None,
         }
     }
 
     pub(crate) fn take_place(&mut self, place: Place) {
         self.place = Some(place);
+    }
+
+    /// It is one of those that there may be.
+    pub(crate) fn admitted(mut self, admitted: Admitted) -> Self {
+        self.admitted = Some(admitted);
+        self
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -195,6 +204,9 @@ impl SessionShared {
 
     pub(crate) fn set_connected(&self) {
         self.connected.store(true, Relaxed);
+        if let Some(admitted) = &self.admitted {
+            admitted.set_connected();
+        }
     }
 
     pub(crate) fn set_sent(&self, packets: u64, bytes: u64) {

@@ -87,6 +87,14 @@ counters! {
     sessions_failed,
     /// Offers refused.
     offers_refused,
+    /// Offers refused because of max-sessions.
+    offers_refused_sessions,
+    /// Offers refused because of max-sessions-per-address.
+    offers_refused_address,
+    /// Packets of publishers dropped because of max-bitrate.
+    publisher_packets_over_bitrate,
+    /// Publishers ended because they went on above max-bitrate.
+    publishers_over_bitrate,
 }
 
 /// What the network takes of one shard, kept by its thread.

@@ -14,7 +14,7 @@ mod window;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ pub(crate) struct ShardThread {
     address: SocketAddr,
     queue: ShardQueue,
     network: Arc<Network>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ShardThread {
@@ -100,7 +100,7 @@ impl ShardThread {
                 address,
                 queue,
                 network,
-                thread: Some(thread),
+                thread: Mutex::new(Some(thread)),
             })
         };
         start().map_err(EngineError::Thread)
@@ -122,6 +122,21 @@ impl ShardThread {
     pub(crate) fn network(&self) -> NetworkInfo {
         self.network.info()
     }
+
+    /// Ends the thread, and with it the socket.
+    pub(crate) fn stop(&self) {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(thread) = thread.take() else {
+            return;
+        };
+        // A full queue means a thread at work: it takes the command as soon as it has room.
+        while !self.queue.send(ShardCommand::Stop) && !thread.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.join().is_err() {
+            tracing::error!(shard = self.index, "a shard's thread had panicked");
+        }
+    }
 }
 
 /// Says once which limit of the system is too low.
@@ -139,18 +154,7 @@ fn warn_of_small_buffer(shard: usize, buffer: SendBuffer) {
 
 impl Drop for ShardThread {
     fn drop(&mut self) {
-        // A full queue means a thread at work: it takes the command as soon as it has room.
-        while !self.queue.send(ShardCommand::Stop) {
-            if self.thread.as_ref().is_none_or(JoinHandle::is_finished) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!(shard = self.index, "a shard's thread had panicked");
-        }
+        self.stop();
     }
 }
 

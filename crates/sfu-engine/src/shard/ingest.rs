@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Fate;
 use super::contact::Contact;
 use super::outbox::Outbox;
+use super::policer::{self, Policer};
 use super::remb::Remb;
 use super::timeline::{PeerClock, Timeline};
 use crate::codec::{Codec, TrackKind};
@@ -17,9 +18,10 @@ use crate::layers::LayerInfo;
 use crate::packet::RtpIn;
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
+use crate::stats::Counters;
 use crate::stream::{Feedback, Lease, Stream};
 use crate::transport::negotiate::PublisherTracks;
-use crate::transport::work::PUBLISHER;
+use crate::transport::work::{PUBLISHER, Work};
 use crate::transport::{
     Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, TransportEvent, TransportSink,
 };
@@ -67,6 +69,8 @@ pub(super) struct Ingest {
     clock: PeerClock,
     /// For a peer that gets no arrival reports.
     remb: Option<Remb>,
+    /// What it may send, and where is counted what it sends beyond that.
+    policer: Option<(Policer, Arc<Counters>)>,
     loss: f32,
     gathered: Gathered,
 }
@@ -130,9 +134,15 @@ impl Ingest {
             audio: Timeline::new(Codec::Opus.clock_rate()),
             clock: PeerClock::default(),
             remb,
+            policer: None,
             loss: 0.0,
             gathered: Gathered::default(),
         }
+    }
+
+    /// Takes no more than this from the peer, in bit/s.
+    pub(super) fn limit(&mut self, now: Instant, max_bitrate: u64, counters: Arc<Counters>) {
+        self.policer = Some((Policer::new(now, max_bitrate), counters));
     }
 
     pub(super) fn session(&self) -> &Arc<SessionShared> {
@@ -152,6 +162,13 @@ impl Ingest {
         destination: SocketAddr,
         data: &[u8],
     ) -> Taken {
+        if let Some((policer, counters)) = &mut self.policer
+            && policer::is_rtp(data)
+            && !policer.takes(now, data.len())
+        {
+            counters.publisher_packets_over_bitrate.add(1);
+            return Taken::Work(Work::default());
+        }
         self.transport.receive(now, source, destination, data)
     }
 
@@ -168,6 +185,7 @@ impl Ingest {
 
     /// Puts out what is due, and hands what came in to the stream.
     pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
+        let exhausted = self.is_exhausted();
         let mut gathered = std::mem::take(&mut self.gathered);
         let mut sink = Sink {
             outbox,
@@ -194,18 +212,48 @@ impl Ingest {
             }
         }
         self.gathered = gathered;
-        let limit = self.remb.as_mut().and_then(|r| r.poll(now, self.loss));
-        if let Some(limit) = limit {
-            self.transport.limit(limit);
-        }
+        self.tell_limit(now);
         let gone = self.contact.gone_at();
         if gone <= now {
             tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "publisher is gone");
         }
-        if over || gone <= now {
+        if over || exhausted || gone <= now {
             return Fate::Over;
         }
         Fate::Lives(next.min(gone))
+    }
+
+    /// Tells the peer how much it may send: what its network carries where that is measured here, and `max-bitrate`.
+    fn tell_limit(&mut self, now: Instant) {
+        let measured = self.remb.as_mut().map(|r| r.poll(now, self.loss));
+        let policer = self.policer.as_mut().map(|(policer, _)| policer);
+        let limit = match (measured, policer) {
+            (Some(measured), policer) => {
+                let most = policer.map_or(u64::MAX, |p| p.told());
+                measured.map(|limit| limit.min(most))
+            }
+            (None, policer) => policer.and_then(|p| p.poll(now)),
+        };
+        if let Some(limit) = limit {
+            self.transport.limit(limit);
+        }
+    }
+
+    /// Whether it went on above `max-bitrate` and is to be ended, which the peer is told as far as that can be.
+    fn is_exhausted(&mut self) -> bool {
+        let Some((policer, counters)) = &self.policer else {
+            return false;
+        };
+        if !policer.is_exhausted() {
+            return false;
+        }
+        counters.publishers_over_bitrate.add(1);
+        tracing::warn!(
+            session = ?self.session.id(), stream = %self.stream.name(),
+            "publisher ended: it went on sending more than max-bitrate"
+        );
+        self.transport.close();
+        true
     }
 
     fn correct(&mut self, now: Instant, clock: SenderClock) {

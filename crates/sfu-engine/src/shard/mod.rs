@@ -16,6 +16,7 @@ mod ingest;
 mod member;
 mod outbox;
 mod outgoing;
+mod policer;
 mod remb;
 mod ring;
 mod subscriber;
@@ -186,10 +187,14 @@ impl Shard {
                 transport,
                 session,
                 timeout,
+                max_bitrate,
             } => {
                 let ufrag = transport.local_ufrag().to_owned();
                 let id = session.id();
-                let ingest = Ingest::new(now, lease, transport, session, tracks, timeout);
+                let mut ingest = Ingest::new(now, lease, transport, session, tracks, timeout);
+                if let Some(max_bitrate) = max_bitrate {
+                    ingest.limit(now, max_bitrate, self.counters.clone());
+                }
                 self.admit(now, id, ufrag, Member::Publisher(Box::new(ingest)));
             }
             ShardCommand::AskPublisher { session, layer } => {

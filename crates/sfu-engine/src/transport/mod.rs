@@ -5,6 +5,7 @@
 //! Publishers' sessions are `str0m`'s ([`rtc::RtcTransport`]), which does all of WebRTC. Viewers are many, so theirs are
 //! our own ([`lean::LeanTransport`]), which does no more than viewers need.
 
+mod complaint;
 pub mod lean;
 pub mod negotiate;
 mod no_dtls;

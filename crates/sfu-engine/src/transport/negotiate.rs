@@ -19,6 +19,7 @@ use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
+use super::complaint::complaint;
 use super::lean::{Agreed, LeanTransport};
 use super::no_dtls::NoDtls;
 use super::rtc::{Negotiated, RtcTransport};
@@ -235,7 +236,10 @@ fn accept_publisher_inner(
         )));
     }
     let twcc = answer.contains(TWCC_URI);
-    let transport = RtcTransport::new(now, rtc, negotiated, offer.to_owned(), twcc);
+    let rids = tracks.video.iter().flat_map(|(_, rids)| rids);
+    let rids = rids.copied().flatten().collect();
+    let transport =
+        RtcTransport::new(now, rtc, negotiated, offer.to_owned(), twcc).with_layers(rids);
     Ok((transport, answer, tracks))
 }
 
@@ -321,8 +325,8 @@ fn answer(
     local: &[SocketAddr],
     now: Instant,
 ) -> Result<(Rtc, String), OfferError> {
-    let parsed =
-        SdpOffer::from_sdp_string(offer).map_err(|e| OfferError::Invalid(e.to_string()))?;
+    let invalid = |error: &dyn std::fmt::Display| OfferError::Invalid(complaint(error));
+    let parsed = SdpOffer::from_sdp_string(offer).map_err(|e| invalid(&e))?;
     let mut rtc = config.build(now);
     for &addr in local {
         match Candidate::host(addr, "udp") {
@@ -335,7 +339,7 @@ fn answer(
     let answer = rtc
         .sdp_api()
         .accept_offer(parsed)
-        .map_err(|e| OfferError::Invalid(e.to_string()))?
+        .map_err(|e| invalid(&e))?
         .to_sdp_string();
     Ok((rtc, answer))
 }

@@ -7,6 +7,7 @@ use str0m::{Candidate, Rtc};
 use thiserror::Error;
 
 use super::PatchOutcome;
+use super::complaint::complaint;
 
 /// Why a fragment was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,7 +25,7 @@ pub(super) fn patch(
     offer: &mut String,
     fragment: &str,
 ) -> Result<PatchOutcome, PatchError> {
-    let invalid = |e: &dyn std::fmt::Display| PatchError::Invalid(e.to_string());
+    let invalid = |e: &dyn std::fmt::Display| PatchError::Invalid(complaint(e));
     let known = value(offer, "a=ice-ufrag:").unwrap_or_default();
     let Some((ufrag, pwd)) = new_credentials(fragment, &known)? else {
         add_candidates(rtc, fragment)?;

@@ -49,6 +49,8 @@ pub struct RtcTransport {
     offer: String,
     /// The peer's packets are numbered for arrival reports, and it gets them.
     reports_arrivals: bool,
+    /// The simulcast layers, where they have names.
+    rids: Vec<Rid>,
     closed: bool,
     /// What its media has taken since the last datagram: it is known to be the peer's once it has come out of `rtc`.
     media: Work,
@@ -84,6 +86,7 @@ impl RtcTransport {
             local_ufrag,
             offer,
             reports_arrivals: twcc,
+            rids: Vec::new(),
             closed: false,
             media: Work::default(),
             control: Allowance::new(now, PUBLISHER_CONTROL),
@@ -113,6 +116,12 @@ impl RtcTransport {
                 Err(error) => self.fail(&error),
             }
         }
+    }
+
+    /// Tells it the names of the simulcast layers.
+    pub(super) fn with_layers(mut self, rids: Vec<Rid>) -> Self {
+        self.rids = rids;
+        self
     }
 
     fn on_event(&mut self, event: Event, sink: &mut dyn TransportSink) {
@@ -316,9 +325,14 @@ impl PublisherTransport for RtcTransport {
         let Some(mid) = self.video_mid() else {
             return;
         };
+        // It is of the connection, not of a layer: the first one that is there tells it.
         let mut api = self.rtc.direct_api();
-        if let Some(stream) = api.stream_rx_by_mid(mid, None) {
-            stream.request_remb(bits_per_second.into());
+        let layers = self.rids.iter().copied().map(Some);
+        for rid in std::iter::once(None).chain(layers) {
+            if let Some(stream) = api.stream_rx_by_mid(mid, rid) {
+                stream.request_remb(bits_per_second.into());
+                return;
+            }
         }
     }
 

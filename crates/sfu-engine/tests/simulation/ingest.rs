@@ -223,3 +223,44 @@ fn redundant_sound_reaches_those_who_take_it_and_plain_sound_the_others() {
     assert!(plain.0 > 75 && plain.1 == 0, "{plain:?}");
     assert!(with_red.0 > 75 && with_red.1 > 75, "{with_red:?}");
 }
+
+#[test]
+fn a_peer_is_told_its_limit_whatever_reports_it_gets() {
+    for twcc in [true, false] {
+        let limit = 2_000_000;
+        let mut world = World::with_limited_peer(7, twcc, limit);
+        world.join(good(), None);
+        world.run_for(12 * SECOND);
+        let told = world.peers[0].0.remb.expect("it was told");
+        assert_eq!(told, limit * 9 / 10, "twcc: {twcc}");
+        let counters = world.counters.snapshot();
+        assert_eq!(counters.publisher_packets_over_bitrate, 0);
+        assert!(world.stream.info(world.now).live);
+    }
+}
+
+#[test]
+fn a_peer_that_goes_on_above_its_limit_is_cut_and_then_ended() {
+    for twcc in [true, false] {
+        // A tenth of what it sends, or less.
+        let mut world = World::with_limited_peer(8, twcc, 20_000);
+        let before = world.stream.info(world.now).bytes_in;
+        let since = world.now;
+        world.run_for(8 * SECOND);
+        let counters = world.counters.snapshot();
+        assert!(
+            counters.publisher_packets_over_bitrate > 300,
+            "{counters:?}"
+        );
+        let info = world.stream.info(world.now);
+        let rate = (info.bytes_in - before) * 8 / (world.now - since).as_secs();
+        assert!(info.live && rate <= 20_000 * 9 / 8, "{rate} bit/s");
+        world.run_for(8 * SECOND);
+        let counters = world.counters.snapshot();
+        assert_eq!(counters.publishers_over_bitrate, 1);
+        assert_eq!(counters.sessions_closed, 1);
+        assert!(!world.stream.info(world.now).live);
+        // The name is free again.
+        assert!(world.publish(good(), 1, false).is_some());
+    }
+}

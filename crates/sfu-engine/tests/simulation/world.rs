@@ -22,7 +22,7 @@ use str0m::config::CryptoProvider;
 use sfu_impair::{Conditions, Link, Rng};
 
 use crate::device::Device;
-use crate::net::{InFlight, Network, Trouble, Way};
+use crate::net::{InFlight, Network, Trouble, Way, good};
 use crate::peer::TestPeer;
 use crate::publisher::TestPublisher;
 use crate::viewer::TestViewer;
@@ -74,6 +74,8 @@ pub(crate) struct World {
     /// Where reports of viewers are kept, too.
     pub(crate) overheard: Option<Vec<Vec<u8>>>,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
+    /// What publishers by WHIP that come from now on may send, in bit/s.
+    pub(crate) peer_max_bitrate: Option<u64>,
     /// Publishers that came by WHIP.
     pub(crate) peers: Vec<(TestPeer, Links)>,
     /// The number of allocations so far, where they are counted, and what the shard took of them.
@@ -119,6 +121,7 @@ impl World {
             peers_crypto: None,
             overheard: None,
             viewers: Vec::new(),
+            peer_max_bitrate: None,
             peers: Vec::new(),
             allocations: || 0,
             taken: Taken::default(),
@@ -138,28 +141,30 @@ impl World {
 
     /// A stream that a peer publishes by WHIP instead, and has connected.
     pub(crate) fn with_peer(seed: u64, link: Conditions, layers: usize) -> Self {
-        Self::with_this_peer(seed, link, layers, true, None)
+        Self::with_this_peer(Self::new(seed, layers), link, layers, true)
     }
 
     /// The same, of a peer that knows no arrival reports.
     pub(crate) fn with_peer_without_twcc(seed: u64, link: Conditions) -> Self {
-        Self::with_this_peer(seed, link, 1, false, None)
+        Self::with_this_peer(Self::new(seed, 1), link, 1, false)
     }
 
     /// The same, of a peer with this cryptography.
     pub(crate) fn with_peer_of(seed: u64, layers: usize, crypto: CryptoProvider) -> Self {
-        Self::with_this_peer(seed, crate::net::good(), layers, true, Some(crypto))
+        let mut world = Self::new(seed, layers);
+        world.peers_crypto = Some(crypto);
+        Self::with_this_peer(world, good(), layers, true)
     }
 
-    fn with_this_peer(
-        seed: u64,
-        link: Conditions,
-        layers: usize,
-        twcc: bool,
-        crypto: Option<CryptoProvider>,
-    ) -> Self {
+    /// Instead of the test's own publisher, one who came by WHIP and may not send more than this.
+    pub(crate) fn with_limited_peer(seed: u64, twcc: bool, max_bitrate: u64) -> Self {
+        let layers = if twcc { 3 } else { 1 };
         let mut world = Self::new(seed, layers);
-        world.peers_crypto = crypto;
+        world.peer_max_bitrate = Some(max_bitrate);
+        Self::with_this_peer(world, good(), layers, twcc)
+    }
+
+    fn with_this_peer(mut world: Self, link: Conditions, layers: usize, twcc: bool) -> Self {
         world.publisher_paused = true;
         world.stream.stop(world.publisher.lease);
         world.publish_with(link, layers, true, twcc).unwrap();
@@ -210,6 +215,7 @@ impl World {
             transport: Box::new(transport),
             session: Arc::new(session),
             timeout: Duration::from_secs(5),
+            max_bitrate: self.peer_max_bitrate,
         };
         self.shard.handle(self.now, command);
         peer.accept(&answer);

@@ -8,9 +8,13 @@ use gst::subclass::prelude::*;
 use sfu_engine::{Engine, Router};
 
 use super::CAT;
+use super::address::TrustedProxies;
+use super::connections::Connections;
+use super::limits::Limits;
 use super::links;
 use super::recordings::Recordings;
-use super::server::{App, Server};
+use super::serve::Server;
+use super::server::App;
 use super::settings::{PROPERTIES, Settings};
 use crate::properties::{lock, number_of, text_of};
 
@@ -24,6 +28,7 @@ pub struct SfuSignaller {
 struct Running {
     server: Server,
     engine: Arc<Engine>,
+    connections: Arc<Connections>,
 }
 
 #[glib::object_subclass]
@@ -56,6 +61,12 @@ impl ObjectImpl for SfuSignaller {
             "playout-delay" => settings.playout_delay = text(),
             "hls-directory" => settings.hls_directory = text(),
             "recordings-directory" => settings.recordings_directory = text(),
+            "max-sessions" => settings.max_sessions = number(),
+            "max-sessions-per-address" => settings.max_sessions_per_address = number(),
+            "max-bitrate" => settings.max_bitrate = number(),
+            "max-connections" => settings.max_connections = number(),
+            "max-connections-per-address" => settings.max_connections_per_address = number(),
+            "trusted-proxies" => settings.trusted_proxies = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -76,6 +87,12 @@ impl ObjectImpl for SfuSignaller {
             "playout-delay" => settings.playout_delay.to_value(),
             "hls-directory" => settings.hls_directory.to_value(),
             "recordings-directory" => settings.recordings_directory.to_value(),
+            "max-sessions" => settings.max_sessions.to_value(),
+            "max-sessions-per-address" => settings.max_sessions_per_address.to_value(),
+            "max-bitrate" => settings.max_bitrate.to_value(),
+            "max-connections" => settings.max_connections.to_value(),
+            "max-connections-per-address" => settings.max_connections_per_address.to_value(),
+            "trusted-proxies" => settings.trusted_proxies.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -87,7 +104,14 @@ impl ObjectImpl for SfuSignaller {
                 let sessions = self.engine().map_or(0, |e| e.sessions());
                 u32::try_from(sessions).unwrap_or(u32::MAX).to_value()
             }
-            "stats" => stats(self.engine()).to_value(),
+            "stats" => {
+                let running = lock(&self.running);
+                let parts = running
+                    .as_ref()
+                    .map(|r| (r.engine.clone(), r.connections.clone()));
+                drop(running);
+                stats(parts).to_value()
+            }
             _ => pspec.default_value().clone(),
         }
     }
@@ -139,6 +163,7 @@ impl SfuSignaller {
         let listen = settings.listen_address()?;
         let config = settings.engine()?;
         let ice_servers = links::ice_servers(&settings.ice_servers)?;
+        let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
         let listener = std::net::TcpListener::bind(listen).map_err(|error| {
             format!("HTTP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
@@ -147,7 +172,19 @@ impl SfuSignaller {
         let engine = Arc::new(engine);
         let recordings = Recordings::new(&settings.recordings_directory);
         let hls = settings.hls_directory();
-        let app = App::new(engine.clone(), router, ice_servers, hls, recordings);
+        let connections = Connections::new(Limits::new(
+            settings.max_connections,
+            settings.max_connections_per_address,
+        ));
+        let app = App::new(
+            engine.clone(),
+            router,
+            ice_servers,
+            hls,
+            recordings,
+            proxies,
+            connections.clone(),
+        );
         let server = Server::start(listener, app)?;
         gst::info!(
             CAT,
@@ -156,31 +193,39 @@ impl SfuSignaller {
             server.port(),
             engine.udp_ports()
         );
-        *lock(&self.running) = Some(Running { server, engine });
+        *lock(&self.running) = Some(Running {
+            server,
+            engine,
+            connections,
+        });
         self.obj().notify("port");
         Ok(())
     }
 
     fn stop(&self) {
         let running = lock(&self.running).take();
-        if let Some(Running { server, engine }) = running {
-            // The server's requests hold the engine: first they end, then its threads.
+        if let Some(Running { server, engine, .. }) = running {
             server.stop();
-            drop(engine);
+            // A request that is answered on another thread may hold it a moment longer: its ports must not wait for that.
+            engine.stop();
             self.obj().notify("port");
         }
     }
 }
 
-fn stats(engine: Option<Arc<Engine>>) -> gst::Structure {
+fn stats(running: Option<(Arc<Engine>, Arc<Connections>)>) -> gst::Structure {
     let mut structure = gst::Structure::new_empty("sfusignaller-stats");
-    if let Some(engine) = engine {
+    if let Some((engine, connections)) = running {
         let ports = engine.udp_ports();
         let ports = ports.iter().map(|port| u32::from(*port).to_send_value());
         structure.set("udp-ports", gst::Array::from_values(ports));
         structure.set("sessions", engine.sessions() as u64);
         for (name, _, value) in engine.counters().iter() {
             structure.set(name.replace('_', "-"), value);
+        }
+        structure.set("http-connections", connections.count() as u64);
+        for (name, _, value) in connections.counts.iter() {
+            structure.set(format!("http-{}", name.replace('_', "-")), value);
         }
     }
     structure

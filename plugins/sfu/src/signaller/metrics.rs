@@ -33,6 +33,12 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     for (class, count) in app.answers.iter().enumerate().skip(1) {
         page.sample(&format!("{{class=\"{class}xx\"}}"), count.load(Relaxed));
     }
+    page.family("sfu_http_connections", "gauge", "HTTP connections.");
+    page.sample("", app.connections.count() as u64);
+    for (name, help, value) in app.connections.counts.iter() {
+        page.family(&format!("sfu_http_{name}_total"), "counter", help);
+        page.sample("", value);
+    }
     networks(&mut page, &app.engine.networks());
     streams(&mut page, &app.router.streams());
     let content_type = [(

@@ -31,6 +31,10 @@
  *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
  *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
  *
+ * Sessions, connections and what a publisher sends are bounded (`max-sessions`, `max-sessions-per-address`, `max-bitrate`,
+ * `max-connections`, `max-connections-per-address`): who finds no room is answered with 503 and `Retry-After`. Behind a
+ * reverse proxy set `trusted-proxies` to its address, or all viewers count as one.
+ *
  * ## Addresses
  *
  * Viewers are told the addresses of the machine's interfaces on which the UDP ports really listen,
@@ -40,15 +44,20 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod address;
 mod api;
+mod body;
+mod connections;
 mod events;
 mod hls;
 mod imp;
 mod latency;
+mod limits;
 mod links;
 mod metrics;
 mod pages;
 mod recordings;
+mod serve;
 mod server;
 mod sessions;
 mod settings;

@@ -1,29 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The HTTP server: routes, what all answers have in common, start and stop.
+//! The HTTP server: routes, and what all answers have in common.
 
-use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use sfu_engine::{Engine, Router};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
+use super::address::TrustedProxies;
+use super::connections::Connections;
 use super::recordings::{self, Recordings};
-use super::{CAT, api, events, hls, latency, metrics, pages, sessions};
-use crate::runtime;
-
-/// The largest request body: an offer of a browser has about 8 KiB.
-const BODY_MAX: usize = 64 * 1024;
-/// How long requests under way may take when the element stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+use super::{CAT, api, body, events, hls, latency, metrics, pages, sessions};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -38,6 +32,10 @@ pub(super) struct App {
     pub(super) hls: Option<Arc<Path>>,
     /// What `/recordings` shows, if anything.
     pub(super) recordings: Option<Arc<Recordings>>,
+    /// Who may say for whom a request is.
+    pub(super) proxies: Arc<TrustedProxies>,
+    /// Those that there are.
+    pub(super) connections: Arc<Connections>,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
@@ -50,6 +48,8 @@ impl App {
         ice_servers: Vec<HeaderValue>,
         hls: Option<Arc<Path>>,
         recordings: Option<Arc<Recordings>>,
+        proxies: TrustedProxies,
+        connections: Arc<Connections>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
         Self {
@@ -59,9 +59,16 @@ impl App {
             ice_servers: ice_servers.into(),
             hls,
             recordings,
+            proxies: Arc::new(proxies),
+            connections,
             stopping,
             stop: Arc::new(stop),
         }
+    }
+
+    /// Tells all that the server stops.
+    pub(super) fn stop_sender(&self) -> Arc<watch::Sender<bool>> {
+        self.stop.clone()
     }
 
     /// All routes.
@@ -111,7 +118,7 @@ impl App {
             .route("/recordings/files/{*file}", get(recordings::file))
             .route("/api/recordings", get(recordings::list))
             .fallback(pages::player)
-            .layer(DefaultBodyLimit::max(BODY_MAX))
+            .layer(middleware::from_fn(body::take_whole))
             .layer(middleware::from_fn_with_state(self.clone(), finish))
             .with_state(self)
     }
@@ -119,7 +126,7 @@ impl App {
 
 /// Counts each answer and gives it the headers that all have.
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
-    let line = format!("{} {}", request.method(), request.uri().path());
+    let line = format!("{} {}", request.method(), without_ids(request.uri().path()));
     let mut response = next.run(request).await;
     let status = response.status();
     gst::debug!(CAT, "{line}: {status}");
@@ -143,6 +150,31 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+/// A path as the log may show it: with the beginnings of sessions' identifiers only, however they are written
+/// (percent-encoding of hexadecimal digits has no other characters).
+fn without_ids(path: &str) -> String {
+    const ID: usize = 32;
+    const SHOWN: usize = 8;
+    let is_digit = |c: char| c.is_ascii_hexdigit() || c == '%';
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(start) = rest.find(is_digit) {
+        let (before, run) = rest.split_at(start);
+        let end = run.find(|c| !is_digit(c)).unwrap_or(run.len());
+        let (run, after) = run.split_at(end);
+        out.push_str(before);
+        if run.len() < ID {
+            out.push_str(run);
+        } else {
+            out.push_str(&run[..SHOWN]);
+            out.push('…');
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// A refusal: a status and a sentence that says what to do.
@@ -180,64 +212,39 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// A running server.
-#[derive(Debug)]
-pub(super) struct Server {
-    port: u16,
-    shutdown: oneshot::Sender<()>,
-    task: tokio::task::AbortHandle,
-    ended: mpsc::Receiver<()>,
-}
+#[cfg(test)]
+mod tests {
+    use super::without_ids;
 
-impl Server {
-    /// Serves on a socket that is bound already.
-    pub(super) fn start(listener: TcpListener, app: App) -> Result<Self, String> {
-        let runtime = runtime::get().map_err(|e| format!("no threads for signalling: {e}"))?;
-        let address = listener.local_addr().map_err(|e| e.to_string())?;
-        listener.set_nonblocking(true).map_err(|e| e.to_string())?;
-        let _context = runtime.enter();
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(|e| e.to_string())?;
-        let (shutdown, stopped) = oneshot::channel();
-        let stop = app.stop.clone();
-        let (end, ended) = mpsc::channel();
-        let service = app
-            .routes()
-            .into_make_service_with_connect_info::<SocketAddr>();
-        let task = runtime.spawn(async move {
-            // Dropped when the task is over, however it ends: that is what `stop` waits for.
-            let _end: mpsc::Sender<()> = end;
-            let signal = async move {
-                // A sender that was dropped means stop as well.
-                let _ = stopped.await;
-                stop.send_replace(true);
-            };
-            let served = axum::serve(listener, service)
-                .with_graceful_shutdown(signal)
-                .await;
-            if let Err(error) = served {
-                gst::error!(CAT, "the HTTP server ended: {error}");
-            }
-        });
-        Ok(Self {
-            port: address.port(),
-            shutdown,
-            task: task.abort_handle(),
-            ended,
-        })
-    }
-
-    /// The port that it listens on.
-    pub(super) fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// Lets requests under way finish for a moment, then ends them, and returns when all is over.
-    pub(super) fn stop(self) {
-        let _ = self.shutdown.send(());
-        let timed_out = Err(mpsc::RecvTimeoutError::Timeout);
-        if self.ended.recv_timeout(STOP_PATIENCE) == timed_out {
-            self.task.abort();
-            let _ = self.ended.recv_timeout(STOP_PATIENCE);
+    #[test]
+    fn paths_are_logged_without_sessions_identifiers() {
+        let id = "0123456789abcdef0123456789ABCDEF";
+        let encoded: String = id.bytes().map(|b| format!("%{b:02x}")).collect();
+        for (path, shown) in [
+            ("/", "/".to_owned()),
+            ("/whep/cam1", "/whep/cam1".to_owned()),
+            ("/whep/abc/def", "/whep/abc/def".to_owned()),
+            (&format!("/session/{id}"), "/session/01234567…".to_owned()),
+            (
+                &format!("/session/{id}/sse"),
+                "/session/01234567…/sse".to_owned(),
+            ),
+            (
+                &format!("/%73ession/{id}x{id}"),
+                "/%73ession/01234567…x01234567…".to_owned(),
+            ),
+            (
+                &format!("/session/{encoded}/sse"),
+                "/session/%30%31%3…/sse".to_owned(),
+            ),
+            (
+                &format!("/session/%30{}", &id[1..]),
+                "/session/%3012345…".to_owned(),
+            ),
+            ("/ä%", "/ä%".to_owned()),
+        ] {
+            assert_eq!(without_ids(path), shown);
+            assert!(!without_ids(path).contains(&id[9..]));
         }
     }
 }

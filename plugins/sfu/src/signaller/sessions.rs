@@ -2,20 +2,19 @@
 
 //! WHEP and WHIP (RFC 9725): offers become sessions, which are changed and ended by their URL.
 
-use std::net::SocketAddr;
-
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
-use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use sfu_engine::{
-    Patched, Preference, PublishRefused, PublishRequest, SessionError, SessionId, StreamName,
+    Full, Patched, Preference, PublishRefused, PublishRequest, SessionError, SessionId, StreamName,
     SubscribeError, SubscribeRequest, Subscribed,
 };
 
+use super::address::Client;
 use super::links;
 use super::server::{App, Refusal};
 
@@ -57,7 +56,7 @@ fn yes() -> bool {
 /// `POST /whep/{stream}`
 pub(super) async fn watch(
     State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Client(peer): Client,
     Path(stream): Path<String>,
     Query(query): Query<WatchQuery>,
     headers: HeaderMap,
@@ -76,7 +75,7 @@ pub(super) async fn watch(
                 layer,
                 ..Preference::default()
             },
-            peer: Some(peer.ip()),
+            peer,
         })
     });
     let answered = answered.await?.map_err(|e| not_subscribed(&e))?;
@@ -88,7 +87,7 @@ pub(super) async fn watch(
 /// `POST /whip/{stream}`
 pub(super) async fn publish(
     State(app): State<App>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Client(peer): Client,
     Path(stream): Path<String>,
     Query(query): Query<PublishQuery>,
     headers: HeaderMap,
@@ -103,7 +102,7 @@ pub(super) async fn publish(
             stream: &stream,
             offer: &offer,
             takeover,
-            peer: Some(peer.ip()),
+            peer,
         })
     });
     let answered = answered.await?.map_err(|e| not_published(&e))?;
@@ -142,14 +141,7 @@ fn sdp_body(
             format!("Content-Type {media_type:?} is not taken here: send {expected}"),
         ));
     }
-    let body = body.map_err(|rejection| {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let message = "the body is larger than 64 KiB, which no offer needs";
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-        } else {
-            bad_request("the body did not arrive whole")
-        }
-    })?;
+    let body = body.map_err(|_| bad_request("the body did not arrive whole"))?;
     let text = String::from_utf8(body.to_vec()).map_err(|_| bad_request("the body is not text"))?;
     if text.trim().is_empty() {
         return Err(bad_request("the body is empty: send an SDP"));
@@ -193,14 +185,23 @@ fn not_subscribed(error: &SubscribeError) -> Refusal {
             StatusCode::BAD_REQUEST
         }
         SubscribeError::NoCommonCodec(_) => StatusCode::NOT_ACCEPTABLE,
-        SubscribeError::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        SubscribeError::Busy | SubscribeError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let refusal = Refusal::new(status, error.to_string());
     match error {
         SubscribeError::NotReady(_) | SubscribeError::Busy => {
             refusal.with(header::RETRY_AFTER, "1")
         }
+        SubscribeError::Full(full) => refusal.with(header::RETRY_AFTER, retry_after(*full)),
         _ => refusal,
+    }
+}
+
+/// When to come again, in s: unconnected sessions time out within 20 s, others may stay for long.
+fn retry_after(full: Full) -> &'static str {
+    match full {
+        Full::Sessions => "10",
+        Full::Address => "5",
     }
 }
 
@@ -209,9 +210,14 @@ fn not_published(error: &PublishRefused) -> Refusal {
         PublishRefused::InUse(_) => StatusCode::CONFLICT,
         PublishRefused::InvalidOffer(_) => StatusCode::BAD_REQUEST,
         PublishRefused::NoCommonCodec(_) => StatusCode::NOT_ACCEPTABLE,
-        PublishRefused::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        PublishRefused::Busy | PublishRefused::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Refusal::new(status, error.to_string())
+    let refusal = Refusal::new(status, error.to_string());
+    match error {
+        PublishRefused::Busy => refusal.with(header::RETRY_AFTER, "1"),
+        PublishRefused::Full(full) => refusal.with(header::RETRY_AFTER, retry_after(*full)),
+        _ => refusal,
+    }
 }
 
 fn session_refusal(error: &SessionError) -> Refusal {
@@ -222,7 +228,11 @@ fn session_refusal(error: &SessionError) -> Refusal {
         }
         SessionError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Refusal::new(status, error.to_string())
+    let refusal = Refusal::new(status, error.to_string());
+    match error {
+        SessionError::Stopped => refusal.with(header::RETRY_AFTER, "1"),
+        _ => refusal,
+    }
 }
 
 /// `PATCH /session/{id}`: candidates (204), or an ICE restart (200 with the answer's fragment and a new `ETag`).

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use gst::prelude::*;
-use sfu_engine::{EngineConfig, PlayoutDelay, SEND_BUFFER};
+use sfu_engine::{AdmissionLimits, EngineConfig, PlayoutDelay, SEND_BUFFER};
 
 use crate::properties::{number, text};
 
@@ -27,6 +27,12 @@ pub(super) struct Settings {
     pub(super) playout_delay: String,
     pub(super) hls_directory: String,
     pub(super) recordings_directory: String,
+    pub(super) max_sessions: u32,
+    pub(super) max_sessions_per_address: u32,
+    pub(super) max_bitrate: u32,
+    pub(super) max_connections: u32,
+    pub(super) max_connections_per_address: u32,
+    pub(super) trusted_proxies: String,
 }
 
 impl Default for Settings {
@@ -45,6 +51,12 @@ impl Default for Settings {
             playout_delay: "0/0".into(),
             hls_directory: String::new(),
             recordings_directory: String::new(),
+            max_sessions: 10_000,
+            max_sessions_per_address: 2_000,
+            max_bitrate: 50_000_000,
+            max_connections: 0,
+            max_connections_per_address: 0,
+            trusted_proxies: String::new(),
         }
     }
 }
@@ -106,6 +118,11 @@ impl Settings {
             announce: announce?,
             publisher_timeout: Duration::from_millis(u64::from(self.publisher_timeout)),
             playout_delay: self.playout_delay()?,
+            admission: AdmissionLimits {
+                sessions: self.max_sessions as usize,
+                unconnected_per_address: self.max_sessions_per_address as usize,
+            },
+            publisher_max_bitrate: (self.max_bitrate > 0).then_some(self.max_bitrate.into()),
             ..EngineConfig::default()
         })
     }
@@ -199,6 +216,51 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "MIN/MAX in ms (steps of 10) for which viewers may keep pictures back to show them evenly; \
              empty leaves it to them",
             &defaults.playout_delay,
+        ),
+        number(
+            "max-sessions",
+            "Max sessions",
+            "Sessions of viewers and publishers at most; further offers are answered with 503",
+            1..=1_000_000,
+            defaults.max_sessions,
+        ),
+        number(
+            "max-sessions-per-address",
+            "Max sessions per address",
+            "Sessions of one address (IPv6: of one /64) that have not connected yet at most; connected ones don't count",
+            1..=1_000_000,
+            defaults.max_sessions_per_address,
+        ),
+        number(
+            "max-bitrate",
+            "Max bitrate",
+            "What a WHIP publisher may send in all, in bit/s: what is more is dropped, and for more than 10 s ends it; \
+             0 is no limit",
+            0..=u32::MAX,
+            defaults.max_bitrate,
+        ),
+        number(
+            "max-connections",
+            "Max connections",
+            "HTTP connections at most; 0 is what the limit of open files leaves (ulimit -n less a quarter, or less 256), \
+             8192 at most",
+            0..=1_000_000,
+            defaults.max_connections,
+        ),
+        number(
+            "max-connections-per-address",
+            "Max connections per address",
+            "HTTP connections of one address (IPv6: of one /64) at most, trusted proxies' excepted; 0 is three quarters of \
+             max-connections, 2048 at most",
+            0..=1_000_000,
+            defaults.max_connections_per_address,
+        ),
+        text(
+            "trusted-proxies",
+            "Trusted proxies",
+            "Addresses and networks (CIDR) of reverse proxies, separated by commas, whose Forwarded and X-Forwarded-For \
+             headers say which address a viewer or publisher has",
+            &defaults.trusted_proxies,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! An element that goes to NULL has ended its connections, and has freed its ports.
+
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::Instant;
+
+use gst::prelude::*;
+
+use crate::*;
+
+#[test]
+fn null_ends_every_connection_and_frees_the_ports() {
+    let _turn = alone();
+    let folder = with_a_large_file("null");
+    let free_tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free_udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let tcp = free_tcp.local_addr().unwrap().to_string();
+    let udp = free_udp.local_addr().unwrap().port().to_string();
+    drop((free_tcp, free_udp));
+    let element = signaller(&[
+        ("listen", &tcp),
+        ("udp-port", &udp),
+        ("router", "null"),
+        ("hls-directory", folder.0.to_str().unwrap()),
+    ]);
+    for round in 0..5 {
+        element.set_state(gst::State::Playing).unwrap();
+        let address = address(&element);
+        let session = publish(address, "live");
+        let events = format!("GET {session}/sse HTTP/1.1\r\nHost: x\r\n\r\n");
+        let requests: [&[u8]; 10] = [
+            b"",
+            b"G",
+            b"GET / HTTP/1.1\r\nHost: x\r\n",
+            b"POST /whip/a HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0",
+            b"POST /whip/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            b"POST /whip/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal",
+            events.as_bytes(),
+            b"GET /hls/cam/v0-1.ts HTTP/1.1\r\nHost: x\r\n\r\n",
+        ];
+        let mut open: Vec<TcpStream> = Vec::new();
+        for request in requests {
+            open.extend((0..5).map(|_| sending(address, request)));
+        }
+        // The last ones are at work by the time that one more is.
+        still_serves(address);
+        assert!(statistic(&element, "http-connections") >= 50);
+        let since = Instant::now();
+        element.set_state(gst::State::Null).unwrap();
+        let took = since.elapsed();
+        assert!(took < STOP, "round {round}: {took:?}");
+        for (index, stream) in open.iter_mut().enumerate() {
+            assert!(is_closed(stream, PROMPT), "round {round}: {index} is open");
+        }
+    }
+}
+
+#[test]
+fn an_offer_under_way_keeps_no_port() {
+    let _turn = alone();
+    let udp = UdpSocket::bind("0.0.0.0:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+        .to_string();
+    let element = signaller(&[("udp-port", &udp), ("router", "under-way")]);
+    for _ in 0..5 {
+        element.set_state(gst::State::Playing).unwrap();
+        let address = address(&element);
+        let asking: Vec<_> = (0..50)
+            .map(|n| {
+                let body = offer("sendonly");
+                let length = body.len();
+                let head = format!("POST /whip/s{n} HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n");
+                sending(address, (head + &body).as_bytes())
+            })
+            .collect();
+        let since = Instant::now();
+        element.set_state(gst::State::Null).unwrap();
+        assert!(since.elapsed() < STOP, "{:?}", since.elapsed());
+        drop(asking);
+    }
+}
