@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use sfu_engine::keyframe::KeyframeArbiter;
+use sfu_engine::keyframe::{KeyframeArbiter, Need};
 use sfu_engine::packet::Packet;
 use sfu_engine::queue::{ShardCommand, ShardQueue};
 use sfu_engine::rewrite::{Rewriter, Source};
@@ -59,6 +59,10 @@ impl Transport for Nobody {
 }
 
 impl ViewerTransport for Nobody {
+    fn asks_for_keyframes(&self) -> bool {
+        true
+    }
+
     fn accepts(&self, _: Codec) -> bool {
         true
     }
@@ -189,7 +193,7 @@ fn keyframes(c: &mut Criterion) {
     c.bench_function("ask the keyframe arbiter", |b| {
         b.iter(|| {
             now += Duration::from_micros(100);
-            black_box(arbiter.request(now)) | black_box(arbiter.poll(now))
+            black_box(arbiter.request(now, Need::Start)) | black_box(arbiter.poll(now))
         });
     });
 }

@@ -27,8 +27,13 @@ pub struct StreamInfo {
     pub video: Option<VideoInfo>,
     /// The audio codec, where there is a track.
     pub audio: Option<Codec>,
-    /// Keyframe requests that viewers made.
+    /// Keyframe requests that viewers made, and the server for them, since the publisher came: the sum of the other three,
+    /// and of those that wait.
     pub keyframe_requests_received: u64,
+    /// Those that were put off because the viewer had asked too often.
+    pub keyframe_requests_refused: u64,
+    /// Those that another one stood for, or a keyframe that came anyway.
+    pub keyframe_requests_merged: u64,
     /// Keyframe requests that the publisher got.
     pub keyframe_requests_sent: u64,
     /// RTP packets from the publisher.

@@ -7,13 +7,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::gop::GopCache;
+use crate::gop::{Gop, GopCache};
 use crate::ids::Rid;
 use crate::info::LayerStatus;
 use crate::keyframe::KeyframeArbiter;
 use crate::layers::{ACTIVE_FOR, Candidate, LayerInfo, TemporalCosts};
 use crate::loss::LossWatch;
 use crate::packet::{Batch, LayerReader};
+use crate::price::{Price, SOURCE_MAX};
 use crate::rate::RateMeter;
 use crate::snapshot::EVERY;
 use crate::temporal::{CUTS, Limit};
@@ -24,7 +25,8 @@ pub(crate) struct Layer {
     pub(crate) reader: LayerReader,
     pub(crate) gop: GopCache,
     pub(crate) arbiter: KeyframeArbiter,
-    pub(crate) loss: LossWatch,
+    loss: LossWatch,
+    loss_price: Price,
     rate: RateMeter,
     /// The same of its temporal layers up to number 0, 1 and 2.
     temporal_rates: [RateMeter; CUTS],
@@ -43,6 +45,7 @@ impl Layer {
             gop: GopCache::default(),
             arbiter: KeyframeArbiter::new(keyframe_min_interval),
             loss: LossWatch::default(),
+            loss_price: Price::new(SOURCE_MAX),
             rate: RateMeter::default(),
             temporal_rates: Default::default(),
             last_packet: None,
@@ -67,7 +70,8 @@ impl Layer {
         for packet in &batch.packets {
             self.loss.packet(now, packet.seq, packet.keyframe_start);
             if packet.keyframe_start {
-                self.arbiter.keyframe();
+                self.arbiter.keyframe(now);
+                self.loss_price.keyframe(0);
             }
         }
         self.gop.push(now, batch);
@@ -81,6 +85,22 @@ impl Layer {
     /// Viewers know of all that has come.
     pub(crate) fn seen(&mut self) {
         self.seen = self.last_packet;
+    }
+
+    /// Whether packets are lost for good, so that a keyframe is needed.
+    pub(crate) fn take_lost(&mut self, now: Instant) -> bool {
+        let lost = self.loss.take_lost(now);
+        let held = self.loss_price.due().is_some_and(|(at, _)| at <= now);
+        (lost || held) && self.loss_price.ask(now, 0)
+    }
+
+    /// What a joining viewer can be shown at once.
+    pub(crate) fn gop(&self, now: Instant) -> Option<Gop> {
+        Some(Gop {
+            rate: self.rate.peak().or(self.info.target_bitrate),
+            deaf: self.arbiter.is_deaf(now),
+            ..self.gop.get(now)?
+        })
     }
 
     /// It as it is, whenever that is looked at.

@@ -34,6 +34,7 @@ pub mod layers;
 pub mod local;
 mod loss;
 pub mod packet;
+mod price;
 pub mod queue;
 mod rate;
 pub mod rewrite;

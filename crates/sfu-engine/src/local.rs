@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::codec::Codec;
 use crate::gop::Gop;
 use crate::ids::StreamName;
+use crate::keyframe::Need;
 use crate::layers::Candidate;
 use crate::packet::Batch;
 use crate::stream::Stream;
@@ -176,12 +177,14 @@ impl LocalSubscription {
 
     /// The packets since a layer's last keyframe, where they are whole and fresh. They may come by the queue as well.
     pub fn gop(&self, layer: usize) -> Option<Gop> {
-        self.stream.gop(Instant::now(), layer)
+        let gop = self.stream.gop(Instant::now(), layer);
+        gop.filter(|gop| gop.holes.is_empty())
     }
 
     /// Asks the arbiter for a keyframe of a layer.
     pub fn request_keyframe(&self, layer: usize) {
-        self.stream.request_keyframe(Instant::now(), layer);
+        self.stream
+            .request_keyframe(Instant::now(), layer, Need::Source);
     }
 
     /// Says whether this consumer takes the stream as it now is. One that does not gets nothing but

@@ -65,6 +65,8 @@ pub struct Rewriter {
     newest_in: Option<NewestIn>,
     /// Packets of the source up to this one were replayed, and come again from the queue.
     replayed: Option<u64>,
+    /// Those of them that had not come by then.
+    holes: Vec<u64>,
     /// Newest first. The others are for packets that come late.
     mappings: [Option<Mapping>; MAPPINGS],
     /// The temporal layers that the viewer is to get.
@@ -115,6 +117,7 @@ impl Rewriter {
             detached: false,
             newest_in: None,
             replayed: None,
+            holes: Vec::new(),
             mappings: [None; MAPPINGS],
             wanted: Limit::ALL,
             timestamp_offset: 0,
@@ -194,18 +197,34 @@ impl Rewriter {
         self.wanted = limit;
         self.newest_in = None;
         self.replayed = None;
+        self.holes.clear();
         self.source = Some(source);
         self.detached = false;
     }
 
-    /// Packets up to this incoming sequence number were replayed: the queue's copies of them are skipped.
-    pub fn set_replayed(&mut self, seq: u64) {
+    /// Packets up to this incoming sequence number were replayed, but for `holes`: the queue's copies of them are skipped.
+    pub fn set_replayed(&mut self, seq: u64, holes: Vec<u64>) {
         self.replayed = Some(seq);
+        self.holes = holes;
+    }
+
+    /// Whether the queue's copy of a packet has left already, by a replay. Called once for each.
+    fn was_replayed(&mut self, seq: u64) -> bool {
+        if self.replayed.is_none_or(|until| seq > until) {
+            return false;
+        }
+        match self.holes.iter().position(|hole| *hole == seq) {
+            Some(index) => {
+                self.holes.swap_remove(index);
+                false
+            }
+            None => true,
+        }
     }
 
     /// How `packet` of the current source leaves, or `None` where it is not for this viewer.
     pub fn rewrite(&mut self, packet: &Packet, squeezed: Option<Squeezed>) -> Option<Rewritten> {
-        if squeezed.is_none() && self.replayed.is_some_and(|until| packet.seq <= until) {
+        if squeezed.is_none() && self.was_replayed(packet.seq) {
             return None;
         }
         self.approach_limit(packet);

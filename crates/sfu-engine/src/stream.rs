@@ -16,7 +16,7 @@ use crate::codec::{Codec, TrackKind};
 use crate::gop::Gop;
 use crate::ids::{Rid, StreamName};
 use crate::info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
-use crate::keyframe::KeyframeArbiter;
+use crate::keyframe::{KeyframeArbiter, Need};
 use crate::latency::Latencies;
 use crate::layer::Layer;
 use crate::layers::{self, Candidate, LayerInfo};
@@ -85,6 +85,8 @@ pub struct Stream {
     packets_in: AtomicU64,
     packets_dropped: AtomicU64,
     bytes_in: AtomicU64,
+    /// Keyframe requests that were put off by their price, since the publisher came.
+    keyframes_refused: AtomicU64,
     latencies: Latencies,
     state: Mutex<State>,
     /// Replaced with the lock, read without.
@@ -145,6 +147,7 @@ impl Stream {
             packets_in: AtomicU64::new(0),
             packets_dropped: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
+            keyframes_refused: AtomicU64::new(0),
             latencies: Latencies::default(),
             state: Mutex::default(),
             snapshot: ArcSwap::default(),
@@ -217,6 +220,7 @@ impl Stream {
             state.video = None;
             state.audio = None;
             state.layers.clear();
+            self.keyframes_refused.store(0, Relaxed);
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
             self.publish(&mut state);
@@ -352,13 +356,18 @@ impl Stream {
         });
         drop(state);
         if lost {
-            self.request_keyframe(now, layer);
+            self.request_keyframe(now, layer, Need::Source);
         }
     }
 
-    /// A viewer needs a keyframe of a layer: the arbiter decides whether the publisher hears of it.
-    pub fn request_keyframe(&self, now: Instant, layer: usize) {
-        self.with_arbiter(layer, |arbiter| arbiter.request(now));
+    /// A keyframe of a layer is needed: the arbiter decides whether the publisher hears of it.
+    pub(crate) fn request_keyframe(&self, now: Instant, layer: usize, need: Need) {
+        self.with_arbiter(layer, |arbiter| arbiter.request(now, need));
+    }
+
+    /// A viewer asks for keyframes too often: its request was put off.
+    pub(crate) fn refuse_keyframe(&self) {
+        self.keyframes_refused.fetch_add(1, Relaxed);
     }
 
     /// Sends the requests that were held back and are due, and returns when the next one is.
@@ -394,7 +403,7 @@ impl Stream {
 
     /// What a joining viewer of a layer can be shown at once.
     pub(crate) fn gop(&self, now: Instant, layer: usize) -> Option<Gop> {
-        self.lock().layers.get(layer)?.gop.get(now)
+        self.lock().layers.get(layer)?.gop(now)
     }
 
     /// The layers' names.
@@ -481,11 +490,13 @@ impl Stream {
     /// What there is to say of the stream.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let state = self.lock();
-        let (mut received, mut sent) = (0, 0);
+        let refused = self.keyframes_refused.load(Relaxed);
+        let (mut received, mut merged, mut sent) = (refused, 0, 0);
         for layer in &state.layers {
-            let (r, s) = layer.arbiter.counts();
-            received += r;
-            sent += s;
+            let counts = layer.arbiter.counts();
+            received += counts.received;
+            merged += counts.merged;
+            sent += counts.sent;
         }
         StreamInfo {
             name: self.name.clone(),
@@ -506,6 +517,8 @@ impl Stream {
             }),
             audio: state.audio,
             keyframe_requests_received: received,
+            keyframe_requests_refused: refused,
+            keyframe_requests_merged: merged,
             keyframe_requests_sent: sent,
             packets_in: self.packets_in.load(Relaxed),
             packets_dropped: self.packets_dropped.load(Relaxed),
@@ -529,7 +542,7 @@ impl State {
     /// Whether packets of a layer are lost for good.
     fn lost(&mut self, now: Instant, layer: usize) -> bool {
         let layer = self.layers.get_mut(layer);
-        layer.is_some_and(|l| l.loss.take_lost(now))
+        layer.is_some_and(|l| l.take_lost(now))
     }
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {

@@ -74,12 +74,44 @@ fn replayed_packets_are_not_sent_twice() {
         .rewrite(&packet(70_000, 3_000, now), squeezed)
         .unwrap();
     assert_eq!(first.timestamp, 8_910);
-    rewriter.set_replayed(70_001);
+    rewriter.set_replayed(70_001, Vec::new());
     assert_eq!(rewriter.rewrite(&packet(70_001, 9_000, now), None), None);
     let live = rewriter
         .rewrite(&packet(70_002, 12_000, now), None)
         .unwrap();
     assert_eq!((live.seq, live.timestamp), (FIRST_SEQ + 2, 12_000));
+}
+
+#[test]
+fn what_a_replay_lacked_takes_its_place_once() {
+    let now = Instant::now();
+    let mut rewriter = Rewriter::new(90_000);
+    let squeezed = |timestamp| {
+        Some(Squeezed {
+            timestamp,
+            captured: now,
+        })
+    };
+    let first = packet(70_000, 3_000, now);
+    rewriter.switch(source(0, 0), &first, squeezed(3_000), Limit::ALL);
+    rewriter.set_replayed(70_003, vec![70_001, 70_002]);
+    for seq in [70_000, 70_003] {
+        let out = rewriter.rewrite(&packet(seq, 3_000, now), squeezed(3_000));
+        assert_eq!(out.unwrap().seq, FIRST_SEQ + seq - 70_000);
+    }
+    for (seq, passes) in [
+        (70_000, false),
+        (70_002, true),
+        (70_002, false),
+        (70_003, false),
+        (70_001, true),
+        (70_001, false),
+        (70_004, true),
+    ] {
+        let out = rewriter.rewrite(&packet(seq, 3_000, now), None);
+        let wanted = passes.then_some(FIRST_SEQ + seq - 70_000);
+        assert_eq!(out.map(|o| o.seq), wanted, "{seq}");
+    }
 }
 
 proptest! {

@@ -473,11 +473,13 @@ impl Shard {
         let Member::Viewer(viewer) = member else {
             return;
         };
-        let (packets, requests) = viewer.take_counts();
+        let (packets, requests, asked) = viewer.take_counts();
         self.counters.packets_out.add(packets);
         self.counters.packets_late.add(viewer.take_late());
         if requests > 0 {
             self.counters.keyframe_requests.add(requests);
+        }
+        if asked > 0 {
             let attached = viewer.seat.attached;
             self.poll_keyframes(now, attached);
         }

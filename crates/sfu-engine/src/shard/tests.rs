@@ -43,6 +43,10 @@ impl ViewerTransport for Silent {
         true
     }
 
+    fn asks_for_keyframes(&self) -> bool {
+        true
+    }
+
     fn first_estimate(&self) -> Option<Estimate> {
         None
     }

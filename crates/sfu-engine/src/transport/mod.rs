@@ -212,6 +212,8 @@ pub trait Transport: Send {
 pub trait ViewerTransport: Transport {
     /// Whether the viewer can be sent this codec.
     fn accepts(&self, codec: Codec) -> bool;
+    /// Whether the viewer asks for keyframes itself when it can't decode (PLI or FIR was agreed on).
+    fn asks_for_keyframes(&self) -> bool;
     /// What the viewer's network is taken to carry at first, where that is going to be found out.
     fn first_estimate(&self) -> Option<Estimate>;
     /// What is to be found out about the viewer's network, and how to treat it.

@@ -7,9 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sfu_engine::stream::{Lease, Stream};
+use sfu_impair::Rng;
+
 use sfu_engine::{Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, TrackKind};
 
 pub(crate) const FRAME: Duration = Duration::from_millis(33);
+/// Octets of a packet.
+const PACKET: usize = 1_100;
 /// Packets of a keyframe, at least.
 const KEY_PACKETS: u32 = 8;
 /// Packets of a frame on each layer of the ladder: about 2.4 Mbit/s, 800 and 270 kbit/s.
@@ -41,6 +45,14 @@ pub(crate) struct TestPublisher {
     pub(crate) keyframe_every: u32,
     /// Packets of a frame that is no keyframe.
     pub(crate) delta_packets: u32,
+    /// Octets of a packet.
+    pub(crate) packet_size: usize,
+    /// Packets of a keyframe.
+    pub(crate) key_packets: u32,
+    /// It makes no keyframe when it is asked, as OBS.
+    pub(crate) deaf: bool,
+    /// What its packets come over.
+    pub(crate) uplink: Option<Uplink>,
     /// Three layers of different rates instead, and a keyframe every two seconds.
     ladder: bool,
     /// VP8 instead of H.264, whose frames are counted in the packets.
@@ -86,6 +98,10 @@ impl TestPublisher {
             seq: vec![65_000; layers],
             keyframe_every: u32::MAX,
             delta_packets: 3,
+            packet_size: PACKET,
+            key_packets: KEY_PACKETS,
+            deaf: false,
+            uplink: None,
             ladder: false,
             vp8: false,
             temporal_layers: 1,
@@ -104,6 +120,15 @@ impl TestPublisher {
         self.keyframe_every = 60;
     }
 
+    /// So many Mbit/s, with keyframes of three times a frame's size.
+    #[allow(dead_code)]
+    pub(crate) fn use_rate(&mut self, mbit: u32, keyframe_every: Duration) {
+        let octets = mbit * 125 * FRAME.as_millis() as u32;
+        self.delta_packets = octets.div_ceil(PACKET as u32);
+        self.key_packets = self.delta_packets * 3;
+        self.keyframe_every = (keyframe_every.as_millis() / FRAME.as_millis()) as u32;
+    }
+
     /// The stream becomes VP8.
     pub(crate) fn use_vp8(&mut self) {
         self.vp8 = true;
@@ -118,7 +143,10 @@ impl TestPublisher {
     }
 
     fn payload(&self, frame: Frame, layer: usize, index: u32, count: u32) -> Arc<[u8]> {
-        let plain = payload(frame, layer, index, count);
+        let mut plain = payload(frame, layer, index, count);
+        if self.packet_size < PACKET {
+            plain = plain[..self.packet_size].into();
+        }
         match (self.vp8, self.temporal_layers) {
             (false, _) => plain,
             (true, 1) => vp8_payload(&plain, frame, layer, index),
@@ -131,7 +159,7 @@ impl TestPublisher {
             (true, false) => LADDER[layer],
             (true, true) => LADDER[layer] * 4,
             (false, false) => self.delta_packets,
-            (false, true) => KEY_PACKETS,
+            (false, true) => self.key_packets,
         }
     }
 
@@ -143,7 +171,10 @@ impl TestPublisher {
             if self.silent == Some(layer) {
                 continue;
             }
-            let packets = self.packets(now, timestamp, layer);
+            let mut packets = self.packets(now, timestamp, layer);
+            if let Some(uplink) = &mut self.uplink {
+                packets = uplink.pass(now, layer, packets);
+            }
             self.stream
                 .push(now, self.lease, TrackKind::Video, layer, packets);
         }
@@ -152,6 +183,24 @@ impl TestPublisher {
         }
         self.frame += 1;
         self.next_frame += self.every;
+    }
+
+    /// When a packet comes late.
+    pub(crate) fn next_late(&self) -> Option<Instant> {
+        let late = self.uplink.iter().flat_map(|uplink| &uplink.late);
+        late.map(|(at, ..)| *at).min()
+    }
+
+    /// Sends what comes late.
+    pub(crate) fn produce_late(&mut self, now: Instant) {
+        let Some(uplink) = &mut self.uplink else {
+            return;
+        };
+        let due = uplink.late.extract_if(.., |(at, ..)| *at <= now);
+        for (_, layer, packet) in due.collect::<Vec<_>>() {
+            self.stream
+                .push(now, self.lease, TrackKind::Video, layer, [packet]);
+        }
     }
 
     /// The packets of a layer's frame that is due, for who counts what they take.
@@ -164,7 +213,7 @@ impl TestPublisher {
     }
 
     fn packets(&mut self, now: Instant, timestamp: u32, layer: usize) -> Vec<RtpIn> {
-        let asked = self.encoder.wanted[layer].swap(false, Ordering::Relaxed);
+        let asked = self.encoder.wanted[layer].swap(false, Ordering::Relaxed) && !self.deaf;
         let key = asked || self.frame.is_multiple_of(self.keyframe_every);
         let count = self.packets_of(layer, key);
         if key {
@@ -201,6 +250,46 @@ impl TestPublisher {
         };
         self.stream
             .push(now, self.lease, TrackKind::Audio, 0, [sound]);
+    }
+}
+
+/// A publisher's network: some packets come a little later than the next ones, and lost ones when they were sent again.
+pub(crate) struct Uplink {
+    pub(crate) loss: f64,
+    pub(crate) reordered: f64,
+    /// The time until a lost packet comes by RTX.
+    repair: Duration,
+    rng: Rng,
+    late: Vec<(Instant, usize, RtpIn)>,
+}
+
+impl Uplink {
+    /// How late others come that are out of order.
+    const REORDERED: Duration = Duration::from_millis(4);
+
+    #[allow(dead_code)]
+    pub(crate) fn new(seed: u64, loss: f64, reordered: f64, repair: Duration) -> Self {
+        Self {
+            loss,
+            reordered,
+            repair,
+            rng: Rng::new(seed),
+            late: Vec::new(),
+        }
+    }
+
+    fn pass(&mut self, now: Instant, layer: usize, packets: Vec<RtpIn>) -> Vec<RtpIn> {
+        let mut passed = Vec::new();
+        for packet in packets {
+            if self.rng.chance(self.loss) {
+                self.late.push((now + self.repair, layer, packet));
+            } else if self.rng.chance(self.reordered) {
+                self.late.push((now + Self::REORDERED, layer, packet));
+            } else {
+                passed.push(packet);
+            }
+        }
+        passed
     }
 }
 
@@ -257,7 +346,7 @@ pub(crate) fn payload(frame: Frame, layer: usize, index: u32, count: u32) -> Arc
     payload.extend_from_slice(&frame.number.to_be_bytes());
     payload.extend_from_slice(&frame.needs.to_be_bytes());
     payload.push(frame.temporal);
-    payload.resize(1_100, 0);
+    payload.resize(PACKET, 0);
     payload.into()
 }
 

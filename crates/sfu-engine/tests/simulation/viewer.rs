@@ -54,6 +54,9 @@ pub(crate) struct TestViewer {
     pub(crate) red_packets: u64,
     /// Asks for a keyframe this often, whatever it sees.
     pub(crate) nag: Option<(Duration, Instant)>,
+    /// Asks for a keyframe when it can't decode, as browsers do.
+    pub(crate) asks: bool,
+    broken: Broken,
     /// The computer was switched off.
     pub(crate) dead: bool,
 }
@@ -64,11 +67,19 @@ impl TestViewer {
         index: usize,
         takes_red: bool,
         crypto: Option<CryptoProvider>,
+        no_rtx: bool,
     ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true);
         config.codec_config().enable_opus(true, takes_red);
+        if no_rtx {
+            config = config.clear_codecs();
+            config.codec_config().enable_opus(true, takes_red);
+            config
+                .codec_config()
+                .add_h264(102.into(), None, true, 0x42_e0_1f);
+        }
         let extensions = config.extension_map();
         extensions.set(12, Extension::AbsoluteCaptureTime);
         extensions.set(13, Extension::PlayoutDelay);
@@ -99,6 +110,8 @@ impl TestViewer {
             last_sound: None,
             red_packets: 0,
             nag: None,
+            asks: false,
+            broken: Broken::default(),
             dead: false,
         };
         (viewer, offer.to_sdp_string())
@@ -140,6 +153,9 @@ impl TestViewer {
             return;
         }
         self.nag(now);
+        if self.asks && self.broken.asks(now) {
+            self.request_keyframe();
+        }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         loop {
             match self.rtc.poll_output().unwrap() {
@@ -166,6 +182,10 @@ impl TestViewer {
             return;
         }
         *at = now + *every;
+        self.request_keyframe();
+    }
+
+    fn request_keyframe(&mut self) {
         let mut api = self.rtc.direct_api();
         if let Some(stream) = api.stream_rx_by_mid(self.video, None) {
             stream.request_keyframe(KeyframeRequestKind::Pli);
@@ -206,6 +226,9 @@ impl TestViewer {
                 .map(|(min, max)| (millis(min), millis(max))),
         };
         let twice = self.packets.insert(*packet.seq_no, received);
+        if self.asks {
+            self.broken.note(now, *packet.seq_no, &self.packets);
+        }
         assert!(
             twice.is_none(),
             "sequence number {} came twice",
@@ -297,6 +320,46 @@ impl TestViewer {
             frame.clear();
         }
         result
+    }
+}
+
+/// What keeps a decoder from going on.
+#[derive(Debug, Default)]
+struct Broken {
+    missing: BTreeMap<u64, Instant>,
+    highest: Option<u64>,
+    is_stuck: bool,
+    asked: Option<Instant>,
+}
+
+impl Broken {
+    /// A missing packet is waited for, and a keyframe that was asked for.
+    const PATIENCE: Duration = Duration::from_millis(150);
+
+    fn note(&mut self, now: Instant, seq: u64, packets: &BTreeMap<u64, Received>) {
+        let highest = self.highest.unwrap_or(seq);
+        self.missing
+            .extend((highest + 1..seq).map(|missing| (missing, now)));
+        self.missing.remove(&seq);
+        self.highest = Some(highest.max(seq));
+        let mark = packets[&seq].mark;
+        let first = seq.saturating_sub(u64::from(mark.index));
+        let range = first..first + u64::from(mark.count);
+        if mark.key && packets.range(range).count() == usize::from(mark.count) {
+            self.missing.retain(|missing, _| *missing > seq);
+            self.is_stuck = false;
+        }
+    }
+
+    /// Whether to ask for a keyframe now.
+    fn asks(&mut self, now: Instant) -> bool {
+        let waited = |since: Instant| now.saturating_duration_since(since) >= Self::PATIENCE;
+        self.is_stuck |= self.missing.values().any(|since| waited(*since));
+        let asks = self.is_stuck && self.asked.is_none_or(waited);
+        if asks {
+            self.asked = Some(now);
+        }
+        asks
     }
 }
 

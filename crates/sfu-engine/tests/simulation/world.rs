@@ -71,6 +71,8 @@ pub(crate) struct World {
     pub(crate) viewers_crypto: Option<CryptoProvider>,
     /// The same of peers that publish.
     peers_crypto: Option<CryptoProvider>,
+    /// Who joins from now on takes no retransmissions.
+    pub(crate) viewers_lack_rtx: bool,
     /// Where reports of viewers are kept, too.
     pub(crate) overheard: Option<Vec<Vec<u8>>>,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
@@ -119,6 +121,7 @@ impl World {
             viewers_take_red: false,
             viewers_crypto: None,
             peers_crypto: None,
+            viewers_lack_rtx: false,
             overheard: None,
             viewers: Vec::new(),
             peer_max_bitrate: None,
@@ -259,6 +262,7 @@ impl World {
             index,
             self.viewers_take_red,
             self.viewers_crypto.clone(),
+            self.viewers_lack_rtx,
         );
         let codecs = self.stream.codecs();
         let delay = PlayoutDelay::from_millis(0, 200);
@@ -413,7 +417,8 @@ impl World {
             true => self.shard.poll_timeout(),
             false => self.out.device.as_ref().and_then(Device::next),
         };
-        [frame, viewer, peer, self.network.next(), shard]
+        let late = self.publisher.next_late();
+        [frame, late, viewer, peer, self.network.next(), shard]
             .into_iter()
             .flatten()
             .min()
@@ -424,6 +429,7 @@ impl World {
         if !self.publisher_paused && self.publisher.next_frame <= now {
             self.publisher.produce(now);
         }
+        self.publisher.produce_late(now);
         self.obey(now);
         self.go_on(now);
         while let Some(InFlight {

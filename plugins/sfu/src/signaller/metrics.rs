@@ -90,7 +90,7 @@ type Figure = (
 );
 
 fn streams(page: &mut Page, streams: &[StreamInfo]) {
-    let figures: [Figure; 8] = [
+    let figures: [Figure; 10] = [
         (
             "sfu_stream_live",
             "gauge",
@@ -130,8 +130,20 @@ fn streams(page: &mut Page, streams: &[StreamInfo]) {
         (
             "sfu_stream_keyframe_requests_received_total",
             "counter",
-            "Keyframe requests by viewers, since the publisher came.",
+            "Keyframe requests by viewers and for them, since the publisher came: refused, merged, sent, and those that wait.",
             |s| s.keyframe_requests_received,
+        ),
+        (
+            "sfu_stream_keyframe_requests_refused_total",
+            "counter",
+            "Keyframe requests that were put off because their viewer had asked too often.",
+            |s| s.keyframe_requests_refused,
+        ),
+        (
+            "sfu_stream_keyframe_requests_merged_total",
+            "counter",
+            "Keyframe requests that another one stood for, or a keyframe that came anyway.",
+            |s| s.keyframe_requests_merged,
         ),
         (
             "sfu_stream_keyframe_requests_sent_total",

@@ -575,6 +575,8 @@ fn stats(info: Option<StreamInfo>) -> gst::Structure {
             "keyframe-requests-received",
             info.keyframe_requests_received,
         )
+        .field("keyframe-requests-refused", info.keyframe_requests_refused)
+        .field("keyframe-requests-merged", info.keyframe_requests_merged)
         .field("keyframe-requests-sent", info.keyframe_requests_sent)
         .field("layers", gst::Array::from_values(layers))
         .build()

@@ -391,8 +391,8 @@ impl Reader {
             return false;
         };
         let epoch = self.tracks.epoch;
-        let batches = gop.batches.iter().filter(|b| b.epoch == epoch);
-        let packets: Vec<&Packet> = batches.flat_map(|b| &b.packets).skip(gop.start).collect();
+        let kept = gop.packets.iter().filter(|kept| kept.batch.epoch == epoch);
+        let packets: Vec<&Packet> = kept.map(|kept| kept.packet()).collect();
         let (Some(first), Some(newest)) = (packets.first(), packets.last()) else {
             return false;
         };

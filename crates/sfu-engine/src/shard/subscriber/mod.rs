@@ -19,8 +19,10 @@ use super::outgoing::sink;
 use super::ring::Rings;
 use super::{Fate, Seat, TooLarge};
 use crate::codec::{Codec, TrackKind};
+use crate::keyframe::Need;
 use crate::layers::{Candidate, Preference, Rung, Selector};
 use crate::packet::{Batch, Packet};
+use crate::price::{Price, VIEWER_MAX};
 use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::Stream;
@@ -34,6 +36,8 @@ use replayed::Replayed;
 const NARROW_FOR: Duration = Duration::from_secs(10);
 /// A viewer that still waits for a keyframe asks the arbiter again.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Until then its requests count as those of viewers who begin: a new session is no way around the price.
+const BEGINNER: Duration = Duration::from_secs(10);
 /// An upgrade waits this long for a keyframe that comes anyway, so that it costs the other viewers nothing.
 const PATIENT: Duration = Duration::from_secs(2);
 
@@ -69,6 +73,9 @@ pub(super) struct Subscriber {
     narrow_until: Option<Instant>,
     /// When the viewer last needed a keyframe.
     needed_keyframe: Option<Instant>,
+    connected_at: Option<Instant>,
+    /// What keyframes cost this viewer.
+    price: Price,
     closing: bool,
     pub(super) contact: Contact,
     counts: Counts,
@@ -92,6 +99,8 @@ struct Counts {
     reported_packets: u64,
     late: u64,
     keyframe_requests: u64,
+    /// Of those, the ones that the arbiter has heard of.
+    keyframes_asked: u64,
 }
 
 impl std::fmt::Debug for Subscriber {
@@ -137,6 +146,8 @@ impl Subscriber {
             ask_again: None,
             narrow_until: None,
             needed_keyframe: None,
+            connected_at: None,
+            price: Price::new(VIEWER_MAX),
             closing: false,
             contact: Contact::new(now, VIEWER_SILENCE, VIEWER),
             counts: Counts::default(),
@@ -153,11 +164,13 @@ impl Subscriber {
         &self.session
     }
 
-    /// Packets sent and keyframe requests made since the last call.
-    pub(super) fn take_counts(&mut self) -> (u64, u64) {
+    /// Packets sent and keyframe requests made since the last call, and how many of these the arbiter heard.
+    pub(super) fn take_counts(&mut self) -> (u64, u64, u64) {
         let packets = self.counts.packets - self.counts.reported_packets;
         self.counts.reported_packets = self.counts.packets;
-        (packets, std::mem::take(&mut self.counts.keyframe_requests))
+        let requests = std::mem::take(&mut self.counts.keyframe_requests);
+        let asked = std::mem::take(&mut self.counts.keyframes_asked);
+        (packets, requests, asked)
     }
 
     /// Packets that came too late to be sent, since the last call.
@@ -216,7 +229,15 @@ impl Subscriber {
             self.session.carries_all();
         }
         if self.ask_again.is_some_and(|at| at <= now) {
-            self.ask_keyframe(now);
+            self.approach_again(now);
+        }
+        if let Some((at, layer)) = self.price.due()
+            && at <= now
+        {
+            match self.video.rewriter.source().map(|s| s.layer) == Some(layer) {
+                true => self.viewer_needs_keyframe(now),
+                false => self.price.forget(),
+            }
         }
     }
 
@@ -333,6 +354,9 @@ impl Subscriber {
         let source = self.source_of(batch.layer);
         let mut written = false;
         for (index, packet) in batch.packets.iter().enumerate() {
+            if packet.keyframe_start {
+                self.price.keyframe(batch.layer);
+            }
             if self.video.rewriter.source() == Some(source) {
                 written |= self.forward_current(now, batch, index, outbox);
             } else if packet.begins_layer() && self.is_target(batch.layer) {
@@ -446,7 +470,7 @@ impl Subscriber {
         true
     }
 
-    /// The viewer missed a packet. What is gone for good is mended by a keyframe only.
+    /// The viewer missed a packet.
     fn send_again(
         &mut self,
         now: Instant,
@@ -462,13 +486,13 @@ impl Subscriber {
             Found::Sent(record) => record,
             // Whoever watches over the publisher's packets asks for a keyframe if it does not come.
             Found::NotYet => return,
-            Found::Forgotten => return self.viewer_needs_keyframe(now),
+            Found::Forgotten => return self.cannot_send_again(now),
         };
         let (source, seq) = (record.source, record.seq);
         let packet = rings.and_then(|rings| rings.get(source, seq));
         let replayed = || self.replayed.as_ref()?.get(source, seq);
         let Some(packet) = packet.or_else(replayed) else {
-            return self.viewer_needs_keyframe(now);
+            return self.cannot_send_again(now);
         };
         if outbox.is_overfull() || !self.budget.spend(packet.payload.len()) {
             return;
@@ -479,6 +503,14 @@ impl Subscriber {
             .transport
             .resend(now, &out.of(codec, packet), &mut sink);
         if !resent {
+            self.cannot_send_again(now);
+        }
+    }
+
+    /// What is gone for good is mended by a keyframe only, if it is needed: a decoder may do without, and says so by PLI
+    /// where it can't (RFC 4585, section 6.3.1). Only for a peer that has no such words it is taken for granted.
+    fn cannot_send_again(&mut self, now: Instant) {
+        if !self.transport.asks_for_keyframes() {
             self.viewer_needs_keyframe(now);
         }
     }
@@ -489,9 +521,26 @@ impl Subscriber {
             return;
         }
         if let Some(source) = self.video.rewriter.source() {
-            self.counts.keyframe_requests += 1;
-            self.stream.request_keyframe(now, source.layer);
+            let since = self.connected_at.unwrap_or(now);
+            let need = match now.saturating_duration_since(since) < BEGINNER {
+                true => Need::Start,
+                false => Need::Repair(self.session.id()),
+            };
+            self.need_keyframe(now, source.layer, need);
         }
+    }
+
+    /// Asks the arbiter for a keyframe, if it is this viewer's turn to have one. Returns whether it is.
+    fn need_keyframe(&mut self, now: Instant, layer: usize, need: Need) -> bool {
+        self.counts.keyframe_requests += 1;
+        let may = self.price.ask(now, layer);
+        if may {
+            self.counts.keyframes_asked += 1;
+            self.stream.request_keyframe(now, layer, need);
+        } else {
+            self.stream.refuse_keyframe();
+        }
+        may
     }
 
     fn publish_counts(&self) {
@@ -535,6 +584,7 @@ impl Subscriber {
         let own = [
             self.backlog.due(),
             self.ask_again,
+            self.price.due().map(|(at, _)| at),
             self.look_again,
             self.narrow_until,
             self.handover.as_ref().map(Handover::until),
@@ -554,6 +604,7 @@ impl Subscriber {
         match event {
             TransportEvent::Connected => {
                 self.contact.set_connected();
+                self.connected_at = Some(now);
                 self.session.set_connected();
                 self.meet_publisher(now);
                 if self.backlog.due().is_some() {

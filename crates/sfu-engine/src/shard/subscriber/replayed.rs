@@ -40,12 +40,9 @@ impl Replayed {
         if source != self.source {
             return None;
         }
-        // By number, since a publisher's packets may be a batch each, and there are thousands.
-        let begins_before = |batch: &std::sync::Arc<crate::packet::Batch>| {
-            batch.packets.first().is_some_and(|p| p.seq <= seq)
-        };
-        let after = self.gop.batches.partition_point(begins_before);
-        let batch = self.gop.batches.get(after.checked_sub(1)?)?;
-        batch.packets.iter().find(|p| p.seq == seq)
+        // They are in order, and there may be thousands.
+        let packets = &self.gop.packets;
+        let place = packets.binary_search_by_key(&seq, |kept| kept.packet().seq);
+        place.ok().map(|place| packets[place].packet())
     }
 }

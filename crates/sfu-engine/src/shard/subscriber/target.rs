@@ -7,6 +7,8 @@ use std::time::Instant;
 use super::super::backlog::Backlog;
 use super::replayed::Replayed;
 use super::{ASK_AGAIN, PATIENT, Subscriber};
+use crate::gop::Gop;
+use crate::keyframe::Need;
 use crate::layers::{self, Candidate, Rung};
 use crate::rewrite::Source;
 use crate::temporal::Limit;
@@ -52,9 +54,7 @@ impl Subscriber {
         let Some(Rung { layer: target, .. }) = self.target else {
             return;
         };
-        let seen = self.video.rewriter.last_source();
-        let joining = seen.is_none_or(|s| s.epoch != self.epoch);
-        let shown = joining && self.replay_from(now, target, layers);
+        let shown = self.is_joining() && self.replay_from(now, target, layers, false);
         if shown && self.is_on_target() {
             return;
         }
@@ -65,11 +65,53 @@ impl Subscriber {
         }
     }
 
-    /// Shows a layer at once or, since that is worth more than a high picture, a lower one that takes less time.
-    fn replay_from(&mut self, now: Instant, target: usize, layers: &[Candidate]) -> bool {
+    /// The target has not begun yet.
+    pub(super) fn approach_again(&mut self, now: Instant) {
+        let waits = self.target.filter(|_| self.is_joining());
+        if let Some(Rung { layer: target, .. }) = waits {
+            // The publisher was asked in vain: better late pictures than none.
+            let layers = std::mem::take(&mut self.layers);
+            let shown = self.replay_from(now, target, &layers, true);
+            self.layers = layers;
+            if shown {
+                self.ask_again = (!self.is_on_target()).then(|| now + PATIENT);
+                return;
+            }
+        }
+        self.ask_keyframe(now);
+    }
+
+    /// Nothing of the present publisher was shown yet.
+    fn is_joining(&self) -> bool {
+        let seen = self.video.rewriter.last_source();
+        seen.is_none_or(|s| s.epoch != self.epoch)
+    }
+
+    /// Shows a layer at once or, since that is worth more than a high picture, a lower one that takes less time. Where no
+    /// keyframe is to be had it may take longer.
+    fn replay_from(
+        &mut self,
+        now: Instant,
+        target: usize,
+        layers: &[Candidate],
+        in_vain: bool,
+    ) -> bool {
         let order = layers::ranked(layers);
-        let mut from_target = order.into_iter().skip_while(|l| *l != target);
-        from_target.any(|layer| self.replay(now, layer))
+        let from_target = order.into_iter().skip_while(|l| *l != target);
+        let rate = self.replay_rate();
+        let mut slow = None;
+        for layer in from_target {
+            let Some(gop) = self.stream.gop(now, layer) else {
+                continue;
+            };
+            if gop.is_young() && Backlog::is_quick(&gop, rate) {
+                return self.replay(now, layer, gop);
+            }
+            if in_vain || gop.deaf {
+                slow.get_or_insert((layer, gop));
+            }
+        }
+        slow.is_some_and(|(layer, gop)| self.replay(now, layer, gop))
     }
 
     /// Whether what is forwarded is the target, with its temporal layers.
@@ -114,26 +156,22 @@ impl Subscriber {
             self.ask_again = None;
             return;
         };
-        self.stream.request_keyframe(now, rung.layer);
-        self.counts.keyframe_requests += 1;
-        self.ask_again = Some(now + ASK_AGAIN);
+        let asked = self.need_keyframe(now, rung.layer, Need::Start);
+        self.price.forget();
+        let next = self.price.next(rung.layer).filter(|_| !asked);
+        self.ask_again = Some(next.unwrap_or(now + ASK_AGAIN));
     }
 
     /// Shows the current group of pictures of a layer at once.
-    fn replay(&mut self, now: Instant, layer: usize) -> bool {
-        let Some(gop) = self.stream.gop(now, layer) else {
-            return false;
-        };
-        if !Backlog::is_quick(&gop, self.replay_rate()) {
-            return false;
-        }
+    fn replay(&mut self, now: Instant, layer: usize, mut gop: Gop) -> bool {
         let (source, limit) = (self.source_of(layer), self.limit_of(layer));
-        let Some((first, last_seq)) = self.backlog.fill(now, &gop) else {
+        let rate = self.replay_rate();
+        let Some((first, last_seq)) = self.backlog.fill(now, &gop, rate) else {
             return false;
         };
         let rewriter = &mut self.video.rewriter;
         rewriter.switch(source, first.packet(), first.squeezed, limit);
-        rewriter.set_replayed(last_seq);
+        rewriter.set_replayed(last_seq, std::mem::take(&mut gop.holes));
         self.replayed = Some(Replayed::new(now, gop, source));
         self.began(now, layer);
         true

@@ -10,7 +10,7 @@ use is::{Candidate, IceCreds};
 
 use super::super::negotiate::OfferError;
 use super::super::rtc::Negotiated;
-use crate::codec::Codec;
+use crate::codec::{Codec, TrackKind};
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const TWCC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
@@ -60,6 +60,8 @@ pub(in super::super) struct Agreed {
     /// We begin the DTLS handshake.
     pub(super) is_client: bool,
     pub(super) formats: Vec<Format>,
+    /// The peer sends PLI or FIR for its video when it can't decode.
+    pub(super) asks_for_keyframes: bool,
 }
 
 impl Agreed {
@@ -83,6 +85,9 @@ impl Agreed {
             .or_else(|| value(offer, "a=fingerprint:SHA-256 "))
             .and_then(octets);
         let formats = negotiated.iter().filter_map(|n| Format::read(answer, n));
+        let mut video = negotiated
+            .iter()
+            .filter(|n| n.codec.kind() == TrackKind::Video);
         Ok(Self {
             local: credentials(answer).ok_or_else(|| lacks("a=ice-ufrag"))?,
             remote: credentials(offer).ok_or_else(|| lacks("a=ice-ufrag or a=ice-pwd"))?,
@@ -91,6 +96,7 @@ impl Agreed {
             fingerprint: fingerprint.ok_or_else(|| lacks("a=fingerprint:sha-256"))?,
             is_client: value(answer, "a=setup:") == Some("active"),
             formats: formats.collect(),
+            asks_for_keyframes: video.any(|n| asks_for_keyframes(offer, n)),
         })
     }
 }
@@ -134,6 +140,23 @@ impl Format {
             mid: mid.trim().to_owned(),
         })
     }
+}
+
+/// Whether the peer has offered to ask for keyframes of a format (RFC 4585, section 4.2; RFC 5104, section 7.1).
+fn asks_for_keyframes(offer: &str, negotiated: &Negotiated) -> bool {
+    let mid = negotiated.mid.to_string();
+    let Some(section) = section(offer, mid.trim()) else {
+        return false;
+    };
+    section.lines().any(|line| {
+        let feedback = line
+            .strip_prefix("a=rtcp-fb:")
+            .and_then(|f| f.trim().split_once(' '));
+        feedback.is_some_and(|(pt, kind)| {
+            let is_ours = pt == "*" || pt.parse() == Ok(*negotiated.pt);
+            is_ours && matches!(kind.trim(), "nack pli" | "ccm fir")
+        })
+    })
 }
 
 /// The rest of the first line that begins like this.
@@ -224,6 +247,25 @@ mod tests {
             (9, None, Extensions::default())
         );
         assert_eq!(video.cname, "me");
+    }
+
+    #[test]
+    fn who_asks_for_keyframes_is_read_from_the_offer() {
+        let video = negotiated(Codec::H264, "v", 97);
+        for (lines, asks) in [
+            ("a=rtcp-fb:97 nack pli\r\n", true),
+            ("a=rtcp-fb:97 ccm fir\r\n", true),
+            ("a=rtcp-fb:* nack pli\r\n", true),
+            ("a=rtcp-fb:97 nack\r\n", false),
+            ("a=rtcp-fb:98 nack pli\r\n", false),
+            ("", false),
+        ] {
+            let offer = format!(
+                "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 97\r\na=mid:a\r\na=rtcp-fb:97 nack pli\r\n\
+                 m=video 9 UDP/TLS/RTP/SAVPF 97 98\r\na=mid:v\r\n{lines}"
+            );
+            assert_eq!(asks_for_keyframes(&offer, &video), asks, "{lines}");
+        }
     }
 
     #[test]

@@ -356,6 +356,10 @@ impl ViewerTransport for LeanTransport {
         self.agreed.formats.iter().any(|f| f.codec == codec)
     }
 
+    fn asks_for_keyframes(&self) -> bool {
+        self.agreed.asks_for_keyframes
+    }
+
     fn first_estimate(&self) -> Option<Estimate> {
         self.reports_arrivals.then_some(Estimate {
             bits_per_second: FIRST_ESTIMATE,

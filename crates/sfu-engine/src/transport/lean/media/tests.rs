@@ -105,6 +105,7 @@ fn media_of(format: Format, profile: Profile, clock: WallClock) -> Media {
         fingerprint: Vec::new(),
         is_client: false,
         formats: vec![format],
+        asks_for_keyframes: true,
     };
     let keys = vec![3; profile.exporter_len()];
     let (protect, _) = session(profile, &keys, Role::Server).unwrap();
