@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use sfu_engine::gop::Kept;
 use sfu_engine::packet::{Batch, Packet};
 use sfu_engine::{Codec, LocalSubscription, Received, TrackKind, Tracks, layers};
 
@@ -392,7 +393,7 @@ impl Reader {
         };
         let epoch = self.tracks.epoch;
         let kept = gop.packets.iter().filter(|kept| kept.batch.epoch == epoch);
-        let packets: Vec<&Packet> = kept.map(|kept| kept.packet()).collect();
+        let packets: Vec<&Packet> = kept.map(Kept::packet).collect();
         let (Some(first), Some(newest)) = (packets.first(), packets.last()) else {
             return false;
         };
