@@ -121,7 +121,7 @@ fn every_kind_of_request_is_answered_or_cut() {
         let answer = String::from_utf8_lossy(&answer).into_owned();
         match fate {
             Answered(expected) => {
-                assert_eq!(status(&answer), expected, "{name}: {answer}")
+                assert_eq!(status(&answer), expected, "{name}: {answer}");
             }
             Refused => assert!(
                 matches!(status(&answer), 0 | 400..=499 | 505),
@@ -244,9 +244,7 @@ fn slow_requests_are_cut_in_their_time_and_slow_readers_are_not() {
             head_cut = Some(now);
         }
         if body_cut.is_none() {
-            if body.write_all(b"x").is_err() {
-                body_cut = Some(now);
-            } else if is_closed(&mut body, Duration::ZERO) {
+            if body.write_all(b"x").is_err() || is_closed(&mut body, Duration::ZERO) {
                 body_cut = Some(now);
             }
         }
