@@ -243,10 +243,10 @@ fn slow_requests_are_cut_in_their_time_and_slow_readers_are_not() {
         {
             head_cut = Some(now);
         }
-        if body_cut.is_none() {
-            if body.write_all(b"x").is_err() || is_closed(&mut body, Duration::ZERO) {
-                body_cut = Some(now);
-            }
+        if body_cut.is_none()
+            && (body.write_all(b"x").is_err() || is_closed(&mut body, Duration::ZERO))
+        {
+            body_cut = Some(now);
         }
         let mut some = [0; 4_000];
         download.read_exact(&mut some).unwrap();
