@@ -157,7 +157,14 @@ fn handle(
                 warning.error()
             ));
         }
-        Info(info) => say(&format!("INFO: from element {}: {}", from(), info.error())),
+        Info(info) => {
+            let debug = info.debug().unwrap_or_default();
+            say(&format!(
+                "INFO: from element {}: {}\n{debug}",
+                from(),
+                info.error()
+            ));
+        }
         Latency(_) => {
             let _ = pipeline.recalculate_latency();
         }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 const SHRINK: (usize, usize) = (5, 8);
 /// No buffer is smaller: the kernel counts twice as much, so that it holds one message of the largest size and one more.
 const LEAST: usize = 32 * 1024;
-/// Refusals within this are of one full queue.
+/// Refusals within this, of which nothing was taken in between, are of one full queue.
 const ONE_EVENT: Duration = Duration::from_millis(5);
 /// After this long without a full queue there may be more room.
 const GROW_AFTER: Duration = Duration::from_secs(30);
@@ -121,7 +121,7 @@ impl Window {
         self.state = State::Until(now + self.wait);
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         self.grow_at = Some(now + GROW_AFTER);
-        let same = |at| now.saturating_duration_since(at) < ONE_EVENT;
+        let same = |at| !sent && now.saturating_duration_since(at) < ONE_EVENT;
         if self.last_full.replace(now).is_some_and(same) {
             return None;
         }
@@ -181,9 +181,8 @@ mod tests {
             assert!(size < before && size == window.size);
             // The same queue: nothing is learnt twice from it.
             assert_eq!(window.refused(now + MS, Refusal::QueueFull, false), None);
-            now += MS * 20;
-            assert!(window.is_open(now));
-            window.took();
+            now += MS * 2;
+            assert_eq!(window.refused(now, Refusal::BufferFull, true), None);
         }
         assert!(refusals <= 8, "{refusals}");
         for _ in 0..100 {
