@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::Fallback;
 
+/// After a pause of 700 ms the first frame of `ndisrc` came 500 to 600 ms late.
+const AFTER_PAUSE: Duration = Duration::from_millis(500);
+
 /// Latency to report before the caps are settled: one frame of the slowest common rate.
 const LATENCY_BEFORE_CAPS: gst::ClockTime = gst::ClockTime::from_mseconds(42);
 
@@ -186,13 +189,14 @@ impl Shared {
         }
     }
 
-    /// PAUSED to PLAYING: what was not seen in the pause is not missing.
+    /// PAUSED to PLAYING: what was not seen in the pause is not missing, nor what `ndisrc` takes to begin again.
     pub(super) fn resume(&self) {
-        let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let begins = self.epoch.elapsed() + AFTER_PAUSE;
+        let begins = u64::try_from(begins.as_nanos()).unwrap_or(u64::MAX);
         for kind in Kind::ALL {
             let last = &self.stream(kind).last_arrival;
             if last.load(Relaxed) > 0 {
-                last.store(now, Relaxed);
+                last.store(begins, Relaxed);
             }
         }
         self.playing.store(true, Relaxed);
