@@ -179,7 +179,8 @@ impl Shared {
     pub(super) fn arrived(&self, kind: Kind, buffer: &gst::Buffer) {
         let stream = self.stream(kind);
         let now = u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        stream.last_arrival.store(now.max(1), Relaxed);
+        // Not below what a pause has set: a frame from before it may still be on its way.
+        stream.last_arrival.fetch_max(now.max(1), Relaxed);
         stream.buffers.fetch_add(1, Relaxed);
         if kind == Kind::Video && self.keep_last_frame.load(Relaxed) {
             *lock(&self.last_frame) = Some(buffer.clone());
