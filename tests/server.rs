@@ -8,6 +8,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -27,15 +28,31 @@ pub struct Server {
     udp_port: u16,
 }
 
-/// A TCP and a UDP port that are free now.
+/// Ports of this process alone, below those that the kernel gives to whoever connects (32768 and up): one that was free a
+/// moment ago would else be the near end of somebody's connection when the server wants it.
+fn own_ports() -> impl Iterator<Item = u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const EACH: u16 = 200;
+    let processes = (32_000 - 10_000) / u32::from(EACH);
+    let first = 10_000 + (std::process::id() % processes) as u16 * EACH;
+    std::iter::repeat_with(move || first + NEXT.fetch_add(1, Relaxed) % EACH).take(EACH.into())
+}
+
+/// A TCP and a UDP port that are free now, and that no other call of this process has got lately.
 pub fn free_ports() -> Result<(u16, u16)> {
-    let tcp = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    let tcp = own_ports().find(free).context("no TCP port is free")?;
     // Shards count up from the first port: leave room for a few.
-    for _ in 0..100 {
-        let first = UdpSocket::bind("0.0.0.0:0")?.local_addr()?.port();
-        let room = (1..4).all(|n| UdpSocket::bind(("0.0.0.0", first.saturating_add(n))).is_ok());
-        if room {
-            return Ok((tcp, first));
+    let (mut row, mut last) = (0, 0);
+    for port in own_ports() {
+        row = match UdpSocket::bind(("0.0.0.0", port)) {
+            Ok(_) if port == last + 1 => row + 1,
+            Ok(_) => 1,
+            Err(_) => 0,
+        };
+        last = port;
+        if row == 4 {
+            return Ok((tcp, port - 3));
         }
     }
     bail!("no four UDP ports in a row are free")

@@ -3,21 +3,14 @@
 //! `pipelines/srt-in`: an encoder calls by SRT with the passphrase, and viewers see it, also when it calls again after a
 //! crash; who does not know the passphrase is not let in.
 
-use std::net::UdpSocket;
-
 use sfu_tests::publisher::Publisher;
-use sfu_tests::server::Server;
+use sfu_tests::server::{Server, free_ports};
 
 use crate::rtmp_in::watch;
 
-fn free_udp_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
-}
-
 #[test]
 fn an_encoder_that_calls_is_seen_and_comes_back() {
-    let port = free_udp_port();
+    let port = free_ports().unwrap().1;
     let srt_port = format!("SRT_PORT={port}");
     let keys = [
         "KEY=correct-horse",
@@ -32,7 +25,7 @@ fn an_encoder_that_calls_is_seen_and_comes_back() {
         let _stranger =
             Publisher::ffmpeg(&stranger, false, "mpegts", &call("wrong-horse")).unwrap();
         // FFmpeg encodes, srt-live-transmit is who calls: it is SRT's own program.
-        let from = free_udp_port();
+        let from = free_ports().unwrap().1;
         let local = format!("udp://127.0.0.1:{from}");
         let transmit = ["-q", &local, &call("correct-horse")];
         let caller = Publisher::start(name, "srt-live-transmit", &transmit).unwrap();
