@@ -27,7 +27,7 @@ pub const RESERVED: &[&str] = &[
 
 const PART_MAX: usize = 64;
 const NAME_MAX: usize = 255;
-const RID_MAX: usize = 32;
+const RID_MAX: usize = 255;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -41,7 +41,7 @@ pub enum NameError {
     #[error("stream name {0:?} begins with a reserved word; these are taken: {list}", list = RESERVED.join(", "))]
     Reserved(String),
     /// A restriction identifier (RFC 8851) breaks the rules of its spelling.
-    #[error("layer name {0:?} is not valid: use 1 to 32 characters from A-Z a-z 0-9 _ -")]
+    #[error("layer name {0:?} is not valid: use 1 to 255 characters from A-Z a-z 0-9 _ -")]
     Rid(String),
     /// Not 32 hexadecimal digits.
     #[error("session {0:?} is not valid: 32 hexadecimal digits are expected")]

@@ -34,6 +34,7 @@ pub mod layers;
 pub mod local;
 mod loss;
 pub mod packet;
+mod peer;
 mod price;
 pub mod queue;
 mod rate;

@@ -25,12 +25,12 @@ use crate::srtp::Unprotect;
 
 /// The m-line and payload type under which a codec is sent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Negotiated {
-    pub(super) codec: Codec,
-    pub(super) mid: Mid,
-    pub(super) pt: Pt,
+pub(crate) struct Negotiated {
+    pub(crate) codec: Codec,
+    pub(crate) mid: Mid,
+    pub(crate) pt: Pt,
     /// The payload type of the same with redundancy (RED).
-    pub(super) red: Option<Pt>,
+    pub(crate) red: Option<Pt>,
 }
 
 /// The largest report that is read.

@@ -19,53 +19,53 @@ const CAPTURE_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-cap
 
 /// The header extensions of an m-line, by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Extensions {
+pub(crate) struct Extensions {
     /// The m-line's name (RFC 8843).
-    pub(super) mid: Option<u8>,
+    pub(crate) mid: Option<u8>,
     /// The transport-wide number by which arrivals are reported.
-    pub(super) twcc: Option<u8>,
+    pub(crate) twcc: Option<u8>,
     /// How long the peer may keep pictures back.
-    pub(super) playout_delay: Option<u8>,
+    pub(crate) playout_delay: Option<u8>,
     /// When the media was captured.
-    pub(super) capture_time: Option<u8>,
+    pub(crate) capture_time: Option<u8>,
 }
 
 /// A codec that may be sent, and under which numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Format {
-    pub(super) codec: Codec,
-    pub(super) pt: u8,
+pub(crate) struct Format {
+    pub(crate) codec: Codec,
+    pub(crate) pt: u8,
     /// The same with redundancy (RED).
-    pub(super) red: Option<u8>,
+    pub(crate) red: Option<u8>,
     /// Its retransmissions (RFC 4588).
-    pub(super) rtx: Option<u8>,
-    pub(super) mid: String,
-    pub(super) ssrc: u32,
-    pub(super) rtx_ssrc: Option<u32>,
-    pub(super) cname: String,
-    pub(super) extensions: Extensions,
+    pub(crate) rtx: Option<u8>,
+    pub(crate) mid: String,
+    pub(crate) ssrc: u32,
+    pub(crate) rtx_ssrc: Option<u32>,
+    pub(crate) cname: String,
+    pub(crate) extensions: Extensions,
 }
 
 /// See the module's description.
 #[derive(Debug, Clone)]
-pub(in super::super) struct Agreed {
-    pub(super) local: IceCreds,
-    pub(super) remote: IceCreds,
+pub(crate) struct Agreed {
+    pub(crate) local: IceCreds,
+    pub(crate) remote: IceCreds,
     /// Our addresses.
-    pub(super) candidates: Vec<Candidate>,
+    pub(crate) candidates: Vec<Candidate>,
     /// The name of the first m-line.
-    pub(super) mid: String,
+    pub(crate) mid: String,
     /// SHA-256 of the peer's certificate.
-    pub(super) fingerprint: Vec<u8>,
+    pub(crate) fingerprint: Vec<u8>,
     /// We begin the DTLS handshake.
-    pub(super) is_client: bool,
-    pub(super) formats: Vec<Format>,
+    pub(crate) is_client: bool,
+    pub(crate) formats: Vec<Format>,
     /// The peer sends PLI or FIR for its video when it can't decode.
-    pub(super) asks_for_keyframes: bool,
+    pub(crate) asks_for_keyframes: bool,
 }
 
 impl Agreed {
-    pub(in super::super) fn read(
+    pub(crate) fn read(
         offer: &str,
         answer: &str,
         negotiated: &[Negotiated],
@@ -160,7 +160,7 @@ fn asks_for_keyframes(offer: &str, negotiated: &Negotiated) -> bool {
 }
 
 /// The rest of the first line that begins like this.
-fn value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(sdp: &'a str, key: &str) -> Option<&'a str> {
     sdp.lines()
         .find_map(|line| line.strip_prefix(key))
         .map(str::trim)

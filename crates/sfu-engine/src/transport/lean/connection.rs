@@ -23,13 +23,13 @@ const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The addresses between which media goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Path {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
+pub(crate) struct Path {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
 }
 
 /// See the module's description.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     ice: IceAgent,
     handshake: Handshake,
     /// Records from before there was a path.
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(crate) fn new(
         now: Instant,
         identity: &Identity,
         agreed: &Agreed,
@@ -72,22 +72,22 @@ impl Connection {
     }
 
     /// Where media goes, once there is a way.
-    pub(super) fn path(&self) -> Option<Path> {
+    pub(crate) fn path(&self) -> Option<Path> {
         self.path
     }
 
     /// Whether the session is over.
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.over || self.handshake.is_over()
     }
 
     /// The media's keys, once.
-    pub(super) fn take_keys(&mut self) -> Option<Keys> {
+    pub(crate) fn take_keys(&mut self) -> Option<Keys> {
         self.handshake.take_keys()
     }
 
     /// A STUN message. `false`: it is not the viewer's.
-    pub(super) fn stun(
+    pub(crate) fn stun(
         &mut self,
         now: Instant,
         source: SocketAddr,
@@ -111,7 +111,7 @@ impl Connection {
     }
 
     /// A DTLS record. Costs next to nothing once DTLS is let go, when anybody may have sent it.
-    pub(super) fn dtls(&mut self, now: Instant, data: &[u8]) -> Work {
+    pub(crate) fn dtls(&mut self, now: Instant, data: &[u8]) -> Work {
         let work = match self.handshake.is_let_go() {
             true => Work::default(),
             false => Work::RECORD,
@@ -121,13 +121,13 @@ impl Connection {
     }
 
     /// The viewer has said something with the keys: it is there. Returns whether to be drained.
-    pub(super) fn heard(&mut self, now: Instant) -> bool {
+    pub(crate) fn heard(&mut self, now: Instant) -> bool {
         self.handshake.farewell = None;
         self.handshake.confirm(now)
     }
 
     /// Puts out what is due and returns when to call again.
-    pub(super) fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
+    pub(crate) fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
         self.ice.handle_timeout(now);
         while let Some(transmit) = self.ice.poll_transmit() {
             sink.transmit(transmit.source, transmit.destination, &transmit.contents);
@@ -170,12 +170,12 @@ impl Connection {
     }
 
     /// New candidates of the peer.
-    pub(super) fn add_remote(&mut self, candidate: Candidate) {
+    pub(crate) fn add_remote(&mut self, candidate: Candidate) {
         self.ice.add_remote_candidate(candidate);
     }
 
     /// An ICE restart: new credentials on both sides, the same addresses of ours.
-    pub(super) fn restart(&mut self, remote: IceCreds) -> IceCreds {
+    pub(crate) fn restart(&mut self, remote: IceCreds) -> IceCreds {
         let local = IceCreds::new();
         self.ice.ice_restart(local.clone(), true);
         self.ice.set_remote_credentials(remote);
@@ -183,7 +183,7 @@ impl Connection {
     }
 
     /// The peer is told in the next [`drain`](Self::drain) that it is over.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.closing = true;
     }
 }

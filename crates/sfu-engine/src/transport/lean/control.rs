@@ -230,7 +230,7 @@ pub(super) fn write_reports(buffer: &mut Vec<u8>, now: Instant, media: &Media, c
 }
 
 /// Seconds since 1900 in the upper half, their fraction in the lower (RFC 5905).
-pub(super) fn ntp(time: SystemTime) -> u64 {
+pub(crate) fn ntp(time: SystemTime) -> u64 {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

@@ -23,12 +23,12 @@ const LINGER: Duration = Duration::from_secs(10);
 const ALERT: u8 = 21;
 
 /// What the handshake found out.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     /// As RFC 5764 exports it.
-    pub(super) material: Vec<u8>,
-    pub(super) profile: SrtpProfile,
+    pub(crate) material: Vec<u8>,
+    pub(crate) profile: SrtpProfile,
     /// We began the handshake.
-    pub(super) is_client: bool,
+    pub(crate) is_client: bool,
 }
 
 /// See the module's description.

@@ -7,11 +7,11 @@
 //! RTP packets ([`media`]), reports ([`control`]) and the estimate of the viewer's network
 //! ([`estimate`](crate::estimate)).
 
-mod agreed;
+pub(crate) mod agreed;
 mod asked;
-mod connection;
-mod control;
-mod handshake;
+pub(crate) mod connection;
+pub(crate) mod control;
+pub(crate) mod handshake;
 mod header;
 mod media;
 mod pacer;
@@ -31,7 +31,7 @@ use super::{
 use crate::codec::{Codec, TrackKind};
 use crate::estimate::{ArrivalEstimator, Estimator};
 use crate::srtp::{self, Profile, Role, Unprotect};
-pub(super) use agreed::Agreed;
+pub(crate) use agreed::Agreed;
 use connection::Connection;
 use handshake::Keys;
 use media::{Left, Media};
@@ -406,7 +406,7 @@ impl ViewerTransport for LeanTransport {
 }
 
 /// A trickle ICE fragment (RFC 8840, section 9) with our new credentials and our addresses.
-fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> String {
+pub(crate) fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> String {
     let IceCreds { ufrag, pass } = local;
     let mut out = format!(
         "a=ice-lite\r\nm=audio 9 RTP/AVP 0\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\n"
@@ -417,7 +417,7 @@ fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> Str
     out
 }
 
-pub(super) fn profile(negotiated: SrtpProfile) -> Option<Profile> {
+pub(crate) fn profile(negotiated: SrtpProfile) -> Option<Profile> {
     match negotiated {
         SrtpProfile::AEAD_AES_128_GCM => Some(Profile::AeadAes128Gcm),
         SrtpProfile::AEAD_AES_256_GCM => Some(Profile::AeadAes256Gcm),
