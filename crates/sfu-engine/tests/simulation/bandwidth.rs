@@ -41,6 +41,13 @@ fn world(seed: u64, trouble: Trouble) -> World {
     world
 }
 
+/// What was lost at last is repaired while nothing new is lost.
+fn settle(world: &mut World, viewer: usize) {
+    world.trouble = Trouble::None;
+    world.set_link(viewer, link(5_000_000));
+    world.run_for(SECOND);
+}
+
 /// The layer that a viewer is being sent: 0 is the top.
 fn current(world: &World, viewer: usize) -> Option<usize> {
     let layer = world.sessions[viewer].info().current;
@@ -49,8 +56,8 @@ fn current(world: &World, viewer: usize) -> Option<usize> {
 
 #[test]
 fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
-    for seed in 0..20 {
-        let mut world = world(seed, Trouble::None);
+    for (seed, trouble) in troubled(0..20) {
+        let mut world = world(seed, trouble);
         let mut rng = Rng::new(seed);
         let some = |rate| Conditions {
             jitter: Duration::from_millis(3),
@@ -69,7 +76,7 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
         assert_eq!(
             current(&world, viewer),
             Some(0),
-            "seed {seed}: all of 5 Mbit/s"
+            "seed {seed}, {trouble:?}: all of 5 Mbit/s"
         );
         world.set_link(
             viewer,
@@ -82,10 +89,14 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
         assert_eq!(
             current(&world, viewer),
             Some(2),
-            "seed {seed}: within a second"
+            "seed {seed}, {trouble:?}: within a second"
         );
         world.run_for(14 * SECOND);
-        assert_eq!(current(&world, viewer), Some(2), "seed {seed}: stays");
+        assert_eq!(
+            current(&world, viewer),
+            Some(2),
+            "seed {seed}, {trouble:?}: stays"
+        );
         world.set_link(
             viewer,
             Conditions {
@@ -93,11 +104,19 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
                 ..some(5_000_000)
             },
         );
-        world.run_for(15 * SECOND);
-        assert_eq!(current(&world, viewer), Some(0), "seed {seed}: back");
-        world.check("no frame is undecodable", |v| {
+        // What else is wrong with the link makes the way up slower, not impossible.
+        let calm = trouble == Trouble::None;
+        let within = if calm { 15 } else { 40 } * SECOND;
+        let what = format!("seed {seed}, {trouble:?}: back");
+        world.run_until(&what, within, |w| current(w, viewer) == Some(0));
+        settle(&mut world, viewer);
+        // The simulated viewer asks for its newest hundred packets only, five times each: at the drop that may be too few.
+        let most = if calm { 0 } else { 10 };
+        let what = format!("frames can be decoded, {trouble:?}");
+        world.check(&what, |v| {
             let decoded = v.decoded();
-            decoded.broken == 0 && decoded.gaps == 0 && !decoded.time_went_back
+            let lost = decoded.broken + decoded.gaps;
+            lost <= most && !decoded.time_went_back
         });
     }
 }
@@ -197,7 +216,8 @@ fn loss_without_congestion_leaves_a_viewer_where_it_is() {
 
 #[test]
 fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
-    for (seed, loss) in [(0, 0.02), (1, 0.02), (0, 0.1), (1, 0.1), (2, 0.1)] {
+    let each = troubled(0..20).flat_map(|(seed, t)| [(seed, 0.02, t), (seed, 0.1, t)]);
+    for (seed, loss, trouble) in each {
         let mut world = world(seed, Trouble::None);
         let limited = link(6_000_000);
         let unlimited = Conditions {
@@ -210,6 +230,7 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
             world.connect();
         }
         for (viewer, link) in [limited, unlimited].into_iter().enumerate() {
+            world.trouble = trouble;
             world.set_link(viewer, Conditions { loss, ..link });
         }
         world.run_for(20 * SECOND);
@@ -218,7 +239,7 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
                 let layer = current(&world, viewer);
                 assert!(
                     matches!(layer, Some(0 | 1)),
-                    "seed {seed}, loss {loss}: viewer {viewer}: {:?}",
+                    "seed {seed}, loss {loss}, {trouble:?}: viewer {viewer}: {:?}",
                     world.sessions[viewer].info()
                 );
             }
@@ -229,11 +250,13 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
 
 #[test]
 fn two_viewers_share_a_bottleneck_and_neither_starves() {
-    for seed in 0..3 {
+    for (seed, trouble) in troubled(0..20) {
         for (rate, least) in [(2_400_000, 1), (6_500_000, 0), (900_000, 2)] {
-            let mut world = world(seed, Trouble::None);
-            world.join(link(rate), None);
-            world.join(link(rate), None);
+            let mut world = world(seed, trouble);
+            for _ in 0..2 {
+                world.join(link(rate), None);
+                world.connect();
+            }
             world.share_link(1, 0);
             world.run_for(30 * SECOND);
             let before = [0, 1].map(|v| world.viewers[v].0.decoded().frames);
@@ -249,11 +272,13 @@ fn two_viewers_share_a_bottleneck_and_neither_starves() {
                 let frames = after[viewer] - before[viewer];
                 assert!(
                     frames > 850,
-                    "seed {seed}, {rate} bit/s: viewer {viewer}: {frames} of 909 frames"
+                    "seed {seed}, {trouble:?}, {rate} bit/s: viewer {viewer}: {frames} of 909 frames"
                 );
+                // Bursts hit one of the two: it may have to come up again, and does.
+                let least_often = if trouble == Trouble::None { 135 } else { 60 };
                 assert!(
-                    fair[viewer] >= 135,
-                    "seed {seed}, {rate} bit/s: layer {least} or better only {} of 150 times ({fair:?})",
+                    fair[viewer] >= least_often,
+                    "seed {seed}, {trouble:?}, {rate} bit/s: layer {least} or better only {} of 150 times ({fair:?})",
                     fair[viewer]
                 );
             }
@@ -263,20 +288,34 @@ fn two_viewers_share_a_bottleneck_and_neither_starves() {
 
 #[test]
 fn where_nothing_fits_video_pauses_and_sound_goes_on() {
-    let mut world = world(1, Trouble::None);
+    for (seed, trouble) in troubled(0..20) {
+        nothing_fits(seed, trouble);
+    }
+}
+
+fn nothing_fits(seed: u64, trouble: Trouble) {
+    let mut world = world(seed, trouble);
     let viewer = world.join(link(5_000_000), None);
+    world.connect();
     world.run_for(5 * SECOND);
     world.set_link(viewer, deep(150_000));
     world.run_for(15 * SECOND);
     let info = world.sessions[viewer].info();
-    assert_eq!((info.current, info.why), (None, Why::NoBandwidth));
+    let choice = (info.current, info.why);
+    assert_eq!(choice, (None, Why::NoBandwidth), "seed {seed}, {trouble:?}");
     let before = world.viewers[viewer].0.audio_packets;
     world.run_for(5 * SECOND);
     let heard = world.viewers[viewer].0.audio_packets - before;
-    assert!(heard >= 145, "{heard} of 150 packets of sound");
+    // Sound is not sent again.
+    let least = if trouble == Trouble::None { 145 } else { 130 };
+    assert!(
+        heard >= least,
+        "seed {seed}, {trouble:?}: {heard} of 150 packets of sound"
+    );
     world.set_link(viewer, deep(5_000_000));
-    world.run_for(25 * SECOND);
-    assert_eq!(current(&world, viewer), Some(0), "all is well again");
+    let within = if trouble == Trouble::None { 25 } else { 50 } * SECOND;
+    let what = format!("seed {seed}, {trouble:?}: all is well again");
+    world.run_until(&what, within, |w| current(w, viewer) == Some(0));
 }
 
 #[test]
