@@ -122,7 +122,7 @@ fn watch(server: &Server, from: &Namespace, host: &str) -> (Value, u64) {
 
 fn server(name: &str, encoder: &str) -> Server {
     let pipeline = format!(
-        "videotestsrc is-live=true pattern=snow ! video/x-raw,width=640,height=360,framerate=30/1 \
+        "udp-address=:: videotestsrc is-live=true pattern=snow ! video/x-raw,width=640,height=360,framerate=30/1 \
          ! {encoder} ! sfusink name=sink stream=camera"
     );
     let server = Server::launch_at("[::]", name, &pipeline).expect("the server starts");
@@ -132,7 +132,7 @@ fn server(name: &str, encoder: &str) -> Server {
 
 /// Both links, each of them the small one once.
 const LINKS: [(u32, u32); 2] = [(NEAR, 1_500), (1_500, FAR)];
-const OURS: [&str; 1] = ["10.99.1.1"];
+const OURS: [&str; 2] = ["10.99.1.1", "[fd99:1::1]"];
 const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]

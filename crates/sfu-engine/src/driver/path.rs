@@ -58,8 +58,16 @@ pub(super) fn is_too_large(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EMSGSIZE)
 }
 
-/// From now on datagrams that are too large for their path are refused.
-pub(super) fn refuse_too_large(socket: &impl AsFd, is_v6: bool) {
+/// From now on datagrams that are too large for their path are refused, until [`in_fragments`] lets one pass.
+pub(super) fn begin(socket: &impl AsFd, is_v6: bool) {
+    refuse_too_large(socket, is_v6);
+    // `quinn-udp` sets it, and it would keep fragments of IPv6 back whatever is said of the path.
+    if is_v6 && let Err(error) = setsockopt(socket, sockopt::Ipv6DontFrag, &false) {
+        tracing::debug!(%error, "large datagrams over IPv6 don't leave in fragments");
+    }
+}
+
+fn refuse_too_large(socket: &impl AsFd, is_v6: bool) {
     set(socket, is_v6, libc::IP_PMTUDISC_DO, libc::IPV6_PMTUDISC_DO);
 }
 

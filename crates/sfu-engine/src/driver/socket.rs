@@ -117,7 +117,7 @@ impl Socket {
             socket.segments = Segments::new(false);
         }
         #[cfg(target_os = "linux")]
-        path::refuse_too_large(&socket.io, local.is_ipv6());
+        path::begin(&socket.io, local.is_ipv6());
         socket.set_send_buffer(send_buffer);
         socket.send_buffer.granted = socket.send_buffer_size();
         Ok(socket)
