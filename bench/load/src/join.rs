@@ -9,11 +9,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::dtls::Certificate;
 use crate::janus::{self, Janus};
+use crate::joins::LEAVERS;
+use crate::run::SIGNALLERS;
 use crate::sdp::{self, Credentials, Remote};
 use crate::viewer::Start;
 
 /// A request that takes longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections that are kept for the next request: as many as there are requests at a time.
+const REQUESTS: usize = SIGNALLERS + LEAVERS;
 /// A server that says "not yet" (404 or 503 with Retry-After) is asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(250);
@@ -56,6 +60,8 @@ pub struct Joiner {
 pub fn agent() -> ureq::Agent {
     let config = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        .max_idle_connections(REQUESTS)
+        .max_idle_connections_per_host(REQUESTS)
         .timeout_global(Some(TIMEOUT))
         .build();
     config.into()

@@ -19,7 +19,7 @@ use crate::swarm::{Snapshot, Swarm};
 use crate::viewer::Summary;
 
 /// Requests at the same time.
-const SIGNALLERS: usize = 32;
+pub const SIGNALLERS: usize = 32;
 /// All have joined when they have a picture; who has none after this never will.
 const SETTLE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(200);

@@ -36,7 +36,6 @@ const OVERHEAD: usize = 28;
 enum Command {
     Add(Box<Start>, std::net::UdpSocket),
     Snapshot(Sender<Snapshot>),
-    Passed(Sender<Vec<Passed>>),
     Steady(bool),
     Stop,
 }
@@ -64,6 +63,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Swarm {
     commands: Sender<Command>,
+    passed: Receiver<Passed>,
     waker: Waker,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,9 +74,11 @@ impl Swarm {
         let poll = Poll::new().context("epoll")?;
         let waker = Waker::new(poll.registry(), WAKE).context("eventfd")?;
         let (commands, inbox) = channel();
+        let (left, passed) = channel();
         let engine = Engine {
             poll,
             inbox,
+            left,
             members: Vec::new(),
             buffers: vec![vec![0; MESSAGE_MAX]; MESSAGES],
             tally: Tally::default(),
@@ -93,6 +95,7 @@ impl Swarm {
             .context("thread")?;
         Ok(Self {
             commands,
+            passed,
             waker,
             thread: Some(thread),
         })
@@ -116,12 +119,8 @@ impl Swarm {
     }
 
     /// Who has left since the last call.
-    pub fn passed(&self) -> Result<Vec<Passed>> {
-        let (reply, answer) = channel();
-        self.send(Command::Passed(reply))?;
-        answer
-            .recv_timeout(Duration::from_secs(10))
-            .context("the viewers' thread does not answer")
+    pub fn passed(&self) -> impl Iterator<Item = Passed> {
+        self.passed.try_iter()
     }
 
     /// The state of all viewers that stay.
@@ -170,6 +169,7 @@ struct Delayed {
 struct Engine {
     poll: Poll,
     inbox: Receiver<Command>,
+    left: Sender<Passed>,
     /// A viewer's place stays empty when it has left.
     members: Vec<Option<Member>>,
     buffers: Vec<Vec<u8>>,
@@ -215,6 +215,7 @@ impl Engine {
                     if let Some(m) = &mut self.members[member] {
                         m.viewer.poll(now, &mut self.out);
                         self.flush(member, now);
+                        self.let_pass(member, now);
                     }
                 }
             }
@@ -250,39 +251,39 @@ impl Engine {
                     dropped: self.members.iter().flatten().map(dropped).sum(),
                 });
             }
-            Command::Passed(reply) => {
-                let passed = self.let_pass();
-                let _ = reply.send(passed);
-            }
             Command::Steady(steady) => self.tally.steady = steady,
             Command::Stop => self.stopped = true,
         }
     }
 
-    /// Takes out those who have seen what they came for, or have waited too long.
-    fn let_pass(&mut self) -> Vec<Passed> {
-        let now = Instant::now();
-        let mut gone = Vec::new();
-        for place in &mut self.members {
-            let leaves = |m: &mut Member| {
-                let asked = m.passing?;
-                let summary = m.viewer.summary(now);
-                let done = summary.join.is_some() || summary.failed.is_some();
-                (done || now - asked > PATIENCE).then_some(summary.join)
-            };
-            let Some(join) = place.as_mut().and_then(leaves) else {
-                continue;
-            };
-            if let Some(mut member) = place.take() {
-                // The socket is closed anyway.
-                let _ = self.poll.registry().deregister(&mut member.socket);
-                gone.push(Passed {
-                    index: member.index,
-                    join,
-                });
-            }
+    /// Takes a viewer out who has seen what it came for, or has waited too long. It says good-bye, as browsers do.
+    fn let_pass(&mut self, member: usize, now: Instant) {
+        let Some(place) = self.members.get_mut(member) else {
+            return;
+        };
+        let leaves = |m: &mut Member| {
+            let asked = m.passing?;
+            let viewer = &m.viewer;
+            let done = viewer.joined_after().is_some() || viewer.has_failed();
+            (done || now - asked > PATIENCE).then(|| viewer.joined_after())
+        };
+        let Some(join) = place.as_mut().and_then(leaves) else {
+            return;
+        };
+        let Some(mut member) = place.take() else {
+            return;
+        };
+        member.viewer.close(&mut self.out);
+        for (peer, data) in self.out.drain(..) {
+            let _ = member.socket.send_to(&data, peer);
         }
-        gone
+        // The socket is closed anyway.
+        let _ = self.poll.registry().deregister(&mut member.socket);
+        // Who asked may be gone.
+        let _ = self.left.send(Passed {
+            index: member.index,
+            join,
+        });
     }
 
     fn add(&mut self, start: Start, socket: std::net::UdpSocket) -> Result<()> {
@@ -377,6 +378,7 @@ impl Engine {
             }
         }
         self.flush(member, now);
+        self.let_pass(member, now);
     }
 
     /// Sends what a viewer has to send, by its link.
@@ -419,6 +421,7 @@ impl Engine {
                 m.viewer
                     .receive(now, now_ns, peer, data, &mut self.tally, &mut self.out);
                 self.flush(delayed.member, now);
+                self.let_pass(delayed.member, now);
             } else {
                 let _ = m.socket.send_to(&delayed.data, delayed.peer);
             }

@@ -459,6 +459,16 @@ impl Viewer {
         }
     }
 
+    /// From the request to the first picture, once there was one.
+    pub fn joined_after(&self) -> Option<Duration> {
+        self.join
+    }
+
+    /// It can't go on.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// What became of it so far.
     pub fn summary(&self, now: Instant) -> Summary {
         let video = self.video.as_ref().map(|(_, video)| video);
