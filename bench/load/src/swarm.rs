@@ -319,6 +319,11 @@ impl Engine {
         }));
         // What came before the registration makes no event.
         self.read(token.0);
+        let now = Instant::now();
+        if let Some(m) = &mut self.members[token.0] {
+            m.viewer.hurry(now, &mut self.out);
+        }
+        self.flush(token.0, now);
         Ok(())
     }
 
@@ -377,6 +382,9 @@ impl Engine {
                 }
             }
         }
+        if let Some(m) = &mut self.members[member] {
+            m.viewer.hurry(now, &mut self.out);
+        }
         self.flush(member, now);
         self.let_pass(member, now);
     }
@@ -420,6 +428,7 @@ impl Engine {
                 let (peer, data) = (delayed.peer, &delayed.data);
                 m.viewer
                     .receive(now, now_ns, peer, data, &mut self.tally, &mut self.out);
+                m.viewer.hurry(now, &mut self.out);
                 self.flush(delayed.member, now);
                 self.let_pass(delayed.member, now);
             } else {
