@@ -160,9 +160,44 @@ fn publisher() {
     assert_eq!(over, 0, "what is dropped is not measured");
 }
 
+/// What a packet of a publishing peer takes, from the datagram to the stream, with the reports that answer: no viewers.
+fn media() {
+    const PACKETS: usize = 3_000;
+    let server = "192.0.2.1:8189".parse().expect("an address");
+    let mut took = Vec::new();
+    for seed in 0..WORLDS as u64 {
+        let mut world = World::with_peer(seed, net::good(), 1);
+        let (peer, mut at) = (&mut world.peers[0].0, world.now);
+        let mut sent = Vec::new();
+        while sent.len() < PACKETS {
+            at = at.max(peer.next);
+            peer.drain(at, |data| {
+                if matches!(data, [128..=191, kind, ..] if !(192..=223).contains(kind)) {
+                    sent.push((at, data.to_vec()));
+                }
+            });
+        }
+        let source = peer.address;
+        let before = world.stream.info(world.now).packets_in;
+        let start = Instant::now();
+        for (at, data) in &sent {
+            world.shard.receive(*at, source, server, data);
+            if world.shard.poll_timeout().is_some_and(|due| due <= *at) {
+                world.shard.handle_timeout(*at);
+            }
+            world.shard.outbox().clear();
+        }
+        took.push(start.elapsed() / PACKETS as u32);
+        let came = world.stream.info(world.now).packets_in - before;
+        assert!(came as usize > PACKETS * 9 / 10, "{came} packets came in");
+    }
+    row("publisher: media", 1_150, median(took), None);
+}
+
 fn main() {
     println!("{:<48} {:>6} {:>9} {:>9}", "", "octets", "µs", "price, µs");
     reports();
     others();
     publisher();
+    media();
 }

@@ -15,6 +15,10 @@
 //! | 12, late | 13 | what was left for it, whatever `extra` is now |
 //! | 12 again | – | its number is used up |
 //!
+//! What comes with nothing to forward in it (padding) is counted the other way round: it leaves no number, and everything
+//! after it goes one lower (RFC 7667, section 3.2.4: a gap would be a loss to whoever receives). Where a number was left for
+//! it already, since it comes late, it leaves with nothing in it.
+//!
 //! So each number leaves once, and a gap is as long as what is missing. A number that went out twice with different content would
 //! give the keys of viewers' sessions away (RFC 7714, section 8.2), so nothing passes twice.
 
@@ -33,7 +37,7 @@ pub(crate) struct Arrivals {
     shift: u16,
     /// What is missing, by its number, and what was counted before it. Empty until something is.
     missing: Vec<Option<Missing>>,
-    /// How many more packets have left than came: some were too large and became several.
+    /// How many more packets have left than came: some were too large and became several, some had nothing in them. Wraps.
     extra: u64,
     /// The number that would follow on one from long ago.
     astray: Option<u16>,
@@ -102,12 +106,17 @@ impl Arrivals {
 
     /// The number that the packet leaves under, or the first of several.
     pub(crate) fn leaves_as(&self, seq: u64) -> u64 {
-        seq + self.extra
+        seq.wrapping_add(self.extra)
     }
 
     /// So many more packets have left than came: what comes from now on leaves under higher numbers.
     pub(crate) fn add_extra(&mut self, packets: u64) {
-        self.extra += packets;
+        self.extra = self.extra.wrapping_add(packets);
+    }
+
+    /// A packet has come that does not leave: what comes from now on leaves under lower numbers.
+    pub(crate) fn leave_out(&mut self) {
+        self.extra = self.extra.wrapping_sub(1);
     }
 
     /// Two in a row from where the numbers were long ago: the publisher has begun anew (RFC 3550, appendix A.1).

@@ -2,11 +2,13 @@
 
 //! RTP packets on their way through the engine: read once when they come in, then shared by all viewers.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::arrival::{Arrival, Arrivals};
 use crate::codec::nal::Format;
+use crate::codec::sets::ParameterSets;
 use crate::codec::{self, Codec, TemporalMark, TrackKind, Vp8Header};
 use crate::fragment::Fragmenter;
 use crate::temporal::{Temporal, TemporalReader};
@@ -22,7 +24,7 @@ pub struct RtpIn {
     pub captured: Instant,
     /// The marker bit: the last packet of a frame (video).
     pub marker: bool,
-    /// RTP payload without header, extensions and padding.
+    /// RTP payload without header, extensions and padding. Empty where only the number was used, which then leaves no gap.
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
     pub red: Option<Arc<[u8]>>,
@@ -45,7 +47,7 @@ pub struct Packet {
     pub vp8: Option<Vp8Header>,
     /// Who gets it of those that go without the upper temporal layers.
     pub temporal: Temporal,
-    /// RTP payload, shared by all viewers.
+    /// RTP payload, shared by all viewers. Empty where a number was left for a packet that had nothing in it.
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
     pub red: Option<Arc<[u8]>>,
@@ -79,7 +81,7 @@ impl Batch {
 }
 
 /// Turns one layer's incoming packets into [`Packet`]s: extends sequence numbers, finds keyframe starts and temporal
-/// layers, drops what came before, and makes several of what is too large.
+/// layers, drops what came before, makes several of what is too large, and gives each keyframe its parameter sets.
 #[derive(Debug, Default)]
 pub(crate) struct LayerReader {
     arrivals: Arrivals,
@@ -89,6 +91,11 @@ pub(crate) struct LayerReader {
     pub(crate) size: Option<(u32, u32)>,
     temporal: TemporalReader,
     fragmenter: Fragmenter,
+    sets: ParameterSets,
+    /// The frame, by its timestamp, before one of whose packets one is missing: that may hold its parameter sets, and newer ones.
+    gap: Option<u32>,
+    /// Kept for its memory: which of the packets begin a picture without its parameter sets.
+    bare: Vec<usize>,
     /// Kept for its memory: the packets' timestamps and marks.
     marks: Vec<(u32, Option<TemporalMark>)>,
 }
@@ -101,32 +108,56 @@ impl LayerReader {
         packets: impl IntoIterator<Item = RtpIn>,
     ) -> (Vec<Packet>, u64) {
         self.marks.clear();
+        self.bare.clear();
         let mut packets: Vec<_> = packets
             .into_iter()
             .map(|rtp| self.inspect(codec, rtp))
             .collect();
         let format = Format::of(codec);
-        if let Some(format) = format.filter(|_| !packets.iter().all(|p| self.fragmenter.passes(p)))
+        if let Some(format) = format {
+            for (index, packet) in packets.iter().enumerate() {
+                if self.sets.look(format, packet.timestamp, &packet.payload) {
+                    self.bare.push(index);
+                }
+            }
+        }
+        if let Some(format) = format
+            .filter(|_| !self.bare.is_empty() || !packets.iter().all(|p| self.fragmenter.passes(p)))
         {
             return self.fragment_all(format, packets);
         }
-        let came = packets.len();
-        let mut index = 0;
+        let (mut index, mut dropped) = (0, 0);
         packets.retain_mut(|packet| {
             index += 1;
-            let arrival = self.arrivals.accept(packet.seq as u16);
-            let passes = arrival.map(|arrival| self.place(arrival, packet, index - 1));
-            passes.is_some()
+            match self.arrivals.accept(packet.seq as u16) {
+                Some(arrival) => self.place(arrival, packet, index - 1),
+                None => {
+                    dropped += 1;
+                    false
+                }
+            }
         });
-        let dropped = came - packets.len();
-        (packets, dropped as u64)
+        (packets, dropped)
     }
 
-    /// Numbers a packet that leaves as it is.
-    fn place(&mut self, arrival: Arrival, packet: &mut Packet, index: usize) {
+    /// Packets are missing before one of this timestamp.
+    fn miss(&mut self, missed: Range<u64>, timestamp: u32) {
+        if !missed.is_empty() {
+            self.gap = Some(timestamp);
+        }
+        self.arrivals.miss(missed, self.temporal.counted());
+    }
+
+    /// Numbers a packet that leaves as it is. `false`: it does not, for there is nothing in it.
+    fn place(&mut self, arrival: Arrival, packet: &mut Packet, index: usize) -> bool {
         match arrival {
+            Arrival::Next { missed, .. } if packet.payload.is_empty() => {
+                self.miss(missed, packet.timestamp);
+                self.arrivals.leave_out();
+                return false;
+            }
             Arrival::Next { seq, missed } => {
-                self.arrivals.miss(missed, self.temporal.counted());
+                self.miss(missed, packet.timestamp);
                 packet.seq = self.arrivals.leaves_as(seq);
                 self.temporal.place(packet, &self.marks[index..]);
             }
@@ -136,6 +167,7 @@ impl LayerReader {
                 self.temporal.place_late(packet, mark, counted);
             }
         }
+        true
     }
 
     /// The same of packets some of which are too large, or go on with one that was.
@@ -148,12 +180,20 @@ impl LayerReader {
             match self.arrivals.accept(packet.seq as u16) {
                 Some(Arrival::Next { seq, missed }) => {
                     self.release(seq, missed.start, &packet, &mut read);
-                    self.arrivals.miss(missed, self.temporal.counted());
-                    self.fragment(format, seq, &packet, index, &mut read);
+                    self.miss(missed, packet.timestamp);
+                    if packet.payload.is_empty() {
+                        self.arrivals.leave_out();
+                    } else {
+                        if self.bare.contains(&index) && self.gap != Some(packet.timestamp) {
+                            self.put_sets(format, seq, &mut packet, index, &mut read);
+                        }
+                        self.fragment(format, seq, &packet, index, &mut read);
+                    }
                 }
                 Some(late) => {
-                    self.place(late, &mut packet, index);
-                    read.push(packet);
+                    if self.place(late, &mut packet, index) {
+                        read.push(packet);
+                    }
                 }
                 None => dropped += 1,
             }
@@ -169,6 +209,27 @@ impl LayerReader {
             read.push(rest);
             self.arrivals.add_extra(1);
         }
+    }
+
+    /// What a decoder needs to begin with this packet leaves before it.
+    fn put_sets(
+        &mut self,
+        format: Format,
+        seq: u64,
+        packet: &mut Packet,
+        index: usize,
+        read: &mut Vec<Packet>,
+    ) {
+        let mut sets = Packet {
+            seq: self.arrivals.leaves_as(seq),
+            marker: false,
+            payload: self.sets.payload(format).into(),
+            ..packet.clone()
+        };
+        packet.keyframe_start = false;
+        self.temporal.place(&mut sets, &self.marks[index..]);
+        read.push(sets);
+        self.arrivals.add_extra(1);
     }
 
     fn fragment(
@@ -236,6 +297,92 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn parameter_sets_that_came_once_are_put_before_each_keyframe() {
+        const SPS: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 1];
+        const PPS: &[u8] = &[0x68, 0xce];
+        let mut reader = LayerReader::default();
+        let (packets, _) = reader.read(
+            Codec::H264,
+            [
+                rtp(1, 10, SPS),
+                rtp(2, 10, PPS),
+                rtp(3, 10, &[0x65, 1]),
+                rtp(4, 20, &[0x41, 1]),
+                rtp(5, 30, &[0x7c, 0x85, 1]),
+                rtp(6, 30, &[0x7c, 0x45, 1]),
+                rtp(7, 40, &[0x41, 1]),
+            ],
+        );
+        let seqs: Vec<_> = packets.iter().map(|p| p.seq - packets[0].seq).collect();
+        assert_eq!(seqs, (0..8).collect::<Vec<_>>(), "without a gap");
+        let starts: Vec<_> = packets.iter().map(|p| p.keyframe_start).collect();
+        assert_eq!(
+            starts,
+            [true, false, false, false, true, false, false, false]
+        );
+        assert_eq!(*packets[4].payload, *Format::H264.aggregate(&[SPS, PPS]));
+        assert_eq!((packets[4].timestamp, packets[4].marker), (30, false));
+        // One whose first packets are missing, or come late, leaves without them: they may hold newer ones.
+        let (packets, _) = reader.read(
+            Codec::H264,
+            [rtp(9, 50, &[0x41, 1]), rtp(8, 45, &[0x65, 1])],
+        );
+        assert_eq!(packets.len(), 2);
+        let (packets, _) = reader.read(Codec::H264, [rtp(11, 55, &[0x65, 1])]);
+        assert_eq!(packets.len(), 1);
+        let (packets, _) = reader.read(Codec::H264, [rtp(12, 60, &[0x65, 1])]);
+        assert_eq!(packets.len(), 2, "but not the next one");
+    }
+
+    #[test]
+    fn packets_with_nothing_in_them_leave_no_gap() {
+        // Numbers from the first, in the order in which they come; those in `nothing` have no payload.
+        for (what, came, nothing, leave, goes_on) in [
+            (
+                "in order",
+                &[0, 1, 2, 3, 4][..],
+                &[1, 2][..],
+                &[0, 1, 2][..],
+                3,
+            ),
+            ("a packet is lost before it", &[0, 2, 3], &[2], &[0, 2], 4),
+            ("and comes later", &[0, 2, 3, 1], &[2], &[0, 2, 1], 4),
+            (
+                "late itself: its number was left for it",
+                &[0, 2, 1, 3],
+                &[1],
+                &[0, 2, 1, 3],
+                5,
+            ),
+            ("all of them", &[0, 1, 2], &[0, 1, 2], &[], 2),
+            ("twice", &[0, 1, 1, 2], &[1], &[0, 1], 4),
+        ] {
+            for codec in [Codec::H264, Codec::Vp8] {
+                for size in [20, 1_500] {
+                    let mut reader = LayerReader::default();
+                    let first = reader.read(codec, [rtp(99, 0, &[0x41; 20])]).0[0].seq + 1;
+                    let mut left = Vec::new();
+                    for n in came {
+                        let payload = if nothing.contains(n) { 0 } else { size };
+                        let (packets, _) =
+                            reader.read(codec, [rtp(100 + n, 9, &vec![0x41; payload])]);
+                        left.extend(packets.iter().map(|p| p.seq - first));
+                    }
+                    let last = reader.read(codec, [rtp(99 + 6, 10, &[0x41; 20])]).0[0].seq - first;
+                    let mut all = left.clone();
+                    all.sort_unstable();
+                    all.dedup();
+                    assert_eq!(all.len(), left.len(), "{what}: no number twice");
+                    if codec == Codec::Vp8 || size == 20 {
+                        assert_eq!(left, leave, "{what}");
+                        assert_eq!(last, goes_on, "{what}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_keyframe_has_one_start() {
         let mut reader = LayerReader::default();
         let sps = rtp(1, 10, &[0x67, 0]);
@@ -244,6 +391,7 @@ pub(crate) mod tests {
         let next = rtp(4, 20, &[0x65, 0]);
         let (packets, _) = reader.read(Codec::H264, [sps, idr, second_slice, next]);
         let starts: Vec<_> = packets.iter().map(|p| p.keyframe_start).collect();
-        assert_eq!(starts, [true, false, false, true]);
+        // The set leaves again before the next one, which begins there.
+        assert_eq!(starts, [true, false, false, true, false]);
     }
 }

@@ -93,6 +93,10 @@ counters! {
     offers_refused_address,
     /// Packets of publishers dropped because of max-bitrate.
     publisher_packets_over_bitrate,
+    /// Packets of publishers that are authentic and were dropped: malformed, or of no track that was agreed on.
+    publisher_packets_unrouted,
+    /// SSRCs of publishers that were forgotten, since they had used too many.
+    publisher_ssrcs_forgotten,
     /// Publishers ended because they went on above max-bitrate.
     publishers_over_bitrate,
 }

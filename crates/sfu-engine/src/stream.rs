@@ -307,6 +307,17 @@ impl Stream {
         state.tell_locals();
     }
 
+    /// The video track goes on with another codec, and the same layers.
+    pub(crate) fn set_codec(&self, lease: Lease, codec: Codec) {
+        let renewed = |layer: &Layer| LayerInfo {
+            width: None,
+            height: None,
+            ..layer.info.clone()
+        };
+        let infos = self.lock().layers.iter().map(renewed).collect();
+        self.set_video(lease, codec, infos);
+    }
+
     /// Declares the audio track.
     pub fn set_audio(&self, lease: Lease, codec: Codec) {
         let mut state = self.lock();

@@ -9,6 +9,7 @@ mod h264;
 mod h265;
 pub(crate) mod nal;
 pub(crate) mod red;
+pub(crate) mod sets;
 pub(crate) mod vp8;
 mod vp9;
 

@@ -65,7 +65,7 @@ impl Format {
         max - self.header() - 1
     }
 
-    fn unit_type(self, header: [u8; 2]) -> u8 {
+    pub(crate) fn unit_type(self, header: [u8; 2]) -> u8 {
         match self {
             Self::H264 => header[0] & 0x1f,
             Self::H265 => (header[0] >> 1) & 0x3f,

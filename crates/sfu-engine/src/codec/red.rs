@@ -4,21 +4,29 @@
 //!
 //! A publisher's blocks are numbered with its own payload type for Opus, a viewer expects its own. Called for sound only.
 
-use std::sync::Arc;
-
-use str0m::rtp::RedDecoder;
-
 /// Another header follows.
 const MORE: u8 = 0x80;
 /// Header of a redundant block: type, timestamp offset, length.
 const HEADER: usize = 4;
 
 /// The newest block of a payload: what a viewer without RED gets. `None`: it is not RED, or not of one codec.
-pub(crate) fn primary(payload: &[u8], opus: u8) -> Option<Arc<[u8]>> {
-    let blocks = RedDecoder::decode(payload).ok()?;
-    let whole = blocks.iter().all(|block| block.pt == opus);
-    let newest = blocks.into_iter().find(|block| block.is_primary)?;
-    (whole && !newest.payload.is_empty()).then(|| newest.payload.into())
+pub(crate) fn primary(payload: &[u8], opus: u8) -> Option<&[u8]> {
+    let (mut at, mut older) = (0, 0);
+    loop {
+        let &octet = payload.get(at)?;
+        if octet & !MORE != opus {
+            return None;
+        }
+        if octet & MORE == 0 {
+            break;
+        }
+        // After 14 bits of timestamp offset, ten of length.
+        let &[high, low] = payload.get(at + 2..)?.first_chunk()?;
+        older += usize::from(high & 3) << 8 | usize::from(low);
+        at += HEADER;
+    }
+    let newest = payload.get(at + 1 + older..)?;
+    (!newest.is_empty()).then_some(newest)
 }
 
 /// Gives each block this type.
@@ -51,10 +59,14 @@ mod tests {
 
     #[test]
     fn the_newest_block_is_taken_out() {
-        assert_eq!(primary(&red(111, 111), 111).as_deref(), Some(&[2; 50][..]));
+        assert_eq!(primary(&red(111, 111), 111), Some(&[2; 50][..]));
         assert_eq!(primary(&red(111, 0), 111), None, "another codec among them");
         assert_eq!(primary(&red(111, 111), 96), None, "another type");
         assert_eq!(primary(&[0x80], 111), None, "cut off");
+        let whole = red(111, 111);
+        for len in 0..=whole.len() - 50 {
+            assert_eq!(primary(&whole[..len], 111), None, "cut off at {len}");
+        }
     }
 
     #[test]

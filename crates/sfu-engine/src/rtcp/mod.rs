@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Reads the RTCP of viewers and writes ours: RFC 3550, feedback of RFC 4585 and RFC 5104, REMB
+//! Reads the RTCP of peers and writes ours: RFC 3550, feedback of RFC 4585 and RFC 5104, REMB
 //! (draft-alvestrand-rmcat-remb-03) and transport-wide feedback (draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
-//! Called by the sender of a viewer with what `srtp::Unprotect` opened. `rtc-rtcp` reads the same into boxes and vectors, a
+//! Called by the sender of a viewer and by the receiver of a publisher with what `srtp::Unprotect` opened. `rtc-rtcp` reads the same into boxes and vectors, a
 //! dozen allocations a report; the reports of a thousand viewers are tens of thousands a second. So this reader keeps
 //! slices of the packet and gives iterators over them, which allocate nothing. Its tests compare it with `rtc-rtcp`.
 //!
@@ -16,12 +16,17 @@ mod report;
 #[cfg(test)]
 mod tests;
 mod twcc;
+mod twcc_write;
 mod write;
 
 pub use feedback::{FirEntries, FirEntry, LostPackets};
-pub use report::{ReportBlock, ReportBlocks};
+pub use report::{ReportBlock, ReportBlocks, SenderInfo, Sources};
 pub use twcc::{Numbers, REFERENCE_PERIOD_US, TwccPackets, TwccReport};
-pub use write::{SenderReport, write_bye, write_sender_report};
+pub use twcc_write::TwccWriter;
+pub use write::{
+    Reporter, SenderReport, write_bye, write_fir, write_nack, write_pli, write_receiver_report,
+    write_remb, write_sender_report,
+};
 
 const HEADER: usize = 4;
 const SSRC: usize = 4;
@@ -43,8 +48,11 @@ const APPLICATION: u8 = 15;
 /// One packet of a compound.
 #[derive(Clone, Debug)]
 pub enum Rtcp<'a> {
-    /// Of a receiver report, or those that a sender report ends with.
     ReceiverReport {
+        blocks: ReportBlocks<'a>,
+    },
+    SenderReport {
+        info: SenderInfo,
         blocks: ReportBlocks<'a>,
     },
     Nack {
@@ -62,7 +70,9 @@ pub enum Rtcp<'a> {
         bitrate: u64,
     },
     Twcc(TwccReport<'a>),
-    Bye,
+    Bye {
+        sources: Sources<'a>,
+    },
     /// A packet of another type, such as a description or an extended report.
     Other(u8),
 }
@@ -138,14 +148,16 @@ fn unpadded(first: u8, body: &[u8]) -> Option<&[u8]> {
 /// Reads the body of a packet: what comes after the word with type and length.
 fn read(kind: u8, count: u8, body: &[u8]) -> Option<Rtcp<'_>> {
     Some(match (kind, count) {
-        (SENDER_REPORT, _) => Rtcp::ReceiverReport {
+        (SENDER_REPORT, _) => Rtcp::SenderReport {
+            info: SenderInfo::read(body)?,
             blocks: ReportBlocks::read(body.get(report::SENDER_INFO..)?, count)?,
         },
         (RECEIVER_REPORT, _) => Rtcp::ReceiverReport {
             blocks: ReportBlocks::read(body.get(SSRC..)?, count)?,
         },
-        (BYE, _) if body.len() >= SSRC * usize::from(count) => Rtcp::Bye,
-        (BYE, _) => return None,
+        (BYE, _) => Rtcp::Bye {
+            sources: Sources::read(body, count)?,
+        },
         (TRANSPORT_FEEDBACK, NACK) => Rtcp::Nack {
             media_ssrc: u32_at(body, SSRC)?,
             lost: LostPackets::read(body.get(2 * SSRC..)?),

@@ -4,11 +4,53 @@
 
 use std::slice::ChunksExact;
 
+use super::{SSRC, u32_at};
+
 const BLOCK: usize = 24;
 /// What comes before the blocks in a sender report: SSRC, NTP and RTP time, two counts.
 pub(super) const SENDER_INFO: usize = 24;
 
-/// How one of our streams arrives.
+/// What a sender says of its clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderInfo {
+    pub ssrc: u32,
+    /// Seconds since 1900 in the upper half, their fraction in the lower.
+    pub ntp_time: u64,
+    /// The same moment on the clock of the stream.
+    pub rtp_time: u32,
+}
+
+impl SenderInfo {
+    pub(super) fn read(body: &[u8]) -> Option<Self> {
+        let ntp_time = u64::from(u32_at(body, 4)?) << 32 | u64::from(u32_at(body, 8)?);
+        Some(Self {
+            ssrc: u32_at(body, 0)?,
+            ntp_time,
+            rtp_time: u32_at(body, 12)?,
+        })
+    }
+}
+
+/// The SSRCs of a goodbye.
+#[derive(Clone, Debug)]
+pub struct Sources<'a>(ChunksExact<'a, u8>);
+
+impl<'a> Sources<'a> {
+    pub(super) fn read(body: &'a [u8], count: u8) -> Option<Self> {
+        let sources = body.get(..SSRC * usize::from(count))?;
+        Some(Self(sources.chunks_exact(SSRC)))
+    }
+}
+
+impl Iterator for Sources<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        u32_at(self.0.next()?, 0)
+    }
+}
+
+/// How a stream arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReportBlock {
     pub ssrc: u32,

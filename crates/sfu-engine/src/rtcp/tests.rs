@@ -312,7 +312,7 @@ proptest! {
             Box::new(ReceiverReport { ssrc, reports, profile_extensions: Bytes::new() })
         };
         let data = bytes(&[packet]);
-        let Rtcp::ReceiverReport { blocks: read } = one(&data) else {
+        let (Rtcp::ReceiverReport { blocks: read } | Rtcp::SenderReport { blocks: read, .. }) = one(&data) else {
             panic!("another packet");
         };
         prop_assert_eq!(read.len(), blocks.len());
@@ -358,7 +358,7 @@ proptest! {
             Box::new(Goodbye { sources: vec![1, 2], reason: Bytes::from_static(b"over") }),
         ]);
         let all: Vec<_> = packets(&data).map(|packet| packet.expect("read")).collect();
-        let [Rtcp::Pli { media_ssrc }, Rtcp::Fir { entries: read }, Rtcp::Bye] = &all[..] else {
+        let [Rtcp::Pli { media_ssrc }, Rtcp::Fir { entries: read }, Rtcp::Bye { .. }] = &all[..] else {
             panic!("other packets: {all:?}");
         };
         prop_assert_eq!(*media_ssrc, ssrc);
@@ -480,6 +480,98 @@ proptest! {
     }
 
     #[test]
+    fn receiver_reports_that_are_written_are_read(
+        ssrc: u32,
+        cname in "\\PC{1,80}",
+        blocks in vec(any::<(u32, u8, u32, u32)>(), 0..40),
+    ) {
+        let blocks: Vec<_> = blocks.iter().map(|&(ssrc, lost, highest, delay)| ReportBlock {
+            ssrc,
+            fraction_lost: lost,
+            cumulative_lost: i32::from(lost) - 100,
+            highest_sequence: highest,
+            jitter: highest ^ 7,
+            last_sender_report: delay ^ 9,
+            delay,
+        }).collect();
+        let mut data = Vec::new();
+        write_receiver_report(&mut data, Reporter { ssrc, cname: &cname }, &blocks);
+        let all = unmarshal(&mut &data[..]).expect("read by others");
+        prop_assert_eq!(all.len(), 2);
+        let Some(Ok(Rtcp::ReceiverReport { blocks: read })) = packets(&data).next() else {
+            panic!("another packet");
+        };
+        prop_assert_eq!(read.collect::<Vec<_>>(), &blocks[..blocks.len().min(31)]);
+    }
+
+    #[test]
+    fn nacks_that_are_written_are_read(first: u16, steps in vec(1..40u16, 1..200), entries in 1..100usize) {
+        let lost: Vec<_> = steps.iter().scan(first, |seq, step| {
+            *seq = seq.wrapping_add(*step);
+            Some(*seq)
+        }).collect();
+        let mut data = Vec::new();
+        let taken = write_nack(&mut data, 1, 2, &lost, entries);
+        prop_assert!(taken >= entries.min(lost.len()) && data.len() <= 12 + 4 * entries);
+        let Rtcp::Nack { media_ssrc: 2, lost: read } = one(&data) else {
+            panic!("another packet");
+        };
+        prop_assert_eq!(read.collect::<Vec<_>>(), &lost[..taken]);
+        unmarshal(&mut &data[..]).expect("read by others");
+    }
+
+    #[test]
+    fn requests_that_are_written_are_read(media: u32, number: u8, bitrate: u64, ssrcs in vec(any::<u32>(), 0..9)) {
+        let mut data = Vec::new();
+        write_pli(&mut data, 1, media);
+        write_fir(&mut data, 1, media, number);
+        write_remb(&mut data, 1, bitrate, &ssrcs);
+        let all: Vec<_> = packets(&data).map(|packet| packet.expect("read")).collect();
+        let [Rtcp::Pli { media_ssrc }, Rtcp::Fir { entries }, Rtcp::Remb { bitrate: read }] = &all[..] else {
+            panic!("other packets: {all:?}");
+        };
+        prop_assert_eq!(*media_ssrc, media);
+        let entries: Vec<_> = entries.clone().collect();
+        prop_assert_eq!(entries, [FirEntry { ssrc: media, sequence: number }]);
+        prop_assert!(*read <= bitrate && bitrate - read <= bitrate >> 17, "{read}, not {bitrate}");
+        prop_assert_eq!(unmarshal(&mut &data[..]).expect("read by others").len(), 3);
+    }
+
+    /// Times may be a quarter of a millisecond off, never more, however long the report.
+    #[test]
+    fn transport_wide_feedback_that_is_written_is_read(
+        steps in vec(prop_oneof![
+            4 => (0..70_000i64).prop_map(Some),
+            1 => (-300_000..8_000_000i64).prop_map(Some),
+            2 => Just(None),
+        ], 1..500),
+        runs in vec(1..40usize, 1..500),
+        base: u16,
+    ) {
+        let mut time = 500_000_000;
+        let steps = steps.iter().zip(&runs).flat_map(|(step, run)| vec![*step; *run]);
+        let arrivals: Vec<_> = steps.map(|step| {
+            time += step?;
+            Some(time)
+        }).collect();
+        let mut data = Vec::new();
+        let mut writer = TwccWriter::default();
+        let count = writer.write(&mut data, 1, 2, base, arrivals.iter().copied());
+        prop_assert_eq!(count, arrivals.len().min(TwccWriter::AT_ONCE), "all steps can be told");
+        prop_assert!(data.len() < 1_000, "{} octets", data.len());
+        let report = twcc(&data);
+        let read: Vec<_> = all(&report).collect();
+        prop_assert_eq!(read.len(), count);
+        for (at, ((seq, told), arrival)) in read.into_iter().zip(&arrivals).enumerate() {
+            prop_assert_eq!(seq, base.wrapping_add(at as u16));
+            prop_assert_eq!(told.is_some(), arrival.is_some());
+            let off = arrival.unwrap_or(0) - told.unwrap_or(0);
+            prop_assert!((0..250).contains(&off), "{off} µs");
+        }
+        unmarshal(&mut &data[..]).expect("read by others");
+    }
+
+    #[test]
     fn no_input_panics(data: Vec<u8>, kind in 199..208u8, first in 0x80..=0xbfu8, words in 0..8u16) {
         let mut framed = vec![first, kind];
         framed.extend(words.to_be_bytes());
@@ -487,7 +579,10 @@ proptest! {
         for data in [data, framed] {
             for packet in packets(&data).flatten() {
                 match packet {
-                    Rtcp::ReceiverReport { blocks } => drop(blocks.count()),
+                    Rtcp::ReceiverReport { blocks } | Rtcp::SenderReport { blocks, .. } => {
+                        assert!(blocks.count() <= data.len());
+                    }
+                    Rtcp::Bye { sources } => assert!(sources.count() <= data.len()),
                     Rtcp::Nack { lost, .. } => assert!(lost.count() <= data.len() * 17 / 4),
                     Rtcp::Fir { entries } => drop(entries.count()),
                     Rtcp::Twcc(report) => {

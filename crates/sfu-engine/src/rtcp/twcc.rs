@@ -15,8 +15,8 @@ const FIXED: usize = 2 * SSRC + 8;
 const CHUNK: usize = 2;
 
 /// The unit of the reference time, and of the differences of arrival.
-const REFERENCE_US: i64 = 64_000;
-const DELTA_US: i64 = 250;
+pub(super) const REFERENCE_US: i64 = 64_000;
+pub(super) const DELTA_US: i64 = 250;
 
 /// When the reference time begins again: what to add to times that went back by more than half of it.
 pub const REFERENCE_PERIOD_US: i64 = REFERENCE_US << 24;

@@ -11,7 +11,7 @@ use super::contact::Contact;
 use super::outbox::Outbox;
 use super::policer::{self, Policer};
 use super::remb::Remb;
-use super::timeline::{PeerClock, Timeline};
+use super::timeline::{PeerClock, Stamp, Timeline};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::{Rid, SessionId};
 use crate::layers::LayerInfo;
@@ -64,7 +64,9 @@ pub(super) struct Ingest {
     session: Arc<SessionShared>,
     pub(super) contact: Contact,
     start: Instant,
-    layers: Vec<Layer>,
+    /// What it sends pictures with, and its layers' timelines.
+    video: Option<Codec>,
+    layers: Vec<Timeline>,
     audio: Timeline,
     clock: PeerClock,
     /// For a peer that gets no arrival reports.
@@ -73,11 +75,8 @@ pub(super) struct Ingest {
     policer: Option<(Policer, Arc<Counters>)>,
     loss: f32,
     gathered: Gathered,
-}
-
-struct Layer {
-    rid: Option<str0m::media::Rid>,
-    timeline: Timeline,
+    /// Kept for its memory: packets of one layer that came together.
+    run: Vec<RtpIn>,
 }
 
 /// What one drain of the session brought.
@@ -108,17 +107,13 @@ impl Ingest {
     ) -> Self {
         let stream = session.stream().clone();
         let remb = (!transport.reports_arrivals()).then(|| Remb::new(now));
+        let video = tracks.video.as_ref().map(|(codec, _)| *codec);
         let mut layers = Vec::new();
         if let Some((codec, rids)) = tracks.video {
-            let infos = rids
-                .iter()
-                .zip(0..)
-                .map(|(rid, index)| layer_info(*rid, index));
-            stream.set_video(lease, codec, infos.collect());
-            layers.extend(rids.into_iter().map(|rid| Layer {
-                rid,
-                timeline: Timeline::new(codec.clock_rate()),
-            }));
+            let infos = rids.into_iter().zip(0..);
+            let infos: Vec<_> = infos.map(|(rid, index)| layer_info(rid, index)).collect();
+            layers.resize_with(infos.len(), || Timeline::new(codec.clock_rate()));
+            stream.set_video(lease, codec, infos);
         }
         if let Some(codec) = tracks.audio {
             stream.set_audio(lease, codec);
@@ -130,6 +125,7 @@ impl Ingest {
             session,
             contact: Contact::new(now, timeout, PUBLISHER),
             start: now,
+            video,
             layers,
             audio: Timeline::new(Codec::Opus.clock_rate()),
             clock: PeerClock::default(),
@@ -137,6 +133,7 @@ impl Ingest {
             policer: None,
             loss: 0.0,
             gathered: Gathered::default(),
+            run: Vec::new(),
         }
     }
 
@@ -149,10 +146,8 @@ impl Ingest {
         &self.session
     }
 
-    pub(super) fn request_keyframe(&mut self, layer: usize) {
-        if let Some(layer) = self.layers.get(layer) {
-            self.transport.request_keyframe(layer.rid);
-        }
+    pub(super) fn request_keyframe(&mut self, now: Instant, layer: usize) {
+        self.transport.request_keyframe(now, layer);
     }
 
     pub(super) fn receive(
@@ -235,7 +230,7 @@ impl Ingest {
             (None, policer) => policer.and_then(|p| p.poll(now)),
         };
         if let Some(limit) = limit {
-            self.transport.limit(limit);
+            self.transport.limit(now, limit);
         }
     }
 
@@ -260,30 +255,32 @@ impl Ingest {
         let Some(captured) = self.clock.local(clock.ntp, now) else {
             return;
         };
-        match clock.kind {
-            TrackKind::Audio => self.audio.correct(clock.timestamp, captured),
-            TrackKind::Video => {
-                if let Some(layer) = self.layers.iter_mut().find(|l| l.rid == clock.rid) {
-                    layer.timeline.correct(clock.timestamp, captured);
-                }
-            }
+        if let Some(timeline) = self.timeline(clock.kind, clock.layer) {
+            timeline.correct(now, clock.source, clock.timestamp, captured);
         }
     }
 
     /// Hands over packets in the order of their arrival, those of one frame together.
     fn forward(&mut self, now: Instant, packets: &mut Vec<Incoming>) {
-        let mut run: Vec<RtpIn> = Vec::new();
+        let mut run = std::mem::take(&mut self.run);
         let mut run_of: Option<(TrackKind, usize)> = None;
         for packet in packets.drain(..) {
             if let Some(remb) = &mut self.remb {
                 remb.received(packet.payload.len());
             }
+            self.follow_codec(&packet);
             let start = self.start;
-            let Some((index, timeline)) = self.timeline(&packet) else {
+            let Some(timeline) = self.timeline(packet.kind, packet.layer) else {
                 continue;
             };
-            let (timestamp, captured) = timeline.map(packet.timestamp, now, start);
-            let of = (packet.kind, index);
+            let stamp = Stamp {
+                source: packet.source,
+                timestamp: packet.timestamp,
+                // What holds nothing has the time of something else.
+                is_late: packet.is_late || packet.payload.is_empty(),
+            };
+            let (timestamp, captured) = timeline.map(stamp, now, start);
+            let of = (packet.kind, packet.layer);
             if let Some((kind, layer)) = run_of.filter(|r| *r != of) {
                 self.stream
                     .push(now, self.lease, kind, layer, run.drain(..));
@@ -299,17 +296,28 @@ impl Ingest {
             });
         }
         if let Some((kind, layer)) = run_of {
-            self.stream.push(now, self.lease, kind, layer, run);
+            self.stream
+                .push(now, self.lease, kind, layer, run.drain(..));
+        }
+        self.run = run;
+    }
+
+    /// A peer may change to another codec that was agreed on: to viewers that is another publisher.
+    fn follow_codec(&mut self, packet: &Incoming) {
+        let is_other = |video: &Codec| *video != packet.codec;
+        if packet.kind == TrackKind::Audio || !self.video.as_ref().is_some_and(is_other) {
+            return;
+        }
+        if !packet.payload.is_empty() && !packet.is_late {
+            self.video = Some(packet.codec);
+            self.stream.set_codec(self.lease, packet.codec);
         }
     }
 
-    fn timeline(&mut self, packet: &Incoming) -> Option<(usize, &mut Timeline)> {
-        match packet.kind {
-            TrackKind::Audio => Some((0, &mut self.audio)),
-            TrackKind::Video => {
-                let index = self.layers.iter().position(|l| l.rid == packet.rid)?;
-                Some((index, &mut self.layers[index].timeline))
-            }
+    fn timeline(&mut self, kind: TrackKind, layer: usize) -> Option<&mut Timeline> {
+        match kind {
+            TrackKind::Audio => Some(&mut self.audio),
+            TrackKind::Video => self.layers.get_mut(layer),
         }
     }
 }
@@ -321,10 +329,9 @@ impl Drop for Ingest {
 }
 
 /// A layer without a name is called by its index.
-fn layer_info(rid: Option<str0m::media::Rid>, index: usize) -> LayerInfo {
-    let named = rid.and_then(|rid| rid.to_string().parse().ok());
+fn layer_info(rid: Option<Rid>, index: usize) -> LayerInfo {
     LayerInfo {
-        rid: named.unwrap_or_else(|| Rid::from_index(index)),
+        rid: rid.unwrap_or_else(|| Rid::from_index(index)),
         width: None,
         height: None,
         target_bitrate: None,

@@ -201,7 +201,7 @@ impl Shard {
                 if let Some(&index) = self.by_session.get(&session) {
                     self.visit(now, index, |member, _| {
                         if let Member::Publisher(publisher) = member {
-                            publisher.request_keyframe(layer);
+                            publisher.request_keyframe(now, layer);
                         }
                         true
                     });
@@ -274,6 +274,9 @@ impl Shard {
             Taken::Work(work) => {
                 self.counters.work_nanoseconds.add(work.nanos());
                 self.counters.reports_beyond.add(work.beyond().into());
+                let (dropped, forgotten) = (work.dropped().into(), work.forgotten().into());
+                self.counters.publisher_packets_unrouted.add(dropped);
+                self.counters.publisher_ssrcs_forgotten.add(forgotten);
                 if !self.by_address.contains_key(&source) {
                     self.remember_address(index, source);
                 }

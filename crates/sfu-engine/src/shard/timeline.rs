@@ -7,11 +7,53 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+/// Of how much an error a peer's clock is corrected by each report, and at most of the time since the last one.
+const GAIN: u32 = 16;
+const MOST: u32 = 20;
+/// A report that is this far off is not plausible: the peer's clock was set.
+const SET: Duration = Duration::from_secs(60);
+
+/// Timestamps that go back by more than any order of pictures does, ahead of the clock, or behind it by more than any
+/// network holds packets up, are of another beginning.
+const BACK: Duration = Duration::from_secs(1);
+const AHEAD: Duration = Duration::from_secs(1);
+const BEHIND: Duration = Duration::from_secs(10);
+/// A moment that a report gives and that is this far from now is not believed.
+const IMPLAUSIBLE: Duration = Duration::from_secs(5);
+
+/// Without reports a slow clock is followed by this much in each such time.
+const EVERY: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(5);
+
 /// The timeline of one layer.
 #[derive(Debug)]
 pub(super) struct Timeline {
     clock_rate: u32,
     anchor: Option<Anchor>,
+    /// The SSRC that it is of.
+    source: u32,
+    /// When the anchor's packet came.
+    heard: Option<Instant>,
+    /// Reports tell the moments.
+    is_reported: bool,
+    lag: Option<Lag>,
+}
+
+/// How far behind their arrival packets stand at the least: what the clock is slow by, where there are no reports.
+#[derive(Debug, Clone, Copy)]
+struct Lag {
+    since: Instant,
+    least: Duration,
+}
+
+/// What a packet says of its time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamp {
+    /// Its SSRC.
+    pub(super) source: u32,
+    pub(super) timestamp: u32,
+    /// It comes after others that follow it.
+    pub(super) is_late: bool,
 }
 
 /// One moment in the peer's timestamps, in ours, and on our clock.
@@ -23,25 +65,50 @@ struct Anchor {
 }
 
 /// What all tracks of a peer share: one moment on its clock and on ours.
+///
+/// Clocks drift, so the moment is moved with each report, by little: all tracks move together, and nobody hears it.
 #[derive(Debug, Default)]
-pub(super) struct PeerClock(Option<(SystemTime, Instant)>);
+pub(super) struct PeerClock(Option<Moment>);
+
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    theirs: SystemTime,
+    ours: Instant,
+    /// When the last report came.
+    reported: Instant,
+}
 
 impl PeerClock {
-    /// The moment on our clock at which the peer's clock showed `ntp`, by the first report that came.
+    /// The moment on our clock at which the peer's clock showed `ntp`.
     ///
     /// `None` for a report that is not plausible: more than a minute from when it came.
     pub(super) fn local(&mut self, ntp: SystemTime, now: Instant) -> Option<Instant> {
-        let (base, at) = *self.0.get_or_insert((ntp, now));
-        let local = match ntp.duration_since(base) {
-            Ok(later) => at.checked_add(later)?,
-            Err(earlier) => at.checked_sub(earlier.duration())?,
+        let moment = self.0.get_or_insert(Moment {
+            theirs: ntp,
+            ours: now,
+            reported: now,
+        });
+        let local = match ntp.duration_since(moment.theirs) {
+            Ok(later) => moment.ours.checked_add(later)?,
+            Err(earlier) => moment.ours.checked_sub(earlier.duration())?,
         };
         let off = local.max(now) - local.min(now);
-        if off > Duration::from_secs(60) {
-            // The peer's clock was set: begin anew with the next report.
+        if off > SET {
+            // Begin anew with the next report.
             self.0 = None;
             return None;
         }
+        let since = now.saturating_duration_since(moment.reported);
+        let step = (off / GAIN).min(since / MOST);
+        let local = match local > now {
+            true => local.checked_sub(step)?,
+            false => local + step,
+        };
+        *moment = Moment {
+            theirs: ntp,
+            ours: local,
+            reported: now,
+        };
         Some(local)
     }
 }
@@ -51,12 +118,19 @@ impl Timeline {
         Self {
             clock_rate,
             anchor: None,
+            source: 0,
+            heard: None,
+            is_reported: false,
+            lag: None,
         }
     }
 
     /// A packet's timestamp on our timeline, and the moment that it stands for. `start` is where our timeline begins.
-    pub(super) fn map(&mut self, theirs: u32, now: Instant, start: Instant) -> (u32, Instant) {
-        let anchor = match self.anchor {
+    ///
+    /// Where another SSRC begins, or timestamps jump, ours go on by the time that has passed.
+    pub(super) fn map(&mut self, stamp: Stamp, now: Instant, start: Instant) -> (u32, Instant) {
+        let theirs = stamp.timestamp;
+        let mut anchor = match self.anchor {
             Some(anchor) => anchor.moved(theirs, self.clock_rate),
             None => Anchor {
                 theirs,
@@ -64,24 +138,78 @@ impl Timeline {
                 captured: now,
             },
         };
+        if let Some(before) = self.anchor {
+            let is_other = stamp.source != self.source;
+            if is_other || !stamp.is_late && self.jumps(before, anchor, now) {
+                anchor = self.goes_on(before, theirs, now);
+                self.is_reported = false;
+                self.lag = None;
+                self.anchor = None;
+            }
+        }
         let newer = self
             .anchor
             .is_none_or(|a| (theirs.wrapping_sub(a.theirs) as i32) > 0);
         if newer {
+            self.source = stamp.source;
+            self.heard = Some(now);
+            self.follow(&mut anchor, now);
             // Kept close to the newest packet, so that wraps are far away.
             self.anchor = Some(anchor);
         }
         (anchor.ours, anchor.captured)
     }
 
+    fn jumps(&self, before: Anchor, anchor: Anchor, now: Instant) -> bool {
+        let step = anchor.theirs.wrapping_sub(before.theirs).cast_signed();
+        let back = ticks(BACK, self.clock_rate).cast_signed();
+        step < -back || anchor.captured > now + AHEAD || anchor.captured + BEHIND < now
+    }
+
+    /// The time that has passed since the last packet has passed in ours, too.
+    fn goes_on(&self, before: Anchor, theirs: u32, now: Instant) -> Anchor {
+        let passed = self.heard.map(|at| now.saturating_duration_since(at));
+        let passed = ticks(passed.unwrap_or_default(), self.clock_rate);
+        Anchor {
+            theirs,
+            ours: before
+                .ours
+                .wrapping_add(passed.max(self.clock_rate / 1_000)),
+            captured: now,
+        }
+    }
+
+    /// Nothing is captured after it has come, and without reports nothing long before: so a clock that drifts is followed.
+    fn follow(&mut self, anchor: &mut Anchor, now: Instant) {
+        anchor.captured = anchor.captured.min(now);
+        if self.is_reported {
+            return;
+        }
+        let behind = now.saturating_duration_since(anchor.captured);
+        let lag = self.lag.get_or_insert(Lag {
+            since: now,
+            least: behind,
+        });
+        lag.least = lag.least.min(behind);
+        if now.saturating_duration_since(lag.since) >= EVERY {
+            anchor.captured += lag.least.min(STEP);
+            self.lag = None;
+        }
+    }
+
     /// A sender report told when a timestamp was captured. Our timestamps stay as they are.
-    pub(super) fn correct(&mut self, theirs: u32, captured: Instant) {
-        if let Some(anchor) = &mut self.anchor {
+    pub(super) fn correct(&mut self, now: Instant, source: u32, theirs: u32, captured: Instant) {
+        let off = captured.max(now) - captured.min(now);
+        if let Some(anchor) = &mut self.anchor
+            && source == self.source
+            && off < IMPLAUSIBLE
+        {
             let reported = Anchor {
                 captured,
                 ..anchor.moved(theirs, self.clock_rate)
             };
             *anchor = reported.moved(anchor.theirs, self.clock_rate);
+            self.is_reported = true;
         }
     }
 }
@@ -115,23 +243,31 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn stamp(timestamp: u32) -> Stamp {
+        Stamp {
+            source: 1,
+            timestamp,
+            is_late: false,
+        }
+    }
+
     #[test]
     fn layers_with_different_offsets_share_a_timeline() {
         let start = Instant::now();
         let mut low = Timeline::new(90_000);
         let mut high = Timeline::new(90_000);
         let now = start + MS * 100;
-        assert_eq!(low.map(5, now, start), (9_000, now));
-        assert_eq!(high.map(u32::MAX - 10, now, start), (9_000, now));
+        assert_eq!(low.map(stamp(5), now, start), (9_000, now));
+        assert_eq!(high.map(stamp(u32::MAX - 10), now, start), (9_000, now));
         let later = (9_000 + 90_000, now + MS * 1_000);
-        assert_eq!(low.map(5 + 90_000, now + MS * 1_030, start), later);
+        assert_eq!(low.map(stamp(5 + 90_000), now + MS * 1_030, start), later);
         assert_eq!(
-            high.map(90_000 - 11, now + MS * 1_003, start),
+            high.map(stamp(90_000 - 11), now + MS * 1_003, start),
             later,
             "over the wrap"
         );
         assert_eq!(
-            low.map(5 + 87_000, now + MS * 1_040, start).0,
+            low.map(stamp(5 + 87_000), now + MS * 1_040, start).0,
             96_000,
             "a late packet"
         );
@@ -144,14 +280,14 @@ mod tests {
         let mut clock = PeerClock::default();
         let (mut video, mut audio) = (Timeline::new(90_000), Timeline::new(48_000));
         // The picture took 80 ms longer through the peer than the sound of the same moment.
-        video.map(0, now + MS * 80, start);
-        audio.map(0, now, start);
+        video.map(stamp(0), now + MS * 80, start);
+        audio.map(stamp(0), now, start);
         let ntp = SystemTime::now();
         for timeline in [&mut video, &mut audio] {
             let captured = clock.local(ntp, now).unwrap();
-            timeline.correct(0, captured);
+            timeline.correct(now, 1, 0, captured);
         }
-        let moment = |t: &mut Timeline, ticks| t.map(ticks, now, start).1;
+        let moment = |t: &mut Timeline, ticks| t.map(stamp(ticks), now, start).1;
         assert_eq!(moment(&mut video, 9_000), moment(&mut audio, 4_800));
     }
 

@@ -111,6 +111,24 @@ impl Cm {
         Ok(())
     }
 
+    /// Opens a packet whose length was checked, of which the index is known, into a buffer of its payload's length.
+    pub(super) fn open_rtp(
+        &self,
+        data: &[u8],
+        header_len: usize,
+        index: u64,
+        plain: &mut [u8],
+    ) -> Result<(), UnprotectError> {
+        let (packet, tag) = data.split_at(header_len + plain.len());
+        let roc = (index >> 16) as u32;
+        self.authenticated(packet, &roc.to_be_bytes())
+            .verify_truncated_left(tag)
+            .map_err(|_| UnprotectError::Forged)?;
+        plain.copy_from_slice(&packet[header_len..]);
+        self.crypt(u32_at(packet, 8), index, plain)
+            .map_err(|_| UnprotectError::Forged)
+    }
+
     /// Opens a packet whose length was checked, of which the index is known.
     pub(super) fn open_rtcp<'a>(
         &self,

@@ -112,6 +112,24 @@ impl Gcm {
         Ok(())
     }
 
+    /// Opens a packet whose length was checked, of which the index is known, into a buffer of its payload's length.
+    pub(super) fn open_rtp(
+        &self,
+        data: &[u8],
+        header_len: usize,
+        index: u64,
+        plain: &mut [u8],
+    ) -> Result<(), UnprotectError> {
+        let (header, sealed) = data.split_at(header_len);
+        let (text, tag) = sealed.split_at(plain.len());
+        let roc = (index >> 16) as u32;
+        let nonce = self.rtp_nonce(u32_at(header, 8), roc, index as u16);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        self.key
+            .open_separate_gather(nonce, Aad::from(header), text, tag, plain)
+            .map_err(|_| UnprotectError::Forged)
+    }
+
     /// Opens a packet whose length was checked, of which the index is known.
     pub(super) fn open_rtcp<'a>(
         &self,

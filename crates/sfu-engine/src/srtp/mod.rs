@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Secures RTP and RTCP towards a viewer (SRTP, RFC 3711 and RFC 7714), with keys from DTLS (RFC 5764).
+//! Secures RTP and RTCP (SRTP, RFC 3711 and RFC 7714), with keys from DTLS (RFC 5764).
 //!
 //! Called by the sender of a viewer: [`Protect`] once for each packet that leaves, [`Unprotect`] once for each report that
-//! comes in. Whoever only watches sends no RTP, so nothing opens it here.
+//! comes in. Whoever only watches sends no RTP: what opens that, [`UnprotectRtp`], is there for publishers alone.
 //!
 //! The keys of a session are scheduled when it is made. After that nothing is allocated (a buffer with room for
 //! [`Profile::rtp_overhead`] given), locked or scheduled anew: `tests/allocations.rs` counts. A session takes 2.2 to
@@ -16,12 +16,14 @@ mod cm;
 mod gcm;
 mod kdf;
 mod protect;
+mod receive;
 mod replay;
 #[cfg(test)]
 mod tests;
 mod unprotect;
 
 pub use protect::{Protect, ProtectError};
+pub use receive::UnprotectRtp;
 pub use unprotect::{Unprotect, UnprotectError};
 
 /// The header of RTP without contributing sources and extensions.
@@ -115,18 +117,33 @@ pub fn session(
     exported: &[u8],
     role: Role,
 ) -> Result<(Protect, Unprotect), KeyError> {
-    check_len(profile, profile.exporter_len(), exported)?;
-    let (keys, salts) = exported.split_at(2 * profile.key_len());
-    let (client_key, server_key) = keys.split_at(profile.key_len());
-    let (client_salt, server_salt) = salts.split_at(profile.salt_len());
-    let (ours, theirs) = match role {
-        Role::Client => ((client_key, client_salt), (server_key, server_salt)),
-        Role::Server => ((server_key, server_salt), (client_key, client_salt)),
-    };
+    let (ours, theirs) = both(profile, exported, role)?;
     Ok((
         Protect::new(profile, ours.0, ours.1)?,
         Unprotect::new(profile, theirs.0, theirs.1)?,
     ))
+}
+
+/// What opens the RTP of a session's peer, from what DTLS exported.
+pub fn receiver(profile: Profile, exported: &[u8], role: Role) -> Result<UnprotectRtp, KeyError> {
+    let (_, theirs) = both(profile, exported, role)?;
+    UnprotectRtp::new(profile, theirs.0, theirs.1)
+}
+
+/// A master key and its salt.
+type Keys<'a> = (&'a [u8], &'a [u8]);
+
+/// Our keys and the peer's.
+fn both(profile: Profile, exported: &[u8], role: Role) -> Result<(Keys<'_>, Keys<'_>), KeyError> {
+    check_len(profile, profile.exporter_len(), exported)?;
+    let (keys, salts) = exported.split_at(2 * profile.key_len());
+    let (client_key, server_key) = keys.split_at(profile.key_len());
+    let (client_salt, server_salt) = salts.split_at(profile.salt_len());
+    let (client, server) = ((client_key, client_salt), (server_key, server_salt));
+    Ok(match role {
+        Role::Client => (client, server),
+        Role::Server => (server, client),
+    })
 }
 
 fn check_len(profile: Profile, expected: usize, bytes: &[u8]) -> Result<(), KeyError> {
@@ -156,6 +173,20 @@ impl Cipher {
             }
             Profile::AesCm128HmacSha1_80 => Self::Cm(Box::new(cm::Cm::derive(kdf, labels)?)),
         })
+    }
+
+    /// Opens an RTP packet whose length was checked and whose index is known into a buffer of its payload's length.
+    fn open_rtp(
+        &self,
+        data: &[u8],
+        header_len: usize,
+        index: u64,
+        plain: &mut [u8],
+    ) -> Result<(), UnprotectError> {
+        match self {
+            Self::Gcm(gcm) => gcm.open_rtp(data, header_len, index, plain),
+            Self::Cm(cm) => cm.open_rtp(data, header_len, index, plain),
+        }
     }
 }
 

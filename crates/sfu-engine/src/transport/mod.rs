@@ -2,16 +2,14 @@
 
 //! How packets reach one viewer, and come from one publisher: the seam between forwarding and WebRTC.
 //!
-//! Publishers' sessions are `str0m`'s ([`rtc::RtcTransport`]), which does all of WebRTC. Viewers are many, so theirs are
-//! our own ([`lean::LeanTransport`]), which does no more than viewers need.
+//! A viewer's session is a [`lean::LeanTransport`], a publisher's an [`Uplink`](crate::peer::uplink::Uplink), on the same ICE and
+//! DTLS. `str0m` reads offers and writes answers ([`negotiate`]), and has no part in what follows.
 
 mod complaint;
 pub mod lean;
 pub mod negotiate;
 mod no_dtls;
 pub mod patch;
-pub mod rtc;
-mod telling;
 pub(crate) mod work;
 
 use std::net::SocketAddr;
@@ -103,15 +101,23 @@ pub struct Demand {
 pub struct Incoming {
     /// Audio or video.
     pub kind: TrackKind,
-    /// The simulcast layer, where it has a name.
-    pub rid: Option<str0m::media::Rid>,
-    /// Sequence number.
+    /// Index of the layer, in the order of the offer; 0 for sound.
+    pub layer: usize,
+    /// What it is encoded with.
+    pub codec: Codec,
+    /// Its SSRC: timestamps of different ones are not comparable.
+    pub source: u32,
+    /// Sequence number in its layer, whatever its SSRC. One that is missing was lost.
     pub seq: u16,
-    /// RTP timestamp of that layer.
+    /// It comes after others that follow it.
+    pub is_late: bool,
+    /// RTP timestamp of that SSRC.
     pub timestamp: u32,
     /// The marker bit.
     pub marker: bool,
-    /// RTP payload.
+    /// How far below the loudest, in dB (RFC 6464), where the peer tells it.
+    pub audio_level: Option<u8>,
+    /// RTP payload. Empty where there is nothing to forward (padding): only its number is used up.
     pub payload: Arc<[u8]>,
     /// The same with redundancy, as it came (RED).
     pub red: Option<Arc<[u8]>>,
@@ -122,9 +128,11 @@ pub struct Incoming {
 pub struct SenderClock {
     /// Audio or video.
     pub kind: TrackKind,
-    /// The simulcast layer, where it has a name.
-    pub rid: Option<str0m::media::Rid>,
-    /// An RTP timestamp of that layer.
+    /// Index of the layer; 0 for sound.
+    pub layer: usize,
+    /// The SSRC that it is about.
+    pub source: u32,
+    /// An RTP timestamp of that SSRC.
     pub timestamp: u32,
     /// The same moment on the peer's clock that all its tracks share.
     pub ntp: SystemTime,
@@ -233,7 +241,7 @@ pub trait PublisherTransport: Transport {
     /// Whether the peer gets arrival reports (TWCC), from which it knows its network.
     fn reports_arrivals(&self) -> bool;
     /// Tells the peer how much it may send, in bit/s (REMB).
-    fn limit(&mut self, bits_per_second: u64);
-    /// Asks the peer for a keyframe of a layer (PLI).
-    fn request_keyframe(&mut self, rid: Option<str0m::media::Rid>);
+    fn limit(&mut self, now: Instant, bits_per_second: u64);
+    /// Asks the peer for a keyframe of a layer (PLI or FIR).
+    fn request_keyframe(&mut self, now: Instant, layer: usize);
 }

@@ -7,14 +7,14 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use sfu_dtls::OpenSslDtls;
 use str0m::change::SdpOffer;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::dtls::{DtlsProvider, SrtpProfile};
 use str0m::format::{CodecConfig, FormatParams};
-use str0m::media::{Direction, Frequency, MediaKind, Mid, Rid, Rids};
+use str0m::media::{Direction, Frequency, MediaKind, Mid, Pt};
 use str0m::rtp::{Extension, ExtensionMap};
 use str0m::{Candidate, Rtc};
 use thiserror::Error;
@@ -22,15 +22,10 @@ use thiserror::Error;
 use super::complaint::complaint;
 use super::lean::{Agreed, LeanTransport};
 use super::no_dtls::NoDtls;
-use super::rtc::{Negotiated, RtcTransport};
-use super::telling::TellingDtls;
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
-
-/// How often a viewer's figures are refreshed.
-const STATS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// The header extension without which arrival times are not reported.
-const TWCC_URI: &str = "transport-wide-cc-extensions";
+use crate::ids::Rid;
+use crate::peer::uplink::Uplink;
+use crate::peer::uplink::agreed::Agreed as Receiving;
 
 /// H.264 profiles that are accepted: constrained baseline, baseline, main, high.
 const H264_PROFILES: [u32; 4] = [0x42_e0_1f, 0x42_00_1f, 0x4d_00_1f, 0x64_00_1f];
@@ -41,6 +36,16 @@ const SRTP_PROFILES: [SrtpProfile; 3] = [
     SrtpProfile::AEAD_AES_256_GCM,
     SrtpProfile::AES128_CM_SHA1_80,
 ];
+
+/// The m-line and payload type under which a codec is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Negotiated {
+    pub(crate) codec: Codec,
+    pub(crate) mid: Mid,
+    pub(crate) pt: Pt,
+    /// The payload type of the same with redundancy (RED).
+    pub(crate) red: Option<Pt>,
+}
 
 /// Why an offer was not answered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,8 +64,6 @@ pub struct Identity {
     provider: Arc<CryptoProvider>,
     /// The same without DTLS, for sessions that are thrown away once they have answered.
     negotiator: Arc<CryptoProvider>,
-    /// The same for publishing peers, whose reports are looked at.
-    publishers: Arc<CryptoProvider>,
     certificate: DtlsCert,
     clock: WallClock,
 }
@@ -106,7 +109,6 @@ impl Identity {
     /// Makes a certificate: once a process, since each costs a key pair.
     pub fn generate() -> Result<Self, OfferError> {
         static DTLS: OpenSslDtls = OpenSslDtls::new(&SRTP_PROFILES);
-        static TELLING: TellingDtls = TellingDtls(&DTLS);
         let provider = |dtls_provider: &'static dyn DtlsProvider| {
             Arc::new(CryptoProvider {
                 dtls_provider,
@@ -114,7 +116,6 @@ impl Identity {
             })
         };
         let negotiator = provider(&NoDtls);
-        let publishers = provider(&TELLING);
         let provider = provider(&DTLS);
         let certificate = provider.dtls_provider.generate_certificate();
         let certificate = certificate.ok_or_else(|| {
@@ -123,7 +124,6 @@ impl Identity {
         Ok(Self {
             provider,
             negotiator,
-            publishers,
             certificate,
             clock: WallClock::new(Instant::now(), SystemTime::now()),
         })
@@ -165,7 +165,7 @@ impl PlayoutDelay {
 /// What a publishing peer is going to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublisherTracks {
-    /// The video codec and the simulcast layers; one without a name where there is no simulcast.
+    /// The video codec that is offered first and the simulcast layers; one without a name where there is no simulcast.
     pub video: Option<(Codec, Vec<Option<Rid>>)>,
     /// The audio codec.
     pub audio: Option<Codec>,
@@ -179,7 +179,7 @@ pub fn accept_publisher(
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
-) -> Result<(RtcTransport, String, PublisherTracks), OfferError> {
+) -> Result<(Uplink, String, PublisherTracks), OfferError> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         accept_publisher_inner(identity, offer, local, now)
     }));
@@ -191,7 +191,7 @@ fn accept_publisher_inner(
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
-) -> Result<(RtcTransport, String, PublisherTracks), OfferError> {
+) -> Result<(Uplink, String, PublisherTracks), OfferError> {
     let preferred = preferred_video(offer);
     let codecs = StreamCodecs {
         // Where none is known to us, one that is not offered either keeps the others out.
@@ -200,6 +200,7 @@ fn accept_publisher_inner(
     };
     let mut extensions = ExtensionMap::empty();
     for (id, extension) in [
+        (1, Extension::AudioLevel),
         (3, Extension::TransportSequenceNumber),
         (4, Extension::RtpMid),
         (10, Extension::RtpStreamId),
@@ -208,26 +209,16 @@ fn accept_publisher_inner(
         extensions.set(id, extension);
     }
     let config = configure(identity, codecs)
-        .set_crypto_provider(identity.publishers.clone())
+        .set_crypto_provider(identity.negotiator.clone())
         .set_extension_map(extensions);
-    let (rtc, answer) = answer(config, offer, local, now)?;
-    let medias = answered_medias(&rtc, &answer);
-    let negotiated = matched(&rtc, &medias, |m| m.receiving);
-    let video = negotiated
-        .iter()
-        .find(|n| n.codec.kind() == TrackKind::Video);
-    let tracks = PublisherTracks {
-        video: video.map(|n| (n.codec, layers_of(&rtc, n.mid))),
-        audio: negotiated
-            .iter()
-            .map(|n| n.codec)
-            .find(|c| *c == Codec::Opus),
-    };
-    if !medias.iter().any(|m| m.receiving) {
+    let (_, answer) = answer(config, offer, local, now)?;
+    let receiving = Receiving::read(offer, &answer, local)?;
+    if receiving.medias.is_empty() {
         return Err(OfferError::Invalid(
             "it has no audio or video m-line that sends (a=sendonly)".into(),
         ));
     }
+    let tracks = receiving.tracks()?;
     if tracks.video.is_none() && tracks.audio.is_none() {
         return Err(OfferError::NoCommonCodec(format!(
             "no common codec: the offer has video {} and audio {}; video can be H264, VP8, VP9, AV1 or H265, audio Opus",
@@ -235,20 +226,8 @@ fn accept_publisher_inner(
             offered_codecs(offer, "audio"),
         )));
     }
-    let twcc = answer.contains(TWCC_URI);
-    let rids = tracks.video.iter().flat_map(|(_, rids)| rids);
-    let rids = rids.copied().flatten().collect();
-    let transport =
-        RtcTransport::new(now, rtc, negotiated, offer.to_owned(), twcc).with_layers(rids);
+    let transport = Uplink::new(now, identity, receiving)?;
     Ok((transport, answer, tracks))
-}
-
-/// The simulcast layers of an m-line as the offer lists them.
-fn layers_of(rtc: &Rtc, mid: Mid) -> Vec<Option<Rid>> {
-    match rtc.media(mid).map(str0m::media::Media::rids_rx) {
-        Some(Rids::Specific(rids)) if !rids.is_empty() => rids.iter().copied().map(Some).collect(),
-        _ => vec![None],
-    }
 }
 
 /// The first codec that we know in the order of the offer's first video m-line.
@@ -311,7 +290,7 @@ fn accept_inner(
     }
     let (rtc, answer) = answer(config, offer, local, now)?;
     let medias = answered_medias(&rtc, &answer);
-    let negotiated = matched(&rtc, &medias, |m| m.sending);
+    let negotiated = matched(&rtc, &medias);
     check(codecs, offer, &medias, &negotiated)?;
     let agreed = Agreed::read(offer, &answer, &negotiated, local)?;
     let transport = LeanTransport::new(now, identity, agreed, delay)?;
@@ -353,7 +332,6 @@ fn configure(identity: &Identity, codecs: StreamCodecs) -> str0m::RtcConfig {
         .set_ice_lite(true)
         .set_rtp_mode(true)
         .set_extension_map(extensions)
-        .set_stats_interval(Some(STATS_INTERVAL))
         .clear_codecs();
     let codec_config = config.codec_config();
     // A track that comes later must find its m-line ready, so what is not known yet is answered for every codec.
@@ -415,8 +393,6 @@ struct OfferedMedia {
     kind: MediaKind,
     /// We may send on it.
     sending: bool,
-    /// We may receive on it.
-    receiving: bool,
 }
 
 /// The m-lines of the answer and what may be done with each.
@@ -432,20 +408,15 @@ fn answered_medias(rtc: &Rtc, answer: &str) -> Vec<OfferedMedia> {
             mid: media.mid(),
             kind: media.kind(),
             sending: enabled && matches!(direction, Direction::SendOnly | Direction::SendRecv),
-            receiving: enabled && matches!(direction, Direction::RecvOnly | Direction::SendRecv),
         })
     })
     .collect()
 }
 
 /// The payload type that the peer likes best, for each codec and its first usable m-line of that kind.
-fn matched(
-    rtc: &Rtc,
-    medias: &[OfferedMedia],
-    usable: impl Fn(&OfferedMedia) -> bool,
-) -> Vec<Negotiated> {
+fn matched(rtc: &Rtc, medias: &[OfferedMedia]) -> Vec<Negotiated> {
     let mut negotiated: Vec<Negotiated> = Vec::new();
-    for offered in medias.iter().filter(|m| usable(m)) {
+    for offered in medias.iter().filter(|m| m.sending) {
         let Some(media) = rtc.media(offered.mid) else {
             continue;
         };

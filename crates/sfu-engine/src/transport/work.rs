@@ -14,10 +14,14 @@ pub struct Work {
     nanos: u64,
     /// Reports in it that spoke of what was not sent, or is long forgotten.
     beyond: u32,
+    /// Packets of a publisher that are authentic and belong nowhere.
+    dropped: u32,
+    /// SSRCs of a publisher that had to make room for others.
+    forgotten: u32,
 }
 
 impl Work {
-    /// An RTCP datagram of a viewer: opened, and its session visited.
+    /// An RTCP datagram: opened, and its session visited.
     pub(crate) const REPORT: Self = Self::of(2_000);
     /// An octet of it.
     pub(crate) const OCTET: Self = Self::of(5);
@@ -35,15 +39,18 @@ impl Work {
     /// A record of DTLS while that is at work.
     pub(crate) const RECORD: Self = Self::of(20_000);
     /// A packet of a publishing peer, without the fan-out.
-    pub(crate) const MEDIA: Self = Self::of(6_000);
-    /// An RTCP datagram of a publishing peer, whatever is in it. It is opened twice, and read by `str0m`.
-    pub(crate) const PEER_REPORT: Self = Self::of(50_000);
+    pub(crate) const MEDIA: Self = Self::of(3_000);
 
     /// What a datagram may be in all, less what comes after its arrivals: a keyframe request.
     const DATAGRAM: u64 = 48_000;
 
     const fn of(nanos: u64) -> Self {
-        Self { nanos, beyond: 0 }
+        Self {
+            nanos,
+            beyond: 0,
+            dropped: 0,
+            forgotten: 0,
+        }
     }
 
     /// How many of a kind there is room for beside this, so that a datagram is not more than 50 µs.
@@ -62,6 +69,8 @@ impl Work {
     pub(crate) fn add(&mut self, other: Self) {
         self.nanos = self.nanos.saturating_add(other.nanos);
         self.beyond = self.beyond.saturating_add(other.beyond);
+        self.dropped = self.dropped.saturating_add(other.dropped);
+        self.forgotten = self.forgotten.saturating_add(other.forgotten);
     }
 
     /// A report spoke of more than there was.
@@ -72,6 +81,26 @@ impl Work {
     /// Reports that spoke of what was not sent, or is long forgotten.
     pub fn beyond(self) -> u32 {
         self.beyond
+    }
+
+    /// A publisher's packet belongs nowhere.
+    pub(crate) fn note_dropped(&mut self) {
+        self.dropped = self.dropped.saturating_add(1);
+    }
+
+    /// Packets of a publisher that are authentic and belong nowhere.
+    pub fn dropped(self) -> u32 {
+        self.dropped
+    }
+
+    /// An SSRC of a publisher made room for another one.
+    pub(crate) fn note_forgotten(&mut self) {
+        self.forgotten = self.forgotten.saturating_add(1);
+    }
+
+    /// SSRCs of a publisher that had to make room for others.
+    pub fn forgotten(self) -> u32 {
+        self.forgotten
     }
 
     /// What it costs, in nanoseconds.
@@ -109,10 +138,10 @@ pub(crate) const VIEWER: Limit = Limit {
     share: Duration::from_millis(2),
     burst: Duration::from_millis(20),
 };
-/// What a publishing peer's media may cost: a tenth of a core, 16,000 packets a second.
+/// What a publishing peer's media may cost: a twentieth of a core, 16,000 packets a second.
 pub(crate) const PUBLISHER: Limit = Limit {
-    share: Duration::from_millis(100),
-    burst: Duration::from_millis(200),
+    share: Duration::from_millis(50),
+    burst: Duration::from_millis(100),
 };
 /// What all else of a publishing peer may cost: 1 % of a core.
 pub(crate) const PUBLISHER_CONTROL: Limit = Limit {
@@ -191,7 +220,12 @@ mod tests {
         let publisher = [(Work::MEDIA, 3_000)];
         assert!(price(&publisher) < PUBLISHER.share / 2);
         // Sender reports and descriptions of three layers, their retransmissions and sound, each of its own.
-        let control = [(Work::PEER_REPORT, 35), (Work::CHECK, 50)];
+        let control = [
+            (Work::REPORT, 35),
+            (Work::OCTET, 35 * 100),
+            (Work::PART, 70),
+            (Work::CHECK, 50),
+        ];
         assert!(price(&control) < PUBLISHER_CONTROL.share / 2);
         let joins = [(Work::CHECK, 8 * 2 * 7), (Work::RECORD, 20)];
         assert!(price(&joins) < PUBLISHER_CONTROL.burst);

@@ -11,7 +11,7 @@ pub(crate) fn rtcp(data: &[u8]) {
     for packet in packets(data) {
         count += 1;
         match packet {
-            Ok(Rtcp::ReceiverReport { blocks }) => {
+            Ok(Rtcp::ReceiverReport { blocks } | Rtcp::SenderReport { blocks, .. }) => {
                 assert!(blocks.count() <= data.len() / 24);
             }
             Ok(Rtcp::Nack { lost, .. }) => {

@@ -255,7 +255,7 @@ fn what_is_forged_in_a_publishers_name_costs_little_and_stops_no_media() {
     let after = world.counters.snapshot();
     let over = after.datagrams_over_budget - before.datagrams_over_budget;
     let invalid = after.datagrams_invalid - before.datagrams_invalid;
-    assert_eq!((over, invalid), (0, 15_000), "what is forged is no report");
+    assert_eq!((over, invalid), (0, 20_000), "what is forged is nothing");
     assert_eq!(after.sessions_closed, 0);
     let seen = world.viewers[0].0.decoded();
     assert!(
@@ -290,9 +290,9 @@ fn a_publishers_own_reports_end_at_the_budget_and_good_ones_never_meet_it() {
         }
     }
     let counters = world.counters.snapshot();
-    let read = 10_000 - counters.datagrams_over_budget - counters.datagrams_invalid;
+    // Of 10 µs or so each, in two seconds that have 60 ms.
     assert!(
-        counters.datagrams_over_budget > 5_000 && read < 2_000,
+        (2_000..6_000).contains(&counters.datagrams_over_budget),
         "{counters:?}"
     );
     assert_eq!((counters.sessions_closed, counters.sessions_failed), (0, 0));

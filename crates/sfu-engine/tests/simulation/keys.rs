@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use sfu_dtls::OpenSslDtls;
-use sfu_engine::srtp::{Profile, Protect, Role, session};
+use sfu_engine::srtp::{Profile, Protect, Role, Unprotect, session};
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{
@@ -47,12 +47,22 @@ pub(crate) fn told() -> (CryptoProvider, Told) {
 impl Agreed {
     /// Seals in the peer's name, with an index that none of its own packets reaches.
     pub(crate) fn protect(&self) -> Protect {
+        self.both().0
+    }
+
+    /// Opens what the peer is told.
+    #[allow(dead_code)]
+    pub(crate) fn unprotect(&self) -> Unprotect {
+        self.both().1
+    }
+
+    fn both(&self) -> (Protect, Unprotect) {
         let role = match self.is_client {
             true => Role::Client,
             false => Role::Server,
         };
         let keys = session(Profile::AeadAes128Gcm, &self.material, role);
-        keys.expect("the keys fit").0
+        keys.expect("the keys fit")
     }
 }
 

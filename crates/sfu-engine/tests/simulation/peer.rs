@@ -137,6 +137,11 @@ impl TestPeer {
         (peer, offer.to_sdp_string())
     }
 
+    /// The name of its m-line for pictures.
+    pub(crate) fn video_mid(&self) -> String {
+        self.mid.to_string().trim().to_owned()
+    }
+
     /// Begins an ICE restart after a cut. Returns the fragment for the server.
     pub(crate) fn restart_ice(&mut self) -> String {
         let (fragment, pending) = restart::begin(&mut self.rtc);

@@ -46,6 +46,8 @@ pub(crate) struct TestViewer {
     pub(crate) packets: BTreeMap<u64, Received>,
     /// Numbers of packets with nothing in them.
     pub(crate) empty: BTreeSet<u64>,
+    /// The same of parameter sets that came by themselves.
+    pub(crate) sets: BTreeSet<u64>,
     pub(crate) audio_packets: u64,
     /// Between the arrivals of two packets of sound.
     pub(crate) longest_between_sounds: Duration,
@@ -105,6 +107,7 @@ impl TestViewer {
             first_picture_at: None,
             packets: BTreeMap::new(),
             empty: BTreeSet::new(),
+            sets: BTreeSet::new(),
             audio_packets: 0,
             longest_between_sounds: Duration::ZERO,
             last_sound: None,
@@ -211,6 +214,13 @@ impl TestViewer {
         }
         // Padding and probes carry no mark.
         let Some(mark) = read_mark(&packet.payload) else {
+            if packet
+                .payload
+                .first()
+                .is_some_and(|nal| matches!(nal & 0x1f, 7 | 8 | 24))
+            {
+                self.sets.insert(*packet.seq_no);
+            }
             return;
         };
         let values = &packet.header.ext_vals;
@@ -270,7 +280,9 @@ impl TestViewer {
         let mut shown: BTreeSet<u32> = BTreeSet::new();
         for (&seq, &packet) in &self.packets {
             let missing = expected.unwrap_or(seq)..seq;
-            let missing = missing.filter(|seq| !self.empty.contains(seq)).count();
+            let missing = missing
+                .filter(|seq| !self.empty.contains(seq) && !self.sets.contains(seq))
+                .count();
             if missing > 0 {
                 result.gaps += missing as u64;
                 frame.clear();

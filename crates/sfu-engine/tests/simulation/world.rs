@@ -71,10 +71,14 @@ pub(crate) struct World {
     pub(crate) viewers_crypto: Option<CryptoProvider>,
     /// The same of peers that publish.
     peers_crypto: Option<CryptoProvider>,
+    /// They send no pictures.
+    peers_are_silent: bool,
     /// Who joins from now on takes no retransmissions.
     pub(crate) viewers_lack_rtx: bool,
     /// Where reports of viewers are kept, too.
     pub(crate) overheard: Option<Vec<Vec<u8>>>,
+    /// Where what publishers by WHIP are sent is kept, too.
+    pub(crate) told: Option<Vec<Vec<u8>>>,
     pub(crate) viewers: Vec<(TestViewer, Links)>,
     /// What publishers by WHIP that come from now on may send, in bit/s.
     pub(crate) peer_max_bitrate: Option<u64>,
@@ -121,8 +125,10 @@ impl World {
             viewers_take_red: false,
             viewers_crypto: None,
             peers_crypto: None,
+            peers_are_silent: false,
             viewers_lack_rtx: false,
             overheard: None,
+            told: None,
             viewers: Vec::new(),
             peer_max_bitrate: None,
             peers: Vec::new(),
@@ -159,12 +165,30 @@ impl World {
         Self::with_this_peer(world, good(), layers, true)
     }
 
+    /// The same, that sends sound and no pictures.
+    pub(crate) fn with_silent_peer_of(seed: u64, layers: usize, crypto: CryptoProvider) -> Self {
+        let mut world = Self::new(seed, layers);
+        world.peers_crypto = Some(crypto);
+        world.peers_are_silent = true;
+        Self::with_this_peer(world, good(), layers, true)
+    }
+
     /// Instead of the test's own publisher, one who came by WHIP and may not send more than this.
     pub(crate) fn with_limited_peer(seed: u64, twcc: bool, max_bitrate: u64) -> Self {
         let layers = if twcc { 3 } else { 1 };
         let mut world = Self::new(seed, layers);
         world.peer_max_bitrate = Some(max_bitrate);
         Self::with_this_peer(world, good(), layers, twcc)
+    }
+
+    /// A datagram seems to come from a publisher. Returns whether it was dropped as invalid.
+    pub(crate) fn inject_from_peer(&mut self, peer: usize, data: &[u8]) -> bool {
+        let before = self.counters.snapshot().datagrams_invalid;
+        let source = self.peers[peer].0.address;
+        self.shard.receive(self.now, source, self.server, data);
+        self.obey(self.now);
+        self.send_out();
+        self.counters.snapshot().datagrams_invalid > before
     }
 
     fn with_this_peer(mut world: Self, link: Conditions, layers: usize, twcc: bool) -> Self {
@@ -198,6 +222,9 @@ impl World {
         let index = self.peers.len();
         let crypto = self.peers_crypto.clone();
         let (mut peer, offer) = TestPeer::new(self.now, index, layers, twcc, crypto);
+        if self.peers_are_silent {
+            peer.silent = (0..layers).collect();
+        }
         let (transport, answer, tracks) =
             negotiate::accept_publisher(&self.identity, &offer, &[self.server], self.now).unwrap();
         let feedback = PeerFeedback {
@@ -462,6 +489,9 @@ impl World {
                     self.drain_viewer(index);
                 }
                 Way::ToPeer => {
+                    if let Some(told) = &mut self.told {
+                        told.push(data.clone());
+                    }
                     self.peers[index].0.receive(now, self.server, &data);
                     self.drain_peer(index);
                 }

@@ -8,8 +8,9 @@
 use std::net::SocketAddr;
 
 use crate::codec::{Codec, TrackKind, VIDEO_CODECS};
+use crate::ids::NameError;
 use crate::transport::lean::{self, agreed::value};
-use crate::transport::negotiate::OfferError;
+use crate::transport::negotiate::{OfferError, PublisherTracks};
 
 /// See the module's description.
 #[derive(Debug, Clone)]
@@ -96,6 +97,30 @@ impl Agreed {
         Ok(Self {
             connection,
             medias: medias.collect(),
+        })
+    }
+
+    /// What the stream is going to have: of the first m-line of each kind the codec and the layers.
+    pub(crate) fn tracks(&self) -> Result<PublisherTracks, OfferError> {
+        let first = |kind| {
+            self.medias
+                .iter()
+                .find(|m| m.kind == kind && !m.formats.is_empty())
+        };
+        let codec = |media: &Media| media.formats.first().map(|f| f.codec);
+        let layers = |media: &Media| {
+            if media.rids.is_empty() {
+                return Ok(vec![None]);
+            }
+            let named = media.rids.iter().map(|rid| rid.parse().map(Some));
+            named.collect::<Result<Vec<_>, NameError>>()
+        };
+        let video = first(TrackKind::Video);
+        let layers = video.map(layers).transpose();
+        let layers = layers.map_err(|e| OfferError::Invalid(e.to_string()))?;
+        Ok(PublisherTracks {
+            video: video.and_then(codec).zip(layers),
+            audio: first(TrackKind::Audio).and_then(codec),
         })
     }
 

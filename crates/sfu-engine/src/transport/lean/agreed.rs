@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 
 use is::{Candidate, IceCreds};
 
-use super::super::negotiate::OfferError;
-use super::super::rtc::Negotiated;
+use super::super::negotiate::{Negotiated, OfferError};
 use crate::codec::{Codec, TrackKind};
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";

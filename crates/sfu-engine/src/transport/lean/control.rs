@@ -55,7 +55,9 @@ pub(super) fn receive(
     for packet in rtcp::packets(compound) {
         heard.work.add(Work::PART);
         match packet {
-            Ok(Rtcp::ReceiverReport { blocks }) => heard.blocks(blocks, media),
+            Ok(Rtcp::ReceiverReport { blocks } | Rtcp::SenderReport { blocks, .. }) => {
+                heard.blocks(blocks, media);
+            }
             Ok(Rtcp::Nack { media_ssrc, lost }) => heard.nack(now, media_ssrc, lost, media, events),
             Ok(Rtcp::Pli { media_ssrc }) => {
                 heard.wants_keyframe |= media.track(media_ssrc).is_some();

@@ -19,7 +19,6 @@ mod pacer;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use is::{Candidate, IceCreds};
 use str0m::crypto::dtls::SrtpProfile;
 
 use super::negotiate::{Identity, OfferError, PlayoutDelay};
@@ -324,25 +323,7 @@ impl Transport for LeanTransport {
     }
 
     fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
-        let restart = patch::new_credentials(fragment, &self.agreed.remote.ufrag)?;
-        if let Some((ufrag, pass)) = &restart {
-            let (ufrag, pass) = (ufrag.clone(), pass.clone());
-            let remote = IceCreds { ufrag, pass };
-            self.agreed.local = self.connection.restart(remote.clone());
-            self.agreed.remote = remote;
-        }
-        for candidate in patch::candidates(fragment)? {
-            self.connection.add_remote(candidate);
-        }
-        if restart.is_none() {
-            return Ok(PatchOutcome::Trickled);
-        }
-        let local = &self.agreed.local;
-        let mid = self.agreed.mid.as_str();
-        Ok(PatchOutcome::Restarted {
-            fragment: answer_fragment(mid, local, &self.agreed.candidates),
-            local_ufrag: local.ufrag.clone(),
-        })
+        patch::patch(&mut self.connection, &mut self.agreed, fragment)
     }
 
     fn close(&mut self) {
@@ -403,18 +384,6 @@ impl ViewerTransport for LeanTransport {
         self.note(now, left);
         left.is_some()
     }
-}
-
-/// A trickle ICE fragment (RFC 8840, section 9) with our new credentials and our addresses.
-pub(crate) fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> String {
-    let IceCreds { ufrag, pass } = local;
-    let mut out = format!(
-        "a=ice-lite\r\nm=audio 9 RTP/AVP 0\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\n"
-    );
-    for candidate in candidates {
-        out.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
-    }
-    out
 }
 
 pub(crate) fn profile(negotiated: SrtpProfile) -> Option<Profile> {

@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Whose packet it is: m-line and layer, by what the packet says of itself, then by what the offer says of SSRCs, then by
+//! the payload type (RFC 9143, section 9.2; RFC 8852). Called once for each packet that is authentic, and for no others.
+
+use super::agreed::{Format, Media};
+use super::packet::Extensions;
+use crate::codec::TrackKind;
+
+/// SSRCs that are remembered, as those of [`UnprotectRtp`](crate::srtp::UnprotectRtp).
+const KNOWN: usize = 64;
+
+/// What is in a packet, by its payload type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    Media(Format),
+    /// With redundancy (RED).
+    Redundant(Format),
+    /// A packet that was sent before (RTX).
+    Repair(Format),
+    /// What nobody agreed on, such as comfort noise, under an SSRC that is known.
+    Unknown,
+}
+
+/// Where a packet belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) receiver: usize,
+    pub(super) content: Content,
+    /// It is the first one of its SSRC here.
+    pub(super) is_first: bool,
+}
+
+/// An m-line.
+#[derive(Debug)]
+struct Line {
+    media: Media,
+    /// Its first layer among all receivers. `None`: nothing of it is taken.
+    first: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    ssrc: u32,
+    line: usize,
+    receiver: usize,
+    /// When it was heard last, in packets of the session.
+    heard: u64,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Router {
+    lines: Vec<Line>,
+    known: Vec<Known>,
+    packets: u64,
+    /// SSRCs that had to make room for others.
+    forgotten: u64,
+}
+
+impl Line {
+    fn content(&self, pt: u8) -> Content {
+        for format in &self.media.formats {
+            if format.pt == pt {
+                return Content::Media(*format);
+            }
+            if format.red == Some(pt) {
+                return Content::Redundant(*format);
+            }
+            if format.rtx == Some(pt) {
+                return Content::Repair(*format);
+            }
+        }
+        Content::Unknown
+    }
+
+    fn names(&self, ssrc: u32) -> bool {
+        let mut sources = self.media.sources.iter();
+        sources.any(|s| s.ssrc == ssrc || s.rtx == Some(ssrc))
+    }
+
+    fn layer(&self, rid: &[u8]) -> Option<usize> {
+        self.media.rids.iter().position(|r| r.as_bytes() == rid)
+    }
+}
+
+impl Router {
+    /// Of the first m-line of each kind all layers are taken. Returns it with what each receiver is for: kind, layer.
+    pub(super) fn new(medias: Vec<Media>) -> (Self, Vec<(TrackKind, usize)>) {
+        let mut receivers = Vec::new();
+        let mut lines: Vec<Line> = Vec::new();
+        for media in medias {
+            let kind = media.kind;
+            let is_taken = !media.formats.is_empty()
+                && lines
+                    .iter()
+                    .all(|l| l.first.is_none() || l.media.kind != kind);
+            let first = is_taken.then_some(receivers.len());
+            if is_taken {
+                let layers = media.rids.len().max(1);
+                receivers.extend((0..layers).map(|layer| (kind, layer)));
+            }
+            lines.push(Line { media, first });
+        }
+        let router = Self {
+            lines,
+            known: Vec::new(),
+            packets: 0,
+            forgotten: 0,
+        };
+        (router, receivers)
+    }
+
+    /// How many SSRCs had to make room for others.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Where a packet belongs. `None`: nowhere, and nothing is remembered.
+    pub(super) fn route(&mut self, ssrc: u32, pt: u8, names: &Extensions<'_>) -> Option<Route> {
+        self.packets += 1;
+        let known = self.known.iter().position(|k| k.ssrc == ssrc);
+        if let Some(at) = known.filter(|_| !names.names()) {
+            let known = &mut self.known[at];
+            known.heard = self.packets;
+            return Some(Route {
+                receiver: known.receiver,
+                content: self.lines[known.line].content(pt),
+                is_first: false,
+            });
+        }
+        let line = self.line(ssrc, pt, known, names)?;
+        let content = self.lines[line].content(pt);
+        if content == Content::Unknown && known.is_none() {
+            return None;
+        }
+        let before = known.map(|at| self.known[at]).filter(|k| k.line == line);
+        let receiver = self.receiver(ssrc, line, content, before, names)?;
+        let is_first = before.is_none_or(|k| k.receiver != receiver);
+        self.remember(known, ssrc, line, receiver);
+        Some(Route {
+            receiver,
+            content,
+            is_first,
+        })
+    }
+
+    fn line(
+        &self,
+        ssrc: u32,
+        pt: u8,
+        known: Option<usize>,
+        names: &Extensions<'_>,
+    ) -> Option<usize> {
+        if let Some(mid) = names.mid {
+            return self
+                .lines
+                .iter()
+                .position(|l| l.media.mid.as_bytes() == mid);
+        }
+        if let Some(line) = self.lines.iter().position(|l| l.names(ssrc)) {
+            return Some(line);
+        }
+        if let Some(at) = known {
+            return Some(self.known[at].line);
+        }
+        let has = |line: &Line| {
+            let rid = names.rid.or(names.repaired_rid);
+            let is_named =
+                rid.is_none_or(|rid| line.media.rids.is_empty() || line.layer(rid).is_some());
+            is_named && line.content(pt) != Content::Unknown
+        };
+        // A payload type of several m-lines tells nothing.
+        let mut all = (0..self.lines.len()).filter(|at| has(&self.lines[*at]));
+        all.next().filter(|_| all.next().is_none())
+    }
+
+    fn receiver(
+        &self,
+        ssrc: u32,
+        at: usize,
+        content: Content,
+        before: Option<Known>,
+        names: &Extensions<'_>,
+    ) -> Option<usize> {
+        let line = &self.lines[at];
+        let first = line.first?;
+        if line.media.rids.is_empty() {
+            return Some(first);
+        }
+        let rid = match content {
+            Content::Repair(_) => names.repaired_rid.or(names.rid),
+            _ => names.rid,
+        };
+        if let Some(rid) = rid {
+            return line.layer(rid).map(|layer| first + layer);
+        }
+        if let Some(before) = before {
+            return Some(before.receiver);
+        }
+        // Without a name retransmissions are those of the SSRC that the offer pairs them with.
+        let repaired = line.media.sources.iter().find(|s| s.rtx == Some(ssrc))?;
+        let media = self.known.iter().find(|k| k.ssrc == repaired.ssrc)?;
+        Some(media.receiver)
+    }
+
+    fn remember(&mut self, known: Option<usize>, ssrc: u32, line: usize, receiver: usize) {
+        let entry = Known {
+            ssrc,
+            line,
+            receiver,
+            heard: self.packets,
+        };
+        if let Some(at) = known {
+            self.known[at] = entry;
+        } else if self.known.len() < KNOWN {
+            self.known.push(entry);
+        } else if let Some(silent) = self.known.iter_mut().min_by_key(|k| k.heard) {
+            *silent = entry;
+            self.forgotten += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Codec;
+    use crate::peer::uplink::agreed::{self, Feedback, Source};
+
+    fn format(codec: Codec, pt: u8, rtx: Option<u8>, red: Option<u8>) -> Format {
+        Format {
+            codec,
+            pt,
+            rtx,
+            red,
+            feedback: Feedback::default(),
+        }
+    }
+
+    fn media(mid: &str, kind: TrackKind, formats: Vec<Format>) -> Media {
+        Media {
+            mid: mid.into(),
+            kind,
+            formats,
+            sources: Vec::new(),
+            rids: Vec::new(),
+            extensions: agreed::Extensions::default(),
+        }
+    }
+
+    fn audio() -> Media {
+        media(
+            "a",
+            TrackKind::Audio,
+            vec![format(Codec::Opus, 111, None, Some(63))],
+        )
+    }
+
+    fn video() -> Media {
+        let formats = vec![
+            format(Codec::H264, 96, Some(97), None),
+            format(Codec::H264, 98, None, None),
+        ];
+        media("v", TrackKind::Video, formats)
+    }
+
+    fn simulcast() -> Media {
+        Media {
+            rids: ["hi-there", "hi", "lo"].map(String::from).to_vec(),
+            ..video()
+        }
+    }
+
+    fn names<'a>(
+        mid: Option<&'a str>,
+        rid: Option<&'a str>,
+        repaired: Option<&'a str>,
+    ) -> Extensions<'a> {
+        Extensions {
+            mid: mid.map(str::as_bytes),
+            rid: rid.map(str::as_bytes),
+            repaired_rid: repaired.map(str::as_bytes),
+            ..Extensions::default()
+        }
+    }
+
+    const NONE: Extensions<'static> = Extensions {
+        mid: None,
+        rid: None,
+        repaired_rid: None,
+        twcc: None,
+        audio_level: None,
+    };
+
+    /// Receiver 0 is the sound's.
+    #[test]
+    fn packets_find_their_layer_by_the_order_of_rfc_9143() {
+        let source = |ssrc, rtx| Source {
+            ssrc,
+            rtx,
+            cname: None,
+        };
+        let named = || Media {
+            sources: vec![source(10, Some(11))],
+            ..video()
+        };
+        let named_layers = || Media {
+            sources: vec![source(10, Some(11))],
+            ..simulcast()
+        };
+        let same_types = || Media {
+            mid: "a".into(),
+            kind: TrackKind::Audio,
+            ..video()
+        };
+        let (mid, rid) = (
+            |m| names(Some(m), None, None),
+            |m, r| names(Some(m), Some(r), None),
+        );
+        for (what, medias, packets) in [
+            (
+                "MID",
+                [audio(), video()],
+                &[
+                    (1, 96, mid("v"), Some(1)),
+                    (2, 111, mid("a"), Some(0)),
+                    (3, 96, mid("?"), None),
+                ][..],
+            ),
+            (
+                "payload type",
+                [audio(), video()],
+                &[
+                    (1, 98, NONE, Some(1)),
+                    (2, 63, NONE, Some(0)),
+                    (3, 99, NONE, None),
+                ],
+            ),
+            (
+                "learnt SSRC",
+                [audio(), video()],
+                &[(1, 96, mid("v"), Some(1)), (1, 13, NONE, Some(1))],
+            ),
+            (
+                "a payload type of both",
+                [same_types(), video()],
+                &[
+                    (1, 96, NONE, None),
+                    (1, 96, mid("v"), Some(1)),
+                    (1, 96, NONE, Some(1)),
+                ],
+            ),
+            (
+                "a=ssrc",
+                [same_types(), named()],
+                &[
+                    (10, 96, NONE, Some(1)),
+                    (11, 97, NONE, Some(1)),
+                    (12, 96, NONE, None),
+                ],
+            ),
+            (
+                "MID before a=ssrc",
+                [same_types(), named()],
+                &[(10, 96, mid("a"), Some(0)), (10, 96, NONE, Some(0))],
+            ),
+            (
+                "RID",
+                [audio(), simulcast()],
+                &[
+                    (1, 96, rid("v", "lo"), Some(3)),
+                    (2, 96, rid("v", "hi"), Some(2)),
+                    (3, 96, names(None, Some("hi-there"), None), Some(1)),
+                    (1, 96, NONE, Some(3)),
+                    (4, 96, rid("v", "h"), None),
+                    (5, 96, mid("v"), None),
+                    (1, 96, rid("v", "hi"), Some(2)),
+                ],
+            ),
+            (
+                "RTX by RRID",
+                [audio(), simulcast()],
+                &[
+                    (1, 97, names(Some("v"), None, Some("lo")), Some(3)),
+                    (1, 97, NONE, Some(3)),
+                    (2, 97, mid("v"), None),
+                ],
+            ),
+            (
+                "RTX by FID",
+                [audio(), named_layers()],
+                &[
+                    (11, 97, NONE, None),
+                    (10, 96, rid("v", "lo"), Some(3)),
+                    (11, 97, NONE, Some(3)),
+                ],
+            ),
+            (
+                "RTX by payload type",
+                [audio(), video()],
+                &[(1, 97, NONE, Some(1))],
+            ),
+        ] {
+            let (mut router, receivers) = Router::new(medias.to_vec());
+            assert_eq!(receivers[0], (TrackKind::Audio, 0));
+            for (ssrc, pt, names, expected) in packets {
+                let route = router.route(*ssrc, *pt, names);
+                assert_eq!(
+                    route.map(|r| r.receiver),
+                    *expected,
+                    "{what}: {ssrc} {pt} {names:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_packet_of_an_ssrc_is_told_and_what_is_in_it() {
+        let (mut router, _) = Router::new(vec![audio(), video()]);
+        let formats = video().formats;
+        let mut next = |ssrc, pt| {
+            let route = router.route(ssrc, pt, &NONE).unwrap();
+            (route.is_first, route.content)
+        };
+        assert_eq!(next(1, 96), (true, Content::Media(formats[0])));
+        assert_eq!(next(1, 96), (false, Content::Media(formats[0])));
+        assert_eq!(next(1, 98), (false, Content::Media(formats[1])));
+        assert_eq!(next(1, 13), (false, Content::Unknown));
+        assert_eq!(next(2, 97), (true, Content::Repair(formats[0])));
+        assert_eq!(next(3, 63), (true, Content::Redundant(audio().formats[0])));
+    }
+
+    #[test]
+    fn of_m_lines_of_a_kind_the_first_is_taken() {
+        let second = Media {
+            mid: "w".into(),
+            ..video()
+        };
+        let (mut router, receivers) = Router::new(vec![video(), second]);
+        assert_eq!(receivers, [(TrackKind::Video, 0)]);
+        assert_eq!(router.route(1, 96, &names(Some("w"), None, None)), None);
+        assert!(router.route(1, 96, &names(Some("v"), None, None)).is_some());
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_forgets_who_was_silent_longest() {
+        let (mut router, _) = Router::new(vec![audio(), video()]);
+        for ssrc in 0..1_000 {
+            router.route(ssrc, 96, &NONE).unwrap();
+            router.route(7_777, 111, &NONE).unwrap();
+        }
+        assert_eq!(router.known.len(), KNOWN);
+        assert_eq!(router.forgotten(), 1_001 - KNOWN as u64);
+        assert!(!router.route(7_777, 111, &NONE).unwrap().is_first);
+    }
+}
