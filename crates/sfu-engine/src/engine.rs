@@ -304,9 +304,9 @@ impl Engine {
             }),
         };
         let name = request.stream;
-        let (stream, lease) = self
+        let (stream, claim) = self
             .router
-            .start(name, options, request.takeover)
+            .claim(name, options, request.takeover)
             .ok_or_else(|| PublishRefused::InUse(name.clone()))?;
         let etag = self.next_etag();
         let session = SessionShared::new(
@@ -318,7 +318,7 @@ impl Engine {
         );
         let session = self.sessions.enter(session.admitted(admitted));
         let command = ShardCommand::Publish {
-            lease,
+            claim,
             tracks,
             transport: Box::new(transport),
             session,
@@ -326,7 +326,6 @@ impl Engine {
             max_bitrate: self.config.publisher_max_bitrate,
         };
         if !shard.queue().send(command) {
-            stream.stop(lease);
             return Err(PublishRefused::Busy);
         }
         tracing::info!(stream = %name, session = ?id, "published by a peer");

@@ -18,6 +18,7 @@
 //! Logs through `tracing`, with `stream` and `session` as fields.
 
 mod arrival;
+pub mod claim;
 mod codec;
 mod driver;
 mod engine;

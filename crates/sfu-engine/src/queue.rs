@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use crate::claim::Claim;
 use crate::ids::SessionId;
 use crate::layers::Preference;
 use crate::packet::Batch;
 use crate::session::SessionShared;
-use crate::stream::{Lease, Stream};
+use crate::stream::Stream;
 use crate::transport::negotiate::PublisherTracks;
 use crate::transport::patch::PatchError;
 use crate::transport::{PatchOutcome, PublisherTransport, ViewerTransport};
@@ -39,8 +40,8 @@ pub enum ShardCommand {
     },
     /// A publisher comes.
     Publish {
-        /// Its right to the stream.
-        lease: Lease,
+        /// What it has of the stream until its media comes.
+        claim: Claim,
         /// What it is going to send.
         tracks: PublisherTracks,
         /// Its session's way to it.

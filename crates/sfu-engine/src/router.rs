@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use crate::claim::Claim;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::StreamName;
 use crate::info::StreamInfo;
@@ -121,6 +122,19 @@ impl Router {
         let stream = self.named(&mut streams, name);
         let lease = stream.start(options, takeover, Instant::now())?;
         Some((stream, lease))
+    }
+
+    /// The stream with this name, made where there is none, and what a publisher may have of it before its media comes.
+    pub(crate) fn claim(
+        &self,
+        name: &StreamName,
+        options: PublishOptions,
+        takeover: bool,
+    ) -> Option<(Arc<Stream>, Claim)> {
+        let mut streams = self.lock();
+        let stream = self.named(&mut streams, name);
+        let claim = stream.claim(options, takeover, Instant::now())?;
+        Some((stream, claim))
     }
 
     /// Gives a consumer in this process a stream's packets, from now on or from when it gets a publisher.

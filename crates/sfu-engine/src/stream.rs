@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::claim::{Claim, Right};
 use crate::codec::{Codec, TrackKind};
 use crate::gop::Gop;
 use crate::ids::{Rid, StreamName};
@@ -82,6 +83,8 @@ pub struct Stream {
     /// Where it is found by its name.
     home: Option<Home>,
     viewers: AtomicUsize,
+    /// Publishers that want it when their media comes.
+    claims: AtomicUsize,
     packets_in: AtomicU64,
     packets_dropped: AtomicU64,
     bytes_in: AtomicU64,
@@ -116,6 +119,8 @@ struct PublisherState {
     lease: Lease,
     since: Instant,
     last_packet: Instant,
+    /// Something has come from it.
+    has_media: bool,
     options: PublishOptions,
 }
 
@@ -144,6 +149,7 @@ impl Stream {
             key,
             home,
             viewers: AtomicUsize::new(0),
+            claims: AtomicUsize::new(0),
             packets_in: AtomicU64::new(0),
             packets_dropped: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
@@ -197,6 +203,31 @@ impl Stream {
         }
     }
 
+    /// Gives the caller what it may have of the stream before its media comes. `None`: somebody has it who stays.
+    pub fn claim(
+        self: &Arc<Self>,
+        options: PublishOptions,
+        takeover: bool,
+        now: Instant,
+    ) -> Option<Claim> {
+        let gives_way = {
+            let state = self.lock();
+            state.publisher.as_ref().map(|p| p.gives_way(takeover, now))
+        };
+        let right = match gives_way {
+            None => Right::Held(self.start(options, takeover, now)?),
+            Some(true) => {
+                self.claims.fetch_add(1, Relaxed);
+                Right::Wanted { options, takeover }
+            }
+            Some(false) => return None,
+        };
+        Some(Claim {
+            stream: self.clone(),
+            right,
+        })
+    }
+
     /// Makes the caller the stream's publisher, unless there is one that stays.
     pub fn start(&self, options: PublishOptions, takeover: bool, now: Instant) -> Option<Lease> {
         let (lease, before) = {
@@ -214,6 +245,7 @@ impl Stream {
                 lease,
                 since: now,
                 last_packet: now,
+                has_media: false,
                 options,
             });
             state.epoch += 1;
@@ -248,6 +280,12 @@ impl Stream {
         self.left();
     }
 
+    /// A publisher that wanted it has it, or is gone.
+    pub(crate) fn unclaim(&self) {
+        self.claims.fetch_sub(1, Relaxed);
+        self.left();
+    }
+
     /// Somebody who used it has gone.
     fn left(&self) {
         if let Some(home) = &self.home {
@@ -258,7 +296,7 @@ impl Stream {
     /// Whether it must be kept.
     pub(crate) fn is_used(&self) -> bool {
         let snapshot = self.snapshot();
-        snapshot.live || self.viewers() > 0 || snapshot.locals > 0
+        snapshot.live || self.viewers() > 0 || snapshot.locals > 0 || self.claims.load(Relaxed) > 0
     }
 
     /// Whether it is there for others: not if all that there is are consumers that wait for its first publisher.
@@ -587,6 +625,7 @@ impl State {
     ) -> (Option<(Arc<Batch>, bool)>, u64) {
         if let Some(publisher) = &mut self.publisher {
             publisher.last_packet = now;
+            publisher.has_media = true;
         }
         let layer = self.layers.get_mut(index);
         let (codec, reader) = match (kind, layer) {
@@ -618,6 +657,6 @@ impl State {
 impl PublisherState {
     fn gives_way(&self, takeover: bool, now: Instant) -> bool {
         let silent = now.saturating_duration_since(self.last_packet) >= PUBLISHER_SILENT;
-        self.options.feedback.is_replaceable() && (takeover || silent)
+        self.options.feedback.is_replaceable() && (takeover || silent || !self.has_media)
     }
 }

@@ -12,6 +12,7 @@ use super::outbox::Outbox;
 use super::policer::{self, Policer};
 use super::remb::Remb;
 use super::timeline::{PeerClock, Stamp, Timeline};
+use crate::claim::Claim;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::{Rid, SessionId};
 use crate::layers::LayerInfo;
@@ -59,7 +60,11 @@ impl Feedback for PeerFeedback {
 /// See the module's description.
 pub(super) struct Ingest {
     stream: Arc<Stream>,
-    lease: Lease,
+    claim: Claim,
+    /// What it is going to send, until that is declared.
+    tracks: PublisherTracks,
+    /// It came with media when another one had the stream.
+    refused: bool,
     transport: Box<dyn PublisherTransport>,
     session: Arc<SessionShared>,
     pub(super) contact: Contact,
@@ -99,7 +104,7 @@ impl std::fmt::Debug for Ingest {
 impl Ingest {
     pub(super) fn new(
         now: Instant,
-        lease: Lease,
+        claim: Claim,
         transport: Box<dyn PublisherTransport>,
         session: Arc<SessionShared>,
         tracks: PublisherTracks,
@@ -109,18 +114,17 @@ impl Ingest {
         let remb = (!transport.reports_arrivals()).then(|| Remb::new(now));
         let video = tracks.video.as_ref().map(|(codec, _)| *codec);
         let mut layers = Vec::new();
-        if let Some((codec, rids)) = tracks.video {
-            let infos = rids.into_iter().zip(0..);
-            let infos: Vec<_> = infos.map(|(rid, index)| layer_info(rid, index)).collect();
-            layers.resize_with(infos.len(), || Timeline::new(codec.clock_rate()));
-            stream.set_video(lease, codec, infos);
+        if let Some((codec, rids)) = &tracks.video {
+            layers.resize_with(rids.len(), || Timeline::new(codec.clock_rate()));
         }
-        if let Some(codec) = tracks.audio {
-            stream.set_audio(lease, codec);
+        if let Some(lease) = claim.lease() {
+            declare(&stream, lease, &tracks);
         }
         Self {
             stream,
-            lease,
+            claim,
+            tracks,
+            refused: false,
             transport,
             session,
             contact: Contact::new(now, timeout, PUBLISHER),
@@ -181,6 +185,8 @@ impl Ingest {
     /// Puts out what is due, and hands what came in to the stream.
     pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
         let exhausted = self.is_exhausted();
+        // Its goodbye leaves with this call.
+        let refused = self.refused;
         let mut gathered = std::mem::take(&mut self.gathered);
         let mut sink = Sink {
             outbox,
@@ -212,8 +218,11 @@ impl Ingest {
         if gone <= now {
             tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "publisher is gone");
         }
-        if over || exhausted || gone <= now {
+        if over || exhausted || refused || gone <= now {
             return Fate::Over;
+        }
+        if self.refused {
+            return Fate::Lives(now);
         }
         Fate::Lives(next.min(gone))
     }
@@ -262,13 +271,17 @@ impl Ingest {
 
     /// Hands over packets in the order of their arrival, those of one frame together.
     fn forward(&mut self, now: Instant, packets: &mut Vec<Incoming>) {
+        let Some(lease) = self.lease(now, packets) else {
+            packets.clear();
+            return;
+        };
         let mut run = std::mem::take(&mut self.run);
         let mut run_of: Option<(TrackKind, usize)> = None;
         for packet in packets.drain(..) {
             if let Some(remb) = &mut self.remb {
                 remb.received(packet.payload.len());
             }
-            self.follow_codec(&packet);
+            self.follow_codec(lease, &packet);
             let start = self.start;
             let Some(timeline) = self.timeline(packet.kind, packet.layer) else {
                 continue;
@@ -282,8 +295,7 @@ impl Ingest {
             let (timestamp, captured) = timeline.map(stamp, now, start);
             let of = (packet.kind, packet.layer);
             if let Some((kind, layer)) = run_of.filter(|r| *r != of) {
-                self.stream
-                    .push(now, self.lease, kind, layer, run.drain(..));
+                self.stream.push(now, lease, kind, layer, run.drain(..));
             }
             run_of = Some(of);
             run.push(RtpIn {
@@ -296,21 +308,43 @@ impl Ingest {
             });
         }
         if let Some((kind, layer)) = run_of {
-            self.stream
-                .push(now, self.lease, kind, layer, run.drain(..));
+            self.stream.push(now, lease, kind, layer, run.drain(..));
         }
         self.run = run;
     }
 
+    /// The right to the stream, which is taken when the first media comes.
+    fn lease(&mut self, now: Instant, packets: &[Incoming]) -> Option<Lease> {
+        if let Some(lease) = self.claim.lease() {
+            return Some(lease);
+        }
+        if self.refused || packets.iter().all(|p| p.payload.is_empty()) {
+            return None;
+        }
+        let begun = self.claim.begin(now);
+        match begun {
+            Some(lease) => declare(&self.stream, lease, &self.tracks),
+            None => {
+                tracing::info!(
+                    session = ?self.session.id(), stream = %self.stream.name(),
+                    "publisher ended: another one had the stream when its media came"
+                );
+                self.refused = true;
+                self.transport.close();
+            }
+        }
+        begun
+    }
+
     /// A peer may change to another codec that was agreed on: to viewers that is another publisher.
-    fn follow_codec(&mut self, packet: &Incoming) {
+    fn follow_codec(&mut self, lease: Lease, packet: &Incoming) {
         let is_other = |video: &Codec| *video != packet.codec;
         if packet.kind == TrackKind::Audio || !self.video.as_ref().is_some_and(is_other) {
             return;
         }
         if !packet.payload.is_empty() && !packet.is_late {
             self.video = Some(packet.codec);
-            self.stream.set_codec(self.lease, packet.codec);
+            self.stream.set_codec(lease, packet.codec);
         }
     }
 
@@ -322,9 +356,15 @@ impl Ingest {
     }
 }
 
-impl Drop for Ingest {
-    fn drop(&mut self) {
-        self.stream.stop(self.lease);
+/// Tells the stream what it is going to consist of.
+fn declare(stream: &Stream, lease: Lease, tracks: &PublisherTracks) {
+    if let Some((codec, rids)) = &tracks.video {
+        let infos = rids.iter().cloned().zip(0..);
+        let infos = infos.map(|(rid, index)| layer_info(rid, index));
+        stream.set_video(lease, *codec, infos.collect());
+    }
+    if let Some(codec) = tracks.audio {
+        stream.set_audio(lease, codec);
     }
 }
 

@@ -182,7 +182,7 @@ impl Shard {
                 session,
             } => self.subscribe(now, &stream, transport, session),
             ShardCommand::Publish {
-                lease,
+                claim,
                 tracks,
                 transport,
                 session,
@@ -191,7 +191,7 @@ impl Shard {
             } => {
                 let ufrag = transport.local_ufrag().to_owned();
                 let id = session.id();
-                let mut ingest = Ingest::new(now, lease, transport, session, tracks, timeout);
+                let mut ingest = Ingest::new(now, claim, transport, session, tracks, timeout);
                 if let Some(max_bitrate) = max_bitrate {
                     ingest.limit(now, max_bitrate, self.counters.clone());
                 }

@@ -116,6 +116,70 @@ fn a_stream_has_one_publisher_unless_another_takes_over() {
 }
 
 #[test]
+fn who_never_connects_takes_nothing_away() {
+    let mut world = World::with_peer(1, good(), 1);
+    world.join(good(), None);
+    world.run_for(2 * SECOND);
+    for _ in 0..5 {
+        let newcomer = world.publish(good(), 1, true).expect("it may take over");
+        world.peers[newcomer].0.dead = true;
+    }
+    let before = world.viewers[0].0.decoded().frames;
+    world.run_for(25 * SECOND);
+    let decoded = world.viewers[0].0.decoded();
+    assert!(
+        decoded.frames > before + 700 && decoded.gaps == 0,
+        "{decoded:?}"
+    );
+    assert!(world.stream.info(world.now).live);
+    assert_eq!(
+        world.counters.snapshot().sessions_closed,
+        5,
+        "they never came"
+    );
+    // Who comes does take over, and not before its media.
+    let nothing = Conditions {
+        loss: 1.0,
+        ..good()
+    };
+    let slow = world.publish(nothing, 1, true).expect("it may take over");
+    let before = world.viewers[0].0.decoded().frames;
+    world.run_for(3 * SECOND);
+    assert!(world.viewers[0].0.decoded().frames > before + 80);
+    world.set_peer_link(slow, good());
+    world.run_for(5 * SECOND);
+    assert_eq!(
+        world.counters.snapshot().sessions_closed,
+        6,
+        "the first one"
+    );
+    let decoded = world.viewers[0].0.decoded();
+    assert!(decoded.gaps == 0 && !decoded.time_went_back, "{decoded:?}");
+}
+
+#[test]
+fn of_two_who_claim_a_free_name_the_first_with_media_has_it() {
+    let mut world = World::with_peer(1, good(), 1);
+    world.peers[0].0.dead = true;
+    world.run_for(7 * SECOND);
+    assert!(!world.stream.info(world.now).live);
+    let first = world.publish(good(), 1, false).expect("the name is free");
+    world.peers[first].0.dead = true;
+    let second = world
+        .publish(good(), 1, false)
+        .expect("the first has sent nothing");
+    world.run_for(3 * SECOND);
+    assert!(world.peers[second].0.connected);
+    let before = world.stream.info(world.now).packets_in;
+    assert!(
+        world.publish(good(), 1, false).is_none(),
+        "now it is in use"
+    );
+    world.run_for(SECOND);
+    assert!(world.stream.info(world.now).packets_in > before + 50);
+}
+
+#[test]
 fn a_peer_that_falls_silent_is_gone_after_the_timeout() {
     let mut world = World::with_peer(1, good(), 1);
     world.run_for(SECOND);

@@ -342,7 +342,7 @@ fn authentic_nonsense_ends_nothing() {
                 extension: (word() % 2 == 0)
                     .then_some(([0xbede, 0x1000, 0x1234][word() as usize % 3], elements)),
                 payload,
-                padding: (word() % 4 == 0).then_some(word() as u8).unwrap_or(0),
+                padding: if word() % 4 == 0 { word() as u8 } else { 0 },
             };
             let (mut data, header) = packet.clear();
             // Its padding may be any.

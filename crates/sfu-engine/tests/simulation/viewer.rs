@@ -213,14 +213,13 @@ impl TestViewer {
             self.empty.insert(*packet.seq_no);
         }
         // Padding and probes carry no mark.
+        // Those that say which packet they are, are longer.
+        let nal = packet.payload.first().map(|nal| nal & 0x1f);
+        if matches!(nal, Some(7 | 8 | 24)) && packet.payload.len() < 20 {
+            self.sets.insert(*packet.seq_no);
+            return;
+        }
         let Some(mark) = read_mark(&packet.payload) else {
-            if packet
-                .payload
-                .first()
-                .is_some_and(|nal| matches!(nal & 0x1f, 7 | 8 | 24))
-            {
-                self.sets.insert(*packet.seq_no);
-            }
             return;
         };
         let values = &packet.header.ext_vals;

@@ -235,12 +235,12 @@ impl World {
             keyframe_min_interval: Duration::from_millis(500),
             feedback: Arc::new(feedback),
         };
-        let lease = self.stream.start(options, takeover, self.now)?;
+        let claim = self.stream.claim(options, takeover, self.now)?;
         let tag = "\"1\"".into();
         let none = Preference::default();
         let session = SessionShared::new(peer.session, self.stream.clone(), 0, tag, none);
         let command = ShardCommand::Publish {
-            lease,
+            claim,
             tracks,
             transport: Box::new(transport),
             session: Arc::new(session),
