@@ -83,7 +83,7 @@ impl Default for EngineConfig {
             announce: Vec::new(),
             keyframe_min_interval: Duration::from_millis(500),
             publisher_timeout: Duration::from_secs(15),
-            playout_delay: Some(PlayoutDelay::default()),
+            playout_delay: Some(PlayoutDelay::AUTO),
             admission: AdmissionLimits::default(),
             publisher_max_bitrate: Some(50_000_000),
         }

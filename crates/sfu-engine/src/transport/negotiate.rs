@@ -144,14 +144,31 @@ pub struct StreamCodecs {
 pub struct PlayoutDelay {
     min: u16,
     max: u16,
+    follows_loss: bool,
 }
 
 impl PlayoutDelay {
+    /// None, but where packets are lost as long as it takes to send them again: 60 ms and two round trips, 250 ms at most.
+    pub const AUTO: Self = Self {
+        min: 0,
+        max: 0,
+        follows_loss: true,
+    };
+
+    /// Whether it follows what is lost.
+    pub(super) fn follows_loss(&self) -> bool {
+        self.follows_loss
+    }
+
     /// Of these milliseconds, which are told in steps of ten. `None` where they are too long, or the wrong way round.
     pub fn from_millis(min: u32, max: u32) -> Option<Self> {
         let step = |ms: u32| u16::try_from(ms / 10).ok().filter(|n| *n < 1 << 12);
         let (min, max) = (step(min)?, step(max)?);
-        (min <= max).then_some(Self { min, max })
+        (min <= max).then_some(Self {
+            min,
+            max,
+            follows_loss: false,
+        })
     }
 
     /// As the header extension has it: twelve bits each.

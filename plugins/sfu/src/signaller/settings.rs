@@ -48,7 +48,7 @@ impl Default for Settings {
             router: "default".into(),
             publisher_timeout: 15_000,
             ice_servers: String::new(),
-            playout_delay: "0/0".into(),
+            playout_delay: "auto".into(),
             hls_directory: String::new(),
             recordings_directory: String::new(),
             max_sessions: 10_000,
@@ -83,13 +83,16 @@ impl Settings {
         if text.is_empty() {
             return Ok(None);
         }
+        if text == "auto" {
+            return Ok(Some(PlayoutDelay::AUTO));
+        }
         let number = |part: &str| part.trim().parse().ok();
         let delay = text
             .split_once('/')
             .and_then(|(min, max)| PlayoutDelay::from_millis(number(min)?, number(max)?));
         delay.map(Some).ok_or_else(|| {
             format!(
-                "playout-delay={text:?} is not MIN/MAX in ms, such as 0/0 or 100/500, at most 40950; \
+                "playout-delay={text:?} is neither auto nor MIN/MAX in ms, such as 0/0 or 100/500, at most 40950; \
                  empty leaves it to the viewers"
             )
         })
@@ -214,6 +217,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "playout-delay",
             "Playout delay",
             "MIN/MAX in ms (steps of 10) for which viewers may keep pictures back to show them evenly; \
+             auto: 0/0, and where packets are lost as long as it takes to send them again (250 ms at most); \
              empty leaves it to them",
             &defaults.playout_delay,
         ),
@@ -293,6 +297,7 @@ mod tests {
         };
         let of = |text: &str| delay(text).engine().map(|e| e.playout_delay);
         assert_eq!(of(""), Ok(None));
+        assert_eq!(of("auto"), Ok(Some(PlayoutDelay::AUTO)));
         assert_eq!(of("0/0"), Ok(Some(PlayoutDelay::default())));
         assert_eq!(of(" 100 / 500 "), Ok(PlayoutDelay::from_millis(100, 500)));
         for wrong in ["0", "10/0", "-1/0", "0/50000", "a/b"] {

@@ -127,6 +127,14 @@ impl Media {
         }
     }
 
+    /// Tells the viewer of another delay, until its next report.
+    pub(super) fn set_playout_delay(&mut self, delay: PlayoutDelay) {
+        self.playout_delay = Some(delay.octets());
+        for track in &mut self.tracks {
+            track.is_new = true;
+        }
+    }
+
     pub(super) fn protect(&mut self) -> &mut Protect {
         &mut self.protect
     }

@@ -13,6 +13,7 @@ pub(crate) mod connection;
 pub(crate) mod control;
 pub(crate) mod handshake;
 mod header;
+mod leeway;
 mod media;
 mod pacer;
 
@@ -33,6 +34,7 @@ use crate::srtp::{self, Profile, Role, Unprotect};
 pub(crate) use agreed::Agreed;
 use connection::Connection;
 use handshake::Keys;
+use leeway::Leeway;
 use media::{Left, Media};
 use pacer::Pacer;
 
@@ -48,6 +50,8 @@ pub struct LeanTransport {
     identity: Identity,
     agreed: Agreed,
     playout_delay: Option<PlayoutDelay>,
+    /// Where the delay is to follow what is lost.
+    leeway: Option<Leeway>,
     connection: Connection,
     /// When the connection wants to be called; now, where something came for it.
     connection_due: Instant,
@@ -97,6 +101,9 @@ impl LeanTransport {
         Ok(Self {
             identity: identity.clone(),
             playout_delay,
+            leeway: playout_delay
+                .filter(PlayoutDelay::follows_loss)
+                .map(|_| Leeway::new(now)),
             connection,
             connection_due: now,
             secured: None,
@@ -168,7 +175,26 @@ impl LeanTransport {
         let media = &mut secured.media;
         let work = control::receive(now, wall, compound, media, estimator, events);
         self.ask = true;
+        self.give_leeway(now);
         Some(work)
+    }
+
+    /// Tells the viewer how long to keep pictures back, where what it has just reported changes that.
+    fn give_leeway(&mut self, now: Instant) {
+        let (Some(secured), Some(leeway)) = (&mut self.secured, &mut self.leeway) else {
+            return;
+        };
+        for event in &self.events {
+            match event {
+                TransportEvent::Lost { .. } => leeway.lost(now),
+                TransportEvent::Report { rtt: Some(rtt), .. } => leeway.rtt(*rtt),
+                _ => {}
+            }
+        }
+        if let Some(delay) = leeway.poll(now) {
+            tracing::debug!(?delay, "what the viewer keeps back follows what is lost");
+            secured.media.set_playout_delay(delay);
+        }
     }
 
     /// Tells the shard of an estimate that has changed by more than a little.
