@@ -15,7 +15,7 @@ use sfu_engine::rewrite::{Rewriter, Source};
 use sfu_engine::session::SessionShared;
 use sfu_engine::shard::Shard;
 use sfu_engine::stats::Counters;
-use sfu_engine::stream::Stream;
+use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::temporal::{Limit, Temporal};
 use sfu_engine::transport::patch::PatchError;
 use sfu_engine::transport::{
@@ -123,11 +123,10 @@ fn fan_out(c: &mut Criterion) {
         let id = SessionId::from_bits(index as u128 + 1);
         let session =
             SessionShared::new(id, stream.clone(), 0, "\"1\"".into(), Preference::default());
-        stream.add_viewer();
         shard.handle(
             now,
             ShardCommand::Subscribe {
-                stream: stream.clone(),
+                stream: Viewing::new(stream.clone()),
                 transport: Box::new(Nobody {
                     ufrag: format!("u{index}"),
                     connected: false,

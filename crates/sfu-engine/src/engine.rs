@@ -352,19 +352,15 @@ impl Engine {
         transport: Box<dyn ViewerTransport>,
         session: SessionShared,
     ) -> Result<(), SubscribeError> {
-        if !self.router.add_viewer(stream) {
-            return Err(SubscribeError::UnknownStream(stream.name().clone()));
-        }
+        let viewing = self.router.add_viewer(stream);
+        let unknown = || SubscribeError::UnknownStream(stream.name().clone());
         let command = ShardCommand::Subscribe {
-            stream: stream.clone(),
+            stream: viewing.ok_or_else(unknown)?,
             transport,
             session: self.sessions.enter(session),
         };
-        if shard.queue().send(command) {
-            return Ok(());
-        }
-        stream.remove_viewer();
-        Err(SubscribeError::Busy)
+        let sent = shard.queue().send(command);
+        sent.then_some(()).ok_or(SubscribeError::Busy)
     }
 
     /// The shard with the fewest sessions.

@@ -12,7 +12,7 @@ use crate::ids::SessionId;
 use crate::layers::Preference;
 use crate::packet::Batch;
 use crate::session::SessionShared;
-use crate::stream::Stream;
+use crate::stream::Viewing;
 use crate::transport::negotiate::PublisherTracks;
 use crate::transport::patch::PatchError;
 use crate::transport::{PatchOutcome, PublisherTransport, ViewerTransport};
@@ -24,7 +24,7 @@ const CAPACITY: usize = 8_192;
 pub enum ShardCommand {
     /// Packets of a stream.
     Media {
-        /// [`Stream`]'s key.
+        /// [`Stream`](crate::stream::Stream)'s key.
         stream: u64,
         /// One frame, shared by all shards.
         batch: Arc<Batch>,
@@ -32,7 +32,7 @@ pub enum ShardCommand {
     /// A viewer joins.
     Subscribe {
         /// What it watches.
-        stream: Arc<Stream>,
+        stream: Viewing,
         /// Its session.
         transport: Box<dyn ViewerTransport>,
         /// What others may see of the session.

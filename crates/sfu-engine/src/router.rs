@@ -18,7 +18,7 @@ use crate::info::StreamInfo;
 use crate::layers::LayerInfo;
 use crate::local::{LocalQueue, LocalSubscription};
 use crate::packet::RtpIn;
-use crate::stream::{Lease, PublishOptions, Stream};
+use crate::stream::{Lease, PublishOptions, Stream, Viewing};
 
 static ROUTERS: LazyLock<Mutex<HashMap<String, Arc<Router>>>> = LazyLock::new(Mutex::default);
 
@@ -147,16 +147,13 @@ impl Router {
         LocalSubscription::new(stream, queue)
     }
 
-    /// Counts a viewer in before its session is handed to a shard. `false`: the stream was forgotten meanwhile, and
+    /// Counts a viewer in before its session is handed to a shard. `None`: the stream was forgotten meanwhile, and
     /// whoever publishes the name again makes another one.
-    pub(crate) fn add_viewer(&self, stream: &Arc<Stream>) -> bool {
+    pub(crate) fn add_viewer(&self, stream: &Arc<Stream>) -> Option<Viewing> {
         let streams = self.lock();
         let known = streams.by_name.get(stream.name());
-        let is_known = known.is_some_and(|s| Arc::ptr_eq(s, stream));
-        if is_known {
-            stream.add_viewer();
-        }
-        is_known
+        let known = known.filter(|s| Arc::ptr_eq(s, stream));
+        known.map(|stream| Viewing::new(stream.clone()))
     }
 
     /// All streams that have a publisher or viewers, by name.
@@ -263,10 +260,10 @@ mod tests {
                 0 => drop(publisher),
                 1 => {
                     let viewed = router.find(&name).unwrap();
-                    assert!(router.add_viewer(&viewed));
+                    let viewing = router.add_viewer(&viewed).unwrap();
                     drop(publisher);
                     assert_eq!(len(&router), 1, "its viewer waits for the next publisher");
-                    viewed.remove_viewer();
+                    drop(viewing);
                 }
                 2 => {
                     let local = router.subscribe(&name);
@@ -290,12 +287,14 @@ mod tests {
         let publisher = publish(&router, &name);
         let found = router.find(&name).unwrap();
         drop(publisher);
-        assert!(!router.add_viewer(&found), "it has gone");
+        assert!(router.add_viewer(&found).is_none(), "it has gone");
         let _next = publish(&router, &name);
-        assert!(!router.add_viewer(&found), "and this is another one");
+        assert!(
+            router.add_viewer(&found).is_none(),
+            "and this is another one"
+        );
         // What becomes of the old one is nothing to the new one.
-        found.add_viewer();
-        found.remove_viewer();
+        drop(Viewing::new(found));
         assert!(router.find(&name).is_some());
     }
 }

@@ -132,6 +132,34 @@ impl std::fmt::Debug for Stream {
     }
 }
 
+/// A viewer counted in, wherever its session is on its way. Its end counts it out.
+#[derive(Debug)]
+pub struct Viewing(Arc<Stream>);
+
+impl Viewing {
+    /// Counts a viewer in.
+    pub fn new(stream: Arc<Stream>) -> Self {
+        stream.viewers.fetch_add(1, Relaxed);
+        Self(stream)
+    }
+}
+
+impl std::ops::Deref for Viewing {
+    type Target = Arc<Stream>;
+
+    fn deref(&self) -> &Arc<Stream> {
+        &self.0
+    }
+}
+
+impl Drop for Viewing {
+    fn drop(&mut self) {
+        if self.0.viewers.fetch_sub(1, Relaxed) == 1 {
+            self.0.left();
+        }
+    }
+}
+
 impl Stream {
     /// A stream without a publisher, which nobody finds by its name.
     pub fn new(name: StreamName, key: u64) -> Self {
@@ -391,6 +419,8 @@ impl Stream {
         }
         let wanted = self.viewers() > 0 || !state.locals.is_empty();
         let lost = wanted && kind == TrackKind::Video && state.lost(now, layer);
+        let deadline = |l: &Layer| l.arbiter.deadline().is_some_and(|at| at <= now);
+        let held = kind == TrackKind::Video && state.layers.get(layer).is_some_and(deadline);
         self.packets_in
             .fetch_add(batch.packets.len() as u64, Relaxed);
         self.bytes_in.fetch_add(batch.bytes() as u64, Relaxed);
@@ -406,6 +436,10 @@ impl Stream {
         drop(state);
         if lost {
             self.request_keyframe(now, layer, Need::Source);
+        }
+        if held {
+            // What the publisher's own loss asked for has nobody else who looks when it is due.
+            self.with_arbiter(layer, |arbiter| arbiter.poll(now));
         }
     }
 
@@ -512,17 +546,6 @@ impl Stream {
             video: state.video,
             layers: state.candidates(now),
             audio: state.audio,
-        }
-    }
-
-    /// Counts a viewer before its session is handed to a shard, which counts it out again.
-    pub fn add_viewer(&self) {
-        self.viewers.fetch_add(1, Relaxed);
-    }
-
-    pub(crate) fn remove_viewer(&self) {
-        if self.viewers.fetch_sub(1, Relaxed) == 1 {
-            self.left();
         }
     }
 

@@ -22,7 +22,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::engine::EngineError;
 use crate::queue::{ShardCommand, ShardInbox, ShardQueue, Wake};
-use crate::shard::{Outbox, Shard};
+use crate::shard::{Outbox, Progress, Shard};
 use crate::stats::{Counters, Network, NetworkInfo};
 #[cfg(target_os = "linux")]
 use batch::Headers;
@@ -30,8 +30,8 @@ use gather::Gathered;
 #[cfg(target_os = "linux")]
 use path::Refused;
 pub(crate) use socket::Outgoing;
-use socket::{Outcome, SendBuffer, Socket};
-use window::{Refusal, Window};
+use socket::{Outcome, Read, SendBuffer, Socket};
+use window::{Refusal, Verdict, Window};
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -211,11 +211,15 @@ impl Driver {
         let mut sending = Sending::new();
         while !self.shard.is_stopped() {
             let more = self.obey(&mut sending);
-            self.read();
-            self.go_on(&mut sending);
+            let drained = self.read();
+            // What is due comes before frames that wait: they would leave no room for it.
+            self.flush(&mut sending);
             self.handle_timeout(&mut sending);
+            self.go_on(&mut sending);
             self.tell_refused(&mut sending);
-            if !more && !self.shard.is_stopped() {
+            // The socket tells of what comes next, not of what is there already.
+            let unread = !drained && self.shard.outbox().octets() <= HELD_MAX;
+            if !more && !unread && !self.shard.is_stopped() {
                 self.sleep(&mut events, &mut sending);
             }
         }
@@ -260,24 +264,28 @@ impl Driver {
         }
     }
 
-    fn read(&mut self) {
+    /// Returns whether all has been read that has come.
+    fn read(&mut self) -> bool {
         let Self { shard, link, .. } = self;
         if shard.outbox().octets() > HELD_MAX {
-            return;
+            return false;
         }
         let counters = &link.counters;
         let result = link.socket.receive(|now, source, destination, data| {
             if source.port() == 0 {
                 // Nobody can be answered there.
+                counters.datagrams_in.add(1);
                 counters.datagrams_unknown.add(1);
             } else {
                 shard.receive(now, source, destination, data);
             }
         });
-        if let Err(error) = result {
+        let Read { drained, failed } = result;
+        if let Some(error) = failed {
             tracing::debug!(%error, "receiving failed");
             link.read_errors();
         }
+        drained
     }
 
     /// What the network did not take before may leave now.
@@ -303,11 +311,13 @@ impl Driver {
     /// Tells the shard whose datagrams were too large for their paths.
     #[cfg(target_os = "linux")]
     fn tell_refused(&mut self, sending: &mut Sending) {
-        let shard = &mut self.shard;
+        let Self { shard, link, .. } = self;
         let refused = &mut sending.refused;
         if refused.is_quiet() {
             return;
         }
+        // Each refusal lies in the socket's queue of errors, where it takes room from what comes in.
+        link.read_errors();
         let now = Instant::now();
         refused.tell(now, |viewer, failure| {
             shard.send_failed(now, viewer, failure);
@@ -406,11 +416,34 @@ impl Link {
         };
         let sent = outbox.octets() < before;
         self.learn(now, refusal, sent);
+        if refusal == Some(Refusal::QueueFull) {
+            self.judge(now, outbox);
+        }
         if self.segmentation != self.socket.segments() {
             self.tell();
         }
         outbox.set_held_up(self.window.is_tight(now));
         now
+    }
+
+    /// One message that a queue never takes must not stop all others.
+    fn judge(&mut self, now: Instant, outbox: &mut Outbox) {
+        let verdict = self.window.verdict();
+        let Some((head, _)) = outbox.get(0).filter(|_| verdict != Verdict::Wait) else {
+            return;
+        };
+        let datagrams = head.count();
+        if verdict == Verdict::Split {
+            #[cfg(target_os = "linux")]
+            self.socket.split(now, head.destination);
+            return;
+        }
+        tracing::debug!(to = %head.destination, "a queue takes nothing to there");
+        self.counters.datagrams_dropped.add(datagrams as u64);
+        outbox.forget(Progress {
+            sends: 1,
+            datagrams: 0,
+        });
     }
 
     /// Adapts how much may wait in the kernel.

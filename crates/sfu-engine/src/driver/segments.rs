@@ -22,7 +22,7 @@ pub(super) struct Segments {
     /// The kernel knows of it at all.
     known: bool,
     refused: HashSet<SocketAddr>,
-    /// A message went through since `since`.
+    /// A message went through once: then no number of destinations is the whole machine.
     works: bool,
     since: Option<Instant>,
 }
@@ -78,7 +78,6 @@ impl Segments {
         let old = |since| now.saturating_duration_since(since) >= FORGET_AFTER;
         if self.since.is_some_and(old) {
             self.refused.clear();
-            self.works = false;
             self.since = None;
         }
     }
@@ -109,8 +108,13 @@ mod tests {
         segments.refuse(now, address(1));
         segments.renew(now + FORGET_AFTER / 2);
         assert!(!segments.takes(address(1)));
-        segments.renew(now + FORGET_AFTER);
+        let later = now + FORGET_AFTER;
+        segments.renew(later);
         assert!(segments.takes(address(1)), "routes change");
+        for port in 1..=EVERYWHERE as u16 {
+            segments.refuse(later, address(port));
+        }
+        assert!(segments.takes(address(9_999)), "who else came first");
     }
 
     #[test]

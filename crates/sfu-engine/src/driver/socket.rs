@@ -37,8 +37,8 @@ const EF: i32 = 46;
 const AF42: i32 = 36;
 /// A send may bring the errors of so many earlier ones (ICMP) before it is at fault itself.
 const EARLIER_ERRORS: usize = 2;
-/// Errors of earlier sends that are read at a time.
-const ERRORS_A_TURN: usize = 64;
+/// Errors of earlier sends that are read at a time: more than a socket's queue holds.
+const ERRORS_A_TURN: usize = 1_024;
 
 pub(super) struct Socket {
     io: mio::net::UdpSocket,
@@ -72,6 +72,14 @@ pub(crate) struct Outgoing {
 enum Marking {
     Off,
     On(Option<bool>),
+}
+
+/// What became of reading.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// There is nothing more.
+    pub(super) drained: bool,
+    pub(super) failed: Option<io::Error>,
 }
 
 /// What became of a send to one destination.
@@ -293,11 +301,21 @@ impl Socket {
             if !result.as_ref().is_err_and(path::is_too_large) {
                 self.segments.acquit(message.destination);
             } else if refused.add(message.destination) {
-                let one = over..over + 1;
                 result = path::in_fragments(&self.io, self.local.is_ipv6(), || {
-                    let call = || messages.send(headers, &self.io, one, source);
-                    self.io.try_io(call).map(|_| ())
+                    let mut call = || messages.send(headers, &self.io, over..over + 1, source);
+                    let mut sent = self.io.try_io(&mut call);
+                    for _ in 0..EARLIER_ERRORS {
+                        if sent.as_ref().err().is_none_or(|e| refusal(e).is_some()) {
+                            break;
+                        }
+                        sent = self.io.try_io(&mut call);
+                    }
+                    sent.map(|_| ())
                 });
+                if let Some(refusal) = result.as_ref().err().and_then(refusal) {
+                    refused.take_back(message.destination);
+                    return (over, Some(refusal));
+                }
             }
             done(Outcome {
                 destination: message.destination,
@@ -377,6 +395,12 @@ impl Socket {
         }
     }
 
+    /// What leaves for there leaves in single datagrams for a while.
+    #[cfg(target_os = "linux")]
+    pub(super) fn split(&mut self, now: Instant, destination: SocketAddr) {
+        self.segments.refuse(now, destination);
+    }
+
     /// The address to send from, where the socket has several.
     fn source_of(&self, source: SocketAddr) -> Option<IpAddr> {
         let any = self.local.ip().is_unspecified();
@@ -387,10 +411,10 @@ impl Socket {
     pub(super) fn receive(
         &mut self,
         mut take: impl FnMut(Instant, SocketAddr, SocketAddr, &[u8]),
-    ) -> io::Result<()> {
+    ) -> Read {
         let (io, state, port, bound) = (&self.io, &self.state, self.local.port(), self.local.ip());
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut failed = None;
+        let mut read = Read::default();
         for _ in 0..READS_A_TURN {
             let mut slices: Vec<IoSliceMut<'_>> = self
                 .buffers
@@ -400,10 +424,13 @@ impl Socket {
             let received = io.try_io(|| state.recv(io.into(), &mut slices, &mut metas));
             let count = match received {
                 Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    read.drained = true;
+                    break;
+                }
                 // Errors of earlier sends (ICMP) come back here: they concern one viewer only.
                 Err(error) => {
-                    failed = Some(error);
+                    read.failed = Some(error);
                     continue;
                 }
             };
@@ -417,7 +444,7 @@ impl Socket {
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
+        read
     }
 }
 
@@ -607,7 +634,8 @@ mod tests {
         assert!(socket.probe());
         let mut received = 0;
         let mut socket = socket;
-        socket.receive(|_, _, _, _| received += 1).unwrap();
+        let read = socket.receive(|_, _, _, _| received += 1);
+        assert!(read.failed.is_none(), "{:?}", read.failed);
         assert_eq!(received, 0, "the probe is no datagram of a peer's");
     }
 

@@ -34,6 +34,21 @@ pub(super) enum Refusal {
     QueueFull,
 }
 
+/// A queue that has refused a message three times, 7 ms in all, and nothing before it, may be smaller than the message: the
+/// datagrams of it are smaller.
+const SPLIT_AFTER: u32 = 3;
+/// And a datagram that it has refused for a quarter of a second may be one that it never takes: nobody waits for it any longer.
+const DROP_AFTER: u32 = 16;
+
+/// What is to be done with a message that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Wait,
+    /// Its datagrams are to leave one by one.
+    Split,
+    Drop,
+}
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Window {
@@ -42,6 +57,8 @@ pub(super) struct Window {
     size: usize,
     state: State,
     wait: Duration,
+    /// How often in a row a queue refused the very first message.
+    futile: u32,
     last_full: Option<Instant>,
     last_refusal: Option<Instant>,
     grow_at: Option<Instant>,
@@ -62,6 +79,7 @@ impl Window {
             size: granted,
             state: State::Open,
             wait: FIRST_WAIT,
+            futile: 0,
             last_full: None,
             last_refusal: None,
             grow_at: None,
@@ -105,6 +123,7 @@ impl Window {
     /// All that there was has left.
     pub(super) fn took(&mut self) {
         self.state = State::Open;
+        self.futile = 0;
         self.wait = FIRST_WAIT;
     }
 
@@ -113,11 +132,13 @@ impl Window {
         self.last_refusal = Some(now);
         if sent {
             self.wait = FIRST_WAIT;
+            self.futile = 0;
         }
         if refusal == Refusal::BufferFull {
             self.state = State::UntilWritable;
             return None;
         }
+        self.futile += 1;
         self.state = State::Until(now + self.wait);
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         self.grow_at = Some(now + GROW_AFTER);
@@ -127,6 +148,15 @@ impl Window {
         }
         let size = (self.size * SHRINK.0 / SHRINK.1).max(LEAST.min(self.granted));
         self.resize(size)
+    }
+
+    /// What is to be done with the first message, which a queue has refused.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self.futile {
+            SPLIT_AFTER => Verdict::Split,
+            n if n > DROP_AFTER => Verdict::Drop,
+            _ => Verdict::Wait,
+        }
     }
 
     /// The buffer's new size, where it is time for a larger one.
@@ -201,6 +231,26 @@ mod tests {
         assert!((30..50).contains(&steps), "{steps}");
         now += GROW_AFTER * 2;
         assert_eq!(window.grow(now), None, "no more than was granted");
+    }
+
+    #[test]
+    fn what_a_queue_never_takes_is_split_and_then_dropped() {
+        let mut now = Instant::now();
+        let mut window = Window::new(1 << 20);
+        let mut verdicts = Vec::new();
+        let begun = now;
+        for _ in 0..DROP_AFTER + 3 {
+            window.refused(now, Refusal::QueueFull, false);
+            verdicts.push(window.verdict());
+            now = window.poll_timeout().unwrap();
+        }
+        let split = verdicts.iter().position(|v| *v == Verdict::Split);
+        assert_eq!(split, Some(2));
+        let drop = verdicts.iter().position(|v| *v == Verdict::Drop).unwrap();
+        assert!(verdicts[drop..].iter().all(|v| *v == Verdict::Drop));
+        assert!(now - begun < MS * 400, "of use for no longer");
+        window.refused(now, Refusal::QueueFull, true);
+        assert_eq!(window.verdict(), Verdict::Wait, "something left");
     }
 
     #[test]

@@ -23,6 +23,9 @@ const LONGEST: Duration = Duration::from_millis(500);
 const CATCH_UP: (u32, u32) = (2, 3);
 const CATCH_UP_MIN: Duration = Duration::from_millis(500);
 pub(super) const CATCH_UP_MAX: Duration = Duration::from_secs(3);
+/// After that time a portion has at least so many octets: 400 Mbit/s, which no stream is faster than, and little enough that
+/// others get between.
+const LATE: i64 = 256 * 1024;
 /// A layer whose rate is not known yet, in bit/s, towards a network of which nothing is known either.
 const UNKNOWN_RATE: u64 = 8_000_000;
 /// Headers and the SRTP tag of a packet.
@@ -176,10 +179,12 @@ impl Backlog {
             _ => self.octets as f64 / parts.max(1.0),
         };
         self.credit += by_pace.max(by_time) as i64;
-        let late = left.is_zero();
+        if left.is_zero() {
+            self.credit = self.credit.max(LATE);
+        }
         let mut count = 0;
         for waiting in &self.queue {
-            if self.credit <= 0 && !late {
+            if self.credit <= 0 {
                 break;
             }
             let octets = waiting.octets();
@@ -189,6 +194,13 @@ impl Backlog {
         }
         self.due = (count < self.queue.len()).then(|| now + PORTION_EVERY);
         self.queue.drain(..count)
+    }
+
+    /// The shard has no room: the next portion leaves a little later.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        if self.due.is_some() {
+            self.due = Some(now + PORTION_EVERY);
+        }
     }
 
     /// Forgets what waits, and gives its memory back: a viewer joins once, and this is a third of all that it needs.

@@ -133,7 +133,7 @@ impl Shard {
                 if frame.batch.kind == TrackKind::Video {
                     stream.rings.push(now, &frame.batch);
                 }
-                stream.begin_round()
+                stream.begin_round(frame.batch.kind, frame.batch.layer)
             }
         };
         let viewer = |shard: &Self, position: usize| match &frame.left {

@@ -37,11 +37,12 @@ use slab::Slab;
 pub use ingest::PeerFeedback;
 pub use outbox::{Datagrams, Outbox, Progress};
 
+use crate::codec::TrackKind;
 use crate::ids::SessionId;
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
-use crate::stream::Stream;
+use crate::stream::{Stream, Viewing};
 use crate::transport::{PatchOutcome, Taken, ViewerTransport, patch::PatchError};
 use fanout::Waiting;
 use ingest::Ingest;
@@ -114,19 +115,55 @@ struct Attached {
     stream: Arc<Stream>,
     /// The members that watch it; each knows its place.
     viewers: Vec<usize>,
-    /// Which of them is the first to get the next frame.
-    first: usize,
+    /// Who begins: of sound, and of each layer.
+    rounds: Vec<Round>,
     /// What they may want again.
     rings: Rings,
 }
 
+/// Which viewer is the first to get the next frame.
+#[derive(Debug, Clone, Default)]
+struct Round {
+    first: usize,
+    /// How many have been first since each was.
+    count: usize,
+    random: u64,
+}
+
+impl Round {
+    /// Each of so many once, far from those who were last. Then all again, from another one on: else it were the same who
+    /// are last at each keyframe, where there are as many viewers as frames in between.
+    fn next(&mut self, viewers: usize) -> usize {
+        let mut step = viewers * 5 / 8 + 1;
+        while gcd(step, viewers) > 1 {
+            step += 1;
+        }
+        self.count += 1;
+        if self.count >= viewers {
+            self.count = 0;
+            // Knuth's generator: no viewer gains from knowing who is next.
+            let next = self.random.wrapping_mul(6_364_136_223_846_793_005);
+            self.random = next.wrapping_add(1_442_695_040_888_963_407);
+            step = (self.random >> 33) as usize;
+        }
+        let first = self.first.checked_rem(viewers).unwrap_or(0);
+        self.first = first.wrapping_add(step);
+        first
+    }
+}
+
 impl Attached {
-    /// How many viewers a frame goes to, and which of them is the first: never the same twice in a row, and soon each.
-    fn begin_round(&mut self) -> (usize, usize) {
+    /// How many viewers a frame goes to, and which of them is the first: another one each time, until each has been.
+    fn begin_round(&mut self, kind: TrackKind, layer: usize) -> (usize, usize) {
         let count = self.viewers.len();
-        let first = self.first.checked_rem(count).unwrap_or(0);
-        self.first = first + count * 5 / 8 + 1;
-        (count, first)
+        let track = match kind {
+            TrackKind::Audio => 0,
+            TrackKind::Video => 1 + layer,
+        };
+        if self.rounds.len() <= track {
+            self.rounds.resize(track + 1, Round::default());
+        }
+        (count, self.rounds[track].next(count))
     }
 }
 
@@ -180,7 +217,7 @@ impl Shard {
                 stream,
                 transport,
                 session,
-            } => self.subscribe(now, &stream, transport, session),
+            } => self.subscribe(now, stream, transport, session),
             ShardCommand::Publish {
                 claim,
                 tracks,
@@ -235,6 +272,8 @@ impl Shard {
                 }
             }
             ShardCommand::Stop => {
+                // Media that waits is of no use any more, and goodbyes would wait behind it.
+                self.outbox.clear();
                 let all: Vec<usize> = self.members.iter().map(|(index, _)| index).collect();
                 for index in all {
                     self.end(now, index);
@@ -309,19 +348,20 @@ impl Shard {
     ///
     /// What is due waits while the network holds us up: it would only add to what waits.
     pub fn handle_timeout_sending(&mut self, mut now: Instant, send: &mut Send<'_>) {
-        while self.over.len() < ENDED_A_TURN
-            && let Some(index) = self.timers.pop_due(now)
-        {
-            self.visit(now, index, |member, outbox| {
-                member.handle_timeout(now, outbox);
-                true
-            });
+        while self.over.len() < ENDED_A_TURN {
             if self.outbox.is_full() {
                 now = send(&mut self.outbox);
                 if self.outbox.is_full() {
                     break;
                 }
             }
+            let Some(index) = self.timers.pop_due(now) else {
+                break;
+            };
+            self.visit(now, index, |member, outbox| {
+                member.handle_timeout(now, outbox);
+                true
+            });
         }
         for _ in 0..self.streams.len() {
             let Some(attached) = self.keyframe_timers.pop_due(now) else {
@@ -350,16 +390,16 @@ impl Shard {
     fn subscribe(
         &mut self,
         now: Instant,
-        stream: &Arc<Stream>,
+        stream: Viewing,
         transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
     ) {
         let id = session.id();
         let ufrag = transport.local_ufrag().to_owned();
-        let attached = self.attach(stream);
+        let attached = self.attach(&stream);
         let place = self.streams.get(attached).map_or(0, |a| a.viewers.len());
         let seat = Seat { attached, place };
-        let subscriber = Subscriber::new(now, seat, stream.clone(), transport, session);
+        let subscriber = Subscriber::new(now, seat, stream, transport, session);
         let index = self.admit(now, id, ufrag, Member::Viewer(Box::new(subscriber)));
         if let Some(attached) = self.streams.get_mut(attached) {
             attached.viewers.push(index);
@@ -373,7 +413,7 @@ impl Shard {
             self.streams.insert(Attached {
                 stream: stream.clone(),
                 viewers: Vec::new(),
-                first: 0,
+                rounds: Vec::new(),
                 rings: Rings::default(),
             })
         })
@@ -515,7 +555,6 @@ impl Shard {
                 continue;
             };
             self.unseat(viewer.seat);
-            viewer.stream().remove_viewer();
         }
     }
 
@@ -539,6 +578,13 @@ impl Shard {
     }
 }
 
+fn gcd(a: usize, b: usize) -> usize {
+    match b {
+        0 => a,
+        _ => gcd(b, a % b),
+    }
+}
+
 /// Forgets whose a name or an address is, unless it has become another session's.
 fn remove_own<K, Q>(owners: &mut HashMap<K, usize>, key: &Q, index: usize)
 where
@@ -554,11 +600,6 @@ impl Drop for Shard {
     fn drop(&mut self) {
         for (_, attached) in &self.streams {
             attached.stream.detach(&self.queue);
-        }
-        for (_, member) in &self.members {
-            if let Member::Viewer(viewer) = member {
-                viewer.stream().remove_viewer();
-            }
         }
     }
 }

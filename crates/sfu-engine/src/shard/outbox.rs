@@ -173,7 +173,7 @@ impl Outbox {
 
     /// Whether even what is sent again must stay out: the network takes far less than there is.
     pub fn is_overfull(&self) -> bool {
-        self.octets() >= 2 * FULL_BYTES
+        self.octets() >= 2 * self.full_bytes
     }
 
     /// Whether the network holds us up: then less is gathered at a time.

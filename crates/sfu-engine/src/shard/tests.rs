@@ -2,6 +2,8 @@
 
 //! What sessions that come and go, rename themselves and fall silent leave behind, and how much one call does for them.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::layers::Preference;
 use crate::transport::{Demand, Estimate, Outgoing, Taken, Transport, TransportSink, Work};
@@ -73,9 +75,8 @@ fn stream(name: &str, key: u64) -> Arc<Stream> {
 fn join(shard: &mut Shard, now: Instant, stream: &Arc<Stream>, id: usize) -> SessionId {
     let session = SessionId::from_bits(id as u128);
     let none = Preference::default();
-    stream.add_viewer();
     let command = ShardCommand::Subscribe {
-        stream: stream.clone(),
+        stream: Viewing::new(stream.clone()),
         transport: Box::new(Silent {
             ufrag: format!("viewer{id}"),
             restarts: 0,
@@ -206,4 +207,56 @@ fn an_address_that_another_session_has_now_stays_its() {
     shard.remember_address(1, source);
     shard.handle(now, ShardCommand::Close { session: first });
     assert_eq!(shard.by_address.get(&source), Some(&1));
+}
+
+#[test]
+fn each_viewer_is_first_in_its_turn() {
+    let kinds = [
+        (TrackKind::Audio, 0),
+        (TrackKind::Video, 0),
+        (TrackKind::Video, 2),
+    ];
+    for count in 1..200 {
+        let (mut shard, now, stream) = (shard(), Instant::now(), stream("a", 1));
+        for id in 0..count {
+            join(&mut shard, now, &stream, id);
+        }
+        let (_, attached) = shard.streams.iter_mut().next().unwrap();
+        let mut firsts = [const { BTreeSet::new() }; 3];
+        for _ in 0..2 * count {
+            for ((kind, layer), firsts) in kinds.iter().zip(&mut firsts) {
+                firsts.insert(attached.begin_round(*kind, *layer).1);
+            }
+        }
+        assert!(
+            firsts.iter().all(|f| f.len() == count),
+            "{count} viewers: {firsts:?}"
+        );
+    }
+}
+
+#[test]
+fn a_viewer_that_never_got_to_a_shard_is_counted_out() {
+    let stream = stream("a", 1);
+    let (queue, inbox) = ShardQueue::new(None);
+    let session = SessionShared::new(
+        SessionId::from_bits(1),
+        stream.clone(),
+        0,
+        String::new(),
+        Preference::default(),
+    );
+    let transport = Silent {
+        ufrag: "viewer".into(),
+        restarts: 0,
+    };
+    assert!(queue.send(ShardCommand::Subscribe {
+        stream: Viewing::new(stream.clone()),
+        transport: Box::new(transport),
+        session: Arc::new(session),
+    }));
+    assert_eq!(stream.viewers(), 1);
+    drop(inbox);
+    drop(queue);
+    assert_eq!(stream.viewers(), 0);
 }

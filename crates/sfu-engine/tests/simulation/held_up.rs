@@ -153,3 +153,20 @@ fn a_network_that_takes_nothing_holds_little_and_is_forgotten() {
             .all(|(now, before)| *now >= before + 55)
     );
 }
+
+#[test]
+fn joiners_of_a_network_that_is_held_up_wait_unsealed() {
+    let mut world = audience(9);
+    let load = load(&mut world);
+    world.out.device = Some(Device::new(world.now, load / 2));
+    for _ in 0..200 {
+        world.join(good(), None);
+    }
+    world.run_for(SECOND * 6);
+    assert!(world.out.most_held < 4 << 20, "{}", world.out.most_held);
+    // And nobody is forgotten.
+    world.out.device = None;
+    world.run_until("all play", SECOND * 10, |w| {
+        w.viewers.iter().all(|(v, _)| v.first_picture_at.is_some())
+    });
+}

@@ -12,7 +12,7 @@ use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
 use sfu_engine::shard::{Outbox, PeerFeedback, Progress, Shard};
 use sfu_engine::stats::Counters;
-use sfu_engine::stream::Stream;
+use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
 use sfu_engine::{PlayoutDelay, Preference, PublishOptions, SessionId};
@@ -305,10 +305,9 @@ impl World {
         let id = SessionId::from_bits(index as u128);
         let session = SessionShared::new(id, self.stream.clone(), 0, "\"1\"".into(), preference);
         let session = Arc::new(session);
-        self.stream.add_viewer();
         self.sessions.push(session.clone());
         let command = ShardCommand::Subscribe {
-            stream: self.stream.clone(),
+            stream: Viewing::new(self.stream.clone()),
             transport: Box::new(transport),
             session,
         };

@@ -215,6 +215,10 @@ impl Take {
     pub(super) fn end_track(&mut self, track: TrackId) {
         if let Some(source) = self.sources.get_mut(&track).filter(|s| !s.ended) {
             source.ended = true;
+            // The muxer panics where another track's fragment has ended and this one's has not, at its end either.
+            while let Some((at, _)) = source.splits.front().copied() {
+                source.split(at);
+            }
             let _ = source.appsrc.end_of_stream();
         }
     }

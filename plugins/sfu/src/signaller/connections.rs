@@ -146,6 +146,11 @@ impl Connections {
         })
     }
 
+    /// How many files may be read at a time.
+    pub(super) fn files(&self) -> usize {
+        self.limits.files
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         lock(&self.table).all.len()
@@ -382,6 +387,7 @@ mod tests {
         Connections::new(Limits {
             connections,
             per_address,
+            files: 8,
         })
     }
 

@@ -4,14 +4,15 @@
 //! `viewercount` as that draft has them, `status`: which layer it gets, and why, and as the last one `end`, with a reason
 //! (`session-ended`, `server-stopped`).
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::Stream;
 use serde_json::{Value, json};
 use sfu_engine::{SessionId, SessionInfo, StreamLook};
 
@@ -20,6 +21,9 @@ use super::server::{App, Refusal};
 
 /// How often the session is looked at; only changes are told.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A page has one, and another one while the first breaks off. They stay for as long as the session, so that they must not be
+/// all the connections that there may be.
+const LISTENERS: usize = 4;
 
 /// `POST /session/{id}/sse`: the resource is there already, whatever events it is asked for.
 pub(super) async fn create(
@@ -35,9 +39,16 @@ pub(super) async fn create(
 pub(super) async fn events(
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refusal> {
+) -> Result<impl IntoResponse, Refusal> {
     let id = find(&app, &id)?.id;
+    let Some(listener) = app.listeners.enter(id) else {
+        let message =
+            format!("this session has {LISTENERS} event streams already: close one of them first");
+        let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message);
+        return Err(refusal.with(header::RETRY_AFTER, "5"));
+    };
     let watcher = Watcher {
+        _listener: listener,
         app,
         id,
         seen: None,
@@ -47,9 +58,11 @@ pub(super) async fn events(
     };
     let stream = futures_util::stream::unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
-        Some((Ok(event), watcher))
+        Some((Ok::<_, Infallible>(event), watcher))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+    // nginx would keep events back until it has a buffer full of them.
+    let headers = [("X-Accel-Buffering", "no")];
+    Ok((headers, Sse::new(stream).keep_alive(KeepAlive::default())))
 }
 
 fn find(app: &App, id: &str) -> Result<SessionInfo, Refusal> {
@@ -60,8 +73,45 @@ fn find(app: &App, id: &str) -> Result<SessionInfo, Refusal> {
     })
 }
 
+/// How many event streams there are, by session.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Mutex<HashMap<SessionId, usize>>);
+
+/// One of them. Its end gives the place back.
+struct Listener {
+    all: Arc<Listeners>,
+    id: SessionId,
+}
+
+impl Listeners {
+    /// One more of this session, unless it has as many as it may.
+    fn enter(self: &Arc<Self>, id: SessionId) -> Option<Listener> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(id).or_default();
+        if *count >= LISTENERS {
+            return None;
+        }
+        *count += 1;
+        let all = self.clone();
+        Some(Listener { all, id })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.id);
+            }
+        }
+    }
+}
+
 /// Looks at a session and tells what is new.
 struct Watcher {
+    _listener: Listener,
     app: App,
     id: SessionId,
     /// What the last look found, as far as it is told.

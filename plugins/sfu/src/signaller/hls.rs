@@ -4,12 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use axum::body::Body;
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use sfu_engine::StreamName;
-use tower_http::services::ServeFile;
 
 use super::pages;
 use super::server::{App, Refusal};
@@ -38,16 +36,14 @@ pub(super) async fn file(
     let path = find(folder, &stream, file)
         .await
         .ok_or_else(|| missing(&stream, file))?;
-    // Ranges, If-Modified-Since and HEAD are its work.
-    let served = ServeFile::new(path).try_call(request).await;
-    let response = served.map_err(|error| {
+    let served = app.files.serve(&path, request).await?;
+    let mut response = served.map_err(|error| {
         let status = match error.kind() {
             std::io::ErrorKind::NotFound => return missing(&stream, file),
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal::new(status, format!("the file can't be read: {error}"))
     })?;
-    let mut response = response.map(Body::new);
     if response.status() == StatusCode::NOT_FOUND {
         return Err(missing(&stream, file));
     }

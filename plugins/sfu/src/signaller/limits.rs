@@ -29,11 +29,16 @@ const MOST: usize = 8_192;
 /// Of one address: a school's 500 viewers have an event stream and a page or two each.
 const MOST_PER_ADDRESS: usize = 2_048;
 
+/// Who reads a segment is done within seconds.
+const FILES: usize = 2_048;
+
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) per_address: usize,
+    /// Files that are being read at a time: half of the descriptors that are left to files, pipelines and media.
+    pub(super) files: usize,
 }
 
 impl Limits {
@@ -47,12 +52,14 @@ impl Limits {
 
     fn of(descriptors: usize, connections: usize, per_address: usize) -> Self {
         let or = |chosen: usize, derived: usize| if chosen == 0 { derived } else { chosen };
-        let free = descriptors.saturating_sub(RESERVE.max(descriptors / 4));
+        let reserved = RESERVE.max(descriptors / 4);
+        let free = descriptors.saturating_sub(reserved);
         let connections = or(connections, free.clamp(16, MOST));
         let share = (connections / 4 * 3).clamp(1, MOST_PER_ADDRESS);
         Self {
             connections,
             per_address: or(per_address, share),
+            files: (reserved.min(descriptors) / 2).clamp(8, FILES),
         }
     }
 }
@@ -63,21 +70,22 @@ mod tests {
 
     #[test]
     fn descriptors_are_left_for_files() {
-        for (descriptors, chosen, chosen_per_address, connections, per_address) in [
-            (1_024, 0, 0, 768, 576),
-            (20_000, 0, 0, 8_192, 2_048),
-            (usize::MAX, 0, 0, 8_192, 2_048),
-            (64, 0, 0, 16, 12),
-            (0, 0, 0, 16, 12),
-            (1_024, 100, 0, 100, 75),
-            (1_024, 0, 10, 768, 10),
-            (1_024, 1, 0, 1, 1),
+        for (descriptors, chosen, chosen_per_address, connections, per_address, files) in [
+            (1_024, 0, 0, 768, 576, 128),
+            (20_000, 0, 0, 8_192, 2_048, 2_048),
+            (usize::MAX, 0, 0, 8_192, 2_048, 2_048),
+            (64, 0, 0, 16, 12, 32),
+            (0, 0, 0, 16, 12, 8),
+            (1_024, 100, 0, 100, 75, 128),
+            (1_024, 0, 10, 768, 10, 128),
+            (1_024, 1, 0, 1, 1, 128),
         ] {
             assert_eq!(
                 Limits::of(descriptors, chosen, chosen_per_address),
                 Limits {
                     connections,
-                    per_address
+                    per_address,
+                    files
                 },
                 "{descriptors}"
             );

@@ -12,6 +12,9 @@ use sfu_engine::{LATENCY_BUCKETS, NetworkInfo, StreamInfo};
 
 use super::server::App;
 
+/// Streams with figures of their own, some 1.4 kB each.
+const STREAMS: usize = 1_000;
+
 /// `GET /metrics`
 pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let mut page = Page::default();
@@ -39,13 +42,33 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
         page.family(&format!("sfu_http_{name}_total"), "counter", help);
         page.sample("", value);
     }
+    page.family(
+        "sfu_http_files_refused_total",
+        "counter",
+        "Requests for files refused: too many were being read.",
+    );
+    page.sample("", app.files.refused.load(Relaxed));
     networks(&mut page, &app.engine.networks());
-    streams(&mut page, &app.router.streams());
+    let all = app.router.streams();
+    page.family(
+        "sfu_streams",
+        "gauge",
+        "Names that somebody publishes or watches.",
+    );
+    page.sample("", all.len() as u64);
+    streams(&mut page, &shown(all));
     let content_type = [(
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
     (content_type, page.text)
+}
+
+/// Those with figures of their own: of what nobody has sent anything to there are none, and strangers can make many names.
+fn shown(mut all: Vec<StreamInfo>) -> Vec<StreamInfo> {
+    all.retain(|s| s.packets_in > 0 || s.viewers > 0 || s.outputs > 0);
+    all.truncate(STREAMS);
+    all
 }
 
 /// What the network takes of each shard.

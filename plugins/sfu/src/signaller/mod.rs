@@ -49,6 +49,7 @@ mod api;
 mod body;
 mod connections;
 mod events;
+mod files;
 mod hls;
 mod imp;
 mod latency;

@@ -10,14 +10,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tower::ServiceExt;
-use tower_http::services::ServeFile;
 
 use super::server::{App, Refusal};
 use crate::properties::lock;
@@ -185,8 +182,11 @@ pub(super) async fn file(
         format!("there is no recording {name:?}; those that there are, are listed at /recordings");
     let found = reading(move || recordings.find(&name)).await?;
     let (path, recording) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, missing))?;
-    let served = ServeFile::new(&path).oneshot(request).await;
-    let mut response = served.map(|r| r.map(Body::new)).into_response();
+    let served = app.files.serve(&path, request).await?;
+    let mut response = served.map_err(|error| {
+        let message = format!("the file can't be read: {error}");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    })?;
     let headers = response.headers_mut();
     // One that is still written to grows.
     let cache = match recording.state {

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 
 use super::address::TrustedProxies;
 use super::connections::Connections;
+use super::events::Listeners;
+use super::files::Files;
 use super::recordings::{self, Recordings};
 use super::{CAT, api, body, events, hls, latency, metrics, pages, sessions};
 
@@ -36,6 +38,10 @@ pub(super) struct App {
     pub(super) proxies: Arc<TrustedProxies>,
     /// Those that there are.
     pub(super) connections: Arc<Connections>,
+    /// Files that are being read.
+    pub(super) files: Arc<Files>,
+    /// Event streams, by session.
+    pub(super) listeners: Arc<Listeners>,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
@@ -56,6 +62,8 @@ impl App {
             engine,
             router,
             answers: Arc::default(),
+            files: Arc::new(Files::new(connections.files())),
+            listeners: Arc::default(),
             ice_servers: ice_servers.into(),
             hls,
             recordings,

@@ -25,7 +25,7 @@ use crate::packet::{Batch, Packet};
 use crate::price::{Price, VIEWER_MAX};
 use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
-use crate::stream::Stream;
+use crate::stream::{Stream, Viewing};
 use crate::temporal::Limit;
 use crate::transport::patch::PatchError;
 use crate::transport::work::VIEWER;
@@ -45,7 +45,7 @@ const PATIENT: Duration = Duration::from_secs(2);
 pub(super) struct Subscriber {
     /// Kept by the shard.
     pub(super) seat: Seat,
-    stream: Arc<Stream>,
+    stream: Viewing,
     transport: Box<dyn ViewerTransport>,
     session: Arc<SessionShared>,
     video: Track,
@@ -117,7 +117,7 @@ impl Subscriber {
     pub(super) fn new(
         now: Instant,
         seat: Seat,
-        stream: Arc<Stream>,
+        stream: Viewing,
         transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
     ) -> Self {
@@ -302,6 +302,10 @@ impl Subscriber {
     }
 
     fn send_portion(&mut self, now: Instant, outbox: &mut Outbox) {
+        if outbox.is_full() {
+            self.backlog.put_off(now);
+            return;
+        }
         let mut backlog = std::mem::take(&mut self.backlog);
         for waiting in backlog.portion(now, self.replay_rate()) {
             self.send_video(now, waiting.packet(), waiting.squeezed, outbox);
@@ -348,6 +352,7 @@ impl Subscriber {
         if self.replayed.as_ref().is_some_and(|r| r.is_over(now)) {
             self.replayed = None;
         }
+        let armed = self.armed();
         if self.target.is_none() && self.look_again.is_none() && !self.selector.is_paused() {
             self.retarget(now);
         }
@@ -372,7 +377,19 @@ impl Subscriber {
             }
         }
         self.publish_counts();
-        written
+        // What is to be done later must be known to the shard, also where nothing left.
+        written || self.armed() != armed
+    }
+
+    /// What decides when the shard is to look again.
+    fn armed(&self) -> (bool, Option<Instant>, Option<Instant>, u64) {
+        let asked = self.counts.keyframes_asked;
+        (
+            self.handover.is_some(),
+            self.look_again,
+            self.ask_again,
+            asked,
+        )
     }
 
     /// A packet of the layer that is being forwarded.

@@ -8,7 +8,7 @@ use super::super::TransportEvent;
 use super::super::negotiate::WallClock;
 use super::super::work::Work;
 use super::asked::Answer;
-use super::media::Media;
+use super::media::{Media, Track};
 use crate::codec::TrackKind;
 use crate::estimate::Estimator;
 use crate::rtcp::{self, FirEntries, LostPackets, ReportBlock, ReportBlocks, Rtcp, SenderReport};
@@ -60,7 +60,8 @@ pub(super) fn receive(
             }
             Ok(Rtcp::Nack { media_ssrc, lost }) => heard.nack(now, media_ssrc, lost, media, events),
             Ok(Rtcp::Pli { media_ssrc }) => {
-                heard.wants_keyframe |= media.track(media_ssrc).is_some();
+                let of_video = |track: &mut Track| track.kind == TrackKind::Video;
+                heard.wants_keyframe |= media.track(media_ssrc).is_some_and(of_video);
             }
             Ok(Rtcp::Fir { entries }) => heard.fir(entries, media),
             Ok(Rtcp::Remb { bitrate }) => heard.remb = Some(bitrate),
@@ -130,7 +131,8 @@ impl Heard {
     fn fir(&mut self, entries: FirEntries<'_>, media: &mut Media) {
         for entry in entries {
             self.work.add(Work::PART);
-            if let Some(track) = media.track(entry.ssrc) {
+            let track = media.track(entry.ssrc);
+            if let Some(track) = track.filter(|t| t.kind == TrackKind::Video) {
                 let last = track.commanded.replace(entry.sequence);
                 self.wants_keyframe |= last != Some(entry.sequence);
             }

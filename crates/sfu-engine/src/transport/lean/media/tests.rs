@@ -325,9 +325,9 @@ proptest! {
             .filter_map(|(is, id)| is.then_some(id))
             .collect();
         for (index, size) in (0u32..).zip(&large) {
-            prop_assert_eq!(told(&mut media, &mut wire, index, index == 0, *size), Vec::new());
+            prop_assert_eq!(told(&mut media, &mut wire, index, index == 0, *size), Vec::<u8>::new());
         }
         prop_assert_eq!(told(&mut media, &mut wire, 20, false, 900), agreed);
-        prop_assert_eq!(told(&mut media, &mut wire, 21, false, 900), Vec::new());
+        prop_assert_eq!(told(&mut media, &mut wire, 21, false, 900), Vec::<u8>::new());
     }
 }

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Files over HTTP, so many at a time: each takes a descriptor besides its connection's, for as long as somebody reads it.
+
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower_http::services::ServeFile;
+
+use super::server::Refusal;
+
+/// Those that are being read.
+#[derive(Debug)]
+pub(super) struct Files {
+    places: Arc<Semaphore>,
+    /// Refused: so many were being read.
+    pub(super) refused: AtomicU64,
+}
+
+impl Files {
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most)),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Serves a file. Ranges, conditions and HEAD are `tower-http`'s work.
+    pub(super) async fn serve(
+        &self,
+        path: &Path,
+        mut request: Request,
+    ) -> Result<io::Result<Response>, Refusal> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| {
+            self.refused.fetch_add(1, Relaxed);
+            let message = "too many files are being read from here at the moment: try again soon";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with(header::RETRY_AFTER, "2")
+        })?;
+        ignore_unknown_ranges(request.headers_mut());
+        let served = ServeFile::new(path).try_call(request).await;
+        let held = |body| Held {
+            body: Body::new(body),
+            _place: place,
+        };
+        Ok(served.map(|response| response.map(|body| Body::new(held(body)))))
+    }
+}
+
+/// A range of another unit than octets is not heeded (RFC 9110, section 14.2).
+fn ignore_unknown_ranges(headers: &mut HeaderMap) {
+    let unit = |value: &[u8]| {
+        value
+            .get(..6)
+            .is_some_and(|u| u.eq_ignore_ascii_case(b"bytes="))
+    };
+    let range = headers.get(header::RANGE);
+    if range.is_some_and(|value| !unit(value.as_bytes())) {
+        headers.remove(header::RANGE);
+    }
+}
+
+/// A file's content, with its place among those that are being read.
+struct Held {
+    body: Body,
+    _place: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ranges_of_octets_are_heeded() {
+        for (range, heeded) in [
+            ("bytes=0-1", true),
+            ("Bytes=0-", true),
+            ("items=1-2", false),
+            ("bytes", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RANGE, range.parse().unwrap());
+            ignore_unknown_ranges(&mut headers);
+            assert_eq!(headers.contains_key(header::RANGE), heeded, "{range}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_is_free_when_its_reader_has_gone() {
+        let path = std::env::temp_dir().join(format!("sfu-files-{}", std::process::id()));
+        std::fs::write(&path, vec![1; 1 << 20]).unwrap();
+        let files = Files::new(2);
+        let request = || Request::new(Body::empty());
+        let first = files.serve(&path, request()).await.ok().unwrap().unwrap();
+        let _second = files.serve(&path, request()).await.ok().unwrap().unwrap();
+        assert!(files.serve(&path, request()).await.is_err());
+        assert_eq!(files.refused.load(Relaxed), 1);
+        drop(first);
+        assert!(files.serve(&path, request()).await.is_ok());
+        std::fs::remove_file(&path).unwrap();
+    }
+}
