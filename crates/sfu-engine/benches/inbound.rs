@@ -196,6 +196,9 @@ fn media() {
 
 fn main() {
     println!("{:<48} {:>6} {:>9} {:>9}", "", "octets", "µs", "price, µs");
+    if std::env::args().any(|arg| arg == "media") {
+        return media();
+    }
     reports();
     others();
     publisher();
