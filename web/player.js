@@ -218,6 +218,7 @@ const REASONS = {
   paused: 'video is paused',
   'no-bandwidth': 'your connection is too slow for video now; sound goes on',
   'not-sent': 'the publisher does not send it now',
+  'no-common-codec': 'your browser did not offer the codec that the publisher sends now: reload the page',
   'packet-too-large': 'the packets of this stream are too large for your network (a VPN or tunnel?): parts of the picture may be missing',
 };
 

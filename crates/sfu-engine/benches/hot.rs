@@ -67,6 +67,10 @@ impl ViewerTransport for Nobody {
         true
     }
 
+    fn takes_video(&self) -> bool {
+        true
+    }
+
     fn first_estimate(&self) -> Option<Estimate> {
         None
     }

@@ -7,10 +7,13 @@ use std::sync::LazyLock;
 
 use tokio::runtime::{Builder, Runtime};
 
+/// Threads for what takes one for a while: files, offers, fragments.
+pub(crate) const BLOCKING_THREADS: usize = 8;
+
 static RUNTIME: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(8)
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("sfu-signalling")
         .enable_all()
         .build()

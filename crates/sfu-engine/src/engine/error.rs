@@ -63,6 +63,9 @@ pub enum SubscribeError {
     /// The offer is not one.
     #[error("{0}")]
     InvalidOffer(String),
+    /// The offer asks for what is not done, or for too much.
+    #[error("{0}")]
+    UnacceptableOffer(String),
     /// Nothing in the offer can play the stream.
     #[error("{0}")]
     NoCommonCodec(String),
@@ -85,6 +88,9 @@ pub enum PublishRefused {
     /// The offer is not one.
     #[error("{0}")]
     InvalidOffer(String),
+    /// The offer asks for what is not done, or for too much.
+    #[error("{0}")]
+    UnacceptableOffer(String),
     /// Nothing in the offer can be forwarded.
     #[error("{0}")]
     NoCommonCodec(String),
@@ -122,6 +128,7 @@ impl From<OfferError> for PublishRefused {
     fn from(error: OfferError) -> Self {
         match error {
             OfferError::Invalid(_) => Self::InvalidOffer(error.to_string()),
+            OfferError::Unacceptable(_) => Self::UnacceptableOffer(error.to_string()),
             OfferError::NoCommonCodec(why) => Self::NoCommonCodec(why),
         }
     }
@@ -131,6 +138,7 @@ impl From<OfferError> for SubscribeError {
     fn from(error: OfferError) -> Self {
         match error {
             OfferError::Invalid(_) => Self::InvalidOffer(error.to_string()),
+            OfferError::Unacceptable(_) => Self::UnacceptableOffer(error.to_string()),
             OfferError::NoCommonCodec(why) => Self::NoCommonCodec(why),
         }
     }

@@ -2,4 +2,5 @@
 
 //! One WebRTC connection, by what it carries. Called by the shard through the interfaces in [`transport`](crate::transport).
 
+pub(crate) mod sdp;
 pub(crate) mod uplink;

@@ -45,6 +45,10 @@ impl ViewerTransport for Silent {
         true
     }
 
+    fn takes_video(&self) -> bool {
+        true
+    }
+
     fn asks_for_keyframes(&self) -> bool {
         true
     }

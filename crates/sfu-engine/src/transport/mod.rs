@@ -3,12 +3,10 @@
 //! How packets reach one viewer, and come from one publisher: the seam between forwarding and WebRTC.
 //!
 //! A viewer's session is a [`lean::LeanTransport`], a publisher's an [`Uplink`](crate::peer::uplink::Uplink), on the same ICE and
-//! DTLS. `str0m` reads offers and writes answers ([`negotiate`]), and has no part in what follows.
+//! DTLS. [`negotiate`] makes them of offers.
 
-mod complaint;
 pub mod lean;
 pub mod negotiate;
-mod no_dtls;
 pub mod patch;
 pub(crate) mod work;
 
@@ -220,6 +218,8 @@ pub trait Transport: Send {
 pub trait ViewerTransport: Transport {
     /// Whether the viewer can be sent this codec.
     fn accepts(&self, codec: Codec) -> bool;
+    /// Whether the viewer can be sent pictures of any codec.
+    fn takes_video(&self) -> bool;
     /// Whether the viewer asks for keyframes itself when it can't decode (PLI or FIR was agreed on).
     fn asks_for_keyframes(&self) -> bool;
     /// What the viewer's network is taken to carry at first, where that is going to be found out.

@@ -2,13 +2,13 @@
 
 //! A session's later fragments: candidates, or an ICE restart (RFC 8840). Called by the session's transport.
 
-use is::IceCreds;
-use str0m::Candidate;
+use is::{Candidate, IceCreds};
 use thiserror::Error;
 
 use super::PatchOutcome;
 use super::lean::Agreed;
 use super::lean::connection::Connection;
+use crate::peer::sdp::{self, CANDIDATES};
 
 /// Why a fragment was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -25,13 +25,19 @@ pub(crate) fn patch(
     fragment: &str,
 ) -> Result<PatchOutcome, PatchError> {
     let restart = new_credentials(fragment, &agreed.remote.ufrag)?;
+    let left = CANDIDATES.saturating_sub(agreed.heard);
+    let Some((count, candidates)) = sdp::candidates(fragment, left) else {
+        let why = format!("a session may have {CANDIDATES} candidates, and this is more");
+        return Err(PatchError::Invalid(why));
+    };
+    agreed.heard += count;
     if let Some((ufrag, pass)) = &restart {
         let (ufrag, pass) = (ufrag.clone(), pass.clone());
         let remote = IceCreds { ufrag, pass };
         agreed.local = connection.restart(remote.clone());
         agreed.remote = remote;
     }
-    for candidate in candidates(fragment)? {
+    for candidate in candidates {
         connection.add_remote(candidate);
     }
     if restart.is_none() {
@@ -68,22 +74,4 @@ fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> Str
         out.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
     }
     out
-}
-
-/// The candidates of a fragment. Those that are no plain addresses (mDNS names) are passed over: the peer's checks reveal
-/// its address anyway.
-fn candidates(fragment: &str) -> Result<Vec<Candidate>, PatchError> {
-    const MAX: usize = 32;
-    let lines = || fragment.lines().filter(|l| l.starts_with("a=candidate:"));
-    if lines().count() > MAX {
-        let why = format!("it has more than {MAX} candidates");
-        return Err(PatchError::Invalid(why));
-    }
-    let parsed = lines().filter_map(|line| {
-        let line = line.trim_start_matches("a=").trim();
-        let candidate = Candidate::from_sdp_string(line);
-        let passed = |error: &_| tracing::debug!(%error, "candidate passed over");
-        candidate.inspect_err(passed).ok()
-    });
-    Ok(parsed.collect())
 }

@@ -137,6 +137,15 @@ impl TestPublisher {
             .set_video(self.lease, Codec::Vp8, layers.collect());
     }
 
+    /// The stream becomes H.264 again.
+    #[allow(dead_code)]
+    pub(crate) fn use_h264(&mut self) {
+        self.vp8 = false;
+        let layers = (0..self.seq.len()).map(layer_info);
+        self.stream
+            .set_video(self.lease, Codec::H264, layers.collect());
+    }
+
     /// From now on frames have temporal layers.
     pub(crate) fn use_temporal_layers(&mut self, count: u8) {
         self.temporal_layers = count;

@@ -14,7 +14,7 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use sfu_engine::{SessionId, SessionInfo, StreamLook};
+use sfu_engine::{SessionId, SessionInfo, StreamLook, Why};
 
 use super::api::layer_json;
 use super::server::{App, Refusal};
@@ -165,7 +165,8 @@ impl Watcher {
         self.tell("status", status(session, live));
         self.tell("viewercount", json!({ "viewercount": stream.viewers }));
         self.tell("layers", layers(stream));
-        let event = if live { "active" } else { "inactive" };
+        let plays = live && session.why != Why::NoCommonCodec;
+        let event = if plays { "active" } else { "inactive" };
         if self.tell(event, json!({})) {
             self.told
                 .retain(|(name, _)| *name == event || !matches!(*name, "active" | "inactive"));

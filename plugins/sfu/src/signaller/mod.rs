@@ -62,6 +62,7 @@ mod serve;
 mod server;
 mod sessions;
 mod settings;
+mod workers;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

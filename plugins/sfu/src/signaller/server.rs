@@ -19,6 +19,7 @@ use super::connections::Connections;
 use super::events::Listeners;
 use super::files::Files;
 use super::recordings::{self, Recordings};
+use super::workers::{FRAGMENTS, OFFERS, Workers};
 use super::{CAT, api, body, events, hls, latency, metrics, pages, sessions};
 
 /// What the handlers share.
@@ -42,6 +43,9 @@ pub(super) struct App {
     pub(super) files: Arc<Files>,
     /// Event streams, by session.
     pub(super) listeners: Arc<Listeners>,
+    /// Threads that are kept for offers, and for fragments.
+    pub(super) offers: Workers,
+    pub(super) fragments: Workers,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
@@ -69,6 +73,8 @@ impl App {
             recordings,
             proxies: Arc::new(proxies),
             connections,
+            offers: Workers::new(OFFERS),
+            fragments: Workers::new(FRAGMENTS),
             stopping,
             stop: Arc::new(stop),
         }

@@ -67,7 +67,7 @@ pub(super) async fn watch(
     let layer = query.layer.filter(|l| !l.is_empty());
     let layer = layer.map(|l| l.parse()).transpose().map_err(bad_request)?;
     let engine = app.engine.clone();
-    let answered = blocking(move || {
+    let answered = app.offers.run(move || {
         engine.subscribe(&SubscribeRequest {
             stream: &stream,
             offer: &offer,
@@ -97,7 +97,7 @@ pub(super) async fn publish(
     let stream = stream_name(&stream)?;
     let takeover = matches!(query.takeover.as_deref(), Some("1" | "true"));
     let engine = app.engine.clone();
-    let answered = blocking(move || {
+    let answered = app.offers.run(move || {
         engine.publish(&PublishRequest {
             stream: &stream,
             offer: &offer,
@@ -107,16 +107,6 @@ pub(super) async fn publish(
     });
     let answered = answered.await?.map_err(|e| not_published(&e))?;
     Ok(created(&app, &answered))
-}
-
-/// Work that takes a thread for a while: off the runtime's own threads. A panic in it is ours, not the server's end.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| {
-        let what = "the server failed over this request; its log says more (GST_DEBUG=sfu*:5)";
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, what)
-    })
 }
 
 fn offer(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<String, Refusal> {
@@ -184,6 +174,7 @@ fn not_subscribed(error: &SubscribeError) -> Refusal {
         SubscribeError::UnknownLayer { .. } | SubscribeError::InvalidOffer(_) => {
             StatusCode::BAD_REQUEST
         }
+        SubscribeError::UnacceptableOffer(_) => StatusCode::UNPROCESSABLE_ENTITY,
         SubscribeError::NoCommonCodec(_) => StatusCode::NOT_ACCEPTABLE,
         SubscribeError::Busy | SubscribeError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -209,6 +200,7 @@ fn not_published(error: &PublishRefused) -> Refusal {
     let status = match error {
         PublishRefused::InUse(_) => StatusCode::CONFLICT,
         PublishRefused::InvalidOffer(_) => StatusCode::BAD_REQUEST,
+        PublishRefused::UnacceptableOffer(_) => StatusCode::UNPROCESSABLE_ENTITY,
         PublishRefused::NoCommonCodec(_) => StatusCode::NOT_ACCEPTABLE,
         PublishRefused::Busy | PublishRefused::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -262,7 +254,9 @@ pub(super) async fn patch(
         }
         Some(_) => {}
     }
-    let patched = blocking(move || app.engine.patch(id, &fragment)).await?;
+    let fragments = app.fragments.clone();
+    let patched = fragments.run(move || app.engine.patch(id, &fragment));
+    let patched = patched.await?;
     Ok(match patched.map_err(|e| session_refusal(&e))? {
         Patched::Trickled => StatusCode::NO_CONTENT.into_response(),
         Patched::Restarted { fragment, etag } => {

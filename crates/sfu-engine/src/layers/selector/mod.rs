@@ -89,11 +89,13 @@ pub enum Why {
     /// The way to the viewer does not carry packets as large as the publisher made them. The selector does not know of
     /// this: the session is told by whoever sends.
     PacketTooLarge,
+    /// The publisher sends a codec that the viewer's offer did not have. Nor does it know of this.
+    NoCommonCodec,
 }
 
 impl Why {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Highest,
         Self::Pinned,
         Self::Capped,
@@ -102,6 +104,7 @@ impl Why {
         Self::NoBandwidth,
         Self::NotSent,
         Self::PacketTooLarge,
+        Self::NoCommonCodec,
     ];
 
     /// The name in the interfaces.
@@ -115,6 +118,7 @@ impl Why {
             Self::NoBandwidth => "no-bandwidth",
             Self::NotSent => "not-sent",
             Self::PacketTooLarge => "packet-too-large",
+            Self::NoCommonCodec => "no-common-codec",
         }
     }
 }

@@ -456,7 +456,7 @@ impl Subscriber {
     }
 
     /// Ends what is being forwarded, after a whole frame.
-    fn stop_video(&mut self) {
+    pub(super) fn stop_video(&mut self) {
         self.video.rewriter.detach();
         self.backlog.clear();
         self.session.set_current(None);

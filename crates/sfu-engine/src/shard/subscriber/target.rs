@@ -9,7 +9,7 @@ use super::replayed::Replayed;
 use super::{ASK_AGAIN, PATIENT, Subscriber};
 use crate::gop::Gop;
 use crate::keyframe::Need;
-use crate::layers::{self, Candidate, Rung};
+use crate::layers::{self, Candidate, Rung, Why};
 use crate::rewrite::Source;
 use crate::temporal::Limit;
 
@@ -23,14 +23,23 @@ impl Subscriber {
         snapshot.choices(now, &mut layers);
         let audio = snapshot.audio_bitrate;
         drop(snapshot);
-        let choice = self.selector.choose(now, &layers, audio);
+        let unplayable = self.why_unplayable();
+        if unplayable.is_some() {
+            layers.clear();
+        }
+        let mut choice = self.selector.choose(now, &layers, audio);
+        choice.why = unplayable.unwrap_or(choice.why);
         self.look_again = self.selector.look_again(now);
         self.transport.set_demand(now, self.selector.demand(now));
         self.session.set_choice(choice.rung, choice.why);
         let before = std::mem::replace(&mut self.target, choice.rung);
         self.video.rewriter.set_limit(self.limit_now());
         if choice.rung.is_none() {
-            self.cut |= self.video.rewriter.source().is_some();
+            match self.video.rewriter.source() {
+                // Nothing of it comes any more that would end a frame.
+                Some(source) if source.epoch != self.epoch => self.stop_video(),
+                source => self.cut |= source.is_some(),
+            }
             self.ask_again = None;
         } else if self.is_on_target() {
             self.cut = false;
@@ -47,6 +56,18 @@ impl Subscriber {
             self.approach(now, &layers, choice.upgrade);
         }
         self.layers = layers;
+    }
+
+    /// Why the viewer can get none of the publisher's pictures: its offer has no m-line for them, or not their codec.
+    fn why_unplayable(&self) -> Option<Why> {
+        let codec = self.video.codec?;
+        if self.transport.accepts(codec) {
+            return None;
+        }
+        Some(match self.transport.takes_video() {
+            true => Why::NoCommonCodec,
+            false => Why::Paused,
+        })
     }
 
     /// Sees to it that forwarding of the target can begin.

@@ -5,15 +5,14 @@
 //! A DTLS session takes as much memory as all the rest of a viewer, and says nothing more after the handshake but
 //! goodbye. So it is let go of once the peer has used the keys, and only the goodbye is kept.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use str0m::config::CryptoProvider;
 use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion, SrtpProfile};
 
 use super::super::negotiate::Identity;
 use super::agreed::Agreed;
+use crate::peer::sdp::Fingerprint;
 
 /// A DTLS record fits into this, unless it says otherwise.
 const RECORD: usize = 2_048;
@@ -34,9 +33,8 @@ pub(crate) struct Keys {
 /// See the module's description.
 pub(super) struct Handshake {
     dtls: Option<Box<dyn DtlsInstance>>,
-    provider: Arc<CryptoProvider>,
-    /// SHA-256 of the certificate that the offer announced.
-    fingerprint: Vec<u8>,
+    /// Of the certificate that the offer announced.
+    fingerprints: Vec<Fingerprint>,
     is_client: bool,
     began: bool,
     /// The peer showed that certificate.
@@ -58,8 +56,7 @@ impl Handshake {
         identity: &Identity,
         agreed: &Agreed,
     ) -> Result<Self, CryptoError> {
-        let provider = identity.provider().clone();
-        let dtls = provider.dtls_provider.new_dtls(
+        let dtls = identity.provider().dtls_provider.new_dtls(
             identity.certificate(),
             now,
             DtlsVersion::Dtls12,
@@ -67,8 +64,7 @@ impl Handshake {
         )?;
         Ok(Self {
             dtls: Some(dtls),
-            provider,
-            fingerprint: agreed.fingerprint.clone(),
+            fingerprints: agreed.fingerprints.clone(),
             is_client: agreed.is_client,
             began: false,
             verified: false,
@@ -173,8 +169,7 @@ impl Handshake {
                 DtlsOutput::Packet(data) => send(data),
                 DtlsOutput::BufferTooSmall { needed } => large.resize(needed, 0),
                 DtlsOutput::PeerCert(certificate) => {
-                    let hash = self.provider.sha256_provider.sha256(certificate);
-                    self.verified = hash[..] == self.fingerprint[..];
+                    self.verified = self.fingerprints.iter().any(|f| f.is_of(certificate));
                     if !self.verified {
                         return self.fail(&"the peer's certificate is not the one of its offer");
                     }

@@ -3,7 +3,7 @@
 //! A viewer's session, our own: what is multiplied by the number of viewers is lean. Called by the shard through
 //! [`ViewerTransport`].
 //!
-//! SDP is `str0m`'s, ICE that of `is`, DTLS OpenSSL's; all three are at work when a viewer joins. From then on there are
+//! Offers and answers are [`sdp`](crate::peer::sdp)'s, ICE that of `is`, DTLS OpenSSL's; all three are at work when a viewer joins. From then on there are
 //! RTP packets ([`media`]), reports ([`control`]) and the estimate of the viewer's network
 //! ([`estimate`](crate::estimate)).
 
@@ -361,6 +361,11 @@ impl Transport for LeanTransport {
 impl ViewerTransport for LeanTransport {
     fn accepts(&self, codec: Codec) -> bool {
         self.agreed.formats.iter().any(|f| f.codec == codec)
+    }
+
+    fn takes_video(&self) -> bool {
+        let mut formats = self.agreed.formats.iter();
+        formats.any(|f| f.codec.kind() == TrackKind::Video)
     }
 
     fn asks_for_keyframes(&self) -> bool {

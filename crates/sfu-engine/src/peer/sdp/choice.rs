@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Which m-lines and formats of an offer are taken, and over which transport (RFC 3264, section 6; RFC 9143).
+//!
+//! One transport a session: m-lines share it by BUNDLE, or by having the same credentials.
+
+use super::super::uplink::agreed::Feedback;
+use super::error::{OfferError, shown};
+use super::extension::{Extension, Extensions, ONE_OCTET};
+use super::format::{Encoding, Format};
+use super::ice::Transport;
+use super::media::{Direction, Media};
+use super::offer::Offer;
+use super::simulcast::Layer;
+use crate::codec::{Codec, TrackKind};
+
+/// What the peer is here for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It receives (WHEP).
+    Watch {
+        /// It may be told how long to keep pictures back.
+        delay: bool,
+    },
+    /// It sends (WHIP).
+    Publish,
+}
+
+/// A codec of an m-line under one payload type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen<'o, 'a> {
+    pub(super) codec: Codec,
+    pub(super) format: &'o Format<'a>,
+    pub(super) rtx: Option<&'o Format<'a>>,
+    pub(super) red: Option<&'o Format<'a>>,
+    /// What both sides know of.
+    pub(super) feedback: Feedback,
+}
+
+/// An m-line that is taken.
+#[derive(Debug, Clone)]
+pub(super) struct Accepted<'o, 'a> {
+    pub(super) media: &'o Media<'a>,
+    pub(super) kind: TrackKind,
+    /// As the answer has it.
+    pub(super) direction: Direction,
+    /// In the offer's order.
+    pub(super) formats: Vec<Chosen<'o, 'a>>,
+    pub(super) extensions: Extensions,
+    pub(super) layers: Vec<Layer<'a>>,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Plan<'o, 'a> {
+    /// For each m-line of the offer; `None` is rejected.
+    pub(super) lines: Vec<Option<Accepted<'o, 'a>>>,
+    /// The names in the answer's BUNDLE group, if the offer has that.
+    pub(super) group: Option<Vec<&'a str>>,
+    /// That of the m-line that stands for all.
+    pub(super) transport: &'o Transport<'a>,
+    pub(super) mixed: bool,
+}
+
+impl Purpose {
+    fn is_wanted(self, direction: Direction) -> bool {
+        match self {
+            Self::Watch { .. } => direction.receives(),
+            Self::Publish => direction.sends(),
+        }
+    }
+
+    /// The m-line carries media, as far as the offer says.
+    fn uses(self, media: &Media<'_>) -> bool {
+        !media.is_rejected() && self.is_wanted(media.direction())
+    }
+
+    fn extensions(self) -> &'static [Extension] {
+        match self {
+            Self::Watch { delay: true } => &[
+                Extension::Mid,
+                Extension::Twcc,
+                Extension::CaptureTime,
+                Extension::PlayoutDelay,
+            ],
+            Self::Watch { delay: false } => {
+                &[Extension::Mid, Extension::Twcc, Extension::CaptureTime]
+            }
+            Self::Publish => &[
+                Extension::Mid,
+                Extension::Rid,
+                Extension::RepairedRid,
+                Extension::Twcc,
+                Extension::AudioLevel,
+            ],
+        }
+    }
+}
+
+impl<'o, 'a> Plan<'o, 'a> {
+    pub(super) fn new(offer: &'o Offer<'a>, purpose: Purpose) -> Result<Self, OfferError> {
+        let carriers = carriers(offer, purpose)?;
+        // A picture without sound is worth more than the other way round.
+        let is_video = |m: &&&Media<'_>| m.kind() == Some(TrackKind::Video);
+        let main = carriers.iter().find(is_video).or(carriers.first());
+        let Some(&main) = main else {
+            return Err(nothing(offer, purpose));
+        };
+        let group = offer.group_of(main);
+        let transport = tagged(offer, group).unwrap_or(main);
+        let shares = |media: &Media<'a>| {
+            let in_group = media
+                .mid
+                .zip(group)
+                .is_some_and(|(mid, g)| g.contains(&mid));
+            in_group || std::ptr::eq(media, main) || media.transport.is_same(&transport.transport)
+        };
+        let mut lines = Vec::with_capacity(offer.medias.len());
+        for media in &offer.medias {
+            let carries = carriers.iter().any(|c| std::ptr::eq(*c, media));
+            if carries && !shares(media) && purpose == Purpose::Publish {
+                let why = "its m-lines do not share one transport: \
+                           offer all in one a=group:BUNDLE (RFC 9725, section 4.4.1)";
+                return Err(OfferError::unacceptable(why));
+            }
+            let takes = !media.is_rejected() && media.has_known_codec() && shares(media);
+            let accepted = takes.then(|| Accepted::new(media, carries, purpose));
+            lines.push(accepted.transpose()?.flatten());
+        }
+        let names = |group: &[&'a str]| {
+            let accepted = lines.iter().flatten().filter_map(|line| line.media.mid);
+            let accepted: Vec<_> = accepted.collect();
+            let kept = group.iter().filter(|mid| accepted.contains(mid));
+            kept.copied().collect()
+        };
+        Ok(Self {
+            group: group.map(names),
+            lines,
+            transport: &transport.transport,
+            mixed: offer.mixed,
+        })
+    }
+
+    /// The m-lines that carry media.
+    pub(super) fn carriers(&self) -> impl Iterator<Item = &Accepted<'o, 'a>> {
+        let accepted = self.lines.iter().flatten();
+        accepted.filter(|line| line.direction != Direction::Inactive)
+    }
+}
+
+/// The m-lines that are to carry media: the first of its kind that can. A publisher has no others.
+fn carriers<'o, 'a>(
+    offer: &'o Offer<'a>,
+    purpose: Purpose,
+) -> Result<Vec<&'o Media<'a>>, OfferError> {
+    let mut carriers: Vec<&'o Media<'a>> = Vec::new();
+    for media in offer.medias.iter().filter(|m| purpose.uses(m)) {
+        let is_media = matches!(media.name, "audio" | "video");
+        if purpose == Purpose::Publish && is_media {
+            check_published(media, &carriers)?;
+        }
+        let is_first = carriers.iter().all(|c| c.kind() != media.kind());
+        if media.has_known_codec() && is_first {
+            carriers.push(media);
+        }
+    }
+    Ok(carriers)
+}
+
+/// A publisher is taken whole or refused (RFC 9725, sections 4.4.2 and 4.4.3).
+fn check_published(media: &Media<'_>, before: &[&Media<'_>]) -> Result<(), OfferError> {
+    let name = media.name;
+    let Some(kind) = media.kind() else {
+        let why = format!(
+            "its {name} is offered over {}: offer UDP/TLS/RTP/SAVPF",
+            shown(media.protocol)
+        );
+        return Err(OfferError::unacceptable(why));
+    };
+    if !media.has_known_codec() {
+        return Err(OfferError::NoCommonCodec(format!(
+            "no common codec: the offer's {name} is {}; video can be H264 (baseline, main or high), VP8, VP9, AV1 or \
+             H265, audio Opus",
+            offered_codecs(media)
+        )));
+    }
+    if before.iter().any(|m| m.kind() == Some(kind)) {
+        let why = format!(
+            "it sends two tracks of {name}: a stream has one; publish the other under another name"
+        );
+        return Err(OfferError::unacceptable(why));
+    }
+    Ok(())
+}
+
+/// Why there is nothing to carry media.
+fn nothing(offer: &Offer<'_>, purpose: Purpose) -> OfferError {
+    let is_offered = |m: &&Media<'_>| purpose.uses(m) && matches!(m.name, "audio" | "video");
+    let offered: Vec<_> = offer.medias.iter().filter(is_offered).collect();
+    if offered.is_empty() {
+        return OfferError::invalid(match purpose {
+            Purpose::Watch { .. } => "it has no audio or video m-line that receives (a=recvonly)",
+            Purpose::Publish => "it has no audio or video m-line that sends (a=sendonly)",
+        });
+    }
+    let all = offered
+        .iter()
+        .map(|m| format!("{} {}", m.name, offered_codecs(m)));
+    let all: Vec<_> = all.collect();
+    OfferError::NoCommonCodec(format!(
+        "no common codec: the offer has {}",
+        all.join(" and ")
+    ))
+}
+
+/// The m-line whose transport is that of its whole group: the first in the group's order that has one and is not given up
+/// (RFC 9143, section 7.3.2).
+fn tagged<'o, 'a>(offer: &'o Offer<'a>, group: Option<&[&'a str]>) -> Option<&'o Media<'a>> {
+    group?.iter().find_map(|mid| {
+        let media = offer.medias.iter().find(|m| m.mid == Some(mid))?;
+        let usable = !media.is_rejected() && media.transport.fragment.is_some();
+        usable.then_some(media)
+    })
+}
+
+impl<'o, 'a> Accepted<'o, 'a> {
+    fn new(
+        media: &'o Media<'a>,
+        carries: bool,
+        purpose: Purpose,
+    ) -> Result<Option<Self>, OfferError> {
+        let Some(kind) = media.kind() else {
+            return Ok(None);
+        };
+        let direction = match (carries, purpose) {
+            (false, _) => Direction::Inactive,
+            (true, Purpose::Watch { .. }) => Direction::SendOnly,
+            (true, Purpose::Publish) => Direction::RecvOnly,
+        };
+        let highest = match purpose {
+            Purpose::Publish if media.mixed => u8::MAX,
+            _ => ONE_OCTET,
+        };
+        let mut extensions = media.extensions.only(purpose.extensions(), highest);
+        extensions.retain(|mapped| mapped.direction.is_none_or(|d| purpose.is_wanted(d)));
+        let layers = match purpose {
+            Purpose::Publish if carries && kind == TrackKind::Video => media.simulcast.layers()?,
+            _ => Vec::new(),
+        };
+        Ok(Some(Self {
+            media,
+            kind,
+            direction,
+            formats: chosen(media, kind, extensions.id(Extension::Twcc).is_some()),
+            extensions,
+            layers,
+        }))
+    }
+
+    /// Whether a payload type stands in the answer.
+    pub(super) fn has(&self, pt: u8) -> bool {
+        let mut all = self.formats.iter().flat_map(Chosen::payload_types);
+        all.any(|taken| taken == pt)
+    }
+}
+
+impl Chosen<'_, '_> {
+    /// Its own, and those that repeat it.
+    pub(super) fn payload_types(&self) -> impl Iterator<Item = u8> {
+        let all = [Some(self.format), self.red, self.rtx];
+        all.into_iter().flatten().map(|f| f.pt)
+    }
+}
+
+/// All codecs of an m-line that we know.
+fn chosen<'o, 'a>(media: &'o Media<'a>, kind: TrackKind, twcc: bool) -> Vec<Chosen<'o, 'a>> {
+    let ours = Feedback {
+        nack: kind == TrackKind::Video,
+        pli: kind == TrackKind::Video,
+        fir: kind == TrackKind::Video,
+        twcc,
+        remb: kind == TrackKind::Video,
+    };
+    let all = media.formats.iter().filter_map(|format| {
+        let Encoding::Known(codec) = format.encoding else {
+            return None;
+        };
+        let repeating = |encoding| media.formats.repeating(format.pt, encoding);
+        Some(Chosen {
+            codec,
+            format,
+            rtx: repeating(Encoding::Rtx).filter(|_| kind == TrackKind::Video),
+            red: repeating(Encoding::Red).filter(|_| kind == TrackKind::Audio),
+            feedback: format.feedback.and(ours),
+        })
+    });
+    all.filter(|chosen| chosen.codec.kind() == kind).collect()
+}
+
+/// The encodings of an m-line, for a sentence.
+pub(super) fn offered_codecs(media: &Media<'_>) -> String {
+    const HELPERS: [&str; 6] = [
+        "rtx",
+        "red",
+        "ulpfec",
+        "flexfec-03",
+        "CN",
+        "telephone-event",
+    ];
+    const MOST: usize = 16;
+    let mut names: Vec<String> = Vec::new();
+    for format in media.formats.iter() {
+        let name = format.map.split('/').next().unwrap_or_default();
+        if name.is_empty() || HELPERS.iter().any(|h| h.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        let is_plain = name.len() <= 20 && name.bytes().all(|b| b.is_ascii_graphic());
+        let mut name = if is_plain {
+            name.to_owned()
+        } else {
+            shown(name)
+        };
+        if let Some(id) = format.parameter("profile-level-id") {
+            name = format!("{name} {}", id.chars().take(6).collect::<String>());
+        }
+        if !names.contains(&name) && names.len() < MOST {
+            names.push(name);
+        }
+    }
+    match names.is_empty() {
+        true => "none".into(),
+        false => names.join(", "),
+    }
+}

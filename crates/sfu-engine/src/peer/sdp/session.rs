@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What viewers' and publishers' answers have in common: our credentials and addresses, and the text.
+
+use std::net::SocketAddr;
+
+use is::Candidate;
+
+use super::answer::{self, Local, Sent, Stream};
+use super::choice::Plan;
+use super::error::OfferError;
+use super::ice::credentials;
+use super::offer::Offer;
+use crate::transport::lean::agreed::Agreed;
+
+/// Answers an offer as it was planned. What comes of it has no formats yet.
+pub(super) fn answer(
+    offer: &Offer<'_>,
+    plan: &Plan<'_, '_>,
+    fingerprint: &str,
+    addresses: &[SocketAddr],
+    stream: (&str, &[Option<Sent>]),
+) -> Result<(Agreed, String), OfferError> {
+    let (remote, fingerprints, is_client) = plan.transport.agree()?;
+    let local = credentials()?;
+    let candidates = addresses.iter().filter_map(|addr| {
+        let candidate = Candidate::host(*addr, "udp");
+        let told = |error: &_| tracing::warn!(%addr, %error, "address is not announced");
+        candidate.inspect_err(told).ok()
+    });
+    let candidates: Vec<_> = candidates.collect();
+    let ours = Local {
+        credentials: &local,
+        fingerprint,
+        candidates: &candidates,
+        is_client,
+    };
+    let (name, sent) = stream;
+    let answer = answer::write(offer, plan, ours, Stream { name, sent })?;
+    let mid = plan.lines.iter().flatten().find_map(|l| l.media.mid);
+    let agreed = Agreed {
+        local,
+        remote,
+        candidates,
+        mid: mid.unwrap_or_default().to_owned(),
+        fingerprints,
+        heard: 0,
+        is_client,
+        formats: Vec::new(),
+        asks_for_keyframes: false,
+    };
+    Ok((agreed, answer))
+}
