@@ -25,7 +25,7 @@ use registry::Registry;
 use crate::driver::{Outgoing, ShardThread};
 use crate::ids::{SessionId, StreamName};
 use crate::info::StreamLook;
-use crate::interfaces;
+use crate::interfaces::Interfaces;
 use crate::layers::Preference;
 use crate::queue::ShardCommand;
 use crate::router::Router;
@@ -150,6 +150,7 @@ pub struct Engine {
     counters: Arc<Counters>,
     admission: Arc<Admission>,
     shards: Vec<ShardThread>,
+    interfaces: Interfaces,
     sessions: Arc<Registry>,
     etags: AtomicU64,
 }
@@ -193,6 +194,7 @@ impl Engine {
             identity,
             counters,
             shards,
+            interfaces: Interfaces::default(),
             sessions: Registry::new(count),
             etags: AtomicU64::new(0),
         })
@@ -374,7 +376,7 @@ impl Engine {
         let port = shard.address().port();
         let bound = shard.address().ip();
         let mut addresses = if self.config.announce.is_empty() {
-            interfaces::reachable(bound, peer)
+            self.interfaces.reachable(Instant::now(), bound, peer)
         } else {
             self.config.announce.clone()
         };
