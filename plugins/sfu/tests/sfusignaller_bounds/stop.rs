@@ -2,7 +2,8 @@
 
 //! An element that goes to NULL has ended its connections, and has freed its ports.
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Instant;
 
 use gst::prelude::*;
@@ -84,4 +85,39 @@ fn an_offer_under_way_keeps_no_port() {
         assert!(since.elapsed() < STOP, "{:?}", since.elapsed());
         drop(asking);
     }
+}
+
+/// What an event stream says until it ends.
+fn events(address: SocketAddr, session: &str, meanwhile: impl FnOnce()) -> String {
+    let request = format!("GET {session}/sse HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut stream = sending(address, request.as_bytes());
+    let mut said = vec![0; 1];
+    // It has begun.
+    stream.read_exact(&mut said).unwrap();
+    meanwhile();
+    let _ = stream.read_to_end(&mut said);
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn event_streams_tell_why_they_end() {
+    let _turn = alone();
+    let (element, address) = started(&[("router", "events")]);
+    for _ in 0..3 {
+        let session = publish(address, "live");
+        let said = events(address, &session, || {
+            let (status, answer) = ask(address, &format!("DELETE {session}"), "");
+            assert_eq!(status, 200, "{answer}");
+        });
+        let end = "event: end\ndata: {\"reason\":\"session-ended\"}\n\n";
+        assert_eq!(said.matches(end).count(), 1, "{said}");
+        let last = said.trim_end_matches(['\r', '\n', '0']);
+        assert!(last.ends_with(end.trim_end()), "it is the last one: {said}");
+    }
+    let session = publish(address, "live");
+    let said = events(address, &session, || {
+        element.set_state(gst::State::Null).unwrap();
+    });
+    let end = "event: end\ndata: {\"reason\":\"server-stopped\"}\n\n";
+    assert_eq!(said.matches(end).count(), 1, "{said}");
 }
