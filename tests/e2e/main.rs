@@ -23,6 +23,7 @@ mod srt_in;
 mod studio;
 mod studio_pushes;
 mod temporal_layers;
+mod told;
 mod webcam_agent;
 mod webrtcbin_plays;
 mod whip_to_hls;

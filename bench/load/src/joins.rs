@@ -106,7 +106,7 @@ impl<'a> Passage<'a> {
             }
             for swarm in self.swarms {
                 for passed in swarm.passed() {
-                    self.leave(&passed);
+                    self.leave(passed, failures);
                 }
             }
             look_after()?;
@@ -114,10 +114,12 @@ impl<'a> Passage<'a> {
         Ok(())
     }
 
-    fn leave(&mut self, passed: &Passed) {
+    fn leave(&mut self, passed: Passed, failures: &mut Vec<String>) {
         self.over += 1;
-        let picture = passed.join.map(|join| join.as_secs_f64() * 1e3);
-        self.pictures.extend(picture);
+        match passed.join {
+            Ok(join) => self.pictures.push(join.as_secs_f64() * 1e3),
+            Err(why) => failures.push(why),
+        }
         if let Some(session) = self.sessions.remove(&passed.index) {
             // The threads end with us.
             let _ = self.leaving.send(session);

@@ -59,7 +59,9 @@ pub struct Report {
     pub joins: Option<Joins>,
     /// CPU of this tool itself, to see whether it was the limit.
     pub load_cpu_percent: Option<f64>,
-    /// The first few reasons of viewers that failed.
+    /// Viewers that failed, or that the server sent away.
+    pub viewers_failed: usize,
+    /// The first few reasons of that.
     pub errors: Vec<String>,
 }
 
@@ -137,7 +139,13 @@ impl Report {
         let mut joins = end.joins_ms;
         self.join_ms_p50 = percentile(&mut joins, 0.5).map(rounded);
         self.join_ms_p99 = percentile(&mut joins, 0.99).map(rounded);
-        self.errors.extend(end.failed);
+        self.viewers_failed = end.failed.len();
+        self.add_errors(end.failed);
+    }
+
+    /// Keeps a few, each once.
+    pub fn add_errors(&mut self, errors: Vec<String>) {
+        self.errors.extend(errors);
         self.errors.sort();
         self.errors.dedup();
         self.errors.truncate(5);

@@ -161,7 +161,7 @@ impl<'a> Run<'a> {
         }
         if let Some(rate) = self.args.joins {
             report.joins = Some(self.passers(rate, report.cpu_percent, publisher)?);
-            report.errors.append(&mut self.failures);
+            report.add_errors(std::mem::take(&mut self.failures));
         }
         self.leave_all();
         Ok(report)

@@ -41,11 +41,11 @@ enum Command {
 }
 
 /// A viewer that was to leave when it had a picture, and has left.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Passed {
     pub index: usize,
-    /// From its request to its first picture. `None`: it got none.
-    pub join: Option<Duration>,
+    /// From its request to its first picture, or why it got none.
+    pub join: Result<Duration, String>,
 }
 
 /// The state of all viewers of a thread.
@@ -263,9 +263,10 @@ impl Engine {
         };
         let leaves = |m: &mut Member| {
             let asked = m.passing?;
+            let late = now - asked > PATIENCE;
             let viewer = &m.viewer;
-            let done = viewer.joined_after().is_some() || viewer.has_failed();
-            (done || now - asked > PATIENCE).then(|| viewer.joined_after())
+            let in_vain = || format!("no picture after {PATIENCE:?}: {}", viewer.how_far());
+            viewer.passed().or_else(|| late.then(|| Err(in_vain())))
         };
         let Some(join) = place.as_mut().and_then(leaves) else {
             return;

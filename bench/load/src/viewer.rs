@@ -466,14 +466,26 @@ impl Viewer {
         }
     }
 
-    /// From the request to the first picture, once there was one.
-    pub fn joined_after(&self) -> Option<Duration> {
-        self.join
+    /// From the request to the first picture, or why there will be none, once that is known.
+    pub fn passed(&self) -> Option<Result<Duration, String>> {
+        match (self.join, &self.failed) {
+            (Some(join), _) => Some(Ok(join)),
+            (None, Some(why)) => Some(Err(why.clone())),
+            (None, None) => None,
+        }
     }
 
-    /// It can't go on.
-    pub fn has_failed(&self) -> bool {
-        self.failed.is_some()
+    /// What it has of a picture.
+    pub fn how_far(&self) -> String {
+        match (&self.ice.selected(), &self.srtp, &self.video) {
+            (None, ..) => "no answer to its checks".to_owned(),
+            (_, None, _) => "no end of its handshake".to_owned(),
+            (_, _, None) => "no packets".to_owned(),
+            (_, _, Some((_, video))) => {
+                let (packets, missing) = (video.counts.packets, video.still_missing());
+                format!("{packets} packets, {missing} missing")
+            }
+        }
     }
 
     /// What became of it so far.
