@@ -3,6 +3,8 @@
 
 # What the keyframes of 300 viewers take on a link of 1 Gbit/s, in ms, and how much more the last packet may.
 KEYFRAMES_MS, KEYFRAMES_ROOM = 145, 1.15
+# Streams, viewers of each, and how much more a packet may cost than where 100 watch one.
+STREAMS = [(10, 10, 1.25), (60, 3, 1.6)]
 
 
 def table(results):
@@ -38,6 +40,10 @@ def checks(results):
     yield late(layers, floor)
     yield ratio("10 viewers: CPU a packet", find("gst-sfu", 10), find("floor", 10), 2)
     yield at_most("a publisher whom nobody watches", find("gst-sfu-idle"), "cpu_percent", 0.5, "% of a core")
+    one = find("gst-sfu-streams", streams=1)
+    for streams, each, limit in STREAMS:
+        what = f"{streams} streams with {each} viewers each: CPU a packet"
+        yield ratio(what, find("gst-sfu-streams", streams=streams), one, limit, than="one with 100")
     yield janus(results, find)
     yield from joins(results)
     far = find("gst-sfu-far")
@@ -68,9 +74,9 @@ def queue(result, what, drops, lost, frames):
     return what, goal, found, gone == 0 and rate >= frames and (drops is None or dropped <= drops)
 
 
-def ratio(what, result, floor, limit, name="cpu_us_per_packet"):
+def ratio(what, result, floor, limit, name="cpu_us_per_packet", than="the floor"):
     ours, theirs = result and result.get(name), floor and floor.get(name)
-    goal = f"≤ {limit:g} × the floor"
+    goal = f"≤ {limit:g} × {than}"
     if not measured(ours, theirs) or not theirs:
         return what, goal, "-", None
     return what, goal, f"{ours:.3g} / {theirs:.3g} = {ours / theirs:.2f} ×", ours <= limit * theirs

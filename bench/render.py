@@ -70,6 +70,15 @@ viewers, nothing that comes in.
 
 {idle}
 
+## Many streams
+
+As rooms are: streams of 1.5 Mbit/s (about 190 packets a second), each published by WHIP and watched by a few. What comes in
+is in the CPU of each packet that leaves, so that it is more where fewer watch.
+
+| streams | viewers of each | with picture | packets/s | CPU µs a packet (user + system) | CPU of a core | delay p50 / p99 | keyframe's end p50 / max |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{streams}
+
 ## Through a queue of 1 Gbit/s
 
 What a network card or a shaped uplink is: the device sends 1 Gbit/s (`tbf`), and what comes faster waits. The large queue holds
@@ -123,14 +132,37 @@ def row(r):
         f"{r['viewers']:,}" if r["passed"] else f"({r['viewers']:,})",
         value(r.get("viewers_with_picture"), 0),
         value(r.get("packets_per_second"), 0),
-        f"{value(r.get('cpu_us_per_packet'))} ({value(r.get('cpu_user_us_per_packet'))} + "
-        f"{value(r.get('cpu_system_us_per_packet'))})",
+        cpu(r),
         value(r.get("cpu_percent"), 0, " %"),
         value(memory and memory / 1e3, 0, " kB"),
-        f"{value(r.get('forward_delay_ms_p50'))} / {value(r.get('forward_delay_ms_p99'))} ms",
+        delay(r),
         late(r),
         keyframe_end(r),
         f"{value(r.get('join_ms_p50'), 0)} / {value(r.get('join_ms_p99'), 0)} ms",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def cpu(r):
+    parts = f"({value(r.get('cpu_user_us_per_packet'))} + {value(r.get('cpu_system_us_per_packet'))})"
+    return f"{value(r.get('cpu_us_per_packet'))} {parts}"
+
+
+def delay(r):
+    return f"{value(r.get('forward_delay_ms_p50'))} / {value(r.get('forward_delay_ms_p99'))} ms"
+
+
+def streams_row(r):
+    each = r["viewers"] // r["streams"]
+    cells = [
+        f"{r['streams']:,}" if r["passed"] else f"({r['streams']:,})",
+        f"{each:,}",
+        value(r.get("viewers_with_picture"), 0),
+        value(r.get("packets_per_second"), 0),
+        cpu(r),
+        value(r.get("cpu_percent"), 0, " %"),
+        delay(r),
+        keyframe_end(r),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -245,6 +277,7 @@ def main():
     reached = goals.table(results)
     by = lambda system: [r for r in results if r["system"] == system]
     queues, alone, away = by("gst-sfu-queue"), by("gst-sfu-idle"), by("gst-sfu-far")
+    many = [r for r in by("gst-sfu-streams") if r.get("streams")]
     joined = [r for r in results if r.get("joins")]
     results = [r for r in results if r["system"] in NAMES and not r.get("joins")]
     results.sort(key=lambda r: (order.index(r["system"]), r["viewers"]))
@@ -255,6 +288,7 @@ def main():
         rows="\n".join(row(r) for r in results),
         goals=reached,
         idle=idle(alone),
+        streams="\n".join(streams_row(r) for r in many) or "| - | | | | | | | |",
         queues="\n".join(queue_row(r) for r in queues) or "| - | | | | | | | | |",
         devices="\n".join(device(r) for r in queues) or "- not measured",
         joins=joins(joined),

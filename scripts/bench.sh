@@ -15,6 +15,8 @@ BENCH_OTHERS=(janus webrtcbin whepserversink)
 BENCH_WATCHERS=300
 BENCH_JOINS=600/s
 BENCH_JOIN_COUNT=3000
+# Many streams of 1.5 Mbit/s, as rooms are: how many, and the viewers of each. The first is what the others are measured by.
+BENCH_STREAMS=("1 100" "10 10" "60 3")
 # Through a queue: its kind and the viewers.
 BENCH_QUEUES=("large 60" "small 60" "large 300")
 BENCH_FAR=60
@@ -57,6 +59,11 @@ run_bench() {
     done
   done
   bench_idle gst-sfu
+  local streams
+  for streams in "${BENCH_STREAMS[@]}"; do
+    # shellcheck disable=SC2086
+    bench_streams gst-sfu $streams || true
+  done
   bench_joins gst-sfu
   local queue
   for queue in "${BENCH_QUEUES[@]}"; do
@@ -246,6 +253,17 @@ bench_idle() {
   tail -n1 "$bench_results"
 }
 
+# So many streams with so many viewers each.
+bench_streams() {
+  local system=$1 streams=$2 each=$3
+  echo "== $system, $streams streams with $each viewers each"
+  bench_load_of "$system" "$((streams * each))" --streams "$streams" --bitrate 1500k
+  echo "{\"streams\": $streams}" >"$bench_work/streams.json"
+  python3 "$ROOT/bench/step.py" "$system-streams" "$((streams * each))" "$bench_work/step.json" \
+    "$bench_work/streams.json" >>"$bench_results" || return 1
+  tail -n1 "$bench_results"
+}
+
 # Chromium behind a long and lossy link.
 bench_far() {
   echo "== gst-sfu, a viewer far away"
@@ -262,8 +280,16 @@ bench_joins() {
 
 bench_play() {
   local system=$1 viewers=$2 status=0
+  bench_load_of "$@"
+  python3 "$ROOT/bench/step.py" "$system" "$viewers" "$bench_work/step.json" >>"$bench_results" || status=1
+  tail -n1 "$bench_results"
+  return $status
+}
+
+# What the load tool finds goes into step.json.
+bench_load_of() {
+  local system=$1 viewers=$2
   shift 2
-  local output=$bench_work/step.json
   "start_$system"
   bench_pids+=("$bench_server")
   # The keyframe that a viewer begins with comes every two seconds.
@@ -271,11 +297,8 @@ bench_play() {
   # On the last core, where a server on two cores leaves it alone if there is a third.
   (bench_on c "$(($(nproc) - 1))" timeout 150 "$ROOT/target/release/sfu-load" "${bench_load[@]}" --viewers "$viewers" \
     --ramp 50/s --duration "$BENCH_DURATION" --pid "$bench_server" --json "$@") \
-    >"$output" 2>"$bench_work/load.log" || true
+    >"$bench_work/step.json" 2>"$bench_work/load.log" || true
   tail -n1 "$bench_work/load.log"
   bench_device
   bench_stop
-  python3 "$ROOT/bench/step.py" "$system" "$viewers" "$output" >>"$bench_results" || status=1
-  tail -n1 "$bench_results"
-  return $status
 }

@@ -59,6 +59,10 @@ pub struct LoadArgs {
     /// WHIP endpoint to publish the generated stream to
     #[arg(long, value_name = "URL")]
     pub whip: Option<String>,
+    /// Publish and watch so many streams, which are called as in the URLs with -1, -2 and so on behind; viewers are
+    /// spread over them
+    #[arg(long, default_value_t = 1, conflicts_with = "janus", value_parser = clap::value_parser!(u16).range(1..))]
+    pub streams: u16,
     /// Offer no audio (WHEP)
     #[arg(long)]
     pub video_only: bool,
@@ -316,6 +320,7 @@ mod tests {
             "sfu-load --viewers many",
             "sfu-load proxy",
             "sfu-load --layers 9",
+            "sfu-load --streams 0",
         ] {
             assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
         }

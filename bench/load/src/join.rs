@@ -25,7 +25,7 @@ const RETRY: Duration = Duration::from_millis(250);
 /// Where viewers join.
 #[derive(Debug, Clone)]
 pub enum Target {
-    Whep(String),
+    Whep { url: String, streams: u16 },
     Janus { url: String, mountpoint: u64 },
 }
 
@@ -131,6 +131,14 @@ pub fn post_offer(agent: &ureq::Agent, url: &str, offer: &str) -> Result<(String
     }
 }
 
+/// The URL of a viewer's or publisher's stream, where there are several.
+pub fn stream_url(url: &str, streams: u16, index: usize) -> String {
+    match streams {
+        0 | 1 => url.to_owned(),
+        _ => format!("{url}-{}", index % usize::from(streams) + 1),
+    }
+}
+
 /// A session's URL may be relative to the endpoint's.
 fn resolve(base: &str, location: &str) -> String {
     if location.contains("://") {
@@ -152,7 +160,7 @@ impl Joiner {
     /// Finds the way to the server.
     pub fn new(target: Target, audio: bool) -> Result<Self> {
         let url = match &target {
-            Target::Whep(url) | Target::Janus { url, .. } => url,
+            Target::Whep { url, .. } | Target::Janus { url, .. } => url,
         };
         let local = local_address(server_address(url)?)?;
         Ok(Self {
@@ -172,7 +180,8 @@ impl Joiner {
         let local = Credentials::random()?;
         let fingerprint = self.certificate.fingerprint();
         let (mut remote, session, offered) = match &self.target {
-            Target::Whep(url) => {
+            Target::Whep { url, streams } => {
+                let url = &stream_url(url, *streams, index);
                 let offer = sdp::offer(&local, &fingerprint, address, self.audio);
                 let (answer, session) = post_offer(&self.agent, url, &offer)?;
                 (Remote::parse(&answer)?, Session::Whep(session), true)
@@ -239,6 +248,14 @@ mod tests {
         assert_eq!(resolve(base, "http://x/1"), "http://x/1");
         assert_eq!(resolve(base, "s1"), "http://h:8080/whep/s1");
         assert_eq!(resolve("http://h", "/s"), "http://h/s");
+    }
+
+    #[test]
+    fn viewers_are_spread_over_streams() {
+        let of = |streams, index| stream_url("http://h/whep/a", streams, index);
+        assert_eq!(of(1, 7), "http://h/whep/a");
+        assert_eq!([of(3, 0), of(3, 3)], ["http://h/whep/a-1"; 2]);
+        assert_eq!(of(3, 5), "http://h/whep/a-3");
     }
 
     #[test]

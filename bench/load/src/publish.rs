@@ -37,9 +37,37 @@ struct Shared {
     error: Mutex<Option<String>>,
 }
 
+/// The publishers of a run's streams.
+#[derive(Debug, Default)]
+pub struct Publishers(Vec<Publisher>);
+
+impl Publishers {
+    /// Publishes one after the other.
+    pub fn start(url: &str, streams: u16, stream: &StreamArgs) -> Result<Self> {
+        let urls = (0..streams).map(|n| join::stream_url(url, streams, n.into()));
+        let publishers: Result<Vec<_>> = urls.map(|url| Publisher::start(&url, stream)).collect();
+        Ok(Self(publishers?))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Packets sent so far.
+    pub fn packets(&self) -> u64 {
+        self.0.iter().map(Publisher::packets).sum()
+    }
+
+    /// Whether all go on.
+    pub fn check(&self) -> Result<()> {
+        self.0.iter().try_for_each(Publisher::check)
+    }
+}
+
 /// A publisher. Leaves when dropped.
 #[derive(Debug)]
-pub struct Publisher {
+struct Publisher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     agent: ureq::Agent,
@@ -48,7 +76,7 @@ pub struct Publisher {
 
 impl Publisher {
     /// Publishes, and waits until the connection is there.
-    pub fn start(url: &str, stream: &StreamArgs) -> Result<Self> {
+    fn start(url: &str, stream: &StreamArgs) -> Result<Self> {
         let local = join::local_address(join::server_address(url)?)?;
         let socket = UdpSocket::bind((local, 0)).context("UDP socket")?;
         let address = socket.local_addr().context("UDP socket")?;
@@ -108,12 +136,12 @@ impl Publisher {
     }
 
     /// Packets sent so far.
-    pub fn packets(&self) -> u64 {
+    fn packets(&self) -> u64 {
         self.shared.packets.load(Ordering::Relaxed)
     }
 
     /// Whether it still goes on.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         match self.shared.error.lock().map(|e| e.clone()) {
             Ok(None) => Ok(()),
             Ok(Some(error)) => bail!("publishing: {error}"),

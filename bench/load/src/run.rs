@@ -13,7 +13,7 @@ use crate::args::LoadArgs;
 use crate::join::{Joined, Joiner, KEEP_ALIVE, Session, Target};
 use crate::joins::{Joins, Passage};
 use crate::process::{self, Usage};
-use crate::publish::Publisher;
+use crate::publish::Publishers;
 use crate::report::{Report, Totals};
 use crate::swarm::{Snapshot, Swarm};
 use crate::viewer::Summary;
@@ -29,38 +29,39 @@ const PROGRESS: Duration = Duration::from_secs(1);
 pub fn run(args: &LoadArgs) -> Result<Report> {
     let passing = args.joins.map_or(0, |_| args.join_count);
     process::raise_file_limit((args.viewers + passing) as u64 + 256)?;
-    let publisher = match &args.whip {
-        Some(url) => Some(Publisher::start(url, &args.stream)?),
-        None => None,
+    let publishers = match &args.whip {
+        Some(url) => Publishers::start(url, args.streams, &args.stream)?,
+        None => Publishers::default(),
     };
     let target = match (&args.whep, &args.janus) {
-        (Some(url), _) => Target::Whep(url.clone()),
+        (Some(url), _) => Target::Whep {
+            url: url.clone(),
+            streams: args.streams,
+        },
         (None, Some(url)) => Target::Janus {
             url: url.clone(),
             mountpoint: args.mountpoint,
         },
-        (None, None) => {
-            let publisher = publisher.context("nothing to do: give --whep, --janus or --whip")?;
-            return publish_only(args, &publisher);
+        (None, None) if publishers.is_empty() => {
+            bail!("nothing to do: give --whep, --janus or --whip")
         }
+        (None, None) => return publish_only(args, &publishers),
     };
-    if publisher.is_some() {
+    if !publishers.is_empty() {
         // The server is to know the stream before anybody asks for it.
         std::thread::sleep(Duration::from_millis(500));
     }
-    let report = Run::new(args, target)?.finish(publisher.as_ref())?;
-    drop(publisher);
-    Ok(report)
+    Run::new(args, target)?.finish(&publishers)
 }
 
 /// Publishes to nobody. What that costs the server is measured when the connection's beginning is over.
-fn publish_only(args: &LoadArgs, publisher: &Publisher) -> Result<Report> {
+fn publish_only(args: &LoadArgs, publishers: &Publishers) -> Result<Report> {
     let watch = |time| -> Result<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
             std::thread::sleep(PROGRESS.min(until - Instant::now()));
-            publisher.check()?;
-            eprintln!("published {} packets", publisher.packets());
+            publishers.check()?;
+            eprintln!("published {} packets", publishers.packets());
         }
         Ok(())
     };
@@ -134,15 +135,15 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn finish(mut self, publisher: Option<&Publisher>) -> Result<Report> {
+    fn finish(mut self, publishers: &Publishers) -> Result<Report> {
         let before = self.server()?;
-        self.join_all(publisher)?;
-        self.settle(publisher)?;
+        self.join_all(publishers)?;
+        self.settle(publishers)?;
         self.set_steady(true)?;
         let (server, own) = (self.server()?, process::usage(std::process::id())?);
         let began = Totals::of_snapshots(&self.snapshots()?);
         let start = Instant::now();
-        self.wait_until(start + self.args.duration, publisher)?;
+        self.wait_until(start + self.args.duration, publishers)?;
         let steady = start.elapsed();
         let (server_end, own_end) = (self.server()?, process::usage(std::process::id())?);
         let snapshots = self.snapshots()?;
@@ -160,7 +161,7 @@ impl<'a> Run<'a> {
             report.set_server(before, began, end);
         }
         if let Some(rate) = self.args.joins {
-            report.joins = Some(self.passers(rate, report.cpu_percent, publisher)?);
+            report.joins = Some(self.passers(rate, report.cpu_percent, publishers)?);
             report.add_errors(std::mem::take(&mut self.failures));
         }
         self.leave_all();
@@ -180,7 +181,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lets viewers join, at the pace of the ramp.
-    fn join_all(&mut self, publisher: Option<&Publisher>) -> Result<()> {
+    fn join_all(&mut self, publishers: &Publishers) -> Result<()> {
         let joined = self.signallers(Crowd {
             first: 0,
             count: self.args.viewers,
@@ -203,7 +204,7 @@ impl<'a> Run<'a> {
                 Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
                 Err(error) => return Err(error).context("the signalling threads have ended"),
             }
-            self.look_after(publisher)?;
+            self.look_after(publishers)?;
         }
         Ok(())
     }
@@ -244,7 +245,7 @@ impl<'a> Run<'a> {
         &mut self,
         rate: f64,
         steady: Option<f64>,
-        publisher: Option<&Publisher>,
+        publishers: &Publishers,
     ) -> Result<Joins> {
         let before = self.watchers()?;
         let (server, start) = (self.server()?, Instant::now());
@@ -257,7 +258,7 @@ impl<'a> Run<'a> {
         })?;
         let swarms = std::mem::take(&mut self.swarms);
         let mut passage = Passage::new(&swarms, &self.joiner)?;
-        let look_after = || publisher.map_or(Ok(()), Publisher::check);
+        let look_after = || publishers.check();
         passage.run(&joined, count, &mut self.failures, look_after)?;
         let (server_end, took) = (self.server()?, start.elapsed());
         // What was lost at the end is being repaired.
@@ -278,34 +279,32 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until all have a picture.
-    fn settle(&mut self, publisher: Option<&Publisher>) -> Result<()> {
+    fn settle(&mut self, publishers: &Publishers) -> Result<()> {
         let until = Instant::now() + SETTLE;
         while Instant::now() < until {
             let totals = Totals::of_snapshots(&self.snapshots()?);
             if totals.pictures + self.failures.len() >= self.args.viewers {
                 // Joins leave a little work behind.
                 let end = Instant::now() + Duration::from_secs(1);
-                return self.wait_until(end, publisher);
+                return self.wait_until(end, publishers);
             }
             std::thread::sleep(LOOK);
-            self.look_after(publisher)?;
+            self.look_after(publishers)?;
         }
         Ok(())
     }
 
-    fn wait_until(&mut self, end: Instant, publisher: Option<&Publisher>) -> Result<()> {
+    fn wait_until(&mut self, end: Instant, publishers: &Publishers) -> Result<()> {
         while Instant::now() < end {
             std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
-            self.look_after(publisher)?;
+            self.look_after(publishers)?;
         }
         Ok(())
     }
 
     /// The progress line, and sessions that must be kept.
-    fn look_after(&mut self, publisher: Option<&Publisher>) -> Result<()> {
-        if let Some(publisher) = publisher {
-            publisher.check()?;
-        }
+    fn look_after(&mut self, publishers: &Publishers) -> Result<()> {
+        publishers.check()?;
         let now = Instant::now();
         if now - self.kept_alive > KEEP_ALIVE {
             self.kept_alive = now;
