@@ -27,6 +27,9 @@ use crate::transport::{
     Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, TransportEvent, TransportSink,
 };
 
+/// The least time between two changes of a peer's codec.
+const CODEC_KEPT: Duration = Duration::from_secs(1);
+
 /// Tells a publishing peer's shard what the stream needs.
 #[derive(Debug)]
 pub struct PeerFeedback {
@@ -71,6 +74,7 @@ pub(super) struct Ingest {
     start: Instant,
     /// What it sends pictures with, and its layers' timelines.
     video: Option<Codec>,
+    codec_changed: Option<Instant>,
     layers: Vec<Timeline>,
     audio: Timeline,
     clock: PeerClock,
@@ -130,6 +134,7 @@ impl Ingest {
             contact: Contact::new(now, timeout, PUBLISHER),
             start: now,
             video,
+            codec_changed: None,
             layers,
             audio: Timeline::new(Codec::Opus.clock_rate()),
             clock: PeerClock::default(),
@@ -281,7 +286,9 @@ impl Ingest {
             if let Some(remb) = &mut self.remb {
                 remb.received(packet.payload.len());
             }
-            self.follow_codec(lease, &packet);
+            if !self.follow_codec(now, lease, &packet) {
+                continue;
+            }
             let start = self.start;
             let Some(timeline) = self.timeline(packet.kind, packet.layer) else {
                 continue;
@@ -336,16 +343,21 @@ impl Ingest {
         begun
     }
 
-    /// A peer may change to another codec that was agreed on: to viewers that is another publisher.
-    fn follow_codec(&mut self, lease: Lease, packet: &Incoming) {
-        let is_other = |video: &Codec| *video != packet.codec;
-        if packet.kind == TrackKind::Audio || !self.video.as_ref().is_some_and(is_other) {
-            return;
+    /// A peer may change to another codec that was agreed on: to viewers that is another publisher, which costs them a
+    /// keyframe, and the stream all that it knows. `false`: it does so too often, and the packet is left out.
+    fn follow_codec(&mut self, now: Instant, lease: Lease, packet: &Incoming) -> bool {
+        let is_other = self.video.is_some_and(|video| video != packet.codec);
+        if packet.kind == TrackKind::Audio || packet.payload.is_empty() || !is_other {
+            return true;
         }
-        if !packet.payload.is_empty() && !packet.is_late {
-            self.video = Some(packet.codec);
-            self.stream.set_codec(lease, packet.codec);
+        let recent = |at: Instant| now.saturating_duration_since(at) < CODEC_KEPT;
+        if packet.is_late || self.codec_changed.is_some_and(recent) {
+            return false;
         }
+        self.codec_changed = Some(now);
+        self.video = Some(packet.codec);
+        self.stream.set_codec(lease, packet.codec);
+        true
     }
 
     fn timeline(&mut self, kind: TrackKind, layer: usize) -> Option<&mut Timeline> {
