@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -40,6 +41,9 @@ fn own_ports() -> impl Iterator<Item = u16> {
 
 /// A TCP and a UDP port that are free now, and that no other call of this process has got lately.
 pub fn free_ports() -> Result<(u16, u16)> {
+    // Threads of one test at the same time would take each other's row apart.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
     let tcp = own_ports().find(free).context("no TCP port is free")?;
     // Shards count up from the first port: leave room for a few.
