@@ -164,6 +164,11 @@ impl Rng {
         z ^ (z >> 31)
     }
 
+    /// A number from zero up to, but not including, `limit`, or zero.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next_u64() % limit.max(1) as u64) as usize
+    }
+
     /// A number from zero up to, but not including, one.
     pub fn unit(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64

@@ -11,23 +11,7 @@ use std::fmt::Write as _;
 
 use sfu_engine::rtcp::{SenderReport, write_bye, write_sender_report};
 use sfu_engine::srtp::{Profile, Role, UnprotectError, session};
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
+use sfu_impair::Rng;
 
 fn number(name: &str, default: u64) -> u64 {
     env::var(name)
@@ -79,12 +63,12 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 /// Changes a packet in one to four ways.
-fn mutate(random: &mut Random, data: &mut Vec<u8>, samples: &[Vec<u8>]) {
+fn mutate(random: &mut Rng, data: &mut Vec<u8>, samples: &[Vec<u8>]) {
     for _ in 0..=random.below(4) {
         let at = random.below(data.len());
         match random.below(9) {
             0 if !data.is_empty() => data[at] ^= 1 << random.below(8),
-            1 if !data.is_empty() => data[at] = random.next() as u8,
+            1 if !data.is_empty() => data[at] = random.next_u64() as u8,
             // Lengths and counts: the extremes, and off by one.
             2 if data.len() > at + 1 => {
                 data[at..at + 2].fill([0, 0x7f, 0x80, 0xff][random.below(4)]);
@@ -92,18 +76,18 @@ fn mutate(random: &mut Random, data: &mut Vec<u8>, samples: &[Vec<u8>]) {
             3 if !data.is_empty() => data[at] = data[at].wrapping_add(1),
             4 => data.truncate(at),
             5 => drop(data.drain(..at)),
-            6 => data.extend_from_slice(&random.next().to_be_bytes()[..1 + random.below(8)]),
+            6 => data.extend_from_slice(&random.next_u64().to_be_bytes()[..1 + random.below(8)]),
             7 => data.extend_from_slice(&samples[random.below(samples.len())]),
-            _ => data.insert(at, random.next() as u8),
+            _ => data.insert(at, random.next_u64() as u8),
         }
     }
 }
 
 /// Runs `work` for each changed packet; a panic prints what it was about.
-fn each_mutation(iterations: u64, mut work: impl FnMut(&mut Random, &[u8], &[Vec<u8>])) {
+fn each_mutation(iterations: u64, mut work: impl FnMut(&mut Rng, &[u8], &[Vec<u8>])) {
     let seed = number("SFU_SEED", 1);
     let samples = samples();
-    let mut random = Random(seed);
+    let mut random = Rng::new(seed);
     for iteration in 0..number("SFU_FUZZ_ITERATIONS", iterations) {
         let mut data = samples[random.below(samples.len())].clone();
         mutate(&mut random, &mut data, &samples);

@@ -5,25 +5,10 @@
 
 use std::env;
 
+use sfu_impair::Rng;
+
 use crate::rows::ROWS;
 use crate::{KINDS, answer, clients, offer};
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
 
 fn number(name: &str, default: u64) -> u64 {
     let set = env::var(name).ok().and_then(|value| value.parse().ok());
@@ -69,7 +54,7 @@ const PIECES: &[&str] = &[
     "a=extmap-allow-mixed",
 ];
 
-fn mutate(random: &mut Random, lines: &mut Vec<String>, others: &[String]) {
+fn mutate(random: &mut Rng, lines: &mut Vec<String>, others: &[String]) {
     for _ in 0..=random.below(6) {
         let at = random.below(lines.len());
         match random.below(9) {
@@ -95,7 +80,7 @@ fn mutate(random: &mut Random, lines: &mut Vec<String>, others: &[String]) {
     }
 }
 
-fn garble(random: &mut Random, line: &mut String) {
+fn garble(random: &mut Rng, line: &mut String) {
     let boundaries: Vec<_> = line.char_indices().map(|(at, _)| at).collect();
     let at = boundaries
         .get(random.below(boundaries.len()))
@@ -123,7 +108,7 @@ impl Drop for Shown<'_> {
 #[test]
 fn no_offer_panics_and_what_is_answered_is_whole() {
     let seed = number("SFU_SEED", 1);
-    let mut random = Random(seed);
+    let mut random = Rng::new(seed);
     let mut offers: Vec<String> = clients::texts()
         .map(|text| text.replace('\n', "\r\n"))
         .collect();

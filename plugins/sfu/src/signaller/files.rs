@@ -4,19 +4,17 @@
 
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
-use http_body::{Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tower_http::services::ServeFile;
 
+use super::held::Held;
 use super::server::Refusal;
 
 /// Those that are being read.
@@ -48,11 +46,8 @@ impl Files {
         })?;
         ignore_unknown_ranges(request.headers_mut());
         let served = ServeFile::new(path).try_call(request).await;
-        let held = |body| Held {
-            body: Body::new(body),
-            _place: place,
-        };
-        Ok(served.map(|response| response.map(|body| Body::new(held(body)))))
+        let held = |body| Body::new(Held::new(Body::new(body), place));
+        Ok(served.map(|response| response.map(held)))
     }
 }
 
@@ -66,32 +61,6 @@ fn ignore_unknown_ranges(headers: &mut HeaderMap) {
     let range = headers.get(header::RANGE);
     if range.is_some_and(|value| !unit(value.as_bytes())) {
         headers.remove(header::RANGE);
-    }
-}
-
-/// A file's content, with its place among those that are being read.
-struct Held {
-    body: Body,
-    _place: OwnedSemaphorePermit,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -50,6 +50,7 @@ mod body;
 mod connections;
 mod events;
 mod files;
+mod held;
 mod hls;
 mod imp;
 mod latency;

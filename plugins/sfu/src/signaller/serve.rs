@@ -12,8 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes, HttpBody};
-use http_body::{Frame, SizeHint};
+use axum::body::{Body, HttpBody};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +25,7 @@ use tower::ServiceExt;
 
 use super::CAT;
 use super::connections::{Connection, Connections, NoRoom, Phase};
+use super::held::Held;
 use super::limits;
 use super::server::App;
 use crate::runtime;
@@ -220,10 +220,7 @@ async fn serve(
         let answer = routes.clone().oneshot(request);
         async move {
             let response = answer.await?;
-            Ok::<_, Infallible>(response.map(|body| AnswerBody {
-                body,
-                _answering: answering,
-            }))
+            Ok::<_, Infallible>(response.map(|body| Held::new(body, answering)))
         }
     });
     let http = http1::Builder::new()
@@ -293,32 +290,6 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         self.connection.finish(self.number);
-    }
-}
-
-/// An answer's body, with which the request ends.
-struct AnswerBody {
-    body: Body,
-    _answering: Answering,
-}
-
-impl HttpBody for AnswerBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
