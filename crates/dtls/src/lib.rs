@@ -7,6 +7,10 @@
 //! which is most of a handshake's memory, and prefers AES-256-GCM; here one context serves all sessions, and the
 //! preference is ours.
 
+mod records;
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, PoisonError};
@@ -18,11 +22,11 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::PKey;
+use openssl::pkey::{PKey, Private};
 use openssl::srtp::SrtpProfileId;
 use openssl::ssl::{
-    ErrorCode, Ssl, SslContext, SslMethod, SslMode, SslOptions, SslSessionCacheMode, SslStream,
-    SslVerifyMode,
+    ErrorCode, ShutdownState, Ssl, SslContext, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
+    SslStream, SslVerifyMode,
 };
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 use str0m::crypto::CryptoError;
@@ -31,10 +35,17 @@ use str0m::crypto::dtls::{
     ProtocolVersion, SrtpProfile,
 };
 
+pub use records::dropped as records_dropped;
+use records::{Gate, Numbers};
+
 /// The label of the exported keying material: RFC 5764 section 4.2.
 const EXPORTER_LABEL: &str = "EXTRACTOR-dtls_srtp";
 /// All that WebRTC's peers have in common, and no more.
 const CIPHERS: &str = "ECDHE+AESGCM:DHE+AESGCM:ECDHE+AES256:DHE+AES256";
+/// Curves of key agreement and of peers' certificates, the preferred first. GnuTLS, and so FFmpeg, makes ones on P-224.
+const GROUPS: &str = "X25519:P-256:P-384:P-521:P-224";
+/// Attempts at a handshake: somebody else's plain messages may spoil each.
+const ATTEMPTS: u8 = 8;
 /// The largest datagram of a handshake.
 const MTU: u32 = 1_150;
 /// What has found no answer after this time is sent again, and after twice that time, and so on (RFC 6347, 4.2.4).
@@ -79,6 +90,7 @@ impl OpenSslDtls {
 fn context(profiles: &[SrtpProfile], cert: &DtlsCert) -> Result<SslContext, ErrorStack> {
     let mut context = SslContext::builder(SslMethod::dtls())?;
     context.set_cipher_list(CIPHERS)?;
+    context.set_groups_list(GROUPS)?;
     let names: Vec<_> = profiles.iter().filter_map(|p| name(*p)).collect();
     context.set_tlsext_use_srtp(&names.join(":"))?;
     // Any certificate: it is compared with the fingerprint of the offer afterwards.
@@ -124,13 +136,16 @@ impl DtlsProvider for OpenSslDtls {
     ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
         let start = || {
             let context = self.context(cert)?;
-            let mut ssl = Ssl::new(&context)?;
-            ssl.set_mtu(MTU)?;
-            SslStream::new(ssl, Datagrams::default())
+            let stream = stream(&context, Datagrams::default())?;
+            Ok((context, stream))
         };
-        let stream = start().map_err(|e: ErrorStack| CryptoError::Other(e.to_string()))?;
+        let (context, stream) =
+            start().map_err(|e: ErrorStack| CryptoError::Other(e.to_string()))?;
         Ok(Box::new(Session {
+            context,
             stream,
+            gate: Gate::default(),
+            failures: 0,
             active: false,
             connected: None,
             ended: false,
@@ -142,10 +157,19 @@ impl DtlsProvider for OpenSslDtls {
     }
 }
 
+fn stream(context: &SslContext, datagrams: Datagrams) -> Result<SslStream<Datagrams>, ErrorStack> {
+    let mut ssl = Ssl::new(context)?;
+    ssl.set_mtu(MTU)?;
+    SslStream::new(ssl, datagrams)
+}
+
 /// A key pair on P-256, and a certificate signed by itself.
 fn generate_certificate() -> Result<DtlsCert, ErrorStack> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+    self_signed(&PKey::from_ec_key(EcKey::generate(&group)?)?)
+}
+
+fn self_signed(key: &PKey<Private>) -> Result<DtlsCert, ErrorStack> {
     let mut serial = BigNum::new()?;
     serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
     let mut name = X509NameBuilder::new()?;
@@ -158,8 +182,8 @@ fn generate_certificate() -> Result<DtlsCert, ErrorStack> {
     builder.set_not_after(Asn1Time::days_from_now(CERTIFICATE_DAYS)?.as_ref())?;
     builder.set_subject_name(&name)?;
     builder.set_issuer_name(&name)?;
-    builder.set_pubkey(&key)?;
-    builder.sign(&key, MessageDigest::sha256())?;
+    builder.set_pubkey(key)?;
+    builder.sign(key, MessageDigest::sha256())?;
     Ok(DtlsCert {
         certificate: builder.build().to_der()?,
         private_key: key.private_key_to_der()?,
@@ -175,6 +199,18 @@ struct Datagrams {
     flight: Vec<Vec<u8>>,
     /// Something has come since.
     answered: bool,
+    numbers: Numbers,
+}
+
+impl Datagrams {
+    /// Says again what was said last, in new records.
+    fn repeat(&mut self) {
+        for datagram in &self.flight {
+            let mut datagram = datagram.clone();
+            self.numbers.renew(&mut datagram);
+            self.outgoing.push_back(datagram);
+        }
+    }
 }
 
 impl Read for Datagrams {
@@ -193,8 +229,10 @@ impl Write for Datagrams {
         if std::mem::take(&mut self.answered) {
             self.flight.clear();
         }
-        self.flight.push(data.to_vec());
-        self.outgoing.push_back(data.to_vec());
+        let mut datagram = data.to_vec();
+        self.numbers.renew(&mut datagram);
+        self.flight.push(datagram.clone());
+        self.outgoing.push_back(datagram);
         Ok(data.len())
     }
 
@@ -223,7 +261,11 @@ enum Told {
 
 #[derive(Debug)]
 struct Session {
+    context: SslContext,
     stream: SslStream<Datagrams>,
+    gate: Gate,
+    /// Attempts that failed.
+    failures: u8,
     active: bool,
     connected: Option<Outcome>,
     /// The peer said goodbye; we did.
@@ -237,6 +279,7 @@ struct Session {
 
 impl Session {
     fn handshake(&mut self) -> Result<(), DtlsImplError> {
+        let said = self.stream.get_ref().outgoing.len();
         let result = match self.active {
             true => self.stream.connect(),
             false => self.stream.accept(),
@@ -248,8 +291,45 @@ impl Session {
                 Ok(())
             }
             Err(error) if error.code() == ErrorCode::WANT_READ => Ok(()),
-            Err(error) => Err(failed(&error)),
+            // A record that OpenSSL has dropped: of datagrams there is no end.
+            Err(error) if error.code() == ErrorCode::SYSCALL => Ok(()),
+            // Plain alerts are not let in, so this one was the peer's own.
+            Err(error) if self.is_told_of_end() => Err(failed(&error)),
+            Err(error) => self.begin_anew(said, &error),
         }
+    }
+
+    /// What has spoiled the handshake need not have been the peer's. So nobody is told, and the handshake begins once more;
+    /// it ends by its own time.
+    fn begin_anew(
+        &mut self,
+        said: usize,
+        error: &dyn std::fmt::Display,
+    ) -> Result<(), DtlsImplError> {
+        self.failures = self.failures.saturating_add(1);
+        tracing::info!(%error, attempt = self.failures, "a DTLS handshake failed, and waits for the peer to begin anew");
+        let Datagrams {
+            mut outgoing,
+            numbers,
+            ..
+        } = std::mem::take(self.stream.get_mut());
+        outgoing.truncate(said);
+        let datagrams = Datagrams {
+            outgoing,
+            numbers,
+            ..Datagrams::default()
+        };
+        self.stream = stream(&self.context, datagrams).map_err(|e| failed(&e))?;
+        self.gate = Gate::default();
+        match self.active && self.failures < ATTEMPTS {
+            true => self.handshake(),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a goodbye or a fatal alert has come.
+    fn is_told_of_end(&mut self) -> bool {
+        self.stream.get_shutdown().contains(ShutdownState::RECEIVED)
     }
 
     fn outcome(&self) -> Result<Outcome, Box<dyn std::error::Error>> {
@@ -284,7 +364,12 @@ impl Session {
                     // Answered in kind (RFC 5246, section 7.2.1).
                     return self.close();
                 }
-                Err(error) => return Err(failed(&error)),
+                Err(error) if self.is_told_of_end() => return Err(failed(&error)),
+                // Both have their keys: what else can't be read is no reason to end.
+                Err(error) => {
+                    tracing::debug!(%error, "a DTLS record was dropped");
+                    return Ok(());
+                }
             }
         }
     }
@@ -296,7 +381,12 @@ impl DtlsInstance for Session {
     }
 
     fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
-        self.stream.get_mut().incoming = (!packet.is_empty()).then(|| packet.to_vec());
+        let connected = self.connected.is_some();
+        let admitted = self.gate.admit(packet, self.active, connected);
+        if admitted.is_empty() && !packet.is_empty() || self.failures >= ATTEMPTS {
+            return Ok(());
+        }
+        self.stream.get_mut().incoming = (!admitted.is_empty()).then_some(admitted);
         if self.connected.is_none() {
             self.handshake()?;
         }
@@ -354,10 +444,15 @@ impl DtlsInstance for Session {
             Some(at) if at <= now => {
                 self.wait = (self.wait * 2).min(AGAIN_MAX);
                 self.again = Some(now + self.wait);
-                let Datagrams {
-                    outgoing, flight, ..
-                } = self.stream.get_mut();
-                outgoing.extend(flight.iter().cloned());
+                // OpenSSL repeats a Finished, too, which only it can number anew, but by the system's clock.
+                self.stream.get_mut().answered = true;
+                let waiting = self.stream.get_ref().outgoing.len();
+                if self.failures < ATTEMPTS {
+                    self.handshake()?;
+                }
+                if self.stream.get_ref().outgoing.len() == waiting {
+                    self.stream.get_mut().repeat();
+                }
             }
             Some(_) => {}
         }
