@@ -15,16 +15,17 @@ install_by_meson() {
 run_tests() {
   install_packages test
   cd "$ROOT" || exit
-  echo "== NDI runtime and browser drivers for the tests"
+  echo "== NDI runtime, browser drivers and WebRTC stacks for the tests"
   tests/ndi/setup.sh >/dev/null
   (cd tests/browser && npm ci --silent --no-audit --no-fund)
+  tests/stacks/setup.sh
   echo "== build"
   build
   echo "== installation"
   install_by_meson
   echo "== scripts, pages and documents"
-  shellcheck -x sfu scripts/*.sh bench/*.sh pipelines/* tests/ndi/setup.sh .ci/run
-  for file in web/*.js tests/browser/*.mjs tests/browser/*.js; do node --check "$file"; done
+  shellcheck -x sfu scripts/*.sh bench/*.sh pipelines/* tests/ndi/setup.sh tests/stacks/setup.sh .ci/run
+  for file in web/*.js tests/browser/*.mjs tests/browser/*.js tests/stacks/*.mjs; do node --check "$file"; done
   scripts/check-docs.py
   scripts/check-units.sh
   scripts/inspect.sh --check
@@ -36,5 +37,6 @@ run_tests() {
     RUST_TEST_THREADS=1 cargo test --release --workspace
   fi
   echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
-  echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, HLS, nginx, Chromium, Firefox, and webrtcbin."
+  echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, HLS, nginx, Chromium, Firefox,"
+  echo "webrtcbin, libdatachannel, werift, aiortc and FFmpeg's WHIP."
 }

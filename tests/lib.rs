@@ -5,6 +5,7 @@
 pub mod browser;
 pub mod hls;
 pub mod load;
+pub mod lossy;
 pub mod ndi;
 pub mod netns;
 pub mod publisher;

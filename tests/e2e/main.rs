@@ -20,6 +20,7 @@ mod rtsp_in;
 mod rtsp_out;
 mod small_mtu;
 mod srt_in;
+mod stacks;
 mod studio;
 mod studio_pushes;
 mod temporal_layers;
