@@ -34,8 +34,15 @@ fn each_kind_of_datagram_is_little_work() {
         assert!(target.under_way > 4_096, "{target:?}");
         let before = hostile.world.sessions[0].info();
         let data = hostile.seal(kind(target)).expect("sealed");
+        let locked = hostile.world.stream.locked();
         let done = hostile.deliver(&data);
-        println!("{name}: {} octets, {done:?}", data.len());
+        let locked = hostile.world.stream.locked() - locked - 1;
+        println!("{name}: {} octets, {locked} locks, {done:?}", data.len());
+        // One keyframe is asked for at most: by the arbiter, its deadline, and what is put off.
+        assert!(
+            locked <= 4 * done.keyframe_requests,
+            "{name}: {locked} locks"
+        );
         assert!(
             done.price > Duration::ZERO && done.price <= MOST,
             "{name}: {done:?}"

@@ -66,6 +66,8 @@ pub(super) struct Subscriber {
     /// What can be sent again, and how much of it.
     history: History,
     budget: Budget,
+    /// When it had nothing left for a packet that was asked for.
+    spent: Option<Instant>,
     /// The next layer's keyframe, while the last frame of the present one is on its way.
     handover: Option<Handover>,
     ask_again: Option<Instant>,
@@ -142,6 +144,7 @@ impl Subscriber {
             replayed: None,
             history: History::default(),
             budget: Budget::default(),
+            spent: None,
             handover: None,
             ask_again: None,
             narrow_until: None,
@@ -499,6 +502,10 @@ impl Subscriber {
         let Some(codec) = self.video.codec.filter(|_| kind == TrackKind::Video) else {
             return;
         };
+        // The rest of a long list is not even looked for, but where that it is gone would be a reason for a keyframe.
+        if self.spent == Some(now) && self.transport.asks_for_keyframes() {
+            return;
+        }
         let record = match self.history.get(seq) {
             Found::Sent(record) => record,
             // Whoever watches over the publisher's packets asks for a keyframe if it does not come.
@@ -512,6 +519,7 @@ impl Subscriber {
             return self.cannot_send_again(now);
         };
         if outbox.is_overfull() || !self.budget.spend(packet.payload.len()) {
+            self.spent = Some(now);
             return;
         }
         let out = record.rewritten(packet.captured);
