@@ -52,6 +52,19 @@ pub(super) fn temporal(payload: &[u8]) -> Option<TemporalMark> {
     })
 }
 
+/// `profile_idc` and the constraints behind it, where the packet has a sequence parameter set. It is before all pictures, and a
+/// fragment has no whole one.
+#[inline]
+pub(super) fn sequence(payload: &[u8]) -> Option<[u8; 2]> {
+    let unit = match payload.first()? & 0x1f {
+        NAL_SPS => payload,
+        STAP_A => units(&payload[1..])
+            .find(|unit| unit.first().is_some_and(|nal| nal & 0x1f == NAL_SPS))?,
+        _ => return None,
+    };
+    Some([*unit.get(1)?, *unit.get(2)?])
+}
+
 /// Slices and data partitions, of IDR pictures or others.
 fn is_slice(nal: u8) -> bool {
     matches!(nal & 0x1f, 1..=5)

@@ -8,6 +8,7 @@ mod av1;
 mod h264;
 mod h265;
 pub(crate) mod nal;
+pub(crate) mod profile;
 pub(crate) mod red;
 pub(crate) mod sets;
 pub(crate) mod vp8;

@@ -4,6 +4,7 @@
 
 use super::super::uplink::agreed::Feedback;
 use super::lines::word;
+use crate::codec::profile::H264Profile;
 use crate::codec::{Codec, VIDEO_CODECS};
 
 /// Payload types that can't be told from RTCP on one port (RFC 5761, section 4).
@@ -239,43 +240,6 @@ impl Format<'_> {
             }
         }
         out
-    }
-}
-
-/// What an H.264 decoder must be able to do (RFC 6184, table 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum H264Profile {
-    ConstrainedBaseline,
-    Baseline,
-    Main,
-    ConstrainedHigh,
-    High,
-}
-
-impl H264Profile {
-    /// Six hexadecimal digits. Extended beyond baseline, more than 8 bits and other than 4:2:0 are none.
-    fn parse(id: &str) -> Option<Self> {
-        if id.len() != 6 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        let id = u32::from_str_radix(id, 16).ok()?;
-        Self::of((id >> 16) as u8, (id >> 8) as u8)
-    }
-
-    /// Of `profile_idc` and the octet of constraints behind it.
-    pub(crate) fn of(idc: u8, constraints: u8) -> Option<Self> {
-        let has = |bit: u8| constraints & bit != 0;
-        match idc {
-            0x42 if has(0x40) => Some(Self::ConstrainedBaseline),
-            0x42 => Some(Self::Baseline),
-            0x4d if has(0x80) => Some(Self::ConstrainedBaseline),
-            0x4d => Some(Self::Main),
-            0x58 if has(0x80) && has(0x40) => Some(Self::ConstrainedBaseline),
-            0x58 if has(0x80) => Some(Self::Baseline),
-            0x64 if constraints & 0x0c == 0x0c => Some(Self::ConstrainedHigh),
-            0x64 => Some(Self::High),
-            _ => None,
-        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::media::Media;
 use super::offer::Offer;
 use super::session;
 use crate::codec::{Codec, TrackKind};
-use crate::transport::lean::agreed::{Agreed, Extensions, Format};
+use crate::transport::lean::agreed::{Agreed, Extensions, Format, Numbers};
 use crate::transport::negotiate::StreamCodecs;
 
 /// The longest name of an m-line that packets carry (RFC 8285, section 4.2).
@@ -78,8 +78,15 @@ fn formats(line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
     let mut formats: Vec<Format> = Vec::new();
     let extension = |extension| line.extensions.id(extension);
     let mid = line.media.mid.filter(|mid| mid.len() <= MID);
+    let fragmented = is_fragmented(line);
     for chosen in preferred(line) {
-        if formats.iter().any(|f| f.codec == chosen.codec) {
+        let known = formats.iter_mut().find(|f| f.codec == chosen.codec);
+        let numbers = numbers(chosen);
+        if let Some(known) = known {
+            let is_new = |n: &Numbers| known.profiles.iter().all(|k| k.profile != n.profile);
+            let fits = !fragmented || chosen.format.takes_fragments();
+            let numbers = numbers.filter(|n| fits && is_new(n));
+            known.profiles.extend(numbers);
             continue;
         }
         formats.push(Format {
@@ -87,6 +94,7 @@ fn formats(line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
             pt: chosen.format.pt,
             red: chosen.red.map(|red| red.pt),
             rtx: chosen.rtx.map(|rtx| rtx.pt),
+            profiles: numbers.into_iter().collect(),
             mid: mid.unwrap_or_default().to_owned(),
             ssrc: sent.ssrc,
             rtx_ssrc: sent.rtx,
@@ -100,6 +108,25 @@ fn formats(line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
         });
     }
     formats
+}
+
+/// Of H.264.
+fn numbers(chosen: &Chosen<'_, '_>) -> Option<Numbers> {
+    let profile = chosen
+        .format
+        .profile()
+        .filter(|_| chosen.codec == Codec::H264)?;
+    Some(Numbers {
+        profile,
+        pt: chosen.format.pt,
+        rtx: chosen.rtx.map(|rtx| rtx.pt),
+    })
+}
+
+/// Some H.264 of the m-line takes fragments: then none leaves without, whatever its profile.
+fn is_fragmented(line: &Accepted<'_, '_>) -> bool {
+    let mut h264 = line.formats.iter().filter(|c| c.codec == Codec::H264);
+    h264.any(|chosen| chosen.format.takes_fragments())
 }
 
 /// In the offer's order, but H.264 that takes fragments, as they are sent, before that which does not say so.
@@ -143,4 +170,79 @@ fn check(codecs: StreamCodecs, offer: &Offer<'_>, plan: &Plan<'_, '_>) -> Result
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::profile::H264Profile::{self, *};
+
+    /// What H.264 may leave under: as `rtpmap`s, profile and mode of an offer with RTX.
+    fn agreed(offered: &[(u8, &str)]) -> Vec<(H264Profile, u8, Option<u8>)> {
+        let pts: Vec<_> = offered
+            .iter()
+            .map(|(pt, _)| format!("{pt} {}", pt + 1))
+            .collect();
+        let mut offer = format!(
+            "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:abcd\r\na=ice-pwd:{0}{0}\r\n\
+             a=setup:actpass\r\na=fingerprint:sha-256 {1}00\r\nm=video 9 UDP/TLS/RTP/SAVPF {2}\r\na=recvonly\r\n\
+             a=rtcp-mux\r\n",
+            "0123456789ab",
+            "00:".repeat(31),
+            pts.join(" ")
+        );
+        for (pt, parameters) in offered {
+            offer += &format!(
+                "a=rtpmap:{pt} H264/90000\r\na=fmtp:{pt} {parameters}\r\na=rtpmap:{0} rtx/90000\r\na=fmtp:{0} apt={pt}\r\n",
+                pt + 1
+            );
+        }
+        let codecs = StreamCodecs {
+            video: Some(Codec::H264),
+            audio: None,
+        };
+        let (agreed, _) = answer_viewer(&offer, codecs, "sha-256 00", &[], false).unwrap();
+        let [format] = &agreed.formats[..] else {
+            panic!("{:?}", agreed.formats);
+        };
+        let first = &format.profiles[0];
+        assert_eq!((format.pt, format.rtx), (first.pt, first.rtx));
+        let all = format.profiles.iter().map(|n| (n.profile, n.pt, n.rtx));
+        all.collect()
+    }
+
+    #[test]
+    fn payload_types_of_h264_are_told_apart_by_profile_and_mode() {
+        const WHOLE: &str = "packetization-mode=0;profile-level-id=42e01f";
+        const FRAGMENTS: &str = "packetization-mode=1;profile-level-id=42e01f";
+        const HIGH: &str = "profile-level-id=64001f;packetization-mode=1";
+        for (offered, expected) in [
+            (
+                &[(96, WHOLE)][..],
+                &[(ConstrainedBaseline, 96, Some(97))][..],
+            ),
+            // Fragments are what is sent, whatever comes first.
+            (
+                &[(96, WHOLE), (98, FRAGMENTS)],
+                &[(ConstrainedBaseline, 98, Some(99))],
+            ),
+            (
+                &[
+                    (96, WHOLE),
+                    (98, FRAGMENTS),
+                    (100, HIGH),
+                    (102, "profile-level-id=640028;packetization-mode=1"),
+                ],
+                &[(ConstrainedBaseline, 98, Some(99)), (High, 100, Some(101))],
+            ),
+            // None is chosen that takes no fragments, where another does.
+            (&[(96, WHOLE), (98, HIGH)], &[(High, 98, Some(99))]),
+            (
+                &[(96, WHOLE), (98, "profile-level-id=64001f")],
+                &[(ConstrainedBaseline, 96, Some(97)), (High, 98, Some(99))],
+            ),
+        ] {
+            assert_eq!(agreed(offered), expected, "{offered:?}");
+        }
+    }
 }

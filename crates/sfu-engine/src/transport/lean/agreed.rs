@@ -5,6 +5,7 @@
 use is::{Candidate, IceCreds};
 
 use crate::codec::Codec;
+use crate::codec::profile::H264Profile;
 use crate::peer::sdp::Fingerprint;
 
 /// The header extensions of an m-line, by their number.
@@ -29,11 +30,34 @@ pub(crate) struct Format {
     pub(crate) red: Option<u8>,
     /// Its retransmissions (RFC 4588).
     pub(crate) rtx: Option<u8>,
+    /// Of H.264 that was offered with several profiles: each with its numbers, the best that is known of first.
+    pub(crate) profiles: Vec<Numbers>,
     pub(crate) mid: String,
     pub(crate) ssrc: u32,
     pub(crate) rtx_ssrc: Option<u32>,
     pub(crate) cname: String,
     pub(crate) extensions: Extensions,
+}
+
+/// A profile of H.264, and what it is sent under (RFC 6184, section 8.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub(crate) profile: H264Profile,
+    pub(crate) pt: u8,
+    pub(crate) rtx: Option<u8>,
+}
+
+impl Format {
+    /// What comes from here on has this profile: it leaves under the payload type that fits it best.
+    pub(crate) fn follow(&mut self, profile: H264Profile) {
+        let best = self
+            .profiles
+            .iter()
+            .min_by_key(|n| profile.distance(n.profile));
+        if let Some(best) = best {
+            (self.pt, self.rtx) = (best.pt, best.rtx);
+        }
+    }
 }
 
 /// See the module's description.

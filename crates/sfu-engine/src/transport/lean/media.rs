@@ -18,6 +18,7 @@ use super::asked::Asked;
 use super::connection::Path;
 use super::control;
 use super::header::{self, Header, Value};
+use crate::codec::profile::H264Profile;
 use crate::codec::{TrackKind, red, vp8};
 use crate::size::{MAX_DATAGRAM, OSN, RTP_HEADER};
 use crate::srtp::Protect;
@@ -93,6 +94,14 @@ pub(super) struct Left {
     pub(super) bytes: usize,
 }
 
+/// The profile of what begins with this packet, where it may leave under several payload types.
+fn told_profile(format: &Format, packet: &Outgoing<'_>) -> Option<H264Profile> {
+    match format.profiles.len() {
+        0 | 1 => None,
+        _ => H264Profile::told(packet.payload),
+    }
+}
+
 /// See the module's description.
 pub(super) struct Media {
     protect: Protect,
@@ -152,7 +161,10 @@ impl Media {
         packet: &Outgoing<'_>,
         sink: &mut dyn TransportSink,
     ) -> Option<Left> {
-        let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
+        let format = self.formats.iter_mut().find(|f| f.codec == packet.codec)?;
+        if let Some(profile) = told_profile(format, packet) {
+            format.follow(profile);
+        }
         let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
         let room = Room::of(&self.protect, format.rtx.is_some());
         let needed = track.needed(number(&mut self.number, track.extensions));

@@ -10,6 +10,7 @@ use is::IceCreds;
 use proptest::prelude::*;
 
 use super::super::super::TransportEvent;
+use super::super::agreed::Numbers;
 use super::*;
 use crate::codec::Codec;
 use crate::size::MAX_PAYLOAD;
@@ -77,6 +78,7 @@ fn format() -> Format {
         pt: 97,
         red: None,
         rtx: Some(98),
+        profiles: Vec::new(),
         mid: "v".into(),
         ssrc: 7,
         rtx_ssrc: Some(8),
@@ -172,6 +174,51 @@ fn a_keyframe_that_is_sent_again_tells_the_same() {
     assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
     media.pad(path(), &mut wire).unwrap();
     assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+}
+
+#[test]
+fn each_profile_leaves_under_its_payload_type() {
+    use H264Profile::{ConstrainedBaseline, High};
+    let start = Instant::now();
+    let offered = [
+        (ConstrainedBaseline, 102, Some(103)),
+        (High, 104, Some(105)),
+    ];
+    let numbers = |(profile, pt, rtx)| Numbers { profile, pt, rtx };
+    let format = Format {
+        profiles: offered.map(numbers).to_vec(),
+        ..format()
+    };
+    let clock = WallClock::new(start, SystemTime::now());
+    let mut media = media_of(format, Profile::AeadAes128Gcm, clock);
+    let mut wire = Wire::default();
+    // Until the first sequence parameter set it is what was agreed on first.
+    for (number, (payload, pt, rtx)) in [
+        (&[0x41, 1, 2, 3][..], 97, 98),
+        (&[0x67, 0x64, 0x00, 0x1f], 104, 105),
+        (&[0x65, 1, 2, 3], 104, 105),
+        (&[0x41, 1, 2, 3], 104, 105),
+        (&[0x67, 0x42, 0xe0, 0x1f], 102, 103),
+        (&[0x41, 1, 2, 3], 102, 103),
+        // Who takes high takes main; what is unknown changes nothing.
+        (&[0x67, 0x4d, 0x00, 0x1f], 104, 105),
+        (&[0x67, 0xf4, 0x00, 0x1f], 104, 105),
+        (
+            &[0x78, 0, 4, 0x67, 0x42, 0xe0, 0x1f, 0, 2, 0x68, 1],
+            102,
+            103,
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let data = Arc::from(payload);
+        let packet = packet(number as u32, start, false, &data);
+        media.send(path(), &packet, &mut wire).unwrap();
+        assert_eq!(wire.0[1] & 0x7f, pt, "{payload:02x?}");
+        media.resend(path(), &packet, &mut wire).unwrap();
+        assert_eq!(wire.0[1] & 0x7f, rtx, "{payload:02x?}");
+    }
 }
 
 /// What offer, publisher and peer make of a session, as far as sizes depend on it.
