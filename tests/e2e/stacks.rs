@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use sfu_tests::lossy::Lossy;
 use sfu_tests::ndi::repository;
-use sfu_tests::netns;
 use sfu_tests::server::{self, Server};
+use sfu_tests::{browser, netns};
 
 /// What `netns::add_interface` gives; some stacks leave loopback alone.
 const HOST: &str = "10.99.0.1";
@@ -245,4 +245,39 @@ fn each_publishes_and_plays_with_loss() {
         }
     }
     assert!(bad.is_empty(), "{bad:?}\n{}", server.log_tail());
+}
+
+/// What applications do to Chromium's offers, each published and played, late.
+#[test]
+fn chromium_with_changed_offers_publishes_and_plays_with_loss() {
+    const SECONDS: u64 = 6;
+    let name = "chromium_with_changed_offers_publishes_and_plays_with_loss";
+    let Some((_server, lossy)) = server(name) else {
+        return;
+    };
+    let picture = browser::screenshot(name).unwrap();
+    let arguments = [
+        "--base",
+        &lossy.url(""),
+        "--seconds",
+        &SECONDS.to_string(),
+        "--screenshot",
+        picture.to_str().unwrap(),
+    ];
+    let seen = browser::run("munged.mjs", &arguments).unwrap();
+    let seen = seen.as_object().unwrap();
+    assert_eq!(seen.len(), 10);
+    for (change, one) in seen {
+        println!("{change}: {one}");
+    }
+    for (change, one) in seen {
+        assert!(one["error"].is_null(), "{change}: {one}");
+        // Of 15 a second; ten encoders and decoders share two cores.
+        assert!(
+            one["frames"].as_u64().unwrap() > 15 * SECONDS / 3,
+            "{change}: {one}"
+        );
+        assert!(one["energy"].as_f64().unwrap() > 0.0, "{change}: {one}");
+        assert_eq!(one["stereo"] == true, change == "stereo", "{change}: {one}");
+    }
 }
