@@ -31,6 +31,7 @@ const CLIENTS: &[(&str, &str)] = clients![
     "janus.whep",
     "larix.whip",
     "libdatachannel.whep",
+    "libdatachannel.whip",
     "obs-30-av1.whip",
     "obs-30-hevc.whip",
     "obs-30.whip",
@@ -43,6 +44,8 @@ const CLIENTS: &[(&str, &str)] = clients![
     "safari-macos.whip",
     "webrtc-rs.whep",
     "webrtc-rs.whip",
+    "webrtcbin-1.22-balanced.whep",
+    "webrtcbin-1.22-balanced.whip",
     "webrtcbin-balanced.whep",
     "webrtcbin-balanced.whip",
     "webrtcbin-max-bundle.whep",
@@ -57,7 +60,12 @@ const CLIENTS: &[(&str, &str)] = clients![
 ];
 
 /// Those that offer a transport for each m-line, which no session has: a viewer gets one of them.
-const APART: [&str; 2] = ["webrtcbin-none.whip", "webrtcbin-none.whep"];
+const APART: [&str; 4] = [
+    "webrtcbin-none.whip",
+    "webrtcbin-none.whep",
+    "webrtcbin-1.22-balanced.whip",
+    "webrtcbin-1.22-balanced.whep",
+];
 
 /// All texts, with lines that end with `\n`.
 pub(crate) fn texts() -> impl Iterator<Item = &'static str> {
