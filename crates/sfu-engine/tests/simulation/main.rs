@@ -30,5 +30,6 @@ mod srtp;
 mod temporal;
 mod uplink;
 mod viewer;
+mod wakes;
 mod world;
 mod worst;

@@ -87,6 +87,8 @@ pub(crate) struct World {
     /// The number of allocations so far, where they are counted, and what the shard took of them.
     pub(crate) allocations: fn() -> usize,
     pub(crate) taken: Taken,
+    /// How often the shard alone had something to do: when its thread would have slept on, but for a deadline of its own.
+    pub(crate) wakes: usize,
     /// The server's own network.
     pub(crate) out: Out,
     /// When the encoder was asked for keyframes.
@@ -134,6 +136,7 @@ impl World {
             peers: Vec::new(),
             allocations: || 0,
             taken: Taken::default(),
+            wakes: 0,
             out: Out::default(),
             asked_at: Vec::new(),
             sessions: Vec::new(),
@@ -399,8 +402,9 @@ impl World {
 
     pub(crate) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some(next) = self.next_event().filter(|at| *at <= end) {
+        while let Some((next, is_own)) = self.next_event().filter(|(at, _)| *at <= end) {
             self.now = self.now.max(next);
+            self.wakes += usize::from(is_own);
             self.step();
         }
         self.now = end;
@@ -433,7 +437,8 @@ impl World {
         });
     }
 
-    fn next_event(&mut self) -> Option<Instant> {
+    /// When something happens next, and whether that is only a deadline of the shard's.
+    fn next_event(&mut self) -> Option<(Instant, bool)> {
         let frame = (!self.publisher_paused).then_some(self.publisher.next_frame);
         let viewer = self.due.peek().map(|Reverse((at, _))| *at);
         let peer = self.peers.iter().map(|(p, _)| p.next).min();
@@ -444,10 +449,11 @@ impl World {
             false => self.out.device.as_ref().and_then(Device::next),
         };
         let late = self.publisher.next_late();
-        [frame, late, viewer, peer, self.network.next(), shard]
-            .into_iter()
-            .flatten()
-            .min()
+        let others = [frame, late, viewer, peer, self.network.next()];
+        let others = others.into_iter().flatten().min();
+        let is_own = shard.is_some_and(|at| others.is_none_or(|other| at < other));
+        let next = if is_own { shard } else { others };
+        Some((next?, is_own))
     }
 
     fn step(&mut self) {

@@ -315,7 +315,7 @@ impl Uplink {
     }
 
     /// Sends what is due of our reports.
-    fn send_reports(&mut self, now: Instant, sink: &mut dyn TransportSink) {
+    fn send_reports(&mut self, now: Instant, picture_ended: bool, sink: &mut dyn TransportSink) {
         let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
             self.control_due = now + Duration::from_secs(1);
             return;
@@ -331,8 +331,9 @@ impl Uplink {
                 }
             });
         };
+        let (receivers, events) = (&mut self.receivers, &mut self.events);
         self.control
-            .write(now, &mut self.receivers, &mut self.events, &mut send);
+            .write(now, picture_ended, receivers, events, &mut send);
         self.control_due = self.control.due(&self.receivers);
     }
 }
@@ -407,14 +408,16 @@ impl Transport for Uplink {
                 self.secure(&keys);
             }
         }
+        let mut picture_ended = false;
         for packet in self.incoming.drain(..) {
+            picture_ended |= packet.marker && packet.kind == TrackKind::Video;
             sink.packet(packet);
         }
         for clock in self.clocks.drain(..) {
             sink.sender_clock(clock);
         }
-        if self.control_due <= now {
-            self.send_reports(now, sink);
+        if self.control_due <= now || picture_ended && self.control.is_due_soon(now) {
+            self.send_reports(now, picture_ended, sink);
         }
         for event in self.events.drain(..) {
             sink.event(event);
