@@ -8,6 +8,7 @@ mod browser_plays;
 mod browser_publishes;
 mod endings;
 mod load;
+mod nat;
 mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;

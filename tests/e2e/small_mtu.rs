@@ -17,7 +17,7 @@ const NEAR: u32 = 1_280;
 const FAR: u32 = 1_300;
 
 /// A network of its own, alive as long as this is.
-struct Namespace {
+pub(crate) struct Namespace {
     child: Child,
     /// Its process as `/proc` names it: the test has process numbers of its own, `/proc` has not.
     in_proc: String,
@@ -43,7 +43,7 @@ impl Namespace {
         Self { child, in_proc }
     }
 
-    fn run(&self, line: &str) {
+    pub(crate) fn run(&self, line: &str) {
         let inside = format!("nsenter -t {} -n {line}", self.in_proc);
         shell(&inside);
     }
@@ -56,7 +56,7 @@ impl Drop for Namespace {
     }
 }
 
-fn shell(line: &str) {
+pub(crate) fn shell(line: &str) {
     let mut words = line.split_whitespace();
     let status = Command::new(words.next().expect("a program"))
         .args(words)
@@ -65,7 +65,7 @@ fn shell(line: &str) {
 }
 
 /// We, a router, and a viewer behind it. The first link carries `near` octets, the second one `far`.
-fn network(near: u32, far: u32) -> (Namespace, Namespace) {
+pub(crate) fn network(near: u32, far: u32) -> (Namespace, Namespace) {
     let (router, viewer) = (Namespace::new(), Namespace::new());
     let (r, v) = (router.child.id(), viewer.child.id());
     shell("ip link add near type veth peer name near0");
@@ -100,7 +100,7 @@ fn network(near: u32, far: u32) -> (Namespace, Namespace) {
 }
 
 /// A viewer in its namespace, as `sfu-load` plays it, and how many datagrams were too large meanwhile.
-fn watch(server: &Server, from: &Namespace, host: &str) -> (Value, u64) {
+pub(crate) fn watch(server: &Server, from: &Namespace, host: &str) -> (Value, u64) {
     let url = server.url("/whep/camera").replace("127.0.0.1", host);
     let too_large = || server.metric("sfu_datagrams_too_large_total").unwrap();
     let before = too_large();

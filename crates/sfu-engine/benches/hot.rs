@@ -51,7 +51,7 @@ impl Transport for Nobody {
         now + Duration::from_secs(1)
     }
 
-    fn patch(&mut self, _: &str) -> Result<PatchOutcome, PatchError> {
+    fn patch(&mut self, _: Instant, _: &str) -> Result<PatchOutcome, PatchError> {
         Ok(PatchOutcome::Trickled)
     }
 

@@ -5,6 +5,7 @@
 //! Called by the signaller. Nothing here is on a packet's way.
 
 mod admission;
+mod announce;
 mod error;
 mod latency;
 mod registry;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use admission::Admitted;
 pub use admission::{AddressKey, AdmissionLimits, Full};
+pub use announce::Announce;
+use announce::Announced;
 pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;
 pub(crate) use registry::Place;
@@ -58,8 +61,8 @@ pub struct EngineConfig {
     pub send_buffer: usize,
     /// Mark datagrams for networks that treat sound and pictures apart (RFC 8837).
     pub dscp: bool,
-    /// Addresses to announce instead of the machine's own (behind a 1:1 NAT).
-    pub announce: Vec<IpAddr>,
+    /// Addresses to announce instead of the machine's own (behind a NAT).
+    pub announce: Vec<Announce>,
     /// The shortest time between two keyframe requests to a publishing peer for one layer.
     pub keyframe_min_interval: Duration,
     /// A publishing peer from which nothing comes for this long is gone, and its stream ends.
@@ -149,6 +152,7 @@ pub struct Engine {
     identity: Identity,
     counters: Arc<Counters>,
     admission: Arc<Admission>,
+    announced: Announced,
     shards: Vec<ShardThread>,
     interfaces: Interfaces,
     sessions: Arc<Registry>,
@@ -190,6 +194,7 @@ impl Engine {
         Ok(Self {
             router,
             admission: Admission::new(config.admission),
+            announced: Announced::new(config.announce.clone()),
             config,
             identity,
             counters,
@@ -375,11 +380,11 @@ impl Engine {
     fn local_addresses(&self, shard: &ShardThread, peer: Option<IpAddr>) -> Vec<SocketAddr> {
         let port = shard.address().port();
         let bound = shard.address().ip();
-        let mut addresses = if self.config.announce.is_empty() {
-            self.interfaces.reachable(Instant::now(), bound, peer)
-        } else {
-            self.config.announce.clone()
-        };
+        let now = Instant::now();
+        if !self.announced.is_empty() {
+            return self.announced.addresses(now, shard.index(), port);
+        }
+        let mut addresses = self.interfaces.reachable(now, bound, peer);
         addresses.dedup();
         addresses
             .into_iter()
@@ -480,6 +485,7 @@ impl Engine {
     /// What was counted since the start.
     pub fn counters(&self) -> CountersSnapshot {
         let mut snapshot = self.counters.snapshot();
+        snapshot.dtls_records_dropped = sfu_dtls::records_dropped();
         snapshot.frames_dropped += self.shards.iter().map(|s| s.queue().dropped()).sum::<u64>();
         snapshot
     }

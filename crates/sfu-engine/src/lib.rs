@@ -54,9 +54,9 @@ pub mod transport;
 
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
-    AddressKey, AdmissionLimits, Engine, EngineConfig, EngineError, Full, LatencyRefused, Patched,
-    PublishRefused, PublishRequest, SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest,
-    Subscribed,
+    AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, Full, LatencyRefused,
+    Patched, PublishRefused, PublishRequest, SEND_BUFFER, SessionError, SubscribeError,
+    SubscribeRequest, Subscribed,
 };
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
 pub use info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};

@@ -55,6 +55,10 @@ counters! {
     datagrams_unknown,
     /// Datagrams dropped because their session did not understand them.
     datagrams_invalid,
+    /// Records of DTLS dropped before they were read: no step of a handshake, and not sealed.
+    dtls_records_dropped,
+    /// Sessions ended because another one speaks from the same address and port, and is still there.
+    sessions_address_in_use,
     /// Datagrams dropped because their session had used up what it may cost.
     datagrams_over_budget,
     /// What datagrams of viewers, and media of publishers, took: in nanoseconds at fixed prices.

@@ -208,7 +208,7 @@ fn what_is_wrong_is_one_error_that_says_what_to_do() {
         ("listen", "nonsense", "HOST:PORT"),
         ("udp-port", udp_port.as_str(), "Choose another udp-port"),
         ("udp-address", "example.org", "udp-address"),
-        ("announce-address", "192.0.2.7,here", "announce-address"),
+        ("announce-address", "192.0.2.7,here:", "announce-address"),
         ("ice-servers", "stun.example.org", "stun:HOST"),
     ] {
         let element = signaller(&[(property, value)]);

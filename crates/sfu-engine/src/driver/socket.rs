@@ -5,7 +5,7 @@
 //! `quinn-udp` receives; on Linux `sendmmsg` sends to many viewers in a call, elsewhere `quinn-udp` to one.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Instant;
 
 use mio::event::Source;
@@ -403,7 +403,7 @@ impl Socket {
 
     /// The address to send from, where the socket has several.
     fn source_of(&self, source: SocketAddr) -> Option<IpAddr> {
-        let any = self.local.ip().is_unspecified();
+        let any = self.local.ip().is_unspecified() && !source.ip().is_unspecified();
         any.then_some(source.ip())
     }
 
@@ -480,8 +480,14 @@ fn is_of_segmentation(error: &io::Error) -> bool {
     )
 }
 
+/// One name for each peer. The zone stays: without it nobody reaches a link-local address.
 fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
+    match (address, address.ip().to_canonical()) {
+        (SocketAddr::V6(v6), IpAddr::V6(ip)) => {
+            SocketAddrV6::new(ip, v6.port(), 0, v6.scope_id()).into()
+        }
+        (_, ip) => SocketAddr::new(ip, address.port()),
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

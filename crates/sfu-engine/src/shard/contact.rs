@@ -13,8 +13,8 @@ use crate::transport::work::{Allowance, Limit};
 pub(super) const VIEWER_SILENCE: Duration = Duration::from_secs(20);
 /// A peer that has not connected by then never will.
 const CONNECT: Duration = Duration::from_secs(20);
-/// Addresses that one peer may send from: more than any number of networks it may roam.
-const MAX_ADDRESSES: usize = 32;
+/// Addresses of a peer that are known at a time, as many as its pairs; one after the other there may be any number.
+const MAX_ADDRESSES: usize = 16;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(super) struct Contact {
     silence: Duration,
     last_heard: Instant,
     connected: bool,
+    /// That which was heard last is the last.
     addresses: Vec<SocketAddr>,
     /// Its user fragment, and the one before the last ICE restart: checks under that may still be on their way.
     ufrags: [Option<String>; 2],
@@ -44,12 +45,21 @@ impl Contact {
         }
     }
 
-    pub(super) fn heard(&mut self, now: Instant) {
+    /// Something authentic came.
+    pub(super) fn heard(&mut self, now: Instant, source: SocketAddr) {
         self.last_heard = now;
+        if self.addresses.last() == Some(&source) {
+            return;
+        }
+        if let Some(at) = self.addresses.iter().position(|known| *known == source) {
+            let from_there_on = self.addresses.get_mut(at..);
+            from_there_on.unwrap_or_default().rotate_left(1);
+        }
     }
 
-    pub(super) fn last_heard(&self) -> Instant {
-        self.last_heard
+    /// When the session began.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     pub(super) fn set_connected(&mut self) {
@@ -84,12 +94,14 @@ impl Contact {
         std::mem::replace(before, now.replace(ufrag))
     }
 
-    /// Notes an address that the peer sends from, unless it has used too many.
-    pub(super) fn remember(&mut self, address: SocketAddr) -> bool {
-        let room = self.addresses.len() < MAX_ADDRESSES;
-        if room {
-            self.addresses.push(address);
+    /// Notes an address that the peer sends from. Returns the one that is forgotten for it.
+    pub(super) fn remember(&mut self, address: SocketAddr) -> Option<SocketAddr> {
+        if self.addresses.contains(&address) {
+            return None;
         }
-        room
+        let is_full = self.addresses.len() >= MAX_ADDRESSES;
+        let forgotten = is_full.then(|| self.addresses.remove(0));
+        self.addresses.push(address);
+        forgotten
     }
 }

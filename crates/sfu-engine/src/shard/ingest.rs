@@ -24,7 +24,7 @@ use crate::stream::{Feedback, Lease, Stream};
 use crate::transport::negotiate::PublisherTracks;
 use crate::transport::work::{PUBLISHER, Work};
 use crate::transport::{
-    Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, TransportEvent, TransportSink,
+    Incoming, PublisherTransport, SenderClock, Taken, Transport, TransportEvent, TransportSink,
 };
 
 /// The least time between two changes of a peer's codec.
@@ -171,16 +171,13 @@ impl Ingest {
             && !policer.takes(now, data.len())
         {
             counters.publisher_packets_over_bitrate.add(1);
-            return Taken::Work(Work::default());
+            return Taken::Unproven(Work::default());
         }
         self.transport.receive(now, source, destination, data)
     }
 
-    pub(super) fn patch(
-        &mut self,
-        fragment: &str,
-    ) -> Result<PatchOutcome, crate::transport::patch::PatchError> {
-        self.transport.patch(fragment)
+    pub(super) fn transport_mut(&mut self) -> &mut dyn Transport {
+        &mut *self.transport
     }
 
     pub(super) fn close(&mut self) {

@@ -15,7 +15,7 @@ use super::subscriber::Subscriber;
 use super::{Attached, Fate};
 use crate::session::SessionShared;
 use crate::transport::patch::PatchError;
-use crate::transport::{PatchOutcome, Taken};
+use crate::transport::{PatchOutcome, Taken, Transport};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -57,10 +57,14 @@ impl Member {
             Self::Viewer(viewer) => viewer.receive(now, source, destination, data),
             Self::Publisher(publisher) => publisher.receive(now, source, destination, data),
         };
-        if let Taken::Work(work) = taken {
-            let contact = self.contact_mut();
-            contact.heard(now);
-            contact.allowance.spend(work);
+        let contact = self.contact_mut();
+        match taken {
+            Taken::Work(work) => {
+                contact.heard(now, source);
+                contact.allowance.spend(work);
+            }
+            Taken::Unproven(work) => contact.allowance.spend(work),
+            Taken::NotUnderstood | Taken::OverBudget => {}
         }
         taken
     }
@@ -71,10 +75,19 @@ impl Member {
         }
     }
 
-    pub(super) fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
+    pub(super) fn patch(
+        &mut self,
+        now: Instant,
+        fragment: &str,
+    ) -> Result<PatchOutcome, PatchError> {
+        self.transport_mut().patch(now, fragment)
+    }
+
+    /// Its session towards the peer.
+    pub(super) fn transport_mut(&mut self) -> &mut dyn Transport {
         match self {
-            Self::Viewer(viewer) => viewer.patch(fragment),
-            Self::Publisher(publisher) => publisher.patch(fragment),
+            Self::Viewer(viewer) => viewer.transport_mut(),
+            Self::Publisher(publisher) => publisher.transport_mut(),
         }
     }
 

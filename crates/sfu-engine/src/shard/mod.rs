@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -54,9 +54,6 @@ use username::Stun;
 
 /// Sends what the network takes of what is to be sent, and leaves the rest. Returns the time afterwards.
 pub type Send<'a> = dyn FnMut(&mut Outbox) -> Instant + 'a;
-
-/// A viewer whose address changed may take over an address that another session has not used for this long.
-const ADDRESS_STALE: Duration = Duration::from_secs(2);
 
 /// Sessions that one call ends, of those that time out together: 1.5 ms (4,000 took 94 ms), and media has its turn between.
 const ENDED_A_TURN: usize = 64;
@@ -293,7 +290,8 @@ impl Shard {
         data: &[u8],
     ) {
         self.counters.datagrams_in.add(1);
-        let Some(index) = self.find(now, source, data) else {
+        let stun = username::read(data);
+        let Some(index) = self.find(source, stun) else {
             self.counters.datagrams_unknown.add(1);
             return;
         };
@@ -305,7 +303,7 @@ impl Shard {
         let mut taken = Taken::NotUnderstood;
         self.visit(now, index, |member, _| {
             taken = member.receive(now, source, destination, data);
-            matches!(taken, Taken::Work(_))
+            matches!(taken, Taken::Work(_) | Taken::Unproven(_))
         });
         match taken {
             Taken::NotUnderstood => self.counters.datagrams_invalid.add(1),
@@ -316,10 +314,15 @@ impl Shard {
                 let (dropped, forgotten) = (work.dropped().into(), work.forgotten().into());
                 self.counters.publisher_packets_unrouted.add(dropped);
                 self.counters.publisher_ssrcs_forgotten.add(forgotten);
-                if !self.by_address.contains_key(&source) {
-                    self.remember_address(index, source);
+                match stun {
+                    Stun::Answer(_) => self.prove(now, index, source),
+                    _ if !self.by_address.contains_key(&source) => {
+                        self.remember_address(index, source);
+                    }
+                    _ => {}
                 }
             }
+            Taken::Unproven(work) => self.counters.work_nanoseconds.add(work.nanos()),
         }
         self.bury();
     }
@@ -421,6 +424,9 @@ impl Shard {
 
     fn admit(&mut self, now: Instant, id: SessionId, ufrag: String, member: Member) -> usize {
         let index = self.members.insert(member);
+        if let (Some(member), Ok(tag)) = (self.members.get_mut(index), u32::try_from(index)) {
+            member.transport_mut().set_tag(tag);
+        }
         self.by_session.insert(id, index);
         self.name(index, ufrag);
         self.counters.sessions_opened.add(1);
@@ -449,7 +455,7 @@ impl Shard {
         let index = *self.by_session.get(&session)?;
         let mut outcome = Err(PatchError::Invalid("it could not be processed".into()));
         self.visit(now, index, |member, _| {
-            outcome = member.patch(fragment);
+            outcome = member.patch(now, fragment);
             true
         });
         if let Ok(PatchOutcome::Restarted { local_ufrag, .. }) = &outcome {
@@ -458,33 +464,53 @@ impl Shard {
         Some(outcome)
     }
 
-    /// Whose datagram it is: by the user fragment where it is a STUN request, else by its source address.
-    fn find(&mut self, now: Instant, source: SocketAddr, data: &[u8]) -> Option<usize> {
-        let known = self.by_address.get(&source).copied();
-        let named = match username::read(data) {
-            Stun::Other | Stun::Nameless => return known,
-            Stun::Broken => return None,
-            Stun::For(ufrag) => self.by_ufrag.get(ufrag).copied(),
-        };
-        match (named, known) {
-            (Some(named), Some(known)) if named != known => {
-                // The same address in another session: the viewer joined anew from it. Only a silent session loses it.
-                let stale = self.members.get(known).is_none_or(|m| {
-                    now.saturating_duration_since(m.contact().last_heard()) > ADDRESS_STALE
-                });
-                if stale {
-                    self.by_address.remove(&source);
-                }
-                Some(named)
-            }
-            (named, known) => named.or(known),
+    /// Whose datagram it is: by its name where it is STUN, else by its source address.
+    fn find(&self, source: SocketAddr, stun: Stun<'_>) -> Option<usize> {
+        let known = || self.by_address.get(&source).copied();
+        match stun {
+            Stun::Other | Stun::Nameless => known(),
+            Stun::Broken => None,
+            Stun::For(ufrag) => self.by_ufrag.get(ufrag).copied().or_else(known),
+            Stun::Answer(tag) => usize::try_from(tag)
+                .ok()
+                .filter(|t| self.members.contains(*t)),
         }
     }
 
     fn remember_address(&mut self, index: usize, source: SocketAddr) {
-        let member = self.members.get_mut(index);
-        if member.is_some_and(|m| m.contact_mut().remember(source)) {
-            self.by_address.insert(source, index);
+        let Some(member) = self.members.get_mut(index) else {
+            return;
+        };
+        let forgotten = member.contact_mut().remember(source);
+        self.by_address.insert(source, index);
+        if let Some(address) = forgotten {
+            remove_own(&mut self.by_address, &address, index);
+        }
+    }
+
+    /// A session's own check was answered from an address: who is there has its password, and is no forger.
+    ///
+    /// Records and media have no name in them, so that an address is one session's. Most often the one before is dead, and
+    /// the peer has joined anew; so the newer gets it at once, and the older is asked. If it answers, both are on one socket:
+    /// then the older keeps it, and the newer is told to go.
+    fn prove(&mut self, now: Instant, index: usize, source: SocketAddr) {
+        let owner = self.by_address.get(&source).copied();
+        let since = |index: usize| self.members.get(index).map(|m| m.contact().since());
+        match owner.filter(|owner| *owner != index) {
+            Some(owner) if since(owner) > since(index) => {
+                tracing::info!(%source, "a session ended: another one speaks from its address, and is still there");
+                self.counters.sessions_address_in_use.add(1);
+                self.remember_address(index, source);
+                self.end(now, owner);
+            }
+            Some(owner) => {
+                self.remember_address(index, source);
+                self.visit(now, owner, |member, _| {
+                    member.transport_mut().ask(now, source);
+                    true
+                });
+            }
+            None => self.remember_address(index, source),
         }
     }
 

@@ -8,17 +8,25 @@ use super::*;
 use crate::layers::Preference;
 use crate::transport::{Demand, Estimate, Outgoing, Taken, Transport, TransportSink, Work};
 use crate::{Codec, StreamName};
+use std::time::Duration;
 
 /// A viewer that never says anything.
 #[derive(Debug, Default)]
 struct Silent {
     ufrag: String,
     restarts: usize,
+    /// How often it was to ask whether its peer is still there.
+    asked: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Transport for Silent {
     fn local_ufrag(&self) -> &str {
         &self.ufrag
+    }
+
+    fn ask(&mut self, _: Instant, _: SocketAddr) {
+        self.asked
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn receive(&mut self, _: Instant, _: SocketAddr, _: SocketAddr, _: &[u8]) -> Taken {
@@ -29,7 +37,7 @@ impl Transport for Silent {
         now + Duration::from_secs(1)
     }
 
-    fn patch(&mut self, _: &str) -> Result<PatchOutcome, PatchError> {
+    fn patch(&mut self, _: Instant, _: &str) -> Result<PatchOutcome, PatchError> {
         self.restarts += 1;
         Ok(PatchOutcome::Restarted {
             fragment: String::new(),
@@ -84,6 +92,7 @@ fn join(shard: &mut Shard, now: Instant, stream: &Arc<Stream>, id: usize) -> Ses
         transport: Box::new(Silent {
             ufrag: format!("viewer{id}"),
             restarts: 0,
+            asked: Arc::default(),
         }),
         session: Arc::new(SessionShared::new(
             session,
@@ -253,6 +262,7 @@ fn a_viewer_that_never_got_to_a_shard_is_counted_out() {
     let transport = Silent {
         ufrag: "viewer".into(),
         restarts: 0,
+        asked: Arc::default(),
     };
     assert!(queue.send(ShardCommand::Subscribe {
         stream: Viewing::new(stream.clone()),
@@ -263,4 +273,70 @@ fn a_viewer_that_never_got_to_a_shard_is_counted_out() {
     drop(inbox);
     drop(queue);
     assert_eq!(stream.viewers(), 0);
+}
+
+/// An answer to a check of the session of this place.
+fn answer_to(tag: u32) -> Vec<u8> {
+    let mut data = vec![1, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+    data.extend(tag.to_be_bytes());
+    data.extend([0; 8]);
+    data
+}
+
+#[test]
+fn an_address_is_the_newer_session_s_unless_the_older_is_still_there() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let stream = stream("a", 1);
+    let source: SocketAddr = "10.0.0.1:5000".parse().unwrap();
+    let local: SocketAddr = "192.0.2.1:8189".parse().unwrap();
+    for id in 1..=3 {
+        join(
+            &mut shard,
+            now + Duration::from_secs(id as u64),
+            &stream,
+            id,
+        );
+    }
+    let now = now + Duration::from_secs(5);
+    for (tag, owner) in [(0, 0), (0, 0), (1, 1), (1, 1)] {
+        shard.receive(now, source, local, &answer_to(tag));
+        assert_eq!(shard.by_address.get(&source), Some(&owner));
+        assert_eq!(shard.members.len(), 3);
+    }
+    // A request takes nothing away: anybody with a password may write any address into it.
+    let mut request = vec![0, 1, 0, 16, 0x21, 0x12, 0xa4, 0x42];
+    request.extend([0; 12]);
+    request.extend([0, 6, 0, 9]);
+    request.extend(b"viewer3:x\0\0\0");
+    shard.receive(now, source, local, &request);
+    assert_eq!(shard.by_address.get(&source), Some(&1));
+    // The first one is on the same socket.
+    shard.receive(now, source, local, &answer_to(0));
+    assert_eq!(shard.by_address.get(&source), Some(&0));
+    assert_eq!(shard.members.len(), 2);
+    assert_eq!(shard.counters.snapshot().sessions_address_in_use, 1);
+    // Nobody's answer.
+    shard.receive(now, source, local, &answer_to(77));
+    assert_eq!(shard.counters.snapshot().datagrams_unknown, 1);
+}
+
+#[test]
+fn any_number_of_addresses_one_after_the_other() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let stream = stream("a", 1);
+    let local: SocketAddr = "192.0.2.1:8189".parse().unwrap();
+    join(&mut shard, now, &stream, 1);
+    let first: SocketAddr = "10.0.0.1:999".parse().unwrap();
+    shard.receive(now, first, local, &answer_to(0));
+    for n in 0..20_000u32 {
+        let [a, b, ..] = n.to_le_bytes();
+        let now = now + Duration::from_millis(u64::from(n));
+        let source = SocketAddr::from(([10, 1, a, b], 5_000));
+        shard.receive(now, source, local, &answer_to(0));
+        assert_eq!(shard.by_address.get(&source), Some(&0));
+        // Where it is heard all the time is not forgotten.
+        shard.receive(now, first, local, &[200]);
+        assert_eq!(shard.by_address.get(&first), Some(&0));
+        assert!(shard.by_address.len() <= 16);
+    }
 }

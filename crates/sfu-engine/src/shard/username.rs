@@ -20,7 +20,9 @@ pub(super) enum Stun<'a> {
     Other,
     /// For the session with this user fragment, so it says.
     For(&'a str),
-    /// One that names nobody, an answer for instance.
+    /// An answer to a check of the session with this tag: the transaction's first four octets.
+    Answer(u32),
+    /// One that names nobody.
     Nameless,
     /// It cannot be meant well.
     Broken,
@@ -40,13 +42,19 @@ fn attributes(data: &[u8]) -> Option<Stun<'_>> {
     if header[4..8] != COOKIE || usize::from(length) != rest.len() {
         return None;
     }
-    let mut found = Stun::Nameless;
+    let is_answer = header[0] & 1 == 1;
+    let mut found = match is_answer {
+        true => Stun::Answer(u32::from_be_bytes([
+            header[8], header[9], header[10], header[11],
+        ])),
+        false => Stun::Nameless,
+    };
     for _ in 0..ATTRIBUTES {
         let Some((&[high, low, len_high, len_low], value)) = rest.split_first_chunk() else {
             return rest.is_empty().then_some(found);
         };
         let len = usize::from(u16::from_be_bytes([len_high, len_low]));
-        if u16::from_be_bytes([high, low]) == USERNAME {
+        if u16::from_be_bytes([high, low]) == USERNAME && !is_answer {
             let name = value.get(..len).filter(|name| name.len() <= LONGEST)?;
             let (ours, _) = std::str::from_utf8(name).ok()?.split_once(':')?;
             found = Stun::For(ours);
@@ -102,6 +110,11 @@ mod tests {
             (&[0; 4 * ATTRIBUTES + 4], Stun::Broken),
         ] {
             assert_eq!(read(&message(attributes)), expected, "{attributes:?}");
+        }
+        for answer in [[1, 1], [1, 0x11]] {
+            let mut data = message(&[0, 6, 0, 3, b'a', b':', b'b', 0]);
+            data[..2].copy_from_slice(&answer);
+            assert_eq!(read(&data), Stun::Answer(0x0909_0909));
         }
         assert_eq!(read(&[]), Stun::Other);
         assert_eq!(read(&[0x80; 100]), Stun::Other);

@@ -172,8 +172,10 @@ pub trait TransportSink {
 /// What became of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
-    /// It was read, and this is what it took.
+    /// It was the peer's own, and this is what it took.
     Work(Work),
+    /// It was read, but anybody may have sent it.
+    Unproven(Work),
     /// It makes no sense, or is not authentic.
     NotUnderstood,
     /// It was not read, for there had been too many.
@@ -198,6 +200,10 @@ pub enum PatchOutcome {
 pub trait Transport: Send {
     /// The ICE user fragment by which a newcomer's first datagram is recognised.
     fn local_ufrag(&self) -> &str;
+    /// The first four octets of its own checks' transactions: what comes back with them is an answer for this session.
+    fn set_tag(&mut self, _tag: u32) {}
+    /// Another session is at this address, too: is the peer still there?
+    fn ask(&mut self, _now: Instant, _remote: SocketAddr) {}
     /// A datagram came from the peer.
     fn receive(
         &mut self,
@@ -209,7 +215,7 @@ pub trait Transport: Send {
     /// Puts out everything that is due and returns when to call again.
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
     /// Trickle ICE and ICE restart.
-    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, patch::PatchError>;
+    fn patch(&mut self, now: Instant, fragment: &str) -> Result<PatchOutcome, patch::PatchError>;
     /// Ends the session towards the peer, as far as it can still be told.
     fn close(&mut self);
 }

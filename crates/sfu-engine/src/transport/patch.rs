@@ -2,7 +2,9 @@
 
 //! A session's later fragments: candidates, or an ICE restart (RFC 8840). Called by the session's transport.
 
-use is::{Candidate, IceCreds};
+use std::time::Instant;
+
+use is::IceCreds;
 use thiserror::Error;
 
 use super::PatchOutcome;
@@ -20,6 +22,7 @@ pub enum PatchError {
 
 /// Applies a fragment to a session: new candidates, or with new credentials an ICE restart.
 pub(crate) fn patch(
+    now: Instant,
     connection: &mut Connection,
     agreed: &mut Agreed,
     fragment: &str,
@@ -34,17 +37,18 @@ pub(crate) fn patch(
     if let Some((ufrag, pass)) = &restart {
         let (ufrag, pass) = (ufrag.clone(), pass.clone());
         let remote = IceCreds { ufrag, pass };
-        agreed.local = connection.restart(remote.clone());
+        agreed.local = sdp::credentials().map_err(|e| PatchError::Invalid(e.to_string()))?;
+        connection.restart(agreed.local.clone(), remote.clone());
         agreed.remote = remote;
     }
     for candidate in candidates {
-        connection.add_remote(candidate);
+        connection.add_remote(now, &candidate);
     }
     if restart.is_none() {
         return Ok(PatchOutcome::Trickled);
     }
     Ok(PatchOutcome::Restarted {
-        fragment: answer_fragment(&agreed.mid, &agreed.local, &agreed.candidates),
+        fragment: answer_fragment(agreed),
         local_ufrag: agreed.local.ufrag.clone(),
     })
 }
@@ -65,12 +69,18 @@ fn new_credentials(fragment: &str, known: &str) -> Result<Option<(String, String
 }
 
 /// A trickle ICE fragment (RFC 8840, section 9) with our new credentials and our addresses.
-fn answer_fragment(mid: &str, local: &IceCreds, candidates: &[Candidate]) -> String {
-    let IceCreds { ufrag, pass } = local;
+fn answer_fragment(agreed: &Agreed) -> String {
+    let IceCreds { ufrag, pass } = &agreed.local;
+    let mid = &agreed.mid;
+    // Of two lite agents none would check.
+    let lite = match agreed.peer_is_lite {
+        true => "",
+        false => "a=ice-lite\r\n",
+    };
     let mut out = format!(
-        "a=ice-lite\r\nm=audio 9 RTP/AVP 0\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\n"
+        "{lite}m=audio 9 RTP/AVP 0\r\na=mid:{mid}\r\na=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\n"
     );
-    for candidate in candidates {
+    for candidate in &agreed.candidates {
         out.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
     }
     out

@@ -18,6 +18,7 @@ mod keys;
 mod latency;
 mod layers;
 mod net;
+mod paths;
 mod peer;
 mod price;
 mod publisher;

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use gst::prelude::*;
-use sfu_engine::{AdmissionLimits, EngineConfig, PlayoutDelay, SEND_BUFFER};
+use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER};
 
 use crate::properties::{number, text};
 
@@ -107,8 +107,15 @@ impl Settings {
             .announce_address
             .split(',')
             .filter(|part| !part.trim().is_empty());
-        let announce: Result<Vec<_>, _> =
-            announce.map(|a| address("announce-address", a)).collect();
+        let announce: Result<Vec<Announce>, _> = announce
+            .map(|text| {
+                text.parse().map_err(|()| {
+                    format!(
+                        "announce-address: {text:?} is not an address, a name, ADDRESS:PORT, [ADDRESS]:PORT or NAME:PORT"
+                    )
+                })
+            })
+            .collect();
         Ok(EngineConfig {
             udp_address: address("udp-address", &self.udp_address)?,
             udp_port: u16::try_from(self.udp_port).unwrap_or_default(),
@@ -177,7 +184,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "announce-address",
             "Announce address",
-            "IP addresses to tell viewers, separated by commas (empty: those of the interfaces)",
+            "Addresses or DNS names to tell peers, separated by commas (empty: those of the interfaces), where a NAT is in \
+             front; HOST:PORT where it maps ports: shard i is at PORT plus i",
             &defaults.announce_address,
         ),
         text(
@@ -328,11 +336,12 @@ mod tests {
             .unwrap()
             .announce;
         assert_eq!(two.len(), 2);
-        assert!(
-            announce("example.org")
-                .engine()
-                .unwrap_err()
-                .contains("announce-address")
-        );
+        for text in ["sfu.example.org", "192.0.2.7:9000,[2001:db8::7]:9000"] {
+            assert!(announce(text).engine().is_ok(), "{text}");
+        }
+        for text in ["192.0.2.7,0.0.0.0", "here:", "http://here", "192.0.2.7:0"] {
+            let error = announce(text).engine().unwrap_err();
+            assert!(error.contains("announce-address"), "{error}");
+        }
     }
 }

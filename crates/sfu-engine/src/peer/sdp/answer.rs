@@ -64,7 +64,10 @@ pub(super) fn write(
     if stream.sent.iter().any(Option::is_some) {
         out.extend(["a=msid-semantic: WMS ", stream.name, "\r\n"]);
     }
-    out.push_str("a=ice-lite\r\n");
+    if !offer.is_lite {
+        // Of two lite agents none would check.
+        out.push_str("a=ice-lite\r\n");
+    }
     let tagged = plan.group.as_ref().and_then(|group| group.first().copied());
     let is_tagged = |line: &Accepted<'_, '_>| tagged.is_none_or(|mid| line.media.mid == Some(mid));
     let first = plan

@@ -28,7 +28,7 @@ pub(crate) fn candidates(fragment: &str, most: usize) -> Option<(usize, Vec<Cand
     Some((count, found))
 }
 
-fn parse(value: &str) -> Option<Candidate> {
+pub(super) fn parse(value: &str) -> Option<Candidate> {
     if value.len() > LONGEST || !value.is_ascii() {
         return None;
     }

@@ -27,7 +27,7 @@ mod viewer;
 
 pub(crate) use candidate::candidates;
 pub use error::OfferError;
-pub(crate) use ice::Fingerprint;
+pub(crate) use ice::{Fingerprint, credentials};
 pub(crate) use publisher::answer_publisher;
 pub(crate) use viewer::answer_viewer;
 

@@ -4,10 +4,10 @@
 
 use std::collections::HashSet;
 
-use super::MEDIAS;
 use super::error::{OfferError, shown};
 use super::lines::{Line, lines};
 use super::media::{Media, Session};
+use super::{CANDIDATES, MEDIAS};
 
 /// BUNDLE groups that are looked at.
 const GROUPS: usize = 8;
@@ -19,8 +19,9 @@ pub(super) struct Offer<'a> {
     pub(super) groups: Vec<Vec<&'a str>>,
     pub(super) medias: Vec<Media<'a>>,
     /// The peer leaves the checks to us (RFC 8445, section 2.5).
-    #[allow(dead_code, reason = "until checks of our own go out")]
     pub(super) is_lite: bool,
+    /// Where it is then to be checked.
+    pub(super) candidates: Vec<&'a str>,
     pub(super) mixed: bool,
 }
 
@@ -37,6 +38,9 @@ impl<'a> Offer<'a> {
                 }
                 offer.medias.push(Media::new(line.value)?);
             } else if let Some((name, value)) = Line::attribute(line) {
+                if name == "candidate" && offer.candidates.len() < CANDIDATES {
+                    offer.candidates.push(value);
+                }
                 match offer.medias.last_mut() {
                     Some(media) => media.read(name, value)?,
                     None if name == "group" => offer.read_group(value),

@@ -4,9 +4,10 @@
 
 use std::net::SocketAddr;
 
-use is::Candidate;
+use is::{Candidate, Protocol};
 
 use super::answer::{self, Local, Sent, Stream};
+use super::candidate;
 use super::choice::Plan;
 use super::error::OfferError;
 use super::ice::credentials;
@@ -37,11 +38,21 @@ pub(super) fn answer(
     };
     let (name, sent) = stream;
     let answer = answer::write(offer, plan, ours, Stream { name, sent })?;
+    let remote_candidates = match offer.is_lite {
+        true => {
+            let candidates = offer.candidates.iter().filter_map(|c| candidate::parse(c));
+            let candidates = candidates.filter(|c| c.proto() == Protocol::Udp);
+            candidates.map(|c| c.addr()).collect()
+        }
+        false => Vec::new(),
+    };
     let mid = plan.lines.iter().flatten().find_map(|l| l.media.mid);
     let agreed = Agreed {
         local,
         remote,
         candidates,
+        peer_is_lite: offer.is_lite,
+        remote_candidates,
         mid: mid.unwrap_or_default().to_owned(),
         fingerprints,
         heard: 0,

@@ -360,6 +360,15 @@ impl Transport for Uplink {
         &self.agreed.local.ufrag
     }
 
+    fn set_tag(&mut self, tag: u32) {
+        self.connection.set_tag(tag);
+    }
+
+    fn ask(&mut self, now: Instant, remote: SocketAddr) {
+        self.connection.ask(now, remote);
+        self.connection_due = now;
+    }
+
     /// Told apart by the first octets (RFC 7983; RFC 5761, section 4).
     fn receive(
         &mut self,
@@ -391,7 +400,7 @@ impl Transport for Uplink {
             Some(20..=63) => {
                 self.connection_due = now;
                 self.allowance.spend(self.connection.dtls(now, data));
-                true
+                return Taken::Unproven(Work::default());
             }
             _ => false,
         };
@@ -428,8 +437,9 @@ impl Transport for Uplink {
         self.connection_due.min(self.control_due)
     }
 
-    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
-        patch::patch(&mut self.connection, &mut self.agreed, fragment)
+    fn patch(&mut self, now: Instant, fragment: &str) -> Result<PatchOutcome, PatchError> {
+        self.connection_due = now;
+        patch::patch(now, &mut self.connection, &mut self.agreed, fragment)
     }
 
     fn close(&mut self) {

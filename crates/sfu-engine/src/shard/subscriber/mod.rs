@@ -27,9 +27,8 @@ use crate::rewrite::{Rewriter, Source, Squeezed};
 use crate::session::SessionShared;
 use crate::stream::{Stream, Viewing};
 use crate::temporal::Limit;
-use crate::transport::patch::PatchError;
 use crate::transport::work::VIEWER;
-use crate::transport::{EVENTS, Outgoing, PatchOutcome, Taken, TransportEvent, ViewerTransport};
+use crate::transport::{EVENTS, Outgoing, Taken, Transport, TransportEvent, ViewerTransport};
 use replayed::Replayed;
 
 /// A path that has refused no datagram for this long is taken to carry all.
@@ -201,8 +200,8 @@ impl Subscriber {
         }
     }
 
-    pub(super) fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
-        self.transport.patch(fragment)
+    pub(super) fn transport_mut(&mut self) -> &mut dyn Transport {
+        &mut *self.transport
     }
 
     pub(super) fn close(&mut self) {

@@ -2,6 +2,8 @@
 
 //! What offer and answer agree on, as far as a session needs it (RFC 9429). Filled by [`sdp`](crate::peer::sdp).
 
+use std::net::SocketAddr;
+
 use is::{Candidate, IceCreds};
 
 use crate::codec::Codec;
@@ -65,8 +67,12 @@ impl Format {
 pub(crate) struct Agreed {
     pub(crate) local: IceCreds,
     pub(crate) remote: IceCreds,
-    /// Our addresses.
+    /// Our addresses, as the peer is told them.
     pub(crate) candidates: Vec<Candidate>,
+    /// The peer answers checks and makes none (RFC 8445, section 2.5).
+    pub(crate) peer_is_lite: bool,
+    /// Its addresses, where it is.
+    pub(crate) remote_candidates: Vec<SocketAddr>,
     /// The name of the first m-line.
     pub(crate) mid: String,
     /// One of these is the peer's certificate's.

@@ -1,40 +1,37 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The way to a viewer: ICE lite (RFC 8445) by `is`, and the handshake over it. Nothing here is on a packet's way.
+//! The way to a peer: ICE, and the handshake over it. Nothing here is on a packet's way.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use is::stun::{StunMessage, StunPacket};
-use is::{Candidate, IceAgent, IceAgentEvent, IceCreds, Protocol};
+use is::{Candidate, IceCreds, Protocol};
 use str0m::crypto::CryptoError;
 
 use super::super::negotiate::Identity;
 use super::super::{TransportSink, Work};
 use super::agreed::Agreed;
 use super::handshake::{Handshake, Keys};
+use super::ice::Agent;
+pub(crate) use super::ice::Path;
 
-/// With nothing to do, ICE looks around this often.
-const IDLE: Duration = Duration::from_secs(3);
+/// What was dropped is told once in this time.
+const COMPLAINT: Duration = Duration::from_secs(1);
+/// With nothing to do, it looks around this often.
+const IDLE: Duration = Duration::from_secs(30);
 /// Records that wait for the first path to the viewer.
 const MAX_WAITING: usize = 16;
 /// A viewer that seems to have said goodbye, and says nothing else for so long, is gone.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// The addresses between which media goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Path {
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-}
-
 /// See the module's description.
 pub(crate) struct Connection {
-    ice: IceAgent,
+    ice: Agent,
     handshake: Handshake,
     /// Records from before there was a path.
     waiting: Vec<Vec<u8>>,
-    path: Option<Path>,
+    /// When it was last told what was dropped.
+    complained: Option<Instant>,
     closing: bool,
     over: bool,
 }
@@ -42,7 +39,7 @@ pub(crate) struct Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("path", &self.path)
+            .field("path", &self.path())
             .finish_non_exhaustive()
     }
 }
@@ -53,27 +50,34 @@ impl Connection {
         identity: &Identity,
         agreed: &Agreed,
     ) -> Result<Self, CryptoError> {
-        let hmac = identity.provider().sha1_hmac_provider;
-        let mut ice = IceAgent::with_hmac(agreed.local.clone(), hmac);
-        ice.set_ice_lite(true);
-        ice.set_remote_credentials(agreed.remote.clone());
-        for candidate in &agreed.candidates {
-            ice.add_local_candidate(candidate.clone());
+        let (local, remote) = (agreed.local.clone(), agreed.remote.clone());
+        let mut ice = Agent::new(local, remote, agreed.peer_is_lite);
+        for remote in &agreed.remote_candidates {
+            ice.add_remote(now, *remote);
         }
-        ice.handle_timeout(now);
         Ok(Self {
             ice,
             handshake: Handshake::new(now, identity, agreed)?,
             waiting: Vec::new(),
-            path: None,
+            complained: None,
             closing: false,
             over: false,
         })
     }
 
-    /// Where media goes, once there is a way.
+    /// Where media goes, once there is a way, and as long as the peer consents.
     pub(crate) fn path(&self) -> Option<Path> {
-        self.path
+        self.ice.path()
+    }
+
+    /// By which the shard finds the session of an answer.
+    pub(crate) fn set_tag(&mut self, tag: u32) {
+        self.ice.set_tag(tag);
+    }
+
+    /// Asks the peer at once whether it is still at this address.
+    pub(crate) fn ask(&mut self, now: Instant, remote: SocketAddr) {
+        self.ice.ask(now, Some(remote));
     }
 
     /// Whether the session is over.
@@ -86,7 +90,7 @@ impl Connection {
         self.handshake.take_keys()
     }
 
-    /// A STUN message. `false`: it is not the viewer's.
+    /// A STUN message. `false`: it is not the peer's.
     pub(crate) fn stun(
         &mut self,
         now: Instant,
@@ -94,20 +98,19 @@ impl Connection {
         destination: SocketAddr,
         data: &[u8],
     ) -> bool {
-        let Ok(message) = StunMessage::parse(data) else {
+        let path = Path {
+            local: destination,
+            remote: source,
+        };
+        if let Err(reason) = self.ice.receive(now, path, data) {
+            if self.complained.is_none_or(|at| now >= at + COMPLAINT) {
+                self.complained = Some(now);
+                tracing::debug!(%source, reason, "a STUN message was dropped");
+            }
             return false;
-        };
-        let packet = StunPacket {
-            proto: Protocol::Udp,
-            source,
-            destination,
-            message,
-        };
-        let ours = self.ice.handle_packet(now, packet);
-        if ours {
-            self.handshake.farewell = None;
         }
-        ours
+        self.handshake.farewell = None;
+        true
     }
 
     /// A DTLS record. Costs next to nothing once DTLS is let go, when anybody may have sent it.
@@ -116,7 +119,10 @@ impl Connection {
             true => Work::default(),
             false => Work::RECORD,
         };
-        self.handshake.receive(now, data);
+        if self.handshake.receive(now, data) {
+            // Anybody may have said it: who answers is still there.
+            self.ice.ask(now, None);
+        }
         work
     }
 
@@ -129,24 +135,13 @@ impl Connection {
     /// Puts out what is due and returns when to call again.
     pub(crate) fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
         self.ice.handle_timeout(now);
-        while let Some(transmit) = self.ice.poll_transmit() {
-            sink.transmit(transmit.source, transmit.destination, &transmit.contents);
+        while let Some((path, data)) = self.ice.poll_transmit() {
+            sink.transmit(path.local, path.remote, &data);
         }
-        while let Some(event) = self.ice.poll_event() {
-            if let IceAgentEvent::NominatedSend {
-                source,
-                destination,
-                ..
-            } = event
-            {
-                self.path = Some(Path {
-                    local: source,
-                    remote: destination,
-                });
-                self.handshake.begin(now);
-            }
+        let path = self.ice.path();
+        if path.is_some() {
+            self.handshake.begin(now);
         }
-        let path = self.path;
         let waiting = &mut self.waiting;
         let mut send = |data: &[u8]| match path {
             Some(path) => sink.transmit(path.local, path.remote, data),
@@ -170,16 +165,15 @@ impl Connection {
     }
 
     /// New candidates of the peer.
-    pub(crate) fn add_remote(&mut self, candidate: Candidate) {
-        self.ice.add_remote_candidate(candidate);
+    pub(crate) fn add_remote(&mut self, now: Instant, candidate: &Candidate) {
+        if candidate.proto() == Protocol::Udp {
+            self.ice.add_remote(now, candidate.addr());
+        }
     }
 
     /// An ICE restart: new credentials on both sides, the same addresses of ours.
-    pub(crate) fn restart(&mut self, remote: IceCreds) -> IceCreds {
-        let local = IceCreds::new();
-        self.ice.ice_restart(local.clone(), true);
-        self.ice.set_remote_credentials(remote);
-        local
+    pub(crate) fn restart(&mut self, local: IceCreds, remote: IceCreds) {
+        self.ice.restart(local, remote);
     }
 
     /// The peer is told in the next [`drain`](Self::drain) that it is over.

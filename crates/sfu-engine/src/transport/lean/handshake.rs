@@ -21,6 +21,10 @@ const LINGER: Duration = Duration::from_secs(10);
 /// The type of a record that tells of an end or an error (RFC 6347).
 const ALERT: u8 = 21;
 
+/// A sealed alert: 2 octets, and a nonce and a tag, or a vector, padding and a digest.
+const GOODBYE_MIN: usize = 13 + 8 + 2 + 16;
+const GOODBYE_MAX: usize = 13 + 16 + 2 + 48 + 32;
+
 /// What the handshake found out.
 pub(crate) struct Keys {
     /// As RFC 5764 exports it.
@@ -92,18 +96,23 @@ impl Handshake {
         self.keys.take().filter(|_| self.verified)
     }
 
-    /// A record of the peer.
-    pub(super) fn receive(&mut self, now: Instant, data: &[u8]) {
+    /// A record of the peer. Returns whether it may be its goodbye, or anybody's.
+    pub(super) fn receive(&mut self, now: Instant, data: &[u8]) -> bool {
         self.begin(now);
         let Some(dtls) = &mut self.dtls else {
-            if data.first() == Some(&ALERT) {
+            // Sealed, as long as an alert can be, and not told before.
+            let may_be_goodbye = matches!(data, [ALERT, 0xfe, 0xfd, 0, 1, ..])
+                && (GOODBYE_MIN..=GOODBYE_MAX).contains(&data.len())
+                && self.farewell.is_none();
+            if may_be_goodbye {
                 self.farewell = Some(now);
             }
-            return;
+            return may_be_goodbye;
         };
         if let Err(error) = dtls.handle_packet(data) {
             self.fail(&error);
         }
+        false
     }
 
     /// The peer has used the keys, so it has the handshake's last messages. Returns whether that is news.

@@ -3,7 +3,7 @@
 //! A viewer's session, our own: what is multiplied by the number of viewers is lean. Called by the shard through
 //! [`ViewerTransport`].
 //!
-//! Offers and answers are [`sdp`](crate::peer::sdp)'s, ICE that of `is`, DTLS OpenSSL's; all three are at work when a viewer joins. From then on there are
+//! Offers and answers are [`sdp`](crate::peer::sdp)'s, ICE our own, DTLS OpenSSL's; all three are at work when a viewer joins. From then on there are
 //! RTP packets ([`media`]), reports ([`control`]) and the estimate of the viewer's network
 //! ([`estimate`](crate::estimate)).
 
@@ -13,6 +13,7 @@ pub(crate) mod connection;
 pub(crate) mod control;
 pub(crate) mod handshake;
 mod header;
+mod ice;
 mod leeway;
 mod media;
 mod pacer;
@@ -246,10 +247,10 @@ impl LeanTransport {
     fn consult(&mut self, now: Instant, sink: &mut dyn TransportSink) {
         self.ask = false;
         self.tell_estimate(now);
+        let order = self.estimator.probe(now);
         let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
             return;
         };
-        let order = self.estimator.probe(now);
         let mut bytes = 0;
         while bytes < order.bytes {
             let Some(left) = secured.media.pad(path, sink) else {
@@ -263,10 +264,11 @@ impl LeanTransport {
     }
 
     fn send_reports(&mut self, now: Instant, sink: &mut dyn TransportSink) {
+        // Also while there is no way to the peer: it is asked for again later.
+        self.report_due = now + control::REPORT_EVERY;
         let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
             return;
         };
-        self.report_due = now + control::REPORT_EVERY;
         let clock = self.identity.wall_clock();
         sink.compose(path.local, path.remote, &mut |buffer| {
             let start = buffer.len();
@@ -295,6 +297,15 @@ impl Transport for LeanTransport {
         &self.agreed.local.ufrag
     }
 
+    fn set_tag(&mut self, tag: u32) {
+        self.connection.set_tag(tag);
+    }
+
+    fn ask(&mut self, now: Instant, remote: SocketAddr) {
+        self.connection.ask(now, remote);
+        self.connection_due = now;
+    }
+
     /// Told apart by the first octet (RFC 7983).
     fn receive(
         &mut self,
@@ -313,7 +324,7 @@ impl Transport for LeanTransport {
             }
             Some(20..=63) => {
                 self.connection_due = now;
-                Some(self.connection.dtls(now, data))
+                return Taken::Unproven(self.connection.dtls(now, data));
             }
             Some(128..=191) => self.receive_report(now, data),
             _ => None,
@@ -348,8 +359,9 @@ impl Transport for LeanTransport {
         self.next(now)
     }
 
-    fn patch(&mut self, fragment: &str) -> Result<PatchOutcome, PatchError> {
-        patch::patch(&mut self.connection, &mut self.agreed, fragment)
+    fn patch(&mut self, now: Instant, fragment: &str) -> Result<PatchOutcome, PatchError> {
+        self.connection_due = now;
+        patch::patch(now, &mut self.connection, &mut self.agreed, fragment)
     }
 
     fn close(&mut self) {

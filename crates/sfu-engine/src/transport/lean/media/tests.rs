@@ -102,6 +102,8 @@ fn media_of(format: Format, profile: Profile, clock: WallClock) -> Media {
     let agreed = Agreed {
         local: IceCreds::new(),
         remote: IceCreds::new(),
+        peer_is_lite: false,
+        remote_candidates: Vec::new(),
         candidates: Vec::new(),
         mid: "v".into(),
         fingerprints: Vec::new(),
