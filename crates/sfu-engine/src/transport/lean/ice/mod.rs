@@ -97,6 +97,8 @@ pub(super) struct Agent {
     /// Checks so far, which spreads them in time.
     checks: u32,
     out: Vec<(Path, Vec<u8>)>,
+    /// What the next message is written into: asking for consent again allocates nothing.
+    spare: Vec<u8>,
 }
 
 impl Agent {
@@ -114,6 +116,7 @@ impl Agent {
             nominations: 0,
             checks: 0,
             out: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -159,18 +162,21 @@ impl Agent {
             return Err("a request whose integrity is wrong");
         }
         if message.unknown().next().is_some() {
-            let refusal = Writer::new(Class::Failure, &message.id)
+            let refusal = self
+                .writer(Class::Failure, &message.id)
                 .error(420, "Unknown Attribute")
                 .unknown(message.unknown());
             self.out.push((path, refusal.finish(&password)));
             return Ok(());
         }
         if self.is_conflict(message) {
-            let refusal = Writer::new(Class::Failure, &message.id).error(487, "Role Conflict");
+            let refusal = self.writer(Class::Failure, &message.id);
+            let refusal = refusal.error(487, "Role Conflict");
             self.out.push((path, refusal.finish(&password)));
             return Ok(());
         }
-        let answer = Writer::new(Class::Success, &message.id).mapped(path.remote);
+        let answer = self.writer(Class::Success, &message.id);
+        let answer = answer.mapped(path.remote);
         self.out.push((path, answer.finish(&password)));
         let index = self.pair(now, path, generation);
         let is_current = generation == self.generation;
@@ -194,6 +200,10 @@ impl Agent {
         }
         self.select(now);
         Ok(())
+    }
+
+    fn writer(&mut self, class: Class, id: &Id) -> Writer {
+        Writer::new(std::mem::take(&mut self.spare), class, id)
     }
 
     /// Both sides may believe that they control, or that they don't (RFC 8445, section 7.3.1.1).
@@ -233,7 +243,10 @@ impl Agent {
         if message.class == Class::Failure {
             return Err("a check was refused");
         }
-        pair.open = [None; 2];
+        // The other one may be on its way back, too.
+        for open in pair.open.iter_mut().filter(|open| **open == number) {
+            *open = None;
+        }
         pair.answered = Some(now);
         pair.heard = now;
         pair.path.local = path.local;
@@ -343,7 +356,7 @@ impl Agent {
         let mut id: Id = [0; 12];
         id[..4].copy_from_slice(&self.tag.to_be_bytes());
         id[4..].copy_from_slice(&number);
-        let mut check = Writer::new(Class::Request, &id)
+        let mut check = Writer::new(std::mem::take(&mut self.spare), Class::Request, &id)
             .username(&remote.ufrag, &local.ufrag)
             .priority(PRIORITY);
         if pair.nominating {
@@ -401,6 +414,11 @@ impl Agent {
     pub(super) fn poll_transmit(&mut self) -> Option<(Path, Vec<u8>)> {
         // Their order does not matter to anybody but readers of traces.
         (!self.out.is_empty()).then(|| self.out.remove(0))
+    }
+
+    /// Takes back what a message was written into.
+    pub(super) fn reuse(&mut self, data: Vec<u8>) {
+        self.spare = data;
     }
 
     /// Asks at once whether the peer is still at an address; without one, at the one that is used.

@@ -189,14 +189,15 @@ impl<'a> Message<'a> {
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn new(class: Class, id: &Id) -> Self {
+    /// A message in a buffer that may have been used before.
+    pub(super) fn new(mut data: Vec<u8>, class: Class, id: &Id) -> Self {
         let class = match class {
             Class::Request => 0,
             Class::Indication => 0x0010,
             Class::Success => 0x0100,
             Class::Failure => 0x0110,
         };
-        let mut data = Vec::with_capacity(128);
+        data.clear();
         data.extend((BINDING | class).to_be_bytes());
         data.extend([0, 0]);
         data.extend(COOKIE);
@@ -204,16 +205,23 @@ impl Writer {
         Self(data)
     }
 
-    pub(super) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(super) fn attribute(self, kind: u16, value: &[u8]) -> Self {
+        self.parts(kind, &[value])
+    }
+
+    fn parts(mut self, kind: u16, parts: &[&[u8]]) -> Self {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
         self.0.extend(kind.to_be_bytes());
-        self.0.extend((value.len() as u16).to_be_bytes());
-        self.0.extend(value);
+        self.0.extend((length as u16).to_be_bytes());
+        for part in parts {
+            self.0.extend(*part);
+        }
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
     }
 
     pub(super) fn username(self, theirs: &str, ours: &str) -> Self {
-        self.attribute(USERNAME, format!("{theirs}:{ours}").as_bytes())
+        self.parts(USERNAME, &[theirs.as_bytes(), b":", ours.as_bytes()])
     }
 
     pub(super) fn priority(self, priority: u32) -> Self {
@@ -304,7 +312,7 @@ mod tests {
     #[test]
     fn others_read_what_is_written() {
         let hmac = str0m::crypto::from_feature_flags().sha1_hmac_provider;
-        let request = Writer::new(Class::Request, &ID)
+        let request = Writer::new(Vec::new(), Class::Request, &ID)
             .username("theirs", "ours")
             .priority(77)
             .use_candidate()
@@ -320,7 +328,8 @@ mod tests {
             ("[2001:db8::7]:1", "[2001:db8::7]:1"),
             ("[::ffff:192.0.2.7]:65535", "192.0.2.7:65535"),
         ] {
-            let answer = Writer::new(Class::Success, &ID).mapped(address.parse().unwrap());
+            let answer =
+                Writer::new(Vec::new(), Class::Success, &ID).mapped(address.parse().unwrap());
             let answer = answer.finish("secret");
             let read = StunMessage::parse(&answer).unwrap();
             assert_eq!(read.mapped_address(), Some(told.parse().unwrap()));
@@ -331,7 +340,7 @@ mod tests {
 
     #[test]
     fn each_octet_counts() {
-        let whole = Writer::new(Class::Request, &ID)
+        let whole = Writer::new(Vec::new(), Class::Request, &ID)
             .username("a", "b")
             .finish("secret");
         assert!(Message::read(&whole).unwrap().is_authentic("secret"));

@@ -63,7 +63,7 @@ impl Peer {
                 continue;
             }
             let ours = Self::path(path.remote).local;
-            let answer = Writer::new(Class::Success, &message.id).mapped(ours);
+            let answer = Writer::new(Vec::new(), Class::Success, &message.id).mapped(ours);
             let answer = answer.finish(THEIRS.1);
             let result = self
                 .agent
@@ -94,7 +94,7 @@ impl Peer {
 }
 
 fn request() -> Writer {
-    Writer::new(Class::Request, &[9; 12])
+    Writer::new(Vec::new(), Class::Request, &[9; 12])
         .username(OURS.0, THEIRS.0)
         .priority(7)
         .role(Role::Controlling(1))
@@ -108,7 +108,7 @@ fn codes(sent: &[(SocketAddr, Vec<u8>)]) -> Vec<(Class, Option<u16>)> {
 
 #[test]
 fn forged_messages_change_nothing_and_bring_no_answer() {
-    let bare = |class| Writer::new(class, &[9; 12]);
+    let bare = |class| Writer::new(Vec::new(), class, &[9; 12]);
     let mut cut = request().finish(OURS.1);
     cut.truncate(60);
     for (name, data) in [
@@ -162,7 +162,7 @@ fn a_victim_is_sent_an_answer_and_four_checks() {
     peer.nominate(remote(2));
     let (_, check) = peer.sent.last().unwrap();
     let id = Message::read(check).unwrap().id;
-    let answer = Writer::new(Class::Success, &id)
+    let answer = Writer::new(Vec::new(), Class::Success, &id)
         .mapped(remote(9))
         .finish(THEIRS.1);
     assert!(peer.receive(remote(1), &answer).is_err());
@@ -273,7 +273,7 @@ fn a_peer_that_is_lite_is_checked_and_nominated() {
 
 #[test]
 fn bare_requests_are_answered_and_what_is_not_understood_is_told() {
-    let bare = || Writer::new(Class::Request, &[9; 12]).username(OURS.0, THEIRS.0);
+    let bare = || Writer::new(Vec::new(), Class::Request, &[9; 12]).username(OURS.0, THEIRS.0);
     let success = (Class::Success, None);
     for (name, data, expected) in [
         ("no priority, no role", bare().finish(OURS.1), success),
@@ -322,7 +322,7 @@ fn a_restart_keeps_the_way_until_there_is_another() {
     let old = request().use_candidate().finish(OURS.1);
     let _ = peer.receive(remote(2), &old);
     assert_eq!(peer.remote(), Some(remote(1)), "an old nomination");
-    let check = Writer::new(Class::Request, &[9; 12])
+    let check = Writer::new(Vec::new(), Class::Request, &[9; 12])
         .username("new", THEIRS.0)
         .use_candidate();
     let _ = peer.receive(remote(2), &check.finish("a-new-password-of-22-letters"));
