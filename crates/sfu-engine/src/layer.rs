@@ -111,6 +111,7 @@ impl Layer {
                 info: self.info.clone(),
                 bitrate: self.rate.bits_per_second().or(self.info.target_bitrate),
                 cost: self.rate.peak().or(self.info.target_bitrate),
+                most: self.rate.most(),
                 active: false,
                 temporal: TemporalCosts::new(self.reader.top(), costs),
             },
@@ -155,6 +156,7 @@ impl From<Candidate> for LayerStatus {
             bitrate,
             active,
             cost: _,
+            most: _,
             temporal,
         } = candidate;
         Self {

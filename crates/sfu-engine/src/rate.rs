@@ -19,6 +19,7 @@ pub(crate) struct RateMeter {
     packets: u64,
     last: Option<u64>,
     peak: Option<u64>,
+    most: Option<u64>,
 }
 
 impl RateMeter {
@@ -40,6 +41,7 @@ impl RateMeter {
         if measured {
             let rate = |bytes: u64| (bytes as f64 * 8.0 / span) as u64;
             self.last = Some(rate(self.bytes));
+            self.most = self.most.max(self.last);
             let wire = rate(self.bytes + self.packets * HEADERS);
             let faded = self.peak.map_or(0, |peak| peak - peak / PEAK_FADES);
             self.peak = Some(wire.max(faded));
@@ -56,6 +58,11 @@ impl RateMeter {
     /// RTP payload of the last whole second.
     pub(crate) fn bits_per_second(&self) -> Option<u64> {
         self.last
+    }
+
+    /// RTP payload of the fullest second that there was.
+    pub(crate) fn most(&self) -> Option<u64> {
+        self.most
     }
 
     /// What it takes on the wire, in the worst of the last seconds.

@@ -56,6 +56,12 @@ pub struct ArrivalEstimator {
     rate: Rate,
     /// There is something to say.
     known: bool,
+    /// The rate is what a network is taken to carry at first, and nothing has been learnt since.
+    guessed: bool,
+    /// Reports of arrivals were agreed on.
+    expects_arrivals: bool,
+    /// More need not be known, in bit/s.
+    goal: u64,
     load: Load,
     /// The highest extended number that arrived or is missing.
     highest: u64,
@@ -79,6 +85,9 @@ impl ArrivalEstimator {
             prober: Prober::new(),
             rate: Rate::new(first.unwrap_or(0)),
             known: first.is_some(),
+            guessed: first.is_some(),
+            expects_arrivals: first.is_some(),
+            goal: 0,
             load: Load::Queued,
             highest: 0,
             congested_until: None,
@@ -109,6 +118,13 @@ impl ArrivalEstimator {
     fn has_reports(&self, now: Instant) -> bool {
         self.reported
             .is_some_and(|at| now.saturating_duration_since(at) < SILENCE)
+    }
+
+    /// Whether arrivals tell what the network carries, or soon will. Otherwise REMB and loss have to.
+    fn lives_by_arrivals(&self, now: Instant) -> bool {
+        let begins = now.saturating_duration_since(self.zero) < BEGINNING;
+        let begins = self.expects_arrivals && self.reported.is_none() && begins;
+        begins || self.has_reports(now)
     }
 
     /// Whether nothing stands in the way of a train.
@@ -153,6 +169,7 @@ impl ArrivalEstimator {
     fn conclude(&mut self, now: Instant, overload: bool) {
         self.reported = Some(now);
         self.known = true;
+        self.guessed = false;
         if self.clock.jumped(self.micros(now).cast_signed()) {
             self.reset();
             return;
@@ -207,6 +224,11 @@ impl Estimator for ArrivalEstimator {
         if let Some(number) = self.records.push(at, seq, bytes) {
             self.prober.sent(now, at, number, bytes);
         }
+    }
+
+    fn sent_unnumbered(&mut self, now: Instant, bytes: usize) {
+        let at = self.tick(now);
+        self.meter.add(at, bytes);
     }
 
     fn known(&self) -> Numbers {
@@ -267,6 +289,16 @@ impl Estimator for ArrivalEstimator {
 
     fn remb(&mut self, now: Instant, bits_per_second: u64) {
         self.remb = Some((bits_per_second, now));
+        if self.lives_by_arrivals(now) {
+            return;
+        }
+        if self.guessed {
+            // The viewer knows better, in either direction.
+            self.known = false;
+        }
+        if (bits_per_second as f64) < self.meter.rate(self.tick(now)) {
+            self.congested_until = Some(now + COUNTS_FOR * 2);
+        }
     }
 
     fn receiver_report(&mut self, now: Instant, loss: f32, rtt: Option<Duration>) {
@@ -290,8 +322,14 @@ impl Estimator for ArrivalEstimator {
                 self.rate = Rate::new((before.min(sent) * (1.0 - loss / 2.0)) as u64);
             }
             self.known = true;
+            self.guessed = false;
         } else if loss < RR_CLEAN && self.known {
-            self.rate.clean(sent);
+            // What is next is tried once there was no loss for so long: a viewer is not left behind for ever.
+            let goal = match self.lives_by_arrivals(now) || self.is_congested(now) {
+                true => 0.0,
+                false => self.goal as f64,
+            };
+            self.rate.clean(now, sent, goal);
         }
     }
 
@@ -299,11 +337,13 @@ impl Estimator for ArrivalEstimator {
         let congested = self.is_congested(now);
         let own = self.known.then(|| self.rate.get() as u64);
         let holds = |at: Instant| now.saturating_duration_since(at) < REMB_HOLDS;
-        let remb = self.remb.filter(|(_, at)| own.is_none() || holds(*at));
+        let by_arrivals = self.reported.is_some() || self.lives_by_arrivals(now);
+        let remb = self.remb.filter(|(_, at)| !by_arrivals || holds(*at));
         match (own, remb) {
-            (Some(own), Some((remb, _))) if remb < own => Some((remb, true)),
+            // Among reports of arrivals it is a limit that was set, otherwise what the viewer has measured.
+            (Some(own), Some((remb, _))) if remb < own => Some((remb, congested || by_arrivals)),
             (Some(own), _) => Some((own, congested)),
-            (None, Some((remb, _))) => Some((remb, true)),
+            (None, Some((remb, _))) => Some((remb, congested)),
             (None, None) => None,
         }
         .map(|(bits_per_second, congested)| Estimate {
@@ -313,7 +353,10 @@ impl Estimator for ArrivalEstimator {
     }
 
     fn set_demand(&mut self, now: Instant, demand: Demand) {
-        if demand.probe && self.known && self.rate.get() < demand.goal as f64 {
+        self.goal = demand.goal;
+        let wanted = demand.probe && self.known && self.rate.get() < demand.goal as f64;
+        // A train without numbers tells nothing.
+        if wanted && self.expects_arrivals {
             self.prober.wish(now, demand.goal);
         }
     }

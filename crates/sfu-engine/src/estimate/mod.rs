@@ -86,6 +86,9 @@ pub trait Estimator: Send + std::fmt::Debug {
     /// To be called for every packet, padding included, in the order of the numbers and with its size on the wire.
     fn sent(&mut self, now: Instant, seq: u16, bytes: usize);
 
+    /// A packet leaves without such a number, to a viewer that reports no arrivals.
+    fn sent_unnumbered(&mut self, now: Instant, bytes: usize);
+
     /// The packets of which a report may speak. What else it speaks of is not worth being read.
     fn known(&self) -> Numbers;
 

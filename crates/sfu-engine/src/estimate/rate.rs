@@ -22,6 +22,8 @@ const USED: f64 = 0.8;
 /// It does not grow by itself beyond this many times what arrives, and bit/s.
 const UNPROVED: f64 = 1.5;
 const UNPROVED_PLUS: f64 = 10_000.0;
+/// Receiver reports of video come about so often (RFC 3550, section 6.2; libwebrtc sends one a second).
+const REPORTS: Duration = Duration::from_secs(1);
 /// Growth is by the time that has passed, but not by more than this.
 const LONGEST: Duration = Duration::from_millis(500);
 /// No network is slower or faster, in bit/s.
@@ -101,10 +103,17 @@ impl Rate {
         self.set((rate * CAPACITY).max(least));
     }
 
-    /// Nothing is lost, where nothing else is known.
-    pub(super) fn clean(&mut self, sent: f64) {
-        let limit = sent * UNPROVED + UNPROVED_PLUS;
-        self.set(self.rate.max(limit.min(self.rate * (1.0 + GROWTH))));
+    /// Nothing is lost, where nothing else is known. What is sent, or `goal` where that is more, sets a limit to growth.
+    ///
+    /// By the time that has passed: reports may come as often as the viewer likes.
+    pub(super) fn clean(&mut self, now: Instant, sent: f64, goal: f64) {
+        let passed = self
+            .grown
+            .map_or(REPORTS, |at| now.saturating_duration_since(at));
+        self.grown = Some(now);
+        let limit = (sent * UNPROVED + UNPROVED_PLUS).max(goal * (1.0 + NEAR));
+        let grown = self.rate * (1.0 + GROWTH * passed.min(REPORTS).as_secs_f64());
+        self.set(self.rate.max(limit.min(grown)));
     }
 
     fn growth(&mut self, passed: Duration, arrives: f64) -> f64 {

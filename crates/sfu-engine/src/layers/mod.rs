@@ -41,6 +41,9 @@ pub struct Candidate {
     pub bitrate: Option<u64>,
     /// Bit/s that a viewer's network must carry: the highest of the last seconds.
     pub cost: Option<u64>,
+    /// Bit/s: the most that was ever measured. While pictures stand still the others are close to each other, and say
+    /// nothing of which layer is the better one.
+    pub most: Option<u64>,
     /// Whether it is being sent.
     pub active: bool,
     /// What it costs without its upper temporal layers.
@@ -71,7 +74,7 @@ impl TemporalCosts {
     }
 }
 
-/// The indices of the layers, highest first: by height, then by bitrate, then as the publisher lists them.
+/// The indices of the layers, highest first: by height, then by the highest bitrate, then as the publisher lists them.
 ///
 /// Publishers list simulcast layers in either direction (RFC 8853 sets none), so the list's order says little.
 pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
@@ -86,7 +89,7 @@ pub fn rank(layers: &[Candidate], order: &mut Vec<usize>) {
     order.extend(0..layers.len());
     let known = |key: &dyn Fn(&Candidate) -> Option<u64>| layers.iter().all(|l| key(l).is_some());
     let height = |l: &Candidate| l.info.height.map(u64::from);
-    let bitrate = |l: &Candidate| l.info.target_bitrate.or(l.bitrate);
+    let bitrate = |l: &Candidate| l.info.target_bitrate.or(l.most).or(l.bitrate);
     // Stable by the index: a stable sort may allocate.
     if known(&height) {
         order.sort_unstable_by_key(|&i| (Reverse((height(&layers[i]), bitrate(&layers[i]))), i));
@@ -109,6 +112,7 @@ pub(crate) mod tests {
             },
             bitrate: None,
             cost: None,
+            most: None,
             active,
             temporal: TemporalCosts::default(),
         };
@@ -123,6 +127,10 @@ pub(crate) mod tests {
             layer.bitrate = Some(bitrate);
         }
         assert_eq!(ranked(&three), [1, 2, 0]);
+        for (layer, most) in three.iter_mut().zip([900, 2_000, 1_000]) {
+            (layer.most, layer.bitrate) = (Some(most), Some(10));
+        }
+        assert_eq!(ranked(&three), [1, 2, 0], "pictures stand still");
         for (layer, height) in three.iter_mut().zip([180, 360, 720]) {
             layer.info.height = Some(height);
         }

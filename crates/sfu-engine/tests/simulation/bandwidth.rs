@@ -121,6 +121,26 @@ fn a_drop_is_followed_within_a_second_and_a_recovery_within_15() {
     }
 }
 
+/// Loss in receiver reports is all that there is to go by: `str0m` sends no REMB.
+#[test]
+fn a_viewer_without_twcc_goes_down_and_comes_back() {
+    for seed in 0..5 {
+        let mut world = world(seed, Trouble::None);
+        world.viewers_lack_twcc = true;
+        let viewer = world.join(link(5_000_000), None);
+        world.connect();
+        world.run_for(12 * SECOND);
+        assert_eq!(current(&world, viewer), Some(0), "seed {seed}: not limited");
+        world.set_link(viewer, link(600_000));
+        let what = format!("seed {seed}: down");
+        world.run_until(&what, 10 * SECOND, |w| current(w, viewer) == Some(2));
+        world.run_for(20 * SECOND);
+        world.set_link(viewer, link(5_000_000));
+        let what = format!("seed {seed}: back");
+        world.run_until(&what, 120 * SECOND, |w| current(w, viewer) == Some(0));
+    }
+}
+
 #[test]
 fn pictures_go_on_two_seconds_after_a_drop_on_a_link_that_drops() {
     for (seed, trouble) in troubled(0..20) {

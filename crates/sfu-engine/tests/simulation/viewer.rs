@@ -70,6 +70,7 @@ impl TestViewer {
         takes_red: bool,
         crypto: Option<CryptoProvider>,
         no_rtx: bool,
+        no_twcc: bool,
     ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
@@ -117,7 +118,16 @@ impl TestViewer {
             broken: Broken::default(),
             dead: false,
         };
-        (viewer, offer.to_sdp_string())
+        let offer = offer.to_sdp_string();
+        let of_twcc = |line: &&str| line.contains("transport-");
+        let offer = match no_twcc {
+            true => offer
+                .split_inclusive('\n')
+                .filter(|line| !of_twcc(line))
+                .collect(),
+            false => offer,
+        };
+        (viewer, offer)
     }
 
     pub(crate) fn accept(&mut self, session: SessionId, answer: &str) {

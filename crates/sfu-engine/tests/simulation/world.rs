@@ -75,6 +75,8 @@ pub(crate) struct World {
     peers_are_silent: bool,
     /// Who joins from now on takes no retransmissions.
     pub(crate) viewers_lack_rtx: bool,
+    /// Who joins from now on reports no arrivals.
+    pub(crate) viewers_lack_twcc: bool,
     /// Where reports of viewers are kept, too.
     pub(crate) overheard: Option<Vec<Vec<u8>>>,
     /// Where what publishers by WHIP are sent is kept, too.
@@ -129,6 +131,7 @@ impl World {
             peers_crypto: None,
             peers_are_silent: false,
             viewers_lack_rtx: false,
+            viewers_lack_twcc: false,
             overheard: None,
             told: None,
             viewers: Vec::new(),
@@ -293,6 +296,7 @@ impl World {
             self.viewers_take_red,
             self.viewers_crypto.clone(),
             self.viewers_lack_rtx,
+            self.viewers_lack_twcc,
         );
         let codecs = self.stream.codecs();
         let delay = PlayoutDelay::from_millis(0, 200);

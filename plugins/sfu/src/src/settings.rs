@@ -178,6 +178,7 @@ mod tests {
             },
             bitrate: None,
             cost: None,
+            most: None,
             active,
             temporal: TemporalCosts::default(),
         };

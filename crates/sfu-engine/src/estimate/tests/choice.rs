@@ -100,6 +100,7 @@ fn candidates() -> Vec<Candidate> {
         },
         bitrate: Some(rate),
         cost: Some(rate * 103 / 100),
+        most: None,
         active: true,
         temporal: TemporalCosts::default(),
     };

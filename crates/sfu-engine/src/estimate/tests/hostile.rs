@@ -17,6 +17,7 @@ const FIRST: u64 = 1_000_000;
 enum Step {
     Sent(u16, usize),
     Report(Vec<(u16, Option<i64>)>),
+    SentUnnumbered(usize),
     Remb(u64),
     ReceiverReport(f32),
     Demand(u64),
@@ -34,6 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u16>().prop_map(|seq| Step::Sent(seq, 1_200)),
         4 => prop::collection::vec((any::<u8>().prop_map(u16::from), arrival), 0..40)
             .prop_map(Step::Report),
+        1 => (0..70_000usize).prop_map(Step::SentUnnumbered),
         1 => any::<u64>().prop_map(Step::Remb),
         1 => any::<f32>().prop_map(Step::ReceiverReport),
         1 => any::<u64>().prop_map(Step::Demand),
@@ -59,6 +61,7 @@ proptest! {
                     let mut packets = packets.map(|(back, at)| (seq.wrapping_sub(back), at));
                     estimator.report(now, &mut packets);
                 }
+                Step::SentUnnumbered(bytes) => estimator.sent_unnumbered(now, bytes),
                 Step::Remb(rate) => estimator.remb(now, rate),
                 Step::ReceiverReport(loss) => {
                     estimator.receiver_report(now, loss, Some(Duration::MAX));
@@ -119,12 +122,57 @@ fn a_viewer_without_arrival_reports_may_tell_its_own_estimate() {
     let mut estimator = ArrivalEstimator::new(now, None);
     assert_eq!(estimator.estimate(now), None);
     estimator.remb(now, 700_000);
-    let told = Estimate {
-        bits_per_second: 700_000,
-        congested: true,
+    let told = |bits_per_second, congested| {
+        Some(Estimate {
+            bits_per_second,
+            congested,
+        })
     };
-    assert_eq!(estimator.estimate(now), Some(told));
-    assert_eq!(estimator.estimate(now + 60_000 * MS), Some(told));
+    assert_eq!(estimator.estimate(now), told(700_000, false));
+    assert_eq!(estimator.estimate(now + 60_000 * MS), told(700_000, false));
+    estimator.remb(now, 8_000_000);
+    assert_eq!(estimator.estimate(now), told(8_000_000, false));
+    for _ in 0..1_000 {
+        estimator.sent_unnumbered(now, 1_200);
+    }
+    estimator.remb(now, 900_000);
+    assert_eq!(
+        estimator.estimate(now),
+        told(900_000, true),
+        "less than is sent"
+    );
+    estimator.remb(now, 8_000_000);
+    assert_eq!(estimator.estimate(now).unwrap().bits_per_second, 8_000_000);
+}
+
+/// Reports were agreed on, and none comes.
+#[test]
+fn a_viewer_that_reports_no_arrivals_is_not_left_with_the_first_guess() {
+    for remb in [None, Some(300_000), Some(8_000_000)] {
+        let mut now = Instant::now();
+        let mut estimator = ArrivalEstimator::new(now, Some(FIRST));
+        let demand = Demand {
+            goal: 3_000_000,
+            probe: true,
+            spread: false,
+        };
+        for second in 0..30u16 {
+            for n in 0..100 {
+                now += 10 * MS;
+                estimator.sent(now, second * 100 + n, 1_200);
+            }
+            estimator.set_demand(now, demand);
+            if let Some(remb) = remb {
+                estimator.remb(now, remb);
+            }
+            estimator.receiver_report(now, 0.0, Some(50 * MS));
+        }
+        let found = estimator.estimate(now).unwrap().bits_per_second;
+        match remb {
+            Some(remb) => assert_eq!(found, remb),
+            None => assert!((3_000_000..3_500_000).contains(&found), "{found}"),
+        }
+    }
 }
 
 #[test]
@@ -164,4 +212,45 @@ fn loss_in_receiver_reports_is_the_last_resort() {
     let later = later.flatten().unwrap();
     assert!(!later.congested);
     assert!(later.bits_per_second > 2_000_000, "{later:?}");
+}
+
+/// After congestion, by loss alone: as far as the next layer and no further, however little is sent and often it is told.
+#[test]
+fn where_nothing_is_lost_the_next_layer_is_tried() {
+    for reports in [1, 2, 20] {
+        let mut now = Instant::now();
+        let mut estimator = ArrivalEstimator::new(now, None);
+        let second = |now: &mut Instant, estimator: &mut ArrivalEstimator, bytes, loss| {
+            for n in 0..100 {
+                *now += 10 * MS;
+                estimator.sent_unnumbered(*now, bytes);
+                if (n + 1) % (100 / reports) == 0 {
+                    estimator.receiver_report(*now, loss, Some(50 * MS));
+                }
+            }
+            estimator.estimate(*now).map(|e| e.bits_per_second)
+        };
+        assert_eq!(second(&mut now, &mut estimator, 3_000, 0.0), None);
+        assert!(second(&mut now, &mut estimator, 3_000, 0.5).unwrap() < 1_300_000);
+        let demand = Demand {
+            goal: 1_100_000,
+            probe: true,
+            spread: false,
+        };
+        estimator.receiver_report(now, 0.9, None);
+        let mut seconds = 0;
+        while estimator.estimate(now).unwrap().bits_per_second < demand.goal {
+            estimator.set_demand(now, demand);
+            second(&mut now, &mut estimator, 400, 0.0);
+            assert_eq!(estimator.probe(now).bytes, 0, "no train");
+            seconds += 1;
+            assert!(seconds < 60, "{:?}", estimator.estimate(now));
+        }
+        assert!(seconds > 5, "{reports} reports a second: {seconds} s");
+        for _ in 0..60 {
+            second(&mut now, &mut estimator, 400, 0.0);
+        }
+        let found = estimator.estimate(now).unwrap().bits_per_second;
+        assert!(found < demand.goal * 5 / 4, "{found}");
+    }
 }

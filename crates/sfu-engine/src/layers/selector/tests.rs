@@ -17,6 +17,7 @@ fn ladder(active: [bool; 3]) -> Vec<Candidate> {
         },
         bitrate: None,
         cost: Some([2_000_000, 600_000, 200_000][index]),
+        most: None,
         active,
         temporal: TemporalCosts::default(),
     };

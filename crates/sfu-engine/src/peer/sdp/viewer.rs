@@ -101,7 +101,8 @@ fn formats(line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
             cname: cname.to_owned(),
             extensions: Extensions {
                 mid: extension(Extension::Mid).filter(|_| mid.is_some()),
-                twcc: extension(Extension::Twcc),
+                // Numbers that nobody reports on would be taken for a network that lets nothing through.
+                twcc: extension(Extension::Twcc).filter(|_| chosen.feedback.twcc),
                 playout_delay: extension(Extension::PlayoutDelay),
                 capture_time: extension(Extension::CaptureTime),
             },

@@ -99,6 +99,7 @@ impl LeanTransport {
         let connection = Connection::new(now, identity, &agreed).map_err(failed)?;
         let video = agreed.formats.iter();
         let mut video = video.filter(|f| f.codec.kind() == TrackKind::Video);
+        let reports_arrivals = video.any(|f| f.extensions.twcc.is_some());
         Ok(Self {
             identity: identity.clone(),
             playout_delay,
@@ -108,9 +109,9 @@ impl LeanTransport {
             connection,
             connection_due: now,
             secured: None,
-            estimator: ArrivalEstimator::new(now, Some(FIRST_ESTIMATE)),
+            estimator: ArrivalEstimator::new(now, reports_arrivals.then_some(FIRST_ESTIMATE)),
             told: None,
-            reports_arrivals: video.any(|f| f.extensions.twcc.is_some()),
+            reports_arrivals,
             demand: Demand {
                 goal: FIRST_ESTIMATE,
                 probe: false,
@@ -226,12 +227,16 @@ impl LeanTransport {
     }
 
     fn note(&mut self, now: Instant, left: Option<Left>) {
-        if let Some(Left {
-            number: Some(number),
-            bytes,
-        }) = left
-        {
-            self.estimator.sent(now, number, bytes);
+        match left {
+            Some(Left {
+                number: Some(number),
+                bytes,
+            }) => self.estimator.sent(now, number, bytes),
+            // Where others are numbered, only those are measured by.
+            Some(Left { bytes, .. }) if !self.reports_arrivals => {
+                self.estimator.sent_unnumbered(now, bytes);
+            }
+            _ => {}
         }
     }
 
