@@ -16,7 +16,7 @@ use sfu_engine::transport::negotiate::{self, Identity, StreamCodecs};
 use counting::held;
 
 /// At most of a session.
-const MOST: isize = 24 * 1024;
+const MOST: isize = 16 * 1024;
 
 const CHROMIUM: &str = include_str!("offers/clients/chromium.whep.sdp");
 const PUBLISHER: &str = include_str!("offers/clients/chromium-simulcast.whip.sdp");

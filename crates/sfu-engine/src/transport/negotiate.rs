@@ -30,7 +30,7 @@ const SRTP_PROFILES: [SrtpProfile; 3] = [
 #[derive(Clone)]
 pub struct Identity {
     provider: Arc<CryptoProvider>,
-    certificate: DtlsCert,
+    certificate: Arc<DtlsCert>,
     /// Of the certificate, as it stands in SDP.
     fingerprint: Arc<str>,
     clock: WallClock,
@@ -89,7 +89,7 @@ impl Identity {
         let octets: Vec<_> = hash.iter().map(|octet| format!("{octet:02X}")).collect();
         Ok(Self {
             provider,
-            certificate,
+            certificate: certificate.into(),
             fingerprint: format!("sha-256 {}", octets.join(":")).into(),
             clock: WallClock::new(Instant::now(), SystemTime::now()),
         })
@@ -163,7 +163,7 @@ pub fn accept_publisher(
 ) -> Result<(Uplink, String, PublisherTracks), OfferError> {
     let (agreed, answer) = sdp::answer_publisher(offer, &identity.fingerprint, local)?;
     let tracks = agreed.tracks()?;
-    let transport = Uplink::new(now, identity, agreed)?;
+    let transport = Uplink::new(now, identity, agreed);
     Ok((transport, answer, tracks))
 }
 
@@ -178,7 +178,7 @@ pub fn accept(
 ) -> Result<(LeanTransport, String), OfferError> {
     let told = delay.is_some();
     let (agreed, answer) = sdp::answer_viewer(offer, codecs, &identity.fingerprint, local, told)?;
-    let transport = LeanTransport::new(now, identity, agreed, delay)?;
+    let transport = LeanTransport::new(now, identity, agreed, delay);
     Ok((transport, answer))
 }
 

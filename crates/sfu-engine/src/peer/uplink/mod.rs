@@ -28,7 +28,7 @@ use crate::codec::{self, TrackKind, red};
 use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
 use crate::transport::lean::connection::Connection;
 use crate::transport::lean::{self, handshake::Keys};
-use crate::transport::negotiate::{Identity, OfferError};
+use crate::transport::negotiate::Identity;
 use crate::transport::patch::{self, PatchError};
 use crate::transport::work::{Allowance, PUBLISHER_CONTROL};
 use crate::transport::{
@@ -84,22 +84,15 @@ impl std::fmt::Debug for Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(
-        now: Instant,
-        identity: &Identity,
-        agreed: Agreed,
-    ) -> Result<Self, OfferError> {
-        let failed = |e: str0m::crypto::CryptoError| {
-            OfferError::Invalid(format!("DTLS could not be prepared: {e}"))
-        };
-        let connection = Connection::new(now, identity, &agreed.connection).map_err(failed)?;
+    pub(crate) fn new(now: Instant, identity: &Identity, agreed: Agreed) -> Self {
+        let connection = Connection::new(now, identity, &agreed.connection);
         let reports_arrivals = agreed.reports_arrivals();
         let numbers = Numbers::new(&agreed.medias);
         let (router, receivers) = Router::new(agreed.medias);
         let receivers = receivers.into_iter();
         let (ssrc, cname) = name();
         let control = Control::new(now, ssrc, cname);
-        Ok(Self {
+        Self {
             agreed: agreed.connection,
             connection,
             connection_due: now,
@@ -118,7 +111,7 @@ impl Uplink {
             forgotten: 0,
             closing: false,
             over: false,
-        })
+        }
     }
 
     /// The handshake is over: media may come.

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use is::{Candidate, IceCreds, Protocol};
-use str0m::crypto::CryptoError;
 
 use super::super::negotiate::Identity;
 use super::super::{TransportSink, Work};
@@ -45,24 +44,20 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        now: Instant,
-        identity: &Identity,
-        agreed: &Agreed,
-    ) -> Result<Self, CryptoError> {
+    pub(crate) fn new(now: Instant, identity: &Identity, agreed: &Agreed) -> Self {
         let (local, remote) = (agreed.local.clone(), agreed.remote.clone());
         let mut ice = Agent::new(local, remote, agreed.peer_is_lite);
         for remote in &agreed.remote_candidates {
             ice.add_remote(now, *remote);
         }
-        Ok(Self {
+        Self {
             ice,
-            handshake: Handshake::new(now, identity, agreed)?,
+            handshake: Handshake::new(identity, agreed),
             waiting: Vec::new(),
             complained: None,
             closing: false,
             over: false,
-        })
+        }
     }
 
     /// Where media goes, once there is a way, and as long as the peer consents.

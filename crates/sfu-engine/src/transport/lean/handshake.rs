@@ -7,7 +7,6 @@
 
 use std::time::{Duration, Instant};
 
-use str0m::crypto::CryptoError;
 use str0m::crypto::dtls::{DtlsInstance, DtlsOutput, DtlsVersion, SrtpProfile};
 
 use super::super::negotiate::Identity;
@@ -36,11 +35,12 @@ pub(crate) struct Keys {
 
 /// See the module's description.
 pub(super) struct Handshake {
+    /// Until there is a way to the peer: whose offer never connects holds no DTLS session.
+    waits: Option<Identity>,
     dtls: Option<Box<dyn DtlsInstance>>,
     /// Of the certificate that the offer announced.
     fingerprints: Vec<Fingerprint>,
     is_client: bool,
-    began: bool,
     /// The peer showed that certificate.
     verified: bool,
     keys: Option<Keys>,
@@ -55,22 +55,12 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub(super) fn new(
-        now: Instant,
-        identity: &Identity,
-        agreed: &Agreed,
-    ) -> Result<Self, CryptoError> {
-        let dtls = identity.provider().dtls_provider.new_dtls(
-            identity.certificate(),
-            now,
-            DtlsVersion::Dtls12,
-            None,
-        )?;
-        Ok(Self {
-            dtls: Some(dtls),
+    pub(super) fn new(identity: &Identity, agreed: &Agreed) -> Self {
+        Self {
+            waits: Some(identity.clone()),
+            dtls: None,
             fingerprints: agreed.fingerprints.clone(),
             is_client: agreed.is_client,
-            began: false,
             verified: false,
             keys: None,
             due: None,
@@ -78,7 +68,7 @@ impl Handshake {
             goodbye: Vec::new(),
             farewell: None,
             over: false,
-        })
+        }
     }
 
     /// Whether the session is over.
@@ -88,7 +78,7 @@ impl Handshake {
 
     /// Whether DTLS has done its work, and only its goodbye is kept.
     pub(super) fn is_let_go(&self) -> bool {
-        self.dtls.is_none()
+        self.dtls.is_none() && self.waits.is_none()
     }
 
     /// The media's keys, once, and only those agreed on with the peer of the offer.
@@ -131,10 +121,15 @@ impl Handshake {
 
     /// There is a way to the peer.
     pub(super) fn begin(&mut self, now: Instant) {
-        let Some(dtls) = self.dtls.as_mut().filter(|_| !self.began) else {
+        let Some(identity) = self.waits.take() else {
             return;
         };
-        self.began = true;
+        let provider = identity.provider().dtls_provider;
+        let dtls = provider.new_dtls(identity.certificate(), now, DtlsVersion::Dtls12, None);
+        let dtls = match dtls {
+            Ok(dtls) => self.dtls.insert(dtls),
+            Err(error) => return self.fail(&error),
+        };
         dtls.set_active(self.is_client);
         if let Err(error) = dtls.handle_timeout(now) {
             return self.fail(&error);
@@ -147,7 +142,7 @@ impl Handshake {
 
     /// Puts out what is due and returns when to call again.
     pub(super) fn drain(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) -> Option<Instant> {
-        if !self.began {
+        if self.waits.is_some() {
             return None;
         }
         if self.let_go.is_some_and(|at| at <= now) {

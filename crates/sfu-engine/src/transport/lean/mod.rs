@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use str0m::crypto::dtls::SrtpProfile;
 
-use super::negotiate::{Identity, OfferError, PlayoutDelay};
+use super::negotiate::{Identity, PlayoutDelay};
 use super::patch::{self, PatchError};
 use super::{
     Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent,
@@ -92,15 +92,12 @@ impl LeanTransport {
         identity: &Identity,
         agreed: Agreed,
         playout_delay: Option<PlayoutDelay>,
-    ) -> Result<Self, OfferError> {
-        let failed = |e: str0m::crypto::CryptoError| {
-            OfferError::Invalid(format!("DTLS could not be prepared: {e}"))
-        };
-        let connection = Connection::new(now, identity, &agreed).map_err(failed)?;
+    ) -> Self {
+        let connection = Connection::new(now, identity, &agreed);
         let video = agreed.formats.iter();
         let mut video = video.filter(|f| f.codec.kind() == TrackKind::Video);
         let reports_arrivals = video.any(|f| f.extensions.twcc.is_some());
-        Ok(Self {
+        Self {
             identity: identity.clone(),
             playout_delay,
             leeway: playout_delay
@@ -124,7 +121,7 @@ impl LeanTransport {
             closing: false,
             over: false,
             agreed,
-        })
+        }
     }
 
     /// The handshake is over: media may flow.
