@@ -897,6 +897,12 @@ pub(crate) const ROWS: &[Row] = &[
         &[Replace("42e01f", "f4001f")],
     ),
     (
+        "H.264 with a control character in its profile",
+        Refuse,
+        Refuse,
+        &[Replace("42e01f", "42c0\u{19}f")],
+    ),
+    (
         "H.264 of no profile",
         Refuse,
         Refuse,

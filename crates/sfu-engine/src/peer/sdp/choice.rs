@@ -308,6 +308,8 @@ pub(super) fn offered_codecs(media: &Media<'_>) -> String {
         "telephone-event",
     ];
     const MOST: usize = 16;
+    /// Octets of all of them, but for the last.
+    const LONGEST: usize = 160;
     let mut names: Vec<String> = Vec::new();
     for format in media.formats.iter() {
         let name = format.map.split('/').next().unwrap_or_default();
@@ -320,10 +322,13 @@ pub(super) fn offered_codecs(media: &Media<'_>) -> String {
         } else {
             shown(name)
         };
-        if let Some(id) = format.parameter("profile-level-id") {
-            name = format!("{name} {}", id.chars().take(6).collect::<String>());
+        let id = format.parameter("profile-level-id");
+        let is_one = |id: &&str| id.len() <= 6 && id.bytes().all(|b| b.is_ascii_hexdigit());
+        if let Some(id) = id.filter(is_one) {
+            name = format!("{name} {id}");
         }
-        if !names.contains(&name) && names.len() < MOST {
+        let octets: usize = names.iter().map(String::len).sum();
+        if !names.contains(&name) && names.len() < MOST && octets < LONGEST {
             names.push(name);
         }
     }

@@ -33,9 +33,15 @@ impl OfferError {
 /// What the peer wrote, short and printable.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 40;
+    /// Octets, with what makes them printable.
+    const LONGEST: usize = 80;
     let mut out = String::from("\"");
     let mut characters = text.chars();
     for character in characters.by_ref().take(MOST) {
+        if out.len() >= LONGEST {
+            out.push('…');
+            break;
+        }
         match character {
             '"' | '\\' => out.extend(['\\', character]),
             c if c.is_control() => {
@@ -44,7 +50,7 @@ pub(super) fn shown(text: &str) -> String {
             c => out.push(c),
         }
     }
-    if characters.next().is_some() {
+    if characters.next().is_some() && !out.ends_with('…') {
         out.push('…');
     }
     out.push('"');
@@ -61,6 +67,8 @@ mod tests {
             ("v", "\"v\"".to_owned()),
             ("a\u{7}\"\u{202e}", "\"a\\u{7}\\\"\u{202e}\"".to_owned()),
             (&"ä".repeat(41), format!("\"{}…\"", "ä".repeat(40))),
+            (&"\0".repeat(41), format!("\"{}…\"", "\\u{0}".repeat(16))),
+            (&"𝄞".repeat(41), format!("\"{}…\"", "𝄞".repeat(20))),
         ] {
             assert_eq!(shown(text), expected);
         }
