@@ -115,12 +115,15 @@ impl Server {
 
     /// Publishes until it is dropped; `bframes` of them between two others.
     fn publisher(&self, path: &str, bframes: u32) -> Publisher {
+        self.publisher_to(self.port(), path, bframes)
+    }
+
+    fn publisher_to(&self, port: u16, path: &str, bframes: u32) -> Publisher {
         let pipeline = gst::parse::launch(&format!(
             "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1 \
              ! x264enc speed-preset=ultrafast bframes={bframes} b-adapt=false rc-lookahead=0 key-int-max=15 ! h264parse ! mux. \
              audiotestsrc is-live=true ! audioconvert ! avenc_aac ! aacparse ! mux. \
-             flvmux name=mux streamable=true ! rtmp2sink location=rtmp://127.0.0.1:{}/{path}",
-            self.port()
+             flvmux name=mux streamable=true ! rtmp2sink location=rtmp://127.0.0.1:{port}/{path}"
         ));
         let pipeline = pipeline.unwrap();
         pipeline.set_state(gst::State::Playing).unwrap();
@@ -274,65 +277,91 @@ fn send(client: &mut TcpStream, kind: u8, timestamp: u8, data: &[u8]) {
     let _ = client.write_all(&[&header, data].concat());
 }
 
-/// A client that publishes by itself.
-fn publish(server: &Server) -> TcpStream {
-    let publishers = server.stat("publishers");
+fn string(text: &str) -> Vec<u8> {
+    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
+    [&[2][..], &length, text.as_bytes()].concat()
+}
+
+fn field(name: &str, value: &[u8]) -> Vec<u8> {
+    [&string(name)[1..], value].concat()
+}
+
+fn number(value: f64) -> Vec<u8> {
+    [&[0][..], &value.to_be_bytes()].concat()
+}
+
+/// A client that has connected to an app, with these fields more.
+fn connect(server: &Server, app: &str, more: &[u8]) -> TcpStream {
     let mut client = shake_hands(server);
     send(&mut client, 1, 0, &[0, 0x10, 0, 0]);
-    let string = |text: &str| {
-        let length = u16::try_from(text.len()).unwrap().to_be_bytes();
-        [&length, text.as_bytes()].concat()
-    };
-    let (number, null) = ([&[0u8][..], &1f64.to_be_bytes()].concat(), [5u8]);
-    let connect = [
-        &[2],
-        &string("connect")[..],
-        &number,
-        &[3],
-        &string("app"),
-        &[2],
-        &string("live"),
-        &[0, 0, 9],
-    ];
-    send(&mut client, 20, 0, &connect.concat());
+    let app = field("app", &string(app));
+    let object = [&[3][..], more, &app, &[0, 0, 9]].concat();
+    let connect = [string("connect"), number(1.0), object].concat();
+    send(&mut client, 20, 0, &connect);
+    client
+}
+
+fn ask_to_publish(client: &mut TcpStream, key: &str) {
     let publish = [
-        &[2],
-        &string("publish")[..],
-        &number,
-        &null,
-        &[2],
-        &string("any"),
-        &[2],
-        &string("live"),
+        string("publish"),
+        number(5.0),
+        vec![5],
+        string(key),
+        string("live"),
     ];
-    send(&mut client, 20, 0, &publish.concat());
+    send(client, 20, 0, &publish.concat());
+}
+
+/// A client that publishes by itself.
+fn publish(server: &Server) -> TcpStream {
+    publish_as(server, connect(server, "live", &[]), "any")
+}
+
+fn publish_as(server: &Server, mut client: TcpStream, key: &str) -> TcpStream {
+    let publishers = server.stat("publishers");
+    ask_to_publish(&mut client, key);
     server.wait("leave to publish", || {
         server.stat("publishers") > publishers
     });
     client
 }
 
+/// What the server says until it ends the connection.
+fn said(mut client: TcpStream) -> String {
+    let mut said = Vec::new();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = client.read_to_end(&mut said);
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// As x264 writes it, of 320x180.
+const RECORD: [u8; 43] = [
+    1, 0xf4, 0, 0x0d, 0xff, 0xe1, 0, 0x19, 0x67, 0xf4, 0, 0x0d, 0x91, 0x9b, 0x28, 0x28, 0x33, 0xf1,
+    0xb8, 8, 0x80, 0, 0, 3, 0, 0x80, 0, 0, 0x1e, 7, 0x8a, 0x14, 0xcb, 1, 0, 6, 0x68, 0xeb, 0xe3,
+    0xc4, 0x48, 0x44, 0,
+];
+
+fn header() -> Vec<u8> {
+    [&[0x17, 0, 0, 0, 0][..], &RECORD].concat()
+}
+
+/// A message with one unit.
+fn frame(first: u8, unit: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(unit.len()).unwrap().to_be_bytes();
+    [&[first, 1, 0, 0, 0][..], &length, unit].concat()
+}
+
 #[test]
-fn broken_media_ends_its_publisher_at_most() {
-    let video = "h264parse ! avdec_h264";
-    let audio = "aacparse ! avdec_aac";
-    let server = Server::with("", video, audio);
-    let record = [
-        1, 0x64, 0, 0x1f, 0xff, 0xe1, 0, 4, 0x67, 0x64, 0, 0x1f, 1, 0, 2, 0x68, 0xee,
-    ];
-    let header = [&[0x17, 0, 0, 0, 0][..], &record].concat();
-    // Whole units of nonsense: that is for the parser and the decoder to shrug off.
+fn nonsense_is_for_the_decoders_to_shrug_off() {
+    let server = Server::with("", "h264parse ! avdec_h264", "aacparse ! avdec_aac");
     let mut nonsense = publish(&server);
-    send(&mut nonsense, 9, 0, &header);
+    send(&mut nonsense, 9, 0, &header());
     send(&mut nonsense, 8, 0, &[0xaf, 0, 0x11, 0x90]);
     for n in 0..100u8 {
         let unit: Vec<u8> = (0..200u8).map(|i| i.wrapping_mul(n) ^ n).collect();
-        send(
-            &mut nonsense,
-            9,
-            n,
-            &[&[0x17, 1, 0, 0, 0, 0, 0, 0, 200][..], &unit].concat(),
-        );
+        // Not as a parameter set, which would be looked at.
+        let unit = [&[0x65], &unit[..]].concat();
+        send(&mut nonsense, 9, n, &frame(0x17, &unit));
         send(&mut nonsense, 8, n, &[&[0xaf, 1], &unit[..]].concat());
     }
     server.wait("the nonsense to be taken", || server.stat("frames") >= 100);
@@ -340,23 +369,267 @@ fn broken_media_ends_its_publisher_at_most() {
     drop(nonsense);
     let idle = || !server.source.property::<bool>("connected");
     server.wait("it to be gone", idle);
-    // Units that are not whole, and broken records: that is cut here.
-    let broken: [(u8, &[u8]); 3] = [
-        (9, &[0x17, 1, 0, 0, 0, 0, 0, 0, 200, 1]),
-        (9, &[0x17, 0, 0, 0, 0, 1, 2]),
-        (8, &[0xaf, 0, 0]),
-    ];
-    for (n, (kind, data)) in (1..).zip(broken) {
-        let mut client = publish(&server);
-        send(&mut client, 9, 0, &header);
-        send(&mut client, kind, 0, data);
-        server.wait("it to be cut", || server.stat("cut") == n && idle());
-    }
-    let mut foreign = publish(&server);
-    send(&mut foreign, 8, 0, &[0x2f, 0, 0]);
-    server.wait("it to be refused", || server.stat("refused") == 1 && idle());
     let _good = server.publisher("live/any", 0);
     server.wait_for_frames(20);
+}
+
+/// What is no message of H.264 or AAC, though its length may be right.
+fn broken_messages() -> Vec<(&'static str, u8, Vec<u8>)> {
+    let with = |change: fn(&mut Vec<u8>)| {
+        let mut header = header();
+        change(&mut header);
+        header
+    };
+    vec![
+        (
+            "a frame that is cut short",
+            9,
+            vec![0x17, 1, 0, 0, 0, 0, 0, 0, 200, 1],
+        ),
+        ("empty units alone", 9, vec![0x17, 1, 0, 0, 0, 0, 0, 0, 0]),
+        (
+            "Annex B",
+            9,
+            vec![0x17, 1, 0, 0, 0, 0, 0, 0, 1, 0x65, 1, 2, 3, 4, 5],
+        ),
+        (
+            "a header that is cut short",
+            9,
+            vec![0x17, 0, 0, 0, 0, 1, 2],
+        ),
+        (
+            "a header in Annex B",
+            9,
+            vec![0x17, 0, 0, 0, 0, 0, 0, 0, 1, 0x67, 0xf4, 0],
+        ),
+        (
+            "a header without PPS",
+            9,
+            with(|header| {
+                header.truncate(5 + 8 + 25);
+                header.push(0);
+            }),
+        ),
+        ("a random SPS", 9, with(|header| header[14..38].fill(0xa5))),
+        ("an SPS of zeros", 9, with(|header| header[14..38].fill(0))),
+        (
+            "a broken SPS in a frame",
+            9,
+            frame(0x17, &[0x67, 0xff, 0xff, 0xff]),
+        ),
+        ("a message of one octet", 9, vec![0x17]),
+        ("an extended one of one octet", 9, vec![0x91]),
+        ("sound without a configuration", 8, vec![0xaf, 0, 0]),
+        ("sound of one octet", 8, vec![0xaf]),
+    ]
+}
+
+#[test]
+fn broken_messages_are_left_out_and_the_publisher_goes_on() {
+    let server = Server::start("");
+    let mut client = publish(&server);
+    send(&mut client, 9, 0, &header());
+    send(&mut client, 8, 0, &[0xaf, 0, 0x11, 0x90]);
+    for (n, (what, kind, message)) in (1..).zip(broken_messages()) {
+        send(&mut client, kind, 0, &message);
+        server.wait(what, || server.stat("unusable") == n);
+        // By the last good header, from the next keyframe on.
+        let seen = [server.count(0), server.count(1)];
+        send(&mut client, 9, 0, &frame(0x27, &[0x41, 1]));
+        send(&mut client, 9, 0, &frame(0x17, &[0x65, 1]));
+        send(&mut client, 8, 0, &[0xaf, 1, 1, 2]);
+        server.wait(what, || {
+            server.count(0) > seen[0] && server.count(1) > seen[1]
+        });
+        let video = server.seen[0].lock().unwrap();
+        let dropped = usize::from(kind == 8);
+        assert_eq!(video[seen[0]].keyframe, dropped == 0, "{what}");
+    }
+    assert_eq!(server.stat("cut"), 0);
+    assert_eq!(server.stat("publishers"), 1);
+    // Empty units beside others are left out alone.
+    let seen = server.count(0);
+    let padded = [&frame(0x17, &[0x65, 1])[..], &[0; 4]].concat();
+    send(&mut client, 9, 0, &padded);
+    server.wait("the padded frame", || server.count(0) > seen);
+}
+
+#[test]
+fn who_goes_on_sending_what_is_broken_is_told_why_and_cut() {
+    let server = Server::start("");
+    for (n, (what, kind, message)) in (1..).zip(broken_messages()) {
+        let mut client = publish(&server);
+        for _ in 0..101 {
+            send(&mut client, kind, 0, &message);
+        }
+        let said = said(client);
+        assert!(
+            said.contains("NetStream.Publish.Rejected"),
+            "{what}: {said}"
+        );
+        assert!(said.contains("in a row"), "{what}: {said}");
+        server.wait(what, || {
+            server.stat("cut") == n && !server.source.property::<bool>("connected")
+        });
+    }
+}
+
+#[test]
+fn sound_of_other_codecs_does_not_take_the_picture_away() {
+    let server = Server::start("");
+    // MP3, Speex, Opus and AC-3 by Enhanced RTMP.
+    for sound in [&[0x2f, 0, 0][..], &[0xb2, 0], b"\x91Opus\0", b"\x91ac-3\0"] {
+        let mut client = publish(&server);
+        let seen = server.count(0);
+        send(&mut client, 8, 0, sound);
+        send(&mut client, 9, 0, &header());
+        send(&mut client, 9, 0, &frame(0x17, &[0x65, 1]));
+        server.wait("the picture", || server.count(0) > seen);
+        drop(client);
+        server.wait("it to be gone", || {
+            !server.source.property::<bool>("connected")
+        });
+    }
+    assert_eq!((server.stat("refused"), server.stat("unusable")), (0, 4));
+    let mut foreign = publish(&server);
+    send(&mut foreign, 9, 0, &[0x12, 0, 0]);
+    assert!(said(foreign).contains("Sorenson"));
+    assert_eq!(server.stat("refused"), 1);
+}
+
+#[test]
+fn who_is_silent_for_a_second_is_replaced_by_one_of_the_same_key() {
+    let server = Server::start("");
+    let mut silent = publish(&server);
+    send(&mut silent, 9, 0, &header());
+    send(&mut silent, 9, 0, &frame(0x17, &[0x65, 1]));
+    for _ in 0..3 {
+        let began = Instant::now();
+        let mut other = connect(&server, "live", &[]);
+        ask_to_publish(&mut other, "else");
+        assert!(said(other).contains("Someone else publishes here"));
+        let again = connect(&server, "live?again", &[]);
+        let mut again = publish_as(&server, again, "any?token=x");
+        let waited = began.elapsed();
+        println!("taken over after {waited:?}");
+        assert!(waited < Duration::from_secs(5), "{waited:?}");
+        let seen = server.count(0);
+        send(&mut again, 9, 0, &header());
+        send(&mut again, 9, 0, &frame(0x17, &[0x65, 1]));
+        server.wait("its picture", || server.count(0) > seen);
+        assert!(server.source.property::<bool>("connected"));
+        // The former one is cut off.
+        drop(said(std::mem::replace(&mut silent, again)));
+    }
+    assert_eq!(server.stat("publishers"), 4);
+}
+
+#[test]
+fn one_connection_publishes_stops_and_publishes_again() {
+    let server = Server::start("");
+    let mut client = connect(&server, "live", &[]);
+    for stop in ["FCUnpublish", "closeStream", "deleteStream"] {
+        client = publish_as(&server, client, "any");
+        let seen = server.count(0);
+        send(&mut client, 9, 0, &header());
+        send(&mut client, 9, 0, &frame(0x17, &[0x65, 1]));
+        server.wait("its picture", || server.count(0) > seen);
+        let command = [string(stop), number(6.0), vec![5], string("any")].concat();
+        send(&mut client, 20, 0, &command);
+        server.wait("it to stop", || {
+            !server.source.property::<bool>("connected")
+        });
+        send(&mut client, 9, 0, &frame(0x17, &[0x65, 1]));
+        let _other = publish(&server);
+    }
+    assert_eq!((server.stat("cut"), server.stat("publishers")), (0, 6));
+}
+
+#[test]
+fn commands_may_have_values_of_all_types() {
+    let server = Server::start("stream-key=secret");
+    let date = [&[11][..], &[0; 8], &[0, 0]].concat();
+    let long = [&[12][..], &70_000u32.to_be_bytes(), &[b'x'; 70_000]].concat();
+    let typed = [&[16, 0, 1, b'T'][..], &field("a", &[5]), &[0, 0, 9]].concat();
+    let strict = [10, 0, 0, 0, 1, 6];
+    for (name, value) in [
+        ("date", &date[..]),
+        ("tcUrl", &long),
+        ("typed", &typed),
+        ("list", &strict),
+    ] {
+        let client = connect(&server, "live?token=x", &field(name, value));
+        drop(publish_as(&server, client, "secret?user=me"));
+        server.wait("it to be gone", || {
+            !server.source.property::<bool>("connected")
+        });
+    }
+    assert_eq!((server.stat("cut"), server.stat("publishers")), (0, 4));
+}
+
+/// What a publisher of GStreamer's sends in two seconds, by a server in between.
+fn recorded_session(server: &Server) -> Vec<u8> {
+    let between = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = between.local_addr().unwrap().port();
+    let publisher = server.publisher_to(port, "live/any", 0);
+    let (mut client, _) = between.accept().unwrap();
+    let mut upstream = server.connect();
+    let (mut answers, mut back) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+    std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+    let (mut recorded, mut buffer) = (Vec::new(), [0; 4096]);
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end {
+        let read = client.read(&mut buffer).unwrap();
+        upstream.write_all(&buffer[..read]).unwrap();
+        recorded.extend_from_slice(&buffer[..read]);
+    }
+    drop(publisher);
+    recorded
+}
+
+#[test]
+fn random_octets_anywhere_in_a_session_end_nothing_but_it() {
+    let server = Server::start("");
+    let session = recorded_session(&server);
+    server.wait("it to be gone", || {
+        !server.source.property::<bool>("connected")
+    });
+    assert!(session.len() > 20_000, "{} bytes", session.len());
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok());
+    let mut random: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 1);
+    println!("SEED={random}, {} bytes", session.len());
+    let mut next = move |below: usize| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(random >> 33).unwrap() % below
+    };
+    for round in 0..60 {
+        let mut broken = session.clone();
+        for _ in 0..1 << (round % 10) {
+            let at = 1 + 2 * 1536 + next(broken.len() - 1 - 2 * 1536);
+            broken[at] = u8::try_from(next(256)).unwrap();
+        }
+        let mut client = server.connect();
+        client
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        for part in broken.chunks(8_192) {
+            if client.write_all(part).is_err() {
+                break;
+            }
+        }
+        let _ = client.read(&mut [0; 4096]);
+    }
+    server.wait("them to be gone", || {
+        !server.source.property::<bool>("connected")
+    });
+    let _good = server.publisher("live/any", 0);
+    server.wait_for_frames(20);
+    let stats: gst::Structure = server.source.property("stats");
+    println!("{stats}");
 }
 
 #[test]

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-//! RTMP without I/O: bytes go in, events and bytes come out (Adobe's RTMP 1.0, FLV 10.1, Enhanced RTMP v1).
+//! RTMP without I/O: bytes go in, events and bytes come out (Adobe's RTMP 1.0, FLV 10.1, Enhanced RTMP v2).
 //!
 //! Everything here is fed by strangers: nothing panics, and what is held for a client is bounded.
 
+mod amf0;
 mod chunks;
 pub(crate) mod flv;
+mod parameters;
 pub(crate) mod session;
 pub(crate) mod timeline;
 
@@ -35,6 +37,10 @@ pub(crate) enum Misuse {
     Answer(String),
     #[error("a media tag is cut short or contradicts itself: {0}")]
     Tag(&'static str),
+    #[error("{0} messages in a row can't be used, the last one because {1}")]
+    Unusable(u32, String),
+    #[error("its pictures are larger than the allowed 4096x2304")]
+    TooLarge,
     #[error("{0} can't be taken: send H.264 (or HEVC, AV1) and AAC")]
     Codec(String),
 }

@@ -11,11 +11,11 @@ use rml_rtmp::handshake::{Handshake, HandshakeProcessResult, PeerType};
 use rml_rtmp::messages::{PeerBandwidthLimitType, RtmpMessage, UserControlEventType};
 use rml_rtmp::time::RtmpTimestamp;
 
-use super::Misuse;
 use super::chunks::{ChunkReader, Message};
+use super::{Misuse, amf0};
 
-/// A command names things. Its reader in `rml_amf0` recurses as deep as the client nests, so this bounds the stack, too.
-const MAX_COMMAND: usize = 4 * 1024;
+/// A command names things; but a long string is one of more than 64 KiB.
+const MAX_COMMAND: usize = 128 * 1024;
 /// A client sends about eight.
 const MAX_COMMANDS: u32 = 200;
 const WINDOW: u32 = 2_500_000;
@@ -40,8 +40,8 @@ pub(crate) enum Event {
         timestamp: u32,
         data: Bytes,
     },
-    /// It says goodbye.
-    Finished,
+    /// It publishes no more, and may again.
+    Unpublished,
     /// It wanted what there is not, and has been told so.
     Refused(&'static str),
 }
@@ -54,6 +54,8 @@ pub(crate) struct Session {
     output: Vec<u8>,
     app: Option<String>,
     accepted: bool,
+    /// It has published before: what it sent then may still come in.
+    published: bool,
     commands: u32,
     /// Bytes since the last acknowledgement, all bytes, and how many are to be acknowledged at once.
     unacknowledged: u32,
@@ -97,6 +99,7 @@ impl Session {
             output: Vec::new(),
             app: None,
             accepted: false,
+            published: false,
             commands: 0,
             unacknowledged: 0,
             received: 0,
@@ -169,6 +172,7 @@ impl Session {
             1 => self.chunks.set_chunk_size(control(&message.data)?)?,
             2 => self.chunks.abort(control(&message.data)?)?,
             5 => self.window = control(&message.data)?.max(SMALLEST_WINDOW),
+            8 | 9 if !self.accepted && self.published => {}
             8 | 9 if !self.accepted => return Err(Misuse::Unpublished),
             8 => {
                 let data = message.data;
@@ -198,7 +202,7 @@ impl Session {
             (17, Some(0)) => &message.data[1..],
             _ => &message.data[..],
         };
-        let mut values = rml_amf0::deserialize(&mut &data[..])
+        let mut values = amf0::read(data)
             .map_err(|err| Misuse::Command(err.to_string()))?
             .into_iter();
         let (Some(Amf0Value::Utf8String(name)), Some(Amf0Value::Number(transaction))) =
@@ -231,7 +235,9 @@ impl Session {
             }
             ("FCUnpublish" | "deleteStream" | "closeStream", _) if self.accepted => {
                 self.accepted = false;
-                Ok(Some(Event::Finished))
+                let code = "NetStream.Unpublish.Success";
+                self.on_status("status", code, "You publish no more.")?;
+                Ok(Some(Event::Unpublished))
             }
             // releaseStream, FCPublish, _checkbw and whatever else: no encoder waits for an answer.
             _ => Ok(None),
@@ -272,6 +278,7 @@ impl Session {
     /// Lets the client publish.
     pub(crate) fn accept(&mut self) -> Result<(), Misuse> {
         self.accepted = true;
+        self.published = true;
         let begin = RtmpMessage::UserControl {
             event_type: UserControlEventType::StreamBegin,
             stream_id: Some(STREAM),
@@ -414,8 +421,16 @@ mod tests {
         let goodbye = [text("deleteStream"), Amf0Value::Number(5.0)];
         assert_eq!(
             command(&mut session, &goodbye).unwrap(),
-            Some(Event::Finished)
+            Some(Event::Unpublished)
         );
+        // What was on its way is no misuse, and it may come back.
+        assert_eq!(send(&mut session, 9, &[0x17]).unwrap(), None);
+        assert!(matches!(
+            publish(&mut session),
+            Ok(Some(Event::Publish { .. }))
+        ));
+        session.accept().unwrap();
+        assert!(send(&mut session, 9, &[0x17]).unwrap().is_some());
     }
 
     #[test]
@@ -439,8 +454,8 @@ mod tests {
         let mut early = session();
         assert!(matches!(publish(&mut early), Err(Misuse::Command(_))));
         assert!(matches!(
-            send(&mut session(), 20, &[7; 5_000]),
-            Err(Misuse::TooLong(5_000, MAX_COMMAND))
+            send(&mut session(), 20, &[7; MAX_COMMAND + 1]),
+            Err(Misuse::TooLong(_, MAX_COMMAND))
         ));
         assert!(matches!(
             send(&mut session(), 1, &[0, 0]),

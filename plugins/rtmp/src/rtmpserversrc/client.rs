@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::CAT;
 use super::feed::{Feed, Stop};
 use super::server::{Lease, Shared};
+use super::settings::bare;
 use super::stats::count;
 use crate::protocol::Misuse;
 use crate::protocol::session::{Event, Session};
@@ -29,8 +30,6 @@ const GOODBYE_BYTES: usize = 1 << 20;
 pub(super) enum End {
     #[error("it is gone")]
     Gone,
-    #[error("it said goodbye")]
-    Finished,
     #[error("refused: {0}")]
     Refused(String),
     #[error("cut: {0}")]
@@ -48,10 +47,10 @@ struct Client<'a> {
     stream: TcpStream,
     shared: &'a Arc<Shared>,
     session: Session,
-    began: Instant,
     /// There while it publishes.
     publishing: Option<(Lease, Feed)>,
-    last_media: Instant,
+    /// When it connected, or published last.
+    idle_since: Instant,
 }
 
 /// Talks with a client until one of both ends it, and counts how.
@@ -61,11 +60,11 @@ pub(super) fn serve(id: u64, stream: TcpStream, shared: &Arc<Shared>) {
         stream,
         shared,
         session: Session::new(),
-        began: Instant::now(),
         publishing: None,
-        last_media: Instant::now(),
+        idle_since: Instant::now(),
     };
     let end = client.run();
+    client.unpublish(&end.to_string());
     let stats = &shared.stats;
     match &end {
         End::Refused(_) => {
@@ -76,14 +75,12 @@ pub(super) fn serve(id: u64, stream: TcpStream, shared: &Arc<Shared>) {
         End::Cut(why) if !shared.stopping.load(Relaxed) => {
             *super::imp::lock(&stats.last_cut) = why.clone();
             count(&stats.cut);
+            client.say_goodbye();
         }
         _ => {}
     }
     let _ = client.stream.shutdown(Shutdown::Both);
     gst::info!(CAT, "Client {id}: {end}");
-    if client.publishing.take().is_some() {
-        shared.announce(false, &end.to_string());
-    }
 }
 
 impl Client<'_> {
@@ -128,15 +125,15 @@ impl Client<'_> {
     /// What the client has not done in time.
     fn overdue(&self) -> Option<String> {
         let timeout = self.shared.settings.timeout();
-        if self.publishing.is_some() {
-            let silent = self.last_media.elapsed() > timeout;
+        if let Some((lease, _)) = &self.publishing {
+            let silent = lease.silence() > timeout;
             return silent.then(|| format!("it sent nothing for {timeout:?}"));
         }
         let (limit, what) = match self.session.handshake_done() {
             false => (HANDSHAKE, "it does not finish the handshake"),
             true => (PUBLISH, "it does not publish"),
         };
-        (self.began.elapsed() > limit).then(|| what.to_owned())
+        (self.idle_since.elapsed() > limit).then(|| what.to_owned())
     }
 
     fn handle(&mut self, bytes: &[u8]) -> Result<(), End> {
@@ -150,7 +147,7 @@ impl Client<'_> {
                 Event::Audio { timestamp, data } => {
                     self.media(|feed| feed.audio(timestamp, &data))?;
                 }
-                Event::Finished => return Err(End::Finished),
+                Event::Unpublished => self.unpublish("it said goodbye"),
                 Event::Refused(why) => return Err(End::Refused(why.to_owned())),
             }
         }
@@ -162,13 +159,12 @@ impl Client<'_> {
             let why = "There is no such application and stream key.";
             return Err(self.refuse("NetStream.Publish.BadName", why));
         }
-        let Some(lease) = Lease::take(self.shared, self.id) else {
+        let Some(lease) = Lease::take(self.shared, self.id, bare(key)) else {
             let why = "Someone else publishes here.";
             return Err(self.refuse("NetStream.Publish.BadName", why));
         };
         self.session.accept()?;
         self.publishing = Some((lease, Feed::new(self.shared)));
-        self.last_media = Instant::now();
         count(&self.shared.stats.publishers);
         let address = self.stream.peer_addr();
         let from = address.map_or("?".to_owned(), |address| address.to_string());
@@ -178,17 +174,31 @@ impl Client<'_> {
         Ok(())
     }
 
+    /// It may publish again, if it does so in time.
+    fn unpublish(&mut self, why: &str) {
+        if let Some((lease, _)) = self.publishing.take() {
+            self.idle_since = Instant::now();
+            self.shared.announce(false, why);
+            drop(lease);
+            self.shared.notify();
+        }
+    }
+
     fn media(&mut self, push: impl FnOnce(&mut Feed) -> Result<(), Stop>) -> Result<(), End> {
-        let Some((_, feed)) = &mut self.publishing else {
+        let Some((lease, feed)) = &mut self.publishing else {
             return Ok(());
         };
-        self.last_media = Instant::now();
+        lease.refresh();
         match push(feed) {
             Ok(()) => Ok(()),
-            Err(Stop::Misuse(misuse @ Misuse::Codec(_))) => {
+            Err(Stop::Misuse(misuse @ (Misuse::Codec(_) | Misuse::TooLarge))) => {
                 Err(self.refuse("NetStream.Publish.Rejected", &misuse.to_string()))
             }
-            Err(Stop::Misuse(misuse)) => Err(misuse.into()),
+            Err(Stop::Misuse(misuse)) => {
+                let why = misuse.to_string();
+                self.session.refuse("NetStream.Publish.Rejected", &why)?;
+                Err(misuse.into())
+            }
             Err(Stop::Ended) => Err(self.refuse("NetStream.Publish.Rejected", "The end.")),
         }
     }

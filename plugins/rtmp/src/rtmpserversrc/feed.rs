@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 
+use super::CAT;
 use super::output::{Kind, Output};
 use super::server::Shared;
 use super::stats::count;
@@ -16,6 +17,9 @@ use crate::protocol::timeline::{Timeline, Track};
 /// What may wait for a downstream that does not take it, a few seconds' worth: then video goes on from a keyframe.
 const MAX_WAITING: u64 = 8 * 1024 * 1024;
 const MAX_WAITING_TIME: gst::ClockTime = gst::ClockTime::from_seconds(5);
+
+/// So many messages of a stream that can't be used, one after the other, some seconds' worth, end it.
+const MAX_UNUSABLE: u32 = 100;
 
 /// Why the publisher can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,8 @@ struct Stream {
     header: Option<Bytes>,
     /// Something was left out, or nothing was there yet.
     gap: bool,
+    /// Messages since the last one that could be used.
+    unusable: u32,
 }
 
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub(super) struct Feed {
     timeline: Timeline,
     video: Stream,
     audio: Stream,
+    /// Sound comes that nothing here can be done with.
+    deaf: bool,
 }
 
 impl Stream {
@@ -54,6 +62,7 @@ impl Stream {
             codec: None,
             header: None,
             gap: true,
+            unusable: 0,
         }
     }
 
@@ -109,10 +118,17 @@ impl Feed {
             timeline: Timeline::default(),
             video: Stream::new(video),
             audio: Stream::new(audio),
+            deaf: false,
         }
     }
 
     pub(super) fn video(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        let result = self.take_video(timestamp, message);
+        // Pictures go on with the next keyframe, by the last header that was good.
+        self.forgive(Kind::Video, result)
+    }
+
+    fn take_video(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
         match flv::video(message)? {
             Video::Header(codec, record) => {
                 let caps = video_caps(codec, &record);
@@ -127,12 +143,11 @@ impl Feed {
                 offset,
                 data,
             } => {
-                let Some(record) = &self.video.header else {
-                    return Ok(());
-                };
-                if self.video.codec != Some(codec) || !flv::units_are_whole(codec, record, &data) {
-                    return Err(Misuse::Tag("a frame is not whole").into());
-                }
+                let header = self.video.header.as_ref();
+                let header = header.filter(|_| self.video.codec == Some(codec));
+                let record = header.ok_or(Misuse::Tag("a frame has no header that is good"))?;
+                let data = flv::whole(codec, record, data)?;
+                self.video.unusable = 0;
                 self.push(Kind::Video, timestamp, offset, keyframe, data)
             }
             Video::Other => Ok(()),
@@ -140,6 +155,20 @@ impl Feed {
     }
 
     pub(super) fn audio(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        match self.take_audio(timestamp, message) {
+            // Pictures go on without.
+            Err(Stop::Misuse(why @ Misuse::Codec(_))) => {
+                if !std::mem::replace(&mut self.deaf, true) {
+                    gst::warning!(CAT, "The sound is left out: {why}");
+                }
+                count(&self.shared.stats.unusable);
+                Ok(())
+            }
+            result => self.forgive(Kind::Audio, result),
+        }
+    }
+
+    fn take_audio(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
         match flv::audio(message)? {
             Audio::Header(aac) => {
                 let caps = audio_caps(&aac);
@@ -149,9 +178,30 @@ impl Feed {
                 Err(Misuse::Codec("AAC for what receives it here".into()).into())
             }
             Audio::Frame(data) if self.audio.header.is_some() => {
+                self.audio.unusable = 0;
                 self.push(Kind::Audio, timestamp, 0, true, data)
             }
-            Audio::Frame(_) | Audio::Other => Ok(()),
+            Audio::Frame(_) => Err(Misuse::Tag("a frame has no header that is good").into()),
+            Audio::Other => Ok(()),
+        }
+    }
+
+    /// Leaves out what is broken, unless it does not end.
+    fn forgive(&mut self, kind: Kind, result: Result<(), Stop>) -> Result<(), Stop> {
+        let Err(Stop::Misuse(Misuse::Tag(why))) = result else {
+            return result;
+        };
+        let stream = match kind {
+            Kind::Video => &mut self.video,
+            Kind::Audio => &mut self.audio,
+        };
+        stream.gap = true;
+        stream.unusable += 1;
+        count(&self.shared.stats.unusable);
+        gst::debug!(CAT, "A message of {} is left out: {why}", kind.name());
+        match stream.unusable > MAX_UNUSABLE {
+            true => Err(Misuse::Unusable(MAX_UNUSABLE, why.to_owned()).into()),
+            false => Ok(()),
         }
     }
 

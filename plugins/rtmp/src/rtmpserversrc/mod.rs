@@ -22,25 +22,34 @@
  * ## Publishers
  *
  * One at a time: who comes while another one sends is told so and has its connection closed, as is
- * who has another `app` or `stream-key`. A publisher that sends nothing for `timeout` is taken for
- * lost.
+ * who has another `app` or `stream-key`; a query behind either (`live?token=x`) is not looked at. A
+ * publisher that has sent nothing for a second makes room for one that comes with the same key,
+ * and one that sends nothing for `timeout` is taken for lost. A connection may publish, stop, and
+ * publish again.
  *
  * A client that speaks no RTMP, does not finish the handshake within 5 s, has not published 10 s
- * after it came, sends a message of more than 4 MiB, or broken media, is cut. There are 32
+ * after it came or stopped, or sends a message of more than 4 MiB, is cut. There are 32
  * connections at most; who comes then takes the place of the one that is there for the longest
  * time without publishing.
  *
  * ## Codecs
  *
- * H.264 and AAC, and by Enhanced RTMP HEVC and AV1. A publisher whose codec is none of these, or
- * nothing that downstream takes, is refused; that is no error here.
+ * H.264 and AAC, and by Enhanced RTMP HEVC and AV1; of several tracks the first. A publisher whose
+ * video codec is none of these, or nothing that downstream takes, or whose pictures are larger than
+ * 4096x2304 pixels, is refused; that is no error here. Sound of another codec, or whose channels have
+ * a layout of their own, is left out.
+ *
+ * Messages that are broken (frames that are cut short, Annex B, headers without both parameter
+ * sets) are left out and counted as `unusable` in `stats`: pictures go on with the next keyframe, by the
+ * last header that was good. After a hundred in a row the publisher is told why, and cut.
  *
  * ## Time
  *
  * The first message of a publisher is dated by its arrival, the others by the distance of their
- * timestamps from it, and all of them anew, marked DISCONT, when that leads further than 5 s away
- * from when they arrive. Each pad's decoding timestamps only grow, also from one publisher to the next.
- * Nothing is given until the first keyframe, nor in PAUSED.
+ * timestamps from it, also when the network held them back. All are dated anew, marked DISCONT, when
+ * timestamps step back by more than 0.1 s or ahead of the time that passed by more than 0.5 s, lag
+ * for 3 s, or lead further than 5 s away from when they arrive. Each pad's decoding timestamps only grow,
+ * also from one publisher to the next. Nothing is given until the first keyframe, nor in PAUSED.
  *
  * ## Messages
  *

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
@@ -21,6 +21,8 @@ use super::stats::{Stats, count};
 
 /// Connections at a time. One publishes, the others are on their way in or out.
 const MAX_CONNECTIONS: usize = 32;
+/// How long a publisher must have been silent for one of the same key to take its place.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How often the listener looks whether someone came, or it is to stop.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -35,7 +37,7 @@ pub(super) struct Shared {
     /// Between PAUSED and PLAYING there is no time that anything could be dated by.
     pub(super) playing: AtomicBool,
     /// The connection that publishes.
-    publisher: Mutex<Option<u64>>,
+    publisher: Mutex<Option<Publisher>>,
     connections: Mutex<BTreeMap<u64, Connection>>,
 }
 
@@ -45,18 +47,66 @@ struct Connection {
     thread: JoinHandle<()>,
 }
 
+/// Who publishes.
+#[derive(Debug)]
+struct Publisher {
+    id: u64,
+    key: String,
+    last_media: Instant,
+}
+
 /// The right to publish, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Lease(Arc<Shared>);
 
 impl Lease {
-    pub(super) fn take(shared: &Arc<Shared>, id: u64) -> Option<Self> {
-        let mut publisher = lock(&shared.publisher);
-        if publisher.is_some() {
-            return None;
+    /// Takes it, from a publisher of the same key too if that one sends nothing any more: its network is gone, and it is
+    /// back by another way. Waits until that is sure. None if someone else has it.
+    pub(super) fn take(shared: &Arc<Shared>, id: u64, key: &str) -> Option<Self> {
+        let came = Instant::now();
+        let mut ended = false;
+        while came.elapsed() < 2 * SILENCE && !shared.stopping.load(Relaxed) {
+            let mut publisher = lock(&shared.publisher);
+            let Some(other) = publisher.as_ref() else {
+                *publisher = Some(Publisher {
+                    id,
+                    key: key.to_owned(),
+                    last_media: Instant::now(),
+                });
+                return Some(Self(Arc::clone(shared)));
+            };
+            // Who has just begun may not have sent anything yet.
+            if other.key != key || (other.last_media > came && !ended) {
+                return None;
+            }
+            let silent = other.last_media.elapsed() >= SILENCE;
+            let other = other.id;
+            drop(publisher);
+            if silent && !ended {
+                ended = true;
+                shared.end(other);
+            }
+            std::thread::sleep(TICK);
         }
-        *publisher = Some(id);
-        Some(Self(Arc::clone(shared)))
+        None
+    }
+
+    fn with(&self, look: impl FnOnce(&mut Publisher)) {
+        if let Some(publisher) = &mut *lock(&self.0.publisher) {
+            look(publisher);
+        }
+    }
+
+    /// Media has come.
+    pub(super) fn refresh(&self) {
+        self.with(|publisher| publisher.last_media = Instant::now());
+    }
+
+    /// How long none has come.
+    pub(super) fn silence(&self) -> Duration {
+        let mut silence = Duration::ZERO;
+        self.with(|publisher| silence = publisher.last_media.elapsed());
+        silence
     }
 }
 
@@ -110,7 +160,24 @@ impl Shared {
             .src(&element)
             .build();
         let _ = element.post_message(message);
-        element.notify("connected");
+        if connected {
+            element.notify("connected");
+        }
+    }
+
+    /// Tells who listens that the publisher that was announced to be gone has made room.
+    pub(super) fn notify(&self) {
+        if let Some(element) = self.element.upgrade() {
+            element.notify("connected");
+        }
+    }
+
+    /// Ends a connection that another one takes over from.
+    fn end(&self, id: u64) {
+        if let Some(connection) = lock(&self.connections).get(&id) {
+            gst::info!(CAT, "Client {id} is silent, and comes again as another one");
+            let _ = connection.socket.shutdown(Shutdown::Both);
+        }
     }
 
     fn admit(self: &Arc<Self>, id: u64, socket: TcpStream) -> io::Result<()> {
@@ -119,7 +186,7 @@ impl Shared {
         let stream = socket.try_clone()?;
         let mut connections = lock(&self.connections);
         if connections.len() >= MAX_CONNECTIONS {
-            let publisher = *lock(&self.publisher);
+            let publisher = lock(&self.publisher).as_ref().map(|publisher| publisher.id);
             let oldest = connections.iter().find(|(id, _)| Some(**id) != publisher);
             if let Some((oldest, connection)) = oldest {
                 gst::info!(CAT, "Client {oldest} makes room for client {id}");

@@ -70,9 +70,17 @@ impl Settings {
                 .fold(0, |all, (a, b)| all | (a ^ b));
             a.len() == b.len() && differing == 0
         };
-        let key = self.stream_key.is_empty() || same(&self.stream_key, key);
-        key && same(self.app.trim_matches('/'), app)
+        // What follows on a question mark is for somebody else, if it is not part of our own name.
+        let permits = |ours: &str, theirs: &str| same(ours, theirs) | same(ours, bare(theirs));
+        let key = self.stream_key.is_empty() || permits(&self.stream_key, key);
+        key && permits(self.app.trim_matches('/'), app.trim_matches('/'))
     }
+}
+
+/// An app or key without the query that some encoders append, `live?token=x`.
+pub(super) fn bare(name: &str) -> &str {
+    let end = name.find('?').unwrap_or(name.len());
+    name[..end].trim_matches('/')
 }
 
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
@@ -141,7 +149,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("Counters since the start: connected, connections, publishers, refused (wrong app, key or codec, or not the first), cut (misuse, stalling or silence), bytes, frames, dropped-frames, last-cut (why)")
+            .blurb("Counters since the start: connected, connections, publishers, refused (wrong app, key or codec, too large, or not the first), cut (misuse, stalling or silence), bytes, frames, dropped-frames, unusable (broken messages, and sound of other codecs), last-cut (why)")
             .read_only()
             .build(),
     ]
@@ -164,9 +172,25 @@ mod tests {
             ("live", ""),
             ("other", "secret"),
             ("", "secret"),
+            ("?live", "secret"),
+            ("live", "?secret"),
         ] {
             assert!(!settings.permits(app, key), "{app}/{key}");
         }
         assert!(Settings::default().permits("live", "whatever"));
+        for (app, key) in [
+            ("live?token=x", "secret"),
+            ("live/?token=x", "secret?a=b&c=d"),
+            ("live", "secret?"),
+            ("live", "secret/"),
+        ] {
+            assert!(settings.permits(app, key), "{app}/{key}");
+        }
+        let asking = Settings {
+            stream_key: "secret?of=mine".into(),
+            ..Settings::default()
+        };
+        assert!(asking.permits("live", "secret?of=mine"));
+        assert!(!asking.permits("live", "secret"));
     }
 }

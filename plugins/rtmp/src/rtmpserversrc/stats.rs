@@ -15,6 +15,7 @@ pub(super) struct Stats {
     pub(super) bytes: AtomicU64,
     pub(super) frames: AtomicU64,
     pub(super) dropped_frames: AtomicU64,
+    pub(super) unusable: AtomicU64,
     pub(super) last_cut: Mutex<String>,
 }
 
@@ -34,6 +35,7 @@ impl Stats {
             .field("bytes", self.bytes.load(Relaxed))
             .field("frames", self.frames.load(Relaxed))
             .field("dropped-frames", self.dropped_frames.load(Relaxed))
+            .field("unusable", self.unusable.load(Relaxed))
             .field("last-cut", last_cut)
             .build()
     }
