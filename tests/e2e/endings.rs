@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use gst::prelude::*;
 use sfu_tests::ndi;
 use sfu_tests::server::{environment, free_ports};
 
@@ -396,6 +397,124 @@ fn bare(name: &str, pipeline: &str, keys: &[String]) -> Run {
     let mut command = Command::new("bash");
     command.args(["-c", &format!("exec {line}")]);
     Run::start(name, command, http)
+}
+
+/// Lines of our elements whose sources are away or stall. `hole` takes connections and never says a word, `pipe` is a named
+/// pipe that nobody writes to, which holds up whoever opens it.
+fn lines(folder: &Path, hole: u16, pipe: &Path) -> Vec<String> {
+    let (http, udp) = free_ports().unwrap();
+    let other = || free_ports().unwrap().0;
+    let (folder, pipe) = (folder.display(), pipe.display());
+    vec![
+        format!("sfusignaller listen=127.0.0.1:{http} udp-port={udp}"),
+        format!("sfurtspserver listen=127.0.0.1:{}", other()),
+        "sfusrc stream=a ! fakesink".into(),
+        "sfusrc stream=a ! decodebin ! fakesink".into(),
+        "sfusrc stream=a on-loss=eos ! mp4mux ! filesink location=/dev/null".into(),
+        format!("sfusignaller listen=127.0.0.1:{http} udp-port={udp} sfusrc stream=a ! decodebin ! fakesink"),
+        "sfusrc name=in stream=a sfusink name=out stream=b in.video_0 ! queue ! decodebin ! videoconvert ! out.video_0 \
+         in.audio_0 ! queue ! out.audio_0"
+            .into(),
+        format!("sfuhlssink stream=a directory={folder}/hls"),
+        format!("sfurecorder stream=a directory={folder}/recordings"),
+        format!("rtmpserversrc listen=127.0.0.1:{} name=in in.video ! queue ! h264parse ! sfusink stream=a", other()),
+        format!("ndilivesrc url-address=127.0.0.1:{hole} name=in in.video ! queue ! sfusink stream=a"),
+        "videotestsrc is-live=true ! valve drop=true ! sfusink stream=a".into(),
+        "videotestsrc is-live=true ! valve drop=true ! simulcastenc ! fakesink".into(),
+        format!("supervisor pipeline=\"rtspsrc location=rtsp://127.0.0.1:{hole}/a ! fakesink\""),
+        format!("supervisor pipeline=\"filesrc location={pipe} ! fakesink\""),
+        "supervisor pipeline=\"videotestsrc is-live=true ! valve drop=true ! fakesink\"".into(),
+        "supervisor pipeline=\"sfusrc stream=a ! decodebin ! fakesink\"".into(),
+    ]
+}
+
+fn named_pipe(folder: &Path) -> PathBuf {
+    let pipe = folder.join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    pipe
+}
+
+/// What `gst-launch-1.0` does by itself, where no `sfu-run` has an eye on the time.
+#[test]
+fn ctrl_c_ends_gst_launch_too() {
+    let (_hole, hole) = black_hole();
+    let mut table = String::new();
+    let mut ends = |what: &str, mut run: Run| {
+        std::thread::sleep(Duration::from_millis(1_500));
+        let early = run.child.try_wait().unwrap();
+        assert!(early.is_none(), "{what} ended by itself: {}", run.log());
+        run.signal("-INT", false);
+        let (status, took) = run.returned();
+        table += &format!("{took:>12?} {status} {what}\n");
+    };
+    for n in 0..cases(Path::new("/"), hole).len() {
+        let folder = Folder::new(&format!("endings_launch_{n}"));
+        let (pipeline, keys, ..) = cases(&folder.0, hole).remove(n);
+        let name = format!("endings_launch_{n}");
+        ends(
+            &format!("{pipeline} {}", keys.join(" ")),
+            bare(&name, pipeline, &keys),
+        );
+    }
+    let folder = Folder::new("endings_lines");
+    let pipe = named_pipe(&folder.0);
+    for line in lines(&folder.0, hole, &pipe) {
+        // What upstream's valve holds back is EOS as well: only `sfu-run` ends that.
+        let holds_eos = line.starts_with("videotestsrc");
+        for e in if holds_eos { &[""][..] } else { &["-e", ""] } {
+            println!("{e} {line}");
+            let mut command = Command::new("bash");
+            command.args(["-c", &format!("exec gst-launch-1.0 {e} {line}")]);
+            if line.contains("ndilivesrc") {
+                command.envs(ndi::environment());
+            }
+            ends(
+                &format!("{e} {line}"),
+                Run::start("endings_lines", command, 0),
+            );
+        }
+    }
+    println!("{table}");
+}
+
+/// NULL from each state, in an application.
+#[test]
+fn null_returns_from_each_state() {
+    gst::init().unwrap();
+    gst::Registry::get().scan_path(ndi::plugins().unwrap());
+    let (_hole, hole) = black_hole();
+    let folder = Folder::new("endings_null");
+    let pipe = named_pipe(&folder.0);
+    let mut table = String::new();
+    for line in lines(&folder.0, hole, &pipe) {
+        for state in [
+            gst::State::Null,
+            gst::State::Ready,
+            gst::State::Paused,
+            gst::State::Playing,
+        ] {
+            let parts =
+                gst::parse::launch_full(&line, None, gst::ParseFlags::PLACE_IN_BIN).unwrap();
+            let pipeline = gst::Pipeline::new();
+            pipeline.add(&parts).unwrap();
+            let _ = pipeline.set_state(state);
+            std::thread::sleep(Duration::from_millis(400));
+            let asked = Instant::now();
+            let (done, ended) = std::sync::mpsc::channel();
+            std::thread::spawn(move || done.send(pipeline.set_state(gst::State::Null)));
+            let ended = ended.recv_timeout(START);
+            let took = asked.elapsed();
+            table += &format!("{took:>12?} {state:?} {line}\n");
+            assert!(ended.is_ok() && took < RETURNS, "{table}");
+        }
+    }
+    println!("{table}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 #![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
 
+mod ending;
 mod hls;
 mod log;
 mod properties;

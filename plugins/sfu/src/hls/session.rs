@@ -5,6 +5,7 @@
 //! there ends there.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
@@ -75,7 +76,7 @@ impl Tracks {
                     "audiomixer name=mix latency={MIXER_LATENCY} start-time-selection=first \
                    ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! {encoder} bitrate={AUDIO_BITRATE} ! aacparse \
                    ! tee name=sound \
-                 audiotestsrc is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2 ! mix. \
+                 audiotestsrc name=silence is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2 ! mix. \
                  queue name=audio_0 ! opusdec ! audioconvert ! audioresample ! audio/x-raw,rate=48000,channels=2 ! mix."
                 ),
             );
@@ -110,6 +111,8 @@ impl Tracks {
 #[derive(Debug)]
 pub(super) struct Session {
     pipeline: gst::Pipeline,
+    /// The silence is to end.
+    silenced: Arc<AtomicBool>,
     common: Arc<Common>,
     layers: Vec<Arc<Layer>>,
     /// When running time was zero.
@@ -149,6 +152,7 @@ impl Session {
         let layers = (0..tracks.outputs()).map(layer).collect();
         let mut session = Self {
             pipeline,
+            silenced: Arc::default(),
             common,
             layers,
             zero: SystemTime::now(),
@@ -187,6 +191,16 @@ impl Session {
                 linked => gst::warning!(CAT, obj = pad, "is not linked: {linked:?}"),
             }
         });
+        if let Ok(pad) = self.pad("silence", "src") {
+            let silenced = self.silenced.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                if !silenced.load(Relaxed) {
+                    return gst::PadProbeReturn::Ok;
+                }
+                info.flow_res = Err(gst::FlowError::Eos);
+                gst::PadProbeReturn::Handled
+            });
+        }
         for (n, layer) in self.layers.iter().enumerate() {
             let into = self.pad(&format!("into_{n}"), "src")?;
             let first = ["video", "first"].iter().find_map(|kind| {
@@ -268,8 +282,14 @@ impl Session {
     }
 
     /// Ends the media: segments that have begun come to their ends.
+    ///
+    /// An EOS event to the source of silence would wait for what it just pushes, which waits for ever behind a picture that
+    /// stalls: it is told at its next buffer, if there is one.
     pub(super) fn finish(&self) {
-        self.pipeline.send_event(gst::event::Eos::new());
+        self.silenced.store(true, Relaxed);
+        if let Some(source) = self.pipeline.by_name("in") {
+            source.send_event(gst::event::Eos::new());
+        }
     }
 
     fn failure(&self) -> Option<String> {

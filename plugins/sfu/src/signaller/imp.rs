@@ -16,6 +16,7 @@ use super::recordings::Recordings;
 use super::serve::Server;
 use super::server::App;
 use super::settings::{PROPERTIES, Settings};
+use crate::ending;
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -115,6 +116,12 @@ impl ObjectImpl for SfuSignaller {
             _ => pspec.default_value().clone(),
         }
     }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        // A bin sends EOS events to its sources.
+        self.obj().set_element_flags(gst::ElementFlags::SOURCE);
+    }
 }
 
 impl GstObjectImpl for SfuSignaller {}
@@ -138,6 +145,7 @@ impl ElementImpl for SfuSignaller {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
+            ending::server_begins(&*self.obj());
             self.start().map_err(|message| {
                 gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ("{message}"));
                 gst::StateChangeError
@@ -150,6 +158,14 @@ impl ElementImpl for SfuSignaller {
             self.stop();
         }
         result
+    }
+
+    fn send_event(&self, event: gst::Event) -> bool {
+        if event.type_() != gst::EventType::Eos {
+            return self.parent_send_event(event);
+        }
+        ending::server_ended(self.obj().upcast_ref());
+        true
     }
 }
 

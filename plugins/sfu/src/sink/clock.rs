@@ -41,6 +41,14 @@ pub(super) struct Now {
 }
 
 impl Now {
+    pub(super) fn instant(self) -> Instant {
+        self.instant
+    }
+
+    pub(super) fn running_time(self) -> Option<gst::ClockTime> {
+        self.running_time
+    }
+
     /// The time at an element.
     pub(super) fn of(element: &impl IsA<gst::Element>) -> Self {
         Self {

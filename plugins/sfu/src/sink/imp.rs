@@ -18,6 +18,8 @@ use super::feedback::ForceKeyUnit;
 use super::media::{self, Form, Media};
 use super::sender::Sender;
 use super::settings::{PROPERTIES, Settings};
+use super::timeline::Timeline;
+use super::way::Way;
 use crate::properties::{lock, number_of, text_of};
 
 /// Layers that `layers` may have.
@@ -33,6 +35,9 @@ pub struct SfuSink {
 struct State {
     publisher: Option<Arc<Publisher>>,
     wallclock: Arc<Wallclock>,
+    /// Of what comes in, and of the RTP that goes out, which goes on where running time begins anew.
+    timeline: Arc<Timeline>,
+    sent: Arc<Timeline>,
     /// By kind and number: the order of the layers.
     inputs: BTreeMap<(bool, u32), Input>,
 }
@@ -96,7 +101,7 @@ impl ObjectImpl for SfuSink {
                 let viewers = self.info().map_or(0, |info| info.viewers);
                 u32::try_from(viewers).unwrap_or(u32::MAX).to_value()
             }
-            "stats" => stats(self.info()).to_value(),
+            "stats" => stats(self.info(), lock(&self.state).timeline.steps()).to_value(),
             _ => pspec.default_value().clone(),
         }
     }
@@ -278,12 +283,16 @@ impl SfuSink {
         let weak = self.obj().downgrade();
         let negotiated = entry.static_pad("src").map(|pad| pad.downgrade());
         let refused = AtomicBool::new(false);
-        let mask = gst::PadProbeType::DATA_DOWNSTREAM;
+        let way = Mutex::new(Way::new(Arc::default(), kind == TrackKind::Audio));
+        let mask = gst::PadProbeType::DATA_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
         pad.add_probe(mask, move |pad, info| {
             let Some(obj) = weak.upgrade() else {
                 return gst::PadProbeReturn::Ok;
             };
             let imp = obj.imp();
+            if !imp.in_time(&way, pad.upcast_ref(), kind, info) {
+                return gst::PadProbeReturn::Drop;
+            }
             let result = match info.event().map(|e| e.view()) {
                 Some(gst::EventView::Caps(caps)) => {
                     imp.caps_came(pad.upcast_ref(), kind, number, caps.caps())
@@ -317,6 +326,37 @@ impl SfuSink {
             }
             gst::PadProbeReturn::Ok
         });
+    }
+
+    /// Gives what comes its time. Returns false where it is not to be shown.
+    fn in_time(
+        &self,
+        way: &Mutex<Way>,
+        pad: &gst::Pad,
+        kind: TrackKind,
+        info: &mut gst::PadProbeInfo<'_>,
+    ) -> bool {
+        let mut way = lock(way);
+        match &mut info.data {
+            Some(gst::PadProbeData::Event(event)) => {
+                if let gst::EventView::Caps(caps) = event.view() {
+                    let media = media::parse(kind, caps.caps());
+                    way.raw = media.is_ok_and(|media| media.form == Form::Raw);
+                    way.live = is_live(pad);
+                    way.begin(&lock(&self.state).timeline);
+                }
+                way.event(event);
+                true
+            }
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                way.buffer(buffer, self.obj().current_running_time())
+            }
+            Some(gst::PadProbeData::BufferList(list)) => {
+                way.list(list, self.obj().current_running_time());
+                true
+            }
+            _ => true,
+        }
     }
 
     /// Video that knows when it was captured tells it for all pads.
@@ -363,7 +403,7 @@ impl SfuSink {
         media: Media,
     ) -> Result<(), String> {
         let settings = lock(&self.settings).clone();
-        let (publisher, wallclock, entry, rank, videos) = {
+        let (publisher, wallclock, sent, entry, rank, videos) = {
             let state = lock(&self.state);
             let publisher = state
                 .publisher
@@ -378,6 +418,7 @@ impl SfuSink {
             (
                 publisher,
                 state.wallclock.clone(),
+                state.sent.clone(),
                 input.entry.clone(),
                 rank,
                 videos,
@@ -409,6 +450,7 @@ impl SfuSink {
             Sender::new(
                 publisher.clone(),
                 wallclock.clone(),
+                sent.clone(),
                 codec,
                 rank + index,
                 foreign,
@@ -478,6 +520,8 @@ impl SfuSink {
         let mut state = lock(&self.state);
         state.publisher = Some(Arc::new(publisher));
         state.wallclock = Arc::default();
+        state.timeline = Arc::default();
+        state.sent = Arc::default();
         Ok(())
     }
 
@@ -542,13 +586,27 @@ fn video_track(
     Ok((codec, layers.collect()))
 }
 
-/// Whether upstream produces in real time, or as fast as it is taken.
+/// Whether upstream produces in real time, or as fast as it is taken. What does not know (`concat`) is looked behind.
 fn is_live(pad: &gst::Pad) -> bool {
-    let mut query = gst::query::Latency::new();
-    !pad.peer_query(&mut query) || query.result().0
+    asked(pad, 8).unwrap_or(true)
 }
 
-fn stats(info: Option<StreamInfo>) -> gst::Structure {
+fn asked(pad: &gst::Pad, depth: u32) -> Option<bool> {
+    let mut query = gst::query::Latency::new();
+    if pad.peer_query(&mut query) {
+        return Some(query.result().0);
+    }
+    let behind = pad.peer()?.parent().filter(|_| depth > 0)?;
+    let pads = match behind.downcast::<gst::GhostPad>() {
+        // The inner side of a bin's pad.
+        Ok(outer) => vec![outer.upcast()],
+        Err(behind) => behind.downcast::<gst::Element>().ok()?.sink_pads(),
+    };
+    let answers = pads.iter().filter_map(|pad| asked(pad, depth - 1));
+    answers.reduce(|one, other| one || other)
+}
+
+fn stats(info: Option<StreamInfo>, steps: u64) -> gst::Structure {
     let structure = gst::Structure::builder("sfusink-stats");
     let Some(info) = info else {
         return structure.build();
@@ -571,6 +629,7 @@ fn stats(info: Option<StreamInfo>) -> gst::Structure {
         .field("viewers", info.viewers as u64)
         .field("packets", info.packets_in)
         .field("bytes", info.bytes_in)
+        .field("timestamp-steps", steps)
         .field(
             "keyframe-requests-received",
             info.keyframe_requests_received,

@@ -38,7 +38,13 @@
  *
  * ## Time
  *
- * Live input is sent as it comes, other input in its own time.
+ * Live input is sent as it comes, other input in its own time, with nothing left out of it: files,
+ * playlists (`concat`), pause and resume. Where the latency query says nothing the sources behind
+ * what does not answer it are asked.
+ *
+ * Timestamps may step forward or back, repeat, wrap or be missing: behind the pads time goes on,
+ * each frame as long after the one before it as it came, and tracks and layers that step together
+ * stay together. `timestamp-steps` of `stats` counts them.
  *
  * Viewers are told when what they see was captured: at its running time by the pipeline's clock,
  * or, where video brings `GstReferenceTimestampMeta` with an NDI timecode, an NDI timestamp, or
@@ -55,6 +61,8 @@ mod imp;
 mod media;
 mod sender;
 mod settings;
+mod timeline;
+mod way;
 
 pub(crate) use branch::take_out;
 pub(crate) use settings::Codec;

@@ -9,14 +9,17 @@ use gst_rtp::RTPBuffer;
 use sfu_engine::{Codec, Publisher, RtpIn, TrackKind};
 
 use super::clock::{Now, Wallclock};
+use super::timeline::{Frame, Order, Timeline, Track};
 
 /// Sends one branch's packets.
 pub(super) struct Sender {
     publisher: Arc<Publisher>,
     wallclock: Arc<Wallclock>,
+    timeline: Arc<Timeline>,
+    track: Track,
     codec: Codec,
     layer: usize,
-    /// What to add to the timestamps of RTP that others payloaded, fixed at the first packet.
+    /// What to add to the timestamps of RTP that others payloaded, fixed at the first packet and where they step.
     foreign_offset: Option<u32>,
     is_foreign: bool,
     /// The newest running time and when it was captured: a frame's packets have one.
@@ -27,6 +30,7 @@ impl Sender {
     pub(super) fn new(
         publisher: Arc<Publisher>,
         wallclock: Arc<Wallclock>,
+        timeline: Arc<Timeline>,
         codec: Codec,
         layer: usize,
         is_foreign: bool,
@@ -34,6 +38,8 @@ impl Sender {
         Self {
             publisher,
             wallclock,
+            timeline,
+            track: Track::new(Order::Decoding),
             codec,
             layer,
             foreign_offset: None,
@@ -81,7 +87,7 @@ impl Sender {
         self.last = Some((running_time, captured));
         Some(RtpIn {
             seq: rtp.seq(),
-            timestamp: self.timestamp(rtp.timestamp(), running_time),
+            timestamp: self.timestamp(rtp.timestamp(), running_time, now),
             captured,
             marker: rtp.is_marker(),
             payload: payload.into(),
@@ -89,17 +95,42 @@ impl Sender {
         })
     }
 
-    /// Our payloaders write running time, as all layers need it; other RTP is moved there once and keeps its precision.
-    fn timestamp(&mut self, timestamp: u32, running_time: Option<gst::ClockTime>) -> u32 {
+    /// Our payloaders write running time, as all layers need it; other RTP is moved there and keeps its precision. Where
+    /// running time begins anew, viewers' time goes on.
+    fn timestamp(&mut self, timestamp: u32, running_time: Option<gst::ClockTime>, now: Now) -> u32 {
+        let signed = |time: gst::ClockTime| i64::try_from(time.nseconds()).ok();
+        let frame = Frame {
+            time: running_time.and_then(signed),
+            duration: None,
+            came: now.instant(),
+            now: now.running_time().and_then(signed),
+        };
+        let moved = match frame.time {
+            Some(time) => self.track.at(&self.timeline, frame).saturating_sub(time),
+            None => self.track.offset(),
+        };
+        let moved = self.ticks(moved);
         if !self.is_foreign {
-            return timestamp;
+            return timestamp.wrapping_add(moved);
         }
-        let rate = u64::from(self.codec.clock_rate());
-        let offset = *self.foreign_offset.get_or_insert_with(|| {
-            let time = running_time.unwrap_or_default().nseconds();
-            let ticks = u128::from(time) * u128::from(rate) / 1_000_000_000;
-            (ticks as u32).wrapping_sub(timestamp)
-        });
-        timestamp.wrapping_add(offset)
+        let wanted = running_time.and_then(signed).map(|time| self.ticks(time));
+        let offset = self.foreign_offset.unwrap_or_default();
+        let off = |wanted: u32| wanted.wrapping_sub(timestamp.wrapping_add(offset)) as i32;
+        let second = self.codec.clock_rate();
+        let offset = match wanted {
+            Some(wanted)
+                if self.foreign_offset.is_none() || off(wanted).unsigned_abs() > second =>
+            {
+                wanted.wrapping_sub(timestamp)
+            }
+            _ => offset,
+        };
+        self.foreign_offset = Some(offset);
+        timestamp.wrapping_add(offset).wrapping_add(moved)
+    }
+
+    fn ticks(&self, nanoseconds: i64) -> u32 {
+        let ticks = i128::from(nanoseconds) * i128::from(self.codec.clock_rate()) / 1_000_000_000;
+        ticks as u32
     }
 }

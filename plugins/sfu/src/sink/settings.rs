@@ -131,7 +131,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("viewers, packets, bytes, keyframe-requests-received, keyframe-requests-refused, keyframe-requests-merged, keyframe-requests-sent, and for each layer rid, width, height, bitrate (bit/s), active")
+            .blurb("viewers, packets, bytes, timestamp-steps (forward or back, made up for), keyframe-requests-received, keyframe-requests-refused, keyframe-requests-merged, keyframe-requests-sent, and for each layer rid, width, height, bitrate (bit/s), active")
             .read_only()
             .build(),
     ]

@@ -193,6 +193,7 @@ impl ElementImpl for SfuSrc {
             && let Some(running) = &*lock(&self.running)
         {
             running.shared.ended.store(true, Relaxed);
+            running.subscription.wake();
         }
         self.parent_send_event(event)
     }

@@ -18,6 +18,7 @@ use super::feed::Feed;
 use super::settings::{Choice, Codecs, OnLoss, Settings};
 use super::timing::{Mapping, TrackClock};
 use super::{CAT, SfuSrc};
+use crate::ending;
 use crate::properties::lock;
 
 /// Which layers there are to choose from is looked at once in this time.
@@ -91,6 +92,8 @@ pub(super) struct Reader {
     order: Vec<usize>,
     was_playing: bool,
     over: bool,
+    /// Since when the application wants the end, until those that get nothing have been told.
+    ended: Option<Instant>,
     /// By kind and number.
     outputs: BTreeMap<(bool, u32), Output>,
 }
@@ -123,6 +126,7 @@ impl Reader {
             order: Vec::new(),
             was_playing: false,
             over: false,
+            ended: None,
             outputs: BTreeMap::new(),
         }
     }
@@ -161,7 +165,12 @@ impl Reader {
             self.begin_anew();
             self.look(element);
         }
-        self.over |= self.shared.ended.load(Relaxed);
+        let ended = self.shared.ended.load(Relaxed);
+        if ended && !std::mem::replace(&mut self.over, true) {
+            self.ended = Some(Instant::now());
+        }
+        let told = |at: &mut Instant| ending::idle_sinks_ended(element.upcast_ref(), at.elapsed());
+        self.ended.take_if(told);
     }
 
     /// After something is missing: all pads wait for a keyframe.

@@ -14,6 +14,8 @@ const SLEW: i64 = 200;
 const JUMP: i64 = 1_000_000_000;
 /// A timestamp further from its moment of capture than this is not moved there smoothly.
 const SMOOTH: i64 = 100_000_000;
+/// A timestamp that is from before the last one was sent again, unless it was captured this much later than that.
+const STEPPED: i64 = 250_000_000;
 /// A timestamp's step is changed by one part in this many.
 const STEP_SLEW: i64 = 50;
 /// The smallest step, for what must catch up.
@@ -144,15 +146,15 @@ impl TrackClock {
             Some((last, at)) => {
                 let ticks = i64::from(timestamp.wrapping_sub(last) as i32);
                 let step = ticks * 1_000_000_000 / self.rate;
-                if step <= 0 {
+                let off = captured - (at + step);
+                if step <= 0 && off <= STEPPED {
                     // The same frame, or a packet that was sent again.
                     return unsigned((at + step).max(self.floor));
                 }
-                let off = captured - (at + step);
-                if off.abs() <= SMOOTH {
+                if step > 0 && off.abs() <= SMOOTH {
                     at + step + off.clamp(-step / STEP_SLEW, step / STEP_SLEW)
                 } else {
-                    captured.max(at + step.min(STEP))
+                    captured.max(at + step.clamp(0, STEP))
                 }
             }
         };

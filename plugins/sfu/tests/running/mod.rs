@@ -11,9 +11,13 @@ const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(40);
 
 /// GStreamer with the plugins under test.
 pub(crate) fn init() {
-    gst::init().unwrap();
-    gstsfu::plugin_register_static().unwrap();
-    gstsimulcast::plugin_register_static().unwrap();
+    // Tests are threads, and the registry is one.
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        gst::init().unwrap();
+        gstsfu::plugin_register_static().unwrap();
+        gstsimulcast::plugin_register_static().unwrap();
+    });
 }
 
 /// See the module's description. Streams are named after the test: all tests of a program share the router.

@@ -53,9 +53,49 @@ fn queue() -> Result<gst::Element, String> {
     queue.set_property("max-size-buffers", 2u32);
     queue.set_property("max-size-bytes", 0u32);
     queue.set_property("max-size-time", 0u64);
-    // The oldest frame goes: what is late already only gets later.
-    queue.set_property_from_str("leaky", "downstream");
     Ok(queue)
+}
+
+/// Of a live source the oldest frame goes: what is late already only gets later. Everything else waits, and nothing of it is
+/// lost. Which of the two it is is known when the source's caps come.
+fn leak_if_live(bin: &gst::Bin, entry: &gst::Pad, queues: &[gst::Element]) {
+    // They own the pad, all of them.
+    let queues: Vec<_> = queues.iter().map(ObjectExt::downgrade).collect();
+    let bin = bin.downgrade();
+    entry.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if info
+            .event()
+            .is_some_and(|e| e.type_() == gst::EventType::Caps)
+        {
+            let sink = bin.upgrade().and_then(|bin| bin.static_pad("sink"));
+            let live = sink.is_none_or(|pad| is_live(&pad));
+            let leaky = if live { "downstream" } else { "no" };
+            for queue in queues.iter().filter_map(glib::WeakRef::upgrade) {
+                queue.set_property_from_str("leaky", leaky);
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Whether upstream produces in real time, or as fast as it is taken. What does not know (`concat`) is looked behind.
+fn is_live(pad: &gst::Pad) -> bool {
+    asked(pad, 8).unwrap_or(true)
+}
+
+fn asked(pad: &gst::Pad, depth: u32) -> Option<bool> {
+    let mut query = gst::query::Latency::new();
+    if pad.peer_query(&mut query) {
+        return Some(query.result().0);
+    }
+    let behind = pad.peer()?.parent().filter(|_| depth > 0)?;
+    let pads = match behind.downcast::<gst::GhostPad>() {
+        // The inner side of a bin's pad.
+        Ok(outer) => vec![outer.upcast()],
+        Err(behind) => behind.downcast::<gst::Element>().ok()?.sink_pads(),
+    };
+    let answers = pads.iter().filter_map(|pad| asked(pad, depth - 1));
+    answers.reduce(|one, other| one || other)
 }
 
 /// Builds the elements in the bin for the layers that have a pad.
@@ -80,10 +120,12 @@ pub(super) fn build(
     let mut elements = front.to_vec();
     let mut branches = Vec::new();
     let mut scalers = Vec::new();
+    let mut queues = vec![front[0].clone()];
     for (_, layer) in layers {
         let (branch, scaler, own) = build_branch(bin, settings, *layer, &tee)?;
         branches.push(branch);
         scalers.push(scaler);
+        queues.extend(own.first().cloned());
         elements.extend(own);
     }
     let frames_in = Arc::new(AtomicU64::new(0));
@@ -93,6 +135,7 @@ pub(super) fn build(
         counter.fetch_add(1, Relaxed);
         gst::PadProbeReturn::Ok
     });
+    leak_if_live(bin, &entry, &queues);
     size_layers(&sink_pad(&tee)?, scalers);
     Ok(Chain {
         entry,

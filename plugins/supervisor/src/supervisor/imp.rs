@@ -103,7 +103,18 @@ impl ElementImpl for Supervisor {
         if event.type_() != gst::EventType::Eos {
             return self.parent_send_event(event);
         }
-        self.order(Order::Finish);
+        let patience = lock(&self.settings).eos_timeout;
+        let runs = match lock(&self.runner).as_ref() {
+            Some(runner) => {
+                runner.finish(&self.obj(), patience);
+                true
+            }
+            None => false,
+        };
+        if !runs {
+            let obj = self.obj();
+            let _ = obj.post_message(gst::message::Eos::builder().src(&*obj).build());
+        }
         true
     }
 }
@@ -144,6 +155,11 @@ impl Supervisor {
             gst::StateChangeError
         })?);
         Ok(())
+    }
+
+    /// Whether nothing runs any more.
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.runner).as_ref().is_none_or(Runner::has_ended)
     }
 
     fn order(&self, order: Order) {

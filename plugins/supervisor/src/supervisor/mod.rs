@@ -39,7 +39,9 @@
  *
  * An EOS event sent to the element (Ctrl-C under `gst-launch-1.0 -e`) goes to the inner pipeline,
  * which finishes its files; the element's EOS message follows when it has, after `eos-timeout` ms at
- * the latest, or at once where nothing has come to a sink yet. With `restart=never` or
+ * the latest (and 0.3 s more where it hangs), or at once where nothing has come to a sink yet.
+ * NULL waits 1.5 s for a pipeline that hangs, such as one that opens a named pipe, and leaves it
+ * behind with a warning. With `restart=never` or
  * `on-error` an inner pipeline that ends by itself is the element's EOS as well.
  */
 use std::sync::LazyLock;

@@ -2,12 +2,15 @@
 
 //! The thread that runs the inner pipeline, and again: what happens in there reaches the outer pipeline as messages only.
 
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use gst::subclass::prelude::*;
 
 use super::delay::Delay;
 use super::settings::{Restart, Settings};
@@ -50,7 +53,17 @@ pub(super) struct Runner {
     order: Arc<AtomicU8>,
     bus: gst::Bus,
     thread: JoinHandle<()>,
+    /// Disconnected once the thread is done.
+    done: Mutex<Receiver<Infallible>>,
+    /// The thread has hung beyond the time that EOS may take.
+    given_up: Arc<AtomicBool>,
 }
+
+/// How long a pipeline that was told to stop may take. One that opens a named pipe, or a camera whose driver hangs, takes for
+/// ever; nobody else is to wait for that.
+const STOPS: Duration = Duration::from_millis(1_500);
+/// The same after EOS and its time.
+const STOPS_AFTER_EOS: Duration = Duration::from_millis(300);
 
 impl Runner {
     pub(super) fn start(
@@ -69,10 +82,46 @@ impl Runner {
             bus: bus.clone(),
             delay,
         };
+        let (running, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("supervisor".into())
-            .spawn(move || run.main())?;
-        Ok(Self { order, bus, thread })
+            .spawn(move || {
+                // Dropped at the end, also by a panic.
+                let _running = running;
+                run.main();
+            })?;
+        Ok(Self {
+            order,
+            bus,
+            thread,
+            done: Mutex::new(done),
+            given_up: Arc::default(),
+        })
+    }
+
+    /// EOS, and the element's own message when it is done, or has hung for too long.
+    pub(super) fn finish(&self, element: &Supervisor, patience: Duration) {
+        self.order(Order::Finish);
+        let (element, given_up) = (element.downgrade(), self.given_up.clone());
+        let wait = move || {
+            std::thread::sleep(patience + STOPS_AFTER_EOS);
+            let Some(element) = element.upgrade().filter(|e| !e.imp().has_ended()) else {
+                return;
+            };
+            given_up.store(true, SeqCst);
+            gst::warning!(
+                CAT,
+                obj = element,
+                "its pipeline hangs; it is not waited for"
+            );
+            let _ = element.post_message(gst::message::Eos::builder().src(&element).build());
+        };
+        let waits = std::thread::Builder::new()
+            .name("supervisor-eos".into())
+            .spawn(wait);
+        if let Err(error) = waits {
+            gst::warning!(CAT, "no thread: {error}");
+        }
     }
 
     /// Tells the thread what is wanted from now on. What ends it is not taken back.
@@ -88,10 +137,21 @@ impl Runner {
         let _ = self.bus.post(wake);
     }
 
-    /// Stops the pipeline and waits until it has.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Stops the pipeline and waits until it has, unless it hangs.
     pub(super) fn stop(self) {
         self.order(Order::Stop);
-        if self.thread.join().is_err() {
+        let patience = match self.given_up.load(SeqCst) {
+            true => Duration::ZERO,
+            false => STOPS,
+        };
+        let done = lock(&self.done).recv_timeout(patience);
+        if done == Err(RecvTimeoutError::Timeout) {
+            gst::warning!(CAT, "the pipeline does not stop; it is left behind");
+        } else if self.thread.join().is_err() {
             gst::error!(CAT, "the supervising thread panicked");
         }
     }

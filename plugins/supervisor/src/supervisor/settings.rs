@@ -37,7 +37,7 @@ impl Default for Settings {
             restart: Restart::default(),
             delay: Duration::from_secs(1),
             delay_max: Duration::from_secs(15),
-            eos_timeout: Duration::from_secs(10),
+            eos_timeout: Duration::from_millis(1_500),
         }
     }
 }
