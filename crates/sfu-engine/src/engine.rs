@@ -166,6 +166,12 @@ impl Engine {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
+        if let Some(port) = Announced::port_too_high(&config.announce, count) {
+            return Err(EngineError::AnnouncedPorts {
+                port,
+                shards: count,
+            });
+        }
         let identity = Identity::generate().map_err(EngineError::Certificate)?;
         let counters = Arc::new(Counters::default());
         let mut shards = Vec::with_capacity(count);

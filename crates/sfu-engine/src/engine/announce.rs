@@ -94,6 +94,13 @@ impl Announced {
         this
     }
 
+    /// The first shard's port of one that leaves no port for the last of so many shards.
+    pub(crate) fn port_too_high(all: &[Announce], shards: usize) -> Option<u16> {
+        let last = shards.saturating_sub(1);
+        let mut ports = all.iter().filter_map(|a| a.port);
+        ports.find(|first| usize::from(*first) + last > usize::from(u16::MAX))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
@@ -229,6 +236,21 @@ mod tests {
             &long,
         ] {
             assert_eq!(text.parse::<Announce>(), Err(()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn each_shard_needs_a_port_of_its_own_to_be_told() {
+        let all = |text: &str| vec!["192.0.2.7".parse().unwrap(), text.parse().unwrap()];
+        for (text, shards, expected) in [
+            ("192.0.2.7:65535", 1, None),
+            ("192.0.2.7:65535", 2, Some(65_535)),
+            ("sfu.example.org:65530", 6, None),
+            ("sfu.example.org:65530", 7, Some(65_530)),
+            ("192.0.2.7", 70_000, None),
+        ] {
+            let found = Announced::port_too_high(&all(text), shards);
+            assert_eq!(found, expected, "{text} with {shards}");
         }
     }
 

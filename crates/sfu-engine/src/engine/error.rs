@@ -33,6 +33,16 @@ pub enum EngineError {
         /// How many are wanted.
         shards: usize,
     },
+    /// The same of the ports that are told.
+    #[error(
+        "announce-address: {shards} shards don't fit above port {port}: choose a lower one, or fewer shards"
+    )]
+    AnnouncedPorts {
+        /// The first shard's port.
+        port: u16,
+        /// How many there are.
+        shards: usize,
+    },
     /// The certificate could not be made.
     #[error("{0}")]
     Certificate(OfferError),

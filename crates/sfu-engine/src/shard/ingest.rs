@@ -166,14 +166,19 @@ impl Ingest {
         destination: SocketAddr,
         data: &[u8],
     ) -> Taken {
-        if let Some((policer, counters)) = &mut self.policer
-            && policer::is_rtp(data)
-            && !policer.takes(now, data.len())
-        {
+        let policer = self.policer.as_mut().filter(|_| policer::is_rtp(data));
+        let Some((policer, counters)) = policer else {
+            return self.transport.receive(now, source, destination, data);
+        };
+        if !policer.has_room(now, data.len()) {
             counters.publisher_packets_over_bitrate.add(1);
             return Taken::Unproven(Work::default());
         }
-        self.transport.receive(now, source, destination, data)
+        let taken = self.transport.receive(now, source, destination, data);
+        if matches!(taken, Taken::Work(_)) {
+            policer.spend(data.len());
+        }
+        taken
     }
 
     pub(super) fn transport_mut(&mut self) -> &mut dyn Transport {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How much a publishing peer may send (`max-bitrate`): a token bucket over all its tracks, before anything is decrypted.
+//! How much a publishing peer may send (`max-bitrate`): a token bucket over all its tracks. What has no room is dropped before
+//! anything is decrypted, and only what was authentic takes room, so that nobody who writes the peer's address uses it up.
 //!
 //! It is also told to the peer as REMB (draft-alvestrand-rmcat-remb-03), which browsers obey beside arrival reports, so
 //! that it meets those only who do not. Called by the session for each of the peer's packets; the time is an argument.
@@ -46,14 +47,12 @@ impl Policer {
     }
 
     /// Whether a datagram with media may come in.
-    pub(super) fn takes(&mut self, now: Instant, octets: usize) -> bool {
+    pub(super) fn has_room(&mut self, now: Instant, octets: usize) -> bool {
         let span = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = self.at.max(now);
         let rate = self.bits_per_second as f64;
         self.room = (self.room + rate * span).min(Self::most(self.bits_per_second));
-        let bits = octets as f64 * 8.0;
-        if bits <= self.room {
-            self.room -= bits;
+        if octets as f64 * 8.0 <= self.room {
             return true;
         }
         let since = match self.over {
@@ -62,6 +61,11 @@ impl Policer {
         };
         self.over = Some((since, now));
         false
+    }
+
+    /// A datagram with media came in, and is the peer's.
+    pub(super) fn spend(&mut self, octets: usize) {
+        self.room -= octets as f64 * 8.0;
     }
 
     /// Whether the peer has been over its limit for longer than can be forgiven.
@@ -101,6 +105,28 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const LIMIT: u64 = 8_000_000;
 
+    fn takes(policer: &mut Policer, now: Instant, octets: usize) -> bool {
+        let has_room = policer.has_room(now, octets);
+        if has_room {
+            policer.spend(octets);
+        }
+        has_room
+    }
+
+    #[test]
+    fn what_is_not_authentic_takes_no_room() {
+        let mut now = Instant::now();
+        let mut policer = Policer::new(now, LIMIT);
+        for _ in 0..60_000 {
+            now += MS;
+            for _ in 0..10 {
+                assert!(policer.has_room(now, 1_500));
+            }
+            assert!(takes(&mut policer, now, 1_000));
+        }
+        assert!(!policer.is_exhausted());
+    }
+
     /// A packet of 1,000 octets each `every`, for so many seconds: how many passed, how many did not, and whether that is
     /// too much.
     fn send(policer: &mut Policer, now: &mut Instant, every: Duration, seconds: u64) -> (u64, u64) {
@@ -108,7 +134,7 @@ mod tests {
         let (mut passed, mut dropped) = (0, 0);
         while *now < end {
             *now += every;
-            if policer.takes(*now, 1_000) {
+            if takes(policer, *now, 1_000) {
                 passed += 1;
             } else {
                 dropped += 1;
@@ -128,7 +154,7 @@ mod tests {
             let (_, dropped) = send(&mut policer, &mut now, MS / 3, 0);
             assert_eq!(dropped, 0);
             for _ in 0..1_000 {
-                assert!(policer.takes(now, 1_000));
+                assert!(takes(&mut policer, now, 1_000));
             }
             now += BURST;
         }
@@ -175,10 +201,10 @@ mod tests {
     fn a_clock_that_stands_still_or_goes_back_gives_no_room() {
         let now = Instant::now();
         let mut policer = Policer::new(now, 8_000);
-        assert!(policer.takes(now, 1_000));
-        assert!(!policer.takes(now, 1));
-        assert!(!policer.takes(now - MS * 900, 1));
-        assert!(policer.takes(now + MS * 2, 1));
+        assert!(takes(&mut policer, now, 1_000));
+        assert!(!takes(&mut policer, now, 1));
+        assert!(!takes(&mut policer, now - MS * 900, 1));
+        assert!(takes(&mut policer, now + MS * 2, 1));
     }
 
     #[test]

@@ -76,3 +76,27 @@ fn octets_of_strangers_keep_nobody_alive() {
     }
     assert_eq!(world.counters.snapshot().sessions_closed, 1);
 }
+
+#[test]
+fn media_of_strangers_uses_up_no_publishers_rate() {
+    let mut world = World::with_limited_peer(14, true, 2_000_000);
+    world.join(good(), None);
+    world.connect();
+    world.run_for(2 * SECOND);
+    let frames = world.viewers[0].0.decoded().frames;
+    // Six times the limit, in the peer's name.
+    let mut packet = vec![0x80; 1_200];
+    packet[1] = 96;
+    for _ in 0..1_500 {
+        world.run_for(Duration::from_millis(10));
+        for _ in 0..12 {
+            world.inject_from_peer(0, &packet);
+        }
+    }
+    let counters = world.counters.snapshot();
+    assert_eq!(counters.publisher_packets_over_bitrate, 0, "{counters:?}");
+    assert_eq!(counters.publishers_over_bitrate, 0);
+    assert!(world.stream.info(world.now).live);
+    let more = world.viewers[0].0.decoded().frames - frames;
+    assert!(more > 400, "{more} frames");
+}

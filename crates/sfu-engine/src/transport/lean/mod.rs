@@ -249,10 +249,10 @@ impl LeanTransport {
     fn consult(&mut self, now: Instant, sink: &mut dyn TransportSink) {
         self.ask = false;
         self.tell_estimate(now);
-        let order = self.estimator.probe(now);
         let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
             return;
         };
+        let order = self.estimator.probe(now);
         let mut bytes = 0;
         while bytes < order.bytes {
             let Some(left) = secured.media.pad(path, sink) else {
@@ -286,7 +286,10 @@ impl LeanTransport {
 
     fn next(&self, now: Instant) -> Instant {
         let report = self.secured.as_ref().map(|_| self.report_due);
-        let estimator = self.secured.as_ref().and(self.estimator.poll_timeout());
+        let estimator = match (&self.secured, self.connection.path()) {
+            (Some(_), Some(_)) => self.estimator.poll_timeout(),
+            _ => None,
+        };
         let due = [report, self.pacer.due(), estimator];
         let due = due.into_iter().flatten().min();
         due.unwrap_or(now + Duration::from_secs(1))
@@ -348,7 +351,9 @@ impl Transport for LeanTransport {
             if self.report_due <= now {
                 self.send_reports(now, sink);
             }
-            if self.ask || self.estimator.poll_timeout().is_some_and(|at| at <= now) {
+            // Without a way to the peer nothing is probed.
+            let due = self.ask || self.estimator.poll_timeout().is_some_and(|at| at <= now);
+            if due && self.connection.path().is_some() {
                 self.consult(now, sink);
             }
         }

@@ -36,6 +36,8 @@ const SENDS: u8 = 4;
 const FRESH: Duration = Duration::from_secs(4);
 /// A way that answers nothing for so long gives way to another that does.
 const SILENT: Duration = Duration::from_secs(12);
+/// The same where the peer has been heard from somewhere else.
+const DOUBT: Duration = Duration::from_millis(1_500);
 /// The priority that our checks tell: peer-reflexive, of the first component.
 const PRIORITY: u32 = 110 << 24 | 65_535 << 8 | 255;
 
@@ -65,11 +67,20 @@ struct Pair {
     due: Option<Instant>,
     /// Our check nominates it.
     nominating: bool,
+    /// When the peer was first heard from somewhere else, and this one asked because of it.
+    doubted: Option<Instant>,
 }
 
 impl Pair {
     fn is_valid(&self, now: Instant) -> bool {
         self.answered.is_some_and(|at| now < at + CONSENT)
+    }
+
+    /// It answers, as far as is known.
+    fn is_lively(&self, now: Instant) -> bool {
+        let has_answered = |at: Instant| self.answered.is_some_and(|answered| answered >= at);
+        let is_doubted = |at: Instant| now >= at + DOUBT && !has_answered(at);
+        self.answered.is_some_and(|at| now < at + SILENT) && !self.doubted.is_some_and(is_doubted)
     }
 }
 
@@ -178,7 +189,12 @@ impl Agent {
         let answer = self.writer(Class::Success, &message.id);
         let answer = answer.mapped(path.remote);
         self.out.push((path, answer.finish(&password)));
+        let is_known = self.pairs.iter().any(|p| p.path.remote == path.remote);
         let index = self.pair(now, path, generation);
+        if !is_known {
+            // A NAT may have given the peer another port, and not every peer nominates once more.
+            self.doubt(now);
+        }
         let is_current = generation == self.generation;
         let Some(pair) = self.pairs.get_mut(index) else {
             return Ok(());
@@ -266,8 +282,7 @@ impl Agent {
     /// The newest nomination of a way that answers; without one the first such way. One that has fallen silent is kept as long
     /// as there is consent, and no other.
     fn select(&mut self, now: Instant) {
-        let is_lively = |p: &&Pair| p.answered.is_some_and(|at| now < at + SILENT);
-        let lively = self.pairs.iter().filter(is_lively);
+        let lively = self.pairs.iter().filter(|p| p.is_lively(now));
         let newest = lively.max_by_key(|p| (p.nomination, Some(p.path) == self.selected));
         let mut current = self.pairs.iter();
         let current = current.find(|p| Some(p.path) == self.selected && p.is_valid(now));
@@ -323,6 +338,7 @@ impl Agent {
             sends: 0,
             due: None,
             nominating: false,
+            doubted: None,
         });
         self.pairs.len() - 1
     }
@@ -367,6 +383,17 @@ impl Agent {
             false => Role::Controlled(self.tie),
         });
         self.out.push((pair.path, check.finish(&remote.pass)));
+    }
+
+    /// The peer speaks from somewhere new: is it still where it was? Asked once in [`FRESH`], whatever comes.
+    fn doubt(&mut self, now: Instant) {
+        let selected = self.selected;
+        let may_ask = |pair: &Pair| pair.doubted.is_none_or(|at| now >= at + FRESH);
+        let asked = |pair: &Pair| Some(pair.path) == selected && may_ask(pair);
+        if let Some(index) = self.pairs.iter().position(asked) {
+            self.pairs[index].doubted = Some(now);
+            self.begin_check(now, index);
+        }
     }
 
     /// Does what is due.

@@ -328,3 +328,37 @@ fn a_restart_keeps_the_way_until_there_is_another() {
     let _ = peer.receive(remote(2), &check.finish("a-new-password-of-22-letters"));
     assert_eq!(peer.remote(), Some(remote(2)));
 }
+
+#[test]
+fn a_nat_that_gives_another_port_is_followed_whether_or_not_the_peer_nominates_again() {
+    for nominates in [true, false] {
+        let mut peer = Peer::new(false);
+        peer.there.insert(remote(1));
+        peer.nominate(remote(1));
+        for port in 2..40 {
+            peer.run(Duration::from_secs(7));
+            assert_eq!(peer.remote(), Some(remote(port - 1)));
+            peer.there = HashSet::from([remote(port)]);
+            let check = match nominates {
+                true => request().use_candidate(),
+                false => request(),
+            };
+            assert_eq!(peer.receive(remote(port), &check.finish(OURS.1)), Ok(()));
+            peer.run(Duration::from_secs(2));
+            assert_eq!(peer.remote(), Some(remote(port)), "nominates: {nominates}");
+        }
+    }
+}
+
+#[test]
+fn a_second_way_takes_nothing_from_the_first_that_answers() {
+    let mut peer = Peer::new(false);
+    peer.there = (1..40).map(remote).collect();
+    peer.nominate(remote(1));
+    for other in 2..40 {
+        let check = request().finish(OURS.1);
+        assert_eq!(peer.receive(remote(other), &check), Ok(()));
+        peer.run(Duration::from_millis(700));
+        assert_eq!(peer.remote(), Some(remote(1)), "after way {other}");
+    }
+}
