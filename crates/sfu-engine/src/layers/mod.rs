@@ -6,7 +6,6 @@ mod ladder;
 mod preference;
 pub mod selector;
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 pub use ladder::Rung;
@@ -29,6 +28,9 @@ pub struct LayerInfo {
     pub target_bitrate: Option<u64>,
 }
 
+/// Layers whose highest bitrates differ by less are not told apart by them: simulcast layers have a half of the sides each,
+/// and at least twice the bitrate. Not tuned.
+const PLAINLY: f64 = 1.25;
 /// A layer that has sent nothing for this long counts as not sent.
 pub const ACTIVE_FOR: Duration = Duration::from_secs(2);
 
@@ -85,17 +87,40 @@ pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
 
 /// The same into memory that is there already, for those who look several times a second.
 pub fn rank(layers: &[Candidate], order: &mut Vec<usize>) {
+    let known = |key: fn(&Candidate) -> Option<u64>| layers.iter().all(|l| key(l).is_some());
+    let by_height = known(height);
+    let by_bitrate = known(bitrate);
+    let is_above = |a: usize, b: usize| {
+        let (a, b) = (&layers[a], &layers[b]);
+        match by_height && height(a) != height(b) {
+            true => height(a) > height(b),
+            false => by_bitrate && has_more(a, b),
+        }
+    };
     order.clear();
-    order.extend(0..layers.len());
-    let known = |key: &dyn Fn(&Candidate) -> Option<u64>| layers.iter().all(|l| key(l).is_some());
-    let height = |l: &Candidate| l.info.height.map(u64::from);
-    let bitrate = |l: &Candidate| l.info.target_bitrate.or(l.most).or(l.bitrate);
-    // Stable by the index: a stable sort may allocate.
-    if known(&height) {
-        order.sort_unstable_by_key(|&i| (Reverse((height(&layers[i]), bitrate(&layers[i]))), i));
-    } else if known(&bitrate) {
-        order.sort_unstable_by_key(|&i| (Reverse(bitrate(&layers[i])), i));
+    // There are few, and what is hardly a difference is no order that a sort could rely on.
+    for layer in 0..layers.len() {
+        let below = order.iter().rposition(|&other| !is_above(layer, other));
+        order.insert(below.map_or(0, |place| place + 1), layer);
     }
+}
+
+fn height(layer: &Candidate) -> Option<u64> {
+    layer.info.height.map(u64::from)
+}
+
+fn bitrate(layer: &Candidate) -> Option<u64> {
+    let measured = layer.most.or(layer.bitrate);
+    layer.info.target_bitrate.or(measured)
+}
+
+/// Whether a layer is the better one by its bitrate: what is aimed at counts as it is, what was measured by a margin.
+fn has_more(a: &Candidate, b: &Candidate) -> bool {
+    if let (Some(a), Some(b)) = (a.info.target_bitrate, b.info.target_bitrate) {
+        return a > b;
+    }
+    let more = |a: u64, b: u64| a as f64 > b as f64 * PLAINLY;
+    bitrate(a).zip(bitrate(b)).is_some_and(|(a, b)| more(a, b))
 }
 
 #[cfg(test)]
@@ -130,7 +155,11 @@ pub(crate) mod tests {
         for (layer, most) in three.iter_mut().zip([900, 2_000, 1_000]) {
             (layer.most, layer.bitrate) = (Some(most), Some(10));
         }
-        assert_eq!(ranked(&three), [1, 2, 0], "pictures stand still");
+        assert_eq!(
+            ranked(&three),
+            [1, 0, 2],
+            "pictures stand still; 900 and 1,000 are as good as the same"
+        );
         for (layer, height) in three.iter_mut().zip([180, 360, 720]) {
             layer.info.height = Some(height);
         }
