@@ -161,6 +161,8 @@ impl Feed {
                 if !std::mem::replace(&mut self.deaf, true) {
                     gst::warning!(CAT, "The sound is left out: {why}");
                 }
+                // Nor do its frames follow on a header of before.
+                self.audio.header = None;
                 count(&self.shared.stats.unusable);
                 Ok(())
             }
@@ -173,6 +175,7 @@ impl Feed {
             Audio::Header(aac) => {
                 let caps = audio_caps(&aac);
                 if self.audio.set_caps(None, aac.config, &caps) {
+                    self.deaf = false;
                     return Ok(());
                 }
                 Err(Misuse::Codec("AAC for what receives it here".into()).into())
@@ -181,6 +184,7 @@ impl Feed {
                 self.audio.unusable = 0;
                 self.push(Kind::Audio, timestamp, 0, true, data)
             }
+            Audio::Frame(_) if self.deaf => Ok(()),
             Audio::Frame(_) => Err(Misuse::Tag("a frame has no header that is good").into()),
             Audio::Other => Ok(()),
         }
