@@ -89,7 +89,8 @@ fn stepping(stream: &str, by: impl Fn(u64) -> Option<f64> + Send + Sync + 'stati
 fn steps_of_time_cost_what_is_missing_and_the_next_publisher_nothing() {
     init();
     let step = 60; // frames
-    let kinds: [(&str, fn(u64) -> Option<f64>); 6] = [
+    type By = fn(u64) -> Option<f64>;
+    let kinds: [(&str, By); 6] = [
         ("back", |n| Some(if n < 60 { 0.0 } else { -30.0 })),
         ("forward", |n| Some(if n < 60 { 0.0 } else { 60.0 })),
         ("one-ahead", |n| Some(if n == 60 { 60.0 } else { 0.0 })),
@@ -121,7 +122,7 @@ fn steps_of_time_cost_what_is_missing_and_the_next_publisher_nothing() {
             seen.1
                 .lock()
                 .unwrap()
-                .extend(info.buffer().unwrap().pts().map(|pts| pts.nseconds()));
+                .extend(info.buffer().unwrap().pts().map(gst::ClockTime::nseconds));
             gst::PadProbeReturn::Ok
         });
         player.play();
