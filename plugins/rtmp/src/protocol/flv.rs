@@ -438,8 +438,8 @@ mod tests {
         record_of(&SPS, &PPS)
     }
 
-    fn header_of(record: Vec<u8>) -> Result<Video, Misuse> {
-        video(&tag(&[0x17, 0, 0, 0, 0], &record))
+    fn header_of(record: &[u8]) -> Result<Video, Misuse> {
+        video(&tag(&[0x17, 0, 0, 0, 0], record))
     }
 
     fn tag(head: &[u8], body: &[u8]) -> Bytes {
@@ -515,10 +515,7 @@ mod tests {
     #[test]
     fn broken_records_and_frames_are_seen() {
         for length in 0..record().len() {
-            assert!(
-                header_of(record()[..length].to_vec()).is_err(),
-                "{length} bytes"
-            );
+            assert!(header_of(&record()[..length]).is_err(), "{length} bytes");
         }
         let kept = |frame: &[u8]| whole(VideoCodec::H264, &record(), Bytes::copy_from_slice(frame));
         let good = [0, 0, 0, 1, 9, 0, 0, 0, 2, 5, 5];
@@ -613,7 +610,7 @@ mod tests {
             (8_000, 16_000, false),
             (1 << 20, 1 << 20, false),
         ] {
-            let avc = header_of(avc_of(width, height));
+            let avc = header_of(&avc_of(width, height));
             let hevc = video(&tag(b"\x90hvc1", &hevc_of(width, height)));
             for read in [avc, hevc] {
                 match fits {
@@ -641,12 +638,12 @@ mod tests {
             (&SPS, &[0, 0]),
             (&[0, 0], &PPS),
         ] {
-            assert!(header_of(record_of(sps, pps)).is_err(), "{sps:?} {pps:?}");
+            assert!(header_of(&record_of(sps, pps)).is_err(), "{sps:?} {pps:?}");
         }
         let mut none = record();
         none.truncate(8 + SPS.len());
         none.push(0);
-        assert!(header_of(none).is_err());
+        assert!(header_of(&none).is_err());
     }
 
     #[test]
@@ -700,7 +697,7 @@ mod tests {
             let bytes = Bytes::from(bytes);
             let _ = (video(&bytes), audio(&bytes));
             let sets = [&[0x67, 0x64, 0, 0x1f][..], &frame].concat();
-            let _ = header_of(record_of(&sets[..sets.len().min(999)], &PPS));
+            let _ = header_of(&record_of(&sets[..sets.len().min(999)], &PPS));
             let mut obus = vec![0x81, 0, 0, 0, 0x0a, u8::try_from(frame.len()).unwrap_or(99)];
             obus.extend_from_slice(&frame);
             let _ = video(&tag(b"\x90av01", &obus));
