@@ -4,6 +4,7 @@
 
 run_soak() {
   local name=${1:-} seconds=${2:-300}
+  [[ $seconds =~ ^[1-9][0-9]*$ ]] || die "soak: '$seconds' is no number of seconds"
   case $name in
     far)
       install_packages test
@@ -15,6 +16,7 @@ good = seen["p95Ms"] is not None and seen["p95Ms"] <= 300 and seen["freezes"] ==
 print("far: " + ("reached" if good else "not reached") + ": 95 % within 300 ms, and no freeze above 200 ms")
 sys.exit(not good)'
       ;;
+    '') die "soak: which one? There is far" ;;
     *) die "soak: there is no '$name'; there is far" ;;
   esac
 }
