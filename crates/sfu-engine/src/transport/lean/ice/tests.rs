@@ -237,7 +237,9 @@ fn twenty_thousand_ports_cost_each_the_same() {
     for n in 1..=20_000 {
         peer.sent.clear();
         let _ = peer.receive(remote(n), &request().finish(OURS.1));
-        assert!(peer.sent.len() <= 2 && peer.agent.pairs.len() <= PAIRS);
+        // An answer and a check; and the first brings one question to who was here before.
+        let most = if n == 1 { 3 } else { 2 };
+        assert!(peer.sent.len() <= most && peer.agent.pairs.len() <= PAIRS);
     }
     assert_eq!(peer.remote(), Some(remote(0)));
     peer.sent.clear();
