@@ -5,22 +5,7 @@
 use std::time::Duration;
 
 use gst::prelude::*;
-
-/// EOS came to an element that gives and takes no media. Where nothing else can be waited for it counts as a sink from now
-/// on, which is at its end.
-pub(crate) fn server_ended(element: &gst::Element) {
-    let bin = element.parent().and_downcast::<gst::Bin>();
-    if bin.is_some_and(|bin| bin.children().iter().any(is_sink)) {
-        return;
-    }
-    element.set_element_flags(gst::ElementFlags::SINK);
-    let _ = element.post_message(gst::message::Eos::builder().src(element).build());
-}
-
-/// The element is used again.
-pub(crate) fn server_begins(element: &impl IsA<gst::Element>) {
-    element.unset_element_flags(gst::ElementFlags::SINK);
-}
+use sfu_elements::is_sink;
 
 /// What has not begun by then never will: other sources' EOS is on its way meanwhile.
 const LAST: Duration = Duration::from_millis(200);
@@ -62,10 +47,6 @@ fn topmost(mut bin: gst::Bin) -> gst::Bin {
         bin = parent;
     }
     bin
-}
-
-fn is_sink(element: &gst::Element) -> bool {
-    element.element_flags().contains(gst::ElementFlags::SINK)
 }
 
 /// It takes media, and has got none.

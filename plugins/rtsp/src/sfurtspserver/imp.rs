@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::server;
 
 use super::CAT;
 use super::server::Server;
@@ -53,8 +54,7 @@ impl ObjectImpl for SfuRtspServer {
 
     fn constructed(&self) {
         self.parent_constructed();
-        // A bin sends EOS events to its sources.
-        self.obj().set_element_flags(gst::ElementFlags::SOURCE);
+        server::constructed(&*self.obj());
     }
 }
 
@@ -79,7 +79,7 @@ impl ElementImpl for SfuRtspServer {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
-            self.obj().unset_element_flags(gst::ElementFlags::SINK);
+            server::begins(&*self.obj());
             self.start().map_err(|message| {
                 gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ("{message}"));
                 gst::StateChangeError
@@ -98,15 +98,7 @@ impl ElementImpl for SfuRtspServer {
         if event.type_() != gst::EventType::Eos {
             return self.parent_send_event(event);
         }
-        // A pipeline ends when all its sinks have. Without one this counts from now on, and has.
-        let obj = self.obj();
-        let is_sink = |e: &gst::Element| e.element_flags().contains(gst::ElementFlags::SINK);
-        let bin = obj.parent().and_downcast::<gst::Bin>();
-        if bin.is_some_and(|bin| bin.children().iter().any(is_sink)) {
-            return true;
-        }
-        obj.set_element_flags(gst::ElementFlags::SINK);
-        let _ = obj.post_message(gst::message::Eos::builder().src(&*obj).build());
+        server::ended(&*self.obj());
         true
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::server;
 use sfu_engine::{Engine, Router};
 
 use super::CAT;
@@ -16,7 +17,6 @@ use super::recordings::Recordings;
 use super::serve::Server;
 use super::server::App;
 use super::settings::{PROPERTIES, Settings};
-use crate::ending;
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -119,8 +119,7 @@ impl ObjectImpl for SfuSignaller {
 
     fn constructed(&self) {
         self.parent_constructed();
-        // A bin sends EOS events to its sources.
-        self.obj().set_element_flags(gst::ElementFlags::SOURCE);
+        server::constructed(&*self.obj());
     }
 }
 
@@ -145,7 +144,7 @@ impl ElementImpl for SfuSignaller {
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::NullToReady {
-            ending::server_begins(&*self.obj());
+            server::begins(&*self.obj());
             self.start().map_err(|message| {
                 gst::element_imp_error!(self, gst::ResourceError::OpenReadWrite, ("{message}"));
                 gst::StateChangeError
@@ -164,7 +163,7 @@ impl ElementImpl for SfuSignaller {
         if event.type_() != gst::EventType::Eos {
             return self.parent_send_event(event);
         }
-        ending::server_ended(self.obj().upcast_ref());
+        server::ended(&*self.obj());
         true
     }
 }

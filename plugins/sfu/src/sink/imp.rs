@@ -7,6 +7,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::is_live;
 use sfu_engine::{
     Codec, LayerInfo, PublishOptions, Publisher, Rid, Router, StreamInfo, StreamName, TrackKind,
 };
@@ -584,26 +585,6 @@ fn video_track(
     let layers = medias.iter().enumerate();
     let layers = layers.map(|(index, media)| layer(index, media.and_then(|m| m.size), None));
     Ok((codec, layers.collect()))
-}
-
-/// Whether upstream produces in real time, or as fast as it is taken. What does not know (`concat`) is looked behind.
-fn is_live(pad: &gst::Pad) -> bool {
-    asked(pad, 8).unwrap_or(true)
-}
-
-fn asked(pad: &gst::Pad, depth: u32) -> Option<bool> {
-    let mut query = gst::query::Latency::new();
-    if pad.peer_query(&mut query) {
-        return Some(query.result().0);
-    }
-    let behind = pad.peer()?.parent().filter(|_| depth > 0)?;
-    let pads = match behind.downcast::<gst::GhostPad>() {
-        // The inner side of a bin's pad.
-        Ok(outer) => vec![outer.upcast()],
-        Err(behind) => behind.downcast::<gst::Element>().ok()?.sink_pads(),
-    };
-    let answers = pads.iter().filter_map(|pad| asked(pad, depth - 1));
-    answers.reduce(|one, other| one || other)
 }
 
 fn stats(info: Option<StreamInfo>, steps: u64) -> gst::Structure {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use gst::prelude::*;
+use sfu_elements::is_live;
 
 use super::CAT;
 use super::encoders::{self, Wanted};
@@ -76,26 +77,6 @@ fn leak_if_live(bin: &gst::Bin, entry: &gst::Pad, queues: &[gst::Element]) {
         }
         gst::PadProbeReturn::Ok
     });
-}
-
-/// Whether upstream produces in real time, or as fast as it is taken. What does not know (`concat`) is looked behind.
-fn is_live(pad: &gst::Pad) -> bool {
-    asked(pad, 8).unwrap_or(true)
-}
-
-fn asked(pad: &gst::Pad, depth: u32) -> Option<bool> {
-    let mut query = gst::query::Latency::new();
-    if pad.peer_query(&mut query) {
-        return Some(query.result().0);
-    }
-    let behind = pad.peer()?.parent().filter(|_| depth > 0)?;
-    let pads = match behind.downcast::<gst::GhostPad>() {
-        // The inner side of a bin's pad.
-        Ok(outer) => vec![outer.upcast()],
-        Err(behind) => behind.downcast::<gst::Element>().ok()?.sink_pads(),
-    };
-    let answers = pads.iter().filter_map(|pad| asked(pad, depth - 1));
-    answers.reduce(|one, other| one || other)
 }
 
 /// Builds the elements in the bin for the layers that have a pad.

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Of 1280x720.
+const SPS: [u8; 9] = [0x67, 0x42, 0x00, 0x1f, 0xda, 0x01, 0x40, 0x16, 0xe4];
+const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+
+fn record_of(sps: &[u8], pps: &[u8]) -> Vec<u8> {
+    let length = |unit: &[u8]| u16::try_from(unit.len()).unwrap().to_be_bytes();
+    let head = [1, 0x42, 0, 0x1f, 0xff, 0xe1];
+    [&head[..], &length(sps), sps, &[1], &length(pps), pps].concat()
+}
+
+fn record() -> Vec<u8> {
+    record_of(&SPS, &PPS)
+}
+
+fn header_of(record: &[u8]) -> Result<Video, Misuse> {
+    video(&tag(&[0x17, 0, 0, 0, 0], record))
+}
+
+fn tag(head: &[u8], body: &[u8]) -> Bytes {
+    [head, body].concat().into()
+}
+
+#[test]
+fn video_messages_are_read() {
+    let head = video(&tag(&[0x17, 0, 0, 0, 0], &record())).unwrap();
+    assert_eq!(head, Video::Header(VideoCodec::H264, record().into()));
+    let frame = |codec, keyframe, offset| Video::Frame {
+        codec,
+        keyframe,
+        offset,
+        data: Bytes::from_static(&[0, 0, 0, 1, 9]),
+    };
+    let body = [0, 0, 0, 1, 9];
+    for (head, expected) in [
+        (&[0x17, 1, 0, 0, 80][..], frame(VideoCodec::H264, true, 80)),
+        (
+            &[0x27, 1, 0xff, 0xff, 0xfe],
+            frame(VideoCodec::H264, false, -2),
+        ),
+        (
+            &[0x91, b'h', b'v', b'c', b'1', 0, 0, 40],
+            frame(VideoCodec::H265, true, 40),
+        ),
+        (
+            &[0xa3, b'h', b'v', b'c', b'1'],
+            frame(VideoCodec::H265, false, 0),
+        ),
+        (
+            &[0x91, b'a', b'v', b'0', b'1'],
+            frame(VideoCodec::Av1, true, 0),
+        ),
+    ] {
+        assert_eq!(video(&tag(head, &body)).unwrap(), expected, "{head:?}");
+    }
+    assert!(matches!(video(&tag(&[0x12], &[])), Err(Misuse::Codec(_))));
+    assert!(matches!(video(&tag(&[0x17, 1], &[])), Err(Misuse::Tag(_))));
+    assert_eq!(video(&Bytes::new()).unwrap(), Video::Other);
+}
+
+#[test]
+fn of_several_tracks_the_first_goes_on() {
+    let avc = |kind: u8, tracks: &[u8]| tag(&[0x90 | kind], tracks);
+    let frame = |data: &'static [u8]| Video::Frame {
+        codec: VideoCodec::H264,
+        keyframe: true,
+        offset: 0,
+        data: Bytes::from_static(data),
+    };
+    for (message, expected) in [
+        // One track, several, and several of several codecs.
+        (avc(6, b"\x03avc1\x00ab"), frame(b"ab")),
+        (avc(6, b"\x03avc1\x01ab"), Video::Other),
+        (avc(6, b"\x13avc1\x00\0\0\x02ab\x01\0\0\x01c"), frame(b"ab")),
+        (avc(6, b"\x13avc1\x01\0\0\x01c\x00\0\0\x02ab"), frame(b"ab")),
+        (avc(6, b"\x13avc1\x01\0\0\x01c"), Video::Other),
+        (
+            avc(6, b"\x23vp09\x01\0\0\x01cavc1\x00\0\0\x02ab"),
+            frame(b"ab"),
+        ),
+        // Behind a modifier of two bytes.
+        (avc(7, b"\x01xx\x03avc1ab"), frame(b"ab")),
+    ] {
+        assert_eq!(video(&message).unwrap(), expected, "{message:?}");
+    }
+    let sound = audio(&tag(&[0x95], b"\x11mp4a\x01\0\0\x01c\x00\0\0\x02ab")).unwrap();
+    assert_eq!(sound, Audio::Frame(Bytes::from_static(b"ab")));
+}
+
+#[test]
+fn broken_records_and_frames_are_seen() {
+    for length in 0..record().len() {
+        assert!(header_of(&record()[..length]).is_err(), "{length} bytes");
+    }
+    let kept = |frame: &[u8]| whole(VideoCodec::H264, &record(), Bytes::copy_from_slice(frame));
+    let good = [0, 0, 0, 1, 9, 0, 0, 0, 2, 5, 5];
+    assert_eq!(kept(&good).unwrap(), good[..]);
+    let padded = [&[0; 4][..], &good[..5], &[0; 4], &good[5..], &[0; 4]].concat();
+    assert_eq!(kept(&padded).unwrap(), good[..]);
+    let annex_b = [0, 0, 0, 1, 0x65, 1, 2, 3];
+    for frame in [
+        &[][..],
+        &[0, 0, 0],
+        &[0, 0, 0, 0],
+        &[0, 0, 0, 2, 5],
+        &[0xff, 0xff, 0xff, 0xff, 5],
+        &annex_b,
+    ] {
+        assert!(kept(frame).is_err(), "{frame:?}");
+    }
+}
+
+/// Writes exp-golomb codes and bits for the sets of sizes.
+#[derive(Default)]
+struct Writer(Vec<bool>);
+
+impl Writer {
+    fn bits(mut self, count: u32, value: u64) -> Self {
+        self.0.extend(
+            (0..count)
+                .rev()
+                .map(|n| value.checked_shr(n).unwrap_or(0) & 1 == 1),
+        );
+        self
+    }
+
+    fn golomb(self, value: u64) -> Self {
+        let length = (value + 1).ilog2();
+        self.bits(length, 0).bits(length + 1, value + 1)
+    }
+
+    fn unit(self, head: &[u8]) -> Vec<u8> {
+        let padded = self.bits(1, 1).0;
+        let byte = |bits: &[bool]| {
+            (0..8).fold(0, |all, n| all << 1 | u8::from(bits.get(n) == Some(&true)))
+        };
+        let mut unit = head.to_vec();
+        for byte in padded.chunks(8).map(byte) {
+            if byte <= 3 && unit.ends_with(&[0, 0]) {
+                unit.push(3);
+            }
+            unit.push(byte);
+        }
+        unit
+    }
+}
+
+/// A record of H.264 for pictures of this size.
+fn avc_of(width: u64, height: u64) -> Vec<u8> {
+    let set = Writer::default()
+        .golomb(0)
+        .golomb(0)
+        .golomb(2)
+        .golomb(1)
+        .bits(1, 0);
+    let set = set.golomb(width / 16 - 1).golomb(height / 16 - 1);
+    record_of(&set.bits(4, 0b1100).unit(&[0x67, 0x42, 0, 0x1f]), &PPS)
+}
+
+/// A record of H.265 for pictures of this size.
+fn hevc_of(width: u64, height: u64) -> Vec<u8> {
+    let set = Writer::default()
+        .bits(8, 1)
+        .bits(32, 0)
+        .bits(32, 0)
+        .bits(32, 0);
+    let set = set.golomb(0).golomb(1).golomb(width).golomb(height);
+    let set = set.unit(&[0x42, 1]);
+    let mut record = vec![1; 22];
+    record.extend_from_slice(&[1, 0xa1, 0, 1, 0, u8::try_from(set.len()).unwrap()]);
+    record.extend_from_slice(&set);
+    record
+}
+
+#[test]
+fn pictures_above_the_limit_are_refused_before_they_are_decoded() {
+    for (width, height, fits) in [
+        (16, 16, true),
+        (1920, 1088, true),
+        (2304, 4096, true),
+        (4096, 2304, true),
+        (4112, 2304, false),
+        (16_000, 16, false),
+        (16_000, 8_000, false),
+        (8_000, 16_000, false),
+        (1 << 20, 1 << 20, false),
+    ] {
+        let avc = header_of(&avc_of(width, height));
+        let hevc = video(&tag(b"\x90hvc1", &hevc_of(width, height)));
+        for read in [avc, hevc] {
+            match fits {
+                true => assert!(read.is_ok(), "{width}x{height}: {read:?}"),
+                false => {
+                    let refused = matches!(read, Err(Misuse::TooLarge));
+                    assert!(refused, "{width}x{height}: {read:?}");
+                }
+            }
+        }
+        // As well where a frame brings the set.
+        let record = avc_of(width, height);
+        let unit = &record[8..8 + usize::from(record[7])];
+        let frame = [&[0, 0, 0, record[7]], unit].concat();
+        let kept = whole(VideoCodec::H264, &record, frame.into());
+        assert_eq!(kept.is_ok(), fits, "{width}x{height}: {kept:?}");
+    }
+}
+
+#[test]
+fn a_header_without_both_parameter_sets_is_broken() {
+    for (sps, pps) in [
+        (&SPS[..], &SPS[..]),
+        (&PPS, &PPS),
+        (&SPS, &[0, 0]),
+        (&[0, 0], &PPS),
+    ] {
+        assert!(header_of(&record_of(sps, pps)).is_err(), "{sps:?} {pps:?}");
+    }
+    let mut none = record();
+    none.truncate(8 + SPS.len());
+    none.push(0);
+    assert!(header_of(&none).is_err());
+}
+
+#[test]
+fn channels_are_counted_where_a_program_tells_them() {
+    // 5.1 with side loudspeakers at 48 kHz, as its elements are named in the standard.
+    let side = [0x11, 0x80, 0x04, 0xc8, 0x41, 0x00, 0x01, 0x08, 0x80, 0x00];
+    // As FFmpeg names them: its low frequencies are a single channel at the side.
+    let own = [
+        0x11, 0x80, 0x04, 0xc8, 0x44, 0x00, 0x20, 0x00, 0xc4, 0x0d, 0x4c, 0x61, 0x76, 0x63, 0x35,
+        0x39, 0x2e, 0x33, 0x37, 0x2e, 0x31, 0x30, 0x30, 0x56, 0xe5, 0x00,
+    ];
+    let own = audio(&tag(&[0xaf, 0], &own));
+    assert!(matches!(own, Err(Misuse::Codec(_))), "{own:?}");
+    for (config, channels) in [
+        (&[0x11, 0x88][..], 1),
+        (&[0x11, 0xb0], 6),
+        (&[0x11, 0xb8], 8),
+        (&side, 6),
+    ] {
+        let Ok(Audio::Header(aac)) = audio(&tag(&[0xaf, 0], config)) else {
+            panic!("{config:?}");
+        };
+        assert_eq!((aac.rate, aac.channels), (48_000, channels), "{config:?}");
+        assert_eq!(aac.config.len(), 2);
+    }
+}
+
+#[test]
+fn audio_messages_are_read() {
+    let Audio::Header(aac) = audio(&tag(&[0xaf, 0], &[0x11, 0x90])).unwrap() else {
+        panic!("no header");
+    };
+    assert_eq!((aac.rate, aac.channels), (48_000, 2));
+    let frame = audio(&tag(&[0xaf, 1], &[1, 2])).unwrap();
+    assert_eq!(frame, Audio::Frame(Bytes::from_static(&[1, 2])));
+    assert!(matches!(audio(&tag(&[0x2f], &[])), Err(Misuse::Codec(_))));
+    let own = audio(&tag(&[0xaf, 0], &[0x11, 0x80]));
+    assert!(matches!(own, Err(Misuse::Codec(_))), "{own:?}");
+    for broken in [&[][..], &[0x11], &[0, 0], &[0x17, 0x90], &[0x11, 0xc0]] {
+        let read = audio(&tag(&[0xaf, 0], broken));
+        assert!(matches!(read, Err(Misuse::Tag(_))), "{broken:?}: {read:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>, frame: Vec<u8>) {
+        for codec in [VideoCodec::H264, VideoCodec::H265, VideoCodec::Av1] {
+            let _ = whole(codec, &bytes, frame.clone().into());
+        }
+        let bytes = Bytes::from(bytes);
+        let _ = (video(&bytes), audio(&bytes));
+        let sets = [&[0x67, 0x64, 0, 0x1f][..], &frame].concat();
+        let _ = header_of(&record_of(&sets[..sets.len().min(999)], &PPS));
+        let mut obus = vec![0x81, 0, 0, 0, 0x0a, u8::try_from(frame.len()).unwrap_or(99)];
+        obus.extend_from_slice(&frame);
+        let _ = video(&tag(b"\x90av01", &obus));
+        let hevc = [&[1; 22][..], &[1, 0xa1, 0, 1, 0, u8::try_from(frame.len()).unwrap_or(99)], &frame].concat();
+        let _ = video(&tag(b"\x90hvc1", &hevc));
+    }
+}
