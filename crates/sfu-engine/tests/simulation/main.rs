@@ -31,6 +31,5 @@ mod srtp;
 mod temporal;
 mod uplink;
 mod viewer;
-mod wakes;
 mod world;
 mod worst;

@@ -89,8 +89,6 @@ pub(crate) struct World {
     /// The number of allocations so far, where they are counted, and what the shard took of them.
     pub(crate) allocations: fn() -> usize,
     pub(crate) taken: Taken,
-    /// How often the shard alone had something to do: when its thread would have slept on, but for a deadline of its own.
-    pub(crate) wakes: usize,
     /// The server's own network.
     pub(crate) out: Out,
     /// When the encoder was asked for keyframes.
@@ -139,7 +137,6 @@ impl World {
             peers: Vec::new(),
             allocations: || 0,
             taken: Taken::default(),
-            wakes: 0,
             out: Out::default(),
             asked_at: Vec::new(),
             sessions: Vec::new(),
@@ -406,9 +403,8 @@ impl World {
 
     pub(crate) fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
-        while let Some((next, is_own)) = self.next_event().filter(|(at, _)| *at <= end) {
+        while let Some(next) = self.next_event().filter(|at| *at <= end) {
             self.now = self.now.max(next);
-            self.wakes += usize::from(is_own);
             self.step();
         }
         self.now = end;
@@ -441,8 +437,7 @@ impl World {
         });
     }
 
-    /// When something happens next, and whether that is only a deadline of the shard's.
-    fn next_event(&mut self) -> Option<(Instant, bool)> {
+    fn next_event(&mut self) -> Option<Instant> {
         let frame = (!self.publisher_paused).then_some(self.publisher.next_frame);
         let viewer = self.due.peek().map(|Reverse((at, _))| *at);
         let peer = self.peers.iter().map(|(p, _)| p.next).min();
@@ -453,11 +448,10 @@ impl World {
             false => self.out.device.as_ref().and_then(Device::next),
         };
         let late = self.publisher.next_late();
-        let others = [frame, late, viewer, peer, self.network.next()];
-        let others = others.into_iter().flatten().min();
-        let is_own = shard.is_some_and(|at| others.is_none_or(|other| at < other));
-        let next = if is_own { shard } else { others };
-        Some((next?, is_own))
+        [frame, late, viewer, peer, self.network.next(), shard]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn step(&mut self) {

@@ -9,9 +9,6 @@ use crate::rtcp::TwccWriter;
 
 /// Between two reports, as long as something has come. libwebrtc's own are 50 to 250 ms apart.
 pub(super) const EVERY: Duration = Duration::from_millis(50);
-/// One that is due so soon leaves at the end of a picture, so that no thread is woken for it: the third picture of 60 a second,
-/// the second of 30.
-const SOON: Duration = Duration::from_millis(20);
 /// The least between two, whatever comes.
 const AT_LEAST: Duration = Duration::from_millis(10);
 /// Numbers that are remembered: what a peer of 50 Mbit/s sends in 0.2 s. A power of two.
@@ -81,13 +78,6 @@ impl Arrivals {
     /// When to [`report`](Self::report).
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
-    }
-
-    /// Whether to [`report`](Self::report) now, also where a picture has just ended.
-    pub(super) fn is_due(&self, now: Instant, picture_ended: bool) -> bool {
-        let soon = picture_ended && self.reported + AT_LEAST <= now;
-        let until = now + if soon { SOON } else { Duration::ZERO };
-        self.due.is_some_and(|due| due <= until)
     }
 
     /// Appends a report of what has come and was not reported.

@@ -16,9 +16,6 @@ use crate::transport::{SenderClock, TransportEvent, Work};
 
 /// Between two receiver reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// One that is due so soon leaves at the end of a picture: the thread is awake then, and to be woken for it alone takes longer
-/// than to write it. More than the time between two pictures.
-const SOON: Duration = Duration::from_millis(50);
 /// Octets of a compound after which another one begins, so that none is larger than a path carries.
 const COMPOUND: usize = 900;
 /// Numbers that are asked for in one packet.
@@ -100,11 +97,6 @@ impl Control {
         work
     }
 
-    /// Whether to [`write`](Self::write) since a picture has just ended, though nothing is due.
-    pub(super) fn is_due_soon(&self, now: Instant) -> bool {
-        self.report_due <= now + SOON || self.arrivals.is_due(now, true)
-    }
-
     /// When to [`write`](Self::write).
     pub(super) fn due(&self, receivers: &[Receiver]) -> Instant {
         let missing = receivers
@@ -115,18 +107,16 @@ impl Control {
             .fold(self.report_due, Instant::min)
     }
 
-    /// Writes what is due, a compound each, and what will be soon where a picture has just ended.
+    /// Writes what is due, a compound each. `begin` is called where a datagram begins, and with what it is to hold.
     pub(super) fn write(
         &mut self,
         now: Instant,
-        picture_ended: bool,
         receivers: &mut [Receiver],
         events: &mut Vec<TransportEvent>,
         send: &mut dyn FnMut(&[u8]),
     ) {
         let mut compound = Vec::new();
-        let soon = if picture_ended { SOON } else { Duration::ZERO };
-        if self.report_due <= now + soon {
+        if self.report_due <= now {
             self.report_due = now + REPORT_EVERY;
             self.report(now, receivers, events, &mut compound);
         }
@@ -141,7 +131,7 @@ impl Control {
         if !compound.is_empty() {
             send(&compound);
         }
-        if self.arrivals.is_due(now, picture_ended) {
+        if self.arrivals.due().is_some_and(|due| due <= now) {
             compound.clear();
             self.begin(&mut compound);
             let media = receivers.iter().find_map(|r| r.stream.as_ref());

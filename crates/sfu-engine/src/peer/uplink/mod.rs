@@ -308,7 +308,7 @@ impl Uplink {
     }
 
     /// Sends what is due of our reports.
-    fn send_reports(&mut self, now: Instant, picture_ended: bool, sink: &mut dyn TransportSink) {
+    fn send_reports(&mut self, now: Instant, sink: &mut dyn TransportSink) {
         let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
             self.control_due = now + Duration::from_secs(1);
             return;
@@ -324,9 +324,8 @@ impl Uplink {
                 }
             });
         };
-        let (receivers, events) = (&mut self.receivers, &mut self.events);
         self.control
-            .write(now, picture_ended, receivers, events, &mut send);
+            .write(now, &mut self.receivers, &mut self.events, &mut send);
         self.control_due = self.control.due(&self.receivers);
     }
 }
@@ -410,16 +409,14 @@ impl Transport for Uplink {
                 self.secure(&keys);
             }
         }
-        let mut picture_ended = false;
         for packet in self.incoming.drain(..) {
-            picture_ended |= packet.marker && packet.kind == TrackKind::Video;
             sink.packet(packet);
         }
         for clock in self.clocks.drain(..) {
             sink.sender_clock(clock);
         }
-        if self.control_due <= now || picture_ended && self.control.is_due_soon(now) {
-            self.send_reports(now, picture_ended, sink);
+        if self.control_due <= now {
+            self.send_reports(now, sink);
         }
         for event in self.events.drain(..) {
             sink.event(event);
