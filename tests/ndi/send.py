@@ -31,6 +31,8 @@ except ImportError as err:
     )
 
 RATE = 48_000
+# Seconds after which the next number of --channels is sent.
+CHANNELS_PERIOD = 5
 BLACK, WHITE = 16, 235
 CELLS = 32
 
@@ -46,6 +48,12 @@ def parse_args():
     parser.add_argument("--tone", type=float, default=1000.0, help="tone in Hz, 0 for silence")
     parser.add_argument("--level", type=float, default=0.1, help="amplitude of the tone, 0 to 1")
     parser.add_argument("--no-audio", action="store_true", help="send no audio at all")
+    parser.add_argument(
+        "--channels",
+        type=lambda text: [int(n) for n in text.split(",")],
+        default=[2],
+        help="audio channels; of several numbers, as 2,16,3, each for five seconds and the last for good",
+    )
     parser.add_argument(
         "--age", type=int, default=0, help="milliseconds that have passed since capture when a picture is sent"
     )
@@ -109,10 +117,13 @@ def video_frame(args):
     return frame
 
 
-def send_audio(sender, tone, sample, timecode):
+def send_audio(sender, tone, channels, sample, timecode):
     frame = ndi.AudioFrameV3()
+    # The tone is on the first two channels alone.
     samples = tone.up_to(sample)
-    frame.sample_rate, frame.no_channels, frame.no_samples = RATE, 2, samples.shape[1]
+    silence = np.zeros((max(channels - 2, 0), samples.shape[1]), np.float32)
+    samples = np.ascontiguousarray(np.concatenate((samples[:channels], silence)))
+    frame.sample_rate, frame.no_channels, frame.no_samples = RATE, channels, samples.shape[1]
     frame.channel_stride_in_bytes = 4 * samples.shape[1]
     frame.timecode, frame.data = timecode, samples
     ndi.send_send_audio_v3(sender, frame)
@@ -136,7 +147,9 @@ def run(args, sender):
         frame.timecode = timecode
         ndi.send_send_video_v2(sender, frame)
         if not args.no_audio:
-            send_audio(sender, tone, int((number + 1) * RATE / args.fps), timecode)
+            period = int(number / args.fps / CHANNELS_PERIOD)
+            channels = args.channels[min(period, len(args.channels) - 1)]
+            send_audio(sender, tone, channels, int((number + 1) * RATE / args.fps), timecode)
         if number == 0:
             print("ready", flush=True)
         number += 1

@@ -5,6 +5,7 @@
 use gst::prelude::*;
 
 use super::caps;
+use super::mix;
 use super::shared::Kind;
 use super::stream::{Missing, Stream, make};
 use super::timecode;
@@ -26,19 +27,24 @@ impl Branch {
         source: &gst::CapsRef,
         settled: &gst::Caps,
     ) -> Result<Self, Missing> {
-        let (middle, latency) = match stream.kind {
-            Kind::Video => video(source, settled)?,
+        let queue = queue(stream.kind)?;
+        let (mut elements, latency) = match stream.kind {
+            Kind::Video => {
+                let (middle, latency) = video(source, settled)?;
+                let mut elements = vec![queue];
+                elements.extend(middle);
+                (elements, latency)
+            }
             Kind::Audio => {
                 let convert = make("audioconvert", "ingest-audio-convert")?;
+                mix::follow(&convert, settled);
                 let resample = make("audioresample", "ingest-audio-resample")?;
-                (vec![convert, resample], gst::ClockTime::ZERO)
+                (vec![convert, queue, resample], gst::ClockTime::ZERO)
             }
         };
         let name = stream.kind.name();
         let filter = make("capsfilter", &format!("ingest-{name}-caps"))?;
         filter.set_property("caps", settled);
-        let mut elements = vec![queue(stream.kind)?];
-        elements.extend(middle);
         elements.push(filter);
         let branch = Self { elements, latency };
         if branch.attach(bin, pad, &stream.source).is_err() {

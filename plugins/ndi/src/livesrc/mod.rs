@@ -55,6 +55,7 @@ mod branch;
 mod caps;
 mod imp;
 mod ingest;
+mod mix;
 mod pads;
 mod settings;
 mod shared;
