@@ -8,7 +8,7 @@ use gst::prelude::*;
 
 use super::imp::CAT;
 
-/// With one more GStreamer's mixer (1.22 to 1.26) reads memory that isn't there.
+/// With one more GStreamer's mixer (1.22) reads memory that isn't there.
 const MAX_CHANNELS: usize = 63;
 
 /// How one caps' channels lie: their number and positions, 0 for none.

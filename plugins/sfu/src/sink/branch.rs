@@ -14,6 +14,8 @@ use super::settings::Settings;
 #[derive(Debug, Default)]
 pub(super) struct Branch {
     elements: Vec<gst::Element>,
+    /// What mixes raw audio.
+    pub(super) mixer: Option<gst::Element>,
     /// The end of each layer.
     pub(super) sinks: Vec<gst::Element>,
 }
@@ -34,6 +36,15 @@ impl Branch {
         bin.add(element).map_err(|e| e.to_string())?;
         self.elements.push(element.clone());
         Ok(())
+    }
+
+    /// Whether a message came from within.
+    pub(super) fn has(&self, source: &gst::Object) -> bool {
+        let is_it = |element: &gst::Element| {
+            let element: &gst::Object = element.upcast_ref();
+            source == element || source.has_as_ancestor(element)
+        };
+        self.elements.iter().any(is_it)
     }
 
     /// Takes the elements out of the bin again.
@@ -156,12 +167,17 @@ fn video_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
 fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, String> {
     let base = "gstreamer1.0-plugins-base";
     let convert = branch.make(plan.bin, "audioconvert", base)?;
+    branch.mixer = Some(convert.clone());
     let resample = branch.make(plan.bin, "audioresample", base)?;
     let filter = branch.make(plan.bin, "capsfilter", base)?;
-    let caps = gst::Caps::builder("audio/x-raw")
-        .field("rate", 48_000i32)
-        .field("channels", gst::List::new([2i32, 1]))
-        .build();
+    // With its positions: of two channels without, opusenc makes a mapping that browsers don't play.
+    let caps = |channels: i32| {
+        gst::Structure::builder("audio/x-raw")
+            .field("rate", 48_000i32)
+            .field("channels", channels)
+    };
+    let stereo = caps(2).field("channel-mask", gst::Bitmask(0x3)).build();
+    let caps: gst::Caps = [stereo, caps(1).build()].into_iter().collect();
     filter.set_property("caps", &caps);
     let encoder = branch.make(plan.bin, "opusenc", base)?;
     let bitrate = i32::try_from(plan.settings.audio_bitrate).unwrap_or(i32::MAX);

@@ -8,17 +8,17 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::is_live;
-use sfu_engine::{
-    Codec, LayerInfo, PublishOptions, Publisher, Rid, Router, StreamInfo, StreamName, TrackKind,
-};
+use sfu_engine::{Codec, PublishOptions, Publisher, Router, StreamInfo, StreamName, TrackKind};
 
 use super::CAT;
+use super::audio::{self, MixMatrix};
 use super::branch::{self, Branch, Plan};
 use super::clock::{Now, Wallclock};
 use super::feedback::ForceKeyUnit;
 use super::media::{self, Form, Media};
 use super::sender::Sender;
 use super::settings::{PROPERTIES, Settings};
+use super::stats::stats;
 use super::timeline::Timeline;
 use super::way::Way;
 use crate::properties::{lock, number_of, text_of};
@@ -49,6 +49,12 @@ struct Input {
     entry: gst::Element,
     media: Option<Media>,
     branch: Option<Branch>,
+}
+
+impl State {
+    fn has_video(&self) -> bool {
+        self.inputs.keys().any(|(audio, _)| !audio)
+    }
 }
 
 /// Video pads sort before audio pads.
@@ -82,6 +88,10 @@ impl ObjectImpl for SfuSink {
             "temporal-layers" => settings.temporal_layers = number(),
             "keyframe-min-interval" => settings.keyframe_min_interval_ms = number(),
             "audio-bitrate" => settings.audio_bitrate = number(),
+            "mix-matrix" => match MixMatrix::from_value(value) {
+                Ok(matrix) => settings.mix_matrix = matrix,
+                Err(reason) => gst::warning!(CAT, imp = self, "kept as it was: {reason}"),
+            },
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -98,6 +108,7 @@ impl ObjectImpl for SfuSink {
             "temporal-layers" => settings.temporal_layers.to_value(),
             "keyframe-min-interval" => settings.keyframe_min_interval_ms.to_value(),
             "audio-bitrate" => settings.audio_bitrate.to_value(),
+            "mix-matrix" => settings.mix_matrix.to_value(),
             "viewers" => {
                 let viewers = self.info().map_or(0, |info| info.viewers);
                 u32::try_from(viewers).unwrap_or(u32::MAX).to_value()
@@ -206,9 +217,38 @@ impl ElementImpl for SfuSink {
     }
 }
 
-impl BinImpl for SfuSink {}
+impl BinImpl for SfuSink {
+    /// What fails in the audio's elements does not end the picture.
+    fn handle_message(&self, message: gst::Message) {
+        let gst::MessageView::Error(error) = message.view() else {
+            return self.parent_handle_message(message);
+        };
+        if !message
+            .src()
+            .is_some_and(|source| self.is_beside_video(source))
+        {
+            return self.parent_handle_message(message);
+        }
+        let (error, debug) = (error.error(), error.debug());
+        let debug = debug.unwrap_or_default();
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Failed,
+            ("the audio failed, the picture goes on without it: {error}"),
+            ["{debug}"]
+        );
+    }
+}
 
 impl SfuSink {
+    /// Whether this is an element of the audio, and there is a picture.
+    fn is_beside_video(&self, source: &gst::Object) -> bool {
+        let state = lock(&self.state);
+        let in_audio = |input: &Input| input.branch.as_ref().is_some_and(|b| b.has(source));
+        let mut audios = state.inputs.iter().filter(|((audio, _), _)| *audio);
+        audios.any(|(_, input)| in_audio(input)) && state.has_video()
+    }
+
     /// The last element of a layer's branch, from where events go upstream.
     pub(super) fn branch_sink(&self, layer: usize) -> Option<gst::Element> {
         let state = lock(&self.state);
@@ -261,10 +301,16 @@ impl SfuSink {
         let target = entry
             .static_pad("sink")
             .ok_or("capsfilter has no sink pad")?;
-        let pad = gst::GhostPad::builder_from_template_with_target(templ, &target)
+        let mut pad = gst::GhostPad::builder_from_template_with_target(templ, &target)
             .map_err(|e| e.to_string())?
-            .name(format!("{prefix}{number}"))
-            .build();
+            .name(format!("{prefix}{number}"));
+        if kind == TrackKind::Audio {
+            pad = pad.chain_function(|pad, parent, buffer| {
+                let result = gst::ProxyPad::chain_default(pad, parent, buffer);
+                Self::without_audio(pad, result)
+            });
+        }
+        let pad = pad.build();
         self.watch(&pad, &entry, kind, number);
         let input = Input {
             pad: pad.clone(),
@@ -310,17 +356,27 @@ impl SfuSink {
                         return gst::PadProbeReturn::Ok;
                     }
                     // Or the caps did not get through, because everything is being stopped.
-                    info.flow_res = Err(if refused {
-                        gst::FlowError::NotNegotiated
+                    info.flow_res = if !refused {
+                        Err(gst::FlowError::Flushing)
+                    } else if imp.may_lack(kind) {
+                        Ok(gst::FlowSuccess::Ok)
                     } else {
-                        gst::FlowError::Flushing
-                    });
+                        Err(gst::FlowError::NotNegotiated)
+                    };
                     return gst::PadProbeReturn::Handled;
                 }
             };
             refused.store(result.is_err(), Relaxed);
             if let Err(message) = result {
                 let name = pad.name();
+                if imp.may_lack(kind) {
+                    gst::element_imp_warning!(
+                        imp,
+                        gst::StreamError::WrongType,
+                        ("{name}: {message}")
+                    );
+                    return gst::PadProbeReturn::Handled;
+                }
                 gst::element_imp_error!(imp, gst::StreamError::WrongType, ("{name}: {message}"));
                 info.flow_res = Err(gst::FlowError::NotNegotiated);
                 return gst::PadProbeReturn::Handled;
@@ -391,9 +447,52 @@ impl SfuSink {
                 );
             }
             Some(_) => {}
-            None => self.build(pad, kind, number, media)?,
+            None => {
+                self.build(pad, kind, number, media)?;
+                if (kind, media.form) == (TrackKind::Audio, Form::Raw) {
+                    audio::take_any_raw(pad);
+                }
+            }
         }
+        self.mix(kind, number, caps);
         self.declare(kind)
+    }
+
+    /// Has raw audio mixed as its channels need it.
+    fn mix(&self, kind: TrackKind, number: u32, caps: &gst::CapsRef) {
+        let mixer = {
+            let state = lock(&self.state);
+            let input = state.inputs.get(&key(kind, number));
+            input.and_then(|input| input.branch.as_ref()?.mixer.clone())
+        };
+        if let Some(mixer) = mixer {
+            let matrix = lock(&self.settings).mix_matrix.clone();
+            audio::set_mix(&mixer, &matrix, caps);
+        }
+    }
+
+    /// Whether the stream goes on without this: audio beside video.
+    fn may_lack(&self, kind: TrackKind) -> bool {
+        kind == TrackKind::Audio && lock(&self.state).has_video()
+    }
+
+    /// Keeps audio that fails from ending upstream, which often is the picture's source, too.
+    fn without_audio(
+        pad: &gst::GhostPad,
+        result: Result<gst::FlowSuccess, gst::FlowError>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let failed = matches!(
+            result,
+            Err(gst::FlowError::NotNegotiated | gst::FlowError::Error | gst::FlowError::NotLinked)
+        );
+        let sink = pad.parent().and_downcast::<super::SfuSink>();
+        match sink.filter(|sink| failed && sink.imp().may_lack(TrackKind::Audio)) {
+            Some(sink) => {
+                gst::debug!(CAT, obj = sink, "audio is discarded: {result:?}");
+                Ok(gst::FlowSuccess::Ok)
+            }
+            None => result,
+        }
     }
 
     fn build(
@@ -482,7 +581,7 @@ impl SfuSink {
             publisher.set_audio(Codec::Opus);
             return Ok(());
         }
-        let (codec, layers) = video_track(&settings, &medias)?;
+        let (codec, layers) = media::video_track(&settings, &medias)?;
         publisher.set_video(codec, layers);
         Ok(())
     }
@@ -544,80 +643,4 @@ impl SfuSink {
         }
         drop(publisher);
     }
-}
-
-/// The codec and the layers, from what the video pads carry and what raw video is encoded to.
-fn video_track(
-    settings: &Settings,
-    medias: &[Option<Media>],
-) -> Result<(Codec, Vec<LayerInfo>), String> {
-    let layer = |index, size: Option<(u32, u32)>, target_bitrate| LayerInfo {
-        rid: Rid::from_index(index),
-        width: size.map(|s| s.0),
-        height: size.map(|s| s.1),
-        target_bitrate,
-    };
-    if let [
-        Some(Media {
-            form: Form::Raw, ..
-        }),
-    ] = medias
-    {
-        let codec = match settings.codec {
-            super::Codec::H264 => Codec::H264,
-            super::Codec::Vp8 => Codec::Vp8,
-        };
-        // The sizes follow from the keyframes: a layer may be smaller than asked for.
-        let count = settings.layers.split(',').count();
-        return Ok((
-            codec,
-            (0..count).map(|index| layer(index, None, None)).collect(),
-        ));
-    }
-    let mut codecs = medias.iter().flatten().filter_map(|m| match m.form {
-        Form::Encoded(codec) | Form::Rtp(codec) => Some(codec),
-        Form::Raw => None,
-    });
-    let codec = codecs.next().ok_or("there is no encoded video")?;
-    if codecs.any(|other| other != codec) {
-        return Err("all layers of a stream have the same codec".into());
-    }
-    let layers = medias.iter().enumerate();
-    let layers = layers.map(|(index, media)| layer(index, media.and_then(|m| m.size), None));
-    Ok((codec, layers.collect()))
-}
-
-fn stats(info: Option<StreamInfo>, steps: u64) -> gst::Structure {
-    let structure = gst::Structure::builder("sfusink-stats");
-    let Some(info) = info else {
-        return structure.build();
-    };
-    let layers = info
-        .video
-        .iter()
-        .flat_map(|video| &video.layers)
-        .map(|layer| {
-            gst::Structure::builder("layer")
-                .field("rid", layer.rid.as_str())
-                .field("width", layer.width.unwrap_or(0))
-                .field("height", layer.height.unwrap_or(0))
-                .field("bitrate", layer.bitrate.unwrap_or(0))
-                .field("active", layer.active)
-                .build()
-                .to_send_value()
-        });
-    structure
-        .field("viewers", info.viewers as u64)
-        .field("packets", info.packets_in)
-        .field("bytes", info.bytes_in)
-        .field("timestamp-steps", steps)
-        .field(
-            "keyframe-requests-received",
-            info.keyframe_requests_received,
-        )
-        .field("keyframe-requests-refused", info.keyframe_requests_refused)
-        .field("keyframe-requests-merged", info.keyframe_requests_merged)
-        .field("keyframe-requests-sent", info.keyframe_requests_sent)
-        .field("layers", gst::Array::from_values(layers))
-        .build()
 }

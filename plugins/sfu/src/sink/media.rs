@@ -2,7 +2,10 @@
 
 //! What a pad carries: its caps, parsed into what cannot be wrong, or refused with a reason.
 
-use sfu_engine::{Codec, TrackKind};
+use sfu_engine::{Codec, LayerInfo, Rid, TrackKind};
+
+use super::audio::MAX_INPUTS;
+use super::settings::Settings;
 
 /// How the media of a pad comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +56,14 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
     let structure = caps.structure(0).ok_or("the caps are empty")?;
     let refused = |why: &str| format!("{why}; this pad takes {expected}. Got {caps}");
     let form = match (kind, structure.name().as_str()) {
-        (TrackKind::Video, "video/x-raw") | (TrackKind::Audio, "audio/x-raw") => Form::Raw,
+        (TrackKind::Video, "video/x-raw") => Form::Raw,
+        (TrackKind::Audio, "audio/x-raw") => {
+            let channels = structure.get::<i32>("channels").unwrap_or(1);
+            if usize::try_from(channels).is_ok_and(|n| n > MAX_INPUTS) {
+                return Err(refused("more than 63 channels can't be mixed"));
+            }
+            Form::Raw
+        }
         (TrackKind::Video, "video/x-h264") => Form::Encoded(Codec::H264),
         (TrackKind::Video, "video/x-vp8") => Form::Encoded(Codec::Vp8),
         (TrackKind::Audio, "audio/x-opus") => {
@@ -90,6 +100,47 @@ fn rtp_codec(kind: TrackKind, structure: &gst::StructureRef) -> Option<Codec> {
     };
     let rate = structure.get::<i32>("clock-rate").ok()?;
     (codec.kind() == kind && u32::try_from(rate) == Ok(codec.clock_rate())).then_some(codec)
+}
+
+/// The codec and the layers, from what the video pads carry and what raw video is encoded to.
+pub(super) fn video_track(
+    settings: &Settings,
+    medias: &[Option<Media>],
+) -> Result<(Codec, Vec<LayerInfo>), String> {
+    let layer = |index, size: Option<(u32, u32)>, target_bitrate| LayerInfo {
+        rid: Rid::from_index(index),
+        width: size.map(|s| s.0),
+        height: size.map(|s| s.1),
+        target_bitrate,
+    };
+    if let [
+        Some(Media {
+            form: Form::Raw, ..
+        }),
+    ] = medias
+    {
+        let codec = match settings.codec {
+            super::Codec::H264 => Codec::H264,
+            super::Codec::Vp8 => Codec::Vp8,
+        };
+        // The sizes follow from the keyframes: a layer may be smaller than asked for.
+        let count = settings.layers.split(',').count();
+        return Ok((
+            codec,
+            (0..count).map(|index| layer(index, None, None)).collect(),
+        ));
+    }
+    let mut codecs = medias.iter().flatten().filter_map(|m| match m.form {
+        Form::Encoded(codec) | Form::Rtp(codec) => Some(codec),
+        Form::Raw => None,
+    });
+    let codec = codecs.next().ok_or("there is no encoded video")?;
+    if codecs.any(|other| other != codec) {
+        return Err("all layers of a stream have the same codec".into());
+    }
+    let layers = medias.iter().enumerate();
+    let layers = layers.map(|(index, media)| layer(index, media.and_then(|m| m.size), None));
+    Ok((codec, layers.collect()))
 }
 
 #[cfg(test)]
@@ -146,6 +197,8 @@ mod tests {
                 "audio/x-opus,channels=6,channel-mapping-family=1",
                 Err("one or two channels"),
             ),
+            (Audio, "audio/x-raw,channels=63", Ok((Form::Raw, None))),
+            (Audio, "audio/x-raw,channels=64", Err("63 channels")),
             (Audio, "audio/mpeg", Err("audio/x-opus")),
         ] {
             let caps: gst::Caps = caps.parse().unwrap();

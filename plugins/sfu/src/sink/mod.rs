@@ -26,9 +26,13 @@
  * * `video/x-h264` or `video/x-vp8`: one simulcast layer a pad, `video_0` the highest. Encode
  *   without B-frames: browsers don't show them in order.
  * * raw audio: encoded to Opus. `audio/x-opus`, mono or stereo: as it is.
+ *   Channels with positions (5.1) are mixed to stereo by them. Of channels without positions (SDI,
+ *   NDI) the first two are taken, however many come. `mix-matrix` chooses others: rows of output
+ *   channels, as `audioconvert` has it. Their number may change while running.
  * * `application/x-rtp` with H264, VP8 or OPUS: as it is, without its header extensions.
  *
- * Anything else is refused with an error that says what is possible. A change of codec while
+ * Anything else is refused with an error that says what is possible; audio beside video with a
+ * warning alone, and the picture goes on without it. A change of codec while
  * running is refused, a change of size is not.
  *
  * ## Keyframes
@@ -54,6 +58,7 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod audio;
 mod branch;
 mod clock;
 mod feedback;
@@ -61,6 +66,7 @@ mod imp;
 mod media;
 mod sender;
 mod settings;
+mod stats;
 mod timeline;
 mod way;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use super::audio::MixMatrix;
 use crate::properties::{number, text};
 
 /// To what raw video is encoded.
@@ -41,6 +42,7 @@ pub(super) struct Settings {
     pub(super) temporal_layers: u32,
     pub(super) keyframe_min_interval_ms: u32,
     pub(super) audio_bitrate: u32,
+    pub(super) mix_matrix: MixMatrix,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Default for Settings {
             temporal_layers: 1,
             keyframe_min_interval_ms: 500,
             audio_bitrate: 96_000,
+            mix_matrix: MixMatrix::default(),
         }
     }
 }
@@ -124,6 +127,25 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             6_000..=510_000,
             defaults.audio_bitrate,
         ),
+        gst::ParamSpecArray::builder("mix-matrix")
+            .nick("Mix matrix")
+            .blurb("Raw audio only: for each of 1 or 2 output channels the shares of the input channels, as <<0.0,0.0,1.0>,<0.0,1.0,0.0>> (empty: by their positions, or the first two of channels without)")
+            .element_spec(
+                &gst::ParamSpecArray::builder("row")
+                    .nick("Row")
+                    .blurb("Shares of the input channels")
+                    .element_spec(
+                        &glib::ParamSpecFloat::builder("share")
+                            .nick("Share")
+                            .blurb("Factor of an input channel")
+                            .minimum(f32::MIN)
+                            .maximum(f32::MAX)
+                            .build(),
+                    )
+                    .build(),
+            )
+            .mutable_ready()
+            .build(),
         glib::ParamSpecUInt::builder("viewers")
             .nick("Viewers")
             .blurb("Viewers' sessions of this stream")

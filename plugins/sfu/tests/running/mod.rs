@@ -9,7 +9,8 @@ use gst::prelude::*;
 /// How long anything may take.
 const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(40);
 
-/// GStreamer with the plugins under test.
+/// GStreamer with the plugins under test, registered once: doing it again takes the factories from elements that other
+/// tests have.
 pub(crate) fn init() {
     // Tests are threads, and the registry is one.
     static ONCE: std::sync::Once = std::sync::Once::new();
