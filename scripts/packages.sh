@@ -14,6 +14,11 @@ PACKAGES_BUILD=(
   "${PACKAGES_RUN[@]}" build-essential pkg-config libssl-dev
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstreamer-plugins-bad1.0-dev libgstrtspserver-1.0-dev
 )
+# What of them the crates ask pkg-config for.
+MODULES_BUILD=(
+  'gstreamer-1.0 >= 1.22' gstreamer-{app,audio,base,check,net,rtp,rtsp,sdp,video,webrtc}-1.0
+  gstreamer-rtsp-server-1.0 openssl
+)
 PACKAGES_TEST=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice chromium curl firefox-esr ffmpeg srt-tools
   gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0 python3-gi python3-venv fonts-dejavu-core iproute2 nftables libavahi-common3
@@ -63,6 +68,38 @@ install_packages() {
     command -v sudo >/dev/null || die "run this as root once: apt-get install ${missing[*]}"
     sudo=(sudo)
   fi
-  "${sudo[@]}" apt-get update -qq
-  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+  apt_update "${sudo[@]}"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get -o "DPkg::Lock::Timeout=$APT_PATIENCE" install -y -qq --no-install-recommends "${missing[@]}" ||
+    die "apt-get could not install them: see above"
+}
+
+# New machines update themselves first, and hold apt's locks meanwhile: they are waited for so long, in seconds.
+APT_PATIENCE=${APT_PATIENCE:-600}
+
+# Brings the lists of packages up to date. The option waits for dpkg's lock alone, not for that of the lists.
+apt_update() {
+  local end=$((SECONDS + APT_PATIENCE)) said told=false
+  until said=$("$@" env LC_ALL=C apt-get -o "DPkg::Lock::Timeout=$APT_PATIENCE" update -qq 2>&1); do
+    [[ $said == *'Could not get lock'* ]] || die "apt-get update failed: $said"
+    [ "$SECONDS" -lt "$end" ] || die "another program has used apt for $APT_PATIENCE s: $said"
+    $told || echo "Another program uses apt, such as the system's own updates; waiting for it"
+    told=true
+    sleep 2
+  done
+}
+
+# Ends with what to do where something that the build needs is missing, before a crate ends with pages about it.
+check_build() {
+  local tool module missing=()
+  for tool in cc pkg-config; do
+    command -v "$tool" >/dev/null || missing+=("$tool")
+  done
+  if command -v pkg-config >/dev/null; then
+    for module in "${MODULES_BUILD[@]}"; do
+      pkg-config --exists "$module" || missing+=("${module%% *}")
+    done
+  fi
+  [ ${#missing[@]} -eq 0 ] ||
+    die "the build needs ${missing[*]}: run './sfu packages build', which installs what is missing"
 }

@@ -3,6 +3,11 @@
 # Runs the files in pipelines/. Each declares its keys as `: "${KEY:=default}"  # what it is` (or `:?` without a
 # default) and holds one gst-launch-1.0 command. Sourced by ./sfu.
 
+# Prints the first parts that no stream's name may have.
+reserved_names() {
+  sed -n '/^pub const RESERVED/,/^];/s/^ *"\(.*\)",$/\1/p' "$ROOT/crates/sfu-engine/src/ids.rs"
+}
+
 # Prints KEY, = or ? for optional or required, its default, and what it is, separated by |.
 pipeline_keys() {
   sed -nE 's/^: "\$\{([A-Z_]+):([=?])([^}]*)\}"  # (.*)$/\1|\2|\3|\4/p' "$1"
@@ -15,7 +20,7 @@ list_pipelines() {
     printf '\n%s\n  %s\n' "$(basename "$file")" "$(sed -n '2s/^# //p' "$file")"
     pipeline_keys "$file" | while IFS='|' read -r key kind default what; do
       [ "$kind" = '=' ] || default='(must be given)'
-      printf '    %-10s %s  [%s]\n' "$key=" "$what" "$default"
+      printf '    %-16s %s  [%s]\n' "$key=" "$what" "$default"
     done
   done
 }
@@ -27,6 +32,16 @@ check_value() {
     STREAM | FROM)
       [[ $value =~ ^[A-Za-z0-9._-]{1,64}(/[A-Za-z0-9._-]{1,64})*$ ]] ||
         die "$key=$value: a stream name has parts of A-Z a-z 0-9 . _ - joined by /"
+      ! grep -qxF -- "${value%%/*}" <<<"$(reserved_names)" ||
+        die "$key=$value: no stream's name begins with $(reserved_names | paste -sd' '): they are paths of the server"
+      ;;
+    LAYER | LAYERS)
+      local layer='[1-9][0-9]{0,4}:[0-9]+(\.[0-9]+)?[kM]?(@[0-9.]+)?'
+      [[ $value =~ ^$layer(,$layer)*$ ]] ||
+        die "$key=$value: it is HEIGHT:BITRATE,…, highest first, such as 720:2500k,360:700k"
+      ;;
+    TEMPORAL_LAYERS)
+      [[ $value =~ ^[1-3]$ ]] || die "$key=$value: it is 1, 2 or 3"
       ;;
     PORT | UDP_PORT | RTMP_PORT | SRT_PORT | RTSP_PORT)
       if ! [[ $value =~ ^[0-9]{1,5}$ ]] || [ "$value" -gt 65535 ]; then
@@ -126,6 +141,10 @@ run_pipeline() {
     check_value "$key" "${argument#*=}"
     export "${key}=${argument#*=}"
   done
+  # What comes from the environment is typed by somebody, too.
+  for key in $keys; do
+    [ -z "${!key:-}" ] || check_value "$key" "${!key}"
+  done
   for key in $(pipeline_keys "$file" | awk -F'|' '$2 == "?" {print $1}'); do
     [ -n "${!key:-}" ] || die "$name needs $key=…: $(pipeline_keys "$file" | grep "^$key" | cut -d'|' -f4)"
   done
@@ -159,8 +178,11 @@ start_pipeline() {
     export GST_REGISTRY=$ROOT/target/registry.bin
     export GST_PLUGIN_PATH=$ROOT/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
   fi
+  if ! command -v gst-inspect-1.0 >/dev/null; then
+    die "GStreamer is missing: run './sfu packages run', and './sfu build' if you have not"
+  fi
   if ! gst-inspect-1.0 --exists --atleast-version=0.0 sfusink; then
-    die "the plugins are not built or not installed: run ./sfu build"
+    die "the plugins are not built or not installed: run './sfu build'"
   fi
   # A stock limit of 1,024 open files would leave few HTTP connections: sfusignaller derives their number from it.
   ulimit -Sn hard || true

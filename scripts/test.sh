@@ -28,6 +28,7 @@ run_tests() {
   for file in web/*.js tests/browser/*.mjs tests/browser/*.js tests/stacks/*.mjs; do node --check "$file"; done
   scripts/check-docs.py
   scripts/check-units.sh
+  scripts/check-fresh.sh
   scripts/inspect.sh --check
   echo "== tests"
   if cargo nextest --version >/dev/null 2>&1; then

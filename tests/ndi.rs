@@ -53,6 +53,7 @@ pub fn plugins() -> std::io::Result<PathBuf> {
     // target/PROFILE/deps/PROGRAM
     let deps = program.parent().ok_or(std::io::ErrorKind::NotFound)?;
     let copies = deps.parent().ok_or(std::io::ErrorKind::NotFound)?;
+    let target = copies.parent().ok_or(std::io::ErrorKind::NotFound)?;
     let mut plugins = BTreeMap::new();
     for from in [copies, deps] {
         for file in std::fs::read_dir(from)? {
@@ -63,7 +64,9 @@ pub fn plugins() -> std::io::Result<PathBuf> {
             }
         }
     }
-    let folder = copies.join("ndi-tests-plugins");
+    // Not below the folder that users have GStreamer search.
+    let profile = copies.file_name().unwrap_or_default();
+    let folder = target.join("tests-plugins").join(profile);
     std::fs::create_dir_all(&folder)?;
     for (name, plugin) in plugins {
         let link = folder.join(name);

@@ -142,29 +142,11 @@ fn handle(
     match message.view() {
         Eos(_) => return Some(Ok(())),
         Error(error) => {
-            let debug = error.debug().unwrap_or_default();
-            return Some(Err(format!(
-                "ERROR: from element {}: {}\n{debug}",
-                from(),
-                error.error()
-            )));
+            let told = tell("ERROR", &from(), &error.error(), error.debug());
+            return Some(Err(told));
         }
-        Warning(warning) => {
-            let debug = warning.debug().unwrap_or_default();
-            say(&format!(
-                "WARNING: from element {}: {}\n{debug}",
-                from(),
-                warning.error()
-            ));
-        }
-        Info(info) => {
-            let debug = info.debug().unwrap_or_default();
-            say(&format!(
-                "INFO: from element {}: {}\n{debug}",
-                from(),
-                info.error()
-            ));
-        }
+        Warning(warning) => say(&tell("WARNING", &from(), &warning.error(), warning.debug())),
+        Info(info) => say(&tell("INFO", &from(), &info.error(), info.debug())),
         Latency(_) => {
             let _ = pipeline.recalculate_latency();
         }
@@ -195,4 +177,50 @@ fn handle(
         _ => {}
     }
     None
+}
+
+/// What an element says, with its details but for where in the source it says so: that is `GST_DEBUG`'s.
+fn tell(
+    kind: &str,
+    from: &str,
+    error: &gst::glib::Error,
+    debug: Option<gst::glib::GString>,
+) -> String {
+    let debug = debug.unwrap_or_default();
+    let is_place = |line: &str| {
+        let place = line.split_once("): ").map(|(place, _)| place);
+        let place = place.filter(|place| !place.contains(char::is_whitespace));
+        let number = place.and_then(|place| place.rsplit_once('(')).map(|p| p.1);
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    let mut told = format!("{kind}: from element {from}: {error}");
+    for line in debug.lines().filter(|line| !is_place(line)) {
+        told.push('\n');
+        told.push_str(line);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_without_their_place_in_the_source() {
+        let error = gst::glib::Error::new(gst::ResourceError::OpenRead, "The port is in use");
+        let place = "plugins/a/src/imp.rs(123): a::b::start (): /GstPipeline:p/A:a";
+        for (debug, details) in [
+            (None, ""),
+            (Some(place.to_owned()), ""),
+            (
+                Some(format!("{place}:\nreason (5): none")),
+                "\nreason (5): none",
+            ),
+            (Some("a plain line".into()), "\na plain line"),
+        ] {
+            let told = tell("ERROR", "/a", &error, debug.map(Into::into));
+            let expected = format!("ERROR: from element /a: The port is in use{details}");
+            assert_eq!(told, expected);
+        }
+    }
 }

@@ -2,10 +2,12 @@
 
 //! Files over HTTP, so many at a time: each takes a descriptor besides its connection's, for as long as somebody reads it.
 
+use std::fs::Metadata;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -14,6 +16,7 @@ use axum::response::Response;
 use tokio::sync::Semaphore;
 use tower_http::services::ServeFile;
 
+use super::conditions::Version;
 use super::held::Held;
 use super::server::Refusal;
 
@@ -33,7 +36,7 @@ impl Files {
         }
     }
 
-    /// Serves a file. Ranges, conditions and HEAD are `tower-http`'s work.
+    /// Serves a file. Ranges, conditions of dates and HEAD are `tower-http`'s work.
     pub(super) async fn serve(
         &self,
         path: &Path,
@@ -45,9 +48,31 @@ impl Files {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with(header::RETRY_AFTER, "2")
         })?;
         ignore_unknown_ranges(request.headers_mut());
-        let served = ServeFile::new(path).try_call(request).await;
-        let held = |body| Body::new(Held::new(Body::new(body), place));
-        Ok(served.map(|response| response.map(held)))
+        let version = tokio::fs::metadata(path).await.ok();
+        let version = version.filter(Metadata::is_file).map(|m| Version::of(&m));
+        let decided = version
+            .as_ref()
+            .and_then(|version| version.decide(request.headers_mut(), SystemTime::now()));
+        let served = match decided {
+            Some(status) => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = status;
+                Ok(response)
+            }
+            None => {
+                let served = ServeFile::new(path).try_call(request).await;
+                let held = |body| Body::new(Held::new(Body::new(body), place));
+                served.map(|response| response.map(held))
+            }
+        };
+        Ok(served.map(|mut response| {
+            let tag = version.and_then(|version| version.tag());
+            let found = response.status().is_success() || response.status().is_redirection();
+            if let Some(tag) = tag.filter(|_| found) {
+                response.headers_mut().insert(header::ETAG, tag);
+            }
+            response
+        }))
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn options() -> Response {
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Range, If-Modified-Since",
+            "Range, If-Range, If-None-Match, If-Modified-Since",
         ),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
