@@ -123,4 +123,38 @@ mod tests {
         assert!(files.serve(&path, request()).await.is_ok());
         std::fs::remove_file(&path).unwrap();
     }
+
+    #[tokio::test]
+    async fn what_a_reader_has_in_part_is_the_whole_of_once_the_file_changes() {
+        let path = std::env::temp_dir().join(format!("sfu-if-range-{}", std::process::id()));
+        let files = Files::new(1);
+        let ask = async |conditions: &[(&str, &str)]| {
+            let mut request = Request::builder();
+            for (name, value) in conditions {
+                request = request.header(*name, *value);
+            }
+            let request = request.body(Body::empty()).unwrap();
+            let response = files.serve(&path, request).await.ok().unwrap().unwrap();
+            let tag = response.headers().get(header::ETAG);
+            let tag = tag.map(|tag| tag.to_str().unwrap().to_owned());
+            (response.status().as_u16(), tag)
+        };
+        std::fs::write(&path, "first").unwrap();
+        let (status, tag) = ask(&[]).await;
+        let tag = tag.unwrap();
+        assert_eq!(status, 200);
+        let (range, same) = (("range", "bytes=1-2"), Some(tag.clone()));
+        assert_eq!(ask(&[range, ("if-range", &tag)]).await, (206, same.clone()));
+        assert_eq!(ask(&[("if-none-match", &tag)]).await, (304, same));
+        std::fs::write(&path, "second").unwrap();
+        for (condition, expected) in [("if-range", 200), ("if-none-match", 206), ("if-match", 412)]
+        {
+            let (status, now) = ask(&[range, (condition, &tag)]).await;
+            assert_eq!(status, expected, "{condition}");
+            assert_ne!(now, Some(tag.clone()));
+        }
+        assert_eq!(ask(&[("range", "bytes=99-")]).await.0, 416);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(ask(&[]).await, (404, None));
+    }
 }

@@ -50,6 +50,7 @@ use gst::prelude::*;
 mod address;
 mod api;
 mod body;
+mod conditions;
 mod connections;
 mod events;
 mod files;
