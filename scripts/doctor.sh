@@ -85,6 +85,13 @@ else
   note "net.core.wmem_max is $limit: on fast networks set it with 'sysctl -w net.core.wmem_max=$buffer'"
 fi
 
+# Rules that drop or refuse TCP in general, and don't name our ports, are seen; not what a cloud or a router does.
+if command -v nft >/dev/null && [ "$(id -u)" -eq 0 ]; then
+  if nft list ruleset 2>/dev/null | awk '/hook input/ && /policy drop/ { found = 1 } END { exit !found }'; then
+    note "a firewall of this machine (nft list ruleset) drops what no rule accepts: accept TCP and UDP to the ports below"
+  fi
+fi
+
 echo "Ports"
 check_port() {
   if ss -H -ln "--$1" "sport = :$2" 2>/dev/null | grep -q .; then
@@ -95,8 +102,12 @@ check_port() {
 }
 if command -v ss >/dev/null; then
   check_port tcp 8080 PORT
-  for ((shard = 0; shard < $(nproc); shard++)); do check_port udp $((8189 + shard)) UDP_PORT; done
-  note "viewers on other machines need these ports open in the firewall"
+  for ((shard = 0; shard < $(nproc); shard++)); do
+    check_port udp $((8189 + shard)) UDP_PORT
+    # Who gets no UDP through comes by TCP; without it all else goes on.
+    check_port tcp $((8189 + shard)) UDP_PORT
+  done
+  note "viewers on other machines need these ports open in the firewall, TCP as well for those whose networks block UDP"
 else
   note "ss is not installed: ports were not looked at (apt-get install iproute2)"
 fi

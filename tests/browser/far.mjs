@@ -2,16 +2,17 @@
 // the load tool's proxy, a long link that loses in bursts. Prints how old the pictures were, and where they froze.
 //
 // node far.mjs --url http://127.0.0.1:8080 --udp 8189 --load …/sfu-load --seconds 300
-// `udp` is the server's media port.
+// `udp` is the server's media port. With `--tcp 40` media goes by TCP, both ways through a relay that takes so many ms.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 
 import { options, pause, picture, until, withBrowsers } from './browser.mjs';
+import { relay } from './relay.mjs';
 
 const wanted = options({
-  url: '', udp: '', load: '', seconds: 300, settle: 10, link: '--delay 40ms --loss 1% --burst 4', freeze: 200, screenshot: '',
+  url: '', udp: '', load: '', tcp: -1, seconds: 300, settle: 10, link: '--delay 40ms --loss 1% --burst 4', freeze: 200, screenshot: '',
 });
 
 /** Runs in the page: draws the time code at 30 pictures a second, and publishes that by WHIP. */
@@ -58,37 +59,58 @@ function quantile(values, q) {
   return sorted.length ? sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))] : null;
 }
 
-const args = ['proxy', '--listen', '127.0.0.1:0', '--to', `127.0.0.1:${wanted.udp}`, ...wanted.link.split(' ')];
-const proxy = spawn(wanted.load, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-try {
+/** A way to the server's media port that is long, of the transport that is wanted: its port, and how it ends. */
+async function way() {
+  if (wanted.tcp >= 0) return relay(Number(wanted.udp), wanted.tcp);
+  const args = ['proxy', '--listen', '127.0.0.1:0', '--to', `127.0.0.1:${wanted.udp}`, ...wanted.link.split(' ')];
+  const proxy = spawn(wanted.load, args, { stdio: ['pipe', 'pipe', 'inherit'] });
   const [line] = await once(proxy.stdout, 'data');
   const port = Number(String(line).match(/listening on .*:(\d+)/)?.[1]);
   if (!port) throw new Error(`the proxy said: ${line}`);
+  return { port, close: () => proxy.kill() };
+}
+
+/** Runs in the page: how the publisher's media travels. */
+async function protocol() {
+  const all = [...(await window.published.getStats()).values()];
+  const pair = all.find((one) => one.type === 'candidate-pair' && one.state === 'succeeded' && one.nominated);
+  return all.find((one) => one.id === pair?.remoteCandidateId)?.protocol;
+}
+
+const { port, close } = await way();
+try {
   const deadline = (wanted.seconds + wanted.settle + 60) * 1000;
   const seen = await withBrowsers({ deadline, screenshot: wanted.screenshot }, async (open) => {
     const page = await open('chromium', 'about:blank');
-    // The page learns the proxy's port instead of the server's.
-    await page.route('**/whep/**', async (route) => {
+    // The page learns the way's port instead of the server's.
+    await page.route(wanted.tcp >= 0 ? /\/wh[ei]p\// : '**/whep/**', async (route) => {
       const response = await route.fetch();
       const body = (await response.text()).replaceAll(/ (\d+) typ host/g, ` ${port} typ host`);
       await route.fulfill({ response, body });
     });
+    const begun = Date.now();
     await page.goto(`${wanted.url}/far`);
     await page.evaluate(publish, 'far');
     await until(page, 'the connection', () => window.published.connectionState === 'connected');
+    const connectedMs = Date.now() - begun;
     await picture(page);
+    const pictureMs = Date.now() - begun;
     await pause(wanted.settle * 1000);
     // Evaluated, not added as a script: the page's policy rightly forbids foreign scripts.
     await page.evaluate(readFileSync(new URL('./timecode.js', import.meta.url), 'utf8'));
     await page.evaluate(() => { window.seen = window.watchTimecode(document.getElementById('video')); });
     await pause(wanted.seconds * 1000);
     const stats = await page.evaluate(() => window.player.stats());
-    return { ...(await page.evaluate(() => window.seen)), stats };
+    const by = await page.evaluate(protocol);
+    return { ...(await page.evaluate(() => window.seen)), stats, by, connectedMs, pictureMs };
   });
   const gaps = seen.gaps.map(({ ms }) => ms);
   console.log(JSON.stringify({
     seconds: wanted.seconds,
-    link: wanted.link,
+    link: wanted.tcp >= 0 ? `TCP, ${wanted.tcp} ms each way` : wanted.link,
+    by: seen.by,
+    connectedMs: seen.connectedMs,
+    pictureMs: seen.pictureMs,
     p50Ms: quantile(seen.latencies, 0.5),
     p95Ms: quantile(seen.latencies, 0.95),
     maxMs: quantile(seen.latencies, 1),
@@ -99,5 +121,5 @@ try {
     stats: seen.stats,
   }));
 } finally {
-  proxy.kill();
+  close();
 }

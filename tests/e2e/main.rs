@@ -26,6 +26,7 @@ mod studio;
 mod studio_pushes;
 mod temporal_layers;
 mod told;
+mod udp_blocked;
 mod webcam_agent;
 mod webrtcbin_plays;
 mod whip_to_hls;

@@ -9,6 +9,7 @@ mod announce;
 mod error;
 mod latency;
 mod registry;
+mod stun;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -19,13 +20,14 @@ use std::time::{Duration, Instant};
 pub(crate) use admission::Admitted;
 pub use admission::{AddressKey, AdmissionLimits, Full};
 pub use announce::Announce;
-use announce::Announced;
+use announce::{Announced, By};
 pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;
 pub(crate) use registry::Place;
 use registry::Registry;
 
-use crate::driver::{Outgoing, ShardThread};
+use crate::address;
+use crate::driver::{Outgoing, ShardThread, TcpLimits};
 use crate::ids::{SessionId, StreamName};
 use crate::info::StreamLook;
 use crate::interfaces::Interfaces;
@@ -61,6 +63,8 @@ pub struct EngineConfig {
     pub send_buffer: usize,
     /// Mark datagrams for networks that treat sound and pictures apart (RFC 8837).
     pub dscp: bool,
+    /// TCP connections of peers that get no UDP through, at most, on the numbers of the UDP ports. 0: none is taken.
+    pub tcp_connections: usize,
     /// Addresses to announce instead of the machine's own (behind a NAT).
     pub announce: Vec<Announce>,
     /// The shortest time between two keyframe requests to a publishing peer for one layer.
@@ -83,6 +87,7 @@ impl Default for EngineConfig {
             shards: 0,
             send_buffer: SEND_BUFFER,
             dscp: false,
+            tcp_connections: 1_000,
             announce: Vec::new(),
             keyframe_min_interval: Duration::from_millis(500),
             publisher_timeout: Duration::from_secs(15),
@@ -175,6 +180,8 @@ impl Engine {
         let identity = Identity::generate().map_err(EngineError::Certificate)?;
         let counters = Arc::new(Counters::default());
         let mut shards = Vec::with_capacity(count);
+        let tcp = config.tcp_connections;
+        let tcp = (tcp > 0).then(|| TcpLimits::of(tcp, count));
         for index in 0..count {
             let port = match config.udp_port {
                 0 => 0,
@@ -194,6 +201,7 @@ impl Engine {
                 index,
                 address,
                 outgoing,
+                tcp,
                 counters.clone(),
             )?);
         }
@@ -382,13 +390,23 @@ impl Engine {
         self.shards.iter().min_by_key(load)
     }
 
-    /// The addresses at which a viewer can reach a shard.
+    /// The addresses at which a viewer can reach a shard, by UDP and by TCP.
     fn local_addresses(&self, shard: &ShardThread, peer: Option<IpAddr>) -> Vec<SocketAddr> {
+        let mut all = self.addresses_by(By::Udp, shard, peer);
+        if shard.by_tcp() {
+            let by_tcp = self.addresses_by(By::Tcp, shard, peer);
+            all.extend(by_tcp.into_iter().map(address::tcp));
+        }
+        all
+    }
+
+    fn addresses_by(&self, by: By, shard: &ShardThread, peer: Option<IpAddr>) -> Vec<SocketAddr> {
         let port = shard.address().port();
         let bound = shard.address().ip();
         let now = Instant::now();
-        if !self.announced.is_empty() {
-            return self.announced.addresses(now, shard.index(), port);
+        let announced = self.announced.addresses(now, by, shard.index(), port);
+        if !announced.is_empty() {
+            return announced;
         }
         let mut addresses = self.interfaces.reachable(now, bound, peer);
         addresses.dedup();

@@ -17,6 +17,7 @@
 //!
 //! Logs through `tracing`, with `stream` and `session` as fields.
 
+mod address;
 mod arrival;
 pub mod claim;
 mod codec;

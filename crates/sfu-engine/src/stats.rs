@@ -49,7 +49,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Datagrams received on the UDP ports.
+    /// Datagrams received, by UDP and by TCP.
     datagrams_in,
     /// Datagrams dropped because they belong to no session.
     datagrams_unknown,
@@ -75,6 +75,20 @@ counters! {
     sends_blocked,
     /// Times that a queue of the network device was full. What it dropped is sent again.
     sends_refused,
+    /// TCP connections of peers that were taken.
+    tcp_connections,
+    /// TCP connections that are over.
+    tcp_connections_closed,
+    /// TCP connections that were refused since there were too many.
+    tcp_refused,
+    /// TCP connections cut since they named no session in time, or others needed their place.
+    tcp_cut_unknown,
+    /// TCP connections cut since what they said were no datagrams of ICE.
+    tcp_cut_garbage,
+    /// TCP connections cut since they took nothing of what they were sent.
+    tcp_cut_stalled,
+    /// Datagrams on their way out that a TCP connection did not take in time.
+    tcp_datagrams_dropped,
     /// RTP packets that were not sent to a viewer since the network had held them up for too long.
     packets_late,
     /// RTP packets forwarded to viewers, without retransmissions.

@@ -15,6 +15,7 @@ use nix::libc;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 
 use super::segments::Segments;
+use crate::address;
 use crate::shard::{Datagrams, Outbox, Progress};
 
 /// Messages in one system call.
@@ -101,7 +102,9 @@ impl<'a> Messages<'a> {
         let mut skip = at.datagrams;
         for index in at.sends.. {
             let alike = |s: &Datagrams| {
-                s.source == first.source && (!by_kind || s.is_audio == first.is_audio)
+                s.source == first.source
+                    && (!by_kind || s.is_audio == first.is_audio)
+                    && !address::is_tcp(&s.destination)
             };
             let Some((send, data)) = outbox.get(index).filter(|(s, _)| alike(s)) else {
                 break;

@@ -10,6 +10,7 @@ mod path;
 #[cfg(target_os = "linux")]
 mod segments;
 mod socket;
+mod tcp;
 mod window;
 
 use std::io;
@@ -31,6 +32,8 @@ use gather::Gathered;
 use path::Refused;
 pub(crate) use socket::Outgoing;
 use socket::{Outcome, Read, SendBuffer, Socket};
+use tcp::Tcp;
+pub(crate) use tcp::TcpLimits;
 use window::{Refusal, Verdict, Window};
 
 const SOCKET: Token = Token(0);
@@ -45,6 +48,9 @@ const HELD_MAX: usize = 4 * 1_024 * 1_024;
 /// How long goodbyes may wait for the network at the end.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// Ports that are tried until one is free for UDP and for TCP, where the system chooses.
+const BINDS: usize = 16;
+
 /// A shard on its thread. Stopped and joined when dropped.
 #[derive(Debug)]
 pub(crate) struct ShardThread {
@@ -52,6 +58,7 @@ pub(crate) struct ShardThread {
     address: SocketAddr,
     queue: ShardQueue,
     network: Arc<Network>,
+    by_tcp: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -60,9 +67,11 @@ impl ShardThread {
         index: usize,
         address: SocketAddr,
         outgoing: Outgoing,
+        tcp: Option<TcpLimits>,
         counters: Arc<Counters>,
     ) -> Result<Self, EngineError> {
-        let mut socket = Socket::bind(address, outgoing).map_err(|source| EngineError::Bind {
+        let bound = bind(address, outgoing, tcp.is_some());
+        let (mut socket, listener) = bound.map_err(|source| EngineError::Bind {
             address: address.ip(),
             port: address.port(),
             source,
@@ -76,6 +85,11 @@ impl ShardThread {
             let waker = Waker::new(poll.registry(), WAKE)?;
             poll.registry()
                 .register(socket.source(), SOCKET, Interest::READABLE)?;
+            let tcp = match listener.zip(tcp) {
+                Some((listener, limits)) => Some(Tcp::new(listener, limits, &poll)?),
+                None => None,
+            };
+            let by_tcp = tcp.is_some();
             let (queue, inbox) = ShardQueue::new(Some(Box::new(MioWake(waker))));
             let shard = Shard::new(queue.clone(), counters.clone(), socket.max_segments());
             let mut driver = Driver {
@@ -85,6 +99,7 @@ impl ShardThread {
                 gathered: Gathered::default(),
                 link: Link {
                     socket,
+                    tcp,
                     window: Window::new(buffer.granted),
                     network: network.clone(),
                     segmentation: false,
@@ -100,6 +115,7 @@ impl ShardThread {
                 address,
                 queue,
                 network,
+                by_tcp,
                 thread: Mutex::new(Some(thread)),
             })
         };
@@ -112,6 +128,11 @@ impl ShardThread {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Whether peers reach it by TCP, too, at the same port.
+    pub(crate) fn by_tcp(&self) -> bool {
+        self.by_tcp
     }
 
     pub(crate) fn queue(&self) -> &ShardQueue {
@@ -135,6 +156,38 @@ impl ShardThread {
         }
         if thread.join().is_err() {
             tracing::error!(shard = self.index, "a shard's thread had panicked");
+        }
+    }
+}
+
+/// The UDP socket, and what listens on the same number for TCP, where that can be had.
+fn bind(
+    address: SocketAddr,
+    outgoing: Outgoing,
+    by_tcp: bool,
+) -> io::Result<(Socket, Option<std::net::TcpListener>)> {
+    let mut tries = match address.port() {
+        0 => BINDS,
+        _ => 1,
+    };
+    loop {
+        let socket = Socket::bind(address, outgoing)?;
+        if !by_tcp {
+            return Ok((socket, None));
+        }
+        let local = socket.local_address();
+        let error = match Tcp::bind(local) {
+            Ok(listener) => return Ok((socket, Some(listener))),
+            Err(error) => error,
+        };
+        tries -= 1;
+        if tries == 0 {
+            tracing::warn!(
+                port = local.port(), %error,
+                "TCP can't be used on the media port: who gets no UDP through won't connect. Choose another udp-port, or stop \
+                 what uses it"
+            );
+            return Ok((socket, None));
         }
     }
 }
@@ -179,6 +232,7 @@ struct Driver {
 /// The socket, and what is known of the network behind it.
 struct Link {
     socket: Socket,
+    tcp: Option<Tcp>,
     window: Window,
     network: Arc<Network>,
     /// Whether many datagrams leave as one message, as it was told last.
@@ -207,11 +261,11 @@ impl Sending {
 
 impl Driver {
     fn run(mut self) {
-        let mut events = Events::with_capacity(8);
+        let mut events = Events::with_capacity(64);
         let mut sending = Sending::new();
         while !self.shard.is_stopped() {
             let more = self.obey(&mut sending);
-            let drained = self.read();
+            let drained = self.read() & self.read_tcp();
             // What is due comes before frames that wait: they would leave no room for it.
             self.flush(&mut sending);
             self.handle_timeout(&mut sending);
@@ -286,6 +340,18 @@ impl Driver {
             link.read_errors();
         }
         drained
+    }
+
+    /// Returns whether all has been read that has come.
+    fn read_tcp(&mut self) -> bool {
+        let Self { shard, link, .. } = self;
+        let Some(tcp) = &mut link.tcp else {
+            return true;
+        };
+        if shard.outbox().octets() <= HELD_MAX {
+            tcp.turn(Instant::now(), shard, &link.counters);
+        }
+        !tcp.is_busy()
     }
 
     /// What the network did not take before may leave now.
@@ -366,6 +432,10 @@ impl Driver {
             tracing::error!(%error, "waiting for the network failed");
             std::thread::sleep(Duration::from_millis(10));
         }
+        if let Some(tcp) = &mut link.tcp {
+            let others = events.iter().filter(|e| e.token() >= tcp::LISTENER);
+            others.for_each(|event| tcp.notice(event));
+        }
         let mut of_socket = events.iter().filter(|e| e.token() == SOCKET);
         if of_socket.clone().any(mio::event::Event::is_error) {
             link.read_errors();
@@ -397,6 +467,11 @@ impl Link {
         }
         let before = outbox.octets();
         let counters = &self.counters;
+        let tcp = &mut self.tcp;
+        let by_tcp = |outbox: &Outbox, at| match tcp {
+            Some(tcp) => tcp.send(now, outbox, at, counters),
+            None => 1,
+        };
         let done = |outcome: Outcome| match outcome.result {
             Ok(()) => counters.datagrams_out.add(outcome.datagrams as u64),
             Err(error) => {
@@ -407,12 +482,13 @@ impl Link {
         #[cfg(target_os = "linux")]
         let refusal = {
             let Sending { headers, refused } = sending;
-            self.socket.send_all(now, headers, refused, outbox, done)
+            self.socket
+                .send_all(now, headers, refused, outbox, by_tcp, done)
         };
         #[cfg(not(target_os = "linux"))]
         let refusal = {
             let Sending {} = sending;
-            self.socket.send_all(now, outbox, done)
+            self.socket.send_all(now, outbox, by_tcp, done)
         };
         let sent = outbox.octets() < before;
         self.learn(now, refusal, sent);

@@ -18,6 +18,7 @@ use super::path::{self, Refused};
 #[cfg(target_os = "linux")]
 use super::segments::Segments;
 use super::window::Refusal;
+use crate::address;
 use crate::shard::{Outbox, Progress};
 
 #[cfg(target_os = "linux")]
@@ -217,7 +218,8 @@ impl Socket {
 
     /// Sends what the kernel takes, forgets it, and tells of each what became of it. What it did not take stays.
     ///
-    /// An error of one viewer's does not hold up others'.
+    /// An error of one viewer's does not hold up others'. What is for a TCP connection is handed to `by_tcp`, which
+    /// returns how many sends that were.
     #[cfg(target_os = "linux")]
     pub(super) fn send_all(
         &mut self,
@@ -225,6 +227,7 @@ impl Socket {
         headers: &mut Headers,
         refused: &mut Refused,
         outbox: &mut Outbox,
+        mut by_tcp: impl FnMut(&Outbox, usize) -> usize,
         mut done: impl FnMut(Outcome),
     ) -> Option<Refusal> {
         self.segments.renew(now);
@@ -233,11 +236,17 @@ impl Socket {
         let mut at = Progress::default();
         let mut refusal = None;
         while refusal.is_none()
-            && let Some(messages) =
-                Messages::gather(outbox, at, &self.segments, by_kind, |address| {
-                    to_socket(v6, address)
-                })
+            && let Some((head, _)) = outbox.get(at.sends)
         {
+            if address::is_tcp(&head.destination) {
+                at.sends += by_tcp(outbox, at.sends);
+                continue;
+            }
+            let to_socket = |address| to_socket(v6, address);
+            let gathered = Messages::gather(outbox, at, &self.segments, by_kind, to_socket);
+            let Some(messages) = gathered else {
+                break;
+            };
             self.mark(messages.is_audio());
             let over;
             (over, refusal) = self.send_messages(now, headers, refused, &messages, &mut done);
@@ -333,12 +342,17 @@ impl Socket {
         &mut self,
         _now: Instant,
         outbox: &mut Outbox,
+        mut by_tcp: impl FnMut(&Outbox, usize) -> usize,
         mut done: impl FnMut(Outcome),
     ) -> Option<Refusal> {
         let v6 = self.local.is_ipv6();
         let mut progress = Progress::default();
         let mut refused = None;
-        for (datagrams, data) in outbox.iter() {
+        while let Some((datagrams, data)) = outbox.get(progress.sends) {
+            if address::is_tcp(&datagrams.destination) {
+                progress.sends += by_tcp(outbox, progress.sends);
+                continue;
+            }
             let transmit = quinn_udp::Transmit {
                 destination: to_socket(v6, datagrams.destination),
                 ecn: None,
@@ -546,7 +560,8 @@ mod tests {
         let mut outcomes = vec![(0, 0); destinations.len()];
         let (mut headers, mut refused) = (Headers::new(), Refused::new());
         let now = Instant::now();
-        let refusal = socket.send_all(now, &mut headers, &mut refused, outbox, |outcome| {
+        let none = |_: &Outbox, _| panic!("none is by TCP");
+        let refusal = socket.send_all(now, &mut headers, &mut refused, outbox, none, |outcome| {
             let at = destinations.iter().position(|d| *d == outcome.destination);
             let (left, failed) = &mut outcomes[at.unwrap()];
             match outcome.result {

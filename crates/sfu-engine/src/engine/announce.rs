@@ -9,6 +9,8 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::stun;
+
 /// A name is looked up again for the first offer after this time.
 const REFRESH: Duration = Duration::from_secs(60);
 /// The first look-up is waited for so long. Offers that come before its end are told the other addresses.
@@ -16,34 +18,102 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Addresses of a name that are told.
 const ADDRESSES: usize = 4;
 
+/// The port of a STUN server that names none (RFC 8489, section 8).
+const STUN: u16 = 3_478;
+
 /// An address to tell peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announce {
+    /// Of this transport alone.
+    by: Option<By>,
     host: Host,
     /// The first shard's port, as it is mapped; shard *i* is at this plus *i*. `None`: as it is bound.
     port: Option<u16>,
 }
 
+/// How media travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    Udp,
+    Tcp,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Host {
     Address(IpAddr),
+    /// Looked up now and then.
     Name(String),
+    /// What a STUN server at this host and port says, asked now and then.
+    Stun(String, u16),
+}
+
+impl Host {
+    fn is_fixed(&self) -> bool {
+        matches!(self, Self::Address(_))
+    }
+
+    /// The addresses that it stands for now. May take long.
+    fn find(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Address(ip) => vec![*ip],
+            Self::Name(name) => resolve(name),
+            Self::Stun(server, port) => stun::ask(server, *port).unwrap_or_else(|error| {
+                tracing::warn!(
+                    server, port, %error,
+                    "announce-address: the STUN server did not tell our address"
+                );
+                Vec::new()
+            }),
+        }
+    }
 }
 
 impl FromStr for Announce {
     type Err = ();
 
-    /// `ADDRESS`, `NAME`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `NAME:PORT`.
+    /// `ADDRESS`, `NAME`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `NAME:PORT`, of one transport with `udp:` or `tcp:` before it;
+    /// `stun:` and the same is a STUN server.
     fn from_str(text: &str) -> Result<Self, ()> {
         let text = text.trim();
+        if let Some(server) = text.strip_prefix("stun:") {
+            let Self { host, port, .. } = Self::parse(server)?;
+            let server = match host {
+                Host::Address(ip) => ip.to_string(),
+                Host::Name(name) => name,
+                Host::Stun(..) => return Err(()),
+            };
+            return Ok(Self {
+                by: None,
+                host: Host::Stun(server, port.unwrap_or(STUN)),
+                port: None,
+            });
+        }
+        let prefixes = [("udp:", By::Udp), ("tcp:", By::Tcp)];
+        for (prefix, by) in prefixes {
+            if let Some(rest) = text.strip_prefix(prefix) {
+                let by = Some(by);
+                return Ok(Self {
+                    by,
+                    ..Self::parse(rest)?
+                });
+            }
+        }
+        Self::parse(text)
+    }
+}
+
+impl Announce {
+    fn parse(text: &str) -> Result<Self, ()> {
         let usable = |ip: IpAddr| (!ip.is_unspecified() && !ip.is_multicast()).then_some(ip);
         if let Ok(address) = text.parse::<IpAddr>() {
             let host = Host::Address(usable(address).ok_or(())?);
-            return Ok(Self { host, port: None });
+            let (by, port) = (None, None);
+            return Ok(Self { by, host, port });
         }
         if let Ok(address) = text.parse::<SocketAddr>() {
             let port = Some(address.port()).filter(|port| *port > 0);
             return Ok(Self {
+                by: None,
                 host: Host::Address(usable(address.ip()).ok_or(())?),
                 port: Some(port.ok_or(())?),
             });
@@ -60,7 +130,8 @@ impl FromStr for Announce {
             && name.chars().any(|c| c.is_ascii_alphabetic());
         let host = is_name.then(|| Host::Name(name.to_owned())).ok_or(())?;
         let is_port = port.is_none_or(|port| port > 0);
-        is_port.then_some(Self { host, port }).ok_or(())
+        let by = None;
+        is_port.then_some(Self { by, host, port }).ok_or(())
     }
 }
 
@@ -68,12 +139,12 @@ impl FromStr for Announce {
 #[derive(Debug)]
 pub(crate) struct Announced {
     all: Vec<Announce>,
-    names: Arc<Mutex<Names>>,
+    found: Arc<Mutex<Found>>,
 }
 
 #[derive(Debug, Default)]
-struct Names {
-    /// Of each that is a name, in order.
+struct Found {
+    /// Of each, in order.
     addresses: Vec<Vec<IpAddr>>,
     looked_up: Option<Instant>,
     under_way: bool,
@@ -81,16 +152,19 @@ struct Names {
 
 impl Announced {
     pub(crate) fn new(all: Vec<Announce>) -> Self {
-        let this = Self {
-            all,
-            names: Arc::default(),
+        let fixed = all.iter().map(|announce| match announce.host {
+            Host::Address(ip) => vec![ip],
+            _ => Vec::new(),
+        });
+        let found = Found {
+            addresses: fixed.collect(),
+            ..Found::default()
         };
-        let (done, wait) = sync_channel(1);
-        if this.look_up(Instant::now(), move || {
-            let _ = done.try_send(());
-        }) {
-            let _ = wait.recv_timeout(PATIENCE);
-        }
+        let this = Self {
+            found: Arc::new(Mutex::new(found)),
+            all,
+        };
+        this.look_up_for_a_while(Instant::now());
         this
     }
 
@@ -101,68 +175,72 @@ impl Announced {
         ports.find(|first| usize::from(*first) + last > usize::from(u16::MAX))
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// The addresses of a shard that is bound to this port.
-    pub(crate) fn addresses(&self, now: Instant, shard: usize, bound: u16) -> Vec<SocketAddr> {
-        self.look_up(now, || ());
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut known = names.addresses.iter();
-        let mut found = Vec::new();
-        for Announce { host, port } in &self.all {
-            let shard = u16::try_from(shard).unwrap_or(u16::MAX);
-            let port = port.map_or(Some(bound), |first| first.checked_add(shard));
-            let ips = match host {
-                Host::Address(ip) => std::slice::from_ref(ip),
-                Host::Name(_) => known.next().map_or(&[][..], Vec::as_slice),
-            };
-            found.extend(
-                ips.iter()
-                    .zip(port.into_iter().cycle())
-                    .map(|(ip, port)| SocketAddr::new(*ip, port)),
-            );
+    /// The addresses of a shard that is bound to this port. None where nothing is told of this transport, or known yet.
+    pub(crate) fn addresses(
+        &self,
+        now: Instant,
+        by: By,
+        shard: usize,
+        bound: u16,
+    ) -> Vec<SocketAddr> {
+        self.look_up_for_a_while(now);
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let shard = u16::try_from(shard).unwrap_or(u16::MAX);
+        let mut told = Vec::new();
+        for (announce, ips) in self.all.iter().zip(&found.addresses) {
+            let port = announce
+                .port
+                .map_or(Some(bound), |first| first.checked_add(shard));
+            if let Some(port) = port.filter(|_| announce.by.is_none_or(|b| b == by)) {
+                told.extend(ips.iter().map(|ip| SocketAddr::new(*ip, port)));
+            }
         }
-        found.dedup();
-        found
+        told.dedup();
+        told
     }
 
-    /// Looks names up once more where it is time, on a thread of its own: that may take long. Returns whether it does.
+    /// Looks up what may have changed, where it is time, and waits for that a little. Who comes meanwhile is told what is known.
+    fn look_up_for_a_while(&self, now: Instant) {
+        let (done, wait) = sync_channel(1);
+        let then = move || {
+            let _ = done.try_send(());
+        };
+        if self.look_up(now, then) {
+            let _ = wait.recv_timeout(PATIENCE);
+        }
+    }
+
+    /// Looks up once more where it is time, on a thread of its own: that may take long. Returns whether it does.
     fn look_up(&self, now: Instant, then: impl FnOnce() + Send + 'static) -> bool {
-        let hosts = self.all.iter().filter_map(|a| match &a.host {
-            Host::Name(name) => Some(name.clone()),
-            Host::Address(_) => None,
-        });
-        let hosts: Vec<String> = hosts.collect();
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_recent = names
-            .looked_up
-            .is_some_and(|at| now.saturating_duration_since(at) < REFRESH);
-        if hosts.is_empty() || names.under_way || is_recent {
+        if self.all.iter().all(|a| a.host.is_fixed()) {
             return false;
         }
-        names.under_way = true;
-        names.looked_up = Some(now);
-        let shared = self.names.clone();
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |at| now.saturating_duration_since(at) < REFRESH;
+        if found.under_way || found.looked_up.is_some_and(is_recent) {
+            return false;
+        }
+        found.under_way = true;
+        found.looked_up = Some(now);
+        let hosts: Vec<Host> = self.all.iter().map(|a| a.host.clone()).collect();
+        let shared = self.found.clone();
         let spawned = std::thread::Builder::new()
             .name("sfu-names".into())
             .spawn(move || {
-                let found: Vec<_> = hosts.iter().map(|name| resolve(name)).collect();
-                let mut names = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                names.under_way = false;
-                names.addresses.resize(found.len(), Vec::new());
-                for (known, found) in names.addresses.iter_mut().zip(found) {
+                let ips: Vec<_> = hosts.iter().map(Host::find).collect();
+                let mut found = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                found.under_way = false;
+                for (known, ips) in found.addresses.iter_mut().zip(ips) {
                     // One that can't be looked up keeps what it had.
-                    if !found.is_empty() {
-                        *known = found;
+                    if !ips.is_empty() {
+                        *known = ips;
                     }
                 }
                 then();
             });
         if let Err(error) = spawned {
             tracing::warn!(%error, "announce-address: names can't be looked up");
-            names.under_way = false;
+            found.under_way = false;
             return false;
         }
         true
@@ -201,7 +279,7 @@ mod tests {
             let announced = Announced::new(vec![text.parse().unwrap()]);
             let told: Vec<SocketAddr> = told.iter().map(|t| t.parse().unwrap()).collect();
             assert_eq!(
-                announced.addresses(Instant::now(), 1, 8_190),
+                announced.addresses(Instant::now(), By::Udp, 1, 8_190),
                 told,
                 "{text}"
             );
@@ -233,9 +311,47 @@ mod tests {
             "http://a",
             "[::1",
             "stun:",
+            "stun:stun:a",
+            "stun:0.0.0.0",
+            "stun:a:0",
+            "udp:",
+            "tcp:a b",
+            "udp:tcp:192.0.2.7",
             &long,
         ] {
             assert_eq!(text.parse::<Announce>(), Err(()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn transports_are_told_apart_and_stun_servers_parsed() {
+        let all = [
+            "udp:192.0.2.7:9000",
+            "tcp:192.0.2.7:443",
+            "tcp:2001:db8::7",
+            "192.0.2.8",
+        ];
+        let all = all.iter().map(|t| t.parse().unwrap()).collect();
+        let announced = Announced::new(all);
+        let told = |by| {
+            let all = announced.addresses(Instant::now(), by, 1, 8_190);
+            all.iter().map(SocketAddr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(told(By::Udp), ["192.0.2.7:9001", "192.0.2.8:8190"]);
+        assert_eq!(
+            told(By::Tcp),
+            ["192.0.2.7:444", "[2001:db8::7]:8190", "192.0.2.8:8190"]
+        );
+        for (text, server, port) in [
+            ("stun:stun.example.org", "stun.example.org", STUN),
+            ("stun:stun.example.org:19302", "stun.example.org", 19_302),
+            ("stun:192.0.2.9:1", "192.0.2.9", 1),
+            ("stun:2001:db8::9", "2001:db8::9", STUN),
+            ("stun:[2001:db8::9]:1", "2001:db8::9", 1),
+        ] {
+            let parsed: Announce = text.parse().unwrap();
+            assert_eq!(parsed.host, Host::Stun(server.into(), port), "{text}");
+            assert_eq!((parsed.by, parsed.port), (None, None));
         }
     }
 
@@ -259,11 +375,11 @@ mod tests {
         let announced = Announced::new(vec!["localhost:7000".parse().unwrap()]);
         let now = Instant::now();
         let end = now + Duration::from_secs(20);
-        while announced.addresses(now, 0, 1).is_empty() {
+        while announced.addresses(now, By::Udp, 0, 1).is_empty() {
             assert!(Instant::now() < end, "localhost has an address");
             std::thread::sleep(Duration::from_millis(10));
         }
-        let found = announced.addresses(now, 2, 1);
+        let found = announced.addresses(now, By::Udp, 2, 1);
         assert!(
             found
                 .iter()

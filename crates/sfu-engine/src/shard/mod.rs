@@ -327,6 +327,11 @@ impl Shard {
         self.bury();
     }
 
+    /// Whether an address is a session's.
+    pub(crate) fn knows(&self, address: &SocketAddr) -> bool {
+        self.by_address.contains_key(address)
+    }
+
     /// Datagrams to somebody were too large: the viewer is told why it has no picture, or one that is worse.
     pub fn send_failed(&mut self, now: Instant, destination: SocketAddr, failure: TooLarge) {
         self.counters.datagrams_too_large.add(failure.datagrams);

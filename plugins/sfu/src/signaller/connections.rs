@@ -388,6 +388,7 @@ mod tests {
             connections,
             per_address,
             files: 8,
+            media: 8,
         })
     }
 

@@ -32,6 +32,9 @@ const MOST_PER_ADDRESS: usize = 2_048;
 /// Who reads a segment is done within seconds.
 const FILES: usize = 2_048;
 
+/// Peers that get no UDP through, each with a queue that may hold 256 KiB for a moment.
+const MEDIA: usize = 4_096;
+
 /// How many connections there may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -39,6 +42,8 @@ pub(super) struct Limits {
     pub(super) per_address: usize,
     /// Files that are being read at a time: half of the descriptors that are left to files, pipelines and media.
     pub(super) files: usize,
+    /// TCP connections of peers' media: a quarter of those descriptors.
+    pub(super) media: usize,
 }
 
 impl Limits {
@@ -59,6 +64,7 @@ impl Limits {
         Self {
             connections,
             per_address: or(per_address, share),
+            media: (reserved.min(descriptors) / 4).clamp(8, MEDIA),
             files: (reserved.min(descriptors) / 2).clamp(8, FILES),
         }
     }
@@ -70,22 +76,23 @@ mod tests {
 
     #[test]
     fn descriptors_are_left_for_files() {
-        for (descriptors, chosen, chosen_per_address, connections, per_address, files) in [
-            (1_024, 0, 0, 768, 576, 128),
-            (20_000, 0, 0, 8_192, 2_048, 2_048),
-            (usize::MAX, 0, 0, 8_192, 2_048, 2_048),
-            (64, 0, 0, 16, 12, 32),
-            (0, 0, 0, 16, 12, 8),
-            (1_024, 100, 0, 100, 75, 128),
-            (1_024, 0, 10, 768, 10, 128),
-            (1_024, 1, 0, 1, 1, 128),
+        for (descriptors, chosen, chosen_per_address, connections, per_address, files, media) in [
+            (1_024, 0, 0, 768, 576, 128, 64),
+            (20_000, 0, 0, 8_192, 2_048, 2_048, 1_250),
+            (usize::MAX, 0, 0, 8_192, 2_048, 2_048, 4_096),
+            (64, 0, 0, 16, 12, 32, 16),
+            (0, 0, 0, 16, 12, 8, 8),
+            (1_024, 100, 0, 100, 75, 128, 64),
+            (1_024, 0, 10, 768, 10, 128, 64),
+            (1_024, 1, 0, 1, 1, 128, 64),
         ] {
             assert_eq!(
                 Limits::of(descriptors, chosen, chosen_per_address),
                 Limits {
                     connections,
                     per_address,
-                    files
+                    files,
+                    media
                 },
                 "{descriptors}"
             );

@@ -10,6 +10,7 @@ use std::time::Duration;
 use gst::prelude::*;
 use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER};
 
+use super::limits::Limits;
 use crate::properties::{number, text};
 
 #[derive(Debug, Clone)]
@@ -20,6 +21,8 @@ pub(super) struct Settings {
     pub(super) shards: u32,
     pub(super) send_buffer: u32,
     pub(super) dscp: bool,
+    pub(super) ice_tcp: bool,
+    pub(super) max_tcp_connections: u32,
     pub(super) announce_address: String,
     pub(super) router: String,
     pub(super) publisher_timeout: u32,
@@ -44,6 +47,8 @@ impl Default for Settings {
             shards: 0,
             send_buffer: 0,
             dscp: false,
+            ice_tcp: true,
+            max_tcp_connections: 0,
             announce_address: String::new(),
             router: "default".into(),
             publisher_timeout: 15_000,
@@ -111,12 +116,19 @@ impl Settings {
             .map(|text| {
                 text.parse().map_err(|()| {
                     format!(
-                        "announce-address: {text:?} is not an address, a name, ADDRESS:PORT, [ADDRESS]:PORT or NAME:PORT"
+                        "announce-address: {text:?} is not an address, a name, ADDRESS:PORT, [ADDRESS]:PORT or NAME:PORT, with udp: or \
+                         tcp: before it for that alone, nor stun:HOST or stun:HOST:PORT"
                     )
                 })
             })
             .collect();
+        let tcp_connections = match self.max_tcp_connections as usize {
+            _ if !self.ice_tcp => 0,
+            0 => Limits::new(0, 0).media,
+            most => most,
+        };
         Ok(EngineConfig {
+            tcp_connections,
             udp_address: address("udp-address", &self.udp_address)?,
             udp_port: u16::try_from(self.udp_port).unwrap_or_default(),
             shards: self.shards as usize,
@@ -185,8 +197,23 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "announce-address",
             "Announce address",
             "Addresses or DNS names to tell peers, separated by commas (empty: those of the interfaces), where a NAT is in \
-             front; HOST:PORT where it maps ports: shard i is at PORT plus i",
+             front; HOST:PORT where it maps ports: shard i is at PORT plus i; udp: or tcp: before it for that alone; \
+             stun:HOST[:PORT] asks a STUN server each minute",
             &defaults.announce_address,
+        ),
+        glib::ParamSpecBoolean::builder("ice-tcp")
+            .nick("ICE over TCP")
+            .blurb("Take media by TCP, too, on the numbers of the UDP ports, from peers whose networks block UDP")
+            .default_value(defaults.ice_tcp)
+            .mutable_ready()
+            .build(),
+        number(
+            "max-tcp-connections",
+            "Max TCP connections",
+            "TCP connections of peers' media at most, three quarters of them of one address; 0 is a sixteenth of the limit of \
+             open files (ulimit -n), 64 at least if that has so many, 4096 at most",
+            0..=1_000_000,
+            defaults.max_tcp_connections,
         ),
         text(
             "router",
@@ -336,10 +363,22 @@ mod tests {
             .unwrap()
             .announce;
         assert_eq!(two.len(), 2);
-        for text in ["sfu.example.org", "192.0.2.7:9000,[2001:db8::7]:9000"] {
+        for text in [
+            "sfu.example.org",
+            "192.0.2.7:9000,[2001:db8::7]:9000",
+            "udp:192.0.2.7:9000,tcp:192.0.2.7:443",
+            "stun:stun.example.org:3478,tcp:192.0.2.7:443",
+        ] {
             assert!(announce(text).engine().is_ok(), "{text}");
         }
-        for text in ["192.0.2.7,0.0.0.0", "here:", "http://here", "192.0.2.7:0"] {
+        for text in [
+            "192.0.2.7,0.0.0.0",
+            "here:",
+            "http://here",
+            "192.0.2.7:0",
+            "stun:",
+            "tcp:0.0.0.0:1",
+        ] {
             let error = announce(text).engine().unwrap_err();
             assert!(error.contains("announce-address"), "{error}");
         }

@@ -188,9 +188,10 @@ impl<'a> Media<'a> {
     fn read_group(&mut self, value: &str) {
         let mut words = value.split_ascii_whitespace();
         let semantics = words.next().unwrap_or_default();
-        let (Some(Ok(first)), Some(Ok(second))) =
-            (words.next().map(str::parse), words.next().map(str::parse))
-        else {
+        let (Some(Ok(first)), Some(Ok(second))) = (
+            words.next().map(str::parse::<u32>),
+            words.next().map(str::parse::<u32>),
+        ) else {
             return;
         };
         for source in &mut self.sources {

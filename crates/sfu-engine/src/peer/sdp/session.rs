@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 
 use is::{Candidate, Protocol};
+use str0m::net::TcpType;
 
 use super::answer::{self, Local, Sent, Stream};
 use super::candidate;
@@ -12,6 +13,7 @@ use super::choice::Plan;
 use super::error::OfferError;
 use super::ice::credentials;
 use super::offer::Offer;
+use crate::address;
 use crate::transport::lean::agreed::Agreed;
 
 /// Answers an offer as it was planned. What comes of it has no formats yet.
@@ -25,7 +27,15 @@ pub(super) fn answer(
     let (remote, fingerprints, is_client) = plan.transport.agree()?;
     let local = credentials()?;
     let candidates = addresses.iter().filter_map(|addr| {
-        let candidate = Candidate::host(*addr, "udp");
+        let candidate = match address::is_tcp(addr) {
+            // RFC 6544: we listen, the peer connects.
+            true => Candidate::builder()
+                .tcp()
+                .host(address::plain(addr))
+                .tcptype(TcpType::Passive)
+                .build(),
+            false => Candidate::host(*addr, "udp"),
+        };
         let told = |error: &_| tracing::warn!(%addr, %error, "address is not announced");
         candidate.inspect_err(told).ok()
     });
