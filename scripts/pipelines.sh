@@ -90,7 +90,7 @@ check_value() {
     PUSH)
       check_push "$value"
       ;;
-    KEY | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
+    KEY | KEYS | KEYS_FILE | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
     *)

@@ -418,6 +418,7 @@ fn lines(folder: &Path, hole: u16, pipe: &Path) -> Vec<String> {
         format!("sfuhlssink stream=a directory={folder}/hls"),
         format!("sfurecorder stream=a directory={folder}/recordings"),
         format!("rtmpserversrc listen=127.0.0.1:{} name=in in.video ! queue ! h264parse ! sfusink stream=a", other()),
+        "srtserver listen=127.0.0.1:0 pipeline=\"appsrc name=caller ! decodebin ! fakesink\"".into(),
         format!("ndilivesrc url-address=127.0.0.1:{hole} name=in in.video ! queue ! sfusink stream=a"),
         "videotestsrc is-live=true ! valve drop=true ! sfusink stream=a".into(),
         "videotestsrc is-live=true ! valve drop=true ! simulcastenc ! fakesink".into(),

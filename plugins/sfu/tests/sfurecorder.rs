@@ -400,3 +400,44 @@ fn what_is_wrong_is_said_before_anything_starts() {
     }
     std::fs::remove_file(&file.0).unwrap();
 }
+
+#[test]
+fn a_publisher_whose_size_changes_all_the_time_makes_few_files_and_the_next_one_is_recorded() {
+    init();
+    let folder = Folder::new("sizes");
+    let recorder = Running::start(&format!(
+        "sfurecorder name=rec stream=sizes directory={} min-free=0",
+        folder.path()
+    ));
+    let sizes =
+        |width: usize| format!("video/x-raw,format=I420,width={width},height=90,framerate=30/1");
+    let line = format!(
+        "videotestsrc is-live=true ! capsfilter name=size caps={} ! x264enc tune=zerolatency speed-preset=ultrafast \
+           key-int-max=1 ! h264parse ! sfusink name=out stream=sizes",
+        sizes(160)
+    );
+    let publisher = Running::start(&line);
+    let began = Instant::now();
+    let filter = publisher.0.by_name("size").unwrap();
+    let mut changes = 0usize;
+    while began.elapsed() < Duration::from_secs(8) {
+        let caps: gst::Caps = sizes([160, 176][changes % 2]).parse().unwrap();
+        filter.set_property("caps", &caps);
+        changes += 1;
+        std::thread::sleep(Duration::from_millis(70));
+    }
+    drop(publisher);
+    let files: u64 = recorder.stat("rec", "files");
+    let dropped: u64 = recorder.stat("rec", "dropped");
+    println!("{changes} changes of size, {files} files, {dropped} dropped");
+    assert!((5..=13).contains(&files), "{files} files");
+    assert!(dropped > 0);
+    // Whoever comes then is recorded as soon as one more file may begin.
+    let _next = Running::start(&format!(
+        "videotestsrc is-live=true ! {} ! sfusink stream=sizes",
+        sizes(160)
+    ));
+    until("file of the next publisher", || {
+        recorder.stat::<u64>("rec", "files") > files
+    });
+}

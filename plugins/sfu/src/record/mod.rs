@@ -42,6 +42,9 @@
  * `{time}` (UTC, `2026-11-21` and `10-28-02`) and `{number}`, which counts from 1 and passes over
  * names that are taken. A file that is there is never written over.
  *
+ * A publisher who comes and goes, or changes the size of its picture, begins a new file each time, but
+ * not more than ten one after the other and one each 5 s: what comes meanwhile is `dropped`.
+ *
  * ## Deleting
  *
  * Recordings of this stream that were finished more than `delete-after` seconds ago are deleted,
@@ -62,6 +65,7 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod allowance;
 mod boxes;
 mod disk;
 pub(crate) mod file;

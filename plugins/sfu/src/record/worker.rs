@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
+use super::allowance::Allowance;
 use super::disk::{Disk, Trouble};
 use super::file::{self, About, Writer, Written};
 use super::inbox::{Event, Events, Failure, Inbox, TakeId, TrackId};
@@ -66,6 +67,9 @@ pub(super) struct Recorder {
     asked: Option<Instant>,
     takes: TakeId,
     number: u64,
+    allowance: Allowance,
+    /// The next file begins because the last one was full, which is the user's wish.
+    split: bool,
     /// EOS came, and whether that was said.
     ended: Option<bool>,
     /// Trouble was told of, and not yet that it is over.
@@ -99,6 +103,8 @@ impl Recorder {
             asked: None,
             takes: 0,
             number: 1,
+            allowance: Allowance::new(Instant::now()),
+            split: false,
             ended: None,
             told: false,
         }
@@ -195,6 +201,7 @@ impl Recorder {
                 .as_ref()
                 .is_some_and(|t| self.is_over(t, &buffer))
         {
+            self.split = self.current.as_ref().is_some_and(|t| self.is_full(t));
             self.close_current(pts);
         }
         if self.current.is_some() {
@@ -281,7 +288,11 @@ impl Recorder {
         if self.disk.trouble().is_some() {
             return;
         }
-        self.changed = false;
+        if !self.split && !self.allowance.take(Instant::now()) {
+            self.shared.drop_one();
+            return;
+        }
+        (self.split, self.changed) = (false, false);
         // What waited for the other tracks is older than now.
         let age = self.tracks.now().saturating_sub(base);
         let opened = self.next_path(age).and_then(|path| {

@@ -30,7 +30,8 @@
  * begins at a keyframe. With `layer=all` there is a `video_%u` for each layer, highest first. A pad
  * that is not linked costs nothing. A publisher that comes back with another codec gets a new pad:
  * the old one ends with EOS and is removed. A pipeline that is made for some codecs names them in
- * `video-codecs`: it waits while the stream has another one, and ends with EOS when it changes to one.
+ * `video-codecs` (`none` is sound alone): it waits while the stream has another one, and ends with EOS
+ * when it changes to one.
  *
  * ## Time
  *

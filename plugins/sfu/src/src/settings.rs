@@ -60,9 +60,9 @@ impl Choice {
     }
 }
 
-/// Which video codecs the stream is taken with; none is all.
+/// Which video codecs the stream is taken with, or without video; an empty list is all.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Codecs(Vec<Codec>);
+pub(super) struct Codecs(Vec<Option<Codec>>);
 
 impl FromStr for Codecs {
     type Err = String;
@@ -70,10 +70,13 @@ impl FromStr for Codecs {
     fn from_str(text: &str) -> Result<Self, String> {
         let all = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
         let one = |name: &str| {
+            if name.eq_ignore_ascii_case("none") {
+                return Ok(None);
+            }
             let found = all.iter().find(|c| c.name().eq_ignore_ascii_case(name));
-            found.copied().ok_or_else(|| {
+            found.copied().map(Some).ok_or_else(|| {
                 let names = all.map(Codec::name).join(", ");
-                format!("video-codecs: {name:?} is none of {names}")
+                format!("video-codecs: {name:?} is not one of {names}, none")
             })
         };
         let names = text.split(',').map(str::trim).filter(|n| !n.is_empty());
@@ -84,7 +87,7 @@ impl FromStr for Codecs {
 impl Codecs {
     /// Whether a stream with this video is taken.
     pub(super) fn take(&self, video: Option<Codec>) -> bool {
-        self.0.is_empty() || video.is_some_and(|codec| self.0.contains(&codec))
+        self.0.is_empty() || self.0.contains(&video)
     }
 }
 
@@ -125,7 +128,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "video-codecs",
             "Video codecs",
-            "Take the stream only while its video is one of these, such as VP8,VP9: with others it counts as away, and is at its end where it has begun; empty takes all",
+            "Take the stream only while its video is one of these, such as VP8,VP9, or none for sound alone: with others it counts as away, and is at its end where it has begun; empty takes all",
             &defaults.video_codecs,
         ),
         glib::ParamSpecEnum::builder_with_default("on-loss", defaults.on_loss)
@@ -208,6 +211,8 @@ mod tests {
         let some: Codecs = "vp8, H264".parse().unwrap();
         assert!(some.take(Some(Codec::H264)) && some.take(Some(Codec::Vp8)));
         assert!(!some.take(Some(Codec::Av1)) && !some.take(None));
+        let none: Codecs = "none, AV1".parse().unwrap();
+        assert!(none.take(None) && none.take(Some(Codec::Av1)) && !none.take(Some(Codec::H264)));
         let all: Codecs = "".parse().unwrap();
         assert!(all.take(Some(Codec::Av1)) && all.take(None));
         assert!("opus".parse::<Codecs>().unwrap_err().contains("H264, VP8"));

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Lets callers in: who may send which stream, and a thread for each.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use super::settings::{Keys, Settings};
+use super::stats::{Stats, count};
+use super::{CAT, SrtServer, caller, name};
+use crate::libsrt::{Gate, Listener, Reject, Socket};
+use crate::lock;
+
+/// Callers at a time.
+const MAX_CALLERS: usize = 32;
+/// Who has sent nothing for so long makes room for another caller of the same stream.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long who takes over waits for the pipeline before it.
+const MAKES_ROOM: Duration = Duration::from_secs(2);
+/// How long a message is waited for at once, which is how soon a caller's thread notices that it is to end.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// How long all pipelines together may take to stop.
+const STOPS: Duration = Duration::from_millis(1_500);
+
+/// A caller as the others see it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: u64,
+    pub(super) stream: String,
+    pub(super) from: String,
+    /// It is to end.
+    pub(super) ends: AtomicBool,
+    last: Mutex<Instant>,
+}
+
+impl Entry {
+    /// A message has come.
+    pub(super) fn refresh(&self) {
+        *lock(&self.last) = Instant::now();
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        lock(&self.last).elapsed()
+    }
+}
+
+/// What all threads share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    element: glib::WeakRef<SrtServer>,
+    pub(super) settings: Settings,
+    keys: Keys,
+    pub(super) stats: Arc<Stats>,
+    pub(super) stopping: AtomicBool,
+    callers: Mutex<BTreeMap<u64, Arc<Entry>>>,
+}
+
+impl Shared {
+    /// What a caller must know, in its handshake.
+    fn let_in(&self, id: &str) -> Result<String, Reject> {
+        let stream = name::of(id, &self.settings.stream)?;
+        let passphrase = self.keys.of(&stream)?;
+        let callers = lock(&self.callers);
+        if callers.len() >= MAX_CALLERS {
+            return Err(Reject::Overload);
+        }
+        let taken = |entry: &Arc<Entry>| entry.stream == stream && entry.silence() < SILENCE;
+        match callers.values().any(taken) {
+            true => Err(Reject::Conflict),
+            false => Ok(passphrase),
+        }
+    }
+
+    pub(super) fn callers(&self) -> usize {
+        lock(&self.callers).len()
+    }
+
+    /// Tells the application that a caller came or went.
+    fn announce(&self, entry: &Entry, connected: bool, reason: &str) {
+        let callers = u32::try_from(self.callers()).unwrap_or(u32::MAX);
+        gst::info!(CAT, "{}: {reason} ({callers} callers)", entry.stream);
+        let Some(element) = self.element.upgrade() else {
+            return;
+        };
+        let details = gst::Structure::builder("srt-caller-changed")
+            .field("stream", &entry.stream)
+            .field("connected", connected)
+            .field("callers", callers)
+            .field("reason", reason)
+            .build();
+        let message = gst::message::Element::builder(details).src(&element);
+        let _ = element.post_message(message.build());
+    }
+
+    /// A warning on the bus.
+    pub(super) fn warn(&self, message: &str) {
+        if let Some(element) = self.element.upgrade() {
+            gst::element_warning!(element, gst::StreamError::Failed, ("{message}"));
+        }
+    }
+
+    /// Waits until nobody before this caller sends its stream. Whoever does is to end.
+    fn takes_over(&self, entry: &Entry) -> bool {
+        let until = Instant::now() + MAKES_ROOM;
+        loop {
+            let before: Vec<_> = lock(&self.callers)
+                .range(..entry.id)
+                .filter(|(_, other)| other.stream == entry.stream)
+                .map(|(_, other)| other.clone())
+                .collect();
+            if before.is_empty() {
+                return true;
+            }
+            for other in before {
+                other.ends.store(true, Relaxed);
+            }
+            if Instant::now() >= until || self.stopping.load(Relaxed) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn serve(self: &Arc<Self>, entry: &Entry, socket: &Socket) {
+        self.announce(entry, true, &format!("called from {}", entry.from));
+        let end = match self.takes_over(entry) {
+            true => caller::run(self, entry, socket),
+            false => caller::End::Cut("the caller before it does not end".into()),
+        };
+        socket.close();
+        lock(&self.callers).remove(&entry.id);
+        if let caller::End::Cut(why) = &end {
+            count(&self.stats.cut);
+            lock(&self.stats.last_cut).clone_from(why);
+            self.warn(&format!(
+                "The SRT caller {} of stream {} is cut: {why}",
+                entry.from, entry.stream
+            ));
+        }
+        self.announce(entry, false, &end.to_string());
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        id: u64,
+        socket: Socket,
+        from: Option<SocketAddr>,
+    ) -> Option<Thread> {
+        let stream = socket.stream_id().map_err(|_| Reject::Failed);
+        let stream = stream.and_then(|id| name::of(&id, &self.settings.stream));
+        let stream = stream.ok()?;
+        let entry = Arc::new(Entry {
+            id,
+            stream,
+            from: from.map_or_else(|| "?".into(), |from| from.to_string()),
+            ends: AtomicBool::new(false),
+            last: Mutex::new(Instant::now()),
+        });
+        lock(&self.callers).insert(id, entry.clone());
+        count(&self.stats.accepted);
+        let (running, done) = mpsc::channel::<Infallible>();
+        let shared = self.clone();
+        let caller = entry.clone();
+        let serve = move || {
+            // Dropped at the end, also by a panic.
+            let _running = running;
+            shared.serve(&caller, &socket);
+        };
+        let name = format!("srt-{id}");
+        match Builder::new().name(name).spawn(serve) {
+            Ok(_) => Some(Thread { done }),
+            Err(error) => {
+                gst::warning!(CAT, "{} can't be served: {error}", entry.from);
+                lock(&self.callers).remove(&id);
+                None
+            }
+        }
+    }
+}
+
+/// A caller's thread.
+#[derive(Debug)]
+struct Thread {
+    done: Receiver<Infallible>,
+}
+
+impl Thread {
+    /// Whether it has ended, by then.
+    fn ends_within(&self, patience: Duration) -> bool {
+        self.done.recv_timeout(patience) == Err(mpsc::RecvTimeoutError::Disconnected)
+    }
+}
+
+/// Listens from its start until it is stopped.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) shared: Arc<Shared>,
+    pub(super) port: u16,
+    listener: Arc<Listener>,
+    accepts: JoinHandle<Vec<Thread>>,
+}
+
+impl Server {
+    pub(super) fn start(
+        element: &SrtServer,
+        settings: Settings,
+        stats: Arc<Stats>,
+    ) -> Result<Self, String> {
+        let address = settings.address()?;
+        let latency = settings.latency();
+        let shared = Arc::new(Shared {
+            element: element.downgrade(),
+            keys: settings.keys()?,
+            settings,
+            stats,
+            stopping: AtomicBool::new(false),
+            callers: Mutex::default(),
+        });
+        let asked = Arc::downgrade(&shared);
+        let gate: Box<Gate> = Box::new(move |id| {
+            let shared = asked.upgrade().ok_or(Reject::Failed)?;
+            let answer = shared.let_in(id);
+            if let Err(why) = &answer {
+                count(&shared.stats.refused);
+                let id: String = id.chars().take(80).collect();
+                gst::info!(CAT, "A caller with stream id {id:?} is refused: {why:?}");
+            }
+            answer
+        });
+        let listener = Listener::open(address, latency, PATIENCE, gate);
+        let listener = Arc::new(listener.map_err(|e| e.to_string())?);
+        let port = listener.port().map_err(|e| e.to_string())?;
+        let (accepting, serving) = (listener.clone(), shared.clone());
+        let accepts = Builder::new()
+            .name("srt-listener".into())
+            .spawn(move || accept(&accepting, &serving))
+            .map_err(|e| e.to_string())?;
+        Ok(Self {
+            shared,
+            port,
+            listener,
+            accepts,
+        })
+    }
+
+    /// Ends all callers, and returns when their pipelines have stopped, or hang.
+    pub(super) fn stop(self) {
+        self.shared.stopping.store(true, Relaxed);
+        self.listener.close();
+        let until = Instant::now() + STOPS;
+        let threads = self.accepts.join().unwrap_or_default();
+        let left = threads.iter().filter(|thread| {
+            let patience = until.saturating_duration_since(Instant::now());
+            !thread.ends_within(patience)
+        });
+        let left = left.count();
+        if left > 0 {
+            gst::warning!(CAT, "{left} pipelines do not stop; they are left behind");
+        }
+    }
+}
+
+fn accept(listener: &Listener, shared: &Arc<Shared>) -> Vec<Thread> {
+    let mut threads: Vec<Thread> = Vec::new();
+    let mut id = 0;
+    while !shared.stopping.load(Relaxed) {
+        match listener.accept() {
+            Ok((socket, from)) => {
+                id += 1;
+                threads.retain(|thread| !thread.ends_within(Duration::ZERO));
+                threads.extend(shared.admit(id, socket, from));
+            }
+            Err(error) => {
+                if !shared.stopping.load(Relaxed) {
+                    gst::warning!(CAT, "A caller can't be accepted: {error}");
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    }
+    threads
+}
