@@ -91,6 +91,17 @@ impl Gate {
     }
 }
 
+/// Whether one of these records is a ChangeCipherSpec, of which each of a peer's last flights has one.
+pub(crate) fn changes_cipher(mut records: &[u8]) -> bool {
+    while let Some((record, rest)) = split(records) {
+        if record[0] == CHANGE_CIPHER_SPEC {
+            return true;
+        }
+        records = rest;
+    }
+    false
+}
+
 fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let header = data.get(..HEADER)?;
     let known = matches!(header[0], CHANGE_CIPHER_SPEC..=APPLICATION_DATA) && header[1] == 0xfe;

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod lossy;
+
 static DTLS: OpenSslDtls = OpenSslDtls::new(&[SrtpProfile::AEAD_AES_128_GCM]);
 
 struct End {
@@ -259,7 +261,7 @@ fn what_is_sent_again_are_new_records() {
     hello.iter().for_each(|datagram| pair.server.take(datagram));
     for (end, first) in [(&mut pair.client, hello), (&mut pair.server, Vec::new())] {
         let mut sent = first;
-        for _ in 0..5 {
+        for _ in 0..6 {
             sent.extend(end.put_out());
             pair.now += AGAIN_MAX;
             end.dtls.handle_timeout(pair.now).unwrap();

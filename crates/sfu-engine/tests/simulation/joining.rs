@@ -134,3 +134,46 @@ fn a_join_over_a_lossy_link_takes_longer_and_succeeds() {
     }
     assert!(given_up.len() <= 2, "of 80 joins: {given_up:?}");
 }
+
+/// Each with little room for what is sent from its first moment on. `SFU_JOINS=…` tries more.
+#[test]
+fn joins_over_links_that_lose_a_little_are_quick() {
+    let number = |name: &str, default: u64| {
+        let value = std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse().ok());
+        value.unwrap_or(default)
+    };
+    let (first, count) = (number("SFU_SEED", 0), number("SFU_JOINS", 20));
+    let mut slow = Vec::new();
+    for (seed, trouble) in troubled(first..first + count) {
+        for rate in [None, Some(1_600_000)] {
+            let mut world = World::new(seed, 3);
+            world.publisher.use_ladder();
+            world.trouble = trouble;
+            world.run_for(Duration::from_millis(2_900));
+            let link = Conditions {
+                loss: 0.02,
+                rate,
+                delay: Duration::from_millis(20),
+                ..good()
+            };
+            world.join(link, None);
+            let begun = world.now;
+            let end = begun + Duration::from_secs(15);
+            let is_connected =
+                |w: &World| w.sessions[0].info().connected && w.viewers[0].0.connected_at.is_some();
+            while !is_connected(&world) && world.now < end {
+                world.run_for(Duration::from_millis(10));
+            }
+            let took = world.now - begun;
+            if took > Duration::from_secs(6) {
+                let ours = world.sessions[0].info().connected;
+                let theirs = world.viewers[0].0.connected_at;
+                slow.push((seed, trouble, rate, took, ours, theirs.is_some()));
+            }
+        }
+    }
+    println!("{slow:#?}");
+    assert!(slow.is_empty(), "{slow:?}");
+}

@@ -15,8 +15,8 @@ use crate::peer::sdp::Fingerprint;
 
 /// A DTLS record fits into this, unless it says otherwise.
 const RECORD: usize = 2_048;
-/// A peer that lacks the handshake's last messages repeats its own within this time.
-const LINGER: Duration = Duration::from_secs(10);
+/// A peer that lacks the handshake's last messages repeats its own within this time: some do for the fourth time after 15 s.
+const LINGER: Duration = Duration::from_secs(20);
 /// The type of a record that tells of an end or an error (RFC 6347).
 const ALERT: u8 = 21;
 
