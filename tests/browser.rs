@@ -19,11 +19,16 @@ pub fn screenshot(name: &str) -> Result<PathBuf> {
 
 /// Runs a script to its end (each has a deadline of its own) and returns what it printed.
 pub fn run(script: &str, arguments: &[&str]) -> Result<Value> {
+    run_in(Command::new("node"), script, arguments)
+}
+
+/// The same with this `node`, which may be in another namespace.
+pub fn run_in(mut node: Command, script: &str, arguments: &[&str]) -> Result<Value> {
     let folder = repository().join("tests/browser");
     if !folder.join("node_modules").exists() {
         bail!("tests/browser has no node_modules: run npm ci there, or ./sfu test");
     }
-    let output = Command::new("node")
+    let output = node
         .arg(folder.join(script))
         .args(arguments)
         .stdin(Stdio::null())

@@ -2,7 +2,7 @@
 // the load tool's proxy, a long link that loses in bursts. Prints how old the pictures were, and where they froze.
 //
 // node far.mjs --url http://127.0.0.1:8080 --udp 8189 --load …/sfu-load --seconds 300
-// `udp` is the server's media port. With `--tcp 40` media goes by TCP, both ways through a relay that takes so many ms.
+// `udp` is the server's media port; without one there is nothing in between. With `--tcp 40` media goes by TCP, both ways through a relay that takes so many ms.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -61,6 +61,7 @@ function quantile(values, q) {
 
 /** A way to the server's media port that is long, of the transport that is wanted: its port, and how it ends. */
 async function way() {
+  if (wanted.udp === '') return { port: null, close: () => {} };
   if (wanted.tcp >= 0) return relay(Number(wanted.udp), wanted.tcp);
   const args = ['proxy', '--listen', '127.0.0.1:0', '--to', `127.0.0.1:${wanted.udp}`, ...wanted.link.split(' ')];
   const proxy = spawn(wanted.load, args, { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -85,7 +86,7 @@ try {
     // The page learns the way's port instead of the server's.
     await page.route(wanted.tcp >= 0 ? /\/wh[ei]p\// : '**/whep/**', async (route) => {
       const response = await route.fetch();
-      const body = (await response.text()).replaceAll(/ (\d+) typ host/g, ` ${port} typ host`);
+      const body = (await response.text()).replaceAll(/ (\d+) typ host/g, ` ${port ?? '$1'} typ host`);
       await route.fulfill({ response, body });
     });
     const begun = Date.now();
@@ -107,7 +108,7 @@ try {
   const gaps = seen.gaps.map(({ ms }) => ms);
   console.log(JSON.stringify({
     seconds: wanted.seconds,
-    link: wanted.tcp >= 0 ? `TCP, ${wanted.tcp} ms each way` : wanted.link,
+    link: wanted.udp === '' ? 'none' : wanted.tcp >= 0 ? `TCP, ${wanted.tcp} ms each way` : wanted.link,
     by: seen.by,
     connectedMs: seen.connectedMs,
     pictureMs: seen.pictureMs,

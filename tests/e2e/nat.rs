@@ -3,10 +3,11 @@
 //! A server behind a NAT, and a viewer behind another one, over namespaces: addresses are translated both ways, and the
 //! server's own address is unknown on the other side.
 
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use sfu_tests::netns;
 use sfu_tests::server::Server;
+use sfu_tests::{browser, netns};
 
 use crate::small_mtu::{Namespace, network, shell, watch};
 
@@ -32,17 +33,20 @@ fn translate(router: &Namespace, outside: &str, rules: &[String]) {
     }
 }
 
+fn line(announce: &str) -> String {
+    format!(
+        "announce-address={announce} shards=1 videotestsrc is-live=true \
+         ! video/x-raw,width=640,height=360,framerate=30/1 ! {ENCODER} ! sfusink name=sink stream=camera"
+    )
+}
+
 fn plays(test: &str, name: &str, announce: &str, rules: impl Fn(u16) -> Vec<String>) {
     if !netns::isolated(test, &[], LIMIT) {
         return;
     }
     let (router, viewer) = network(1_500, 1_500);
     viewer.run("ip route del default via 10.99.2.2");
-    let pipeline = format!(
-        "announce-address={announce} shards=1 videotestsrc is-live=true \
-         ! video/x-raw,width=640,height=360,framerate=30/1 ! {ENCODER} ! sfusink name=sink stream=camera"
-    );
-    let server = Server::launch_at("0.0.0.0", name, &pipeline).expect("the server starts");
+    let server = Server::launch_at("0.0.0.0", name, &line(announce)).expect("the server starts");
     server.wait_for_stream("camera").expect("it is live");
     translate(&router, "10.99.2.7", &rules(server.udp_port()));
     let (seen, _) = watch(&server, &viewer, "10.99.2.7");
@@ -68,4 +72,64 @@ fn behind_mapped_ports_viewers_play() {
             format!("udp dport 9000 dnat to 10.99.1.1:{udp}"),
         ]
     });
+}
+
+/// What a page in Chromium that is behind a NAT publishes, and sees of it.
+#[test]
+fn chromium_behind_a_nat_publishes_and_plays() {
+    let test = "nat::chromium_behind_a_nat_publishes_and_plays";
+    if !netns::isolated(test, &[], LIMIT) {
+        return;
+    }
+    let (router, viewer) = network(1_500, 1_500);
+    viewer.run("ip route del default via 10.99.2.2");
+    translate(&router, "10.99.2.7", &["dnat to 10.99.1.1".into()]);
+    let pipeline = "announce-address=10.99.2.7 ice-tcp=false shards=1";
+    let server = Server::launch_at("0.0.0.0", "nat_chromium", pipeline).expect("the server starts");
+    let url = server.url("").replace("127.0.0.1", "10.99.2.7");
+    let picture = browser::screenshot("nat_chromium").unwrap();
+    let picture = picture.to_str().unwrap();
+    let arguments = ["--url", &url, "--seconds", "5", "--settle", "3"];
+    let arguments = [&arguments[..], &["--screenshot", picture]].concat();
+    let seen = browser::run_in(viewer.command("node"), "far.mjs", &arguments).unwrap();
+    println!("{seen}");
+    assert_eq!(seen["by"], "udp");
+    assert!(seen["frames"].as_u64().unwrap() > 60, "{}", server.log());
+    drop(server);
+    shell("ip link del near");
+}
+
+/// coturn, outside of the NAT, says which address the server has there.
+#[test]
+fn a_stun_server_tells_what_to_announce() {
+    let test = "nat::a_stun_server_tells_what_to_announce";
+    if !netns::isolated(test, &[], LIMIT) {
+        return;
+    }
+    let (router, viewer) = network(1_500, 1_500);
+    viewer.run("ip route del default via 10.99.2.2");
+    translate(&router, "10.99.2.7", &["dnat to 10.99.1.1".into()]);
+    let mut stun = viewer.command("turnserver");
+    stun.args(["--stun-only", "--no-cli", "--listening-ip=10.99.2.3"]);
+    stun.args(["--log-file=stdout", "--pidfile=/dev/null", "-n"]);
+    let mut stun = stun.stdout(Stdio::null()).spawn().expect("coturn");
+    let server = Server::launch_at("0.0.0.0", "nat_stun", &line("stun:10.99.2.3:3478"));
+    let server = server.expect("the server starts");
+    server.wait_for_stream("camera").expect("it is live");
+    let (seen, _) = watch(&server, &viewer, "10.99.2.7");
+    let _ = stun.kill();
+    let _ = stun.wait();
+    assert_eq!(seen["viewers_with_picture"], 1, "{}", server.log());
+    drop(server);
+    // Without a server that answers it begins all the same, and tells its own addresses.
+    let begun = Instant::now();
+    let server = Server::launch_at("0.0.0.0", "nat_no_stun", &line("stun:10.99.2.3:3478"));
+    let server = server.expect("the server starts");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    server.wait_for_stream("camera").expect("it is live");
+    let (seen, _) = watch(&server, &viewer, "10.99.2.7");
+    assert_eq!(seen["viewers_with_picture"], 0);
+    assert!(server.log().contains("STUN server did not tell"));
+    drop(server);
+    shell("ip link del near");
 }

@@ -43,6 +43,13 @@ impl Namespace {
         Self { child, in_proc }
     }
 
+    /// A program inside.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.in_proc, "-n", "--", program]);
+        command
+    }
+
     pub(crate) fn run(&self, line: &str) {
         let inside = format!("nsenter -t {} -n {line}", self.in_proc);
         shell(&inside);

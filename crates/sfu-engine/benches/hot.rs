@@ -17,7 +17,7 @@ use sfu_engine::shard::Shard;
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::temporal::{Limit, Temporal};
-use sfu_engine::transport::patch::PatchError;
+use sfu_engine::transport::patch::{Fragment, PatchError};
 use sfu_engine::transport::{
     Demand, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent, TransportSink,
     ViewerTransport, Work,
@@ -51,7 +51,7 @@ impl Transport for Nobody {
         now + Duration::from_secs(1)
     }
 
-    fn patch(&mut self, _: Instant, _: &str) -> Result<PatchOutcome, PatchError> {
+    fn patch(&mut self, _: Instant, _: &Fragment) -> Result<PatchOutcome, PatchError> {
         Ok(PatchOutcome::Trickled)
     }
 

@@ -38,8 +38,9 @@ use crate::session::{SessionInfo, SessionShared};
 use crate::shard::PeerFeedback;
 use crate::stats::{Counters, CountersSnapshot, NetworkInfo};
 use crate::stream::{PublishOptions, Stream};
+use crate::transport::lean::ice;
 use crate::transport::negotiate::{self, Identity, PlayoutDelay};
-use crate::transport::patch::PatchError;
+use crate::transport::patch::{Fragment, PatchError};
 use crate::transport::{PatchOutcome, ViewerTransport};
 use admission::Admission;
 
@@ -471,10 +472,23 @@ impl Engine {
     /// Waits for the session's shard: call it where waiting is allowed.
     pub fn patch(&self, id: SessionId, sdp_fragment: &str) -> Result<Patched, SessionError> {
         let (session, shard) = self.find(id)?;
+        let PatchError::Invalid(why) = match Fragment::parse(sdp_fragment) {
+            Ok(fragment) => return self.apply(&session, shard, fragment),
+            Err(error) => error,
+        };
+        Err(SessionError::InvalidFragment(why))
+    }
+
+    fn apply(
+        &self,
+        session: &SessionShared,
+        shard: &ShardThread,
+        fragment: Fragment,
+    ) -> Result<Patched, SessionError> {
         let (reply, answer) = sync_channel(1);
         let command = ShardCommand::Patch {
-            session: id,
-            fragment: sdp_fragment.to_owned(),
+            session: session.id(),
+            fragment,
             reply,
         };
         if !shard.queue().send(command) {
@@ -509,6 +523,12 @@ impl Engine {
     /// What was counted since the start.
     pub fn counters(&self) -> CountersSnapshot {
         let mut snapshot = self.counters.snapshot();
+        let stun = ice::dropped_counts();
+        snapshot.stun_malformed = stun.malformed;
+        snapshot.stun_unnamed = stun.unnamed;
+        snapshot.stun_integrity = stun.integrity;
+        snapshot.stun_unasked = stun.unasked;
+        snapshot.stun_refused = stun.refused;
         snapshot.dtls_records_dropped = sfu_dtls::records_dropped();
         snapshot.frames_dropped += self.shards.iter().map(|s| s.queue().dropped()).sum::<u64>();
         snapshot

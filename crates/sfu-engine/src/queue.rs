@@ -14,7 +14,7 @@ use crate::packet::Batch;
 use crate::session::SessionShared;
 use crate::stream::Viewing;
 use crate::transport::negotiate::PublisherTracks;
-use crate::transport::patch::PatchError;
+use crate::transport::patch::{Fragment, PatchError};
 use crate::transport::{PatchOutcome, PublisherTransport, ViewerTransport};
 
 /// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
@@ -71,8 +71,8 @@ pub enum ShardCommand {
     Patch {
         /// Whose.
         session: SessionId,
-        /// The SDP fragment.
-        fragment: String,
+        /// The SDP fragment, read.
+        fragment: Fragment,
         /// Gets the outcome; `None` is an unknown session.
         reply: SyncSender<Option<Result<PatchOutcome, PatchError>>>,
     },

@@ -53,8 +53,24 @@ counters! {
     datagrams_in,
     /// Datagrams dropped because they belong to no session.
     datagrams_unknown,
+    /// Of those: STUN requests that named no session.
+    datagrams_unknown_checks,
+    /// Of those: DTLS from an address that is no session's.
+    datagrams_unknown_dtls,
+    /// Of those: RTP and RTCP from an address that is no session's.
+    datagrams_unknown_media,
     /// Datagrams dropped because their session did not understand them.
     datagrams_invalid,
+    /// Of those: STUN that is no sound Binding message.
+    stun_malformed,
+    /// Of those: STUN requests without a name, or for another session.
+    stun_unnamed,
+    /// Of those: STUN whose integrity is wrong.
+    stun_integrity,
+    /// Of those: STUN answers to what was not asked, or from elsewhere.
+    stun_unasked,
+    /// Of those: checks of ours that the peer has refused.
+    stun_refused,
     /// Records of DTLS dropped before they were read: no step of a handshake, and not sealed.
     dtls_records_dropped,
     /// Sessions ended because another one speaks from the same address and port, and is still there.

@@ -14,7 +14,7 @@ use super::outbox::Outbox;
 use super::subscriber::Subscriber;
 use super::{Attached, Fate};
 use crate::session::SessionShared;
-use crate::transport::patch::PatchError;
+use crate::transport::patch::{Fragment, PatchError};
 use crate::transport::{PatchOutcome, Taken, Transport};
 
 /// See the module's description.
@@ -78,7 +78,7 @@ impl Member {
     pub(super) fn patch(
         &mut self,
         now: Instant,
-        fragment: &str,
+        fragment: &Fragment,
     ) -> Result<PatchOutcome, PatchError> {
         self.transport_mut().patch(now, fragment)
     }

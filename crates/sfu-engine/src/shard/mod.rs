@@ -30,7 +30,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -43,7 +43,8 @@ use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
 use crate::stream::{Stream, Viewing};
-use crate::transport::{PatchOutcome, Taken, ViewerTransport, patch::PatchError};
+use crate::transport::patch::{Fragment, PatchError};
+use crate::transport::{PatchOutcome, Taken, ViewerTransport};
 use fanout::Waiting;
 use ingest::Ingest;
 use member::Member;
@@ -57,6 +58,9 @@ pub type Send<'a> = dyn FnMut(&mut Outbox) -> Instant + 'a;
 
 /// Sessions that one call ends, of those that time out together: 1.5 ms (4,000 took 94 ms), and media has its turn between.
 const ENDED_A_TURN: usize = 64;
+
+/// What belongs to nobody is told once in this time.
+const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// Datagrams to one viewer that its path does not carry.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -97,6 +101,8 @@ pub struct Shard {
     stopped: bool,
     /// Sessions to be ended at the end of the call that found them over.
     over: Vec<usize>,
+    /// When it was last told what belongs to nobody.
+    complained: Option<Instant>,
 }
 
 /// Where a viewer is among those of its stream.
@@ -182,6 +188,7 @@ impl Shard {
             waiting: Waiting::default(),
             stopped: false,
             over: Vec::new(),
+            complained: None,
         }
     }
 
@@ -292,7 +299,7 @@ impl Shard {
         self.counters.datagrams_in.add(1);
         let stun = username::read(data);
         let Some(index) = self.find(source, stun) else {
-            self.counters.datagrams_unknown.add(1);
+            self.belongs_to_nobody(now, source, stun, data);
             return;
         };
         let spent = |m: &mut Member| m.contact_mut().allowance.is_spent(now);
@@ -325,6 +332,47 @@ impl Shard {
             Taken::Unproven(work) => self.counters.work_nanoseconds.add(work.nanos()),
         }
         self.bury();
+    }
+
+    /// Counts what belongs to no session, and says so once a second.
+    fn belongs_to_nobody(&mut self, now: Instant, source: SocketAddr, stun: Stun<'_>, data: &[u8]) {
+        self.counters.datagrams_unknown.add(1);
+        let (counter, reason) = match (stun, data.first()) {
+            (Stun::For(_), _) => {
+                let counter = &self.counters.datagrams_unknown_checks;
+                (
+                    Some(counter),
+                    "its user fragment is no session's: that is over, or another shard's",
+                )
+            }
+            (Stun::Other, Some(20..=63)) => {
+                let counter = &self.counters.datagrams_unknown_dtls;
+                (
+                    Some(counter),
+                    "DTLS from an address whose checks have not come",
+                )
+            }
+            (Stun::Other, Some(128..=191)) => {
+                let counter = &self.counters.datagrams_unknown_media;
+                (
+                    Some(counter),
+                    "media from an address whose checks have not come",
+                )
+            }
+            (Stun::Other, _) => (None, "no STUN, DTLS, RTP or RTCP"),
+            _ => (
+                None,
+                "STUN that is broken, names nobody or was not asked for",
+            ),
+        };
+        if let Some(counter) = counter {
+            counter.add(1);
+        }
+        let is_recent = |at| now.saturating_duration_since(at) < COMPLAINT;
+        if !self.complained.is_some_and(is_recent) {
+            self.complained = Some(now);
+            tracing::debug!(%source, reason, "a datagram was dropped: it belongs to no session");
+        }
     }
 
     /// Whether an address is a session's.
@@ -455,7 +503,7 @@ impl Shard {
         &mut self,
         now: Instant,
         session: SessionId,
-        fragment: &str,
+        fragment: &Fragment,
     ) -> Option<Result<PatchOutcome, PatchError>> {
         let index = *self.by_session.get(&session)?;
         let mut outcome = Err(PatchError::Invalid("it could not be processed".into()));

@@ -37,7 +37,7 @@ impl Transport for Silent {
         now + Duration::from_secs(1)
     }
 
-    fn patch(&mut self, _: Instant, _: &str) -> Result<PatchOutcome, PatchError> {
+    fn patch(&mut self, _: Instant, _: &Fragment) -> Result<PatchOutcome, PatchError> {
         self.restarts += 1;
         Ok(PatchOutcome::Restarted {
             fragment: String::new(),
@@ -187,7 +187,7 @@ fn ice_restarts_leave_two_names_at_most() {
     join(&mut shard, now, &stream, 8);
     for n in 1..=10_000 {
         let (reply, _answer) = std::sync::mpsc::sync_channel(1);
-        let fragment = String::new();
+        let fragment = Fragment::parse("").unwrap();
         let command = ShardCommand::Patch {
             session,
             fragment,
@@ -338,5 +338,38 @@ fn any_number_of_addresses_one_after_the_other() {
         shard.receive(now, first, local, &[200]);
         assert_eq!(shard.by_address.get(&first), Some(&0));
         assert!(shard.by_address.len() <= 16);
+    }
+}
+
+#[test]
+fn what_belongs_to_nobody_is_counted_by_what_it_is() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let check = |name: &[u8]| {
+        let mut data = vec![0, 1, 0, 4 + name.len() as u8, 0x21, 0x12, 0xa4, 0x42];
+        data.extend([9; 12]);
+        data.extend([0, 6, 0, name.len() as u8]);
+        data.extend(name);
+        data
+    };
+    let source = "192.0.2.9:4000".parse().unwrap();
+    let ours = "192.0.2.1:8189".parse().unwrap();
+    for (data, [checks, dtls, media]) in [
+        (check(b"nobody:m"), [1, 0, 0]),
+        (check(b"nobodys"), [0, 0, 0]),
+        (vec![22; 40], [0, 1, 0]),
+        (vec![0x80; 40], [0, 0, 1]),
+        (vec![0x50; 40], [0, 0, 0]),
+        (Vec::new(), [0, 0, 0]),
+    ] {
+        let before = shard.counters.snapshot();
+        shard.receive(now, source, ours, &data);
+        let after = shard.counters.snapshot();
+        let counted = [
+            after.datagrams_unknown_checks - before.datagrams_unknown_checks,
+            after.datagrams_unknown_dtls - before.datagrams_unknown_dtls,
+            after.datagrams_unknown_media - before.datagrams_unknown_media,
+        ];
+        assert_eq!(counted, [checks, dtls, media], "{data:?}");
+        assert_eq!(after.datagrams_unknown, before.datagrams_unknown + 1);
     }
 }

@@ -215,7 +215,11 @@ pub trait Transport: Send {
     /// Puts out everything that is due and returns when to call again.
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant;
     /// Trickle ICE and ICE restart.
-    fn patch(&mut self, now: Instant, fragment: &str) -> Result<PatchOutcome, patch::PatchError>;
+    fn patch(
+        &mut self,
+        now: Instant,
+        fragment: &patch::Fragment,
+    ) -> Result<PatchOutcome, patch::PatchError>;
     /// Ends the session towards the peer, as far as it can still be told.
     fn close(&mut self);
 }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A session's later fragments: candidates, or an ICE restart (RFC 8840). Called by the session's transport.
+//! A session's later fragments: candidates, or an ICE restart (RFC 8840). Read on the caller's thread, and applied by the
+//! session's transport on its shard's.
 
 use std::time::Instant;
 
-use is::IceCreds;
+use is::{Candidate, IceCreds};
 use thiserror::Error;
 
 use super::PatchOutcome;
@@ -20,31 +21,77 @@ pub enum PatchError {
     Invalid(String),
 }
 
+/// What a fragment says.
+#[derive(Debug, Clone)]
+pub struct Fragment {
+    /// The peer's credentials, where there are any: if they are new ones, ICE is to be restarted.
+    remote: Option<(String, Option<String>)>,
+    /// Ours for that case.
+    local: Option<IceCreds>,
+    candidates: Vec<Candidate>,
+    /// Lines of candidates, whatever was in them.
+    count: usize,
+}
+
+impl Fragment {
+    /// Reads one. Not on a shard's thread: it may be long.
+    pub fn parse(text: &str) -> Result<Self, PatchError> {
+        let (count, candidates) = sdp::candidates(text, CANDIDATES).ok_or_else(too_many)?;
+        let remote = value(text, "a=ice-ufrag:").map(|ufrag| (ufrag, value(text, "a=ice-pwd:")));
+        let local = match &remote {
+            Some(_) => Some(sdp::credentials().map_err(|e| PatchError::Invalid(e.to_string()))?),
+            None => None,
+        };
+        Ok(Self {
+            remote,
+            local,
+            candidates,
+            count,
+        })
+    }
+
+    /// The peer's credentials if they are not those that are known, and ours.
+    fn restart(&self, known: &str) -> Result<Option<(IceCreds, IceCreds)>, PatchError> {
+        let Some(((ufrag, pwd), local)) = self.remote.as_ref().zip(self.local.as_ref()) else {
+            return Ok(None);
+        };
+        if ufrag == known {
+            return Ok(None);
+        }
+        let pwd = pwd.clone();
+        let pass = pwd.ok_or_else(|| PatchError::Invalid("it has no a=ice-pwd line".into()))?;
+        let ufrag = ufrag.clone();
+        Ok(Some((IceCreds { ufrag, pass }, local.clone())))
+    }
+}
+
+fn too_many() -> PatchError {
+    let why = format!("a session may have {CANDIDATES} candidates, and this is more");
+    PatchError::Invalid(why)
+}
+
 /// Applies a fragment to a session: new candidates, or with new credentials an ICE restart.
 pub(crate) fn patch(
     now: Instant,
     connection: &mut Connection,
     agreed: &mut Agreed,
-    fragment: &str,
+    fragment: &Fragment,
 ) -> Result<PatchOutcome, PatchError> {
-    let restart = new_credentials(fragment, &agreed.remote.ufrag)?;
-    let left = CANDIDATES.saturating_sub(agreed.heard);
-    let Some((count, candidates)) = sdp::candidates(fragment, left) else {
-        let why = format!("a session may have {CANDIDATES} candidates, and this is more");
-        return Err(PatchError::Invalid(why));
-    };
-    agreed.heard += count;
-    if let Some((ufrag, pass)) = &restart {
-        let (ufrag, pass) = (ufrag.clone(), pass.clone());
-        let remote = IceCreds { ufrag, pass };
-        agreed.local = sdp::credentials().map_err(|e| PatchError::Invalid(e.to_string()))?;
+    let restart = fragment.restart(&agreed.remote.ufrag)?;
+    if agreed.heard + fragment.count > CANDIDATES {
+        return Err(too_many());
+    }
+    agreed.heard += fragment.count;
+    let restarts = restart.is_some();
+    if let Some((remote, local)) = restart {
+        agreed.local = local;
         connection.restart(agreed.local.clone(), remote.clone());
         agreed.remote = remote;
     }
-    for candidate in candidates {
-        connection.add_remote(now, &candidate);
+    for candidate in &fragment.candidates {
+        connection.add_remote(now, candidate);
     }
-    if restart.is_none() {
+    if !restarts {
         return Ok(PatchOutcome::Trickled);
     }
     Ok(PatchOutcome::Restarted {
@@ -56,16 +103,6 @@ pub(crate) fn patch(
 fn value(sdp: &str, key: &str) -> Option<String> {
     sdp.lines()
         .find_map(|line| line.strip_prefix(key).map(|v| v.trim().to_owned()))
-}
-
-/// User fragment and password of a fragment that restarts ICE: those that are not `known`.
-fn new_credentials(fragment: &str, known: &str) -> Result<Option<(String, String)>, PatchError> {
-    let Some(ufrag) = value(fragment, "a=ice-ufrag:").filter(|ufrag| ufrag != known) else {
-        return Ok(None);
-    };
-    let pwd = value(fragment, "a=ice-pwd:");
-    let pwd = pwd.ok_or_else(|| PatchError::Invalid("it has no a=ice-pwd line".into()))?;
-    Ok(Some((ufrag, pwd)))
 }
 
 /// A trickle ICE fragment (RFC 8840, section 9) with our new credentials and our addresses.
@@ -84,4 +121,33 @@ fn answer_fragment(agreed: &Agreed) -> String {
         out.push_str(&format!("a={}\r\n", candidate.to_sdp_string()));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fragment_is_read_whole_and_bounded() {
+        let line = "a=candidate:1 1 udp 2113937151 192.0.2.5 50000 typ host\r\n";
+        let head = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n";
+        for (count, is_taken) in [
+            (0, true),
+            (1, true),
+            (CANDIDATES, true),
+            (CANDIDATES + 1, false),
+        ] {
+            let parsed = Fragment::parse(&format!("{head}{}", line.repeat(count)));
+            assert_eq!(parsed.is_ok(), is_taken, "{count}");
+            let Ok(fragment) = parsed else {
+                continue;
+            };
+            assert_eq!((fragment.count, fragment.candidates.len()), (count, count));
+            // Those that are known already change nothing.
+            assert_eq!(fragment.restart("abcd").map(|r| r.is_some()), Ok(false));
+            assert_eq!(fragment.restart("efgh").map(|r| r.is_some()), Ok(true));
+        }
+        let lacks = Fragment::parse("a=ice-ufrag:abcd\r\n").unwrap();
+        assert!(lacks.restart("efgh").is_err() && lacks.restart("abcd").is_ok());
+    }
 }

@@ -259,7 +259,7 @@ fn an_ice_restart_keeps_a_peers_stream() {
     world.set_peer_link(0, good());
     let fragment = world.peers[0].0.restart_ice();
     let session = world.peers[0].0.session;
-    let PatchOutcome::Restarted { fragment, .. } = world.patch_session(session, fragment) else {
+    let PatchOutcome::Restarted { fragment, .. } = world.patch_session(session, &fragment) else {
         panic!("new credentials are a restart");
     };
     world.peers[0].0.restarted(&fragment);

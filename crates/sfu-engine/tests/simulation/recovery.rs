@@ -124,7 +124,7 @@ fn an_ice_restart_keeps_the_session() {
     let index = world.join(good(), None);
     world.run_for(Duration::from_secs(2));
     let fragment = world.viewers[index].0.restart_ice();
-    let PatchOutcome::Restarted { fragment, .. } = world.patch(index, fragment) else {
+    let PatchOutcome::Restarted { fragment, .. } = world.patch(index, &fragment) else {
         panic!("new credentials are an ICE restart");
     };
     assert!(fragment.contains("a=candidate:"), "{fragment}");
@@ -144,7 +144,7 @@ fn candidates_are_taken_and_unusable_ones_passed_over() {
     let index = world.join(good(), None);
     let fragment = "a=candidate:1 1 udp 2130706431 10.9.9.9 5000 typ host\r\n\
         a=candidate:2 1 udp 2130706431 3a2b.local 5001 typ host\r\na=end-of-candidates\r\n";
-    assert_eq!(world.patch(index, fragment.into()), PatchOutcome::Trickled);
+    assert_eq!(world.patch(index, fragment), PatchOutcome::Trickled);
     world.run_for(Duration::from_secs(2));
     world.check("plays", |v| v.decoded().frames > 30);
 }

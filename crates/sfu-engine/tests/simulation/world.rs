@@ -15,6 +15,7 @@ use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
+use sfu_engine::transport::patch::Fragment;
 use sfu_engine::{PlayoutDelay, Preference, PublishOptions, SessionId};
 
 use str0m::config::CryptoProvider;
@@ -383,14 +384,15 @@ impl World {
     }
 
     /// Sends a fragment to a viewer's session, as the signaller's `PATCH` does.
-    pub(crate) fn patch(&mut self, viewer: usize, fragment: String) -> PatchOutcome {
+    pub(crate) fn patch(&mut self, viewer: usize, fragment: &str) -> PatchOutcome {
         let session = self.viewers[viewer].0.session.unwrap();
         self.patch_session(session, fragment)
     }
 
     /// The same for any session.
-    pub(crate) fn patch_session(&mut self, session: SessionId, fragment: String) -> PatchOutcome {
+    pub(crate) fn patch_session(&mut self, session: SessionId, fragment: &str) -> PatchOutcome {
         let (reply, outcome) = std::sync::mpsc::sync_channel(1);
+        let fragment = Fragment::parse(fragment).unwrap();
         let command = ShardCommand::Patch {
             session,
             fragment,

@@ -29,7 +29,7 @@ use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
 use crate::transport::lean::connection::Connection;
 use crate::transport::lean::{self, handshake::Keys};
 use crate::transport::negotiate::Identity;
-use crate::transport::patch::{self, PatchError};
+use crate::transport::patch::{self, Fragment, PatchError};
 use crate::transport::work::{Allowance, PUBLISHER_CONTROL};
 use crate::transport::{
     Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, Transport, TransportEvent,
@@ -427,7 +427,7 @@ impl Transport for Uplink {
         self.connection_due.min(self.control_due)
     }
 
-    fn patch(&mut self, now: Instant, fragment: &str) -> Result<PatchOutcome, PatchError> {
+    fn patch(&mut self, now: Instant, fragment: &Fragment) -> Result<PatchOutcome, PatchError> {
         self.connection_due = now;
         patch::patch(now, &mut self.connection, &mut self.agreed, fragment)
     }

@@ -98,8 +98,10 @@ impl Connection {
             remote: source,
         };
         if let Err(reason) = self.ice.receive(now, path, data) {
+            reason.count();
             if self.complained.is_none_or(|at| now >= at + COMPLAINT) {
                 self.complained = Some(now);
+                let reason = reason.as_str();
                 tracing::debug!(%source, reason, "a STUN message was dropped");
             }
             return false;

@@ -13,7 +13,7 @@ pub(crate) mod connection;
 pub(crate) mod control;
 pub(crate) mod handshake;
 mod header;
-mod ice;
+pub(crate) mod ice;
 mod leeway;
 mod media;
 mod pacer;
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use str0m::crypto::dtls::SrtpProfile;
 
 use super::negotiate::{Identity, PlayoutDelay};
-use super::patch::{self, PatchError};
+use super::patch::{self, Fragment, PatchError};
 use super::{
     Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent,
     TransportSink, ViewerTransport, Work,
@@ -366,7 +366,7 @@ impl Transport for LeanTransport {
         self.next(now)
     }
 
-    fn patch(&mut self, now: Instant, fragment: &str) -> Result<PatchOutcome, PatchError> {
+    fn patch(&mut self, now: Instant, fragment: &Fragment) -> Result<PatchOutcome, PatchError> {
         self.connection_due = now;
         patch::patch(now, &mut self.connection, &mut self.agreed, fragment)
     }

@@ -9,6 +9,7 @@
 //!
 //! Each message costs the same whatever came before it: there are at most [`PAIRS`] pairs, of which the oldest makes room.
 
+mod dropped;
 mod stun;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use is::IceCreds;
 
+pub(crate) use dropped::{Dropped, counts as dropped_counts};
 use stun::{Class, Id, Message, Role, Writer};
 
 /// Pairs of addresses that a session knows.
@@ -141,36 +143,26 @@ impl Agent {
     }
 
     /// A message came. An error says why it was dropped; nothing has changed then.
-    pub(super) fn receive(
-        &mut self,
-        now: Instant,
-        path: Path,
-        data: &[u8],
-    ) -> Result<(), &'static str> {
-        let message = Message::read(data)?;
+    pub(super) fn receive(&mut self, now: Instant, path: Path, data: &[u8]) -> Result<(), Dropped> {
+        let message = Message::read(data).map_err(Dropped::Malformed)?;
         match message.class {
             Class::Request => self.request(now, path, &message),
             Class::Success | Class::Failure => self.answer(now, path, &message),
-            Class::Indication => Err("an indication, which nobody has signed"),
+            Class::Indication => Err(Dropped::Indication),
         }
     }
 
-    fn request(
-        &mut self,
-        now: Instant,
-        path: Path,
-        message: &Message<'_>,
-    ) -> Result<(), &'static str> {
-        let ufrag = message.ufrag.ok_or("a request without USERNAME")?;
+    fn request(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
+        let ufrag = message.ufrag.ok_or(Dropped::Nameless)?;
         let is_of = |c: &Credentials| c.local.ufrag == ufrag;
         let (credentials, generation) = match &self.before {
             _ if is_of(&self.credentials) => (&self.credentials, self.generation),
             Some(before) if is_of(before) => (before, self.generation.wrapping_sub(1)),
-            _ => return Err("a request for another session"),
+            _ => return Err(Dropped::OtherSession),
         };
         let password = credentials.local.pass.clone();
         if !message.is_authentic(&password) {
-            return Err("a request whose integrity is wrong");
+            return Err(Dropped::Integrity);
         }
         if message.unknown().next().is_some() {
             let refusal = self
@@ -235,29 +227,24 @@ impl Agent {
         }
     }
 
-    fn answer(
-        &mut self,
-        now: Instant,
-        path: Path,
-        message: &Message<'_>,
-    ) -> Result<(), &'static str> {
+    fn answer(&mut self, now: Instant, path: Path, message: &Message<'_>) -> Result<(), Dropped> {
         let number = message
             .id
             .get(4..)
             .and_then(|n| <[u8; 8]>::try_from(n).ok());
         let asked = |pair: &Pair| number.is_some() && pair.open.contains(&number);
         let index = self.pairs.iter().position(asked);
-        let index = index.ok_or("an answer to what was not asked")?;
+        let index = index.ok_or(Dropped::Unasked)?;
         let is_theirs = |c: &Credentials| message.is_authentic(&c.remote.pass);
         if !is_theirs(&self.credentials) && !self.before.as_ref().is_some_and(is_theirs) {
-            return Err("an answer whose integrity is wrong");
+            return Err(Dropped::Integrity);
         }
-        let pair = self.pairs.get_mut(index).ok_or("no pair")?;
+        let pair = self.pairs.get_mut(index).ok_or(Dropped::Unasked)?;
         if pair.path.remote != path.remote {
-            return Err("an answer from another address than was asked");
+            return Err(Dropped::Elsewhere);
         }
         if message.class == Class::Failure {
-            return Err("a check was refused");
+            return Err(Dropped::Refused);
         }
         // The other one may be on its way back, too.
         for open in pair.open.iter_mut().filter(|open| **open == number) {

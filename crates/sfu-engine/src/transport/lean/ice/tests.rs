@@ -51,7 +51,7 @@ impl Peer {
     fn receive(&mut self, from: SocketAddr, data: &[u8]) -> Result<(), &'static str> {
         let result = self.agent.receive(self.now, Self::path(from), data);
         self.answer();
-        result
+        result.map_err(Dropped::as_str)
     }
 
     /// Who is there answers checks.
