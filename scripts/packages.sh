@@ -7,7 +7,7 @@ export RUST_NEEDED
 
 PACKAGES_RUN=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x glib-networking
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa glib-networking
   libavahi-client3 libgstrtspserver-1.0-0
 )
 PACKAGES_BUILD=(

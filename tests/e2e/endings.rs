@@ -236,6 +236,7 @@ fn cases(folder: &Path, hole: u16) -> Vec<Case> {
         ("record", vec![dir.clone()], 0, 0),
         ("whip-to-hls", vec![dir.clone()], 0, 0),
         ("re-encode", vec![], 0, 0),
+        ("playout", vec![dir.clone(), "FILES=none.*".into()], 0, 0),
         ("rtmp-in", vec![port("RTMP_PORT")], 0, 0),
         (
             "rtmp-in",

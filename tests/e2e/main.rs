@@ -6,6 +6,7 @@ mod bad_input;
 mod browser_follows_its_network;
 mod browser_plays;
 mod browser_publishes;
+mod documents;
 mod endings;
 mod load;
 mod nat;

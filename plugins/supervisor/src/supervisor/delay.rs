@@ -7,6 +7,9 @@ use std::time::Duration;
 /// A pipeline that ran for so long did not fail at its start: the next delay is the first again.
 const STABLE: Duration = Duration::from_secs(10);
 
+/// One that came to its end after so long has not either.
+const ENDED: Duration = Duration::from_secs(1);
+
 /// Doubles from `first` to `most`.
 #[derive(Debug)]
 pub(super) struct Delay {
@@ -22,9 +25,9 @@ impl Delay {
         Self { first, most, next }
     }
 
-    /// The delay after a run of this length.
-    pub(super) fn after(&mut self, ran: Duration) -> Duration {
-        if ran >= STABLE {
+    /// The delay after a run of this length, which came to its end or failed.
+    pub(super) fn after(&mut self, ran: Duration, ended: bool) -> Duration {
+        if ran >= STABLE || (ended && ran >= ENDED) {
             self.next = self.first;
         }
         let delay = self.next;
@@ -42,11 +45,13 @@ mod tests {
         let ms = Duration::from_millis;
         let mut delay = Delay::new(ms(100), ms(350));
         for expected in [100, 200, 350, 350] {
-            assert_eq!(delay.after(ms(5)), ms(expected));
+            assert_eq!(delay.after(ms(5), false), ms(expected));
         }
-        assert_eq!(delay.after(STABLE), ms(100));
-        assert_eq!(delay.after(ms(5)), ms(200));
+        assert_eq!(delay.after(STABLE, false), ms(100));
+        assert_eq!(delay.after(ms(5), true), ms(200));
+        assert_eq!(delay.after(ms(2_000), false), ms(350));
+        assert_eq!(delay.after(ms(2_000), true), ms(100));
         // The most is never less than the first.
-        assert_eq!(Delay::new(ms(100), ms(1)).after(ms(0)), ms(100));
+        assert_eq!(Delay::new(ms(100), ms(1)).after(ms(0), false), ms(100));
     }
 }

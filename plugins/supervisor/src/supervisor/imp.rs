@@ -40,6 +40,10 @@ impl ObjectImpl for Supervisor {
                 let text = value.get::<Option<String>>().ok().flatten();
                 settings.pipeline = text.unwrap_or_default();
             }
+            "files" => {
+                let text = value.get::<Option<String>>().ok().flatten();
+                settings.files = text.unwrap_or_default();
+            }
             "restart" => settings.restart = value.get::<Restart>().unwrap_or_default(),
             "restart-delay" => settings.delay = milliseconds(),
             "restart-delay-max" => settings.delay_max = milliseconds(),
@@ -52,6 +56,7 @@ impl ObjectImpl for Supervisor {
         let settings = lock(&self.settings).clone();
         match pspec.name() {
             "pipeline" => settings.pipeline.to_value(),
+            "files" => settings.files.to_value(),
             "restart" => settings.restart.to_value(),
             "restart-delay" => (settings.delay.as_millis() as u32).to_value(),
             "restart-delay-max" => (settings.delay_max.as_millis() as u32).to_value(),

@@ -29,6 +29,12 @@
  * `restart-delay-max`, and is back at its beginning once the pipeline ran for ten seconds.
  * A description that cannot be built is the element's error when it starts.
  *
+ * The delay does not grow after an EOS that came a second after the start or later. With `files`, which is
+ * `FOLDER/PATTERN` with `*` for anything in the pattern, `{file}` in the description stands for the
+ * next file at each start, in the order of their names and again from the first: `supervisor
+ * files=/srv/films/… pipeline="filesrc location={file} ! decodebin ! …"`. One that can't be played is
+ * passed over.
+ *
  * ## Messages
  *
  * A failure is a warning on the bus, and the element message `supervisor` with `state` (`running`,
@@ -49,6 +55,7 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 
 mod delay;
+mod files;
 mod imp;
 mod runner;
 mod settings;

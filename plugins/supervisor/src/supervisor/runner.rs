@@ -13,6 +13,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::delay::Delay;
+use super::files::{self, Files};
 use super::settings::{Restart, Settings};
 use super::stats::{State, Stats};
 use super::{CAT, Supervisor};
@@ -74,8 +75,11 @@ impl Runner {
         let order = Arc::new(AtomicU8::new(Order::Play as u8));
         let bus = gst::Bus::new();
         let delay = Delay::new(settings.delay, settings.delay_max);
+        let files = &settings.files;
+        let files = (!files.is_empty()).then(|| Files::new(files));
         let run = Run {
             element: element.downgrade(),
+            files,
             settings,
             stats,
             order: order.clone(),
@@ -165,6 +169,7 @@ struct Run {
     order: Arc<AtomicU8>,
     bus: gst::Bus,
     delay: Delay,
+    files: Option<Files>,
 }
 
 /// Builds the pipeline of a description.
@@ -206,7 +211,10 @@ impl Run {
                 (End::Eos, Restart::OnError) => false,
                 _ => self.wanted() <= Order::Play,
             };
-            let delay = again.then(|| self.delay.after(started.elapsed()));
+            let delay = again.then(|| {
+                let ended = matches!(end, End::Eos);
+                self.delay.after(started.elapsed(), ended)
+            });
             self.tell_end(&end, delay);
             if !delay.is_some_and(|delay| self.wait(delay)) {
                 break;
@@ -267,11 +275,18 @@ impl Run {
     }
 
     /// Builds the pipeline, and runs it to its end.
-    fn once(&self) -> End {
+    fn once(&mut self) -> End {
         if self.wanted() >= Order::Finish {
             return End::Stopped;
         }
-        let pipeline = match build(&self.settings.pipeline) {
+        let built = match &mut self.files {
+            None => build(&self.settings.pipeline),
+            Some(files) => {
+                let described = files.next();
+                described.and_then(|file| build(&files::describe(&self.settings.pipeline, &file)))
+            }
+        };
+        let pipeline = match built {
             Ok(pipeline) => pipeline,
             Err(error) => return End::Failed(error),
         };

@@ -24,6 +24,7 @@ pub(crate) enum Restart {
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) pipeline: String,
+    pub(super) files: String,
     pub(super) restart: Restart,
     pub(super) delay: Duration,
     pub(super) delay_max: Duration,
@@ -34,6 +35,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             pipeline: String::new(),
+            files: String::new(),
             restart: Restart::default(),
             delay: Duration::from_secs(1),
             delay_max: Duration::from_secs(15),
@@ -58,6 +60,11 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         glib::ParamSpecString::builder("pipeline")
             .nick("Pipeline")
             .blurb("The pipeline to run, in the words of gst-launch-1.0")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecString::builder("files")
+            .nick("Files")
+            .blurb("FOLDER/PATTERN, such as /srv/films/*.mp4: {file} in pipeline stands for the next of them at each start (default: none)")
             .mutable_ready()
             .build(),
         glib::ParamSpecEnum::builder_with_default("restart", defaults.restart)

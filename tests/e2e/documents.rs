@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Each line of README.md and docs/ that plays something is typed as it stands, on a machine of its own (a network and a
+//! `/srv` that nobody else has), and has to play until Ctrl-C.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sfu_tests::ndi;
+
+/// How long each plays.
+const PLAYS: Duration = Duration::from_secs(4);
+
+/// The lines of fenced blocks that play, with continued lines joined.
+fn lines() -> Vec<String> {
+    let root = ndi::repository();
+    let documents = std::fs::read_dir(root.join("docs")).unwrap();
+    let documents = documents.map(|entry| entry.unwrap().path());
+    let documents = documents.filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let mut lines = Vec::new();
+    for document in [root.join("README.md")].into_iter().chain(documents) {
+        let text = std::fs::read_to_string(document).unwrap();
+        // Every second part is inside of a fence; the language stands on its first line.
+        for block in text.split("\n```").skip(1).step_by(2) {
+            let block = block.replace("\\\n", " ");
+            lines.extend(block.lines().skip(1).map(|line| line.trim().to_owned()));
+        }
+    }
+    let plays = |line: &String| {
+        let run = line.starts_with("./sfu run ") && !line.ends_with("--print");
+        run || line.starts_with("gst-launch-1.0 ")
+    };
+    lines.retain(plays);
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+#[test]
+fn each_command_of_the_documents_plays_as_it_is_typed() {
+    let lines = lines();
+    assert!(lines.len() > 20, "{lines:?}");
+    let mut wrong = Vec::new();
+    for line in &lines {
+        // Ctrl-C reaches all, as it does at a terminal.
+        let script = "ip link set lo up; mount -t tmpfs tmpfs /srv; mount -t tmpfs tmpfs /tmp
+            exec timeout --preserve-status -k 8 -s INT \"$1\" bash -c \"exec $2\"";
+        let seconds = PLAYS.as_secs().to_string();
+        let typed = Command::new("unshare")
+            .args(["-n", "-m", "bash", "-c", script, "bash", &seconds, line])
+            .current_dir(ndi::repository())
+            .envs(ndi::environment())
+            .stdin(Stdio::null())
+            .output()
+            .expect("unshare needs root");
+        let said = [typed.stdout, typed.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let played = ["playing", "Setting pipeline to PLAYING"]
+            .iter()
+            .any(|p| said.contains(p));
+        if !typed.status.success() || !played || said.contains("ERROR") {
+            wrong.push(format!("{line}: {}\n{said}", typed.status));
+        }
+    }
+    println!("{} commands typed", lines.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
