@@ -38,6 +38,8 @@ const READS_A_TURN: usize = 64;
 const READ: usize = 16 * 1024;
 /// How often connections are looked after.
 const SWEEP: Duration = Duration::from_secs(1);
+/// That none can be taken is told once in this time.
+const COMPLAINT: Duration = Duration::from_secs(10);
 /// Octets that wait for all of a shard's peers, at most.
 const QUEUES_MAX: usize = 32 * 1024 * 1024;
 
@@ -54,6 +56,8 @@ pub(super) struct Tcp {
     accepting: bool,
     readable: VecDeque<usize>,
     swept: Instant,
+    /// When it was last told that none can be taken.
+    complained: Option<Instant>,
     /// Octets that wait in all queues.
     queued: usize,
     buffer: Vec<u8>,
@@ -86,6 +90,7 @@ impl Tcp {
             accepting: true,
             readable: VecDeque::new(),
             swept: Instant::now(),
+            complained: None,
             queued: 0,
             buffer: vec![0; READ],
             scratch: Vec::new(),
@@ -150,7 +155,11 @@ impl Tcp {
                 Err(error) if is_of_one(&error) => {}
                 // No descriptors: those who wait are looked at again with the next sweep.
                 Err(error) => {
-                    tracing::warn!(%error, "a TCP connection could not be taken");
+                    let is_recent = |at| now.saturating_duration_since(at) < COMPLAINT;
+                    if !self.complained.is_some_and(is_recent) {
+                        self.complained = Some(now);
+                        tracing::warn!(%error, "TCP connections of peers can't be taken");
+                    }
                     counters.tcp_refused.add(1);
                     self.accepting = false;
                     return;
