@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = {"demo", "run", "load", "bench", "build", "test", "doctor", "packages", "help"}
+COMMANDS = {"demo", "run", "load", "bench", "build", "test", "doctor", "packages", "help", "token", "password"}
 ENVIRONMENT = {
     **os.environ,
     "GST_PLUGIN_PATH": str(ROOT / "target/release"),

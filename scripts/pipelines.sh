@@ -171,6 +171,23 @@ print_pipeline() (
   source "$1"
 )
 
+# Names the file that says who may do what, GST_SFU_ACCESS; where that is set and empty there is none.
+name_access() {
+  export GST_SFU_ACCESS=${GST_SFU_ACCESS-${XDG_CONFIG_HOME:-${HOME:-/var/lib}/.config}/gst-sfu/access}
+}
+
+# Makes that file at the first start, and says the key for who publishes from another machine that one time.
+prepare_access() {
+  local tool=$ROOT/target/release/sfu-access
+  name_access
+  [ -n "$GST_SFU_ACCESS" ] || return 0
+  if [ ! -e "$GST_SFU_ACCESS" ]; then
+    if [ -x "$tool" ] && "$tool" init >&2; then return 0; fi
+    echo "There is no access file: only this machine may publish. GST_SFU_ACCESS names another place for it." >&2
+    GST_SFU_ACCESS=
+  fi
+}
+
 # Becomes the command, with the plugins of this checkout where they are built.
 start_pipeline() {
   if [ -f "$ROOT/target/release/libgstsfu.so" ] && [ -z "${GST_REGISTRY:-}" ]; then
@@ -184,6 +201,7 @@ start_pipeline() {
   if ! gst-inspect-1.0 --exists --atleast-version=0.0 sfusink; then
     die "the plugins are not built or not installed: run './sfu build'"
   fi
+  prepare_access
   # A stock limit of 1,024 open files would leave few HTTP connections: sfusignaller derives their number from it.
   ulimit -Sn hard || true
   gst-launch-1.0() {

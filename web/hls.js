@@ -1,7 +1,9 @@
 // Plays a stream by the browser's own HLS (Safari, Chromium 142 and newer).
 
+import { withToken } from './page.js';
+
 const stream = location.pathname.replace(/^\/hls\//, '').replace(/\/$/, '');
-const address = `/hls/${stream}/index.m3u8`;
+const address = withToken(`/hls/${stream}/index.m3u8`);
 const video = document.getElementById('video');
 const state = document.getElementById('state');
 /** How long to wait before a playlist that is not there is asked for again, in ms. */
@@ -9,7 +11,7 @@ const AGAIN = 2000;
 
 document.title = `${stream} (HLS)`;
 document.getElementById('name').textContent = stream;
-document.getElementById('webrtc').href = `/${stream}`;
+document.getElementById('webrtc').href = withToken(`/${stream}`);
 const link = document.getElementById('address');
 link.href = address;
 link.textContent = link.href;

@@ -1,6 +1,6 @@
 // The list of live streams, refreshed every two seconds.
 
-import { byId, duration, element, link } from './page.js';
+import { byId, duration, element, link, withToken } from './page.js';
 import { bitrate, layerName, watched } from './signalling.js';
 
 /** Where a stream leads to: what the link says, its address, and when there is one. */
@@ -57,7 +57,7 @@ function show(stream) {
 async function refresh() {
   const [list, state] = [byId('streams'), byId('state')];
   try {
-    const response = await fetch('/api/streams');
+    const response = await fetch(withToken('/api/streams'));
     if (!response.ok) throw new Error(await response.text());
     const { streams, recordings } = await response.json();
     byId('recordings').hidden = !recordings;
@@ -83,7 +83,7 @@ async function refresh() {
 const form = byId('new');
 form.addEventListener('submit', (event) => {
   event.preventDefault();
-  location.href = `/${event.submitter?.value ?? 'studio'}/${byId('new-name').value}`;
+  location.href = withToken(`/${event.submitter?.value ?? 'studio'}/${byId('new-name').value}`);
 });
 
 refresh();

@@ -1,6 +1,7 @@
 // Keeps the studio on the air: goes live by WHIP and comes back by itself when anything in between goes away. Called by
 // studio.js, by whose beat it lives: timers of hidden pages are late.
 
+import { withToken } from './page.js';
 import { Sender } from './sender.js';
 import { Refused } from './signalling.js';
 
@@ -78,7 +79,7 @@ export class Live {
     try {
       const replace = takeover || await this.#oursIsThere();
       if (this.sender !== sender) return;
-      await sender.open(`/whip/${this.#stream}${replace ? '?takeover=1' : ''}`);
+      await sender.open(withToken(`/whip/${this.#stream}${replace ? '?takeover=1' : ''}`));
       if (this.sender !== sender) {
         sender.close();
         return;

@@ -2,6 +2,17 @@
 
 export const byId = (id) => document.getElementById(id);
 
+/** What lets this page in stands in its own address (`?token=`). */
+const token = new URLSearchParams(location.search).get('token');
+
+/** An address of this server, with what lets this page in: pages hand it on to what they ask for and lead to. */
+export function withToken(address) {
+  if (!token) return address;
+  return `${address}${address.includes('?') ? '&' : '?'}token=${encodeURIComponent(token)}`;
+}
+
+for (const link of document.querySelectorAll('a[href^="/"]')) link.href = withToken(link.getAttribute('href'));
+
 /** An element with text, which is never read as HTML: names come from anyone. */
 export function element(tag, text, className) {
   const made = document.createElement(tag);
@@ -13,7 +24,7 @@ export function element(tag, text, className) {
 /** A link with text. */
 export function link(text, href, className) {
   const made = element('a', text, className);
-  made.href = href;
+  made.href = withToken(href);
   return made;
 }
 

@@ -1,7 +1,7 @@
 // Plays one stream by WHEP, and comes back by itself when anything in between goes away.
 
 import { Latency } from './latency.js';
-import { byId, showFigures } from './page.js';
+import { byId, showFigures, withToken } from './page.js';
 import { Refused, Session, bitrate, layerName } from './signalling.js';
 
 const FIRST_WAIT = 500;
@@ -52,7 +52,7 @@ class Player {
     });
     try {
       const query = this.layer ? `?layer=${encodeURIComponent(this.layer)}` : '';
-      await session.open(`/whep/${stream}${query}`);
+      await session.open(withToken(`/whep/${stream}${query}`));
       this.wait = FIRST_WAIT;
       latency.follow(session);
       session.listen({
@@ -175,7 +175,7 @@ class Player {
       const slow = 'Your connection is too slow for video now. The sound goes on.';
       if (stats.state === 'connected') say(this.paused ? 'Video is paused.' : slow);
     } else if (performance.now() - this.frames.at > STALLED && stats.state === 'connected') {
-      const info = await fetch(`/api/streams/${stream}`).then((r) => r.json()).catch(() => null);
+      const info = await fetch(withToken(`/api/streams/${stream}`)).then((r) => r.json()).catch(() => null);
       // A publisher that has just come back, or is gone without a word, is no reason for another session.
       const sent = info?.live && info.uptime_ms > STALLED && info.video?.layers.some((layer) => layer.active);
       if (sent) this.again('No pictures come.');
@@ -264,9 +264,9 @@ const toggleSound = () => {
 };
 
 byId('name').textContent = stream;
-fetch(`/api/streams/${stream}`).then((answer) => (answer.ok ? answer.json() : {})).then(({ hls }) => {
+fetch(withToken(`/api/streams/${stream}`)).then((answer) => (answer.ok ? answer.json() : {})).then(({ hls }) => {
   byId('hls').hidden = !hls;
-  byId('hls').href = `/hls/${stream}`;
+  byId('hls').href = withToken(`/hls/${stream}`);
 }).catch(() => {});
 document.title = stream;
 byId('unmute').addEventListener('click', toggleSound);

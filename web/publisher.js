@@ -1,6 +1,6 @@
 // Publishes the camera or the screen by WHIP, in up to three layers.
 
-import { byId, showFigures } from './page.js';
+import { byId, showFigures, withToken } from './page.js';
 import { Sender, fillCodecs } from './sender.js';
 import { Refused, bitrate } from './signalling.js';
 
@@ -26,7 +26,7 @@ class Publisher {
       if (pc.connectionState === 'failed') this.stop('The connection was lost.');
     });
     const takeover = byId('takeover').checked ? '?takeover=1' : '';
-    await this.sender.open(`/whip/${stream}${takeover}`);
+    await this.sender.open(withToken(`/whip/${stream}${takeover}`));
     byId('figures').hidden = false;
   }
 
@@ -69,8 +69,8 @@ async function refresh() {
 }
 
 byId('name').textContent = stream;
-byId('watch').href = `/${stream}`;
-byId('studio').href = `/studio/${stream}`;
+byId('watch').href = withToken(`/${stream}`);
+byId('studio').href = withToken(`/studio/${stream}`);
 document.title = `Publish ${stream}`;
 fillCodecs(byId('codec'));
 

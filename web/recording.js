@@ -1,5 +1,6 @@
 // Plays one recording; the one after it follows by itself.
 
+import { withToken } from './page.js';
 import { duration, fetchRecordings, path, size, start } from './recordings.js';
 
 const byId = (id) => document.getElementById(id);
@@ -17,7 +18,7 @@ function step(seconds) {
 function lead(id, recording) {
   const link = byId(id);
   link.hidden = !recording;
-  if (recording) link.href = prefix + path(recording.file);
+  if (recording) link.href = withToken(prefix + path(recording.file));
 }
 
 async function describe() {
@@ -41,7 +42,7 @@ function fail(error) {
 }
 
 byId('name').textContent = file;
-byId('download').href = `/recordings/files/${path(file)}?download=1`;
+byId('download').href = withToken(`/recordings/files/${path(file)}?download=1`);
 byId('back').addEventListener('click', () => step(-STEP));
 byId('forward').addEventListener('click', () => step(STEP));
 byId('speed').addEventListener('change', ({ target }) => { video.playbackRate = Number(target.value); });
@@ -49,6 +50,6 @@ video.addEventListener('error', () => fail(new Error('This browser does not play
 video.addEventListener('ended', () => {
   if (!byId('later').hidden) location.assign(`${byId('later').href}#play`);
 });
-video.src = `/recordings/files/${path(file)}`;
+video.src = withToken(`/recordings/files/${path(file)}`);
 if (location.hash === '#play') video.play().catch(() => {});
 describe().catch(fail);

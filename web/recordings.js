@@ -1,5 +1,7 @@
 // The list of recordings by stream, refreshed every five seconds; and how recordings are worded.
 
+import { withToken } from './page.js';
+
 /** An element with text, which is never read as HTML: names come from anyone. */
 export function element(tag, text = '', className = '') {
   const made = document.createElement(tag);
@@ -31,14 +33,14 @@ export function start(recording) {
 /** The recordings, newest first, of all streams or of one. */
 export async function fetchRecordings(stream = null) {
   const query = stream ? `?stream=${encodeURIComponent(stream)}` : '';
-  const response = await fetch(`/api/recordings${query}`);
+  const response = await fetch(withToken(`/api/recordings${query}`));
   if (!response.ok) throw new Error((await response.text()).trim());
   return (await response.json()).recordings;
 }
 
 function link(text, address, label) {
   const made = element('a', text);
-  made.href = address;
+  made.href = withToken(address);
   made.setAttribute('aria-label', label);
   return made;
 }

@@ -4,7 +4,7 @@ import { OFF, Screen, camera, devices, microphone, obstacle } from './devices.js
 import { Live } from './live.js';
 import { decoded, readLogo } from './logo.js';
 import { Mixer, SCENES } from './mixer.js';
-import { byId, duration, element, showFigures } from './page.js';
+import { byId, duration, element, showFigures, withToken } from './page.js';
 import { fillCodecs } from './sender.js';
 import * as storage from './settings.js';
 import { bitrate } from './signalling.js';
@@ -133,7 +133,7 @@ const CONNECTION = { off: 'none', connecting: 'connecting', waiting: 'lost' };
 
 /** What the server says of the stream, or null while it does not answer. */
 async function asked() {
-  const response = await fetch(`/api/streams/${stream}`).catch(() => null);
+  const response = await fetch(withToken(`/api/streams/${stream}`)).catch(() => null);
   return response?.ok ? response.json() : null;
 }
 
@@ -254,8 +254,8 @@ function bind() {
 function bindPage() {
   byId('name').textContent = stream;
   document.title = `Studio ${stream}`;
-  byId('watch').href = `/${stream}`;
-  byId('publish').href = `/publish/${stream}`;
+  byId('watch').href = withToken(`/${stream}`);
+  byId('publish').href = withToken(`/publish/${stream}`);
   byId('screen').disabled = !Screen.possible;
   if (!Screen.possible) byId('screen').title = 'This browser does not share its screen.';
   byId('go').addEventListener('click', () => (live.state === 'off' ? live.start() : live.end()));

@@ -82,7 +82,7 @@ fn offer() -> String {
     );
     let length = sdp.len();
     format!(
-        "POST /whep/test HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{sdp}"
+        "POST /whep/test HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n{sdp}"
     )
 }
 
@@ -99,7 +99,10 @@ fn viewers_and_pages_are_told_that_the_server_ends() {
     let viewers = Viewers::start(&server, "8s");
     let mut page = connect(&server, Duration::from_secs(5));
     let answer = ask(&mut page, &offer());
-    let events = format!("GET {}/sse HTTP/1.1\r\nHost: x\r\n\r\n", location(&answer));
+    let events = format!(
+        "GET {}/sse HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        location(&answer)
+    );
     assert!(ask(&mut page, &events).contains("text/event-stream"));
     // All are connected, and have reported: DTLS is let go of, and only its goodbye is kept.
     std::thread::sleep(Duration::from_secs(4));
@@ -137,7 +140,7 @@ fn without_descriptors_media_goes_on_and_http_comes_back() {
     server.wait_for_stream("test").unwrap();
     let viewers = Viewers::start(&server, "8s");
     let mut kept = connect(&server, Duration::from_secs(5));
-    let health = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let health = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let is_well = |answer: &str| answer.starts_with("HTTP/1.1 200");
     assert!(is_well(&ask(&mut kept, health)));
     let mut before = connect(&server, Duration::from_secs(5));

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::CAT;
+use super::access::Pass;
 use super::feed::{Feed, Stop};
 use super::server::{Lease, Shared};
 use super::settings::bare;
@@ -49,6 +50,8 @@ struct Client<'a> {
     session: Session,
     /// There while it publishes.
     publishing: Option<(Lease, Feed)>,
+    /// By which it was let in.
+    pass: Option<Pass>,
     /// When it connected, or published last.
     idle_since: Instant,
 }
@@ -61,6 +64,7 @@ pub(super) fn serve(id: u64, stream: TcpStream, shared: &Arc<Shared>) {
         shared,
         session: Session::new(),
         publishing: None,
+        pass: None,
         idle_since: Instant::now(),
     };
     let end = client.run();
@@ -159,6 +163,14 @@ impl Client<'_> {
             let why = "There is no such application and stream key.";
             return Err(self.refuse("NetStream.Publish.BadName", why));
         }
+        let from = self.stream.peer_addr().map_err(|_| End::Gone)?;
+        self.pass = match self.shared.door.admit(from.ip(), key) {
+            Ok(pass) => pass,
+            Err(why) => {
+                let why = format!("Publishing here: {why}.");
+                return Err(self.refuse("NetStream.Publish.BadName", &why));
+            }
+        };
         let Some(lease) = Lease::take(self.shared, self.id, bare(key)) else {
             let why = "Someone else publishes here.";
             return Err(self.refuse("NetStream.Publish.BadName", why));
@@ -166,8 +178,6 @@ impl Client<'_> {
         self.session.accept()?;
         self.publishing = Some((lease, Feed::new(self.shared)));
         count(&self.shared.stats.publishers);
-        let address = self.stream.peer_addr();
-        let from = address.map_or("?".to_owned(), |address| address.to_string());
         gst::info!(CAT, "Client {}: publishes from {from}", self.id);
         self.shared
             .announce(true, &format!("published from {from}"));
@@ -189,6 +199,12 @@ impl Client<'_> {
             return Ok(());
         };
         lease.refresh();
+        if let Some(pass) = &mut self.pass
+            && let Err(why) = self.shared.door.still(pass)
+        {
+            let why = format!("No longer: {why}.");
+            return Err(self.refuse("NetStream.Publish.Rejected", &why));
+        }
         match push(feed) {
             Ok(()) => Ok(()),
             Err(Stop::Misuse(misuse @ (Misuse::Codec(_) | Misuse::TooLarge))) => {

@@ -8,6 +8,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::CAT;
+use super::access::Door;
 use super::output::{Kind, Output, TEMPLATES};
 use super::server::{Server, Shared};
 use super::settings::{PROPERTIES, Settings};
@@ -152,7 +153,11 @@ impl RtmpServerSrc {
         let stats = Arc::<Stats>::default();
         *lock(&self.stats) = Arc::clone(&stats);
         let listen = settings.listen.clone();
-        let shared = Shared::new(&self.obj(), settings, self.outputs.clone(), stats);
+        let door = Door::open(&settings).map_err(|why| {
+            gst::element_imp_error!(self, gst::ResourceError::OpenRead, ("{why}"));
+            gst::StateChangeError
+        })?;
+        let shared = Shared::new(&self.obj(), settings, door, self.outputs.clone(), stats);
         match Server::start(shared) {
             Ok(server) => {
                 gst::info!(

@@ -22,7 +22,8 @@
  * ## Publishers
  *
  * One at a time: who comes while another one sends is told so and has its connection closed, as is
- * who has another `app` or `stream-key`; a query behind either (`live?token=x`) is not looked at. A
+ * who has another `app` or `stream-key`; a query behind either (`live?token=x`) is not looked at. Without `stream-key`
+ * the rules of `access` decide: this machine may publish, others by a key or token as the last part of the path. A
  * publisher that has sent nothing for a second makes room for one that comes with the same key,
  * and one that sends nothing for `timeout` is taken for lost. A connection may publish, stop, and
  * publish again.
@@ -63,6 +64,7 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod access;
 mod client;
 mod feed;
 mod imp;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use super::CAT;
+use super::access::Door;
 use super::client;
 use super::imp::lock;
 use super::output::Output;
@@ -31,6 +32,7 @@ const TICK: Duration = Duration::from_millis(50);
 pub(super) struct Shared {
     pub(super) element: glib::WeakRef<super::RtmpServerSrc>,
     pub(super) settings: Settings,
+    pub(super) door: Door,
     pub(super) outputs: [Arc<Output>; 2],
     pub(super) stats: Arc<Stats>,
     pub(super) stopping: AtomicBool,
@@ -120,12 +122,14 @@ impl Shared {
     pub(super) fn new(
         element: &super::RtmpServerSrc,
         settings: Settings,
+        door: Door,
         outputs: [Arc<Output>; 2],
         stats: Arc<Stats>,
     ) -> Self {
         Self {
             element: element.downgrade(),
             settings,
+            door,
             outputs,
             stats,
             stopping: AtomicBool::new(false),

@@ -12,6 +12,8 @@ pub(super) struct Settings {
     pub(super) listen: String,
     pub(super) app: String,
     pub(super) stream_key: String,
+    pub(super) access: String,
+    pub(super) stream: String,
     pub(super) timeout_ms: u32,
     pub(super) latency_ms: u32,
 }
@@ -22,6 +24,8 @@ impl Default for Settings {
             listen: "0.0.0.0:1935".into(),
             app: "live".into(),
             stream_key: String::new(),
+            access: String::new(),
+            stream: String::new(),
             timeout_ms: 10_000,
             latency_ms: 200,
         }
@@ -44,6 +48,8 @@ impl Settings {
             "listen" => self.listen = text().unwrap_or(Self::default().listen),
             "app" => self.app = text().unwrap_or_default(),
             "stream-key" => self.stream_key = text().unwrap_or_default(),
+            "access" => self.access = text().unwrap_or_default(),
+            "stream" => self.stream = text().unwrap_or_default(),
             "timeout" => self.timeout_ms = number(),
             "latency" => self.latency_ms = number(),
             _ => {}
@@ -55,13 +61,15 @@ impl Settings {
             "listen" => self.listen.to_value(),
             "app" => self.app.to_value(),
             "stream-key" => self.stream_key.to_value(),
+            "access" => self.access.to_value(),
+            "stream" => self.stream.to_value(),
             "timeout" => self.timeout_ms.to_value(),
             "latency" => self.latency_ms.to_value(),
             _ => pspec.default_value().clone(),
         }
     }
 
-    /// Whether a client may publish to this app under this key. Takes as long whichever byte differs.
+    /// Whether this is our app, and the key ours where there is one. Takes as long whichever byte differs.
     pub(super) fn permits(&self, app: &str, key: &str) -> bool {
         let same = |a: &str, b: &str| {
             let differing = a
@@ -119,8 +127,22 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "stream-key",
             "Stream key",
-            "The last part of the path, which is the permission to publish; empty lets everyone (default: empty)",
+            "The last part of the path, which is the permission to publish; empty leaves it to access (default: empty)",
             "",
+        ),
+        text(
+            "access",
+            "Access",
+            "Without stream-key: file of rules that say who may publish (docs/access.md), by a key or token as the last part of \
+             the path, or behind ?token=; empty: the one that GST_SFU_ACCESS names in the environment, or, without it, this \
+             machine alone",
+            &default.access,
+        ),
+        text(
+            "stream",
+            "Stream",
+            "Name of the stream that the rules of access are asked for (default: the last part of the path)",
+            &default.stream,
         ),
         number(
             "timeout",

@@ -7,8 +7,10 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sfu_access::Action;
 use sfu_engine::{Rid, SessionId, SessionInfo, StreamInfo, StreamName};
 
+use super::door::{Pass, may_play};
 use super::hls;
 use super::latency;
 use super::server::{App, Refusal};
@@ -16,7 +18,7 @@ use super::server::{App, Refusal};
 /// The parameters of `GET /healthz`.
 #[derive(Debug, Deserialize)]
 pub(super) struct HealthQuery {
-    stream: Option<String>,
+    pub(super) stream: Option<String>,
 }
 
 /// `GET /healthz`: that the server runs, and with a stream, that something comes from it.
@@ -46,11 +48,14 @@ fn is_healthy(info: &StreamInfo) -> bool {
     info.live && sends
 }
 
-/// `GET /api/streams`
-pub(super) async fn streams(State(app): State<App>) -> Json<Value> {
+/// `GET /api/streams`: those that may be played by who asks.
+pub(super) async fn streams(State(app): State<App>, pass: Pass) -> Json<Value> {
+    let rights = pass.rights(&app);
     let streams = app.router.streams();
-    let streams: Vec<_> = streams.iter().map(|s| stream_json(&app, s)).collect();
-    Json(json!({ "streams": streams, "recordings": app.recordings.is_some() }))
+    let shown = streams.iter().filter(|s| may_play(&rights, &s.name));
+    let streams: Vec<_> = shown.map(|s| stream_json(&app, s)).collect();
+    let recordings = app.recordings.is_some() && rights.has(Action::Record);
+    Json(json!({ "streams": streams, "recordings": recordings }))
 }
 
 /// `GET /api/streams/{stream}`

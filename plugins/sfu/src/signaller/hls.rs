@@ -3,12 +3,14 @@
 //! HLS over HTTP: the files that `sfuhlssink` writes, and nothing else of the folder that they are in.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use axum::extract::{Path as UrlPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use sfu_engine::StreamName;
 
+use super::door::Pass;
 use super::pages;
 use super::server::{App, Refusal};
 
@@ -16,6 +18,8 @@ use super::server::{App, Refusal};
 const MASTER: &str = "index.m3u8";
 /// Playlists change with each segment, and are read again for that.
 const PLAYLIST: (&str, &str) = ("application/vnd.apple.mpegurl", "no-cache");
+/// One of ours has some kilobytes.
+const LARGEST_PLAYLIST: u64 = 1024 * 1024;
 /// A segment never changes, and its name is never used again.
 const SEGMENT: (&str, &str) = ("video/mp2t", "public, max-age=31536000, immutable");
 
@@ -23,12 +27,13 @@ const SEGMENT: (&str, &str) = ("video/mp2t", "public, max-age=31536000, immutabl
 pub(super) async fn file(
     State(app): State<App>,
     UrlPath(path): UrlPath<String>,
+    pass: Pass,
     request: Request,
 ) -> Result<Response, Refusal> {
     let folder = app.hls.as_deref().ok_or_else(|| {
         not_found("HLS is off here: set hls-directory of sfusignaller to the folder that sfuhlssink writes to")
     })?;
-    let Some((stream, file)) = split(&path) else {
+    let Some((stream, file)) = stream_of(&path) else {
         return page(&path);
     };
     let kind =
@@ -36,6 +41,20 @@ pub(super) async fn file(
     let path = find(folder, &stream, file)
         .await
         .ok_or_else(|| missing(&stream, file))?;
+    if kind == PLAYLIST
+        && let Some(token) = pass.token
+    {
+        let text = read(&path).await.map_err(|_| missing(&stream, file))?;
+        let segments = app
+            .door
+            .access
+            .segment_token(stream.as_str(), SystemTime::now());
+        let headers = [
+            (header::CONTENT_TYPE, kind.0),
+            (header::CACHE_CONTROL, "private, no-cache"),
+        ];
+        return Ok((headers, with_tokens(&text, &token, &segments)).into_response());
+    }
     let served = app.files.serve(&path, request).await?;
     let mut response = served.map_err(|error| {
         let status = match error.kind() {
@@ -57,17 +76,51 @@ pub(super) async fn file(
     Ok(response)
 }
 
-/// `OPTIONS`: other pages may send ranges.
-pub(super) async fn options() -> Response {
-    let headers: [(HeaderName, &str); 3] = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            "Range, If-Range, If-None-Match, If-Modified-Since",
-        ),
-        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-    ];
-    (StatusCode::NO_CONTENT, headers).into_response()
+async fn read(path: &Path) -> std::io::Result<String> {
+    if tokio::fs::metadata(path).await?.len() > LARGEST_PLAYLIST {
+        return Err(std::io::ErrorKind::FileTooLarge.into());
+    }
+    tokio::fs::read_to_string(path).await
+}
+
+/// A playlist that was asked for with a token: it names playlists with the same one, which lasts as long as it does, and
+/// segments with one that all viewers of the stream have in common, so that caches keep one copy.
+fn with_tokens(playlist: &str, token: &str, segments: &str) -> String {
+    let named = |address: &str| {
+        let path = address.split('?').next().unwrap_or_default();
+        let token = if path.ends_with(".m3u8") {
+            token
+        } else {
+            segments
+        };
+        let joint = if address.contains('?') { '&' } else { '?' };
+        format!("{address}{joint}token={}", encoded(token))
+    };
+    let mut out = String::with_capacity(playlist.len() * 2);
+    for line in playlist.lines() {
+        match line
+            .split_once("URI=\"")
+            .and_then(|(before, rest)| Some((before, rest.split_once('"')?)))
+        {
+            Some((before, (address, after))) if line.starts_with('#') => {
+                out.push_str(&format!("{before}URI=\"{}\"{after}", named(address)));
+            }
+            _ if line.starts_with('#') || line.trim().is_empty() => out.push_str(line),
+            _ => out.push_str(&named(line.trim())),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// As it may stand in a query.
+fn encoded(text: &str) -> String {
+    let octet = |b: u8| match b {
+        b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
+        b if b.is_ascii_alphanumeric() => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
+    };
+    text.bytes().map(octet).collect()
 }
 
 /// Where a stream's multivariant playlist is on this server, if there is one.
@@ -92,7 +145,7 @@ fn kind(file: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// A stream's name and a file of it. Without a file the path is a stream's.
-fn split(path: &str) -> Option<(StreamName, &str)> {
+pub(super) fn stream_of(path: &str) -> Option<(StreamName, &str)> {
     let (stream, file) = path.rsplit_once('/')?;
     kind(file)?;
     Some((stream.parse().ok()?, file))
@@ -139,6 +192,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn playlists_hand_tokens_on() {
+        let playlist = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,URI=\"a0.m3u8\",NAME=\"a\"\n#EXT-X-MAP:URI=\"i.mp4\"\n\
+                        #EXTINF:2,\nv0-1.ts\n\nv0.m3u8\r\nv1.ts?a=1\n";
+        let expected = "#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,URI=\"a0.m3u8?token=me%2B\",NAME=\"a\"\n\
+                        #EXT-X-MAP:URI=\"i.mp4?token=all\"\n#EXTINF:2,\nv0-1.ts?token=all\n\nv0.m3u8?token=me%2B\n\
+                        v1.ts?a=1&token=all\n";
+        assert_eq!(with_tokens(playlist, "me+", "all"), expected);
+    }
+
+    #[test]
     fn only_a_streams_playlists_and_segments_are_files() {
         for (path, is_file) in [
             ("cam1/index.m3u8", true),
@@ -158,7 +221,7 @@ mod tests {
             ("cam1/a\0.ts", false),
             ("api/index.m3u8", false),
         ] {
-            assert_eq!(split(path).is_some(), is_file, "{path}");
+            assert_eq!(stream_of(path).is_some(), is_file, "{path}");
         }
     }
 }

@@ -70,6 +70,9 @@ impl ObjectImpl for SfuSignaller {
             "max-connections" => settings.max_connections = number(),
             "max-connections-per-address" => settings.max_connections_per_address = number(),
             "trusted-proxies" => settings.trusted_proxies = text(),
+            "access" => settings.access = text(),
+            "allowed-origins" => settings.allowed_origins = text(),
+            "server-names" => settings.server_names = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -98,6 +101,9 @@ impl ObjectImpl for SfuSignaller {
             "max-connections" => settings.max_connections.to_value(),
             "max-connections-per-address" => settings.max_connections_per_address.to_value(),
             "trusted-proxies" => settings.trusted_proxies.to_value(),
+            "access" => settings.access.to_value(),
+            "allowed-origins" => settings.allowed_origins.to_value(),
+            "server-names" => settings.server_names.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -183,6 +189,8 @@ impl SfuSignaller {
         let config = settings.engine()?;
         let ice_servers = links::ice_servers(&settings.ice_servers)?;
         let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
+        let door = settings.door()?;
+        gst::info!(CAT, imp = self, "{}", door.summary());
         let listener = std::net::TcpListener::bind(listen).map_err(|error| {
             format!("HTTP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
@@ -202,6 +210,7 @@ impl SfuSignaller {
             hls,
             recordings,
             proxies,
+            door,
             connections.clone(),
         );
         let server = Server::start(listener, app)?;

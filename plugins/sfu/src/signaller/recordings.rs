@@ -15,7 +15,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sfu_access::Action;
 
+use super::door::{Pass, want};
 use super::server::{App, Refusal};
 use crate::properties::lock;
 use crate::record::file::{Recording, State as Progress};
@@ -135,15 +137,26 @@ pub(super) struct ListQuery {
     stream: Option<String>,
 }
 
-/// `GET /api/recordings[?stream=NAME]`
+/// Of which stream a file is a recording, for the gate.
+pub(super) async fn stream_of(app: &App, file: &str) -> Option<String> {
+    let recordings = app.recordings.clone()?;
+    let file = file.to_owned();
+    let found = reading(move || recordings.find(&file)).await.ok()?;
+    found.map(|(_, recording)| recording.about.stream)
+}
+
+/// `GET /api/recordings[?stream=NAME]`: those that may be seen by who asks.
 pub(super) async fn list(
     State(app): State<App>,
+    pass: Pass,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, Refusal> {
     let recordings = of(&app)?;
+    let rights = pass.rights(&app);
     let wanted = move |recording: &Recording| {
-        let stream = query.stream.as_ref();
-        stream.is_none_or(|stream| *stream == recording.about.stream)
+        let name = &recording.about.stream;
+        let asked = query.stream.as_ref().is_none_or(|stream| stream == name);
+        asked && rights.may(&[want(Action::Record, name)]).is_ok()
     };
     let list = reading(move || {
         let all = recordings.list().into_iter().filter(|(_, r)| wanted(r));

@@ -25,6 +25,7 @@ use tower::ServiceExt;
 
 use super::CAT;
 use super::connections::{Connection, Connections, NoRoom, Phase};
+use super::door;
 use super::held::Held;
 use super::limits;
 use super::server::App;
@@ -68,7 +69,9 @@ impl Server {
         let task = runtime.spawn(async move {
             // Dropped when the task is over, however it ends: that is what `stop` waits for.
             let _end: mpsc::Sender<()> = end;
+            let sessions = tokio::spawn(door::watch(app.clone()));
             Acceptor::new(app).run(listener).await;
+            sessions.abort();
         });
         Ok(Self {
             port: address.port(),

@@ -10,17 +10,17 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use sfu_engine::{Engine, Router};
 use tokio::sync::watch;
 
 use super::address::TrustedProxies;
 use super::connections::Connections;
+use super::door::Door;
 use super::events::Listeners;
 use super::files::Files;
-use super::recordings::{self, Recordings};
+use super::recordings::Recordings;
 use super::workers::{FRAGMENTS, OFFERS, Workers};
-use super::{CAT, api, body, events, hls, latency, metrics, pages, sessions};
+use super::{CAT, body, routes};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub(super) struct App {
     pub(super) recordings: Option<Arc<Recordings>>,
     /// Who may say for whom a request is.
     pub(super) proxies: Arc<TrustedProxies>,
+    /// Who may do what.
+    pub(super) door: Arc<Door>,
     /// Those that there are.
     pub(super) connections: Arc<Connections>,
     /// Files that are being read.
@@ -59,6 +61,7 @@ impl App {
         hls: Option<Arc<Path>>,
         recordings: Option<Arc<Recordings>>,
         proxies: TrustedProxies,
+        door: Door,
         connections: Arc<Connections>,
     ) -> Self {
         let (stop, stopping) = watch::channel(false);
@@ -72,6 +75,7 @@ impl App {
             hls,
             recordings,
             proxies: Arc::new(proxies),
+            door: Arc::new(door),
             connections,
             offers: Workers::new(OFFERS),
             fragments: Workers::new(FRAGMENTS),
@@ -87,51 +91,7 @@ impl App {
 
     /// All routes.
     pub(super) fn routes(self) -> axum::Router {
-        axum::Router::new()
-            .route("/", get(pages::index))
-            .route("/healthz", get(api::health))
-            .route("/metrics", get(metrics::metrics))
-            .route("/assets/{file}", get(pages::asset))
-            .route("/publish/{*stream}", get(pages::publisher))
-            .route("/studio/{*stream}", get(pages::studio))
-            .route("/hls/{*path}", get(hls::file).options(hls::options))
-            .route("/api/streams", get(api::streams))
-            .route("/api/streams/{*stream}", get(api::stream))
-            .route(
-                "/whep/{*stream}",
-                post(sessions::watch).options(sessions::options),
-            )
-            .route(
-                "/whip/{*stream}",
-                post(sessions::publish).options(sessions::options),
-            )
-            .route(
-                "/session/{id}",
-                get(api::session)
-                    .patch(sessions::patch)
-                    .delete(sessions::delete)
-                    .options(sessions::options),
-            )
-            .route("/session/{id}/clock", get(latency::clock))
-            .route(
-                "/session/{id}/latency",
-                post(latency::report).options(sessions::options),
-            )
-            .route(
-                "/session/{id}/layer",
-                post(sessions::layer).options(sessions::options),
-            )
-            .route(
-                "/session/{id}/sse",
-                get(events::events)
-                    .post(events::create)
-                    .options(sessions::options),
-            )
-            .route("/recordings", get(recordings::page))
-            .route("/recordings/play/{*file}", get(recordings::page))
-            .route("/recordings/files/{*file}", get(recordings::file))
-            .route("/api/recordings", get(recordings::list))
-            .fallback(pages::player)
+        routes::router(&self)
             .layer(middleware::from_fn(body::take_whole))
             .layer(middleware::from_fn_with_state(self.clone(), finish))
             .with_state(self)
@@ -150,11 +110,6 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
     }
     let headers = response.headers_mut();
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            "Location, ETag, Link, Accept-Patch, Accept-Post, Retry-After",
-        ),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {

@@ -15,10 +15,11 @@ use sfu_engine::{
 };
 
 use super::address::Client;
+use super::door::Pass;
 use super::links;
 use super::server::{App, Refusal};
 
-const SDP: &str = "application/sdp";
+pub(super) const SDP: &str = "application/sdp";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// The parameters of `POST /whep/{stream}`.
@@ -31,6 +32,12 @@ pub(super) struct WatchQuery {
 #[derive(Debug, Deserialize)]
 pub(super) struct PublishQuery {
     takeover: Option<String>,
+}
+
+impl PublishQuery {
+    pub(super) fn is_takeover(&self) -> bool {
+        matches!(self.takeover.as_deref(), Some("1" | "true"))
+    }
 }
 
 /// The body of `POST /session/{id}/layer`: all that the viewer wants. What is left out is not asked for.
@@ -57,6 +64,7 @@ fn yes() -> bool {
 pub(super) async fn watch(
     State(app): State<App>,
     Client(peer): Client,
+    pass: Pass,
     Path(stream): Path<String>,
     Query(query): Query<WatchQuery>,
     headers: HeaderMap,
@@ -79,6 +87,7 @@ pub(super) async fn watch(
         })
     });
     let answered = answered.await?.map_err(|e| not_subscribed(&e))?;
+    app.door.hold(answered.session, pass);
     let mut response = created(&app, &answered);
     links::extensions(response.headers_mut(), answered.session);
     Ok(response)
@@ -88,6 +97,7 @@ pub(super) async fn watch(
 pub(super) async fn publish(
     State(app): State<App>,
     Client(peer): Client,
+    pass: Pass,
     Path(stream): Path<String>,
     Query(query): Query<PublishQuery>,
     headers: HeaderMap,
@@ -95,7 +105,7 @@ pub(super) async fn publish(
 ) -> Result<Response, Refusal> {
     let offer = offer(&headers, body)?;
     let stream = stream_name(&stream)?;
-    let takeover = matches!(query.takeover.as_deref(), Some("1" | "true"));
+    let takeover = query.is_takeover();
     let engine = app.engine.clone();
     let answered = app.offers.run(move || {
         engine.publish(&PublishRequest {
@@ -106,6 +116,7 @@ pub(super) async fn publish(
         })
     });
     let answered = answered.await?.map_err(|e| not_published(&e))?;
+    app.door.hold(answered.session, pass);
     Ok(created(&app, &answered))
 }
 
@@ -308,34 +319,4 @@ pub(super) async fn layer(
         .set_preference(id, preference)
         .map_err(|e| session_refusal(&e))?;
     Ok(StatusCode::OK)
-}
-
-/// `OPTIONS`, also what browsers ask before they send anything from another page (CORS).
-pub(super) async fn options(State(app): State<App>, uri: axum::http::Uri) -> Response {
-    let is_session = uri.path().starts_with("/session/");
-    let methods = if is_session {
-        "GET, POST, PATCH, DELETE, OPTIONS"
-    } else {
-        "POST, OPTIONS"
-    };
-    let mut response = (
-        StatusCode::NO_CONTENT,
-        [
-            (header::ACCESS_CONTROL_ALLOW_METHODS, methods),
-            (
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "Authorization, Content-Type, If-Match",
-            ),
-            (header::ACCESS_CONTROL_MAX_AGE, "86400"),
-        ],
-    )
-        .into_response();
-    if !is_session {
-        let accept = header::HeaderName::from_static("accept-post");
-        response
-            .headers_mut()
-            .insert(accept, header::HeaderValue::from_static(SDP));
-        links::append(response.headers_mut(), &app.ice_servers);
-    }
-    response
 }

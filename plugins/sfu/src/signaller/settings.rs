@@ -10,6 +10,7 @@ use std::time::Duration;
 use gst::prelude::*;
 use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER};
 
+use super::door::{Door, Names, Origins};
 use super::limits::Limits;
 use crate::properties::{number, text};
 
@@ -36,6 +37,9 @@ pub(super) struct Settings {
     pub(super) max_connections: u32,
     pub(super) max_connections_per_address: u32,
     pub(super) trusted_proxies: String,
+    pub(super) access: String,
+    pub(super) allowed_origins: String,
+    pub(super) server_names: String,
 }
 
 impl Default for Settings {
@@ -62,6 +66,9 @@ impl Default for Settings {
             max_connections: 0,
             max_connections_per_address: 0,
             trusted_proxies: String::new(),
+            access: String::new(),
+            allowed_origins: String::new(),
+            server_names: String::new(),
         }
     }
 }
@@ -81,6 +88,13 @@ impl Settings {
     /// Where HLS is, if it is served.
     pub(super) fn hls_directory(&self) -> Option<Arc<Path>> {
         (!self.hls_directory.is_empty()).then(|| Path::new(&self.hls_directory).into())
+    }
+
+    /// Who may do what.
+    pub(super) fn door(&self) -> Result<Door, String> {
+        let origins = Origins::parse(&self.allowed_origins)?;
+        let names = Names::new(&self.server_names, &self.announce_address)?;
+        Door::open(&self.access, origins, names)
     }
 
     fn playout_delay(&self) -> Result<Option<PlayoutDelay>, String> {
@@ -300,6 +314,27 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Addresses and networks (CIDR) of reverse proxies, separated by commas, whose Forwarded and X-Forwarded-For \
              headers say which address a viewer or publisher has",
             &defaults.trusted_proxies,
+        ),
+        text(
+            "access",
+            "Access",
+            "File of rules that say who may do what (docs/access.md), read again when it changes; empty: the one that \
+             GST_SFU_ACCESS names in the environment, or, without it, this machine may do everything and others may play",
+            &defaults.access,
+        ),
+        text(
+            "allowed-origins",
+            "Allowed origins",
+            "Web sites whose pages may ask for everything, separated by commas, such as https://www.example.org, or *; empty: \
+             pages of this server for everything, and those of all sites to play",
+            &defaults.allowed_origins,
+        ),
+        text(
+            "server-names",
+            "Server names",
+            "DNS names that this server goes by, separated by commas: requests to others are refused (421); empty: others \
+             are answered, but then no address counts for anything",
+            &defaults.server_names,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

@@ -190,7 +190,7 @@ fn the_log_holds_no_whole_session_at_any_level() {
         }
         let events = sending(
             address,
-            format!("GET {path}/sse HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes(),
+            format!("GET {path}/sse HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes(),
         );
         std::thread::sleep(Duration::from_millis(300));
         let _ = element.property::<gst::Structure>("stats");

@@ -15,8 +15,8 @@ use crate::*;
 fn half_sent(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let parts: [&[u8]; 4] = [
         b"GET /whep/test HT",
-        b"POST /whep/test HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\n",
-        b"POST /whep/test HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n\r\nv=0",
+        b"POST /whep/test HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\n",
+        b"POST /whep/test HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: 900\r\n\r\nv=0",
         b"",
     ];
     parts
@@ -115,7 +115,7 @@ fn full_is_said_at_once_and_who_is_there_stays() {
         ("max-connections-per-address", "10"),
         ("hls-directory", folder.0.to_str().unwrap()),
     ]);
-    let request = b"GET /hls/cam/v0-1.ts HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /hls/cam/v0-1.ts HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut busy: Vec<_> = (0..10).map(|_| sending(address, request)).collect();
     for stream in &mut busy {
         stream.read_exact(&mut [0; 64]).unwrap();
@@ -132,7 +132,7 @@ fn full_is_said_at_once_and_who_is_there_stays() {
     let answered = {
         let mut socket = socket;
         socket
-            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).unwrap();

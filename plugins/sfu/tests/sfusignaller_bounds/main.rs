@@ -73,7 +73,7 @@ pub(crate) fn sending(address: SocketAddr, octets: &[u8]) -> TcpStream {
 pub(crate) fn ask(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
     let length = body.len();
     let request = format!(
-        "{head} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{head} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     );
     let mut stream = sending(address, request.as_bytes());
     let mut answer = Vec::new();

@@ -29,18 +29,18 @@ fn null_ends_every_connection_and_frees_the_ports() {
         element.set_state(gst::State::Playing).unwrap();
         let address = address(&element);
         let session = publish(address, "live");
-        let events = format!("GET {session}/sse HTTP/1.1\r\nHost: x\r\n\r\n");
+        let events = format!("GET {session}/sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
         let requests: [&[u8]; 10] = [
             b"",
             b"G",
-            b"GET / HTTP/1.1\r\nHost: x\r\n",
-            b"POST /whip/a HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0",
-            b"POST /whip/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
-            b"POST /whip/a HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
-            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n",
+            b"POST /whip/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0",
+            b"POST /whip/a HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            b"POST /whip/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal",
             events.as_bytes(),
-            b"GET /hls/cam/v0-1.ts HTTP/1.1\r\nHost: x\r\n\r\n",
+            b"GET /hls/cam/v0-1.ts HTTP/1.1\r\nHost: localhost\r\n\r\n",
         ];
         let mut open: Vec<TcpStream> = Vec::new();
         for request in requests {
@@ -76,7 +76,7 @@ fn an_offer_under_way_keeps_no_port() {
             .map(|n| {
                 let body = offer("sendonly");
                 let length = body.len();
-                let head = format!("POST /whip/s{n} HTTP/1.1\r\nHost: x\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n");
+                let head = format!("POST /whip/s{n} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: {length}\r\n\r\n");
                 sending(address, (head + &body).as_bytes())
             })
             .collect();
@@ -89,7 +89,7 @@ fn an_offer_under_way_keeps_no_port() {
 
 /// What an event stream says until it ends.
 fn events(address: SocketAddr, session: &str, meanwhile: impl FnOnce()) -> String {
-    let request = format!("GET {session}/sse HTTP/1.1\r\nHost: x\r\n\r\n");
+    let request = format!("GET {session}/sse HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let mut stream = sending(address, request.as_bytes());
     let mut said = vec![0; 1];
     // It has begun.

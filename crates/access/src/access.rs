@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who asks, for what, and the answer. What everybody may do there and then is looked at first, and a credential only where
+//! that is not enough: so a wrong one costs nothing where none is needed.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
+use ipnet::IpNet;
+
+use crate::config::{self, ConfigError, Digest, Policy, Seen, digest_of};
+use crate::password::{Job, Known, Passwords};
+use crate::token::{self, TOKEN_MAX, Token, TokenError};
+use crate::{Action, Grants, segment};
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Visitor<'a> {
+    /// The address that it is believed to have.
+    pub address: Option<IpAddr>,
+    /// It is on this machine, and no page of elsewhere and no proxy stands behind it.
+    pub local: bool,
+    /// It used a name of ours, so that its address is what counts and not that of a browser that was led here.
+    pub named: bool,
+    /// What it showed.
+    pub credential: Option<Credential<'a>>,
+}
+
+/// What somebody shows.
+#[derive(Clone, Copy)]
+pub enum Credential<'a> {
+    /// A token or a key: `Authorization: Bearer`, `?token=`, an RTMP key.
+    Bearer(&'a str),
+    /// A user's name and password, or any name, and a token or key.
+    Basic {
+        /// The name.
+        user: &'a str,
+        /// The password.
+        password: &'a str,
+    },
+}
+
+impl std::fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Bearer(_) => "Bearer …",
+            Self::Basic { .. } => "Basic …",
+        })
+    }
+}
+
+/// For what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Want {
+    /// What is to be done.
+    pub action: Action,
+    /// With which stream, unless it is about the server.
+    pub stream: Option<String>,
+}
+
+/// The answer.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It may.
+    Allowed(Proof),
+    /// It may not.
+    Refused(Refused),
+    /// A password must be hashed first ([`Access::hash`]): ask again afterwards.
+    Hash(Job),
+}
+
+/// Why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Nothing was shown.
+    #[error("this needs a token, a key or a password")]
+    Nothing,
+    /// A token that is not taken.
+    #[error("{0}")]
+    Token(#[from] TokenError),
+    /// It was taken back.
+    #[error("the token was revoked")]
+    Revoked,
+    /// Neither a key nor a password.
+    #[error("that is none of this server's keys, tokens or passwords")]
+    Unknown,
+    /// Known, and not for this.
+    #[error("who shows this may do other things, but not this one")]
+    NotThis,
+    /// Wrong passwords came from there.
+    #[error("too many wrong passwords came from this address")]
+    Later(Duration),
+    /// Too many passwords wait to be looked at.
+    #[error("too many passwords wait to be looked at")]
+    Busy,
+}
+
+/// What an answer rests on: asked again later it tells whether that still holds.
+#[derive(Debug, Clone)]
+pub struct Proof {
+    address: Option<IpAddr>,
+    local: bool,
+    named: bool,
+    shown: Option<Shown>,
+}
+
+#[derive(Clone)]
+enum Shown {
+    Key(Digest),
+    Token { text: Arc<str>, until: SystemTime },
+    User { name: Arc<str>, hash: Arc<str> },
+}
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Key(_) => f.write_str("a key"),
+            Self::Token { .. } => f.write_str("a token"),
+            Self::User { name, .. } => write!(f, "user {name:?}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Proof {
+    /// For the log: who it is, without what was shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.shown, self.local) {
+            (Some(shown), _) => write!(f, "{shown:?}"),
+            (None, true) => f.write_str("this machine"),
+            (None, false) => f.write_str("anyone"),
+        }
+    }
+}
+
+impl Proof {
+    /// Whether it showed something that was needed.
+    pub fn has_shown(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// When it ends by itself.
+    pub fn until(&self) -> Option<SystemTime> {
+        match self.shown {
+            Some(Shown::Token { until, .. }) => Some(until),
+            _ => None,
+        }
+    }
+}
+
+/// The one who decides. Cheap to ask from any thread.
+#[derive(Debug)]
+pub struct Access {
+    path: Option<PathBuf>,
+    policy: ArcSwap<Policy>,
+    seen: Mutex<Seen>,
+    passwords: Passwords,
+    /// For segments where there is no secret.
+    random: hmac::Key,
+    generation: AtomicU64,
+}
+
+impl Access {
+    /// By the rules in a file, or by those that hold without one.
+    pub fn open(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut seen = Seen::new();
+        let policy = path.map(|path| config::load(path, &mut seen)).transpose()?;
+        let mut key = [0; 32];
+        let no_random = |what: String| ConfigError::File("/dev/urandom".into(), what);
+        getrandom::fill(&mut key).map_err(|e| no_random(e.to_string()))?;
+        Ok(Self {
+            path: path.map(Path::to_owned),
+            policy: ArcSwap::from_pointee(policy.unwrap_or_default()),
+            seen: Mutex::new(seen),
+            passwords: Passwords::new().map_err(no_random)?,
+            random: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            generation: AtomicU64::new(0),
+        })
+    }
+
+    /// One line that tells what holds.
+    pub fn summary(&self) -> String {
+        self.policy.load().summary()
+    }
+
+    /// Whether there are users, so that asking for a name and a password makes sense.
+    pub fn has_users(&self) -> bool {
+        !self.policy.load().users.is_empty()
+    }
+
+    /// Changes with the rules.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Relaxed)
+    }
+
+    /// Reads the files again where one has changed: `None` where none has. What is wrong changes nothing.
+    pub fn refresh(&self) -> Option<Result<(), ConfigError>> {
+        let path = self.path.as_deref()?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.iter().all(|(path, was)| config::stamp(path) == *was) {
+            return None;
+        }
+        let loaded = config::load(path, &mut seen);
+        Some(loaded.map(|policy| {
+            self.policy.store(Arc::new(policy));
+            self.generation.fetch_add(1, Relaxed);
+        }))
+    }
+
+    /// Whether that may be done.
+    pub fn check(&self, visitor: &Visitor<'_>, wants: &[Want], now: SystemTime) -> Outcome {
+        let policy = self.policy.load_full();
+        let proof = Proof {
+            address: visitor.address,
+            local: visitor.local,
+            named: visitor.named,
+            shown: None,
+        };
+        if wants.iter().all(|want| ambient(&policy, &proof, want)) {
+            return Outcome::Allowed(proof);
+        }
+        let Some(credential) = visitor.credential else {
+            return Outcome::Refused(Refused::Nothing);
+        };
+        let shown = match self.recognize(&policy, credential, visitor.address, now) {
+            Ok(shown) => shown,
+            Err(outcome) => return outcome,
+        };
+        let proof = Proof {
+            shown: Some(shown),
+            ..proof
+        };
+        match Rights::new(policy.clone(), &proof, now).may(wants) {
+            Ok(()) => Outcome::Allowed(proof),
+            Err(refused) => Outcome::Refused(refused),
+        }
+    }
+
+    /// The same, where nothing is to be done yet: for lists, of which each part is asked for ([`Access::still`]). What is
+    /// shown and not known counts as not shown.
+    pub fn recognized(&self, visitor: &Visitor<'_>, now: SystemTime) -> Outcome {
+        let policy = self.policy.load_full();
+        let credential = visitor.credential;
+        let shown = credential.map(|c| self.recognize(&policy, c, visitor.address, now));
+        let shown = match shown.transpose() {
+            Ok(shown) => shown,
+            Err(job @ Outcome::Hash(_)) => return job,
+            Err(_) => None,
+        };
+        Outcome::Allowed(Proof {
+            address: visitor.address,
+            local: visitor.local,
+            named: visitor.named,
+            shown,
+        })
+    }
+
+    fn recognize(
+        &self,
+        policy: &Policy,
+        credential: Credential<'_>,
+        address: Option<IpAddr>,
+        now: SystemTime,
+    ) -> Result<Shown, Outcome> {
+        let refused = |why| Err(Outcome::Refused(why));
+        let (text, user) = match credential {
+            Credential::Bearer(text) => (text, None),
+            Credential::Basic { user, password } => (password, Some(user)),
+        };
+        if text.len() > TOKEN_MAX {
+            return refused(Refused::Unknown);
+        }
+        let digest = digest_of(text.as_bytes());
+        if policy.keys.contains_key(&digest) {
+            return Ok(Shown::Key(digest));
+        }
+        if token::looks_like_one(text) {
+            return match good_token(policy, text, now) {
+                Ok(token) => Ok(Shown::Token {
+                    text: text.into(),
+                    until: token.until,
+                }),
+                Err(why) => refused(why),
+            };
+        }
+        let Some(name) = user else {
+            return refused(Refused::Unknown);
+        };
+        if policy.users.is_empty() {
+            return refused(Refused::Unknown);
+        }
+        // Where nobody's address is known all are one.
+        let address = address.unwrap_or(IpAddr::from([0; 4]));
+        let known = policy.users.get(name);
+        let hash = known.map(|user| &user.hash);
+        match self
+            .passwords
+            .look(name, text, hash, address, Instant::now())
+        {
+            Known::Wrong => refused(Refused::Unknown),
+            Known::Later(after) => refused(Refused::Later(after)),
+            Known::Unknown(job) => Err(Outcome::Hash(job)),
+            Known::Right => match known {
+                Some(user) => Ok(Shown::User {
+                    name: name.into(),
+                    hash: user.hash.clone(),
+                }),
+                None => refused(Refused::Unknown),
+            },
+        }
+    }
+
+    /// Hashes a password on its thread. `done` is called once, afterwards.
+    pub fn hash(&self, job: Job, done: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
+        let hashed = self.passwords.hash(job, Box::new(done));
+        hashed.map_err(|()| Refused::Busy)
+    }
+
+    /// [`Access::check`] for callers that may wait.
+    pub fn check_and_wait(&self, visitor: &Visitor<'_>, wants: &[Want]) -> Result<Proof, Refused> {
+        for _ in 0..2 {
+            match self.check(visitor, wants, SystemTime::now()) {
+                Outcome::Allowed(proof) => return Ok(proof),
+                Outcome::Refused(why) => return Err(why),
+                Outcome::Hash(job) => {
+                    let (sender, receiver) = mpsc::channel();
+                    self.hash(job, move || sender.send(()).unwrap_or_default())?;
+                    let _ = receiver.recv_timeout(Duration::from_secs(5));
+                }
+            }
+        }
+        Err(Refused::Busy)
+    }
+
+    /// What somebody may do now, who was recognized once: no token has expired or been revoked, no user, key or rule is gone.
+    pub fn rights(&self, proof: &Proof, now: SystemTime) -> Rights {
+        Rights::new(self.policy.load_full(), proof, now)
+    }
+
+    /// Whether what was allowed once still is.
+    pub fn still(&self, proof: &Proof, wants: &[Want], now: SystemTime) -> Result<(), Refused> {
+        self.rights(proof, now).may(wants)
+    }
+
+    /// What a playlist names its segments with.
+    pub fn segment_token(&self, stream: &str, now: SystemTime) -> String {
+        segment::make(&self.segment_key(), stream, now)
+    }
+
+    /// Whether a playlist of that stream named a segment so.
+    pub fn is_segment_token(&self, stream: &str, text: &str, now: SystemTime) -> bool {
+        segment::is_good(&self.segment_key(), stream, text, now)
+    }
+
+    /// Of the secret where there is one: servers that share it take each other's.
+    fn segment_key(&self) -> hmac::Key {
+        match &self.policy.load().secret {
+            Some(secret) => hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+            None => self.random.clone(),
+        }
+    }
+
+    /// How many passwords were hashed.
+    pub fn hashed(&self) -> u64 {
+        self.passwords.hashed()
+    }
+}
+
+/// What may be done there without showing anything.
+fn ambient(policy: &Policy, proof: &Proof, want: &Want) -> bool {
+    let allow = |grants: &Grants| grants.allow(want.action, want.stream.as_deref());
+    allow(&policy.anyone)
+        || (proof.local && allow(&policy.loopback))
+        || networks(policy, proof).any(allow)
+}
+
+/// The rules for where it is.
+fn networks<'a>(policy: &'a Policy, proof: &Proof) -> impl Iterator<Item = &'a Grants> {
+    let address = proof.address.filter(|_| proof.named);
+    let address = address.map(|a| a.to_canonical());
+    let there = move |network: &IpNet| address.is_some_and(|a| network.contains(&a));
+    let rules = policy.networks.iter();
+    rules
+        .filter(move |(network, _)| there(network))
+        .map(|(_, grants)| &**grants)
+}
+
+/// What somebody may do, by the rules of one moment.
+#[derive(Debug)]
+pub struct Rights {
+    policy: Arc<Policy>,
+    proof: Proof,
+    shown: Result<Arc<Grants>, Refused>,
+}
+
+impl Rights {
+    fn new(policy: Arc<Policy>, proof: &Proof, now: SystemTime) -> Self {
+        Self {
+            shown: granted(&policy, proof, now),
+            proof: proof.clone(),
+            policy,
+        }
+    }
+
+    /// Whether all of it may be done.
+    pub fn may(&self, wants: &[Want]) -> Result<(), Refused> {
+        let mut left = wants
+            .iter()
+            .filter(|want| !ambient(&self.policy, &self.proof, want))
+            .peekable();
+        if left.peek().is_none() {
+            return Ok(());
+        }
+        let grants = self.shown.as_ref().map_err(|why| *why)?;
+        match left.all(|want| grants.allow(want.action, want.stream.as_deref())) {
+            true => Ok(()),
+            false => Err(Refused::NotThis),
+        }
+    }
+
+    /// Whether it may be done with any stream at all.
+    pub fn has(&self, action: Action) -> bool {
+        let local = self.proof.local && self.policy.loopback.has(action);
+        let shown = self.shown.as_ref().is_ok_and(|grants| grants.has(action));
+        let mut networks = networks(&self.policy, &self.proof);
+        local || shown || self.policy.anyone.has(action) || networks.any(|g| g.has(action))
+    }
+}
+
+/// By what was shown.
+fn granted(policy: &Policy, proof: &Proof, now: SystemTime) -> Result<Arc<Grants>, Refused> {
+    match &proof.shown {
+        None => Err(Refused::Nothing),
+        Some(Shown::Key(digest)) => policy.keys.get(digest).cloned().ok_or(Refused::Unknown),
+        Some(Shown::Token { text, .. }) => {
+            good_token(policy, text, now).map(|t| Arc::new(t.grants))
+        }
+        Some(Shown::User { name, hash }) => {
+            let user = policy.users.get(&**name).filter(|user| user.hash == *hash);
+            let user = user.ok_or(Refused::Unknown)?;
+            let is_there = |address: IpAddr| {
+                let address = address.to_canonical();
+                user.from.iter().any(|network| network.contains(&address))
+            };
+            if !user.from.is_empty() && !proof.address.is_some_and(is_there) {
+                return Err(Refused::NotThis);
+            }
+            Ok(user.grants.clone())
+        }
+    }
+}
+
+fn good_token(policy: &Policy, text: &str, now: SystemTime) -> Result<Token, Refused> {
+    let token = token::read(text, &policy.signers, now)?;
+    let id = token.id.as_deref().unwrap_or_default();
+    if policy.revoked.contains(id) {
+        return Err(Refused::Revoked);
+    }
+    Ok(token)
+}

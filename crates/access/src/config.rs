@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The access file: a rule a line, read anew when it, or a file that it names, changes. What it does not allow is refused.
+//!
+//! ```text
+//! # who               what for which streams, * being any characters
+//! anyone              play=*
+//! loopback            play publish takeover record api metrics
+//! from 10.0.0.0/8     publish=studio/*
+//! key publish.key     publish=* takeover=*
+//! tokens tokens.secret
+//! revoked 8Jx2pQ
+//! user ann $argon2id$v=19$m=19456,t=2,p=1$…  publish=cam1,cam2 play=* from=10.0.0.0/8
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+use std::{fs, io};
+
+use argon2::password_hash::PasswordHash;
+use aws_lc_rs::digest;
+use ipnet::IpNet;
+
+use crate::token::{self, Key};
+use crate::{Action, Grants, Pattern};
+
+/// A file of 20,000 users has 4 MB.
+const FILE_MAX: u64 = 8 * 1024 * 1024;
+/// What one password may cost: memory in KiB, passes over it, and lanes.
+const ARGON2_MAX: [u32; 3] = [128 * 1024, 10, 8];
+/// A key that is shorter can be guessed.
+const KEY_MIN: usize = 16;
+
+/// What is wrong with the access file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It, or a file that it names.
+    #[error("{0} can't be read: {1}")]
+    File(PathBuf, String),
+    /// A line of it, from 1.
+    #[error("{file}, line {line}: {what}")]
+    Line {
+        /// Which file.
+        file: PathBuf,
+        /// Which line of it.
+        line: usize,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+}
+
+/// A user that has a password.
+#[derive(Debug, Clone)]
+pub(crate) struct User {
+    pub(crate) hash: Arc<str>,
+    pub(crate) grants: Arc<Grants>,
+    /// Empty: from anywhere.
+    pub(crate) from: Vec<IpNet>,
+}
+
+/// What the files say.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) loopback: Arc<Grants>,
+    pub(crate) anyone: Arc<Grants>,
+    pub(crate) networks: Vec<(IpNet, Arc<Grants>)>,
+    /// By their digests, so that looking one up takes the same time for all that are wrong.
+    pub(crate) keys: HashMap<Digest, Arc<Grants>>,
+    pub(crate) signers: Vec<Key>,
+    pub(crate) users: HashMap<String, User>,
+    /// Tokens that are taken back, by their `jti`.
+    pub(crate) revoked: HashSet<String>,
+    /// The secret that a token of our own can be made with, if there is one.
+    pub(crate) secret: Option<String>,
+}
+
+/// SHA-256.
+pub(crate) type Digest = [u8; 32];
+
+pub(crate) fn digest_of(octets: &[u8]) -> Digest {
+    let mut out = [0; 32];
+    out.copy_from_slice(digest::digest(&digest::SHA256, octets).as_ref());
+    out
+}
+
+impl Default for Policy {
+    /// Without any file: loopback may do everything, others may play.
+    fn default() -> Self {
+        Self {
+            anyone: Arc::new(Grants::default().with(Action::Play, Pattern::all())),
+            ..Self::closed()
+        }
+    }
+}
+
+impl Policy {
+    fn closed() -> Self {
+        Self {
+            loopback: Arc::new(Grants::all()),
+            anyone: Arc::default(),
+            networks: Vec::new(),
+            keys: HashMap::new(),
+            signers: Vec::new(),
+            users: HashMap::new(),
+            revoked: HashSet::new(),
+            secret: None,
+        }
+    }
+
+    /// One line that tells what it comes to.
+    pub(crate) fn summary(&self) -> String {
+        let names = |grants: &Grants| {
+            let allowed = Action::ALL.into_iter().filter(|a| grants.has(*a));
+            let names: Vec<_> = allowed.map(Action::name).collect();
+            match names.is_empty() {
+                true => "nothing".to_owned(),
+                false => names.join(", "),
+            }
+        };
+        format!(
+            "loopback may {}, others without a key or token {}; keys: {}, signers of tokens: {}, users: {}, networks: {}",
+            names(&self.loopback),
+            names(&self.anyone),
+            self.keys.len(),
+            self.signers.len(),
+            self.users.len(),
+            self.networks.len()
+        )
+    }
+}
+
+/// Which version of a file was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+/// Files that were read, and as what.
+pub(crate) type Seen = Vec<(PathBuf, Option<Stamp>)>;
+
+pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path).ok()?;
+    Some(Stamp {
+        modified: metadata.modified().ok(),
+        length: metadata.len(),
+        inode: metadata.ino(),
+    })
+}
+
+/// Reads the access file and all that it names. `seen` gets them also where that fails.
+pub(crate) fn load(path: &Path, seen: &mut Seen) -> Result<Policy, ConfigError> {
+    seen.clear();
+    let text = read(path, seen)?;
+    let text = String::from_utf8(text)
+        .map_err(|_| ConfigError::File(path.to_owned(), "it is not text".into()))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut policy = Policy::closed();
+    for (index, line) in text.lines().enumerate() {
+        let wrong = |what| ConfigError::Line {
+            file: path.to_owned(),
+            line: index + 1,
+            what,
+        };
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut file = |name: &str| {
+            let path = folder.join(name);
+            let octets = read(&path, seen).map_err(|e| e.to_string())?;
+            Ok((path, octets))
+        };
+        rule(&mut policy, &words, &mut file).map_err(wrong)?;
+    }
+    Ok(policy)
+}
+
+fn read(path: &Path, seen: &mut Seen) -> Result<Vec<u8>, ConfigError> {
+    // Before it is read: what changes meanwhile is read again.
+    seen.push((path.to_owned(), stamp(path)));
+    let wrong = |error: io::Error| ConfigError::File(path.to_owned(), error.to_string());
+    let length = fs::metadata(path).map_err(wrong)?.len();
+    if length > FILE_MAX {
+        let what = "it is larger than 8 MiB".to_owned();
+        return Err(ConfigError::File(path.to_owned(), what));
+    }
+    fs::read(path).map_err(wrong)
+}
+
+type Files<'a> = dyn FnMut(&str) -> Result<(PathBuf, Vec<u8>), String> + 'a;
+
+fn rule(policy: &mut Policy, words: &[&str], file: &mut Files<'_>) -> Result<(), String> {
+    let (kind, rest) = words.split_first().ok_or("it is empty")?;
+    let argument = || {
+        rest.first()
+            .copied()
+            .ok_or_else(|| format!("{kind} what? Something must follow"))
+    };
+    let after = rest.get(1..).unwrap_or_default();
+    match *kind {
+        "anyone" => policy.anyone = Arc::new(grants(rest)?),
+        "loopback" => policy.loopback = Arc::new(grants(rest)?),
+        "from" => {
+            let grants = Arc::new(grants(after)?);
+            for network in networks(argument()?)? {
+                policy.networks.push((network, grants.clone()));
+            }
+        }
+        "key" => {
+            let (path, octets) = file(argument()?)?;
+            let text = String::from_utf8_lossy(&octets);
+            let key = text.trim();
+            if key.len() < KEY_MIN || key.contains(char::is_whitespace) {
+                let path = path.display();
+                return Err(format!(
+                    "{path}: a key has {KEY_MIN} characters at least, and no blanks"
+                ));
+            }
+            let digest = digest_of(key.as_bytes());
+            policy.keys.insert(digest, Arc::new(grants(after)?));
+        }
+        "tokens" => {
+            let (path, octets) = file(argument()?)?;
+            let keys = token::read_keys(&octets);
+            let keys = keys.map_err(|what| format!("{}: {what}", path.display()))?;
+            policy.signers.extend(keys);
+            if policy.secret.is_none() {
+                policy.secret = token::secret_in(&octets).map(str::to_owned);
+            }
+            if let Some(word) = after.first() {
+                return Err(format!("tokens FILE: {word:?} is one word too many"));
+            }
+        }
+        "user" => {
+            let name = argument()?;
+            let user = user(after)?;
+            if name.contains(':') || policy.users.insert(name.to_owned(), user).is_some() {
+                return Err(format!("the user {name:?} is there twice, or has a colon"));
+            }
+        }
+        "revoked" => policy
+            .revoked
+            .extend(rest.iter().map(|id| (*id).to_owned())),
+        other => {
+            return Err(format!(
+                "there is no rule {other:?}; there are anyone, loopback, from, key, tokens, user, revoked"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn user(words: &[&str]) -> Result<User, String> {
+    let (hash, rest) = words
+        .split_first()
+        .ok_or("user NAME HASH …: the hash is missing; ./sfu password makes one")?;
+    let parsed = PasswordHash::new(hash)
+        .map_err(|_| "the hash is not one of argon2; ./sfu password makes one")?;
+    let params = argon2::Params::try_from(&parsed).map_err(|e| e.to_string())?;
+    let costs = [params.m_cost(), params.t_cost(), params.p_cost()];
+    if !parsed.algorithm.as_str().starts_with("argon2")
+        || parsed.hash.is_none()
+        || costs
+            .iter()
+            .zip(ARGON2_MAX)
+            .any(|(cost, most)| *cost > most)
+    {
+        return Err("the hash is not one of argon2, or costs more than m=131072,t=10,p=8".into());
+    }
+    let (from, rest): (Vec<&str>, Vec<&str>) =
+        rest.iter().partition(|word| word.starts_with("from="));
+    let from = from
+        .iter()
+        .map(|word| networks(&word["from=".len()..]))
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(User {
+        hash: (*hash).into(),
+        grants: Arc::new(grants(&rest)?),
+        from: from.concat(),
+    })
+}
+
+fn grants(words: &[&str]) -> Result<Grants, String> {
+    let words = words.iter();
+    words
+        .copied()
+        .try_fold(Grants::default(), Grants::parse_word)
+}
+
+fn networks(list: &str) -> Result<Vec<IpNet>, String> {
+    let network = |part: &str| {
+        let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
+        let network = part.parse::<IpNet>().ok().or_else(address);
+        network.ok_or_else(|| format!("{part:?} is no address and no network such as 10.0.0.0/8"))
+    };
+    list.split(',').map(network).collect()
+}

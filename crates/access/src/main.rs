@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `./sfu token`, `./sfu password`, and what `./sfu run` does at its first start.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use sfu_access::{Access, Action, Grants, hash_password, make_token, store};
+
+const USAGE: &str = "\
+usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--record STREAM] [--api] [--metrics]
+                   [--for 2h] [--user NAME] [--url http://HOST:8080]
+         makes a token for the server that ./sfu run starts, and the address that it opens. STREAM may have * for any
+         characters, and each option may come more than once. --for takes s, m, h and d, 366d at most
+       ./sfu password
+         reads a password from standard input, and prints its hash for a line `user NAME HASH …` of the access file";
+const LONGEST: u64 = 366 * 24 * 3600;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = arguments
+        .split_first()
+        .map_or(("", &[][..]), |(c, r)| (c, r));
+    let done = match command {
+        "init" => init(),
+        "token" => token(rest),
+        "password" if rest.is_empty() => password(),
+        _ => Err(USAGE.to_owned()),
+    };
+    match done {
+        Ok(text) => {
+            // Who reads it may have gone.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::from(if error == USAGE { 2 } else { 1 })
+        }
+    }
+}
+
+/// The access file of this user, as `./sfu run` names it.
+fn file() -> Result<PathBuf, String> {
+    let named = std::env::var_os("GST_SFU_ACCESS").filter(|path| !path.is_empty());
+    let named = named.map(PathBuf::from);
+    named.ok_or_else(|| "GST_SFU_ACCESS names no access file: use ./sfu token".to_owned())
+}
+
+/// Makes what is missing, and says the key that one time.
+fn init() -> Result<String, String> {
+    let path = file()?;
+    let made = store::first_start(&path)?;
+    // Before a pipeline starts that would say the same less well.
+    Access::open(Some(&path)).map_err(|e| e.to_string())?;
+    Ok(made.map_or_else(String::new, |key| {
+        format!(
+            "Who publishes from another machine shows this key (OBS: Bearer token; RTMP: stream key):\n\n  {key}\n\n\
+             It is told this once, and kept in {}. Rules: {}\n",
+            path.with_file_name("publish.key").display(),
+            path.display()
+        )
+    }))
+}
+
+fn token(arguments: &[String]) -> Result<String, String> {
+    let mut grants = Grants::default();
+    let mut life = Duration::from_secs(2 * 3600);
+    let (mut user, mut url) = (None, "http://localhost:8080".to_owned());
+    let mut opens = None;
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let name = argument.strip_prefix("--").ok_or(USAGE)?;
+        let (name, given) = name
+            .split_once('=')
+            .map_or((name, None), |(n, v)| (n, Some(v)));
+        let mut value = || {
+            let value = given.or_else(|| arguments.next().map(String::as_str));
+            value.ok_or_else(|| format!("--{name} needs a value\n{USAGE}"))
+        };
+        match name {
+            "for" => life = duration(value()?)?,
+            "user" => user = Some(value()?.to_owned()),
+            "url" => url = value()?.trim_end_matches('/').to_owned(),
+            _ => {
+                let action = Action::named(name).ok_or(USAGE)?;
+                let pattern = if action.is_of_a_stream() {
+                    value()?
+                } else {
+                    "*"
+                };
+                grants = grants.parse_word(&format!("{name}={pattern}"))?;
+                let page = match action {
+                    Action::Publish => Some(format!("/publish/{pattern}")),
+                    Action::Play => Some(format!("/{pattern}")),
+                    Action::Record => Some("/recordings".to_owned()),
+                    _ => None,
+                };
+                opens = opens.or(page.filter(|_| !pattern.contains('*')));
+            }
+        }
+    }
+    if grants == Grants::default() {
+        return Err(USAGE.to_owned());
+    }
+    let path = file()?;
+    let secret = secret(&path)?;
+    let token = make_token(&secret, &grants, SystemTime::now() + life, user.as_deref())?;
+    let opens = opens.map(|page| format!("{url}{page}?token={token}\n"));
+    Ok(format!("{token}\n{}", opens.unwrap_or_default()))
+}
+
+fn secret(access: &Path) -> Result<String, String> {
+    let path = access.with_file_name("tokens.secret");
+    let text = std::fs::read_to_string(&path);
+    let text = text.map_err(|e| {
+        let path = path.display();
+        format!("{path}: {e}. ./sfu run makes it at its first start")
+    })?;
+    Ok(text.trim().to_owned())
+}
+
+/// `90s`, `30m`, `2h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 24 * 3600,
+        _ => 0,
+    };
+    let number = text.get(..text.len().saturating_sub(1)).unwrap_or_default();
+    let number: Option<u64> = number.parse().ok();
+    let seconds = number.and_then(|n| n.checked_mul(unit));
+    seconds
+        .filter(|s| (1..=LONGEST).contains(s))
+        .map(Duration::from_secs)
+        .ok_or_else(|| {
+            format!("--for {text:?} is no time such as 90s, 30m, 2h or 7d (366d at most)")
+        })
+}
+
+fn password() -> Result<String, String> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.map_err(|e| e.to_string())?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err("the password is empty".into());
+    }
+    Ok(format!("{}\n", hash_password(password)?))
+}

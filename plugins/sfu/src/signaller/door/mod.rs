@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The front door: every request passes here before its handler, and is let in by the rule that its route names.
+
+mod credential;
+mod gate;
+#[cfg(test)]
+mod matrix;
+mod names;
+mod origins;
+mod sessions;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::http::request::Parts;
+use sfu_access::{Access, Action, Proof, Refused, Rights, Want};
+use sfu_engine::StreamName;
+
+pub(super) use gate::{Rule, gate};
+pub(super) use names::Names;
+pub(super) use origins::Origins;
+use sessions::Held;
+pub(super) use sessions::watch;
+
+use super::server::App;
+
+/// Who decides, and by what.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) access: Access,
+    origins: Origins,
+    names: Names,
+    held: Held,
+    /// Whether there are rules in a file, and so tokens and changes.
+    has_file: bool,
+}
+
+/// The environment's, for all elements that are told of no other.
+const ACCESS_FILE: &str = "GST_SFU_ACCESS";
+
+fn named_by_environment() -> Option<PathBuf> {
+    let file = std::env::var_os(ACCESS_FILE).filter(|file| !file.is_empty());
+    file.map(PathBuf::from)
+}
+
+impl Door {
+    /// By the file of the property `access`, or of the environment, or without one.
+    pub(super) fn open(file: &str, origins: Origins, names: Names) -> Result<Self, String> {
+        let named = (!file.is_empty()).then(|| PathBuf::from(file));
+        let file = named.or_else(named_by_environment);
+        let access = Access::open(file.as_deref()).map_err(|e| format!("access: {e}"))?;
+        Ok(Self {
+            access,
+            origins,
+            names,
+            held: Held::default(),
+            has_file: file.is_some(),
+        })
+    }
+
+    /// One line for the log.
+    pub(super) fn summary(&self) -> String {
+        let by = if self.has_file {
+            ""
+        } else {
+            " (no access file)"
+        };
+        format!("access{by}: {}", self.access.summary())
+    }
+}
+
+/// Who was let in, and for what.
+#[derive(Debug, Clone)]
+pub(super) struct Pass {
+    pub(super) proof: Proof,
+    wants: Arc<[Want]>,
+    /// Its token was in the address.
+    pub(super) token: Option<Arc<str>>,
+}
+
+impl Pass {
+    /// What else it may do.
+    pub(super) fn rights(&self, app: &App) -> Rights {
+        app.door
+            .access
+            .rights(&self.proof, std::time::SystemTime::now())
+    }
+}
+
+/// With a stream.
+pub(super) fn want(action: Action, stream: &str) -> Want {
+    let stream = Some(stream.to_owned());
+    Want { action, stream }
+}
+
+/// Whether it may be played.
+pub(super) fn may_play(rights: &Rights, stream: &StreamName) -> bool {
+    rights.may(&[want(Action::Play, stream.as_str())]).is_ok()
+}
+
+/// A handler's part of the gate's work.
+impl axum::extract::FromRequestParts<App> for Pass {
+    type Rejection = super::server::Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        // A route without the gate lets nobody in.
+        let pass = parts.extensions.get::<Self>().cloned();
+        pass.ok_or_else(|| gate::refusal(Refused::Nothing, "this", false))
+    }
+}

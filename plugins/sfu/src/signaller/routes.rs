@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! All routes, each with the rule by which it lets in: there is no other way to add one.
+
+use axum::middleware;
+use axum::routing::{MethodRouter, get, post};
+
+use super::door::{Rule, gate};
+use super::recordings;
+use super::server::App;
+use super::{api, events, hls, latency, metrics, pages, sessions};
+
+/// One of them.
+pub(super) struct Route {
+    /// As axum takes it; empty is all that no other takes.
+    pub(super) path: &'static str,
+    /// For `Allow`, and for browsers that ask first.
+    pub(super) methods: &'static str,
+    pub(super) rule: Rule,
+    handlers: fn() -> MethodRouter<App>,
+}
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Route({:?}, {:?})", self.path, self.rule)
+    }
+}
+
+const GET: &str = "GET, HEAD, OPTIONS";
+const POST: &str = "POST, OPTIONS";
+
+const fn route(
+    path: &'static str,
+    methods: &'static str,
+    rule: Rule,
+    handlers: fn() -> MethodRouter<App>,
+) -> Route {
+    Route {
+        path,
+        methods,
+        rule,
+        handlers,
+    }
+}
+
+/// The table. A rule can't be left out, and `tests/access_matrix.rs` asks for each of them.
+pub(super) static ROUTES: &[Route] = &[
+    route("/", GET, Rule::Open, || get(pages::index)),
+    route("/healthz", GET, Rule::Health, || get(api::health)),
+    route("/metrics", GET, Rule::Metrics, || get(metrics::metrics)),
+    route("/assets/{file}", GET, Rule::Open, || get(pages::asset)),
+    route("/publish/{*stream}", GET, Rule::Open, || {
+        get(pages::publisher)
+    }),
+    route("/studio/{*stream}", GET, Rule::Open, || get(pages::studio)),
+    route("/hls/{*path}", GET, Rule::Hls, || get(hls::file)),
+    route("/api/streams", GET, Rule::Streams, || get(api::streams)),
+    route("/api/streams/{*stream}", GET, Rule::Stream, || {
+        get(api::stream)
+    }),
+    route("/whep/{*stream}", POST, Rule::Watch, || {
+        post(sessions::watch)
+    }),
+    route("/whip/{*stream}", POST, Rule::Publish, || {
+        post(sessions::publish)
+    }),
+    route(
+        "/session/{id}",
+        "GET, HEAD, PATCH, DELETE, OPTIONS",
+        Rule::Session,
+        || {
+            get(api::session)
+                .patch(sessions::patch)
+                .delete(sessions::delete)
+        },
+    ),
+    route("/session/{id}/clock", GET, Rule::Session, || {
+        get(latency::clock)
+    }),
+    route("/session/{id}/latency", POST, Rule::Session, || {
+        post(latency::report)
+    }),
+    route("/session/{id}/layer", POST, Rule::Session, || {
+        post(sessions::layer)
+    }),
+    route(
+        "/session/{id}/sse",
+        "GET, HEAD, POST, OPTIONS",
+        Rule::Session,
+        || get(events::events).post(events::create),
+    ),
+    route("/recordings", GET, Rule::Open, || get(recordings::page)),
+    route("/recordings/play/{*file}", GET, Rule::Open, || {
+        get(recordings::page)
+    }),
+    route("/recordings/files/{*file}", GET, Rule::Recording, || {
+        get(recordings::file)
+    }),
+    route("/api/recordings", GET, Rule::Recordings, || {
+        get(recordings::list)
+    }),
+    route("", GET, Rule::Player, || axum::routing::any(pages::player)),
+];
+
+/// All of them, each behind the gate.
+pub(super) fn router(app: &App) -> axum::Router<App> {
+    ROUTES.iter().fold(axum::Router::new(), |router, route| {
+        let gate = middleware::from_fn_with_state((app.clone(), route), gate);
+        let handlers = (route.handlers)().layer(gate);
+        match route.path {
+            "" => router.fallback_service(handlers.with_state(app.clone())),
+            path => router.route(path, handlers),
+        }
+    })
+}
