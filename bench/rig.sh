@@ -104,6 +104,9 @@ on() {
 }
 
 export GST_PLUGIN_PATH=$plugins GST_REGISTRY=$work/registry.bin
+# Who publishes and asks for figures is in another namespace, which is another machine.
+echo "anyone play publish metrics" >"$work/access"
+export GST_SFU_ACCESS=$work/access
 if [ "$send_buffer" != 0 ] && gst-inspect-1.0 sfusignaller 2>/dev/null | grep -q '^ *send-buffer '; then
   properties+=("send-buffer=$send_buffer")
 fi

@@ -134,6 +134,9 @@ bench_feed() {
 # The servers. Each sets bench_server, its process, and bench_load, how viewers are played to it.
 start_gst-sfu() {
   export GST_REGISTRY=$ROOT/target/registry.bin GST_PLUGIN_PATH=$ROOT/target/release
+  # Who publishes and asks for figures is in another namespace, which is another machine.
+  export GST_SFU_ACCESS=$ROOT/target/bench-access
+  echo "anyone play publish metrics" >"$GST_SFU_ACCESS"
   bench_on s "${1:-0}" gst-launch-1.0 sfusignaller listen="$BENCH_SERVER:8080" udp-port=8189 shards="${2:-1}" \
     >"$bench_work/server.log" 2>&1 &
   bench_server=$!
@@ -198,6 +201,9 @@ start_webrtcbin() {
 
 start_whepserversink() {
   export GST_REGISTRY=$ROOT/target/registry.bin GST_PLUGIN_PATH=$ROOT/target/release
+  # Who publishes and asks for figures is in another namespace, which is another machine.
+  export GST_SFU_ACCESS=$ROOT/target/bench-access
+  echo "anyone play publish metrics" >"$GST_SFU_ACCESS"
   local caps='application/x-rtp,media=video,encoding-name=H264,payload=102,clock-rate=90000'
   bench_on s 0 gst-launch-1.0 udpsrc address="$BENCH_SERVER" port=5004 caps="$caps" ! rtph264depay ! \
     h264parse config-interval=-1 ! queue ! \

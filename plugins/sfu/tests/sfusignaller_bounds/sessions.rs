@@ -33,7 +33,7 @@ fn sessions_are_bounded_in_all_and_by_address() {
 fn bounded_in_all_and_by_address(attempt: u32) {
     // Who comes through a proxy is not this machine.
     let rules = std::env::temp_dir().join(format!("sfu-bounds-{}", std::process::id()));
-    std::fs::write(&rules, "anyone play publish\n").unwrap();
+    std::fs::write(&rules, "anyone play publish metrics\n").unwrap();
     let (element, address) = started(&[
         ("access", rules.to_str().unwrap()),
         ("router", &format!("sessions-{attempt}")),
