@@ -247,7 +247,7 @@ fn key_pairs() -> Vec<(Algorithm, EncodingKey, String, Value)> {
     };
     let url = |octets: &[u8]| URL_SAFE_NO_PAD.encode(octets);
     let rsa = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
-    let rsa_private = aws_lc_rs::encoding::Pkcs8V1Der::from(rsa.as_der().unwrap());
+    let rsa_private = AsDer::<aws_lc_rs::encoding::Pkcs8V1Der<'_>>::as_der(&rsa).unwrap();
     let rsa_public = rsa.public_key();
     let rsa_spki = rsa_public.as_der().unwrap();
     let random = aws_lc_rs::rand::SystemRandom::new();

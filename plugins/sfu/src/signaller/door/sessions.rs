@@ -45,7 +45,8 @@ impl Door {
         }
         let generation = self.access.generation();
         let changed = self.held.generation.swap(generation, Relaxed) != generation;
-        let forget = self.held.looks.fetch_add(1, Relaxed) % FORGET_EVERY == 0;
+        let looks = self.held.looks.fetch_add(1, Relaxed);
+        let forget = looks.is_multiple_of(FORGET_EVERY);
         let mut sessions = lock(&self.held.sessions);
         if forget {
             sessions.retain(|id, _| engine.session(*id).is_some());
