@@ -147,6 +147,7 @@ impl<'a> Run<'a> {
         let steady = start.elapsed();
         let (server_end, own_end) = (self.server()?, process::usage(std::process::id())?);
         let snapshots = self.snapshots()?;
+        let refused = self.failures.len();
         let mut report = Report {
             viewers: self.args.viewers,
             viewers_decrypted: self.decrypted,
@@ -155,6 +156,7 @@ impl<'a> Run<'a> {
             ..Report::default()
         };
         report.set_viewers(&began, Totals::of_snapshots(&snapshots), steady);
+        report.viewers_failed += refused;
         report.set_delays(&snapshots);
         report.set_own(own, own_end);
         if let (Some(before), Some(began), Some(end)) = (before, server, server_end) {

@@ -19,8 +19,8 @@ use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::temporal::{Limit, Temporal};
 use sfu_engine::transport::patch::{Fragment, PatchError};
 use sfu_engine::transport::{
-    Demand, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent, TransportSink,
-    ViewerTransport, Work,
+    Demand, Estimate, Outgoing, PatchOutcome, Slot, Taken, Transport, TransportEvent,
+    TransportSink, ViewerTransport, Work,
 };
 use sfu_engine::{
     Codec, Feedback, LayerInfo, Preference, PublishOptions, Rid, RtpIn, SessionId, TrackKind,
@@ -63,11 +63,11 @@ impl ViewerTransport for Nobody {
         true
     }
 
-    fn accepts(&self, _: Codec) -> bool {
-        true
+    fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot> {
+        Some(Slot(2 * place as u16 + u16::from(kind == TrackKind::Audio)))
     }
 
-    fn takes_video(&self) -> bool {
+    fn accepts(&self, _: Slot, _: Codec) -> bool {
         true
     }
 

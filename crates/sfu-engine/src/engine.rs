@@ -458,6 +458,7 @@ impl Engine {
         session.set_preference(preference.clone());
         let command = ShardCommand::SetPreference {
             session: id,
+            place: 0,
             preference,
         };
         shard

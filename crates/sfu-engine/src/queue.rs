@@ -38,6 +38,17 @@ pub enum ShardCommand {
         /// What others may see of the session.
         session: Arc<SessionShared>,
     },
+    /// What a viewer's m-lines carry changes.
+    Watch {
+        /// Whose.
+        session: SessionId,
+        /// Which m-lines, by their place among those of their kind.
+        place: usize,
+        /// What they carry from now on.
+        stream: Option<Viewing>,
+        /// What others may see of it, and what the viewer wants of it.
+        figures: Arc<SessionShared>,
+    },
     /// A publisher comes.
     Publish {
         /// What it has of the stream until its media comes.
@@ -64,6 +75,8 @@ pub enum ShardCommand {
     SetPreference {
         /// Whose.
         session: SessionId,
+        /// Of which m-lines, by their place among those of their kind.
+        place: usize,
         /// What.
         preference: Preference,
     },
@@ -90,6 +103,7 @@ impl std::fmt::Debug for ShardCommand {
         f.write_str(match self {
             Self::Media { .. } => "Media",
             Self::Subscribe { .. } => "Subscribe",
+            Self::Watch { .. } => "Watch",
             Self::Publish { .. } => "Publish",
             Self::AskPublisher { .. } => "AskPublisher",
             Self::SetPreference { .. } => "SetPreference",

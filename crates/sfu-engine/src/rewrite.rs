@@ -3,7 +3,7 @@
 //! Makes many layers look like one stream: sequence numbers, timestamps and VP8 counters stay continuous
 //! when a viewer changes its layer, goes without the upper temporal layers, joins late, or the publisher is replaced.
 //!
-//! One rewriter a viewer and track, called by the subscriber for each packet: it allocates nothing.
+//! One rewriter a viewer and track, called by the forwarder for each packet: it allocates nothing.
 
 use std::time::{Duration, Instant};
 
@@ -164,6 +164,12 @@ impl Rewriter {
     /// Forwards nothing more of the source. The next one continues where it ended.
     pub fn detach(&mut self) {
         self.detached = true;
+    }
+
+    /// What comes next is of another stream, whose publishers and layers have numbers of their own.
+    pub fn forget_source(&mut self) {
+        self.source = None;
+        self.newest_in = None;
     }
 
     /// Continues the outgoing stream with `packet`, the first one of another source, and its temporal layers up to `limit`.

@@ -18,6 +18,8 @@ pub struct Preference {
     pub max_temporal: Option<u8>,
     /// No video, only sound.
     pub video_paused: bool,
+    /// How much more it matters than what else the same peer gets: where the network is short, the least go down first.
+    pub priority: u8,
 }
 
 impl Preference {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::member::Member;
-use super::{Send, Shard};
+use super::{Send, Shard, Viewer};
 use crate::codec::TrackKind;
 use crate::packet::Batch;
 
@@ -33,7 +33,7 @@ struct Frame {
     batch: Arc<Batch>,
     since: Instant,
     /// The viewers who don't have it, where some do.
-    left: Option<Vec<usize>>,
+    left: Option<Vec<Viewer>>,
 }
 
 impl Frame {
@@ -145,16 +145,17 @@ impl Shard {
             }
         };
         for position in 0..count {
-            let Some(index) = viewer(self, position) else {
+            let Some(Viewer { member, forwarder }) = viewer(self, position) else {
                 continue;
             };
             let useful = frame.is_useful(now);
-            self.visit(now, index, |member, outbox| match member {
-                Member::Viewer(v) if v.stream().key() == frame.stream => match useful {
-                    true => v.media(now, &frame.batch, outbox),
-                    false => v.miss(now, &frame.batch, outbox),
+            let Frame { stream, batch, .. } = &frame;
+            self.visit(now, member, |member, outbox| match member {
+                Member::Viewer(viewer) => match useful {
+                    true => viewer.media(now, forwarder, *stream, batch, outbox),
+                    false => viewer.miss(now, forwarder, *stream, batch, outbox),
                 },
-                _ => false,
+                Member::Publisher(_) => false,
             });
             if !useful || !self.outbox.is_full() {
                 continue;

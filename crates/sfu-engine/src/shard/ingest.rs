@@ -213,7 +213,7 @@ impl Ingest {
                 }
                 TransportEvent::Closed => over = true,
                 TransportEvent::IngressLoss(loss) => self.loss = loss,
-                TransportEvent::KeyframeRequest
+                TransportEvent::KeyframeRequest(_)
                 | TransportEvent::Report { .. }
                 | TransportEvent::Lost { .. }
                 | TransportEvent::Estimate(_) => {}

@@ -9,9 +9,9 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::contact::Contact;
+use super::downlink::Downlink;
 use super::ingest::Ingest;
 use super::outbox::Outbox;
-use super::subscriber::Subscriber;
 use super::{Attached, Fate};
 use crate::session::SessionShared;
 use crate::transport::patch::{Fragment, PatchError};
@@ -20,7 +20,7 @@ use crate::transport::{PatchOutcome, Taken, Transport};
 /// See the module's description.
 #[derive(Debug)]
 pub(super) enum Member {
-    Viewer(Box<Subscriber>),
+    Viewer(Box<Downlink>),
     Publisher(Box<Ingest>),
 }
 
@@ -106,10 +106,7 @@ impl Member {
         streams: &Slab<Attached>,
     ) -> Fate {
         match self {
-            Self::Viewer(viewer) => {
-                let stream = streams.get(viewer.seat.attached);
-                viewer.drain(now, outbox, stream.map(|s| &s.rings))
-            }
+            Self::Viewer(viewer) => viewer.drain(now, outbox, streams),
             Self::Publisher(publisher) => publisher.drain(now, outbox),
         }
     }

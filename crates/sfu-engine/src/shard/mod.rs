@@ -9,6 +9,7 @@ mod backlog;
 mod budget;
 mod contact;
 mod depth;
+mod downlink;
 mod fanout;
 mod handover;
 mod history;
@@ -19,7 +20,7 @@ mod outgoing;
 mod policer;
 mod remb;
 mod ring;
-mod subscriber;
+mod seats;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -37,19 +38,18 @@ use slab::Slab;
 pub use ingest::PeerFeedback;
 pub use outbox::{Datagrams, Outbox, Progress};
 
-use crate::codec::TrackKind;
 use crate::ids::SessionId;
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
-use crate::stream::{Stream, Viewing};
+use crate::stream::Viewing;
 use crate::transport::patch::{Fragment, PatchError};
 use crate::transport::{PatchOutcome, Taken, ViewerTransport};
+use downlink::Downlink;
 use fanout::Waiting;
 use ingest::Ingest;
 use member::Member;
-use ring::Rings;
-use subscriber::Subscriber;
+use seats::{Attached, Seat, Viewer};
 use timers::Timers;
 use username::Stun;
 
@@ -105,71 +105,6 @@ pub struct Shard {
     complained: Option<Instant>,
 }
 
-/// Where a viewer is among those of its stream.
-#[derive(Debug, Clone, Copy)]
-struct Seat {
-    attached: usize,
-    place: usize,
-}
-
-/// A stream that has viewers here.
-#[derive(Debug)]
-struct Attached {
-    stream: Arc<Stream>,
-    /// The members that watch it; each knows its place.
-    viewers: Vec<usize>,
-    /// Who begins: of sound, and of each layer.
-    rounds: Vec<Round>,
-    /// What they may want again.
-    rings: Rings,
-}
-
-/// Which viewer is the first to get the next frame.
-#[derive(Debug, Clone, Default)]
-struct Round {
-    first: usize,
-    /// How many have been first since each was.
-    count: usize,
-    random: u64,
-}
-
-impl Round {
-    /// Each of so many once, far from those who were last. Then all again, from another one on: else it were the same who
-    /// are last at each keyframe, where there are as many viewers as frames in between.
-    fn next(&mut self, viewers: usize) -> usize {
-        let mut step = viewers * 5 / 8 + 1;
-        while gcd(step, viewers) > 1 {
-            step += 1;
-        }
-        self.count += 1;
-        if self.count >= viewers {
-            self.count = 0;
-            // Knuth's generator: no viewer gains from knowing who is next.
-            let next = self.random.wrapping_mul(6_364_136_223_846_793_005);
-            self.random = next.wrapping_add(1_442_695_040_888_963_407);
-            step = (self.random >> 33) as usize;
-        }
-        let first = self.first.checked_rem(viewers).unwrap_or(0);
-        self.first = first.wrapping_add(step);
-        first
-    }
-}
-
-impl Attached {
-    /// How many viewers a frame goes to, and which of them is the first: another one each time, until each has been.
-    fn begin_round(&mut self, kind: TrackKind, layer: usize) -> (usize, usize) {
-        let count = self.viewers.len();
-        let track = match kind {
-            TrackKind::Audio => 0,
-            TrackKind::Video => 1 + layer,
-        };
-        if self.rounds.len() <= track {
-            self.rounds.resize(track + 1, Round::default());
-        }
-        (count, self.rounds[track].next(count))
-    }
-}
-
 impl Shard {
     /// A shard without viewers. `queue` is the way into it, `max_segments` how many datagrams go into one send.
     pub fn new(queue: ShardQueue, counters: Arc<Counters>, max_segments: usize) -> Self {
@@ -222,6 +157,12 @@ impl Shard {
                 transport,
                 session,
             } => self.subscribe(now, stream, transport, session),
+            ShardCommand::Watch {
+                session,
+                place,
+                stream,
+                figures,
+            } => self.watch(now, session, place, stream, figures),
             ShardCommand::Publish {
                 claim,
                 tracks,
@@ -250,12 +191,13 @@ impl Shard {
             }
             ShardCommand::SetPreference {
                 session,
+                place,
                 preference,
             } => {
                 if let Some(&index) = self.by_session.get(&session) {
                     self.visit(now, index, |member, _| {
                         if let Member::Viewer(viewer) = member {
-                            viewer.set_preference(now, preference);
+                            viewer.set_preference(now, place, preference);
                         }
                         true
                     });
@@ -428,15 +370,6 @@ impl Shard {
         self.bury();
     }
 
-    /// Sends the keyframe requests of a stream that are due.
-    fn poll_keyframes(&mut self, now: Instant, attached: usize) {
-        let stream = self.streams.get(attached).map(|a| &a.stream);
-        match stream.and_then(|stream| stream.poll_keyframes(now)) {
-            Some(at) => self.keyframe_timers.set(attached, at),
-            None => self.keyframe_timers.remove(attached),
-        }
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         let due = [self.keyframe_timers.next(), self.timers.next()];
@@ -452,27 +385,9 @@ impl Shard {
     ) {
         let id = session.id();
         let ufrag = transport.local_ufrag().to_owned();
-        let attached = self.attach(&stream);
-        let place = self.streams.get(attached).map_or(0, |a| a.viewers.len());
-        let seat = Seat { attached, place };
-        let subscriber = Subscriber::new(now, seat, stream, transport, session);
-        let index = self.admit(now, id, ufrag, Member::Viewer(Box::new(subscriber)));
-        if let Some(attached) = self.streams.get_mut(attached) {
-            attached.viewers.push(index);
-        }
-    }
-
-    /// From now on the stream's packets come here.
-    fn attach(&mut self, stream: &Arc<Stream>) -> usize {
-        *self.by_key.entry(stream.key()).or_insert_with(|| {
-            stream.attach(self.queue.clone());
-            self.streams.insert(Attached {
-                stream: stream.clone(),
-                viewers: Vec::new(),
-                rounds: Vec::new(),
-                rings: Rings::default(),
-            })
-        })
+        let downlink = Downlink::new(now, transport, session.clone());
+        let index = self.admit(now, id, ufrag, Member::Viewer(Box::new(downlink)));
+        self.seat(now, index, 0, stream, session);
     }
 
     fn admit(&mut self, now: Instant, id: SessionId, ufrag: String, member: Member) -> usize {
@@ -595,15 +510,16 @@ impl Shard {
         let Member::Viewer(viewer) = member else {
             return;
         };
-        let (packets, requests, asked) = viewer.take_counts();
-        self.counters.packets_out.add(packets);
-        self.counters.packets_late.add(viewer.take_late());
-        if requests > 0 {
-            self.counters.keyframe_requests.add(requests);
+        let counted = viewer.take_counts();
+        self.counters.packets_out.add(counted.packets);
+        self.counters.packets_late.add(counted.late);
+        if counted.keyframe_requests > 0 {
+            self.counters
+                .keyframe_requests
+                .add(counted.keyframe_requests);
         }
-        if asked > 0 {
-            let attached = viewer.seat.attached;
-            self.poll_keyframes(now, attached);
+        if counted.keyframes_asked > 0 {
+            self.poll_keyframes_of(now, index);
         }
     }
 
@@ -618,6 +534,7 @@ impl Shard {
 
     fn bury(&mut self) {
         while let Some(index) = self.over.pop() {
+            self.unseat_all(index);
             let Some(member) = self.members.try_remove(index) else {
                 continue;
             };
@@ -630,37 +547,7 @@ impl Shard {
             }
             self.timers.remove(index);
             self.counters.sessions_closed.add(1);
-            let Member::Viewer(viewer) = member else {
-                continue;
-            };
-            self.unseat(viewer.seat);
         }
-    }
-
-    /// A viewer leaves its stream, and the last one takes its place. Without viewers there is no use for its packets.
-    fn unseat(&mut self, Seat { attached, place }: Seat) {
-        let Some(stream) = self.streams.get_mut(attached) else {
-            return;
-        };
-        stream.viewers.swap_remove(place);
-        if let Some(&moved) = stream.viewers.get(place)
-            && let Some(Member::Viewer(viewer)) = self.members.get_mut(moved)
-        {
-            viewer.seat.place = place;
-        }
-        if stream.viewers.is_empty() {
-            let stream = self.streams.remove(attached).stream;
-            self.by_key.remove(&stream.key());
-            self.keyframe_timers.remove(attached);
-            stream.detach(&self.queue);
-        }
-    }
-}
-
-fn gcd(a: usize, b: usize) -> usize {
-    match b {
-        0 => a,
-        _ => gcd(b, a % b),
     }
 }
 

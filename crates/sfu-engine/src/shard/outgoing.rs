@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What leaves a subscriber: rewritten packets on their way into its session, and what that puts out.
+//! What leaves a forwarder: rewritten packets on their way into its session, and what that puts out.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -9,15 +9,16 @@ use super::outbox::Outbox;
 use crate::codec::{Codec, TrackKind};
 use crate::packet::Packet;
 use crate::rewrite::Rewritten;
-use crate::transport::{Outgoing, TransportEvent, TransportSink};
+use crate::transport::{Outgoing, Slot, TransportEvent, TransportSink};
 
 /// The payload of a packet that only has a number.
 static NOTHING: LazyLock<Arc<[u8]>> = LazyLock::new(Arc::default);
 
 impl Rewritten {
     /// The packet as it leaves.
-    pub(super) fn of(self, codec: Codec, packet: &Packet) -> Outgoing<'_> {
+    pub(super) fn of(self, slot: Slot, codec: Codec, packet: &Packet) -> Outgoing<'_> {
         Outgoing {
+            slot,
             codec,
             seq: self.seq,
             timestamp: self.timestamp,

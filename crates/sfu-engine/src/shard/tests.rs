@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::layers::Preference;
-use crate::transport::{Demand, Estimate, Outgoing, Taken, Transport, TransportSink, Work};
-use crate::{Codec, StreamName};
+use crate::stream::Stream;
+use crate::transport::{Demand, Estimate, Outgoing, Slot, Taken, Transport, TransportSink, Work};
+use crate::{Codec, StreamName, TrackKind};
 use std::time::Duration;
 
 /// A viewer that never says anything.
@@ -49,11 +50,11 @@ impl Transport for Silent {
 }
 
 impl ViewerTransport for Silent {
-    fn accepts(&self, _: Codec) -> bool {
-        true
+    fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot> {
+        Some(Slot(2 * place as u16 + u16::from(kind == TrackKind::Audio)))
     }
 
-    fn takes_video(&self) -> bool {
+    fn accepts(&self, _: Slot, _: Codec) -> bool {
         true
     }
 
@@ -115,18 +116,35 @@ fn assert_nothing_is_left(shard: &mut Shard, streams: &[Arc<Stream>]) {
 }
 
 /// Each viewer knows its place, and each place its viewer.
-fn assert_seats_are_right(shard: &Shard) {
+fn assert_seats_are_right(shard: &mut Shard) {
     let mut seated = 0;
-    for (index, attached) in &shard.streams {
+    let Shard {
+        streams, members, ..
+    } = shard;
+    for (index, attached) in &*streams {
         for (place, &viewer) in attached.viewers.iter().enumerate() {
-            let Member::Viewer(viewer) = &shard.members[viewer] else {
+            let Some(Member::Viewer(member)) = members.get_mut(viewer.member) else {
                 panic!("a publisher among the viewers");
             };
-            assert_eq!((viewer.seat.attached, viewer.seat.place), (index, place));
+            let watch = member.forwarder(viewer.forwarder).unwrap().watch.as_ref();
+            let seat = watch.unwrap().seat;
+            assert_eq!((seat.attached, seat.place), (index, place));
             seated += 1;
         }
     }
-    assert_eq!(seated, shard.members.len());
+    let mut watching = 0;
+    for (_, member) in members {
+        let Member::Viewer(viewer) = member else {
+            continue;
+        };
+        for place in 0.. {
+            let Some(forwarder) = viewer.forwarder(place) else {
+                break;
+            };
+            watching += usize::from(forwarder.watch.is_some());
+        }
+    }
+    assert_eq!(seated, watching);
 }
 
 #[test]
@@ -147,7 +165,7 @@ fn viewers_that_time_out_together_leave_a_few_at_a_time() {
         let ended = before - shard.viewers();
         assert!((1..=ENDED_A_TURN).contains(&ended), "{ended} in one call");
         if calls % 8 == 0 {
-            assert_seats_are_right(&shard);
+            assert_seats_are_right(&mut shard);
         }
         calls += 1;
     }
@@ -172,7 +190,45 @@ fn whoever_leaves_leaves_nothing() {
         }
         assert!(shard.by_ufrag.len() == here.len() && shard.viewers() == here.len());
     }
-    assert_seats_are_right(&shard);
+    assert_seats_are_right(&mut shard);
+    for session in here {
+        shard.handle(now, ShardCommand::Close { session });
+    }
+    assert_nothing_is_left(&mut shard, &streams);
+}
+
+#[test]
+fn forwarders_that_change_their_streams_leave_no_seat() {
+    let (mut shard, now) = (shard(), Instant::now());
+    let streams: Vec<_> = (0..3).map(|n| stream(&format!("s{n}"), n)).collect();
+    let mut here = Vec::new();
+    let mut random = 1u64;
+    let mut draw = |below: usize| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % below
+    };
+    for id in 0..5_000 {
+        if here.len() < 2 || draw(10) == 0 {
+            here.push(join(&mut shard, now, &streams[draw(3)], id));
+        } else if draw(12) == 0 {
+            let session = here.swap_remove(draw(here.len()));
+            shard.handle(now, ShardCommand::Close { session });
+        }
+        let stream = streams.get(draw(4)).cloned();
+        let session = here[draw(here.len())];
+        let of = stream.clone().unwrap_or_else(|| streams[0].clone());
+        let figures = SessionShared::new(session, of, 0, String::new(), Preference::default());
+        let command = ShardCommand::Watch {
+            session,
+            place: draw(4),
+            stream: stream.map(Viewing::new),
+            figures: Arc::new(figures),
+        };
+        shard.handle(now, command);
+        assert_seats_are_right(&mut shard);
+    }
     for session in here {
         shard.handle(now, ShardCommand::Close { session });
     }

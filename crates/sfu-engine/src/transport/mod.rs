@@ -17,10 +17,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::codec::{Codec, TrackKind, Vp8Header};
 pub use work::Work;
 
+/// An m-line on which a peer is sent something, by its place among those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u16);
+
 /// A packet as one viewer gets it.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// Selects the track and the negotiated payload type.
+    /// The m-line that it leaves on.
+    pub slot: Slot,
+    /// Selects the negotiated payload type.
     pub codec: Codec,
     /// Extended sequence number; its upper bits are the SRTP rollover counter.
     pub seq: u64,
@@ -48,8 +54,8 @@ pub(crate) const EVENTS: usize = 16;
 pub enum TransportEvent {
     /// ICE and DTLS are up: media may flow.
     Connected,
-    /// The viewer's decoder needs a keyframe (PLI or FIR).
-    KeyframeRequest,
+    /// The viewer's decoder of an m-line needs a keyframe (PLI or FIR).
+    KeyframeRequest(Slot),
     /// Figures from the viewer's reports.
     Report {
         /// Round trip time.
@@ -61,8 +67,8 @@ pub enum TransportEvent {
     },
     /// The viewer missed a packet of this number, and may get it again.
     Lost {
-        /// Audio or video.
-        kind: TrackKind,
+        /// The m-line that it left on.
+        slot: Slot,
         /// Extended sequence number as it was sent.
         seq: u64,
     },
@@ -92,6 +98,15 @@ pub struct Demand {
     pub probe: bool,
     /// There is little room: large frames must be spread in time.
     pub spread: bool,
+}
+
+impl Demand {
+    /// Nothing need be known.
+    pub const NONE: Self = Self {
+        goal: 0,
+        probe: false,
+        spread: false,
+    };
 }
 
 /// A packet from a publishing peer.
@@ -226,10 +241,10 @@ pub trait Transport: Send {
 
 /// A viewer's session.
 pub trait ViewerTransport: Transport {
-    /// Whether the viewer can be sent this codec.
-    fn accepts(&self, codec: Codec) -> bool;
-    /// Whether the viewer can be sent pictures of any codec.
-    fn takes_video(&self) -> bool;
+    /// The m-lines for one kind of media that it can be sent, in the order of the offer: the one with this place among them.
+    fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot>;
+    /// Whether the viewer can be sent this codec on an m-line.
+    fn accepts(&self, slot: Slot, codec: Codec) -> bool;
     /// Whether the viewer asks for keyframes itself when it can't decode (PLI or FIR was agreed on).
     fn asks_for_keyframes(&self) -> bool;
     /// What the viewer's network is taken to carry at first, where that is going to be found out.

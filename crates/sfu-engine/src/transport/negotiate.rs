@@ -15,8 +15,8 @@ use str0m::crypto::dtls::SrtpProfile;
 use super::lean::LeanTransport;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
-use crate::peer::sdp;
 pub use crate::peer::sdp::OfferError;
+use crate::peer::sdp::{self, Wanted};
 use crate::peer::uplink::Uplink;
 
 /// What secures media, the preferred first: those of [`crate::srtp::Profile`].
@@ -176,8 +176,30 @@ pub fn accept(
     delay: Option<PlayoutDelay>,
     now: Instant,
 ) -> Result<(LeanTransport, String), OfferError> {
+    answer(identity, Wanted::Stream(codecs), offer, local, delay, now)
+}
+
+/// Answers the offer of a peer that is to be sent many streams, on all of its m-lines that receive.
+pub fn accept_many(
+    identity: &Identity,
+    offer: &str,
+    local: &[SocketAddr],
+    delay: Option<PlayoutDelay>,
+    now: Instant,
+) -> Result<(LeanTransport, String), OfferError> {
+    answer(identity, Wanted::Many, offer, local, delay, now)
+}
+
+fn answer(
+    identity: &Identity,
+    wanted: Wanted,
+    offer: &str,
+    local: &[SocketAddr],
+    delay: Option<PlayoutDelay>,
+    now: Instant,
+) -> Result<(LeanTransport, String), OfferError> {
     let told = delay.is_some();
-    let (agreed, answer) = sdp::answer_viewer(offer, codecs, &identity.fingerprint, local, told)?;
+    let (agreed, answer) = sdp::answer_viewer(offer, wanted, &identity.fingerprint, local, told)?;
     let transport = LeanTransport::new(now, identity, agreed, delay);
     Ok((transport, answer))
 }

@@ -43,11 +43,7 @@ pub(crate) struct TestViewer {
     pub(crate) next: Instant,
     pub(crate) connected_at: Option<Instant>,
     pub(crate) first_picture_at: Option<Instant>,
-    pub(crate) packets: BTreeMap<u64, Received>,
-    /// Numbers of packets with nothing in them.
-    pub(crate) empty: BTreeSet<u64>,
-    /// The same of parameter sets that came by themselves.
-    pub(crate) sets: BTreeSet<u64>,
+    pub(crate) pictures: Pictures,
     pub(crate) audio_packets: u64,
     /// Between the arrivals of two packets of sound.
     pub(crate) longest_between_sounds: Duration,
@@ -58,7 +54,6 @@ pub(crate) struct TestViewer {
     pub(crate) nag: Option<(Duration, Instant)>,
     /// Asks for a keyframe when it can't decode, as browsers do.
     pub(crate) asks: bool,
-    broken: Broken,
     /// The computer was switched off.
     pub(crate) dead: bool,
 }
@@ -106,16 +101,13 @@ impl TestViewer {
             next: now,
             connected_at: None,
             first_picture_at: None,
-            packets: BTreeMap::new(),
-            empty: BTreeSet::new(),
-            sets: BTreeSet::new(),
+            pictures: Pictures::default(),
             audio_packets: 0,
             longest_between_sounds: Duration::ZERO,
             last_sound: None,
             red_packets: 0,
             nag: None,
             asks: false,
-            broken: Broken::default(),
             dead: false,
         };
         let offer = offer.to_sdp_string();
@@ -166,7 +158,7 @@ impl TestViewer {
             return;
         }
         self.nag(now);
-        if self.asks && self.broken.asks(now) {
+        if self.asks && self.pictures.broken.asks(now) {
             self.request_keyframe();
         }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
@@ -219,6 +211,51 @@ impl TestViewer {
             self.red_packets += u64::from(self.is_red(packet));
             return;
         }
+        self.pictures.take(now, packet);
+        if self.first_picture_at.is_none() && self.decoded().frames > 0 {
+            self.first_picture_at = Some(now);
+        }
+    }
+
+    fn is_red(&self, packet: &RtpPacket) -> bool {
+        let params = self.rtc.codec_config().params();
+        let pt = packet.header.payload_type;
+        let Some(opus) = params.iter().find(|p| p.red() == Some(pt)) else {
+            return false;
+        };
+        let blocks = RedDecoder::decode(&packet.payload).unwrap();
+        assert!(blocks.iter().all(|b| b.pt == *opus.pt()));
+        blocks.len() == 2
+    }
+}
+
+impl std::ops::Deref for TestViewer {
+    type Target = Pictures;
+
+    fn deref(&self) -> &Pictures {
+        &self.pictures
+    }
+}
+
+impl std::ops::DerefMut for TestViewer {
+    fn deref_mut(&mut self) -> &mut Pictures {
+        &mut self.pictures
+    }
+}
+
+/// What came on an m-line of pictures.
+#[derive(Debug, Default)]
+pub(crate) struct Pictures {
+    pub(crate) packets: BTreeMap<u64, Received>,
+    /// Numbers of packets with nothing in them.
+    pub(crate) empty: BTreeSet<u64>,
+    /// The same of parameter sets that came by themselves.
+    pub(crate) sets: BTreeSet<u64>,
+    pub(crate) broken: Broken,
+}
+
+impl Pictures {
+    pub(crate) fn take(&mut self, now: Instant, packet: &RtpPacket) {
         if packet.payload.is_empty() {
             self.empty.insert(*packet.seq_no);
         }
@@ -245,28 +282,12 @@ impl TestViewer {
                 .map(|(min, max)| (millis(min), millis(max))),
         };
         let twice = self.packets.insert(*packet.seq_no, received);
-        if self.asks {
-            self.broken.note(now, *packet.seq_no, &self.packets);
-        }
+        self.broken.note(now, *packet.seq_no, &self.packets);
         assert!(
             twice.is_none(),
             "sequence number {} came twice",
             packet.seq_no
         );
-        if self.first_picture_at.is_none() && self.decoded().frames > 0 {
-            self.first_picture_at = Some(now);
-        }
-    }
-
-    fn is_red(&self, packet: &RtpPacket) -> bool {
-        let params = self.rtc.codec_config().params();
-        let pt = packet.header.payload_type;
-        let Some(opus) = params.iter().find(|p| p.red() == Some(pt)) else {
-            return false;
-        };
-        let blocks = RedDecoder::decode(&packet.payload).unwrap();
-        assert!(blocks.iter().all(|b| b.pt == *opus.pt()));
-        blocks.len() == 2
     }
 
     /// Forgets what came before the newest keyframe. Of use in a long day.
@@ -346,7 +367,7 @@ impl TestViewer {
 
 /// What keeps a decoder from going on.
 #[derive(Debug, Default)]
-struct Broken {
+pub(crate) struct Broken {
     missing: BTreeMap<u64, Instant>,
     highest: Option<u64>,
     is_stuck: bool,
@@ -373,7 +394,7 @@ impl Broken {
     }
 
     /// Whether to ask for a keyframe now.
-    fn asks(&mut self, now: Instant) -> bool {
+    pub(crate) fn asks(&mut self, now: Instant) -> bool {
         let waited = |since: Instant| now.saturating_duration_since(since) >= Self::PATIENCE;
         self.is_stuck |= self.missing.values().any(|since| waited(*since));
         let asks = self.is_stuck && self.asked.is_none_or(waited);

@@ -377,6 +377,7 @@ impl World {
     pub(crate) fn set_preference(&mut self, viewer: usize, preference: Preference) {
         let command = ShardCommand::SetPreference {
             session: self.viewers[viewer].0.session.unwrap(),
+            place: 0,
             preference,
         };
         self.shard.handle(self.now, command);

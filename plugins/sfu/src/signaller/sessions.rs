@@ -314,6 +314,7 @@ pub(super) async fn layer(
         max_bitrate: choice.max_bitrate,
         max_temporal: choice.max_temporal_layer_id,
         video_paused: !choice.video,
+        priority: 0,
     };
     app.engine
         .set_preference(id, preference)

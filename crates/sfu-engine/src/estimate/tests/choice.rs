@@ -19,7 +19,7 @@ const AUDIO: u64 = 48_000;
 const KEYFRAME_EVERY: u32 = 2_000;
 const ASKED: u32 = 60;
 
-/// Chooses for one viewer as the subscriber does.
+/// Chooses for one viewer as a forwarder does.
 struct Watching {
     selector: Selector,
     layer: Option<usize>,

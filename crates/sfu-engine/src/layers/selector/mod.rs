@@ -2,13 +2,13 @@
 
 //! Which layer one viewer gets: the best that it wants, that is sent, and that its network carries.
 //!
-//! One selector a viewer, called by the subscriber a few times a second and whenever something has changed. It knows
+//! One selector a viewer, called by the forwarder a few times a second and whenever something has changed. It knows
 //! nothing of packets; the caller makes the change at a keyframe.
 //!
 //! - Down as soon as the estimate says so, at once where it says so plainly.
 //! - Up only where the estimate leaves room, and not within [`HOLD`] after a way down; an upgrade that did not last
 //!   doubles that time.
-//! - Sound first: what it takes is subtracted from the estimate. Where not even the lowest layer fits, video pauses.
+//! - Sound first: what it takes, and other pictures to the same peer, is subtracted from the estimate. Where not even the lowest layer fits, video pauses.
 
 use std::time::{Duration, Instant};
 
@@ -38,9 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
 /// Room above a layer's cost that an upgrade needs.
-const ROOM_UP: f64 = 1.15;
+pub(crate) const ROOM_UP: f64 = 1.15;
 /// An estimate of this many times what is sent leaves room for bursts. It grows so far by itself where nothing is held up.
-const HEADROOM: f64 = 1.3;
+pub(crate) const HEADROOM: f64 = 1.3;
 /// The same for the layer to fall to while the estimate falls.
 const ROOM_FALLING: f64 = 2.0;
 /// Below this share of a layer's cost the estimate is too low for it.
@@ -59,6 +59,17 @@ pub struct Choice {
     pub cut: bool,
     /// Chosen by the network's upswing: it may wait for a keyframe that comes anyway.
     pub upgrade: bool,
+}
+
+/// Where a viewer's pictures stand among the rungs that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stand {
+    /// From the lowest up; `None` shows nothing, or what is no choice.
+    pub step: Option<usize>,
+    /// Nothing was chosen yet: this is the least that it is to have.
+    pub is_new: bool,
+    /// Bit/s.
+    pub cost: u64,
 }
 
 impl Choice {
@@ -137,6 +148,8 @@ pub struct Selector {
     rung: Option<Rung>,
     /// Video is paused for want of bandwidth since then.
     starved: Option<Instant>,
+    /// The peer gets other pictures, for which there is enough if these ones pause.
+    expendable: bool,
     /// The estimate has been too low for the layer since then.
     pressed: Option<Instant>,
     /// When the layer of the last way up was chosen or, later, began.
@@ -232,28 +245,93 @@ impl Selector {
         }
     }
 
-    /// The layer to send now, of all that there are. `audio` is what sound takes, in bit/s.
-    pub fn choose(&mut self, now: Instant, layers: &[Candidate], audio: u64) -> Choice {
-        let mut order = std::mem::take(&mut self.order);
-        let mut active = std::mem::take(&mut self.active);
-        let mut rungs = std::mem::take(&mut self.rungs);
-        rank(layers, &mut order);
+    /// Whether the peer gets other pictures, for which there is enough if these ones pause.
+    pub fn set_expendable(&mut self, expendable: bool) {
+        self.expendable = expendable;
+    }
+
+    /// How much more it matters than what else the peer gets.
+    pub fn priority(&self) -> u8 {
+        self.preference.priority
+    }
+
+    /// The layer to send now, of all that there are. `others` is what all else takes of the network, in bit/s: sound, and
+    /// other pictures.
+    pub fn choose(&mut self, now: Instant, layers: &[Candidate], others: u64) -> Choice {
+        self.survey(layers);
+        let order = std::mem::take(&mut self.order);
+        let rungs = std::mem::take(&mut self.rungs);
+        let choice = self.choose_of(now, layers, others, &order, &rungs);
+        self.rung = choice.rung;
+        (self.order, self.rungs) = (order, rungs);
+        choice
+    }
+
+    /// What there is to choose from.
+    fn survey(&mut self, layers: &[Candidate]) {
+        let Self { order, active, .. } = self;
+        rank(layers, order);
         active.clear();
         active.extend(order.iter().copied().filter(|&i| layers[i].active));
-        climb(layers, &active, &self.preference, &mut rungs);
+        climb(layers, active, &self.preference, &mut self.rungs);
         self.has_layers = layers.len() > 1;
-        self.has_choice = self.has_layers || rungs.len() > 1;
-        let choice = self.choose_of(now, layers, audio, &order, &rungs);
-        self.rung = choice.rung;
-        (self.order, self.active, self.rungs) = (order, active, rungs);
-        choice
+        self.has_choice = self.has_layers || self.rungs.len() > 1;
+    }
+
+    /// Where it stands, for whoever shares the network out. `None`: it wants nothing, or there is nothing.
+    pub fn stand(&mut self, layers: &[Candidate]) -> Option<Stand> {
+        if self.preference.video_paused {
+            return None;
+        }
+        self.survey(layers);
+        let order = std::mem::take(&mut self.order);
+        let pinned = self.pinned(layers, &order);
+        self.order = order;
+        if let Some((layer, _)) = pinned {
+            let cost = Rung::full(layers, layer, &self.preference).cost(layers);
+            return Some(Stand {
+                step: None,
+                is_new: false,
+                cost: cost.unwrap_or(0),
+            });
+        }
+        let lowest = self.rungs.last()?.cost(layers).unwrap_or(0);
+        if self.starved.is_some() {
+            return Some(Stand {
+                step: None,
+                is_new: false,
+                cost: 0,
+            });
+        }
+        let ladder = Ladder {
+            layers,
+            rungs: &self.rungs,
+            budget: 0,
+        };
+        let standing = self.rung.and_then(|rung| ladder.standing(rung));
+        let rank = standing.and_then(|rung| self.rungs.iter().position(|r| *r == rung));
+        let cost = standing.and_then(|rung| rung.cost(layers));
+        Some(Stand {
+            step: Some(rank.map_or(0, |rank| self.rungs.len() - 1 - rank)),
+            is_new: rank.is_none(),
+            cost: rank.map_or(lowest, |_| cost.unwrap_or(0)),
+        })
+    }
+
+    /// What a rung costs, counted from the lowest up, in bit/s. `None`: there is none, or no choice.
+    pub fn cost_of(&self, layers: &[Candidate], step: usize) -> Option<u64> {
+        if self.preference.layer.is_some() {
+            return None;
+        }
+        let rank = self.rungs.len().checked_sub(step + 1)?;
+        Some(self.rungs[rank].cost(layers).unwrap_or(0))
     }
 
     fn choose_of(
         &mut self,
         now: Instant,
         layers: &[Candidate],
-        audio: u64,
+        others: u64,
         order: &[usize],
         rungs: &[Rung],
     ) -> Choice {
@@ -280,15 +358,15 @@ impl Selector {
         let ladder = Ladder {
             layers,
             rungs,
-            budget: estimate.saturating_sub(audio),
+            budget: estimate.saturating_sub(others),
         };
         let choice = self.by_bandwidth(now, &ladder, limit);
         let next = ladder.above(choice.rung);
         let cost = |rung: Option<Rung>| rung.and_then(|r| r.cost(layers));
         self.could_rise = next.is_some();
-        self.need = cost(choice.rung).unwrap_or(0) + audio;
+        self.need = cost(choice.rung).unwrap_or(0) + others;
         let wish = cost(next.or(choice.rung)).unwrap_or(0);
-        self.goal = (wish as f64 * ROOM_UP) as u64 + audio;
+        self.goal = (wish as f64 * ROOM_UP) as u64 + others;
         choice
     }
 
@@ -321,6 +399,9 @@ impl Selector {
             };
         }
         let Some(current) = self.rung.and_then(|rung| ladder.standing(rung)) else {
+            if self.expendable {
+                return self.starve(now);
+            }
             // Nothing to go down from: begin with what fits.
             let rung = ladder.best(1.0).unwrap_or(ladder.lowest());
             self.pressed = None;
@@ -367,12 +448,16 @@ impl Selector {
             DOUBTED_FOR
         };
         if current == ladder.lowest() {
-            if far && lasting >= STARVED_FOR {
-                self.starved = Some(now);
-                self.pressed = None;
-                return settled(None, Why::NoBandwidth);
-            }
-            return stay;
+            let is_long = lasting
+                >= if self.expendable {
+                    patience
+                } else {
+                    STARVED_FOR
+                };
+            return match far && is_long {
+                true => self.starve(now),
+                false => stay,
+            };
         }
         if !far && lasting < patience {
             return stay;
@@ -385,6 +470,12 @@ impl Selector {
             cut: far,
             ..settled(Some(rung), Why::Bandwidth)
         }
+    }
+
+    fn starve(&mut self, now: Instant) -> Choice {
+        self.starved = Some(now);
+        self.pressed = None;
+        settled(None, Why::NoBandwidth)
     }
 
     fn note_downgrade(&mut self, now: Instant) {

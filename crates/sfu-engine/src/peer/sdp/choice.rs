@@ -21,6 +21,8 @@ pub(super) enum Purpose {
     Watch {
         /// It may be told how long to keep pictures back.
         delay: bool,
+        /// All m-lines that receive carry something, not the first of its kind alone.
+        all: bool,
     },
     /// It sends (WHIP).
     Publish,
@@ -70,6 +72,10 @@ impl Purpose {
         }
     }
 
+    fn takes_all(self) -> bool {
+        matches!(self, Self::Watch { all: true, .. })
+    }
+
     /// The m-line carries media, as far as the offer says.
     fn uses(self, media: &Media<'_>) -> bool {
         !media.is_rejected() && self.is_wanted(media.direction())
@@ -77,13 +83,13 @@ impl Purpose {
 
     fn extensions(self) -> &'static [Extension] {
         match self {
-            Self::Watch { delay: true } => &[
+            Self::Watch { delay: true, .. } => &[
                 Extension::Mid,
                 Extension::Twcc,
                 Extension::CaptureTime,
                 Extension::PlayoutDelay,
             ],
-            Self::Watch { delay: false } => {
+            Self::Watch { delay: false, .. } => {
                 &[Extension::Mid, Extension::Twcc, Extension::CaptureTime]
             }
             Self::Publish => &[
@@ -148,7 +154,7 @@ impl<'o, 'a> Plan<'o, 'a> {
     }
 }
 
-/// The m-lines that are to carry media: the first of its kind that can. A publisher has no others.
+/// The m-lines that are to carry media: the first of its kind that can, or all. A publisher has no others.
 fn carriers<'o, 'a>(
     offer: &'o Offer<'a>,
     purpose: Purpose,
@@ -160,7 +166,7 @@ fn carriers<'o, 'a>(
             check_published(media, &carriers)?;
         }
         let is_first = carriers.iter().all(|c| c.kind() != media.kind());
-        if media.has_known_codec() && is_first {
+        if media.has_known_codec() && (is_first || purpose.takes_all()) {
             carriers.push(media);
         }
     }

@@ -29,10 +29,12 @@ pub(crate) use candidate::candidates;
 pub use error::OfferError;
 pub(crate) use ice::{Fingerprint, credentials};
 pub(crate) use publisher::answer_publisher;
-pub(crate) use viewer::answer_viewer;
+pub(crate) use viewer::{Wanted, answer_viewer};
 
 /// M-lines of a plain session, those that are rejected among them.
 pub(crate) const MEDIAS: usize = 8;
+/// The same of a peer that gets many streams.
+pub(crate) const SLOTS: usize = 256;
 /// Simulcast layers of an m-line.
 pub(crate) const LAYERS: usize = 8;
 /// Payload types of an m-line, and SSRCs.

@@ -4,10 +4,10 @@
 
 use std::collections::HashSet;
 
+use super::CANDIDATES;
 use super::error::{OfferError, shown};
 use super::lines::{Line, lines};
 use super::media::{Media, Session};
-use super::{CANDIDATES, MEDIAS};
 
 /// BUNDLE groups that are looked at.
 const GROUPS: usize = 8;
@@ -26,14 +26,14 @@ pub(super) struct Offer<'a> {
 }
 
 impl<'a> Offer<'a> {
-    /// Reads an offer: each line once.
-    pub(super) fn read(sdp: &'a str) -> Result<Self, OfferError> {
+    /// Reads an offer of no more than so many m-lines: each line once.
+    pub(super) fn read(sdp: &'a str, most: usize) -> Result<Self, OfferError> {
         let mut session = Session::default();
         let mut offer = Self::default();
         for line in lines(sdp) {
             if line.letter == b'm' {
-                if offer.medias.len() == MEDIAS {
-                    let why = format!("it has more than {MEDIAS} m-lines");
+                if offer.medias.len() == most {
+                    let why = format!("it has more than {most} m-lines");
                     return Err(OfferError::unacceptable(why));
                 }
                 offer.medias.push(Media::new(line.value)?);
@@ -43,7 +43,7 @@ impl<'a> Offer<'a> {
                 }
                 match offer.medias.last_mut() {
                     Some(media) => media.read(name, value)?,
-                    None if name == "group" => offer.read_group(value),
+                    None if name == "group" => offer.read_group(value, most),
                     None => session.read(name, value)?,
                 }
             }
@@ -61,10 +61,10 @@ impl<'a> Offer<'a> {
     }
 
     /// `BUNDLE 0 1`. Other semantics (`LS`) change nothing here. Names far beyond those that there may be are of no use.
-    fn read_group(&mut self, value: &'a str) {
+    fn read_group(&mut self, value: &'a str, most: usize) {
         let mut words = value.split_ascii_whitespace();
         if words.next() == Some("BUNDLE") && self.groups.len() < GROUPS {
-            self.groups.push(words.take(4 * MEDIAS).collect());
+            self.groups.push(words.take(4 * most).collect());
         }
     }
 

@@ -9,7 +9,7 @@ use super::choice::{Accepted, Chosen, Plan, Purpose};
 use super::error::OfferError;
 use super::extension::Extension;
 use super::offer::Offer;
-use super::session;
+use super::{MEDIAS, session};
 
 /// Answers an offer to publish. `fingerprint` is our certificate's.
 pub(crate) fn answer_publisher(
@@ -17,7 +17,7 @@ pub(crate) fn answer_publisher(
     fingerprint: &str,
     addresses: &[SocketAddr],
 ) -> Result<(Agreed, String), OfferError> {
-    let offer = Offer::read(sdp)?;
+    let offer = Offer::read(sdp, MEDIAS)?;
     let plan = Plan::new(&offer, Purpose::Publish)?;
     check_payload_types(&plan)?;
     check_layers(&plan)?;

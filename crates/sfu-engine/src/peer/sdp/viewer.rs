@@ -12,7 +12,9 @@ use super::ice::{random, random_text};
 use super::media::Media;
 use super::offer::Offer;
 use super::session;
+use super::{MEDIAS, SLOTS};
 use crate::codec::{Codec, TrackKind};
+use crate::transport::Slot;
 use crate::transport::lean::agreed::{Agreed, Extensions, Format, Numbers};
 use crate::transport::negotiate::StreamCodecs;
 
@@ -21,17 +23,32 @@ const MID: usize = 16;
 /// Characters of a stream's name, of six random bits each (RFC 7022, section 4.2).
 const NAME: usize = 20;
 
-/// Answers an offer to watch a stream of these codecs. `fingerprint` is our certificate's.
+/// What a peer is to be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted {
+    /// A stream of these codecs, on the first m-line of each kind.
+    Stream(StreamCodecs),
+    /// Streams that come and go, on all of its m-lines.
+    Many,
+}
+
+/// Answers an offer to be sent something. `fingerprint` is our certificate's.
 pub(crate) fn answer_viewer(
     sdp: &str,
-    codecs: StreamCodecs,
+    wanted: Wanted,
     fingerprint: &str,
     addresses: &[SocketAddr],
     delay: bool,
 ) -> Result<(Agreed, String), OfferError> {
-    let offer = Offer::read(sdp)?;
-    let plan = Plan::new(&offer, Purpose::Watch { delay })?;
-    check(codecs, &offer, &plan)?;
+    let (most, all) = match wanted {
+        Wanted::Stream(_) => (MEDIAS, false),
+        Wanted::Many => (SLOTS, true),
+    };
+    let offer = Offer::read(sdp, most)?;
+    let plan = Plan::new(&offer, Purpose::Watch { delay, all })?;
+    if let Wanted::Stream(codecs) = wanted {
+        check(codecs, &offer, &plan)?;
+    }
     let mut sent = Vec::with_capacity(plan.lines.len());
     for line in &plan.lines {
         sent.push(match line {
@@ -44,7 +61,8 @@ pub(crate) fn answer_viewer(
     let (mut agreed, answer) = session::answer(&offer, &plan, fingerprint, addresses, stream)?;
     let sending = plan.lines.iter().zip(&sent);
     let sending = sending.filter_map(|(line, sent)| Some((line.as_ref()?, (*sent)?)));
-    let formats = sending.flat_map(|(line, sent)| formats(line, sent, &name));
+    let slots = (0..).map(Slot).zip(sending);
+    let formats = slots.flat_map(|(slot, (line, sent))| formats(slot, line, sent, &name));
     let mut video = plan.carriers().filter(|l| l.kind == TrackKind::Video);
     let asks = |chosen: &Chosen<'_, '_>| chosen.feedback.pli || chosen.feedback.fir;
     agreed.formats = formats.collect();
@@ -74,7 +92,7 @@ fn sources(line: &Accepted<'_, '_>, taken: &[Option<Sent>]) -> Result<Sent, Offe
 }
 
 /// What may be sent on an m-line: each codec under the payload type that fits it best.
-fn formats(line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
+fn formats(slot: Slot, line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
     let mut formats: Vec<Format> = Vec::new();
     let extension = |extension| line.extensions.id(extension);
     let mid = line.media.mid.filter(|mid| mid.len() <= MID);
@@ -90,6 +108,7 @@ fn formats(line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
             continue;
         }
         formats.push(Format {
+            slot,
             codec: chosen.codec,
             pt: chosen.format.pt,
             red: chosen.red.map(|red| red.pt),
@@ -202,7 +221,8 @@ mod tests {
             video: Some(Codec::H264),
             audio: None,
         };
-        let (agreed, _) = answer_viewer(&offer, codecs, "sha-256 00", &[], false).unwrap();
+        let (agreed, _) =
+            answer_viewer(&offer, Wanted::Stream(codecs), "sha-256 00", &[], false).unwrap();
         let [format] = &agreed.formats[..] else {
             panic!("{:?}", agreed.formats);
         };

@@ -9,6 +9,7 @@ use is::{Candidate, IceCreds};
 use crate::codec::Codec;
 use crate::codec::profile::H264Profile;
 use crate::peer::sdp::Fingerprint;
+use crate::transport::Slot;
 
 /// The header extensions of an m-line, by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Extensions {
 /// A codec that may be sent, and under which numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Format {
+    /// The m-line that it is for.
+    pub(crate) slot: Slot,
     pub(crate) codec: Codec,
     pub(crate) pt: u8,
     /// The same with redundancy (RED).

@@ -8,7 +8,7 @@ use super::super::TransportEvent;
 use super::super::negotiate::WallClock;
 use super::super::work::Work;
 use super::asked::Answer;
-use super::media::{Media, Track};
+use super::media::Media;
 use crate::codec::TrackKind;
 use crate::estimate::Estimator;
 use crate::rtcp::{self, FirEntries, LostPackets, ReportBlock, ReportBlocks, Rtcp, SenderReport};
@@ -28,8 +28,10 @@ const LOST_AT_ONCE: usize = 400;
 #[derive(Debug, Default)]
 struct Heard {
     work: Work,
-    /// The last block about the video that was sent for the first time.
+    /// The last block about pictures that were sent for the first time, and what all of these count as lost.
     block: Option<ReportBlock>,
+    blocks: u32,
+    fractions_lost: u32,
     remb: Option<u64>,
     wants_keyframe: bool,
     lost: usize,
@@ -60,8 +62,11 @@ pub(super) fn receive(
             }
             Ok(Rtcp::Nack { media_ssrc, lost }) => heard.nack(now, media_ssrc, lost, media, events),
             Ok(Rtcp::Pli { media_ssrc }) => {
-                let of_video = |track: &mut Track| track.kind == TrackKind::Video;
-                heard.wants_keyframe |= media.track(media_ssrc).is_some_and(of_video);
+                let track = media.track(media_ssrc);
+                if let Some(track) = track.filter(|t| t.kind == TrackKind::Video) {
+                    track.wants_keyframe = true;
+                    heard.wants_keyframe = true;
+                }
             }
             Ok(Rtcp::Fir { entries }) => heard.fir(entries, media),
             Ok(Rtcp::Remb { bitrate }) => heard.remb = Some(bitrate),
@@ -83,6 +88,8 @@ impl Heard {
             track.is_new = false;
             if track.kind == TrackKind::Video && track.ssrc == block.ssrc {
                 self.block = Some(block);
+                self.blocks += 1;
+                self.fractions_lost += u32::from(block.fraction_lost);
             }
         }
     }
@@ -99,7 +106,7 @@ impl Heard {
         let Some(track) = media.track(media_ssrc) else {
             return;
         };
-        let (kind, newest, has_sent) = (track.kind, track.newest, track.sent.packets > 0);
+        let (slot, newest, has_sent) = (track.slot, track.newest, track.sent.packets > 0);
         let Some(asked) = track.asked.as_mut().filter(|_| has_sent) else {
             return;
         };
@@ -114,7 +121,7 @@ impl Heard {
             match asked.hear(newest, seq) {
                 Answer::New(seq) => {
                     self.lost += 1;
-                    events.push(TransportEvent::Lost { kind, seq });
+                    events.push(TransportEvent::Lost { slot, seq });
                 }
                 Answer::Unknown => unknown = true,
                 Answer::Repeated => {}
@@ -134,7 +141,10 @@ impl Heard {
             let track = media.track(entry.ssrc);
             if let Some(track) = track.filter(|t| t.kind == TrackKind::Video) {
                 let last = track.commanded.replace(entry.sequence);
-                self.wants_keyframe |= last != Some(entry.sequence);
+                if last != Some(entry.sequence) {
+                    track.wants_keyframe = true;
+                    self.wants_keyframe = true;
+                }
             }
         }
     }
@@ -167,7 +177,7 @@ impl Heard {
         mut self,
         now: Instant,
         wall: SystemTime,
-        media: &Media,
+        media: &mut Media,
         estimator: &mut dyn Estimator,
         events: &mut Vec<TransportEvent>,
     ) -> Work {
@@ -176,18 +186,23 @@ impl Heard {
         }
         if let Some(block) = self.block {
             let rtt = round_trip(wall, &block);
-            let loss = f32::from(block.fraction_lost) / 256.0;
+            let loss = self.fractions_lost as f32 / self.blocks.max(1) as f32 / 256.0;
             estimator.receiver_report(now, loss, rtt);
-            let track = media.tracks.iter().find(|t| t.ssrc == block.ssrc);
+            let again = media.tracks.iter();
+            let again = again.map(|track| u64::from(track.sent_again.packets));
             events.push(TransportEvent::Report {
                 rtt,
                 loss: Some(loss),
-                retransmitted: track.map_or(0, |t| t.sent_again.packets.into()),
+                retransmitted: again.sum(),
             });
         }
         if self.wants_keyframe {
             self.work.add(Work::KEYFRAME);
-            events.push(TransportEvent::KeyframeRequest);
+            for track in &mut media.tracks {
+                if std::mem::take(&mut track.wants_keyframe) {
+                    events.push(TransportEvent::KeyframeRequest(track.slot));
+                }
+            }
         }
         self.work
     }

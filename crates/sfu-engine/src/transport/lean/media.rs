@@ -12,14 +12,14 @@
 use std::time::{Duration, Instant};
 
 use super::super::negotiate::{PlayoutDelay, WallClock};
-use super::super::{Outgoing, TransportSink};
+use super::super::{Outgoing, Slot, TransportSink};
 use super::agreed::{Agreed, Extensions, Format};
 use super::asked::Asked;
 use super::connection::Path;
 use super::control;
 use super::header::{self, Header, Value};
 use crate::codec::profile::H264Profile;
-use crate::codec::{TrackKind, red, vp8};
+use crate::codec::{Codec, TrackKind, red, vp8};
 use crate::size::{MAX_DATAGRAM, OSN, RTP_HEADER};
 use crate::srtp::Protect;
 
@@ -50,6 +50,9 @@ impl Sent {
 /// One m-line's stream and, beside it, that of its retransmissions.
 #[derive(Debug)]
 pub(super) struct Track {
+    pub(super) slot: Slot,
+    /// What it may consist of.
+    formats: Vec<Format>,
     pub(super) kind: TrackKind,
     pub(super) ssrc: u32,
     pub(super) rtx_ssrc: Option<u32>,
@@ -65,6 +68,8 @@ pub(super) struct Track {
     rtx_seq: u64,
     /// What the viewer has just asked for again, of video.
     pub(super) asked: Option<Box<Asked>>,
+    /// The viewer has just asked for a keyframe.
+    pub(super) wants_keyframe: bool,
     /// The number of the last command for a keyframe (FIR).
     pub(super) commanded: Option<u8>,
     /// The time of capture that was told last.
@@ -105,7 +110,7 @@ fn told_profile(format: &Format, packet: &Outgoing<'_>) -> Option<H264Profile> {
 /// See the module's description.
 pub(super) struct Media {
     protect: Protect,
-    formats: Vec<Format>,
+    /// By slot.
     pub(super) tracks: Vec<Track>,
     /// The next transport-wide number.
     number: u16,
@@ -122,13 +127,13 @@ impl Media {
     ) -> Self {
         let mut tracks: Vec<Track> = Vec::new();
         for format in &agreed.formats {
-            if tracks.iter().all(|t| t.ssrc != format.ssrc) {
-                tracks.push(Track::new(format));
+            match tracks.get_mut(usize::from(format.slot.0)) {
+                Some(track) => track.formats.push(format.clone()),
+                None => tracks.push(Track::new(format)),
             }
         }
         Self {
             protect,
-            formats: agreed.formats.clone(),
             tracks,
             number: 0,
             clock,
@@ -161,19 +166,21 @@ impl Media {
         packet: &Outgoing<'_>,
         sink: &mut dyn TransportSink,
     ) -> Option<Left> {
-        let format = self.formats.iter_mut().find(|f| f.codec == packet.codec)?;
+        let track = self.tracks.get_mut(usize::from(packet.slot.0))?;
+        let mut formats = track.formats.iter_mut();
+        let format = formats.find(|f| f.codec == packet.codec)?;
         if let Some(profile) = told_profile(format, packet) {
             format.follow(profile);
         }
-        let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
-        let room = Room::of(&self.protect, format.rtx.is_some());
+        let (main, rtx, redundant) = (format.pt, format.rtx, format.red);
+        let room = Room::of(&self.protect, rtx.is_some());
         let needed = track.needed(number(&mut self.number, track.extensions));
         let takes = |blocks: &[u8]| room.holds(needed.len(track), blocks.len());
-        let (pt, payload) = match (format.red, packet.red) {
+        let (pt, payload) = match (redundant, packet.red) {
             (Some(pt), Some(blocks)) if takes(blocks) => (pt, blocks),
-            _ => (format.pt, packet.payload),
+            _ => (main, packet.payload),
         };
-        let is_red = format.red == Some(pt);
+        let is_red = redundant == Some(pt);
         let wanted = Values {
             playout_delay: self.playout_delay.filter(|_| track.wants_delay(packet)),
             captured: track.tell(packet).map(|at| capture_time(self.clock, at)),
@@ -202,7 +209,7 @@ impl Media {
             if let Some(counters) = packet.vp8 {
                 vp8::rewrite(&mut buffer[body..], counters);
             } else if is_red {
-                red::set_type(&mut buffer[body..], format.pt);
+                red::set_type(&mut buffer[body..], main);
             }
         });
         Some(left)
@@ -210,8 +217,8 @@ impl Media {
 
     /// A packet that is not sent: it has its numbers, so that the viewer's reports count it as lost.
     pub(super) fn lose(&mut self, packet: &Outgoing<'_>) -> Option<Left> {
-        let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
-        let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
+        let track = self.tracks.get_mut(usize::from(packet.slot.0))?;
+        track.format(packet.codec)?;
         track.newest = track.newest.max(packet.seq);
         let number = number(&mut self.number, track.extensions);
         Some(Left {
@@ -227,9 +234,8 @@ impl Media {
         packet: &Outgoing<'_>,
         sink: &mut dyn TransportSink,
     ) -> Option<Left> {
-        let format = self.formats.iter().find(|f| f.codec == packet.codec)?;
-        let track = self.tracks.iter_mut().find(|t| t.ssrc == format.ssrc)?;
-        let (pt, ssrc) = (format.rtx?, track.rtx_ssrc?);
+        let track = self.tracks.get_mut(usize::from(packet.slot.0))?;
+        let (pt, ssrc) = (track.format(packet.codec)?.rtx?, track.rtx_ssrc?);
         let captured = track.captured(packet.timestamp);
         let captured = captured.filter(|_| packet.keyframe_start);
         let room = Room::of(&self.protect, true);
@@ -265,14 +271,12 @@ impl Media {
 
     /// Sends a packet of nothing but padding in the stream of retransmissions, to see whether the network carries it.
     pub(super) fn pad(&mut self, path: Path, sink: &mut dyn TransportSink) -> Option<Left> {
-        let (pt, track, ssrc) = self.formats.iter().find_map(|format| {
-            let track = self.tracks.iter().position(|t| t.ssrc == format.ssrc)?;
-            let ssrc = self.tracks[track].rtx_ssrc?;
-            let used = self.tracks[track].sent.last.is_some();
-            let twcc = format.extensions.twcc.is_some();
-            (used && twcc).then_some((format.rtx?, track, ssrc))
+        let (track, pt, ssrc) = self.tracks.iter_mut().find_map(|track| {
+            let ssrc = track.rtx_ssrc?;
+            let used = track.sent.last.is_some() && track.extensions.twcc.is_some();
+            let pt = track.formats.iter().find_map(|f| f.rtx)?;
+            used.then_some((track, pt, ssrc))
         })?;
-        let track = &mut self.tracks[track];
         let values = track.needed(number(&mut self.number, track.extensions));
         let draft = track.draft_again(
             Header {
@@ -360,6 +364,8 @@ impl Draft {
 impl Track {
     fn new(format: &Format) -> Self {
         Self {
+            slot: format.slot,
+            formats: vec![format.clone()],
             kind: format.codec.kind(),
             ssrc: format.ssrc,
             rtx_ssrc: format.rtx_ssrc,
@@ -372,11 +378,16 @@ impl Track {
             sent_again: Sent::default(),
             rtx_seq: FIRST_RTX_SEQ,
             asked: (format.codec.kind() == TrackKind::Video).then(Asked::new),
+            wants_keyframe: false,
             commanded: None,
             told: None,
             owes_captured: false,
             owes_delay: false,
         }
+    }
+
+    fn format(&self, codec: Codec) -> Option<&Format> {
+        self.formats.iter().find(|f| f.codec == codec)
     }
 
     /// The next packet of the stream of retransmissions, which numbers it.

@@ -26,7 +26,7 @@ use str0m::crypto::dtls::SrtpProfile;
 use super::negotiate::{Identity, PlayoutDelay};
 use super::patch::{self, Fragment, PatchError};
 use super::{
-    Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Taken, Transport, TransportEvent,
+    Demand, EVENTS, Estimate, Outgoing, PatchOutcome, Slot, Taken, Transport, TransportEvent,
     TransportSink, ViewerTransport, Work,
 };
 use crate::codec::{Codec, TrackKind};
@@ -378,13 +378,16 @@ impl Transport for LeanTransport {
 }
 
 impl ViewerTransport for LeanTransport {
-    fn accepts(&self, codec: Codec) -> bool {
-        self.agreed.formats.iter().any(|f| f.codec == codec)
+    fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot> {
+        let formats = self.agreed.formats.chunk_by(|a, b| a.slot == b.slot);
+        let mut slots = formats.filter_map(|of_slot| of_slot.first());
+        let slots = slots.by_ref().filter(|f| f.codec.kind() == kind);
+        slots.map(|f| f.slot).nth(place)
     }
 
-    fn takes_video(&self) -> bool {
+    fn accepts(&self, slot: Slot, codec: Codec) -> bool {
         let mut formats = self.agreed.formats.iter();
-        formats.any(|f| f.codec.kind() == TrackKind::Video)
+        formats.any(|f| f.slot == slot && f.codec == codec)
     }
 
     fn asks_for_keyframes(&self) -> bool {

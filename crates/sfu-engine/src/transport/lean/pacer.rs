@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::super::Outgoing;
+use super::super::{Outgoing, Slot};
 use crate::codec::{Codec, Vp8Header};
 
 /// Half of the time between two frames at 30 a second.
@@ -22,6 +22,7 @@ const ROOM: usize = 64;
 /// A packet that waits. It owns what [`Outgoing`] borrows.
 #[derive(Debug)]
 pub(super) struct Waiting {
+    slot: Slot,
     codec: Codec,
     seq: u64,
     timestamp: u32,
@@ -35,6 +36,7 @@ pub(super) struct Waiting {
 impl Waiting {
     pub(super) fn outgoing(&self) -> Outgoing<'_> {
         Outgoing {
+            slot: self.slot,
             codec: self.codec,
             seq: self.seq,
             timestamp: self.timestamp,
@@ -74,6 +76,7 @@ impl Pacer {
         self.due.get_or_insert(now);
         self.until = Some(now + LONGEST);
         self.queue.push_back(Waiting {
+            slot: packet.slot,
             codec: packet.codec,
             seq: packet.seq,
             timestamp: packet.timestamp,
@@ -109,6 +112,7 @@ mod tests {
         let mut pacer = Pacer::default();
         for seq in 0..count {
             let packet = Outgoing {
+                slot: Slot(0),
                 codec: Codec::H264,
                 seq,
                 timestamp: 0,

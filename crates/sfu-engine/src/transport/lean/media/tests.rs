@@ -74,6 +74,7 @@ impl Wire {
 
 fn format() -> Format {
     Format {
+        slot: Slot(0),
         codec: Codec::H264,
         pt: 97,
         red: None,
@@ -125,6 +126,7 @@ fn path() -> Path {
 
 fn packet(number: u32, captured: Instant, is_key: bool, data: &Arc<[u8]>) -> Outgoing<'_> {
     Outgoing {
+        slot: Slot(0),
         codec: Codec::H264,
         seq: 1_000 + u64::from(number),
         timestamp: number * 9_000,

@@ -1,37 +1,49 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a subscriber should get, and how it gets there: part of [`super::Subscriber`].
+//! What a viewer should get of a stream, and how it gets there: part of [`super::Forwarder`].
 
 use std::time::Instant;
 
 use super::super::backlog::Backlog;
+use super::forwarder::{ASK_AGAIN, Forwarder, PATIENT};
 use super::replayed::Replayed;
-use super::{ASK_AGAIN, PATIENT, Subscriber};
 use crate::gop::Gop;
 use crate::keyframe::Need;
 use crate::layers::{self, Candidate, Rung, Why};
 use crate::rewrite::Source;
 use crate::temporal::Limit;
+use crate::transport::ViewerTransport;
 
-impl Subscriber {
-    /// Chooses the layer anew. Until a keyframe of it comes, the present one goes on, where the network carries it.
-    pub(super) fn retarget(&mut self, now: Instant) {
-        let mut layers = std::mem::take(&mut self.layers);
-        let snapshot = self.stream.snapshot();
-        self.video.codec = snapshot.codecs.video;
-        self.audio.codec = snapshot.codecs.audio;
-        snapshot.choices(now, &mut layers);
-        let audio = snapshot.audio_bitrate;
-        drop(snapshot);
-        let unplayable = self.why_unplayable();
-        if unplayable.is_some() {
-            layers.clear();
+impl Forwarder {
+    /// Looks at what the publisher sends. Returns what its sound takes, in bit/s.
+    pub(super) fn survey(&mut self, now: Instant, transport: &dyn ViewerTransport) -> u64 {
+        let Some(watch) = &self.watch else {
+            self.layers.clear();
+            return 0;
+        };
+        let snapshot = watch.stream.snapshot();
+        self.video.set_codec(snapshot.codecs.video, transport);
+        self.audio.set_codec(snapshot.codecs.audio, transport);
+        snapshot.choices(now, &mut self.layers);
+        self.unplayable = match (self.video.codec, self.video.slot) {
+            (Some(_), None) => Some(Why::Paused),
+            (Some(_), Some(_)) if !self.video.is_accepted => Some(Why::NoCommonCodec),
+            _ => None,
+        };
+        if self.unplayable.is_some() {
+            self.layers.clear();
         }
-        let mut choice = self.selector.choose(now, &layers, audio);
-        choice.why = unplayable.unwrap_or(choice.why);
-        self.look_again = self.selector.look_again(now);
-        self.transport.set_demand(now, self.selector.demand(now));
-        self.session.set_choice(choice.rung, choice.why);
+        snapshot.audio_bitrate
+    }
+
+    /// Chooses the layer anew, of those that were last seen. Until a keyframe of it comes, the present one goes on, where the
+    /// network carries it. Returns when to look again.
+    pub(super) fn retarget(&mut self, now: Instant) -> Option<Instant> {
+        self.watch.as_ref()?;
+        let layers = std::mem::take(&mut self.layers);
+        let mut choice = self.selector.choose(now, &layers, self.others);
+        choice.why = self.unplayable.unwrap_or(choice.why);
+        self.figures.set_choice(choice.rung, choice.why);
         let before = std::mem::replace(&mut self.target, choice.rung);
         self.video.rewriter.set_limit(self.limit_now());
         if choice.rung.is_none() {
@@ -56,18 +68,7 @@ impl Subscriber {
             self.approach(now, &layers, choice.upgrade);
         }
         self.layers = layers;
-    }
-
-    /// Why the viewer can get none of the publisher's pictures: its offer has no m-line for them, or not their codec.
-    fn why_unplayable(&self) -> Option<Why> {
-        let codec = self.video.codec?;
-        if self.transport.accepts(codec) {
-            return None;
-        }
-        Some(match self.transport.takes_video() {
-            true => Why::NoCommonCodec,
-            false => Why::Paused,
-        })
+        self.selector.look_again(now)
     }
 
     /// Sees to it that forwarding of the target can begin.
@@ -122,7 +123,8 @@ impl Subscriber {
         let rate = self.replay_rate();
         let mut slow = None;
         for layer in from_target {
-            let Some(gop) = self.stream.gop(now, layer) else {
+            let watch = self.watch.as_ref();
+            let Some(gop) = watch.and_then(|watch| watch.stream.gop(now, layer)) else {
                 continue;
             };
             if gop.is_young() && Backlog::is_quick(&gop, rate) {
@@ -198,10 +200,10 @@ impl Subscriber {
         true
     }
 
-    /// What is known of the network, where there is another layer for one that carries little.
+    /// What is known of the network, or of the share in it, where there is another layer for one that carries little.
     pub(super) fn replay_rate(&self) -> Option<u64> {
-        self.selector
-            .estimate()
-            .filter(|_| self.selector.has_layers())
+        let estimate = self.selector.estimate();
+        let estimate = estimate.filter(|_| self.selector.has_layers())?;
+        Some(self.share.unwrap_or(estimate))
     }
 }
