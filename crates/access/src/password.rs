@@ -432,8 +432,8 @@ mod tests {
         }
         let mut pauses = Vec::new();
         for _ in 0..20 {
-            table.verdict(&job(7), false, start);
-            let until = table.addresses[&IpAddr::from(7u32.to_be_bytes())].until;
+            table.verdict(&job(30_001), false, start);
+            let until = table.addresses[&IpAddr::from(30_001u32.to_be_bytes())].until;
             pauses.push(until.map_or(0, |u| (u - start).as_secs()));
         }
         assert_eq!(pauses[..5], [0; 5]);
