@@ -2,7 +2,9 @@
 
 //! What elements of several plugins have in common. It is linked into each of them, and registers no type.
 
+pub mod layers;
 mod live;
+pub mod properties;
 pub mod server;
 
 pub use live::is_live;

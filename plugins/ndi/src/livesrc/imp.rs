@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 
 use super::ingest::{self, Ingest};
 use super::pads;
@@ -76,6 +77,9 @@ impl ObjectImpl for NdiLiveSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         gst::debug!(CAT, imp = self, "{} = {value:?}", pspec.name());
         let mut settings = lock(&self.settings);
         settings.set(pspec.name(), value);

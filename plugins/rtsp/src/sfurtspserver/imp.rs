@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 use sfu_elements::server;
 
 use super::CAT;
@@ -35,6 +36,9 @@ impl ObjectImpl for SfuRtspServer {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         lock(&self.settings).set(pspec.name(), value);
     }
 

@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 
 use super::CAT;
 use super::folder::Keeper;
@@ -45,6 +46,9 @@ impl ObjectImpl for SfuRecorder {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         let text = || text_of(value);
         let number = || number_of(value);
         let bytes = || value.get::<u64>().unwrap_or_default();

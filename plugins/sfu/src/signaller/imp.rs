@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 use sfu_elements::server;
 use sfu_engine::{Engine, Router};
 
@@ -45,6 +46,9 @@ impl ObjectImpl for SfuSignaller {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         let text = || text_of(value);
         let number = || number_of(value);
         let mut settings = lock(&self.settings);

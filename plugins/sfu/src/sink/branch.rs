@@ -3,6 +3,7 @@
 //! The elements behind a pad, built when its caps are known: encoder where needed, payloader, and the way to the router.
 
 use gst::prelude::*;
+use sfu_elements::layers::Layers;
 use sfu_engine::Codec;
 
 use super::clock::Now;
@@ -18,6 +19,9 @@ pub(super) struct Branch {
     pub(super) mixer: Option<gst::Element>,
     /// The end of each layer.
     pub(super) sinks: Vec<gst::Element>,
+    /// What makes the layers of raw video, and the elements of each one behind it.
+    encoder: Option<gst::Element>,
+    layers: Vec<(gst::Pad, Vec<gst::Element>)>,
 }
 
 impl Branch {
@@ -49,7 +53,8 @@ impl Branch {
 
     /// Takes the elements out of the bin again.
     pub(super) fn remove(self, bin: &gst::Bin) {
-        for element in self.elements {
+        // The ends first: a thread may be held up there.
+        for element in self.elements.into_iter().rev() {
             take_out(bin, &element);
         }
     }
@@ -71,6 +76,65 @@ impl Branch {
     }
 }
 
+impl Branch {
+    pub(super) fn has_encoder(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// Makes one more layer, which starts before anything flows into it.
+    fn add_layer(
+        &mut self,
+        bin: &gst::Bin,
+        live: bool,
+        codec: Codec,
+        sender: Sender,
+    ) -> Result<(), String> {
+        let index = self.layers.len();
+        let encoder = self.encoder.clone().ok_or("there is no encoder")?;
+        let before = self.elements.len();
+        let first = self.make(bin, "identity", "libgstreamer1.0-0")?;
+        let payloader = payload(self, bin, &first, codec)?;
+        finish(self, bin, live, &payloader, sender)?;
+        self.start()?;
+        let pad = encoder
+            .request_pad_simple(&format!("src_{index}"))
+            .ok_or("simulcastenc gives no pad for a layer: see `layers`")?;
+        link_pad(&pad, &first)?;
+        let own = self.elements[before..].to_vec();
+        self.layers.push((pad, own));
+        Ok(())
+    }
+
+    /// Other layers while running.
+    pub(super) fn set_layers(
+        &mut self,
+        bin: &gst::Bin,
+        layers: &Layers,
+        live: bool,
+        sender: impl Fn(usize) -> Sender,
+    ) -> Result<(), String> {
+        let encoder = self.encoder.clone().ok_or("there is no encoder")?;
+        let count = layers.as_slice().len();
+        while self.layers.len() > count {
+            let Some((pad, own)) = self.layers.pop() else {
+                break;
+            };
+            encoder.release_request_pad(&pad);
+            for element in own.iter().rev() {
+                self.sinks.retain(|sink| sink != element);
+                self.elements.retain(|one| one != element);
+                take_out(bin, element);
+            }
+        }
+        encoder.set_property("layers", layers.to_string());
+        for index in self.layers.len()..count {
+            let sender = sender(index);
+            self.add_layer(bin, live, sender.codec(), sender)?;
+        }
+        Ok(())
+    }
+}
+
 /// Takes an element out of the bin, unless the bin is being disposed of and has let go of it.
 pub(crate) fn take_out(bin: &gst::Bin, element: &gst::Element) {
     if element.parent().as_ref() == Some(bin.upcast_ref()) {
@@ -83,6 +147,8 @@ pub(crate) fn take_out(bin: &gst::Bin, element: &gst::Element) {
 /// What a branch is built with.
 pub(super) struct Plan<'a> {
     pub(super) bin: &'a gst::Bin,
+    /// The pad's name.
+    pub(super) pad: glib::GString,
     pub(super) entry: &'a gst::Element,
     pub(super) settings: &'a Settings,
     pub(super) media: Media,
@@ -115,31 +181,29 @@ fn build_into(
     match plan.media.form {
         Form::Raw if plan.layers > 0 => {
             let encoder = video_encoder(branch, plan)?;
+            branch.encoder = Some(encoder.clone());
+            let codec = plan.settings.codec.engine();
             for index in 0..plan.layers {
-                let codec = match plan.settings.codec {
-                    super::Codec::H264 => Codec::H264,
-                    super::Codec::Vp8 => Codec::Vp8,
-                };
-                let pad = encoder
-                    .request_pad_simple(&format!("src_{index}"))
-                    .ok_or("simulcastenc gives no pad for a layer: see `layers`")?;
-                let first = branch.make(plan.bin, "identity", "libgstreamer1.0-0")?;
-                link_pad(&pad, &first)?;
-                let payloader = payload(branch, plan.bin, &first, codec)?;
-                finish(branch, plan, &payloader, sender(codec, index))?;
+                branch.add_layer(plan.bin, plan.live, codec, sender(codec, index))?;
             }
             plan.entry.link(&encoder).map_err(|e| e.to_string())
         }
         Form::Raw => {
             let last = audio_encoder(branch, plan)?;
             let payloader = payload(branch, plan.bin, &last, Codec::Opus)?;
-            finish(branch, plan, &payloader, sender(Codec::Opus, 0))
+            finish(
+                branch,
+                plan.bin,
+                plan.live,
+                &payloader,
+                sender(Codec::Opus, 0),
+            )
         }
         Form::Encoded(codec) => {
             let payloader = payload(branch, plan.bin, plan.entry, codec)?;
-            finish(branch, plan, &payloader, sender(codec, 0))
+            finish(branch, plan.bin, plan.live, &payloader, sender(codec, 0))
         }
-        Form::Rtp(codec) => finish(branch, plan, plan.entry, sender(codec, 0)),
+        Form::Rtp(codec) => finish(branch, plan.bin, plan.live, plan.entry, sender(codec, 0)),
     }
 }
 
@@ -150,17 +214,22 @@ fn video_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
         "simulcastenc",
         "libgstsimulcast.so of this project where GStreamer finds it (GST_PLUGIN_PATH)",
     )?;
-    encoder.set_property("layers", &settings.layers);
-    if encoder.property::<String>("layers").is_empty() {
-        let wrong = &settings.layers;
-        return Err(format!(
-            "layers={wrong:?} is not HEIGHT:BITRATE,… such as 720:2500k,360:700k"
-        ));
-    }
+    encoder.set_property("layers", settings.layers.to_string());
     encoder.set_property_from_str("codec", settings.codec.nick());
     encoder.set_property("encoder", &settings.encoder);
     encoder.set_property("keyframe-interval", settings.keyframe_interval_ms);
     encoder.set_property("temporal-layers", settings.temporal_layers);
+    encoder.set_property("encoder-properties", &settings.encoder_properties);
+    encoder.set_property_from_str("deinterlace", settings.deinterlace.nick());
+    encoder.set_property_from_str("deinterlace-fields", settings.deinterlace_fields.nick());
+    let (sink, pad) = (plan.bin.downgrade(), plan.pad.to_string());
+    encoder.connect("encoder-setup", false, move |args| {
+        let (consumer, encoder) = (args[1].get::<String>(), args[3].get::<gst::Element>());
+        let (consumer, encoder) = consumer.ok().zip(encoder.ok())?;
+        let sink = sink.upgrade()?;
+        let is_set = sink.emit_by_name::<bool>("encoder-setup", &[&consumer, &pad, &encoder]);
+        Some(is_set.to_value())
+    });
     Ok(encoder)
 }
 
@@ -200,32 +269,48 @@ fn payload(
 ) -> Result<gst::Element, String> {
     let factory = match codec {
         Codec::H264 => "rtph264pay",
+        Codec::H265 => "rtph265pay",
+        Codec::Av1 => "rtpav1pay",
         Codec::Vp8 => "rtpvp8pay",
         Codec::Opus => "rtpopuspay",
         _ => return Err(format!("{} can't be payloaded", codec.name())),
     };
     let mut last = last.clone();
-    if codec == Codec::H264 {
-        let parse = branch.make(bin, "h264parse", "gstreamer1.0-plugins-bad")?;
-        // A viewer may join at any IDR picture, so each brings its parameter sets.
-        parse.set_property("config-interval", -1i32);
-        let filter = branch.make(bin, "capsfilter", "libgstreamer1.0-0")?;
+    let parsed = match codec {
         // As a byte stream the parser would put a delimiter, often a packet of its own, before each frame.
-        let avc = gst::Caps::builder("video/x-h264")
-            .field("stream-format", "avc")
-            .field("alignment", "au")
+        Codec::H264 => Some(("h264parse", "video/x-h264", "avc", "au")),
+        Codec::H265 => Some(("h265parse", "video/x-h265", "hvc1", "au")),
+        Codec::Av1 => Some(("av1parse", "video/x-av1", "obu-stream", "tu")),
+        _ => None,
+    };
+    if let Some((parser, media_type, format, alignment)) = parsed {
+        let parse = branch.make(bin, parser, "gstreamer1.0-plugins-bad")?;
+        if parse.find_property("config-interval").is_some() {
+            // A viewer may join at any IDR picture, so each brings its parameter sets.
+            parse.set_property("config-interval", -1i32);
+        }
+        let filter = branch.make(bin, "capsfilter", "libgstreamer1.0-0")?;
+        let caps = gst::Caps::builder(media_type)
+            .field("stream-format", format)
+            .field("alignment", alignment)
             .build();
-        filter.set_property("caps", avc);
+        filter.set_property("caps", caps);
         gst::Element::link_many([&last, &parse, &filter]).map_err(|e| e.to_string())?;
         last = filter;
     }
-    let payloader = branch.make(bin, factory, "gstreamer1.0-plugins-good")?;
+    let package = match codec {
+        Codec::Av1 => "gst-plugin-rtp of gst-plugins-rs (libgstrsrtp.so)",
+        _ => "gstreamer1.0-plugins-good",
+    };
+    let payloader = branch.make(bin, factory, package)?;
     // Beside it are the header extensions that viewers get.
     payloader.set_property("mtu", sfu_engine::PAYLOADER_MTU as u32);
     // Timestamps are the running time then: the same for all layers.
     payloader.set_property("timestamp-offset", 0u32);
     match codec {
-        Codec::H264 => payloader.set_property_from_str("aggregate-mode", "zero-latency"),
+        Codec::H264 | Codec::H265 => {
+            payloader.set_property_from_str("aggregate-mode", "zero-latency");
+        }
         // With picture ids receivers notice a lost frame.
         Codec::Vp8 => payloader.set_property_from_str("picture-id-mode", "15-bit"),
         _ => {}
@@ -259,7 +344,8 @@ fn hide_forced_keyframes(payloader: &gst::Element) -> Result<(), String> {
 /// Ends a layer: what comes out of `last` goes to the router.
 fn finish(
     branch: &mut Branch,
-    plan: &Plan<'_>,
+    bin: &gst::Bin,
+    live: bool,
     last: &gst::Element,
     mut sender: Sender,
 ) -> Result<(), String> {
@@ -272,12 +358,12 @@ fn finish(
         .build();
     let sink = gst_app::AppSink::builder()
         .buffer_list(true)
-        .sync(!plan.live)
+        .sync(!live)
         .async_(false)
         .callbacks(callbacks)
         .build();
     let sink: gst::Element = sink.upcast();
-    branch.add(plan.bin, &sink)?;
+    branch.add(bin, &sink)?;
     last.link(&sink).map_err(|e| e.to_string())?;
     branch.sinks.push(sink);
     Ok(())

@@ -23,17 +23,28 @@
  *
  * * raw video: encoded by `simulcastenc` to the layers of the property `layers`. It must be the
  *   only video pad.
- * * `video/x-h264` or `video/x-vp8`: one simulcast layer a pad, `video_0` the highest. Encode
- *   without B-frames: browsers don't show them in order.
+ * * `video/x-h264`, `video/x-vp8`, `video/x-h265` or `video/x-av1` (which needs `rtpav1pay`): one
+ *   simulcast layer a pad, `video_0` the highest; a pad that comes later is a layer of its own, whatever
+ *   its number. Encode without B-frames: browsers don't show them in order. Not all browsers know H.265
+ *   and AV1.
  * * raw audio: encoded to Opus. `audio/x-opus`, mono or stereo: as it is.
  *   Channels with positions (5.1) are mixed to stereo by them. Of channels without positions (SDI,
  *   NDI) the first two are taken, however many come. `mix-matrix` chooses others: rows of output
  *   channels, as `audioconvert` has it. Their number may change while running.
- * * `application/x-rtp` with H264, VP8 or OPUS: as it is, without its header extensions.
+ * * `application/x-rtp` with H264, VP8, H265, AV1 or OPUS: as it is, without its header extensions.
+ *
+ * Pads can be requested and released in any state.
  *
  * Anything else is refused with an error that says what is possible; audio beside video with a
  * warning alone, and the picture goes on without it. A change of codec while
  * running is refused, a change of size is not.
+ *
+ * ## Encoders
+ *
+ * `encoder`, `encoder-properties`, `deinterlace`, `deinterlace-fields` and the signal `encoder-setup` with
+ * (consumer-id, pad-name, encoder) are those of `simulcastenc`: the consumer is the layer's number, the pad
+ * this element's. `layers` may change while playing: layers that stay change with the next frame, others come
+ * or go, for which viewers get a keyframe.
  *
  * ## Keyframes
  *
@@ -63,7 +74,9 @@ mod branch;
 mod clock;
 mod feedback;
 mod imp;
+mod inputs;
 mod media;
+mod publish;
 mod sender;
 mod settings;
 mod stats;
@@ -71,7 +84,7 @@ mod timeline;
 mod way;
 
 pub(crate) use branch::take_out;
-pub(crate) use settings::Codec;
+pub(crate) use settings::{Codec, Deinterlace, Fields};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -88,7 +101,13 @@ glib::wrapper! {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    Codec::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    for api in [
+        Codec::static_type(),
+        Deinterlace::static_type(),
+        Fields::static_type(),
+    ] {
+        api.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
     gst::Element::register(
         Some(plugin),
         "sfusink",

@@ -2,7 +2,7 @@
 
 //! The end of a branch: RTP buffers become the router's packets, on the track's common timeline.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use gst_rtp::RTPBuffer;
@@ -13,7 +13,8 @@ use super::timeline::{Frame, Order, Timeline, Track};
 
 /// Sends one branch's packets.
 pub(super) struct Sender {
-    publisher: Arc<Publisher>,
+    /// The element's: what it has stopped publishing nobody goes on with, however long messages on a bus keep this.
+    publisher: Weak<Publisher>,
     wallclock: Arc<Wallclock>,
     timeline: Arc<Timeline>,
     track: Track,
@@ -28,7 +29,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(
-        publisher: Arc<Publisher>,
+        publisher: &Arc<Publisher>,
         wallclock: Arc<Wallclock>,
         timeline: Arc<Timeline>,
         codec: Codec,
@@ -36,7 +37,7 @@ impl Sender {
         is_foreign: bool,
     ) -> Self {
         Self {
-            publisher,
+            publisher: Arc::downgrade(publisher),
             wallclock,
             timeline,
             track: Track::new(Order::Decoding),
@@ -50,6 +51,9 @@ impl Sender {
 
     /// Sends a frame's packets, or whatever came together.
     pub(super) fn send(&mut self, sample: &gst::SampleRef, now: Now) {
+        let Some(publisher) = self.publisher.upgrade() else {
+            return;
+        };
         let Some(segment) = sample
             .segment()
             .and_then(|s| s.downcast_ref::<gst::ClockTime>())
@@ -64,7 +68,11 @@ impl Sender {
             .chain(sample.buffer())
             .filter_map(|buffer| self.packet(buffer, segment, now))
             .collect();
-        self.publisher.push(self.kind(), self.layer, packets);
+        publisher.push(self.kind(), self.layer, packets);
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
     }
 
     fn kind(&self) -> TrackKind {

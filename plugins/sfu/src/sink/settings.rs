@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use sfu_elements::layers::Layers;
+
 use super::audio::MixMatrix;
 use crate::properties::{number, text};
 
@@ -20,6 +22,10 @@ pub(crate) enum Codec {
     H264,
     #[enum_value(name = "VP8", nick = "vp8")]
     Vp8,
+    #[enum_value(name = "H.265, for viewers who know it", nick = "h265")]
+    H265,
+    #[enum_value(name = "AV1, for viewers who know it", nick = "av1")]
+    Av1,
 }
 
 impl Codec {
@@ -27,6 +33,72 @@ impl Codec {
         match self {
             Codec::H264 => "h264",
             Codec::Vp8 => "vp8",
+            Codec::H265 => "h265",
+            Codec::Av1 => "av1",
+        }
+    }
+
+    /// As the router has it.
+    pub(super) fn engine(self) -> sfu_engine::Codec {
+        match self {
+            Codec::H264 => sfu_engine::Codec::H264,
+            Codec::Vp8 => sfu_engine::Codec::Vp8,
+            Codec::H265 => sfu_engine::Codec::H265,
+            Codec::Av1 => sfu_engine::Codec::Av1,
+        }
+    }
+}
+
+/// Which video is taken for interlaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSfuSinkDeinterlace")]
+#[repr(u32)]
+pub(crate) enum Deinterlace {
+    #[default]
+    #[enum_value(name = "What its caps call interlaced", nick = "auto")]
+    Auto,
+    #[enum_value(name = "All", nick = "all")]
+    All,
+    #[enum_value(name = "None: it is encoded as it comes", nick = "off")]
+    Off,
+}
+
+impl Deinterlace {
+    pub(super) fn nick(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::All => "all",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What becomes of a frame's two fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSfuSinkFields")]
+#[repr(u32)]
+pub(crate) enum Fields {
+    #[default]
+    #[enum_value(
+        name = "A picture from the top field: 1080i50 becomes 1080p25",
+        nick = "top"
+    )]
+    Top,
+    #[enum_value(name = "A picture from the bottom field", nick = "bottom")]
+    Bottom,
+    #[enum_value(
+        name = "A picture each, at twice the cost: 1080i50 becomes 1080p50",
+        nick = "all"
+    )]
+    All,
+}
+
+impl Fields {
+    pub(super) fn nick(self) -> &'static str {
+        match self {
+            Self::Top => "top",
+            Self::Bottom => "bottom",
+            Self::All => "all",
         }
     }
 }
@@ -35,9 +107,14 @@ impl Codec {
 pub(super) struct Settings {
     pub(super) stream: String,
     pub(super) router: String,
-    pub(super) layers: String,
+    pub(super) layers: Layers,
+    /// Why the last value of `layers` was refused: nothing is started that was not asked for.
+    pub(super) refused: Option<String>,
     pub(super) codec: Codec,
     pub(super) encoder: Option<String>,
+    pub(super) encoder_properties: Option<gst::Structure>,
+    pub(super) deinterlace: Deinterlace,
+    pub(super) deinterlace_fields: Fields,
     pub(super) keyframe_interval_ms: u32,
     pub(super) temporal_layers: u32,
     pub(super) keyframe_min_interval_ms: u32,
@@ -56,9 +133,13 @@ impl Default for Settings {
         Self {
             stream: "live".into(),
             router: "default".into(),
-            layers: "720:2500k,360:700k".into(),
+            layers: Layers::default(),
+            refused: None,
             codec: Codec::default(),
             encoder: None,
+            encoder_properties: None,
+            deinterlace: Deinterlace::default(),
+            deinterlace_fields: Fields::default(),
             keyframe_interval_ms: 2_000,
             temporal_layers: 1,
             keyframe_min_interval_ms: 500,
@@ -83,12 +164,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Name of the process-wide router to publish to",
             &defaults.router,
         ),
-        text(
-            "layers",
-            "Layers",
-            "Raw video only: layers as HEIGHT:BITRATE,… in lines and bit/s (k and M multiply)",
-            &defaults.layers,
-        ),
+        glib::ParamSpecString::builder("layers")
+            .nick("Layers")
+            .blurb("Raw video only: layers as HEIGHT:BITRATE@FPS,… in lines, bit/s (k and M multiply) and, if not all, frames a second")
+            .default_value(Some(defaults.layers.to_string().as_str()))
+            .mutable_playing()
+            .build(),
         glib::ParamSpecEnum::builder_with_default("codec", defaults.codec)
             .nick("Codec")
             .blurb("Raw video only: what to encode to")
@@ -99,6 +180,24 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("Raw video only: factory name of the encoder (unset: the best one installed)")
             .mutable_ready()
             .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("encoder-properties")
+            .nick("Encoder properties")
+            .blurb("Raw video only: properties of the encoders, as props,bframes=0,layer-1=[props,speed-preset=faster],x264enc=[props,threads=2]: of all, of a layer, of a factory")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("deinterlace", defaults.deinterlace)
+            .nick("Deinterlace")
+            .blurb("Raw video only: which video is deinterlaced")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default(
+            "deinterlace-fields",
+            defaults.deinterlace_fields,
+        )
+        .nick("Deinterlaced fields")
+        .blurb("Raw video only: which fields become pictures: one of two (1080i50 becomes 1080p25), or all (1080p50)")
+        .mutable_ready()
+        .build(),
         number(
             "keyframe-interval",
             "Keyframe interval",

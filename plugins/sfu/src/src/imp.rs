@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 use sfu_engine::{LocalSubscription, Router, StreamName};
 
 use super::CAT;
@@ -42,6 +43,9 @@ impl ObjectImpl for SfuSrc {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         let text = || text_of(value);
         let mut settings = lock(&self.settings);
         match pspec.name() {

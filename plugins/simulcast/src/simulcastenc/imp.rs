@@ -1,25 +1,51 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::layers::{Layer, Layers};
+use sfu_elements::properties::may_change;
 
 use super::CAT;
-use super::chain::{self, Chain};
-use super::layers::Layer;
-use super::settings::{PROPERTIES, Settings};
+use super::elements::pad;
+use super::encoders::{self, Candidate};
+use super::front::{self, Front};
+use super::layer::{self, Branch, Common};
+use super::lock;
+use super::settings::{Codec, PROPERTIES, Settings};
+use super::stats::stats;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SimulcastEnc {
     settings: Mutex<Settings>,
     chain: Mutex<Option<Chain>>,
     sink: Mutex<Option<gst::GhostPad>>,
+    /// What the sink pad answers that it takes.
+    takes: Arc<Mutex<gst::Caps>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Default for SimulcastEnc {
+    fn default() -> Self {
+        Self {
+            settings: Mutex::default(),
+            chain: Mutex::default(),
+            sink: Mutex::default(),
+            takes: Arc::new(Mutex::new(front::template_caps())),
+        }
+    }
+}
+
+/// Everything that was built for one run.
+#[derive(Debug)]
+struct Chain {
+    front: Front,
+    candidates: Vec<Candidate>,
+    /// What it was built with.
+    settings: Settings,
+    branches: Vec<Branch>,
 }
 
 #[glib::object_subclass]
@@ -34,25 +60,39 @@ impl ObjectImpl for SimulcastEnc {
         &PROPERTIES
     }
 
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            let (text, element) = (String::static_type(), gst::Element::static_type());
+            let setup = glib::subclass::Signal::builder("encoder-setup")
+                .param_types([text, text, element])
+                .return_type::<bool>()
+                .accumulator(|_, _, value| match value.get::<bool>() {
+                    Ok(true) => ControlFlow::Break(value.clone()),
+                    _ => ControlFlow::Continue(value.clone()),
+                })
+                .build();
+            vec![setup]
+        });
+        &SIGNALS
+    }
+
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
+        if pspec.name() == "layers" {
+            return self.set_layers(value);
+        }
         let mut settings = lock(&self.settings);
         match pspec.name() {
-            "layers" => {
-                let text = value
-                    .get::<Option<String>>()
-                    .ok()
-                    .flatten()
-                    .unwrap_or_default();
-                settings.layers = text.parse();
-                if let Err(reason) = &settings.layers {
-                    gst::warning!(CAT, imp = self, "layers={text:?}: {reason}");
-                }
-            }
             "codec" => settings.codec = value.get().unwrap_or_default(),
             "encoder" => {
                 let name = value.get::<Option<String>>().ok().flatten();
                 settings.encoder = name.filter(|n| !n.is_empty());
             }
+            "encoder-properties" => settings.encoder_properties = value.get().unwrap_or_default(),
+            "deinterlace" => settings.deinterlace = value.get().unwrap_or_default(),
+            "deinterlace-fields" => settings.deinterlace_fields = value.get().unwrap_or_default(),
             "keyframe-interval" => {
                 settings.keyframe_interval_ms = value.get().unwrap_or(2_000);
             }
@@ -65,30 +105,26 @@ impl ObjectImpl for SimulcastEnc {
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         let settings = lock(&self.settings).clone();
         match pspec.name() {
-            "layers" => settings
-                .layers
-                .map_or_else(|_| String::new(), |l| l.to_string())
-                .to_value(),
+            "layers" => settings.layers.to_string().to_value(),
             "codec" => settings.codec.to_value(),
             "encoder" => settings.encoder.to_value(),
+            "encoder-properties" => settings.encoder_properties.to_value(),
+            "deinterlace" => settings.deinterlace.to_value(),
+            "deinterlace-fields" => settings.deinterlace_fields.to_value(),
             "keyframe-interval" => settings.keyframe_interval_ms.to_value(),
             "temporal-layers" => settings.temporal_layers.to_value(),
             "speed" => settings.speed.to_value(),
             "encoders" => {
                 let chain = lock(&self.chain);
-                let names = chain
-                    .iter()
-                    .flat_map(|c| &c.branches)
-                    .map(|b| b.encoder.to_send_value());
+                let branches = chain.iter().flat_map(|c| &c.branches);
+                let names = branches.map(|b| b.shared.encoder_name().to_send_value());
                 gst::Array::from_values(names).to_value()
             }
-            "stats" => {
-                let empty = || gst::Structure::new_empty("simulcastenc-stats");
-                lock(&self.chain)
-                    .as_ref()
-                    .map_or_else(empty, Chain::stats)
-                    .to_value()
+            "stats" => match &*lock(&self.chain) {
+                Some(chain) => stats(&chain.front, &chain.branches),
+                None => gst::Structure::new_empty("simulcastenc-stats"),
             }
+            .to_value(),
             _ => pspec.default_value().clone(),
         }
     }
@@ -101,6 +137,7 @@ impl ObjectImpl for SimulcastEnc {
             let sink = gst::GhostPad::builder_from_template(&template)
                 .name("sink")
                 .build();
+            front::answer_caps(sink.upcast_ref(), self.takes.clone());
             if obj.add_pad(&sink).is_ok() {
                 *lock(&self.sink) = Some(sink);
             }
@@ -126,9 +163,12 @@ impl ElementImpl for SimulcastEnc {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let raw = gst::Caps::new_empty_simple("video/x-raw");
-            let mut encoded = super::encoded_h264();
-            encoded.merge(gst::Caps::new_empty_simple("video/x-vp8"));
+            let raw = front::template_caps();
+            let codecs = [Codec::H264, Codec::Vp8, Codec::H265, Codec::Av1];
+            let mut encoded = gst::Caps::new_empty();
+            for codec in codecs {
+                encoded.merge(codec.encoded());
+            }
             let template = |name, direction, presence, caps| {
                 gst::PadTemplate::new(name, direction, presence, caps).ok()
             };
@@ -156,16 +196,8 @@ impl ElementImpl for SimulcastEnc {
         _caps: Option<&gst::Caps>,
     ) -> Option<gst::Pad> {
         let obj = self.obj();
-        if lock(&self.chain).is_some() {
-            gst::warning!(
-                CAT,
-                imp = self,
-                "request pads in the NULL state: the layers are running"
-            );
-            return None;
-        }
-        let settings = lock(&self.settings).clone();
-        let count = settings.layers.as_ref().map_or(0, |l| l.as_slice().len());
+        let layers = lock(&self.settings).layers.clone();
+        let count = layers.as_slice().len();
         let taken = |index: &usize| obj.static_pad(&format!("src_{index}")).is_some();
         let index = match name {
             Some(name) => name.strip_prefix("src_").and_then(|n| n.parse().ok()),
@@ -184,13 +216,33 @@ impl ElementImpl for SimulcastEnc {
         let pad = gst::GhostPad::builder_from_template(templ)
             .name(format!("src_{index}"))
             .build();
-        obj.add_pad(&pad).ok()?;
+        if let Err(reason) = self.add_layer((index, layers.as_slice()[index]), &pad) {
+            gst::warning!(CAT, imp = self, "pad src_{index} can't be had: {reason}");
+            return None;
+        }
         Some(pad.upcast())
     }
 
     fn release_pad(&self, pad: &gst::Pad) {
-        if let Err(error) = self.obj().remove_pad(pad) {
+        let obj = self.obj();
+        let index = pad.name();
+        let index = index.strip_prefix("src_").and_then(|n| n.parse().ok());
+        let branch = lock(&self.chain).as_mut().and_then(|chain| {
+            let at = chain
+                .branches
+                .iter()
+                .position(|branch| Some(branch.index) == index)?;
+            Some(chain.branches.remove(at))
+        });
+        if let Some(ghost) = pad.downcast_ref::<gst::GhostPad>() {
+            let _ = ghost.set_target(None::<&gst::Pad>);
+        }
+        let _ = pad.set_active(false);
+        if let Err(error) = obj.remove_pad(pad) {
             gst::warning!(CAT, imp = self, "{error}");
+        }
+        if let Some(branch) = branch {
+            remove_layer(&obj, &branch.bin);
         }
     }
 
@@ -198,7 +250,14 @@ impl ElementImpl for SimulcastEnc {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::NullToReady {
+        let outdated = transition == gst::StateChange::ReadyToPaused
+            && lock(&self.chain)
+                .as_ref()
+                .is_some_and(|chain| chain.settings != *lock(&self.settings));
+        if outdated {
+            self.stop();
+        }
+        if transition == gst::StateChange::NullToReady || outdated {
             self.start().map_err(|message| {
                 gst::element_imp_error!(self, gst::CoreError::MissingPlugin, ("{message}"));
                 gst::StateChangeError
@@ -214,22 +273,113 @@ impl ElementImpl for SimulcastEnc {
     }
 }
 
-impl BinImpl for SimulcastEnc {}
+/// A layer, by index, and the pad at which it ends.
+type Requested = ((usize, Layer), gst::GhostPad);
+
+impl BinImpl for SimulcastEnc {
+    /// An encoder that fails is replaced.
+    fn handle_message(&self, message: gst::Message) {
+        let gst::MessageView::Error(error) = message.view() else {
+            return self.parent_handle_message(message);
+        };
+        let layers: Vec<_> = lock(&self.chain)
+            .iter()
+            .flat_map(|chain| &chain.branches)
+            .map(|branch| branch.shared.clone())
+            .collect();
+        let reason = error.error().to_string();
+        let is_encoders = |source: &gst::Object| layers.iter().any(|l| l.complain(source, &reason));
+        if !message.src().is_some_and(is_encoders) {
+            self.parent_handle_message(message);
+        }
+    }
+}
+
+/// Takes a layer out while the others go on. Its thread may be held up behind the element, for as long as a sink is paused:
+/// nobody waits for that.
+fn remove_layer(obj: &super::SimulcastEnc, layer: &gst::Bin) {
+    let sink = layer.static_pad("sink");
+    if let Some(from) = sink.and_then(|pad| pad.peer())
+        && let Some(tee) = from.parent_element()
+    {
+        tee.release_request_pad(&from);
+    }
+    layer.set_locked_state(true);
+    if layer.parent().as_ref() == Some(obj.upcast_ref()) {
+        // Nobody brings it up again.
+        let _ = obj.remove(layer);
+    }
+    layer.call_async(|layer| {
+        let _ = layer.set_state(gst::State::Null);
+    });
+}
 
 impl SimulcastEnc {
+    fn set_layers(&self, value: &glib::Value) {
+        let text = value.get::<Option<String>>().ok().flatten();
+        let text = text.unwrap_or_default();
+        let layers = match text.parse::<Layers>() {
+            Ok(layers) => layers,
+            Err(reason) => {
+                let told = format!("layers={text:?}: {reason}");
+                let is_running = self.obj().current_state() > gst::State::Ready;
+                if !is_running {
+                    lock(&self.settings).refused = Some(told.clone());
+                }
+                gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{told}"));
+                return;
+            }
+        };
+        {
+            let mut settings = lock(&self.settings);
+            settings.layers = layers.clone();
+            settings.refused = None;
+        }
+        if let Some(chain) = &mut *lock(&self.chain) {
+            chain.settings.layers = layers.clone();
+            for branch in &chain.branches {
+                branch
+                    .shared
+                    .change(layers.as_slice().get(branch.index).copied());
+            }
+        }
+    }
+
+    /// Sets what the user wants of an encoder that was made for a layer.
+    pub(super) fn set_up(
+        &self,
+        encoder: &gst::Element,
+        index: usize,
+        properties: Option<&gst::Structure>,
+    ) {
+        if let Some(properties) = properties {
+            let wrong = encoders::apply_properties(encoder, properties, index);
+            if !wrong.is_empty() {
+                let wrong = wrong.join("; ");
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Settings,
+                    ("encoder-properties: {wrong}")
+                );
+            }
+        }
+        let (consumer, pad) = (index.to_string(), format!("src_{index}"));
+        self.obj()
+            .emit_by_name::<bool>("encoder-setup", &[&consumer, &pad, encoder]);
+    }
+
     /// The layers whose pads were requested, by index.
-    fn requested(&self, settings: &Settings) -> Result<Vec<(usize, Layer)>, String> {
-        let layers = settings
-            .layers
-            .as_ref()
-            .map_err(|reason| format!("layers: {reason}"))?;
+    fn requested(&self, settings: &Settings) -> Result<Vec<Requested>, String> {
+        if let Some(reason) = &settings.refused {
+            return Err(reason.clone());
+        }
         let obj = self.obj();
+        let layers = settings.layers.as_slice().iter().copied().enumerate();
         let requested: Vec<_> = layers
-            .as_slice()
-            .iter()
-            .copied()
-            .enumerate()
-            .filter(|(index, _)| obj.static_pad(&format!("src_{index}")).is_some())
+            .filter_map(|(index, layer)| {
+                let pad = obj.static_pad(&format!("src_{index}"))?;
+                Some(((index, layer), pad.downcast().ok()?))
+            })
             .collect();
         if requested.len() != obj.src_pads().len() {
             return Err("a pad was requested for a layer that `layers` no longer has".into());
@@ -240,48 +390,103 @@ impl SimulcastEnc {
     fn start(&self) -> Result<(), String> {
         let settings = lock(&self.settings).clone();
         let requested = self.requested(&settings)?;
-        let obj = self.obj();
-        let bin: &gst::Bin = obj.upcast_ref();
-        let chain = match chain::build(bin, &settings, &requested) {
-            Ok(chain) => chain,
-            Err(message) => {
-                for child in bin.children() {
-                    // It was just added, and is in the NULL state.
-                    let _ = bin.remove(&child);
-                }
-                return Err(message);
+        let built = self.build(&settings, requested);
+        match built {
+            Ok(chain) => {
+                *lock(&self.chain) = Some(chain);
+                Ok(())
             }
-        };
-        let sink = lock(&self.sink).clone();
-        let targets = sink.into_iter().map(|pad| (pad, &chain.entry)).chain(
-            requested
-                .iter()
-                .zip(&chain.branches)
-                .filter_map(|((index, _), branch)| {
-                    let pad = obj.static_pad(&format!("src_{index}"))?;
-                    Some((pad.downcast().ok()?, &branch.exit))
-                }),
-        );
-        for (ghost, target) in targets {
-            ghost.set_target(Some(target)).map_err(|e| e.to_string())?;
+            Err(message) => {
+                self.clear();
+                Err(message)
+            }
         }
-        *lock(&self.chain) = Some(chain);
-        Ok(())
+    }
+
+    fn build(&self, settings: &Settings, requested: Vec<Requested>) -> Result<Chain, String> {
+        let obj = self.obj();
+        let candidates = encoders::candidates(settings)?;
+        let front = front::build(obj.upcast_ref(), settings, candidates.first())?;
+        *lock(&self.takes) = front::taken_caps(&candidates);
+        let mut chain = Chain {
+            front,
+            candidates,
+            settings: settings.clone(),
+            branches: Vec::new(),
+        };
+        for (layer, pad) in requested {
+            let branch = self.attach(&chain, layer, &pad)?;
+            chain.branches.push(branch);
+        }
+        if let Some(sink) = lock(&self.sink).clone() {
+            let entry = Some(&chain.front.entry);
+            sink.set_target(entry).map_err(|e| e.to_string())?;
+        }
+        Ok(chain)
+    }
+
+    /// Builds a layer into the bin, in the state that that is in.
+    fn attach(
+        &self,
+        chain: &Chain,
+        layer: (usize, Layer),
+        ghost: &gst::GhostPad,
+    ) -> Result<Branch, String> {
+        let obj = self.obj();
+        let common = Common {
+            obj: &obj,
+            settings: &chain.settings,
+            candidates: &chain.candidates,
+            live: &chain.front.live,
+        };
+        let branch = layer::build(&common, layer, ghost)?;
+        obj.add(&branch.bin).map_err(|e| e.to_string())?;
+        let bin = branch.bin.upcast_ref();
+        let exit = pad(bin, "src")?;
+        ghost.set_target(Some(&exit)).map_err(|e| e.to_string())?;
+        branch
+            .bin
+            .sync_state_with_parent()
+            .map_err(|e| e.to_string())?;
+        let from = chain.front.tee.request_pad_simple("src_%u");
+        let from = from.ok_or("tee gives no pad")?;
+        let linked = from.link(&pad(bin, "sink")?);
+        linked.map_err(|e| e.to_string())?;
+        Ok(branch)
+    }
+
+    /// A pad comes, in whatever state.
+    fn add_layer(&self, layer: (usize, Layer), ghost: &gst::GhostPad) -> Result<(), String> {
+        let obj = self.obj();
+        let mut chain = lock(&self.chain);
+        if let Some(chain) = &mut *chain {
+            let branch = self.attach(chain, layer, ghost)?;
+            chain.branches.push(branch);
+            chain.branches.sort_by_key(|branch| branch.index);
+        }
+        drop(chain);
+        if obj.current_state() > gst::State::Ready {
+            let _ = ghost.set_active(true);
+        }
+        obj.add_pad(ghost).map_err(|e| e.to_string())
     }
 
     fn stop(&self) {
-        let Some(chain) = lock(&self.chain).take() else {
-            return;
-        };
-        for pad in self.obj().pads() {
+        lock(&self.chain).take();
+        self.clear();
+    }
+
+    fn clear(&self) {
+        let obj = self.obj();
+        for pad in obj.pads() {
             if let Ok(ghost) = pad.downcast::<gst::GhostPad>() {
                 // Letting go of a target can't fail.
                 let _ = ghost.set_target(None::<&gst::Pad>);
             }
         }
-        for element in chain.elements {
-            // The bin has brought its children to NULL.
-            let _ = self.obj().remove(&element);
+        for child in obj.children() {
+            let _ = obj.remove(&child);
+            let _ = child.set_state(gst::State::Null);
         }
     }
 }

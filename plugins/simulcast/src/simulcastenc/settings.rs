@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use gst::glib;
 use gst::prelude::*;
 
-use super::layers::Layers;
+use sfu_elements::layers::Layers;
 
 /// What is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
@@ -19,14 +19,111 @@ pub(crate) enum Codec {
     H264,
     #[enum_value(name = "VP8", nick = "vp8")]
     Vp8,
+    #[enum_value(name = "H.265", nick = "h265")]
+    H265,
+    #[enum_value(name = "AV1", nick = "av1")]
+    Av1,
 }
 
-#[derive(Debug, Clone)]
+impl Codec {
+    pub(super) fn nick(self) -> &'static str {
+        match self {
+            Self::H264 => "h264",
+            Self::Vp8 => "vp8",
+            Self::H265 => "h265",
+            Self::Av1 => "av1",
+        }
+    }
+
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Self::H264 => "video/x-h264",
+            Self::Vp8 => "video/x-vp8",
+            Self::H265 => "video/x-h265",
+            Self::Av1 => "video/x-av1",
+        }
+    }
+
+    /// What comes out. Of H.264 and H.265 length-prefixed first: as a byte stream every frame would get a delimiter.
+    pub(super) fn encoded(self) -> gst::Caps {
+        let caps = gst::Caps::builder(self.media_type());
+        let (formats, alignment) = match self {
+            Self::H264 => (vec!["avc", "byte-stream"], "au"),
+            Self::H265 => (vec!["hvc1", "byte-stream"], "au"),
+            Self::Av1 => (vec!["obu-stream"], "tu"),
+            Self::Vp8 => return caps.build(),
+        };
+        caps.field("stream-format", gst::List::new(formats))
+            .field("alignment", alignment)
+            .build()
+    }
+}
+
+/// Which video is taken for interlaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSimulcastEncDeinterlace")]
+#[repr(u32)]
+pub(crate) enum Deinterlace {
+    #[default]
+    #[enum_value(name = "What its caps call interlaced", nick = "auto")]
+    Auto,
+    #[enum_value(name = "All", nick = "all")]
+    All,
+    #[enum_value(name = "None: it is encoded as it comes", nick = "off")]
+    Off,
+}
+
+impl Deinterlace {
+    /// As the element `deinterlace` calls it.
+    pub(super) fn mode(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::All => "interlaced",
+            Self::Off => "disabled",
+        }
+    }
+}
+
+/// What becomes of a frame's two fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSimulcastEncFields")]
+#[repr(u32)]
+pub(crate) enum Fields {
+    #[default]
+    #[enum_value(
+        name = "A picture from the top field: 1080i50 becomes 1080p25",
+        nick = "top"
+    )]
+    Top,
+    #[enum_value(name = "A picture from the bottom field", nick = "bottom")]
+    Bottom,
+    #[enum_value(
+        name = "A picture each, at twice the cost: 1080i50 becomes 1080p50",
+        nick = "all"
+    )]
+    All,
+}
+
+impl Fields {
+    pub(super) fn nick(self) -> &'static str {
+        match self {
+            Self::Top => "top",
+            Self::Bottom => "bottom",
+            Self::All => "all",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settings {
-    /// Or why the last value was refused.
-    pub(super) layers: Result<Layers, String>,
+    pub(super) layers: Layers,
+    /// Why the last value of `layers` was refused: nothing is started that was not asked for.
+    pub(super) refused: Option<String>,
     pub(super) codec: Codec,
     pub(super) encoder: Option<String>,
+    pub(super) encoder_properties: Option<gst::Structure>,
+    pub(super) deinterlace: Deinterlace,
+    pub(super) deinterlace_fields: Fields,
     pub(super) keyframe_interval_ms: u32,
     pub(super) temporal_layers: u32,
     pub(super) speed: Speed,
@@ -51,9 +148,13 @@ pub(crate) enum Speed {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            layers: Ok(Layers::default()),
+            layers: Layers::default(),
+            refused: None,
             codec: Codec::default(),
             encoder: None,
+            encoder_properties: None,
+            deinterlace: Deinterlace::default(),
+            deinterlace_fields: Fields::default(),
             keyframe_interval_ms: 2_000,
             temporal_layers: 1,
             speed: Speed::default(),
@@ -67,9 +168,9 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
     vec![
         glib::ParamSpecString::builder("layers")
             .nick("Layers")
-            .blurb("Layers as HEIGHT:BITRATE,… in lines and bit/s (k and M multiply), highest first")
+            .blurb("Layers as HEIGHT:BITRATE@FPS,… in lines, bit/s (k and M multiply) and, if not all, frames a second, highest first")
             .default_value(Some(layers.as_str()))
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder_with_default("codec", defaults.codec)
             .nick("Codec")
@@ -78,9 +179,27 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecString::builder("encoder")
             .nick("Encoder")
-            .blurb("Factory name of the encoder to use (unset: the best one installed, hardware first)")
+            .blurb("Factory name of the encoder to use (unset: the best one installed, hardware first, as GST_PLUGIN_FEATURE_RANK has it)")
             .mutable_ready()
             .build(),
+        glib::ParamSpecBoxed::builder::<gst::Structure>("encoder-properties")
+            .nick("Encoder properties")
+            .blurb("Properties of the encoders, as props,bframes=0,layer-1=[props,speed-preset=faster],x264enc=[props,threads=2]: of all, of a layer, of a factory")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("deinterlace", defaults.deinterlace)
+            .nick("Deinterlace")
+            .blurb("Which video is deinterlaced")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default(
+            "deinterlace-fields",
+            defaults.deinterlace_fields,
+        )
+        .nick("Deinterlaced fields")
+        .blurb("Which fields become pictures: one of two (1080i50 becomes 1080p25), or all (1080p50)")
+        .mutable_ready()
+        .build(),
         glib::ParamSpecUInt::builder("keyframe-interval")
             .nick("Keyframe interval")
             .blurb("Time between the keyframes that all layers have in common, in ms")
@@ -110,7 +229,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("frames-in, and for each layer encoder, width, height, bitrate (bit/s), frames-encoded, frames-dropped, keyframes")
+            .blurb("frames-in, and for each layer encoder, width, height, bitrate (bit/s), frames-encoded, frames-dropped, frames-thinned (by @FPS), keyframes")
             .read_only()
             .build(),
     ]

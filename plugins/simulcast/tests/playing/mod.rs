@@ -2,6 +2,8 @@
 
 //! GStreamer with the plugin under test, and pipelines that are played to their end: shared by the element's tests.
 
+#![allow(dead_code)]
+
 use gst::prelude::*;
 
 const LIMIT: gst::ClockTime = gst::ClockTime::from_seconds(60);

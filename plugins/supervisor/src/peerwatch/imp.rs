@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 
 use super::CAT;
 use crate::lock;
@@ -75,6 +76,9 @@ impl ObjectImpl for PeerWatch {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "element" => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 
 use super::CAT;
 use super::runner::{Order, Runner, build};
@@ -33,6 +34,9 @@ impl ObjectImpl for Supervisor {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         let milliseconds = || Duration::from_millis(value.get::<u32>().unwrap_or_default().into());
         let mut settings = lock(&self.settings);
         match pspec.name() {

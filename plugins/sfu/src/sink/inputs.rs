@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The element's pads: how they come and go, and what is done with what comes through one.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use sfu_elements::is_live;
+use sfu_elements::layers::MAX_LAYERS;
+use sfu_engine::TrackKind;
+
+use super::CAT;
+use super::audio;
+use super::branch;
+use super::clock::Now;
+use super::imp::{Input, SfuSink, key};
+use super::media::{self, Form};
+use super::way::Way;
+use crate::properties::lock;
+
+impl SfuSink {
+    pub(super) fn add_input(
+        &self,
+        templ: &gst::PadTemplate,
+        name: Option<&str>,
+    ) -> Result<gst::Pad, String> {
+        let prefix = templ.name_template().trim_end_matches("%u");
+        let kind = if prefix == "audio_" {
+            TrackKind::Audio
+        } else {
+            TrackKind::Video
+        };
+        let number = {
+            let state = lock(&self.state);
+            let free = |n: &u32| !state.inputs.contains_key(&key(kind, *n));
+            match name.and_then(|n| n.strip_prefix(prefix)).map(str::parse) {
+                Some(Ok(number)) if free(&number) => number,
+                Some(Ok(_)) => return Err("it was requested already".into()),
+                Some(Err(_)) => return Err(format!("a number is expected behind {prefix}")),
+                None => (0..).find(free).unwrap_or_default(),
+            }
+        };
+        let audios = || {
+            lock(&self.state)
+                .inputs
+                .keys()
+                .filter(|(audio, _)| *audio)
+                .count()
+        };
+        if kind == TrackKind::Audio && audios() > 0 {
+            return Err("a stream has one audio track".into());
+        }
+        if number as usize >= MAX_LAYERS {
+            return Err(format!("a stream has at most {MAX_LAYERS} layers"));
+        }
+        let entry = gst::ElementFactory::make("capsfilter")
+            .property("caps", media::template_caps(kind))
+            .build()
+            .map_err(|_| "element capsfilter is missing: install libgstreamer1.0-0")?;
+        let obj = self.obj();
+        obj.add(&entry).map_err(|e| e.to_string())?;
+        let target = entry
+            .static_pad("sink")
+            .ok_or("capsfilter has no sink pad")?;
+        let mut pad = gst::GhostPad::builder_from_template_with_target(templ, &target)
+            .map_err(|e| e.to_string())?
+            .name(format!("{prefix}{number}"));
+        if kind == TrackKind::Audio {
+            pad = pad.chain_function(|pad, parent, buffer| {
+                let result = gst::ProxyPad::chain_default(pad, parent, buffer);
+                Self::without_audio(pad, result)
+            });
+        }
+        let pad = pad.build();
+        self.watch(&pad, &entry, kind, number);
+        let input = Input {
+            pad: pad.clone(),
+            entry: entry.clone(),
+            media: None,
+            branch: None,
+            layer: None,
+        };
+        lock(&self.state).inputs.insert(key(kind, number), input);
+        pad.set_active(true).map_err(|e| e.to_string())?;
+        obj.add_pad(&pad).map_err(|e| e.to_string())?;
+        entry.sync_state_with_parent().map_err(|e| e.to_string())?;
+        Ok(pad.upcast())
+    }
+
+    fn has(&self, kind: TrackKind, number: u32) -> bool {
+        lock(&self.state).inputs.contains_key(&key(kind, number))
+    }
+
+    /// A pad goes, in whatever state.
+    pub(super) fn release(&self, pad: &gst::Pad) {
+        let input = {
+            let mut state = lock(&self.state);
+            let mut all = state.inputs.iter();
+            let key = all.find(|(_, i)| i.pad == *pad).map(|(key, _)| *key);
+            key.and_then(|key| Some((key, state.inputs.remove(&key)?)))
+        };
+        let Some(((is_audio, _), input)) = input else {
+            return;
+        };
+        let Input {
+            pad, entry, branch, ..
+        } = input;
+        let obj = self.obj();
+        let bin = obj.upcast_ref::<gst::Bin>();
+        let was_built = branch.is_some();
+        if let Some(branch) = branch {
+            // The ends first: a thread of upstream's may be held up there.
+            branch.remove(bin);
+        }
+        // Nothing may flow any more when the elements go.
+        let _ = pad.set_active(false);
+        let _ = obj.remove_pad(&pad);
+        branch::take_out(bin, &entry);
+        if was_built && !is_audio {
+            // Where no layer is left the track stays as it was.
+            let _ = self.declare(TrackKind::Video);
+        }
+    }
+
+    /// Builds the pad's elements when its caps come, before they go further.
+    fn watch(&self, pad: &gst::GhostPad, entry: &gst::Element, kind: TrackKind, number: u32) {
+        let weak = self.obj().downgrade();
+        let negotiated = entry.static_pad("src").map(|pad| pad.downgrade());
+        let refused = AtomicBool::new(false);
+        let way = Mutex::new(Way::new(Arc::default(), kind == TrackKind::Audio));
+        let mask = gst::PadProbeType::DATA_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
+        pad.add_probe(mask, move |pad, info| {
+            let Some(obj) = weak.upgrade() else {
+                return gst::PadProbeReturn::Ok;
+            };
+            let imp = obj.imp();
+            if !imp.in_time(&way, pad.upcast_ref(), kind, info) {
+                return gst::PadProbeReturn::Drop;
+            }
+            if info.event().is_some() && !imp.has(kind, number) {
+                // It was just released.
+                return gst::PadProbeReturn::Ok;
+            }
+            let result = match info.event().map(|e| e.view()) {
+                Some(gst::EventView::Caps(caps)) => {
+                    imp.caps_came(pad.upcast_ref(), kind, number, caps.caps())
+                }
+                Some(gst::EventView::Eos(_)) => imp.eos_came(kind, number),
+                Some(_) => return gst::PadProbeReturn::Ok,
+                None => {
+                    let refused = refused.load(Relaxed);
+                    let through = negotiated.as_ref().and_then(glib::WeakRef::upgrade);
+                    if !refused && through.is_some_and(|pad| pad.has_current_caps()) {
+                        if let (TrackKind::Video, Some(buffer)) = (kind, info.buffer()) {
+                            imp.observe(buffer, pad.upcast_ref());
+                        }
+                        return gst::PadProbeReturn::Ok;
+                    }
+                    // Or the caps did not get through, because everything is being stopped.
+                    info.flow_res = if !refused {
+                        Err(gst::FlowError::Flushing)
+                    } else if imp.may_lack(kind) {
+                        Ok(gst::FlowSuccess::Ok)
+                    } else {
+                        Err(gst::FlowError::NotNegotiated)
+                    };
+                    return gst::PadProbeReturn::Handled;
+                }
+            };
+            refused.store(result.is_err(), Relaxed);
+            if let Err(message) = result {
+                let name = pad.name();
+                if imp.may_lack(kind) {
+                    gst::element_imp_warning!(
+                        imp,
+                        gst::StreamError::WrongType,
+                        ("{name}: {message}")
+                    );
+                    return gst::PadProbeReturn::Handled;
+                }
+                gst::element_imp_error!(imp, gst::StreamError::WrongType, ("{name}: {message}"));
+                info.flow_res = Err(gst::FlowError::NotNegotiated);
+                return gst::PadProbeReturn::Handled;
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// Gives what comes its time. Returns false where it is not to be shown.
+    fn in_time(
+        &self,
+        way: &Mutex<Way>,
+        pad: &gst::Pad,
+        kind: TrackKind,
+        info: &mut gst::PadProbeInfo<'_>,
+    ) -> bool {
+        let mut way = lock(way);
+        match &mut info.data {
+            Some(gst::PadProbeData::Event(event)) => {
+                if let gst::EventView::Caps(caps) = event.view() {
+                    let media = media::parse(kind, caps.caps());
+                    way.raw = media.is_ok_and(|media| media.form == Form::Raw);
+                    way.live = is_live(pad);
+                    way.begin(&lock(&self.state).timeline);
+                }
+                way.event(event);
+                true
+            }
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                way.buffer(buffer, self.obj().current_running_time())
+            }
+            Some(gst::PadProbeData::BufferList(list)) => {
+                way.list(list, self.obj().current_running_time());
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Video that knows when it was captured tells it for all pads.
+    fn observe(&self, buffer: &gst::BufferRef, pad: &gst::Pad) {
+        if buffer.meta::<gst::ReferenceTimestampMeta>().is_some() {
+            let wallclock = lock(&self.state).wallclock.clone();
+            wallclock.observe(buffer, pad, Now::of(&*self.obj()));
+        }
+    }
+
+    /// Has raw audio mixed as its channels need it.
+    pub(super) fn mix(&self, kind: TrackKind, number: u32, caps: &gst::CapsRef) {
+        let mixer = {
+            let state = lock(&self.state);
+            let input = state.inputs.get(&key(kind, number));
+            input.and_then(|input| input.branch.as_ref()?.mixer.clone())
+        };
+        if let Some(mixer) = mixer {
+            let matrix = lock(&self.settings).mix_matrix.clone();
+            audio::set_mix(&mixer, &matrix, caps);
+        }
+    }
+
+    /// Whether the stream goes on without this: audio beside video.
+    fn may_lack(&self, kind: TrackKind) -> bool {
+        kind == TrackKind::Audio && lock(&self.state).has_video()
+    }
+
+    /// Keeps audio that fails from ending upstream, which often is the picture's source, too.
+    fn without_audio(
+        pad: &gst::GhostPad,
+        result: Result<gst::FlowSuccess, gst::FlowError>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let failed = matches!(
+            result,
+            Err(gst::FlowError::NotNegotiated | gst::FlowError::Error | gst::FlowError::NotLinked)
+        );
+        let sink = pad.parent().and_downcast::<super::SfuSink>();
+        match sink.filter(|sink| failed && sink.imp().may_lack(TrackKind::Audio)) {
+            Some(sink) => {
+                gst::debug!(CAT, obj = sink, "audio is discarded: {result:?}");
+                Ok(gst::FlowSuccess::Ok)
+            }
+            None => result,
+        }
+    }
+
+    fn eos_came(&self, kind: TrackKind, number: u32) -> Result<(), String> {
+        let entry = {
+            let state = lock(&self.state);
+            let input = state
+                .inputs
+                .get(&key(kind, number))
+                .ok_or("the pad was released")?;
+            if input.branch.is_some() {
+                return Ok(());
+            }
+            input.entry.clone()
+        };
+        let branch = branch::build_empty(self.obj().upcast_ref(), &entry)?;
+        if let Some(input) = lock(&self.state).inputs.get_mut(&key(kind, number)) {
+            input.branch = Some(branch);
+        }
+        Ok(())
+    }
+
+    /// Whether this is an element of the audio, and there is a picture.
+    pub(super) fn is_beside_video(&self, source: &gst::Object) -> bool {
+        let state = lock(&self.state);
+        let in_audio = |input: &Input| input.branch.as_ref().is_some_and(|b| b.has(source));
+        let mut audios = state.inputs.iter().filter(|((audio, _), _)| *audio);
+        audios.any(|(_, input)| in_audio(input)) && state.has_video()
+    }
+}

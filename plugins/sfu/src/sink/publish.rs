@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What is published: each pad's elements, built when its caps come, and what the router is told of them.
+
+use std::sync::Arc;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use sfu_elements::is_live;
+use sfu_elements::layers::Layers;
+use sfu_engine::{Codec, PublishOptions, Publisher, Router, StreamInfo, StreamName, TrackKind};
+
+use super::audio;
+use super::branch::{self, Plan};
+use super::clock::Wallclock;
+use super::feedback::ForceKeyUnit;
+use super::imp::{SfuSink, State, key};
+use super::media::{self, Form, Media};
+use super::sender::Sender;
+use super::timeline::Timeline;
+use crate::properties::lock;
+
+/// What the ends of all layers share.
+struct Parts {
+    publisher: Arc<Publisher>,
+    wallclock: Arc<Wallclock>,
+    sent: Arc<Timeline>,
+}
+
+impl Parts {
+    fn of(state: &State) -> Result<Self, String> {
+        let publisher = state.publisher.clone();
+        Ok(Self {
+            publisher: publisher.ok_or("the element is not running")?,
+            wallclock: state.wallclock.clone(),
+            sent: state.sent.clone(),
+        })
+    }
+
+    fn sender(&self, codec: Codec, layer: usize, foreign: bool) -> Sender {
+        Sender::new(
+            &self.publisher,
+            self.wallclock.clone(),
+            self.sent.clone(),
+            codec,
+            layer,
+            foreign,
+        )
+    }
+}
+
+impl SfuSink {
+    pub(super) fn caps_came(
+        &self,
+        pad: &gst::Pad,
+        kind: TrackKind,
+        number: u32,
+        caps: &gst::CapsRef,
+    ) -> Result<(), String> {
+        let media = media::parse(kind, caps)?;
+        let before = {
+            let mut state = lock(&self.state);
+            let input = state
+                .inputs
+                .get_mut(&key(kind, number))
+                .ok_or("the pad was released")?;
+            input.media.replace(media)
+        };
+        match before {
+            Some(before) if before.form != media.form => {
+                return Err(
+                    "the format changed while running; restart the pipeline to change it".into(),
+                );
+            }
+            Some(_) => {}
+            None => {
+                self.build(pad, kind, number, media)?;
+                if (kind, media.form) == (TrackKind::Audio, Form::Raw) {
+                    audio::take_any_raw(pad);
+                }
+            }
+        }
+        self.mix(kind, number, caps);
+        self.declare(kind)
+    }
+
+    fn build(
+        &self,
+        pad: &gst::Pad,
+        kind: TrackKind,
+        number: u32,
+        media: Media,
+    ) -> Result<(), String> {
+        let settings = lock(&self.settings).clone();
+        let (parts, entry, layer, videos) = {
+            let mut state = lock(&self.state);
+            state.number_layers();
+            let videos = state.inputs.keys().filter(|(audio, _)| !audio).count();
+            let input = state
+                .inputs
+                .get(&key(kind, number))
+                .ok_or("the pad was released")?;
+            let (entry, layer) = (input.entry.clone(), input.layer.unwrap_or_default());
+            (Parts::of(&state)?, entry, layer, videos)
+        };
+        let raw_video = kind == TrackKind::Video && media.form == Form::Raw;
+        if raw_video && videos > 1 {
+            return Err(
+                "raw video makes all layers by itself and must be the only video pad; \
+                        link encoded video for one layer a pad"
+                    .into(),
+            );
+        }
+        let obj = self.obj();
+        let plan = Plan {
+            bin: obj.upcast_ref(),
+            pad: pad.name(),
+            entry: &entry,
+            settings: &settings,
+            media,
+            layers: if raw_video {
+                settings.layers.as_slice().len()
+            } else {
+                0
+            },
+            live: is_live(pad),
+        };
+        let foreign = matches!(media.form, Form::Rtp(_));
+        let branch = branch::build(&plan, |codec, index| {
+            parts.sender(codec, layer + index, foreign)
+        })?;
+        if let Some(input) = lock(&self.state).inputs.get_mut(&key(kind, number)) {
+            input.branch = Some(branch);
+        }
+        Ok(())
+    }
+
+    /// Tells the router what the stream consists of.
+    pub(super) fn declare(&self, kind: TrackKind) -> Result<(), String> {
+        let settings = lock(&self.settings).clone();
+        let (publisher, medias) = {
+            let state = lock(&self.state);
+            // A pad that was released leaves its place to the next one.
+            let count = state.inputs.values().filter_map(|i| i.layer).max();
+            let mut medias = vec![None; count.map_or(0, |last| last + 1)];
+            for input in state.inputs.values() {
+                if let Some(place) = input.layer.and_then(|layer| medias.get_mut(layer)) {
+                    *place = input.media;
+                }
+            }
+            (
+                state
+                    .publisher
+                    .clone()
+                    .ok_or("the element is not running")?,
+                medias,
+            )
+        };
+        if kind == TrackKind::Audio {
+            publisher.set_audio(Codec::Opus);
+            return Ok(());
+        }
+        let (codec, layers) = media::video_track(&settings, &medias)?;
+        publisher.set_video(codec, layers);
+        Ok(())
+    }
+
+    pub(super) fn publish(&self) -> Result<(), String> {
+        let settings = lock(&self.settings).clone();
+        if let Some(reason) = settings.refused {
+            return Err(reason);
+        }
+        let name: StreamName = settings
+            .stream
+            .parse()
+            .map_err(|e| format!("stream: {e}"))?;
+        let options = PublishOptions {
+            keyframe_min_interval: settings.keyframe_min_interval(),
+            feedback: Arc::new(ForceKeyUnit(self.obj().downgrade())),
+        };
+        let router = Router::get(&settings.router);
+        let publisher = router.publish(name, options).map_err(|e| e.to_string())?;
+        let mut state = lock(&self.state);
+        state.publisher = Some(Arc::new(publisher));
+        state.removals = self.watch_removal();
+        state.wallclock = Arc::default();
+        state.timeline = Arc::default();
+        state.sent = Arc::default();
+        Ok(())
+    }
+
+    /// Whoever takes the element out of its bin may forget to stop it, and its messages on the bus keep it: it stops
+    /// publishing then all the same.
+    fn watch_removal(&self) -> Vec<(glib::WeakRef<gst::Bin>, glib::SignalHandlerId)> {
+        let mut inner: gst::Object = self.obj().clone().upcast();
+        let mut removals = Vec::new();
+        while let Some(bin) = inner.parent().and_downcast::<gst::Bin>() {
+            let (watched, weak) = (inner.downgrade(), self.obj().downgrade());
+            let handler = bin.connect_element_removed(move |_, element| {
+                let is_it = watched.upgrade().is_some_and(|it| it == *element);
+                if let Some(obj) = weak.upgrade().filter(|_| is_it) {
+                    obj.imp().unpublish();
+                }
+            });
+            removals.push((bin.downgrade(), handler));
+            inner = bin.upcast();
+        }
+        removals
+    }
+
+    pub(super) fn unpublish(&self) {
+        let (publisher, branches, removals) = {
+            let mut state = lock(&self.state);
+            let branches: Vec<_> = state
+                .inputs
+                .values_mut()
+                .filter_map(|input| {
+                    input.media = None;
+                    input.layer = None;
+                    input.branch.take()
+                })
+                .collect();
+            let removals = std::mem::take(&mut state.removals);
+            (state.publisher.take(), branches, removals)
+        };
+        for (bin, handler) in removals {
+            if let Some(bin) = bin.upgrade() {
+                bin.disconnect(handler);
+            }
+        }
+        for branch in branches {
+            branch.remove(self.obj().upcast_ref());
+        }
+        drop(publisher);
+    }
+
+    /// The last element of a layer's branch, from where events go upstream.
+    pub(super) fn branch_sink(&self, layer: usize) -> Option<gst::Element> {
+        let state = lock(&self.state);
+        state.inputs.values().find_map(|input| {
+            let within = layer.checked_sub(input.layer?)?;
+            input.branch.as_ref()?.sinks.get(within).cloned()
+        })
+    }
+
+    /// Other layers of raw video: those that stay change, others come or go.
+    pub(super) fn set_layers(&self, text: &str) {
+        let layers: Layers = match text.parse() {
+            Ok(layers) => layers,
+            Err(reason) => {
+                let told = format!("layers={text:?}: {reason}");
+                if self.obj().current_state() <= gst::State::Ready {
+                    lock(&self.settings).refused = Some(told.clone());
+                }
+                gst::element_imp_warning!(self, gst::ResourceError::Settings, ("{told}"));
+                return;
+            }
+        };
+        {
+            let mut settings = lock(&self.settings);
+            settings.layers = layers.clone();
+            settings.refused = None;
+        }
+        let raw = {
+            let mut state = lock(&self.state);
+            let parts = Parts::of(&state);
+            let mut inputs = state.inputs.iter_mut();
+            let raw = inputs.find_map(|(key, input)| {
+                let is_raw = input.media.is_some_and(|media| media.form == Form::Raw);
+                let branch = input
+                    .branch
+                    .take_if(|branch| is_raw && branch.has_encoder())?;
+                Some((*key, branch, is_live(input.pad.upcast_ref())))
+            });
+            raw.zip(parts.ok())
+        };
+        let Some(((key, mut branch, live), parts)) = raw else {
+            return;
+        };
+        let settings = lock(&self.settings).clone();
+        let changed = branch.set_layers(self.obj().upcast_ref(), &layers, live, |index| {
+            parts.sender(settings.codec.engine(), index, false)
+        });
+        if let Some(input) = lock(&self.state).inputs.get_mut(&key) {
+            input.branch = Some(branch);
+        }
+        if let Err(message) = changed.and_then(|()| self.declare(TrackKind::Video)) {
+            gst::element_imp_warning!(self, gst::ResourceError::Settings, ("layers: {message}"));
+        }
+    }
+
+    pub(super) fn info(&self) -> Option<StreamInfo> {
+        let publisher = lock(&self.state).publisher.clone()?;
+        Some(publisher.stats())
+    }
+}
