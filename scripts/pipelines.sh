@@ -36,7 +36,7 @@ check_value() {
         die "$key=$value: no stream's name begins with $(reserved_names | paste -sd' '): they are paths of the server"
       ;;
     LAYER | LAYERS)
-      local layer='[1-9][0-9]{0,4}:[0-9]+(\.[0-9]+)?[kM]?(@[0-9.]+)?'
+      local layer='[1-9][0-9]{0,4}:[0-9]+(\.[0-9]+)?[kM]?(@[0-9]+([./][0-9]+)?)?'
       [[ $value =~ ^$layer(,$layer)*$ ]] ||
         die "$key=$value: it is HEIGHT:BITRATE,…, highest first, such as 720:2500k,360:700k"
       ;;

@@ -58,7 +58,8 @@ fn run(row: Row, settings: &str) -> Result<Got, String> {
         1
     };
     for n in 0..FRAMES * fields {
-        let mut buffer = gst::Buffer::with_size(info.size()).unwrap();
+        // Memory as it is would be noise, of which an encoder leaves frames out.
+        let mut buffer = gst::Buffer::from_mut_slice(vec![0u8; info.size()]);
         {
             let buffer = buffer.get_mut().unwrap();
             let at = gst::ClockTime::from_mseconds(n * 40 / fields);
