@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use sfu_tests::server::Server;
-use sfu_tests::{browser, netns};
+use sfu_tests::{browser, ndi, netns};
 
 use crate::small_mtu::{Namespace, network, shell, watch};
 
@@ -84,8 +84,14 @@ fn chromium_behind_a_nat_publishes_and_plays() {
     let (router, viewer) = network(1_500, 1_500);
     viewer.run("ip route del default via 10.99.2.2");
     translate(&router, "10.99.2.7", &["dnat to 10.99.1.1".into()]);
-    let pipeline = "announce-address=10.99.2.7 ice-tcp=false shards=1";
-    let server = Server::launch_at("0.0.0.0", "nat_chromium", pipeline).expect("the server starts");
+    // Who publishes is on another machine.
+    let rules = ndi::repository().join("target/e2e-logs/nat_chromium.access");
+    std::fs::create_dir_all(rules.parent().unwrap()).unwrap();
+    std::fs::write(&rules, "anyone play publish\n").unwrap();
+    let rules = rules.display();
+    let pipeline = format!("announce-address=10.99.2.7 ice-tcp=false shards=1 access={rules}");
+    let server =
+        Server::launch_at("0.0.0.0", "nat_chromium", &pipeline).expect("the server starts");
     let url = server.url("").replace("127.0.0.1", "10.99.2.7");
     let picture = browser::screenshot("nat_chromium").unwrap();
     let picture = picture.to_str().unwrap();

@@ -63,7 +63,11 @@ impl Settings {
 
     /// Who may call, with what the file says now.
     pub(super) fn keys(&self) -> Result<Keys, String> {
-        let mut keys = Keys::default();
+        let mut keys = Keys {
+            // A file that has no lines yet lets nobody in.
+            is_open: self.passphrases.is_empty() && self.passphrases_file.is_empty(),
+            ..Keys::default()
+        };
         if !self.passphrase.is_empty() {
             keys.all = Some(passphrase("passphrase", &self.passphrase)?);
         }
@@ -103,6 +107,8 @@ fn passphrase(of: &str, text: &str) -> Result<String, String> {
 pub(super) struct Keys {
     all: Option<String>,
     named: BTreeMap<String, String>,
+    /// Nothing says which streams there may be.
+    is_open: bool,
 }
 
 impl std::fmt::Debug for Keys {
@@ -117,7 +123,7 @@ impl Keys {
     pub(super) fn of(&self, stream: &str) -> Result<String, Reject> {
         match self.named.get(stream).or(self.all.as_ref()) {
             Some(passphrase) => Ok(passphrase.clone()),
-            None if self.named.is_empty() => Ok(String::new()),
+            None if self.is_open => Ok(String::new()),
             None => Err(Reject::Forbidden),
         }
     }
@@ -208,6 +214,11 @@ mod tests {
         let keys = settings.keys().unwrap();
         assert_eq!(keys.of("d").as_deref(), Ok("for-all-others"));
         assert_eq!(keys.of("a").as_deref(), Ok("first-secret"));
+        let empty = Settings {
+            passphrases_file: "/dev/null".into(),
+            ..Settings::default()
+        };
+        assert_eq!(empty.keys().unwrap().of("a"), Err(Reject::Forbidden));
     }
 
     #[test]
