@@ -151,10 +151,9 @@ impl Shard {
             let useful = frame.is_useful(now);
             let Frame { stream, batch, .. } = &frame;
             self.visit(now, member, |member, outbox| match member {
-                Member::Viewer(viewer) => match useful {
-                    true => viewer.media(now, forwarder, *stream, batch, outbox),
-                    false => viewer.miss(now, forwarder, *stream, batch, outbox),
-                },
+                Member::Viewer(viewer) => {
+                    viewer.media(now, forwarder, (*stream, batch), !useful, outbox)
+                }
                 Member::Publisher(_) => false,
             });
             if !useful || !self.outbox.is_full() {

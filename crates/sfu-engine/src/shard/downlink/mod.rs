@@ -201,15 +201,7 @@ impl Downlink {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
-        for forwarder in &mut self.forwarders {
-            let mut way = Way {
-                transport: &mut *self.transport,
-                events: &mut self.events,
-                outbox,
-                late: false,
-            };
-            forwarder.hand_out(now, &mut way);
-        }
+        self.hand_out(now, 0..self.forwarders.len(), outbox);
         if self.look_again.is_some_and(|at| at <= now) {
             self.choose(now);
         }
@@ -223,41 +215,17 @@ impl Downlink {
     }
 
     /// Takes in a frame of the stream that a forwarder watches. Returns whether anything was written, so that the session must
-    /// be drained.
+    /// be drained. One that the network held up for too long (`late`) is as if it had been lost on the way, so that the
+    /// viewer's estimate learns of it; it is not sent again, either.
     ///
     /// Once per frame and viewer; what it calls runs once per packet and viewer and allocates nothing of its own.
     pub(super) fn media(
         &mut self,
         now: Instant,
         place: usize,
-        stream: u64,
-        batch: &Arc<Batch>,
-        outbox: &mut Outbox,
-    ) -> bool {
-        self.take_in(now, place, stream, batch, outbox, false)
-    }
-
-    /// A frame that the network held up for too long: as if it had been lost on the way, so that the viewer's estimate
-    /// learns of it. It is not sent again, either.
-    pub(super) fn miss(
-        &mut self,
-        now: Instant,
-        place: usize,
-        stream: u64,
-        batch: &Arc<Batch>,
-        outbox: &mut Outbox,
-    ) -> bool {
-        self.take_in(now, place, stream, batch, outbox, true)
-    }
-
-    fn take_in(
-        &mut self,
-        now: Instant,
-        place: usize,
-        stream: u64,
-        batch: &Arc<Batch>,
-        outbox: &mut Outbox,
+        (stream, batch): (u64, &Arc<Batch>),
         late: bool,
+        outbox: &mut Outbox,
     ) -> bool {
         if !self.contact.is_connected() || self.closing {
             return false;
@@ -354,7 +322,7 @@ impl Downlink {
             }
             TransportEvent::KeyframeRequest(slot) => {
                 self.session.count_keyframe_request();
-                if let Some(forwarder) = self.of(slot) {
+                if let Some(forwarder) = of(&mut self.forwarders, slot) {
                     forwarder.viewer_needs_keyframe(now);
                 }
             }
@@ -364,8 +332,7 @@ impl Downlink {
                 retransmitted,
             } => self.session.set_report(retransmitted, rtt, loss),
             TransportEvent::Lost { slot, seq } => {
-                let mut forwarders = self.forwarders.iter_mut();
-                if let Some(forwarder) = forwarders.find(|f| f.video_slot() == Some(slot)) {
+                if let Some(forwarder) = of(&mut self.forwarders, slot) {
                     let mut way = Way {
                         transport: &mut *self.transport,
                         events: &mut self.events,
@@ -389,12 +356,8 @@ impl Downlink {
         true
     }
 
-    /// What some forwarders watch is new to them.
-    fn begin(&mut self, now: Instant, places: Range<usize>, outbox: &mut Outbox) {
-        for forwarder in &mut self.forwarders[places.clone()] {
-            forwarder.meet_publisher(now);
-        }
-        self.choose(now);
+    /// Some forwarders send what has waited for its time.
+    fn hand_out(&mut self, now: Instant, places: Range<usize>, outbox: &mut Outbox) {
         for forwarder in &mut self.forwarders[places] {
             let mut way = Way {
                 transport: &mut *self.transport,
@@ -406,9 +369,18 @@ impl Downlink {
         }
     }
 
-    /// Whose pictures leave on an m-line.
-    fn of(&mut self, slot: Slot) -> Option<&mut Forwarder> {
-        let mut forwarders = self.forwarders.iter_mut();
-        forwarders.find(|forwarder| forwarder.video_slot() == Some(slot))
+    /// What some forwarders watch is new to them.
+    fn begin(&mut self, now: Instant, places: Range<usize>, outbox: &mut Outbox) {
+        for forwarder in &mut self.forwarders[places.clone()] {
+            forwarder.meet_publisher(now);
+        }
+        self.choose(now);
+        self.hand_out(now, places, outbox);
     }
+}
+
+/// Whose pictures leave on an m-line.
+fn of(forwarders: &mut [Forwarder], slot: Slot) -> Option<&mut Forwarder> {
+    let mut forwarders = forwarders.iter_mut();
+    forwarders.find(|forwarder| forwarder.video_slot() == Some(slot))
 }
