@@ -44,7 +44,6 @@ run_bench() {
   [ "$(nproc)" -ge 2 ] || die "bench: two cores are needed, one for the server and one for the load"
   install_packages bench
   build
-  (cd "$ROOT" && cargo build --release --quiet -p sfu-load -p sfu-floor -p sfu-bench-webrtcbin)
   bench_work=$(mktemp -d)
   bench_results=$bench_work/results.jsonl
   trap bench_cleanup EXIT

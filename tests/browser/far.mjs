@@ -21,7 +21,13 @@ async function publish(stream) {
   [canvas.width, canvas.height] = [640, 360];
   const context = canvas.getContext('2d');
   let count = 0;
+  let last = performance.now();
+  window.idle = [];
   setInterval(() => {
+    // Where nothing was drawn nothing can be shown.
+    const begun = performance.now();
+    if (begun - last > 80) window.idle.push({ at: Date.now() >>> 0, ms: Math.round(begun - last) });
+    last = begun;
     // Something that moves, and makes the encoder work.
     for (let n = 0; n < 40; n++) {
       context.fillStyle = `hsl(${(count * 7 + n * 9) % 360} 70% 50%)`;
@@ -103,7 +109,8 @@ try {
     await pause(wanted.seconds * 1000);
     const stats = await page.evaluate(() => window.player.stats());
     const by = await page.evaluate(protocol);
-    return { ...(await page.evaluate(() => window.seen)), stats, by, connectedMs, pictureMs };
+    const idle = await page.evaluate(() => window.idle);
+    return { ...(await page.evaluate(() => window.seen)), stats, by, connectedMs, pictureMs, idle };
   });
   const gaps = seen.gaps.map(({ ms }) => ms);
   console.log(JSON.stringify({
@@ -119,6 +126,8 @@ try {
     unreadable: seen.unreadable,
     longestGapMs: quantile(gaps, 1),
     freezes: gaps.filter((ms) => ms > wanted.freeze).length,
+    longest: seen.gaps.toSorted((a, b) => b.ms - a.ms).slice(0, 8),
+    sourceIdle: seen.idle,
     stats: seen.stats,
   }));
 } finally {

@@ -28,7 +28,8 @@ window.watchTimecode = (video) => {
   };
   const shown = (now) => {
     seen.frames += 1;
-    if (last !== null) seen.gaps.push({ at: now, ms: now - last });
+    const gap = last === null ? null : { at: now, ms: now - last };
+    if (gap !== null) seen.gaps.push(gap);
     last = now;
     const size = `${video.videoWidth}x${video.videoHeight}`;
     if (seen.sizes.at(-1)?.size !== size) seen.sizes.push({ size, at: now });
@@ -37,6 +38,8 @@ window.watchTimecode = (video) => {
     else {
       const wall = Math.round(performance.timeOrigin + performance.now());
       seen.latencies.push((wall - drawn) >>> 0);
+      // When the frame behind the gap was drawn, and how old it was: what was late, or what the source did not make.
+      if (gap !== null) Object.assign(gap, { drawn, age: (wall - drawn) >>> 0 });
     }
     video.requestVideoFrameCallback(shown);
   };
