@@ -38,6 +38,13 @@ impl Claim {
         }
     }
 
+    /// Another one has it: who wanted it is told.
+    pub(crate) fn refuse(&self) {
+        if let Right::Wanted { options, .. } = &self.right {
+            options.feedback.replaced();
+        }
+    }
+
     /// Media has come: the stream is taken, unless somebody has it who stays.
     pub(crate) fn begin(&mut self, now: Instant) -> Option<Lease> {
         if let Right::Wanted { options, takeover } = &self.right {

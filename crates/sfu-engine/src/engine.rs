@@ -35,7 +35,7 @@ use crate::layers::Preference;
 use crate::queue::ShardCommand;
 use crate::router::Router;
 use crate::session::{SessionInfo, SessionShared};
-use crate::shard::PeerFeedback;
+use crate::shard::{PeerFeedback, Publication, PublicationId};
 use crate::stats::{Counters, CountersSnapshot, NetworkInfo};
 use crate::stream::{PublishOptions, Stream};
 use crate::transport::lean::ice;
@@ -323,6 +323,7 @@ impl Engine {
             feedback: Arc::new(PeerFeedback {
                 queue: shard.queue().clone(),
                 session: id,
+                publication: PublicationId(0),
             }),
         };
         let name = request.stream;
@@ -340,8 +341,7 @@ impl Engine {
         );
         let session = self.sessions.enter(session.admitted(admitted));
         let command = ShardCommand::Publish {
-            claim,
-            tracks,
+            publications: vec![Publication::new(PublicationId(0), Some(claim), &tracks)],
             transport: Box::new(transport),
             session,
             timeout: self.config.publisher_timeout,

@@ -7,15 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
-use crate::claim::Claim;
 use crate::ids::SessionId;
 use crate::layers::Preference;
 use crate::packet::Batch;
 use crate::session::SessionShared;
+use crate::shard::{Publication, PublicationId};
 use crate::stream::Viewing;
-use crate::transport::negotiate::PublisherTracks;
 use crate::transport::patch::{Fragment, PatchError};
-use crate::transport::{PatchOutcome, PublisherTransport, ViewerTransport};
+use crate::transport::{AgreedTracks, PatchOutcome, PublisherTransport, ViewerTransport};
 
 /// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
 const CAPACITY: usize = 8_192;
@@ -51,10 +50,8 @@ pub enum ShardCommand {
     },
     /// A publisher comes.
     Publish {
-        /// What it has of the stream until its media comes.
-        claim: Claim,
-        /// What it is going to send.
-        tracks: PublisherTracks,
+        /// What it publishes: one stream (WHIP), or several.
+        publications: Vec<Publication>,
         /// Its session's way to it.
         transport: Box<dyn PublisherTransport>,
         /// What others may see of the session; knows the stream.
@@ -64,10 +61,21 @@ pub enum ShardCommand {
         /// What it may send in all, in bit/s; `None` is no limit.
         max_bitrate: Option<u64>,
     },
+    /// A publisher has made another offer.
+    Republish {
+        /// Whose.
+        session: SessionId,
+        /// The m-lines that it sends on from now on.
+        tracks: AgreedTracks,
+        /// All that it publishes from now on.
+        publications: Vec<Publication>,
+    },
     /// A publisher's keyframe is needed.
     AskPublisher {
         /// Whose.
         session: SessionId,
+        /// Of what it publishes.
+        publication: PublicationId,
         /// Of which layer, by index.
         layer: usize,
     },
@@ -105,6 +113,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Subscribe { .. } => "Subscribe",
             Self::Watch { .. } => "Watch",
             Self::Publish { .. } => "Publish",
+            Self::Republish { .. } => "Republish",
             Self::AskPublisher { .. } => "AskPublisher",
             Self::SetPreference { .. } => "SetPreference",
             Self::Patch { .. } => "Patch",

@@ -103,6 +103,8 @@ struct State {
     epoch: u32,
     last_lease: u32,
     video: Option<Codec>,
+    /// The publisher has, or had, pictures.
+    had_video: bool,
     audio: Option<Codec>,
     layers: Vec<Layer>,
     audio_reader: LayerReader,
@@ -278,6 +280,7 @@ impl Stream {
             });
             state.epoch += 1;
             state.video = None;
+            state.had_video = false;
             state.audio = None;
             state.layers.clear();
             self.keyframes_refused.store(0, Relaxed);
@@ -341,6 +344,7 @@ impl Stream {
         let State {
             publisher: Some(publisher),
             video,
+            had_video,
             layers: known,
             epoch,
             ..
@@ -359,8 +363,8 @@ impl Stream {
             self.publish(&mut state);
             return;
         }
-        if video.is_some() {
-            // Another codec or other layers: to viewers it is another publisher.
+        if std::mem::replace(had_video, true) {
+            // Another codec, other layers or another track: to viewers it is another publisher.
             *epoch += 1;
         }
         let interval = publisher.options.keyframe_min_interval;
@@ -382,6 +386,23 @@ impl Stream {
         };
         let infos = self.lock().layers.iter().map(renewed).collect();
         self.set_video(lease, codec, infos);
+    }
+
+    /// The publisher goes on without one of its tracks. Pictures that come again are other ones; a sound goes on in its numbers.
+    pub(crate) fn unset(&self, lease: Lease, kind: TrackKind) {
+        let mut state = self.lock();
+        if !state.holds(lease) {
+            return;
+        }
+        match kind {
+            TrackKind::Audio => state.audio = None,
+            TrackKind::Video => {
+                state.video = None;
+                state.layers.clear();
+            }
+        }
+        self.publish(&mut state);
+        state.tell_locals();
     }
 
     /// Declares the audio track.

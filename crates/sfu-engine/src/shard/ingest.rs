@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One publishing peer (WHIP) in a shard: its packets become those of a stream.
+//! One publishing peer in a shard: its packets become those of one stream (WHIP), or of several.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,40 +10,40 @@ use super::Fate;
 use super::contact::Contact;
 use super::outbox::Outbox;
 use super::policer::{self, Policer};
+use super::published::{Publication, PublicationId, Published};
 use super::remb::Remb;
-use super::timeline::{PeerClock, Stamp, Timeline};
-use crate::claim::Claim;
-use crate::codec::{Codec, TrackKind};
-use crate::ids::{Rid, SessionId};
-use crate::layers::LayerInfo;
+use super::timeline::PeerClock;
+use crate::codec::TrackKind;
+use crate::ids::SessionId;
 use crate::packet::RtpIn;
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
 use crate::stats::Counters;
-use crate::stream::{Feedback, Lease, Stream};
-use crate::transport::negotiate::PublisherTracks;
+use crate::stream::{Feedback, Lease};
 use crate::transport::work::{PUBLISHER, Work};
 use crate::transport::{
-    Incoming, PublisherTransport, SenderClock, Taken, Transport, TransportEvent, TransportSink,
+    AgreedTracks, Incoming, PublisherTransport, SenderClock, Taken, Transport, TransportEvent,
+    TransportSink,
 };
 
-/// The least time between two changes of a peer's codec.
-const CODEC_KEPT: Duration = Duration::from_secs(1);
-
-/// Tells a publishing peer's shard what the stream needs.
+/// Tells a publishing peer's shard what a stream needs. Who loses the stream to another one is ended.
 #[derive(Debug)]
 pub struct PeerFeedback {
     /// The way to its shard.
     pub queue: ShardQueue,
     /// Its session.
     pub session: SessionId,
+    /// What of it is the stream's.
+    pub publication: PublicationId,
 }
 
 impl Feedback for PeerFeedback {
     fn keyframe_request(&self, layer: usize) {
-        let session = self.session;
-        self.queue
-            .send(ShardCommand::AskPublisher { session, layer });
+        self.queue.send(ShardCommand::AskPublisher {
+            session: self.session,
+            publication: self.publication,
+            layer,
+        });
     }
 
     fn input(&self) -> &'static str {
@@ -62,21 +62,12 @@ impl Feedback for PeerFeedback {
 
 /// See the module's description.
 pub(super) struct Ingest {
-    stream: Arc<Stream>,
-    claim: Claim,
-    /// What it is going to send, until that is declared.
-    tracks: PublisherTracks,
-    /// It came with media when another one had the stream.
-    refused: bool,
+    publications: Vec<Published>,
     transport: Box<dyn PublisherTransport>,
     session: Arc<SessionShared>,
     pub(super) contact: Contact,
     start: Instant,
-    /// What it sends pictures with, and its layers' timelines.
-    video: Option<Codec>,
-    codec_changed: Option<Instant>,
-    layers: Vec<Timeline>,
-    audio: Timeline,
+    /// That of all its tracks.
     clock: PeerClock,
     /// For a peer that gets no arrival reports.
     remb: Option<Remb>,
@@ -100,7 +91,6 @@ impl std::fmt::Debug for Ingest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ingest")
             .field("session", &self.session.id())
-            .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }
@@ -108,35 +98,21 @@ impl std::fmt::Debug for Ingest {
 impl Ingest {
     pub(super) fn new(
         now: Instant,
-        claim: Claim,
+        publications: Vec<Publication>,
         transport: Box<dyn PublisherTransport>,
         session: Arc<SessionShared>,
-        tracks: PublisherTracks,
         timeout: Duration,
     ) -> Self {
-        let stream = session.stream().clone();
         let remb = (!transport.reports_arrivals()).then(|| Remb::new(now));
-        let video = tracks.video.as_ref().map(|(codec, _)| *codec);
-        let mut layers = Vec::new();
-        if let Some((codec, rids)) = &tracks.video {
-            layers.resize_with(rids.len(), || Timeline::new(codec.clock_rate()));
-        }
-        if let Some(lease) = claim.lease() {
-            declare(&stream, lease, &tracks);
-        }
         Self {
-            stream,
-            claim,
-            tracks,
-            refused: false,
+            publications: publications
+                .into_iter()
+                .filter_map(Published::new)
+                .collect(),
             transport,
             session,
             contact: Contact::new(now, timeout, PUBLISHER),
             start: now,
-            video,
-            codec_changed: None,
-            layers,
-            audio: Timeline::new(Codec::Opus.clock_rate()),
             clock: PeerClock::default(),
             remb,
             policer: None,
@@ -155,8 +131,38 @@ impl Ingest {
         &self.session
     }
 
-    pub(super) fn request_keyframe(&mut self, now: Instant, layer: usize) {
-        self.transport.request_keyframe(now, layer);
+    /// Asks for a keyframe of a publication's layer.
+    pub(super) fn request_keyframe(&mut self, now: Instant, of: PublicationId, layer: usize) {
+        let published = self.publications.iter().find(|p| p.id == of);
+        if let Some(track) = published.and_then(Published::video) {
+            self.transport.request_keyframe(now, track, layer);
+        }
+    }
+
+    /// After another offer it sends these tracks, and publishes this. What it published before and is not among it ends.
+    pub(super) fn change(
+        &mut self,
+        now: Instant,
+        tracks: AgreedTracks,
+        publications: Vec<Publication>,
+    ) {
+        self.transport.set_tracks(tracks);
+        match self.transport.reports_arrivals() {
+            true => self.remb = None,
+            false => self.remb = self.remb.take().or_else(|| Some(Remb::new(now))),
+        }
+        let mut before = std::mem::take(&mut self.publications);
+        for publication in publications {
+            let at = before.iter().position(|p| p.id == publication.id);
+            match at.filter(|_| publication.claim.is_none()) {
+                Some(at) => {
+                    let mut published = before.swap_remove(at);
+                    published.change(publication.video, publication.audio);
+                    self.publications.push(published);
+                }
+                None => self.publications.extend(Published::new(publication)),
+            }
+        }
     }
 
     pub(super) fn receive(
@@ -192,8 +198,6 @@ impl Ingest {
     /// Puts out what is due, and hands what came in to the stream.
     pub(super) fn drain(&mut self, now: Instant, outbox: &mut Outbox) -> Fate {
         let exhausted = self.is_exhausted();
-        // Its goodbye leaves with this call.
-        let refused = self.refused;
         let mut gathered = std::mem::take(&mut self.gathered);
         let mut sink = Sink {
             outbox,
@@ -223,13 +227,10 @@ impl Ingest {
         self.tell_limit(now);
         let gone = self.contact.gone_at();
         if gone <= now {
-            tracing::info!(session = ?self.session.id(), stream = %self.stream.name(), "publisher is gone");
+            tracing::info!(session = ?self.session.id(), stream = %self.session.stream().name(), "publisher is gone");
         }
-        if over || exhausted || refused || gone <= now {
+        if over || exhausted || gone <= now {
             return Fate::Over;
-        }
-        if self.refused {
-            return Fate::Lives(now);
         }
         Fate::Lives(next.min(gone))
     }
@@ -260,7 +261,7 @@ impl Ingest {
         }
         counters.publishers_over_bitrate.add(1);
         tracing::warn!(
-            session = ?self.session.id(), stream = %self.stream.name(),
+            session = ?self.session.id(), stream = %self.session.stream().name(),
             "publisher ended: it went on sending more than max-bitrate"
         );
         self.transport.close();
@@ -271,125 +272,64 @@ impl Ingest {
         let Some(captured) = self.clock.local(clock.ntp, now) else {
             return;
         };
-        if let Some(timeline) = self.timeline(clock.kind, clock.layer) {
+        let mut all = self.publications.iter_mut();
+        let timeline = all.find_map(|p| p.timeline(clock.track, clock.layer));
+        if let Some(timeline) = timeline {
             timeline.correct(now, clock.source, clock.timestamp, captured);
         }
     }
 
     /// Hands over packets in the order of their arrival, those of one frame together.
     fn forward(&mut self, now: Instant, packets: &mut Vec<Incoming>) {
-        let Some(lease) = self.lease(now, packets) else {
-            packets.clear();
-            return;
-        };
         let mut run = std::mem::take(&mut self.run);
-        let mut run_of: Option<(TrackKind, usize)> = None;
+        let mut run_of: Option<Run> = None;
         for packet in packets.drain(..) {
             if let Some(remb) = &mut self.remb {
                 remb.received(packet.payload.len());
             }
-            if !self.follow_codec(now, lease, &packet) {
-                continue;
-            }
-            let start = self.start;
-            let Some(timeline) = self.timeline(packet.kind, packet.layer) else {
+            let all = self.publications.iter_mut().enumerate();
+            let mut found = all.filter_map(|(at, p)| Some((at, p.kind_of(packet.track)?, p)));
+            let Some((at, kind, published)) = found.next() else {
                 continue;
             };
-            let stamp = Stamp {
-                source: packet.source,
-                timestamp: packet.timestamp,
-                // What holds nothing has the time of something else.
-                is_late: packet.is_late || packet.payload.is_empty(),
+            let Some(lease) = published.lease(now, &packet) else {
+                continue;
             };
-            let (timestamp, captured) = timeline.map(stamp, now, start);
-            let of = (packet.kind, packet.layer);
-            if let Some((kind, layer)) = run_of.filter(|r| *r != of) {
-                self.stream.push(now, lease, kind, layer, run.drain(..));
+            let of = Run {
+                at,
+                lease,
+                kind,
+                layer: packet.layer,
+            };
+            let Some(packet) = published.take(now, self.start, (lease, kind), packet) else {
+                continue;
+            };
+            if let Some(run_of) = run_of.filter(|r| *r != of) {
+                self.push(now, run_of, &mut run);
             }
             run_of = Some(of);
-            run.push(RtpIn {
-                seq: packet.seq,
-                timestamp,
-                captured,
-                marker: packet.marker,
-                payload: packet.payload,
-                red: packet.red,
-            });
+            run.push(packet);
         }
-        if let Some((kind, layer)) = run_of {
-            self.stream.push(now, lease, kind, layer, run.drain(..));
+        if let Some(run_of) = run_of {
+            self.push(now, run_of, &mut run);
         }
         self.run = run;
     }
 
-    /// The right to the stream, which is taken when the first media comes.
-    fn lease(&mut self, now: Instant, packets: &[Incoming]) -> Option<Lease> {
-        if let Some(lease) = self.claim.lease() {
-            return Some(lease);
-        }
-        if self.refused || packets.iter().all(|p| p.payload.is_empty()) {
-            return None;
-        }
-        let begun = self.claim.begin(now);
-        match begun {
-            Some(lease) => declare(&self.stream, lease, &self.tracks),
-            None => {
-                tracing::info!(
-                    session = ?self.session.id(), stream = %self.stream.name(),
-                    "publisher ended: another one had the stream when its media came"
-                );
-                self.refused = true;
-                self.transport.close();
-            }
-        }
-        begun
-    }
-
-    /// A peer may change to another codec that was agreed on: to viewers that is another publisher, which costs them a
-    /// keyframe, and the stream all that it knows. `false`: it does so too often, and the packet is left out.
-    fn follow_codec(&mut self, now: Instant, lease: Lease, packet: &Incoming) -> bool {
-        let is_other = self.video.is_some_and(|video| video != packet.codec);
-        if packet.kind == TrackKind::Audio || packet.payload.is_empty() || !is_other {
-            return true;
-        }
-        let recent = |at: Instant| now.saturating_duration_since(at) < CODEC_KEPT;
-        if packet.is_late || self.codec_changed.is_some_and(recent) {
-            return false;
-        }
-        self.codec_changed = Some(now);
-        self.video = Some(packet.codec);
-        self.stream.set_codec(lease, packet.codec);
-        true
-    }
-
-    fn timeline(&mut self, kind: TrackKind, layer: usize) -> Option<&mut Timeline> {
-        match kind {
-            TrackKind::Audio => Some(&mut self.audio),
-            TrackKind::Video => self.layers.get_mut(layer),
-        }
+    fn push(&self, now: Instant, of: Run, run: &mut Vec<RtpIn>) {
+        let stream = &self.publications[of.at].stream;
+        stream.push(now, of.lease, of.kind, of.layer, run.drain(..));
     }
 }
 
-/// Tells the stream what it is going to consist of.
-fn declare(stream: &Stream, lease: Lease, tracks: &PublisherTracks) {
-    if let Some((codec, rids)) = &tracks.video {
-        let infos = rids.iter().cloned().zip(0..);
-        let infos = infos.map(|(rid, index)| layer_info(rid, index));
-        stream.set_video(lease, *codec, infos.collect());
-    }
-    if let Some(codec) = tracks.audio {
-        stream.set_audio(lease, codec);
-    }
-}
-
-/// A layer without a name is called by its index.
-fn layer_info(rid: Option<Rid>, index: usize) -> LayerInfo {
-    LayerInfo {
-        rid: rid.unwrap_or_else(|| Rid::from_index(index)),
-        width: None,
-        height: None,
-        target_bitrate: None,
-    }
+/// What packets that came together are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Run {
+    /// The publication's place.
+    at: usize,
+    lease: Lease,
+    kind: TrackKind,
+    layer: usize,
 }
 
 struct Sink<'a> {

@@ -18,6 +18,7 @@ mod member;
 mod outbox;
 mod outgoing;
 mod policer;
+mod published;
 mod remb;
 mod ring;
 mod seats;
@@ -37,6 +38,7 @@ use slab::Slab;
 
 pub use ingest::PeerFeedback;
 pub use outbox::{Datagrams, Outbox, Progress};
+pub use published::{Publication, PublicationId};
 
 use crate::ids::SessionId;
 use crate::queue::{ShardCommand, ShardQueue};
@@ -164,8 +166,7 @@ impl Shard {
                 figures,
             } => self.watch(now, session, place, stream, figures),
             ShardCommand::Publish {
-                claim,
-                tracks,
+                publications,
                 transport,
                 session,
                 timeout,
@@ -173,22 +174,26 @@ impl Shard {
             } => {
                 let ufrag = transport.local_ufrag().to_owned();
                 let id = session.id();
-                let mut ingest = Ingest::new(now, claim, transport, session, tracks, timeout);
+                let mut ingest = Ingest::new(now, publications, transport, session, timeout);
                 if let Some(max_bitrate) = max_bitrate {
                     ingest.limit(now, max_bitrate, self.counters.clone());
                 }
                 self.admit(now, id, ufrag, Member::Publisher(Box::new(ingest)));
             }
-            ShardCommand::AskPublisher { session, layer } => {
-                if let Some(&index) = self.by_session.get(&session) {
-                    self.visit(now, index, |member, _| {
-                        if let Member::Publisher(publisher) = member {
-                            publisher.request_keyframe(now, layer);
-                        }
-                        true
-                    });
-                }
-            }
+            ShardCommand::Republish {
+                session,
+                tracks,
+                publications,
+            } => self.visit_publisher(now, session, |publisher| {
+                publisher.change(now, tracks, publications);
+            }),
+            ShardCommand::AskPublisher {
+                session,
+                publication,
+                layer,
+            } => self.visit_publisher(now, session, |publisher| {
+                publisher.request_keyframe(now, publication, layer);
+            }),
             ShardCommand::SetPreference {
                 session,
                 place,
@@ -520,6 +525,18 @@ impl Shard {
         }
         if counted.keyframes_asked > 0 {
             self.poll_keyframes_of(now, index);
+        }
+    }
+
+    /// Does something with a session that publishes.
+    fn visit_publisher(&mut self, now: Instant, session: SessionId, act: impl FnOnce(&mut Ingest)) {
+        if let Some(&index) = self.by_session.get(&session) {
+            self.visit(now, index, |member, _| {
+                if let Member::Publisher(publisher) = member {
+                    act(publisher);
+                }
+                true
+            });
         }
     }
 

@@ -15,11 +15,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::codec::{Codec, TrackKind, Vp8Header};
+pub use crate::peer::uplink::agreed::AgreedTracks;
 pub use work::Work;
 
 /// An m-line on which a peer is sent something, by its place among those.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u16);
+
+/// An m-line on which a peer sends something, by its place among all of its m-lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrackIn(pub u16);
 
 /// A packet as one viewer gets it.
 #[derive(Debug)]
@@ -112,15 +117,15 @@ impl Demand {
 /// A packet from a publishing peer.
 #[derive(Debug)]
 pub struct Incoming {
-    /// Audio or video.
-    pub kind: TrackKind,
+    /// The m-line that it came on.
+    pub track: TrackIn,
     /// Index of the layer, in the order of the offer; 0 for sound.
     pub layer: usize,
     /// What it is encoded with.
     pub codec: Codec,
     /// Its SSRC: timestamps of different ones are not comparable.
     pub source: u32,
-    /// Sequence number in its layer, whatever its SSRC. One that is missing was lost.
+    /// Sequence number in its track's layer, whatever its SSRC. One that is missing was lost.
     pub seq: u16,
     /// It comes after others that follow it.
     pub is_late: bool,
@@ -139,8 +144,8 @@ pub struct Incoming {
 /// What a publishing peer's sender report says of its clocks (RFC 3550, section 6.4.1).
 #[derive(Debug, Clone, Copy)]
 pub struct SenderClock {
-    /// Audio or video.
-    pub kind: TrackKind,
+    /// The m-line.
+    pub track: TrackIn,
     /// Index of the layer; 0 for sound.
     pub layer: usize,
     /// The SSRC that it is about.
@@ -267,6 +272,8 @@ pub trait PublisherTransport: Transport {
     fn reports_arrivals(&self) -> bool;
     /// Tells the peer how much it may send, in bit/s (REMB).
     fn limit(&mut self, now: Instant, bits_per_second: u64);
-    /// Asks the peer for a keyframe of a layer (PLI or FIR).
-    fn request_keyframe(&mut self, now: Instant, layer: usize);
+    /// Asks the peer for a keyframe of a track's layer (PLI or FIR).
+    fn request_keyframe(&mut self, now: Instant, track: TrackIn, layer: usize);
+    /// The peer sends these from now on. Those that go on as they were are not touched.
+    fn set_tracks(&mut self, tracks: AgreedTracks);
 }

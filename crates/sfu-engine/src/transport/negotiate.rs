@@ -13,10 +13,12 @@ use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::dtls::SrtpProfile;
 
 use super::lean::LeanTransport;
+use super::patch::Fragment;
+use super::{AgreedTracks, TrackIn};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
 pub use crate::peer::sdp::OfferError;
-use crate::peer::sdp::{self, Wanted};
+use crate::peer::sdp::{self, Before, Published, Wanted};
 use crate::peer::uplink::Uplink;
 
 /// What secures media, the preferred first: those of [`crate::srtp::Profile`].
@@ -145,26 +147,95 @@ impl PlayoutDelay {
     }
 }
 
-/// What a publishing peer is going to send.
+/// A track that a publishing peer is going to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PublisherTracks {
-    /// The video codec that is offered first and the simulcast layers; one without a name where there is no simulcast.
-    pub video: Option<(Codec, Vec<Option<Rid>>)>,
-    /// The audio codec.
-    pub audio: Option<Codec>,
+pub struct PublisherTrack {
+    /// Its m-line.
+    pub track: TrackIn,
+    /// The m-line's name.
+    pub mid: String,
+    /// What the peer calls it (`a=msid`): its stream's name, and its own.
+    pub msid: Option<String>,
+    /// The codec that is offered first.
+    pub codec: Codec,
+    /// The simulcast layers; one without a name where there is no simulcast.
+    pub rids: Vec<Option<Rid>>,
 }
 
-/// Answers a publisher's offer (WHIP, RFC 9725) with a session that receives from it.
+/// Answers a publisher's offer (WHIP, RFC 9725) with a session that receives a stream from it: a track of each kind.
 pub fn accept_publisher(
     identity: &Identity,
     offer: &str,
     local: &[SocketAddr],
     now: Instant,
-) -> Result<(Uplink, String, PublisherTracks), OfferError> {
-    let (agreed, answer) = sdp::answer_publisher(offer, &identity.fingerprint, local)?;
-    let tracks = agreed.tracks()?;
-    let transport = Uplink::new(now, identity, agreed);
-    Ok((transport, answer, tracks))
+) -> Result<(Uplink, String, Vec<PublisherTrack>), OfferError> {
+    let (published, fingerprint) = (Published::Stream, &identity.fingerprint);
+    let (agreed, _, answer) = sdp::answer_publisher(offer, published, fingerprint, local)?;
+    let tracks = agreed.tracks.publisher()?;
+    Ok((Uplink::new(now, identity, agreed), answer, tracks))
+}
+
+/// Answers the offer of a peer that publishes any tracks (sounds, cameras, screens) with a session that receives them, and with
+/// what answers its later offers.
+pub fn accept_tracks(
+    identity: &Identity,
+    offer: &str,
+    local: &[SocketAddr],
+    now: Instant,
+) -> Result<(Uplink, Negotiation, Answered), OfferError> {
+    let (published, fingerprint) = (Published::Many, identity.fingerprint.clone());
+    let (agreed, before, answer) = sdp::answer_publisher(offer, published, &fingerprint, local)?;
+    let answered = Answered {
+        sdp: answer,
+        tracks: agreed.tracks.publisher()?,
+    };
+    let negotiation = Negotiation {
+        fingerprint,
+        before,
+    };
+    Ok((Uplink::new(now, identity, agreed), negotiation, answered))
+}
+
+/// An offer was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub sdp: String,
+    /// All that the peer sends from now on.
+    pub tracks: Vec<PublisherTrack>,
+}
+
+/// What has been agreed on with a peer that publishes any tracks. Kept by whoever speaks with it: its later offers are
+/// answered there, and the shard is told of what comes of them.
+#[derive(Debug, Clone)]
+pub struct Negotiation {
+    fingerprint: Arc<str>,
+    before: Before,
+}
+
+/// What the shard is to be told of a later offer.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// For [`ShardCommand::Republish`](crate::queue::ShardCommand::Republish).
+    pub tracks: AgreedTracks,
+    /// ICE begins anew: for [`ShardCommand::Patch`](crate::queue::ShardCommand::Patch).
+    pub restart: Option<Fragment>,
+}
+
+impl Negotiation {
+    /// Answers another offer on the same connection: tracks may have been added, removed, and their m-lines used again. An
+    /// offer that is refused changes nothing.
+    pub fn answer(&mut self, offer: &str) -> Result<(Changed, Answered), OfferError> {
+        let mut before = self.before.clone();
+        let (tracks, restart, answer) = sdp::answer_again(offer, &mut before, &self.fingerprint)?;
+        let answered = Answered {
+            sdp: answer,
+            tracks: tracks.publisher()?,
+        };
+        self.before = before;
+        let restart = restart.map(Fragment::restarting);
+        Ok((Changed { tracks, restart }, answered))
+    }
 }
 
 /// Answers a viewer's offer with a session that sends to it from `local` addresses.

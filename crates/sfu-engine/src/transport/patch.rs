@@ -11,7 +11,7 @@ use thiserror::Error;
 use super::PatchOutcome;
 use super::lean::Agreed;
 use super::lean::connection::Connection;
-use crate::peer::sdp::{self, CANDIDATES};
+use crate::peer::sdp::{self, CANDIDATES, Restart};
 
 /// Why a fragment was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -48,6 +48,17 @@ impl Fragment {
             candidates,
             count,
         })
+    }
+
+    /// What a later offer that begins ICE anew comes to.
+    pub(crate) fn restarting(restart: Restart) -> Self {
+        let IceCreds { ufrag, pass } = restart.remote;
+        Self {
+            remote: Some((ufrag, Some(pass))),
+            local: Some(restart.local),
+            candidates: Vec::new(),
+            count: 0,
+        }
     }
 
     /// The peer's credentials if they are not those that are known, and ours.

@@ -11,6 +11,7 @@ mod clients;
 mod limits;
 mod mutations;
 mod rows;
+mod tracks;
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;

@@ -28,6 +28,7 @@ pub(crate) struct Party {
     pending: Option<SdpPendingOffer>,
     video: Vec<Mid>,
     lines: HashMap<u32, Line>,
+    joined: Instant,
     pub(crate) next: Instant,
     pub(crate) pictures: Vec<Pictures>,
     /// Packets on each m-line of sound.
@@ -56,6 +57,7 @@ impl Party {
             pending: Some(pending),
             video,
             lines: HashMap::new(),
+            joined: now,
             next: now,
             pictures: (0..lines).map(|_| Pictures::default()).collect(),
             sounds: vec![0; lines],
@@ -108,7 +110,12 @@ impl Party {
         }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         loop {
-            match self.rtc.poll_output().unwrap() {
+            let output = self.rtc.poll_output();
+            let output = output.unwrap_or_else(|error| {
+                let joined = now.saturating_duration_since(self.joined);
+                panic!("{error} {joined:?} after {} joined", self.address)
+            });
+            match output {
                 Output::Timeout(at) => {
                     self.next = at.max(now + Duration::from_millis(1));
                     break;

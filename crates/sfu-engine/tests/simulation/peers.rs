@@ -126,6 +126,8 @@ fn any_link(room: &mut Room) -> Conditions {
 
 /// What was seen of a crowd: of each guest its link, and since when.
 struct Crowd {
+    /// Streams that are screens.
+    screens: Vec<usize>,
     guests: Vec<(Conditions, usize)>,
     tally: Tally,
 }
@@ -156,7 +158,20 @@ impl Crowd {
     const SETTLED: usize = 50;
 
     fn new(room: &mut Room, guests: usize) -> Self {
+        let mut screens = Vec::new();
+        for index in 0..guests {
+            // Not all at the same moment.
+            room.run_for(SECOND / 100);
+            let link = Conditions {
+                rate: None,
+                ..any_link(room)
+            };
+            let streams = room.publish(link, index % 4 == 0);
+            screens.extend(streams.get(1));
+        }
+        room.run_for(SECOND);
         let mut crowd = Self {
+            screens,
             guests: Vec::new(),
             tally: Tally::default(),
         };
@@ -170,7 +185,7 @@ impl Crowd {
     }
 
     fn streams(room: &mut Room) -> Vec<usize> {
-        let all = room.publishers.len();
+        let all = room.streams.len();
         (0..Self::SLOTS).map(|_| room.draw(all)).collect()
     }
 
@@ -181,7 +196,7 @@ impl Crowd {
             self.look(room, guest);
         }
         let guest = room.draw(self.guests.len());
-        let (place, stream) = (room.draw(Self::SLOTS), room.draw(room.publishers.len()));
+        let (place, stream) = (room.draw(Self::SLOTS), room.draw(room.streams.len()));
         room.watch(guest, place, Some(stream));
         if tick % 10 == 9 {
             let leaver = room.draw(self.guests.len());
@@ -201,10 +216,13 @@ impl Crowd {
             return;
         };
         let places = it.places.iter().flatten();
-        let targets: Vec<_> = places.map(|(_, figures)| figures.info().target).collect();
-        let needs = targets.iter().flatten().map(|rid| {
-            let layer: usize = rid.as_str().parse().unwrap();
-            NEEDS[layer] + SOUND
+        let targets = places.map(|(stream, figures)| (*stream, figures.info().target));
+        let targets: Vec<_> = targets.collect();
+        let needs = targets.iter().filter_map(|(stream, rid)| {
+            let layer: usize = rid.as_ref()?.as_str().parse().unwrap();
+            // A screen takes what the lowest layer of a camera does.
+            let is_screen = self.screens.contains(stream);
+            Some(NEEDS[if is_screen { 2 } else { layer }] + SOUND)
         });
         let tally = &mut self.tally;
         tally.looks += 1;
@@ -212,7 +230,7 @@ impl Crowd {
         // Each could have the lowest layer.
         if estimate > (NEEDS[2] + SOUND) * Self::SLOTS as u64 * 115 / 100 {
             tally.places += targets.len();
-            tally.starved += targets.iter().filter(|target| target.is_none()).count();
+            tally.starved += targets.iter().filter(|(_, rid)| rid.is_none()).count();
         }
     }
 
@@ -269,12 +287,13 @@ impl Tally {
     }
 }
 
-/// Peers who each publish sound and three layers and get nine others, over any links; what they get changes, and they come
+/// Peers who each publish a sound and a camera of three layers, some a screen and its sound, too, and get nine others, over any
+/// links; what they get changes, and they come
 /// and go: all by the seed.
 fn crowd(seed: u64, time: Duration) {
     let given = std::env::var("SFU_SEED").ok();
     let seed = given.and_then(|s| s.parse().ok()).unwrap_or(seed);
-    let mut room = Room::new(seed, 50);
+    let mut room = Room::new(seed, 0);
     let mut crowd = Crowd::new(&mut room, 50);
     let ticks = time.as_millis() as usize / 100;
     for tick in 0..ticks {

@@ -17,7 +17,7 @@ const PACKET: usize = 1_100;
 /// Packets of a keyframe, at least.
 const KEY_PACKETS: u32 = 8;
 /// Packets of a frame on each layer of the ladder: about 2.4 Mbit/s, 800 and 270 kbit/s.
-const LADDER: [u32; 3] = [9, 3, 1];
+pub(crate) const LADDER: [u32; 3] = [9, 3, 1];
 
 /// Keyframe requests as the encoder gets them.
 #[derive(Debug, Default)]

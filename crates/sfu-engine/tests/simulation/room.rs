@@ -4,18 +4,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
-use sfu_engine::shard::{Outbox, Progress, Shard};
+use sfu_engine::shard::{Outbox, PeerFeedback, Progress, Publication, PublicationId, Shard};
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
-use sfu_engine::transport::negotiate::{self, Identity};
-use sfu_engine::{Preference, SessionId};
+use sfu_engine::transport::PatchOutcome;
+use sfu_engine::transport::negotiate::{self, Identity, Negotiation, PublisherTrack};
+use sfu_engine::{Preference, PublishOptions, SessionId};
 use sfu_impair::{Conditions, Link, Rng};
 
 use crate::net::{InFlight, Network, Way};
+use crate::participant::Participant;
 use crate::party::Party;
 use crate::publisher::TestPublisher;
 
@@ -29,14 +32,28 @@ pub(crate) struct Guest {
     pub(crate) places: Vec<Option<(usize, Arc<SessionShared>)>>,
 }
 
+/// A peer that publishes, and its links.
+struct Publishing {
+    participant: Participant,
+    negotiation: Negotiation,
+    /// For each pair of a sound and pictures its stream, and whether it is published.
+    published: Vec<(usize, bool)>,
+    up: Link,
+    down: Link,
+}
+
 pub(crate) struct Room {
     pub(crate) now: Instant,
     shard: Shard,
+    queue: ShardQueue,
     inbox: ShardInbox,
     identity: Identity,
     server: SocketAddr,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) publishers: Vec<TestPublisher>,
+    /// What can be watched: the publishers' streams first, then those of participants.
+    pub(crate) streams: Vec<Arc<Stream>>,
+    publishers: Vec<TestPublisher>,
+    participants: Vec<Publishing>,
     pub(crate) guests: Vec<Guest>,
     network: Network,
     rng: Rng,
@@ -52,20 +69,22 @@ impl Room {
         let counters = Arc::new(Counters::default());
         let mut room = Self {
             now,
-            shard: Shard::new(queue, counters.clone(), 64),
+            shard: Shard::new(queue.clone(), counters.clone(), 64),
+            queue,
             inbox,
             identity: Identity::generate().unwrap(),
             server: "192.0.2.1:8189".parse().unwrap(),
             counters,
+            streams: Vec::new(),
             publishers: Vec::new(),
+            participants: Vec::new(),
             guests: Vec::new(),
             network: Network::default(),
             rng: Rng::new(seed),
             joined: 0,
         };
         for index in 0..publishers {
-            let name = format!("p{index}").parse().unwrap();
-            let stream = Arc::new(Stream::new(name, index as u64 + 1));
+            let stream = room.add_stream();
             // Not all at the same moment.
             let first = now + Duration::from_millis(index as u64 * 7 % 33);
             let mut publisher = TestPublisher::new(stream, first, 3);
@@ -73,6 +92,121 @@ impl Room {
             room.publishers.push(publisher);
         }
         room
+    }
+
+    fn add_stream(&mut self) -> Arc<Stream> {
+        let index = self.streams.len();
+        let name = format!("p{index}").parse().unwrap();
+        let stream = Arc::new(Stream::new(name, index as u64 + 1));
+        self.streams.push(stream.clone());
+        stream
+    }
+
+    /// A peer publishes a sound and a camera of three layers as one stream, and maybe its screen and the sound of that as
+    /// another one, all over one transport. Returns the streams.
+    pub(crate) fn publish(&mut self, link: Conditions, screen: bool) -> Vec<usize> {
+        let index = self.participants.len();
+        let (participant, offer) = Participant::new(self.now, index, screen);
+        let local = [self.server];
+        let (transport, negotiation, answered) =
+            negotiate::accept_tracks(&self.identity, &offer, &local, self.now).unwrap();
+        let first = self.streams.len();
+        self.participants.push(Publishing {
+            participant,
+            negotiation,
+            published: Vec::new(),
+            up: Link::new(link, self.rng.next_u64()),
+            down: Link::new(link, self.rng.next_u64()),
+        });
+        let publications = self.publications(index, &answered.tracks);
+        let participant = &mut self.participants[index].participant;
+        let of = &self.streams[first];
+        let command = ShardCommand::Publish {
+            publications,
+            transport: Box::new(transport),
+            session: figures(participant.session, of, Preference::default()),
+            timeout: Duration::from_secs(5),
+            max_bitrate: None,
+        };
+        participant.accept(&answered.sdp);
+        self.shard.handle(self.now, command);
+        (first..self.streams.len()).collect()
+    }
+
+    /// What a participant publishes: each pair of a sound and pictures, of which there may be one alone, under its own name.
+    fn publications(&mut self, index: usize, tracks: &[PublisherTrack]) -> Vec<Publication> {
+        let mut publications = Vec::new();
+        for (pair, mids) in self.participants[index]
+            .participant
+            .pairs()
+            .iter()
+            .enumerate()
+        {
+            if self.participants[index].published.len() == pair {
+                self.add_stream();
+                let stream = self.streams.len() - 1;
+                self.participants[index].published.push((stream, false));
+            }
+            let publishing = &mut self.participants[index];
+            let tracks = tracks.iter().filter(|t| mids.contains(&t.mid));
+            let tracks: Vec<_> = tracks.cloned().collect();
+            let (stream, was_published) = publishing.published[pair];
+            publishing.published[pair].1 = !tracks.is_empty();
+            if tracks.is_empty() {
+                continue;
+            }
+            let publication = PublicationId(pair as u32);
+            let options = PublishOptions {
+                keyframe_min_interval: Duration::from_millis(500),
+                feedback: Arc::new(PeerFeedback {
+                    queue: self.queue.clone(),
+                    session: publishing.participant.session,
+                    publication,
+                }),
+            };
+            let stream = &self.streams[stream];
+            let claim = (!was_published)
+                .then(|| stream.claim(options, false, self.now).expect("it is free"));
+            publications.push(Publication::new(publication, claim, &tracks));
+        }
+        publications
+    }
+
+    /// A participant makes another offer.
+    pub(crate) fn renegotiate(
+        &mut self,
+        index: usize,
+        offer: impl FnOnce(&mut Participant) -> String,
+    ) {
+        let publishing = &mut self.participants[index];
+        let session = publishing.participant.session;
+        let offer = offer(&mut publishing.participant);
+        let (changed, answered) = publishing.negotiation.answer(&offer).unwrap();
+        publishing.participant.accept(&answered.sdp);
+        let publications = self.publications(index, &answered.tracks);
+        let command = ShardCommand::Republish {
+            session,
+            tracks: changed.tracks,
+            publications,
+        };
+        self.shard.handle(self.now, command);
+        if let Some(fragment) = changed.restart {
+            let (reply, outcome) = sync_channel(1);
+            let command = ShardCommand::Patch {
+                session,
+                fragment,
+                reply,
+            };
+            self.shard.handle(self.now, command);
+            let outcome = outcome.try_recv().unwrap().unwrap();
+            assert!(matches!(outcome, Ok(PatchOutcome::Restarted { .. })));
+        }
+        self.send_out();
+        self.drain_participant(index);
+    }
+
+    pub(crate) fn participant(&mut self, index: usize) -> &mut Participant {
+        &mut self.participants[index].participant
     }
 
     /// A number below this.
@@ -118,7 +252,7 @@ impl Room {
         let (transport, answer) =
             negotiate::accept_many(&self.identity, &offer, &local, None, self.now).unwrap();
         party.accept(&answer);
-        let first = self.publishers[stream].stream.clone();
+        let first = self.streams[stream].clone();
         let session = figures(party.session, &first, Preference::default());
         let command = ShardCommand::Subscribe {
             stream: Viewing::new(first),
@@ -146,14 +280,14 @@ impl Room {
         &mut self,
         guest: usize,
         place: usize,
-        publisher: Option<usize>,
+        watched: Option<usize>,
         preference: Preference,
     ) {
         let session = self.guests[guest].party.session;
-        let stream = publisher.map(|publisher| self.publishers[publisher].stream.clone());
-        let of = stream.clone().unwrap_or(self.publishers[0].stream.clone());
+        let stream = watched.map(|stream| self.streams[stream].clone());
+        let of = stream.clone().unwrap_or(self.streams[0].clone());
         let figures = figures(session, &of, preference);
-        self.guests[guest].places[place] = publisher.map(|p| (p, figures.clone()));
+        self.guests[guest].places[place] = watched.map(|stream| (stream, figures.clone()));
         let command = ShardCommand::Watch {
             session,
             place,
@@ -176,10 +310,18 @@ impl Room {
     fn next_event(&mut self) -> Option<Instant> {
         let frame = self.publishers.iter().map(|p| p.next_frame).min();
         let guest = self.guests.iter().map(|guest| guest.party.next).min();
-        [frame, guest, self.network.next(), self.shard.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let participant = self.participants.iter().map(|p| p.participant.next).min();
+        let network = self.network.next();
+        [
+            frame,
+            guest,
+            participant,
+            network,
+            self.shard.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn step(&mut self) {
@@ -193,11 +335,12 @@ impl Room {
             let Self {
                 shard,
                 guests,
+                participants,
                 network,
                 ..
             } = self;
             let mut send = |outbox: &mut Outbox| {
-                deliver(outbox, guests, network, now);
+                deliver(outbox, guests, participants, network, now);
                 now
             };
             shard.handle_sending(now, command, &mut send);
@@ -207,12 +350,24 @@ impl Room {
             way, index, data, ..
         }) = self.network.pop_due(now)
         {
-            if way == Way::FromViewer {
-                let source = self.guests[index].party.address;
-                self.shard.receive(now, source, self.server, &data);
-            } else {
-                self.guests[index].party.receive(now, self.server, &data);
-                self.drain_guest(index);
+            match way {
+                Way::FromViewer => {
+                    let source = self.guests[index].party.address;
+                    self.shard.receive(now, source, self.server, &data);
+                }
+                Way::ToViewer => {
+                    self.guests[index].party.receive(now, self.server, &data);
+                    self.drain_guest(index);
+                }
+                Way::FromPeer => {
+                    let source = self.participants[index].participant.address;
+                    self.shard.receive(now, source, self.server, &data);
+                }
+                Way::ToPeer => {
+                    let participant = &mut self.participants[index].participant;
+                    participant.receive(now, self.server, &data);
+                    self.drain_participant(index);
+                }
             }
         }
         self.shard.handle_timeout(now);
@@ -222,6 +377,21 @@ impl Room {
                 self.drain_guest(index);
             }
         }
+        for index in 0..self.participants.len() {
+            if self.participants[index].participant.next <= now {
+                self.drain_participant(index);
+            }
+        }
+    }
+
+    fn drain_participant(&mut self, index: usize) {
+        let publishing = &mut self.participants[index];
+        let (network, now) = (&mut self.network, self.now);
+        publishing.participant.drain(now, |data| {
+            if let Some(at) = publishing.up.pass(now, data.len()) {
+                network.send(at, Way::FromPeer, index, data);
+            }
+        });
     }
 
     fn drain_guest(&mut self, index: usize) {
@@ -236,7 +406,8 @@ impl Room {
 
     fn send_out(&mut self) {
         let outbox = self.shard.outbox();
-        deliver(outbox, &mut self.guests, &mut self.network, self.now);
+        let (guests, participants) = (&mut self.guests, &mut self.participants);
+        deliver(outbox, guests, participants, &mut self.network, self.now);
     }
 }
 
@@ -252,16 +423,30 @@ fn figures(session: SessionId, stream: &Arc<Stream>, preference: Preference) -> 
 }
 
 /// Puts what a shard sends on the peers' links.
-fn deliver(outbox: &mut Outbox, guests: &mut [Guest], network: &mut Network, now: Instant) {
+fn deliver(
+    outbox: &mut Outbox,
+    guests: &mut [Guest],
+    participants: &mut [Publishing],
+    network: &mut Network,
+    now: Instant,
+) {
     let mut progress = Progress::default();
     for (datagrams, data) in outbox.iter() {
         let SocketAddr::V4(to) = datagrams.destination else {
             panic!("peers have IPv4 addresses");
         };
-        let [_, _, hi, lo] = to.ip().octets();
+        let [_, kind, hi, lo] = to.ip().octets();
         let index = usize::from(u16::from_be_bytes([hi, lo]));
-        let guest = &mut guests[index];
         progress.sends += 1;
+        if kind == 1 {
+            for datagram in data.chunks(datagrams.segment) {
+                if let Some(at) = participants[index].down.pass(now, datagram.len()) {
+                    network.send(at, Way::ToPeer, index, datagram);
+                }
+            }
+            continue;
+        }
+        let guest = &mut guests[index];
         if guest.party.address != datagrams.destination {
             // Who had its place before.
             continue;

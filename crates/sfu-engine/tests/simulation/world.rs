@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sfu_engine::queue::{ShardCommand, ShardInbox, ShardQueue};
 use sfu_engine::session::SessionShared;
-use sfu_engine::shard::{Outbox, PeerFeedback, Progress, Shard};
+use sfu_engine::shard::{Outbox, PeerFeedback, Progress, Publication, PublicationId, Shard};
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::transport::PatchOutcome;
@@ -234,6 +234,7 @@ impl World {
         let feedback = PeerFeedback {
             queue: self.queue.clone(),
             session: peer.session,
+            publication: PublicationId(0),
         };
         let options = PublishOptions {
             keyframe_min_interval: Duration::from_millis(500),
@@ -244,8 +245,7 @@ impl World {
         let none = Preference::default();
         let session = SessionShared::new(peer.session, self.stream.clone(), 0, tag, none);
         let command = ShardCommand::Publish {
-            claim,
-            tracks,
+            publications: vec![Publication::new(PublicationId(0), Some(claim), &tracks)],
             transport: Box::new(transport),
             session: Arc::new(session),
             timeout: Duration::from_secs(5),

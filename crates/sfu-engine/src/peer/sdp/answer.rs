@@ -8,11 +8,10 @@ use is::{Candidate, IceCreds};
 
 use super::super::uplink::agreed::Feedback;
 use super::choice::{Accepted, Chosen, Plan};
-use super::error::OfferError;
 use super::extension::Extension;
 use super::format::Format;
-use super::ice::random;
 use super::offer::Offer;
+use super::session::Origin;
 use crate::codec::TrackKind;
 
 /// Room for a usual answer.
@@ -21,6 +20,7 @@ const ROOM: usize = 6 * 1024;
 /// What of ours is told.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Local<'l> {
+    pub(super) origin: Origin,
     pub(super) credentials: &'l IceCreds,
     /// Of our certificate, as `sha-256 0A:FF:…`.
     pub(super) fingerprint: &'l str,
@@ -44,18 +44,29 @@ pub(super) struct Stream<'l> {
     pub(super) sent: &'l [Option<Sent>],
 }
 
+impl Stream<'_> {
+    /// Nothing is sent.
+    pub(super) const NONE: Self = Self {
+        name: "",
+        sent: &[],
+    };
+}
+
 /// See the module's description.
 pub(super) fn write(
     offer: &Offer<'_>,
     plan: &Plan<'_, '_>,
     local: Local<'_>,
     stream: Stream<'_>,
-) -> Result<String, OfferError> {
+) -> String {
     let mut out = String::with_capacity(ROOM);
-    let id = u64::from_be_bytes(random()?) >> 2;
+    let Origin { id, version } = local.origin;
     // Writing to a string does not fail.
-    let _ = write!(out, "v=0\r\no=- {id} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
-    if let Some(group) = &plan.group {
+    let _ = write!(
+        out,
+        "v=0\r\no=- {id} {version} IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
+    );
+    if let Some(group) = plan.group.as_ref().filter(|g| !g.is_empty()) {
         out.extend(["a=group:BUNDLE ", &group.join(" "), "\r\n"]);
     }
     if plan.mixed {
@@ -92,7 +103,7 @@ pub(super) fn write(
             write_sent(&mut out, stream.name, line.kind, *sent);
         }
     }
-    Ok(out)
+    out
 }
 
 fn write_mid(out: &mut String, mid: Option<&str>) {

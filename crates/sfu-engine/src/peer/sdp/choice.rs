@@ -25,7 +25,10 @@ pub(super) enum Purpose {
         all: bool,
     },
     /// It sends (WHIP).
-    Publish,
+    Publish {
+        /// Any number of tracks, not one of each kind.
+        all: bool,
+    },
 }
 
 /// A codec of an m-line under one payload type.
@@ -68,12 +71,19 @@ impl Purpose {
     fn is_wanted(self, direction: Direction) -> bool {
         match self {
             Self::Watch { .. } => direction.receives(),
-            Self::Publish => direction.sends(),
+            Self::Publish { .. } => direction.sends(),
         }
     }
 
+    fn publishes(self) -> bool {
+        matches!(self, Self::Publish { .. })
+    }
+
     fn takes_all(self) -> bool {
-        matches!(self, Self::Watch { all: true, .. })
+        matches!(
+            self,
+            Self::Watch { all: true, .. } | Self::Publish { all: true }
+        )
     }
 
     /// The m-line carries media, as far as the offer says.
@@ -92,7 +102,7 @@ impl Purpose {
             Self::Watch { delay: false, .. } => {
                 &[Extension::Mid, Extension::Twcc, Extension::CaptureTime]
             }
-            Self::Publish => &[
+            Self::Publish { .. } => &[
                 Extension::Mid,
                 Extension::Rid,
                 Extension::RepairedRid,
@@ -106,12 +116,28 @@ impl Purpose {
 impl<'o, 'a> Plan<'o, 'a> {
     pub(super) fn new(offer: &'o Offer<'a>, purpose: Purpose) -> Result<Self, OfferError> {
         let carriers = carriers(offer, purpose)?;
-        // A picture without sound is worth more than the other way round.
-        let is_video = |m: &&&Media<'_>| m.kind() == Some(TrackKind::Video);
-        let main = carriers.iter().find(is_video).or(carriers.first());
-        let Some(&main) = main else {
-            return Err(nothing(offer, purpose));
-        };
+        let main = main(&carriers).ok_or_else(|| nothing(offer, purpose))?;
+        Self::of(offer, purpose, &carriers, main)
+    }
+
+    /// Of a later offer on a connection, in which nothing need be carried.
+    pub(super) fn again(offer: &'o Offer<'a>, purpose: Purpose) -> Result<Self, OfferError> {
+        let carriers = carriers(offer, purpose)?;
+        let mut medias = offer.medias.iter();
+        let is_kept = |m: &&Media<'_>| !m.is_rejected() && m.has_known_codec();
+        let kept = medias.find(is_kept).or(offer.medias.first());
+        let main = main(&carriers)
+            .or(kept)
+            .ok_or_else(|| nothing(offer, purpose))?;
+        Self::of(offer, purpose, &carriers, main)
+    }
+
+    fn of(
+        offer: &'o Offer<'a>,
+        purpose: Purpose,
+        carriers: &[&'o Media<'a>],
+        main: &'o Media<'a>,
+    ) -> Result<Self, OfferError> {
         let group = offer.group_of(main);
         let transport = tagged(offer, group).unwrap_or(main);
         let shares = |media: &Media<'a>| {
@@ -124,7 +150,7 @@ impl<'o, 'a> Plan<'o, 'a> {
         let mut lines = Vec::with_capacity(offer.medias.len());
         for media in &offer.medias {
             let carries = carriers.iter().any(|c| std::ptr::eq(*c, media));
-            if carries && !shares(media) && purpose == Purpose::Publish {
+            if carries && !shares(media) && purpose.publishes() {
                 let why = "its m-lines do not share one transport: \
                            offer all in one a=group:BUNDLE (RFC 9725, section 4.4.1)";
                 return Err(OfferError::unacceptable(why));
@@ -154,7 +180,14 @@ impl<'o, 'a> Plan<'o, 'a> {
     }
 }
 
-/// The m-lines that are to carry media: the first of its kind that can, or all. A publisher has no others.
+/// The one whose transport counts: a picture without sound is worth more than the other way round.
+fn main<'o, 'a>(carriers: &[&'o Media<'a>]) -> Option<&'o Media<'a>> {
+    let is_video = |m: &&&Media<'_>| m.kind() == Some(TrackKind::Video);
+    let main = carriers.iter().find(is_video).or(carriers.first());
+    main.copied()
+}
+
+/// The m-lines that are to carry media: the first of its kind that can, or all. The publisher of a stream has no others.
 fn carriers<'o, 'a>(
     offer: &'o Offer<'a>,
     purpose: Purpose,
@@ -162,7 +195,7 @@ fn carriers<'o, 'a>(
     let mut carriers: Vec<&'o Media<'a>> = Vec::new();
     for media in offer.medias.iter().filter(|m| purpose.uses(m)) {
         let is_media = matches!(media.name, "audio" | "video");
-        if purpose == Purpose::Publish && is_media {
+        if purpose == (Purpose::Publish { all: false }) && is_media {
             check_published(media, &carriers)?;
         }
         let is_first = carriers.iter().all(|c| c.kind() != media.kind());
@@ -173,7 +206,7 @@ fn carriers<'o, 'a>(
     Ok(carriers)
 }
 
-/// A publisher is taken whole or refused (RFC 9725, sections 4.4.2 and 4.4.3).
+/// The publisher of a stream is taken whole or refused (RFC 9725, sections 4.4.2 and 4.4.3).
 fn check_published(media: &Media<'_>, before: &[&Media<'_>]) -> Result<(), OfferError> {
     let name = media.name;
     let Some(kind) = media.kind() else {
@@ -206,7 +239,7 @@ fn nothing(offer: &Offer<'_>, purpose: Purpose) -> OfferError {
     if offered.is_empty() {
         return OfferError::invalid(match purpose {
             Purpose::Watch { .. } => "it has no audio or video m-line that receives (a=recvonly)",
-            Purpose::Publish => "it has no audio or video m-line that sends (a=sendonly)",
+            Purpose::Publish { .. } => "it has no audio or video m-line that sends (a=sendonly)",
         });
     }
     let all = offered
@@ -241,16 +274,18 @@ impl<'o, 'a> Accepted<'o, 'a> {
         let direction = match (carries, purpose) {
             (false, _) => Direction::Inactive,
             (true, Purpose::Watch { .. }) => Direction::SendOnly,
-            (true, Purpose::Publish) => Direction::RecvOnly,
+            (true, Purpose::Publish { .. }) => Direction::RecvOnly,
         };
         let highest = match purpose {
-            Purpose::Publish if media.mixed => u8::MAX,
+            Purpose::Publish { .. } if media.mixed => u8::MAX,
             _ => ONE_OCTET,
         };
         let mut extensions = media.extensions.only(purpose.extensions(), highest);
         extensions.retain(|mapped| mapped.direction.is_none_or(|d| purpose.is_wanted(d)));
         let layers = match purpose {
-            Purpose::Publish if carries && kind == TrackKind::Video => media.simulcast.layers()?,
+            Purpose::Publish { .. } if carries && kind == TrackKind::Video => {
+                media.simulcast.layers()?
+            }
             _ => Vec::new(),
         };
         Ok(Some(Self {

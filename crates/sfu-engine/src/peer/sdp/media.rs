@@ -13,6 +13,8 @@ use crate::codec::TrackKind;
 
 /// The longest name of an m-line that is taken.
 const LONGEST_MID: usize = 4_096;
+/// The longest names of a stream and a track that are kept: 64 characters each (RFC 8830, section 2), and a space.
+const LONGEST_MSID: usize = 129;
 /// The longest name of a source that is kept.
 const LONGEST_CNAME: usize = 64;
 
@@ -85,6 +87,8 @@ pub(super) struct Media<'a> {
     /// Payload types, or what the protocol has instead.
     pub(super) words: &'a str,
     pub(super) mid: Option<&'a str>,
+    /// Its stream's name and its own (RFC 8830).
+    pub(super) msid: Option<&'a str>,
     direction: Option<Direction>,
     pub(super) transport: Transport<'a>,
     pub(super) formats: Formats<'a>,
@@ -129,6 +133,10 @@ impl<'a> Media<'a> {
     pub(super) fn read(&mut self, name: &'a str, value: &'a str) -> Result<(), OfferError> {
         match name {
             "mid" => self.mid = self.mid.or(Some(value).filter(|mid| !mid.is_empty())),
+            "msid" => {
+                let msid = Some(value).filter(|v| v.len() <= LONGEST_MSID);
+                self.msid = self.msid.or(msid);
+            }
             "extmap" => self.extensions.read(value),
             "extmap-allow-mixed" => self.mixed = true,
             "bundle-only" => self.is_bundle_only = true,

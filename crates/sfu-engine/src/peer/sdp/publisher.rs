@@ -4,26 +4,72 @@
 
 use std::net::SocketAddr;
 
-use super::super::uplink::agreed::{Agreed, Extensions, Format, Media, Source};
+use super::super::uplink::agreed::{Agreed, AgreedTracks, Extensions, Format, Media, Source};
+use super::again::{Before, Restart};
+use super::answer::Stream;
 use super::choice::{Accepted, Chosen, Plan, Purpose};
 use super::error::OfferError;
 use super::extension::Extension;
 use super::offer::Offer;
-use super::{MEDIAS, session};
+use super::session::{self, Origin};
+use super::{LAYERS_IN_ALL, MEDIAS, SLOTS, TRACKS};
+use crate::transport::TrackIn;
+
+/// What a peer may publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// A stream: a track of each kind.
+    Stream,
+    /// Any tracks.
+    Many,
+}
 
 /// Answers an offer to publish. `fingerprint` is our certificate's.
 pub(crate) fn answer_publisher(
     sdp: &str,
+    published: Published,
     fingerprint: &str,
     addresses: &[SocketAddr],
-) -> Result<(Agreed, String), OfferError> {
-    let offer = Offer::read(sdp, MEDIAS)?;
-    let plan = Plan::new(&offer, Purpose::Publish)?;
-    check_payload_types(&plan)?;
-    check_layers(&plan)?;
-    let (connection, answer) = session::answer(&offer, &plan, fingerprint, addresses, ("", &[]))?;
-    let medias = plan.carriers().map(media).collect();
-    Ok((Agreed { connection, medias }, answer))
+) -> Result<(Agreed, Before, String), OfferError> {
+    let (most, all) = match published {
+        Published::Stream => (MEDIAS, false),
+        Published::Many => (SLOTS, true),
+    };
+    let offer = Offer::read(sdp, most)?;
+    let plan = Plan::new(&offer, Purpose::Publish { all })?;
+    check(&plan)?;
+    let connection = session::agree(&offer, &plan, addresses)?;
+    let before = Before::new(&offer, &plan, connection.clone(), Origin::new()?);
+    let answer = session::write(&offer, &plan, before.ours(), fingerprint, Stream::NONE);
+    let tracks = tracks(&plan);
+    Ok((Agreed { connection, tracks }, before, answer))
+}
+
+/// Answers another offer of a peer that publishes any tracks. It may have none left.
+pub(crate) fn answer_again(
+    sdp: &str,
+    before: &mut Before,
+    fingerprint: &str,
+) -> Result<(AgreedTracks, Option<Restart>, String), OfferError> {
+    let offer = Offer::read(sdp, SLOTS)?;
+    let plan = Plan::again(&offer, Purpose::Publish { all: true })?;
+    check(&plan)?;
+    let restart = before.next(&offer, &plan)?;
+    let answer = session::write(&offer, &plan, before.ours(), fingerprint, Stream::NONE);
+    Ok((tracks(&plan), restart, answer))
+}
+
+fn check(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
+    check_payload_types(plan)?;
+    check_layers(plan)
+}
+
+/// The m-lines that are received.
+fn tracks(plan: &Plan<'_, '_>) -> AgreedTracks {
+    let lines = (0..).map(TrackIn).zip(&plan.lines);
+    let lines = lines.filter_map(|(track, line)| Some((track, line.as_ref()?)));
+    let carriers = lines.filter(|(_, line)| line.direction.receives());
+    AgreedTracks(carriers.map(|(track, line)| media(track, line)).collect())
 }
 
 /// One payload type may stand for two codecs only where packets tell otherwise whose they are (RFC 9143, section 9.2).
@@ -46,8 +92,21 @@ fn check_payload_types(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
     Ok(())
 }
 
-/// Layers are told apart by their names in each packet.
+/// There are not too many, and layers are told apart by their names in each packet.
 fn check_layers(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
+    if plan.carriers().count() > TRACKS {
+        let why = format!("it sends more than {TRACKS} tracks");
+        return Err(OfferError::unacceptable(why));
+    }
+    if plan
+        .carriers()
+        .map(|line| line.layers.len().max(1))
+        .sum::<usize>()
+        > LAYERS_IN_ALL
+    {
+        let why = format!("its tracks have more than {LAYERS_IN_ALL} layers in all");
+        return Err(OfferError::unacceptable(why));
+    }
     let is_told = |line: &Accepted<'_, '_>| line.extensions.id(Extension::Rid).is_some();
     let mut lines = plan.carriers();
     match lines.any(|line| line.layers.len() > 1 && !is_told(line)) {
@@ -58,7 +117,7 @@ fn check_layers(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
     }
 }
 
-fn media(line: &Accepted<'_, '_>) -> Media {
+fn media(track: TrackIn, line: &Accepted<'_, '_>) -> Media {
     let id = |extension| line.extensions.id(extension);
     let formats = line.formats.iter().map(|chosen| Format {
         codec: chosen.codec,
@@ -75,7 +134,9 @@ fn media(line: &Accepted<'_, '_>) -> Media {
     });
     let layers = line.layers.iter().filter(|_| id(Extension::Rid).is_some());
     Media {
+        track,
         mid: line.media.mid.unwrap_or_default().to_owned(),
+        msid: line.media.msid.map(str::to_owned),
         kind: line.kind,
         formats: formats.collect(),
         sources: sources.collect(),

@@ -7,25 +7,36 @@ use std::net::SocketAddr;
 use is::{Candidate, Protocol};
 use str0m::net::TcpType;
 
-use super::answer::{self, Local, Sent, Stream};
+use super::answer::{self, Local, Stream};
 use super::candidate;
 use super::choice::Plan;
 use super::error::OfferError;
-use super::ice::credentials;
+use super::ice::{credentials, random};
 use super::offer::Offer;
 use crate::address;
 use crate::transport::lean::agreed::Agreed;
 
-/// Answers an offer as it was planned. What comes of it has no formats yet.
-pub(super) fn answer(
+/// Which session a text describes, and how often it was described before (RFC 8866, section 5.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) id: u64,
+    pub(super) version: u64,
+}
+
+impl Origin {
+    pub(super) fn new() -> Result<Self, OfferError> {
+        let id = u64::from_be_bytes(random()?) >> 2;
+        Ok(Self { id, version: 1 })
+    }
+}
+
+/// What an offer and we agree on, as it was planned. It has no formats yet.
+pub(super) fn agree(
     offer: &Offer<'_>,
     plan: &Plan<'_, '_>,
-    fingerprint: &str,
     addresses: &[SocketAddr],
-    stream: (&str, &[Option<Sent>]),
-) -> Result<(Agreed, String), OfferError> {
+) -> Result<Agreed, OfferError> {
     let (remote, fingerprints, is_client) = plan.transport.agree()?;
-    let local = credentials()?;
     let candidates = addresses.iter().filter_map(|addr| {
         let candidate = match address::is_tcp(addr) {
             // RFC 6544: we listen, the peer connects.
@@ -39,15 +50,6 @@ pub(super) fn answer(
         let told = |error: &_| tracing::warn!(%addr, %error, "address is not announced");
         candidate.inspect_err(told).ok()
     });
-    let candidates: Vec<_> = candidates.collect();
-    let ours = Local {
-        credentials: &local,
-        fingerprint,
-        candidates: &candidates,
-        is_client,
-    };
-    let (name, sent) = stream;
-    let answer = answer::write(offer, plan, ours, Stream { name, sent })?;
     let remote_candidates = match offer.is_lite {
         true => {
             let candidates = offer.candidates.iter().filter_map(|c| candidate::parse(c));
@@ -57,10 +59,10 @@ pub(super) fn answer(
         false => Vec::new(),
     };
     let mid = plan.lines.iter().flatten().find_map(|l| l.media.mid);
-    let agreed = Agreed {
-        local,
+    Ok(Agreed {
+        local: credentials()?,
         remote,
-        candidates,
+        candidates: candidates.collect(),
         peer_is_lite: offer.is_lite,
         remote_candidates,
         mid: mid.unwrap_or_default().to_owned(),
@@ -69,6 +71,23 @@ pub(super) fn answer(
         is_client,
         formats: Vec::new(),
         asks_for_keyframes: false,
+    })
+}
+
+/// The answer's text.
+pub(super) fn write(
+    offer: &Offer<'_>,
+    plan: &Plan<'_, '_>,
+    (agreed, origin): (&Agreed, Origin),
+    fingerprint: &str,
+    stream: Stream<'_>,
+) -> String {
+    let ours = Local {
+        origin,
+        credentials: &agreed.local,
+        fingerprint,
+        candidates: &agreed.candidates,
+        is_client: agreed.is_client,
     };
-    Ok((agreed, answer))
+    answer::write(offer, plan, ours, stream)
 }

@@ -4,14 +4,14 @@
 
 use std::net::SocketAddr;
 
-use super::answer::Sent;
+use super::answer::{Sent, Stream};
 use super::choice::{Accepted, Chosen, Plan, Purpose, offered_codecs};
 use super::error::OfferError;
 use super::extension::Extension;
 use super::ice::{random, random_text};
 use super::media::Media;
 use super::offer::Offer;
-use super::session;
+use super::session::{self, Origin};
 use super::{MEDIAS, SLOTS};
 use crate::codec::{Codec, TrackKind};
 use crate::transport::Slot;
@@ -57,8 +57,13 @@ pub(crate) fn answer_viewer(
         });
     }
     let name = random_text::<NAME>()?.replace(['+', '/'], "x");
-    let stream = (&*name, &*sent);
-    let (mut agreed, answer) = session::answer(&offer, &plan, fingerprint, addresses, stream)?;
+    let mut agreed = session::agree(&offer, &plan, addresses)?;
+    let stream = Stream {
+        name: &name,
+        sent: &sent,
+    };
+    let ours = (&agreed, Origin::new()?);
+    let answer = session::write(&offer, &plan, ours, fingerprint, stream);
     let sending = plan.lines.iter().zip(&sent);
     let sending = sending.filter_map(|(line, sent)| Some((line.as_ref()?, (*sent)?)));
     let slots = (0..).map(Slot).zip(sending);

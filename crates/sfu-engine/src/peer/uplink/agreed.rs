@@ -6,24 +6,32 @@
 //! [`uplink`](super) knows of an offer.
 
 use crate::codec::{Codec, TrackKind};
-use crate::ids::NameError;
+use crate::ids::{NameError, Rid};
+use crate::transport::TrackIn;
 use crate::transport::lean;
-use crate::transport::negotiate::{OfferError, PublisherTracks};
+use crate::transport::negotiate::{OfferError, PublisherTrack};
 
 /// See the module's description.
 #[derive(Debug, Clone)]
 pub(crate) struct Agreed {
     /// How the peers find and know each other: candidates, ICE credentials, fingerprint, DTLS role. It has no formats.
     pub(crate) connection: lean::Agreed,
-    /// What is received, in the offer's order.
-    pub(crate) medias: Vec<Media>,
+    pub(crate) tracks: AgreedTracks,
 }
+
+/// The m-lines that are received, in the offer's order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgreedTracks(pub(crate) Vec<Media>);
 
 /// An m-line that is received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Media {
+    /// Its place among all m-lines.
+    pub(crate) track: TrackIn,
     /// Its name, of any length.
     pub(crate) mid: String,
+    /// What the peer calls it: its stream's name, and its own.
+    pub(crate) msid: Option<String>,
     pub(crate) kind: TrackKind,
     /// In the order of the answer.
     pub(crate) formats: Vec<Format>,
@@ -82,36 +90,57 @@ pub(crate) struct Extensions {
     pub(crate) audio_level: Option<u8>,
 }
 
-impl Agreed {
-    /// What the stream is going to have: of the first m-line of each kind the codec and the layers.
-    pub(crate) fn tracks(&self) -> Result<PublisherTracks, OfferError> {
-        let first = |kind| {
-            self.medias
-                .iter()
-                .find(|m| m.kind == kind && !m.formats.is_empty())
-        };
-        let codec = |media: &Media| media.formats.first().map(|f| f.codec);
-        let layers = |media: &Media| {
-            if media.rids.is_empty() {
-                return Ok(vec![None]);
-            }
-            let named = media.rids.iter().map(|rid| rid.parse().map(Some));
-            named.collect::<Result<Vec<_>, NameError>>()
-        };
-        let video = first(TrackKind::Video);
-        let layers = video.map(layers).transpose();
-        let layers = layers.map_err(|e| OfferError::Invalid(e.to_string()))?;
-        Ok(PublisherTracks {
-            video: video.and_then(codec).zip(layers),
-            audio: first(TrackKind::Audio).and_then(codec),
-        })
+impl AgreedTracks {
+    /// What is going to come.
+    pub(crate) fn publisher(&self) -> Result<Vec<PublisherTrack>, OfferError> {
+        let tracks = self.0.iter().filter_map(|media| {
+            let codec = media.formats.first()?.codec;
+            Some(media.layers().map(|rids| PublisherTrack {
+                track: media.track,
+                mid: media.mid.clone(),
+                msid: media.msid.clone(),
+                codec,
+                rids,
+            }))
+        });
+        let tracks: Result<_, NameError> = tracks.collect();
+        tracks.map_err(|e| OfferError::Invalid(e.to_string()))
     }
 
     /// Whether arrivals are reported (TWCC).
     pub(crate) fn reports_arrivals(&self) -> bool {
         let is_told =
             |m: &Media| m.extensions.twcc.is_some() && m.formats.iter().any(|f| f.feedback.twcc);
-        self.medias.iter().any(is_told)
+        self.0.iter().any(is_told)
+    }
+}
+
+impl Media {
+    /// The names of its layers; one without a name where there is no simulcast.
+    fn layers(&self) -> Result<Vec<Option<Rid>>, NameError> {
+        match self.rids.is_empty() {
+            true => Ok(vec![None]),
+            false => self.rids.iter().map(|rid| rid.parse().map(Some)).collect(),
+        }
+    }
+
+    /// What is remembered of one that the peer does not send on any more.
+    pub(super) fn stopped(&self) -> Self {
+        Self {
+            formats: Vec::new(),
+            sources: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    pub(super) fn is_received(&self) -> bool {
+        !self.formats.is_empty()
+    }
+
+    /// After another offer it is what it was before: what is known of its SSRCs holds.
+    pub(super) fn continues(&self, before: &Self) -> bool {
+        let of = |media: &Self| (media.track, media.kind);
+        of(self) == of(before) && self.mid == before.mid && self.rids == before.rids
     }
 }
 

@@ -9,8 +9,9 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::arrivals::Arrivals;
-use super::receiver::Receiver;
+use super::receiver::{Receiver, Receivers};
 use crate::codec::TrackKind;
+use crate::peer::sdp::LAYERS_IN_ALL;
 use crate::rtcp::{self, Reporter, Rtcp};
 use crate::transport::{SenderClock, TransportEvent, Work};
 
@@ -18,10 +19,12 @@ use crate::transport::{SenderClock, TransportEvent, Work};
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Octets of a compound after which another one begins, so that none is larger than a path carries.
 const COMPOUND: usize = 900;
+/// Streams that one report is on.
+const BLOCKS: usize = 31;
 /// Numbers that are asked for in one packet.
 const NACK: usize = 64;
-/// Sender reports that are heeded in one datagram: a peer has one for each of some streams.
-const SENDER_REPORTS: usize = 16;
+/// Sender reports that are heeded in one datagram: a peer has one for each layer and each sound.
+const SENDER_REPORTS: usize = LAYERS_IN_ALL;
 /// NTP counts from 1900, the system from 1970.
 const UNIX_IN_NTP: i64 = 2_208_988_800;
 
@@ -57,7 +60,7 @@ impl Control {
     pub(super) fn receive(
         now: Instant,
         compound: &[u8],
-        receivers: &mut [Receiver],
+        receivers: &mut Receivers,
         clocks: &mut Vec<SenderClock>,
     ) -> Work {
         let mut work = Work::REPORT;
@@ -70,14 +73,14 @@ impl Control {
                     heeded += 1;
                     let mut all = receivers.iter_mut();
                     let found = all.find_map(|r| {
-                        let (kind, layer) = (r.kind, r.layer);
+                        let (track, layer) = (r.track, r.layer);
                         let stream = r.stream.as_mut().filter(|s| s.ssrc == info.ssrc)?;
-                        Some((kind, layer, stream))
+                        Some((track, layer, stream))
                     });
-                    if let Some((kind, layer, stream)) = found {
+                    if let Some((track, layer, stream)) = found {
                         stream.told(now, &info);
                         clocks.push(SenderClock {
-                            kind,
+                            track,
                             layer,
                             source: info.ssrc,
                             timestamp: info.rtp_time,
@@ -98,7 +101,7 @@ impl Control {
     }
 
     /// When to [`write`](Self::write).
-    pub(super) fn due(&self, receivers: &[Receiver]) -> Instant {
+    pub(super) fn due(&self, receivers: &Receivers) -> Instant {
         let missing = receivers
             .iter()
             .filter_map(|r| r.stream.as_ref()?.missing.due());
@@ -111,7 +114,7 @@ impl Control {
     pub(super) fn write(
         &mut self,
         now: Instant,
-        receivers: &mut [Receiver],
+        receivers: &mut Receivers,
         events: &mut Vec<TransportEvent>,
         send: &mut dyn FnMut(&[u8]),
     ) {
@@ -158,13 +161,13 @@ impl Control {
     fn report(
         &self,
         now: Instant,
-        receivers: &mut [Receiver],
+        receivers: &mut Receivers,
         events: &mut Vec<TransportEvent>,
         compound: &mut Vec<u8>,
     ) {
         let mut blocks = Vec::new();
         let (mut expected, mut lost) = (0, 0);
-        for receiver in receivers {
+        for receiver in receivers.iter_mut() {
             let Some(stream) = &mut receiver.stream else {
                 continue;
             };
@@ -178,7 +181,9 @@ impl Control {
         if blocks.is_empty() {
             return;
         }
-        rtcp::write_receiver_report(compound, self.reporter(), &blocks);
+        for blocks in blocks.chunks(BLOCKS) {
+            rtcp::write_receiver_report(compound, self.reporter(), blocks);
+        }
         if expected > 0 {
             let loss = lost as f32 / expected as f32;
             events.push(TransportEvent::IngressLoss(loss));
@@ -213,7 +218,7 @@ impl Control {
         }
     }
 
-    fn tell_limit(&mut self, receivers: &[Receiver], compound: &mut Vec<u8>) {
+    fn tell_limit(&mut self, receivers: &Receivers, compound: &mut Vec<u8>) {
         let Some(limit) = self.limit else {
             return;
         };

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a peer publishes: its RTP is opened, told apart and put in order; what is missing is asked for again. Called by
-//! the shard through [`PublisherTransport`].
+//! What a peer publishes, on any number of tracks: its RTP is opened, told apart and put in order; what is missing is asked for
+//! again. Called by the shard through [`PublisherTransport`].
 //!
 //! ICE and DTLS are those of viewers ([`Connection`]). A packet goes through four steps: its header is read ([`packet`]),
-//! it is opened ([`UnprotectRtp`]), its layer found ([`route`]), and its number made one of that layer ([`receiver`]).
+//! it is opened ([`UnprotectRtp`]), its track and layer found ([`route`]), and its number made one of that layer ([`receiver`]).
+//! Reports, arrivals and the clock are the peer's, whatever its tracks are.
 //! **Nothing is learnt from what is not authentic**: no SSRC, no layer, no address, no arrival.
 
 pub(crate) mod agreed;
@@ -19,11 +20,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::agreed::{Agreed, Format};
+use self::agreed::{Agreed, AgreedTracks, Format};
 use self::control::Control;
 use self::packet::{Header, Numbers};
-use self::receiver::{Came, Place, Receiver};
-use self::route::{Content, Router};
+use self::receiver::{Came, Place, Receiver, Receivers};
+use self::route::{Content, Route, Router};
 use crate::codec::{self, TrackKind, red};
 use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
 use crate::transport::lean::connection::Connection;
@@ -32,8 +33,8 @@ use crate::transport::negotiate::Identity;
 use crate::transport::patch::{self, Fragment, PatchError};
 use crate::transport::work::{Allowance, PUBLISHER_CONTROL};
 use crate::transport::{
-    Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, Transport, TransportEvent,
-    TransportSink, Work,
+    Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, TrackIn, Transport,
+    TransportEvent, TransportSink, Work,
 };
 
 /// The largest report that is read.
@@ -50,7 +51,7 @@ pub struct Uplink {
     secured: Option<Secured>,
     router: Router,
     numbers: Numbers,
-    receivers: Vec<Receiver>,
+    receivers: Receivers,
     reports_arrivals: bool,
     control: Control,
     control_due: Instant,
@@ -86,10 +87,10 @@ impl std::fmt::Debug for Uplink {
 impl Uplink {
     pub(crate) fn new(now: Instant, identity: &Identity, agreed: Agreed) -> Self {
         let connection = Connection::new(now, identity, &agreed.connection);
-        let reports_arrivals = agreed.reports_arrivals();
-        let numbers = Numbers::new(&agreed.medias);
-        let (router, receivers) = Router::new(agreed.medias);
-        let receivers = receivers.into_iter();
+        let reports_arrivals = agreed.tracks.reports_arrivals();
+        let numbers = Numbers::new(&agreed.tracks.0);
+        let router = Router::new(agreed.tracks);
+        let receivers = Receivers::new(router.lines());
         let (ssrc, cname) = name();
         let control = Control::new(now, ssrc, cname);
         Self {
@@ -99,7 +100,7 @@ impl Uplink {
             secured: None,
             router,
             numbers,
-            receivers: receivers.map(|(kind, n)| Receiver::new(kind, n)).collect(),
+            receivers,
             reports_arrivals,
             control_due: now,
             control,
@@ -196,7 +197,7 @@ impl Uplink {
                 audio_level: extensions.audio_level,
                 payload,
             };
-            self.place(now, route.receiver, route.content, came, &packet)
+            self.place(now, &route, came, &packet)
         });
         if taken.is_none() {
             work.note_dropped();
@@ -213,13 +214,13 @@ impl Uplink {
     fn place(
         &mut self,
         now: Instant,
-        receiver: usize,
-        content: Content,
+        route: &Route,
         came: Came,
         packet: &Packet<'_>,
     ) -> Option<()> {
-        let at = self.receivers.get_mut(receiver)?;
-        match content {
+        let at = self.receivers.get_mut(route.line, route.layer)?;
+        let incoming = &mut self.incoming;
+        match route.content {
             Content::Media(format) => {
                 let place = at.came(now, came, Some(format))?;
                 if place.begins && at.kind == TrackKind::Video {
@@ -227,13 +228,13 @@ impl Uplink {
                     let info = codec::inspect(format.codec, packet.payload);
                     at.wants_keyframe |= !info.keyframe_start;
                 }
-                self.hand_on(receiver, format, place, packet, packet.payload.into(), None);
+                incoming.push(at.incoming(format, place, packet, packet.payload.into(), None));
             }
             Content::Redundant(format) => {
                 let place = at.came(now, came, Some(format))?;
                 let primary = red::primary(packet.payload, format.pt).unwrap_or_default();
                 let red = (!primary.is_empty()).then(|| packet.payload.into());
-                self.hand_on(receiver, format, place, packet, primary.into(), red);
+                incoming.push(at.incoming(format, place, packet, primary.into(), red));
             }
             Content::Repair(format) => {
                 // Probes are padding, or come again.
@@ -242,52 +243,21 @@ impl Uplink {
                 };
                 let number = u16::from_be_bytes(*number);
                 if let Some(place) = at.repaired(now, number) {
-                    self.hand_on(receiver, format, place, packet, payload.into(), None);
+                    incoming.push(at.incoming(format, place, packet, payload.into(), None));
                 }
             }
             Content::Unknown => {
                 let place = at.came(now, came, None)?;
                 let format = at.stream.as_ref()?.format;
-                self.hand_on(receiver, format, place, packet, Arc::default(), None);
+                incoming.push(at.incoming(format, place, packet, Arc::default(), None));
             }
         }
-        let receiver = &self.receivers[receiver];
-        if receiver.wants_keyframe {
+        if at.wants_keyframe {
             self.control_due = now;
-        } else if let Some(due) = receiver.stream.as_ref().and_then(|s| s.missing.due()) {
+        } else if let Some(due) = at.stream.as_ref().and_then(|s| s.missing.due()) {
             self.control_due = due.min(self.control_due);
         }
         Some(())
-    }
-
-    fn hand_on(
-        &mut self,
-        receiver: usize,
-        format: Format,
-        place: Place,
-        packet: &Packet<'_>,
-        payload: Arc<[u8]>,
-        red: Option<Arc<[u8]>>,
-    ) {
-        let Receiver {
-            kind,
-            layer,
-            stream,
-            ..
-        } = &self.receivers[receiver];
-        self.incoming.push(Incoming {
-            kind: *kind,
-            layer: *layer,
-            codec: format.codec,
-            source: stream.as_ref().map_or(0, |s| s.ssrc),
-            seq: place.seq,
-            is_late: place.is_late,
-            timestamp: packet.timestamp,
-            marker: packet.marker,
-            audio_level: packet.audio_level,
-            payload,
-            red,
-        });
     }
 
     /// An SRTCP packet.
@@ -327,6 +297,31 @@ impl Uplink {
         self.control
             .write(now, &mut self.receivers, &mut self.events, &mut send);
         self.control_due = self.control.due(&self.receivers);
+    }
+}
+
+impl Receiver {
+    fn incoming(
+        &self,
+        format: Format,
+        place: Place,
+        packet: &Packet<'_>,
+        payload: Arc<[u8]>,
+        red: Option<Arc<[u8]>>,
+    ) -> Incoming {
+        Incoming {
+            track: self.track,
+            layer: self.layer,
+            codec: format.codec,
+            source: self.stream.as_ref().map_or(0, |s| s.ssrc),
+            seq: place.seq,
+            is_late: place.is_late,
+            timestamp: packet.timestamp,
+            marker: packet.marker,
+            audio_level: packet.audio_level,
+            payload,
+            red,
+        }
     }
 }
 
@@ -448,12 +443,19 @@ impl PublisherTransport for Uplink {
         self.control_due = now;
     }
 
-    fn request_keyframe(&mut self, now: Instant, layer: usize) {
+    fn request_keyframe(&mut self, now: Instant, track: TrackIn, layer: usize) {
         let mut receivers = self.receivers.iter_mut();
-        let receiver = receivers.find(|r| r.kind == TrackKind::Video && r.layer == layer);
+        let receiver = receivers.find(|r| (r.track, r.layer) == (track, layer));
         if let Some(receiver) = receiver {
             receiver.wants_keyframe = true;
             self.control_due = now;
         }
+    }
+
+    fn set_tracks(&mut self, tracks: AgreedTracks) {
+        self.reports_arrivals = tracks.reports_arrivals();
+        self.numbers = Numbers::new(&tracks.0);
+        let before = self.router.change(tracks);
+        self.receivers.change(self.router.lines(), &before);
     }
 }

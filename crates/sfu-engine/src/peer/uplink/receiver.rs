@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One layer, or the sound, as it comes in: which SSRC it has now, under which numbers its packets go on, what is missing,
+//! One layer of a track, or a sound, as it comes in: which SSRC it has now, under which numbers its packets go on, what is missing,
 //! and what to report of it (RFC 3550, section 6.4 and appendix A).
 //!
 //! A publisher that begins its encoder anew comes under another SSRC, with other numbers: to the stream they go on where
@@ -17,10 +17,11 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::agreed::{Feedback, Format};
+use super::agreed::{Feedback, Format, Media};
 use super::nack::Missing;
 use crate::codec::TrackKind;
 use crate::rtcp::{ReportBlock, SenderInfo};
+use crate::transport::TrackIn;
 
 /// Steps that are taken for a jump (RFC 3550, appendix A.1: `MAX_DROPOUT`).
 const JUMP: u64 = 3_000;
@@ -32,6 +33,7 @@ const AHEAD: i16 = 64;
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Receiver {
+    pub(super) track: TrackIn,
     pub(super) kind: TrackKind,
     /// Its index among the layers, highest first; 0 for sound.
     pub(super) layer: usize,
@@ -42,6 +44,38 @@ pub(super) struct Receiver {
     pub(super) wants_keyframe: bool,
     /// Commands for keyframes so far (FIR).
     pub(super) commands: u8,
+}
+
+/// Those of all m-lines that are received, each by layer.
+#[derive(Debug)]
+pub(super) struct Receivers(Vec<Vec<Receiver>>);
+
+impl Receivers {
+    pub(super) fn new(lines: &[Media]) -> Self {
+        Self(lines.iter().map(Receiver::of).collect())
+    }
+
+    /// Others are received from now on; `before` tells which one each was.
+    pub(super) fn change(&mut self, lines: &[Media], before: &[Option<usize>]) {
+        let mut known = std::mem::take(&mut self.0);
+        let mut next = |(media, before): (&Media, &Option<usize>)| match before {
+            Some(at) => std::mem::take(&mut known[*at]),
+            None => Receiver::of(media),
+        };
+        self.0 = lines.iter().zip(before).map(&mut next).collect();
+    }
+
+    pub(super) fn get_mut(&mut self, line: usize, layer: usize) -> Option<&mut Receiver> {
+        self.0.get_mut(line)?.get_mut(layer)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Receiver> {
+        self.0.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Receiver> {
+        self.0.iter_mut().flatten()
+    }
 }
 
 /// What comes under one SSRC.
@@ -89,8 +123,16 @@ pub(super) struct Came {
 }
 
 impl Receiver {
-    pub(super) fn new(kind: TrackKind, layer: usize) -> Self {
+    /// Those of an m-line's layers.
+    fn of(media: &Media) -> Vec<Self> {
+        let layers = 0..media.rids.len().max(1);
+        let new = |layer| Self::new(media.track, media.kind, layer);
+        layers.map(new).collect()
+    }
+
+    fn new(track: TrackIn, kind: TrackKind, layer: usize) -> Self {
         Self {
+            track,
             kind,
             layer,
             stream: None,
@@ -298,7 +340,7 @@ mod tests {
     impl Test {
         fn new() -> Self {
             Self {
-                receiver: Receiver::new(TrackKind::Video, 0),
+                receiver: Receiver::new(TrackIn(0), TrackKind::Video, 0),
                 now: Instant::now(),
                 known: Vec::new(),
             }

@@ -3,11 +3,13 @@
 //! Whose packet it is: m-line and layer, by what the packet says of itself, then by what the offer says of SSRCs, then by
 //! the payload type (RFC 9143, section 9.2; RFC 8852). Called once for each packet that is authentic, and for no others.
 
-use super::agreed::{Format, Media};
+use super::agreed::{AgreedTracks, Format, Media};
 use super::packet::Extensions;
-use crate::codec::TrackKind;
 
-/// SSRCs that are remembered, as those of [`UnprotectRtp`](crate::srtp::UnprotectRtp).
+/// SSRCs that are remembered, as those of [`UnprotectRtp`](crate::srtp::UnprotectRtp): of all [`LAYERS_IN_ALL`] with their
+/// retransmissions.
+///
+/// [`LAYERS_IN_ALL`]: crate::peer::sdp::LAYERS_IN_ALL
 const KNOWN: usize = 64;
 
 /// What is in a packet, by its payload type.
@@ -25,25 +27,19 @@ pub(super) enum Content {
 /// Where a packet belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Route {
-    pub(super) receiver: usize,
+    /// Its m-line, by its place among those that are received.
+    pub(super) line: usize,
+    pub(super) layer: usize,
     pub(super) content: Content,
     /// It is the first one of its SSRC here.
     pub(super) is_first: bool,
-}
-
-/// An m-line.
-#[derive(Debug)]
-struct Line {
-    media: Media,
-    /// Its first layer among all receivers. `None`: nothing of it is taken.
-    first: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
     ssrc: u32,
     line: usize,
-    receiver: usize,
+    layer: usize,
     /// When it was heard last, in packets of the session.
     heard: u64,
 }
@@ -51,16 +47,16 @@ struct Known {
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Router {
-    lines: Vec<Line>,
+    lines: Vec<Media>,
     known: Vec<Known>,
     packets: u64,
     /// SSRCs that had to make room for others.
     forgotten: u64,
 }
 
-impl Line {
+impl Media {
     fn content(&self, pt: u8) -> Content {
-        for format in &self.media.formats {
+        for format in &self.formats {
             if format.pt == pt {
                 return Content::Media(*format);
             }
@@ -75,40 +71,54 @@ impl Line {
     }
 
     fn names(&self, ssrc: u32) -> bool {
-        let mut sources = self.media.sources.iter();
+        let mut sources = self.sources.iter();
         sources.any(|s| s.ssrc == ssrc || s.rtx == Some(ssrc))
     }
 
     fn layer(&self, rid: &[u8]) -> Option<usize> {
-        self.media.rids.iter().position(|r| r.as_bytes() == rid)
+        self.rids.iter().position(|r| r.as_bytes() == rid)
     }
 }
 
 impl Router {
-    /// Of the first m-line of each kind all layers are taken. Returns it with what each receiver is for: kind, layer.
-    pub(super) fn new(medias: Vec<Media>) -> (Self, Vec<(TrackKind, usize)>) {
-        let mut receivers = Vec::new();
-        let mut lines: Vec<Line> = Vec::new();
-        for media in medias {
-            let kind = media.kind;
-            let is_taken = !media.formats.is_empty()
-                && lines
-                    .iter()
-                    .all(|l| l.first.is_none() || l.media.kind != kind);
-            let first = is_taken.then_some(receivers.len());
-            if is_taken {
-                let layers = media.rids.len().max(1);
-                receivers.extend((0..layers).map(|layer| (kind, layer)));
-            }
-            lines.push(Line { media, first });
-        }
-        let router = Self {
-            lines,
+    pub(super) fn new(tracks: AgreedTracks) -> Self {
+        Self {
+            lines: tracks.0,
             known: Vec::new(),
             packets: 0,
             forgotten: 0,
-        };
-        (router, receivers)
+        }
+    }
+
+    /// The m-lines that are received, or were.
+    pub(super) fn lines(&self) -> &[Media] {
+        &self.lines
+    }
+
+    /// Others are received from now on. Returns for each m-line which one it was before, if it goes on as that.
+    ///
+    /// One that has stopped is remembered: when it begins again, its SSRCs need not say any more whose they are.
+    pub(super) fn change(&mut self, tracks: AgreedTracks) -> Vec<Option<usize>> {
+        let mut lines = tracks.0;
+        let stopped = self.lines.iter().filter(|line| {
+            let mut others = lines.iter().map(|l| l.track);
+            others.all(|track| track != line.track)
+        });
+        let stopped: Vec<_> = stopped.map(Media::stopped).collect();
+        lines.extend(stopped);
+        let was = |line: &Media| self.lines.iter().position(|before| line.continues(before));
+        let was: Vec<_> = lines.iter().map(was).collect();
+        self.known.retain_mut(|known| {
+            let now = was.iter().position(|at| *at == Some(known.line));
+            known.line = now.unwrap_or(known.line);
+            now.is_some()
+        });
+        let goes_on = |at: &usize| self.lines[*at].is_received();
+        let before = was.into_iter().zip(&lines);
+        let before = before.map(|(at, line)| at.filter(goes_on).filter(|_| line.is_received()));
+        let before = before.collect();
+        self.lines = lines;
+        before
     }
 
     /// How many SSRCs had to make room for others.
@@ -124,7 +134,8 @@ impl Router {
             let known = &mut self.known[at];
             known.heard = self.packets;
             return Some(Route {
-                receiver: known.receiver,
+                line: known.line,
+                layer: known.layer,
                 content: self.lines[known.line].content(pt),
                 is_first: false,
             });
@@ -135,11 +146,12 @@ impl Router {
             return None;
         }
         let before = known.map(|at| self.known[at]).filter(|k| k.line == line);
-        let receiver = self.receiver(ssrc, line, content, before, names)?;
-        let is_first = before.is_none_or(|k| k.receiver != receiver);
-        self.remember(known, ssrc, line, receiver);
+        let layer = self.layer(ssrc, line, content, before, names)?;
+        let is_first = before.is_none_or(|k| k.layer != layer);
+        self.remember(known, ssrc, line, layer);
         Some(Route {
-            receiver,
+            line,
+            layer,
             content,
             is_first,
         })
@@ -153,10 +165,7 @@ impl Router {
         names: &Extensions<'_>,
     ) -> Option<usize> {
         if let Some(mid) = names.mid {
-            return self
-                .lines
-                .iter()
-                .position(|l| l.media.mid.as_bytes() == mid);
+            return self.lines.iter().position(|l| l.mid.as_bytes() == mid);
         }
         if let Some(line) = self.lines.iter().position(|l| l.names(ssrc)) {
             return Some(line);
@@ -164,10 +173,9 @@ impl Router {
         if let Some(at) = known {
             return Some(self.known[at].line);
         }
-        let has = |line: &Line| {
+        let has = |line: &Media| {
             let rid = names.rid.or(names.repaired_rid);
-            let is_named =
-                rid.is_none_or(|rid| line.media.rids.is_empty() || line.layer(rid).is_some());
+            let is_named = rid.is_none_or(|rid| line.rids.is_empty() || line.layer(rid).is_some());
             is_named && line.content(pt) != Content::Unknown
         };
         // A payload type of several m-lines tells nothing.
@@ -175,7 +183,7 @@ impl Router {
         all.next().filter(|_| all.next().is_none())
     }
 
-    fn receiver(
+    fn layer(
         &self,
         ssrc: u32,
         at: usize,
@@ -184,31 +192,30 @@ impl Router {
         names: &Extensions<'_>,
     ) -> Option<usize> {
         let line = &self.lines[at];
-        let first = line.first?;
-        if line.media.rids.is_empty() {
-            return Some(first);
+        if line.rids.is_empty() {
+            return Some(0);
         }
         let rid = match content {
             Content::Repair(_) => names.repaired_rid.or(names.rid),
             _ => names.rid,
         };
         if let Some(rid) = rid {
-            return line.layer(rid).map(|layer| first + layer);
+            return line.layer(rid);
         }
         if let Some(before) = before {
-            return Some(before.receiver);
+            return Some(before.layer);
         }
         // Without a name retransmissions are those of the SSRC that the offer pairs them with.
-        let repaired = line.media.sources.iter().find(|s| s.rtx == Some(ssrc))?;
+        let repaired = line.sources.iter().find(|s| s.rtx == Some(ssrc))?;
         let media = self.known.iter().find(|k| k.ssrc == repaired.ssrc)?;
-        Some(media.receiver)
+        (media.line == at).then_some(media.layer)
     }
 
-    fn remember(&mut self, known: Option<usize>, ssrc: u32, line: usize, receiver: usize) {
+    fn remember(&mut self, known: Option<usize>, ssrc: u32, line: usize, layer: usize) {
         let entry = Known {
             ssrc,
             line,
-            receiver,
+            layer,
             heard: self.packets,
         };
         if let Some(at) = known {
@@ -225,8 +232,9 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Codec;
+    use crate::codec::{Codec, TrackKind};
     use crate::peer::uplink::agreed::{self, Feedback, Source};
+    use crate::transport::TrackIn;
 
     fn format(codec: Codec, pt: u8, rtx: Option<u8>, red: Option<u8>) -> Format {
         Format {
@@ -240,7 +248,9 @@ mod tests {
 
     fn media(mid: &str, kind: TrackKind, formats: Vec<Format>) -> Media {
         Media {
+            track: TrackIn(0),
             mid: mid.into(),
+            msid: None,
             kind,
             formats,
             sources: Vec::new(),
@@ -293,7 +303,7 @@ mod tests {
         audio_level: None,
     };
 
-    /// Receiver 0 is the sound's.
+    /// Each layer's number: 0 is the sound's, or the first m-line's.
     #[test]
     fn packets_find_their_layer_by_the_order_of_rfc_9143() {
         let source = |ssrc, rtx| Source {
@@ -402,12 +412,11 @@ mod tests {
                 &[(1, 97, NONE, Some(1))],
             ),
         ] {
-            let (mut router, receivers) = Router::new(medias.to_vec());
-            assert_eq!(receivers[0], (TrackKind::Audio, 0));
+            let mut router = Router::new(AgreedTracks(medias.to_vec()));
             for (ssrc, pt, names, expected) in packets {
                 let route = router.route(*ssrc, *pt, names);
                 assert_eq!(
-                    route.map(|r| r.receiver),
+                    route.map(|r| r.line + r.layer),
                     *expected,
                     "{what}: {ssrc} {pt} {names:?}"
                 );
@@ -417,7 +426,7 @@ mod tests {
 
     #[test]
     fn the_first_packet_of_an_ssrc_is_told_and_what_is_in_it() {
-        let (mut router, _) = Router::new(vec![audio(), video()]);
+        let mut router = Router::new(AgreedTracks(vec![audio(), video()]));
         let formats = video().formats;
         let mut next = |ssrc, pt| {
             let route = router.route(ssrc, pt, &NONE).unwrap();
@@ -432,20 +441,72 @@ mod tests {
     }
 
     #[test]
-    fn of_m_lines_of_a_kind_the_first_is_taken() {
+    fn each_m_line_of_a_kind_is_a_track_of_its_own() {
         let second = Media {
             mid: "w".into(),
-            ..video()
+            track: TrackIn(1),
+            ..simulcast()
         };
-        let (mut router, receivers) = Router::new(vec![video(), second]);
-        assert_eq!(receivers, [(TrackKind::Video, 0)]);
-        assert_eq!(router.route(1, 96, &names(Some("w"), None, None)), None);
-        assert!(router.route(1, 96, &names(Some("v"), None, None)).is_some());
+        let mut router = Router::new(AgreedTracks(vec![video(), second]));
+        let mut at = |ssrc, names| {
+            let route = router.route(ssrc, 96, &names)?;
+            Some((route.line, route.layer))
+        };
+        assert_eq!(at(1, names(Some("w"), Some("lo"), None)), Some((1, 2)));
+        assert_eq!(at(2, names(Some("v"), None, None)), Some((0, 0)));
+        assert_eq!(at(1, NONE), Some((1, 2)));
+        assert_eq!(at(3, NONE), None, "a payload type of both");
+    }
+
+    #[test]
+    fn what_is_known_stays_with_the_m_lines_that_stay() {
+        let track = |mid: &str, track| Media {
+            track: TrackIn(track),
+            ..media(mid, TrackKind::Video, video().formats)
+        };
+        let lines = |all: &[Media]| AgreedTracks(all.to_vec());
+        let (a, b, c) = (track("a", 0), track("b", 1), track("c", 2));
+        let mut router = Router::new(lines(&[a.clone(), b.clone()]));
+        for (ssrc, mid) in [(1, "a"), (2, "b")] {
+            router
+                .route(ssrc, 96, &names(Some(mid), None, None))
+                .unwrap();
+        }
+        // The first stops, and a third comes.
+        let before = router.change(lines(&[b.clone(), c.clone()]));
+        assert_eq!(before, [Some(1), None, None]);
+        let route = router.route(2, 96, &NONE).unwrap();
+        assert_eq!((route.line, route.is_first), (0, false));
+        let route = router.route(1, 96, &NONE).unwrap();
+        assert_eq!(
+            (route.line, route.content),
+            (2, Content::Unknown),
+            "stopped"
+        );
+        // It begins again, without a word of whose its packets are; the second is another one.
+        let again = Media {
+            rids: vec!["x".into()],
+            ..b.clone()
+        };
+        let before = router.change(lines(&[a.clone(), again, c.clone()]));
+        assert_eq!(before, [None, None, Some(1)]);
+        let route = router.route(1, 96, &NONE).unwrap();
+        assert_eq!(
+            (route.line, route.content),
+            (0, Content::Media(video().formats[0]))
+        );
+        assert_eq!(router.route(2, 96, &NONE), None, "an SSRC of nobody");
+        // However often, no more is remembered than there are m-lines.
+        for _ in 0..100 {
+            router.change(lines(&[]));
+            router.change(lines(&[a.clone(), b.clone()]));
+        }
+        assert_eq!((router.lines.len(), router.known.len()), (3, 1));
     }
 
     #[test]
     fn the_table_is_bounded_and_forgets_who_was_silent_longest() {
-        let (mut router, _) = Router::new(vec![audio(), video()]);
+        let mut router = Router::new(AgreedTracks(vec![audio(), video()]));
         for ssrc in 0..1_000 {
             router.route(ssrc, 96, &NONE).unwrap();
             router.route(7_777, 111, &NONE).unwrap();
