@@ -17,6 +17,7 @@ use sfu_engine::shard::Shard;
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::temporal::{Limit, Temporal};
+use sfu_engine::transport::lean::AgreedSlots;
 use sfu_engine::transport::patch::{Fragment, PatchError};
 use sfu_engine::transport::{
     Demand, Estimate, Outgoing, PatchOutcome, Slot, Taken, Transport, TransportEvent,
@@ -75,6 +76,8 @@ impl ViewerTransport for Nobody {
         None
     }
 
+    fn set_slots(&mut self, _: Instant, _: AgreedSlots) {}
+
     fn set_demand(&mut self, _: Instant, _: Demand) {}
 
     fn send(&mut self, _: Instant, packet: &Outgoing<'_>, _: &mut dyn TransportSink) {
@@ -130,7 +133,7 @@ fn fan_out(c: &mut Criterion) {
         shard.handle(
             now,
             ShardCommand::Subscribe {
-                stream: Viewing::new(stream.clone()),
+                stream: Some(Viewing::new(stream.clone())),
                 transport: Box::new(Nobody {
                     ufrag: format!("u{index}"),
                     connected: false,

@@ -377,7 +377,7 @@ impl Engine {
         let viewing = self.router.add_viewer(stream);
         let unknown = || SubscribeError::UnknownStream(stream.name().clone());
         let command = ShardCommand::Subscribe {
-            stream: viewing.ok_or_else(unknown)?,
+            stream: Some(viewing.ok_or_else(unknown)?),
             transport,
             session: self.sessions.enter(session),
         };

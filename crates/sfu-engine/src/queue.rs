@@ -13,6 +13,7 @@ use crate::packet::Batch;
 use crate::session::SessionShared;
 use crate::shard::{Publication, PublicationId};
 use crate::stream::Viewing;
+use crate::transport::lean::AgreedSlots;
 use crate::transport::patch::{Fragment, PatchError};
 use crate::transport::{AgreedTracks, PatchOutcome, PublisherTransport, ViewerTransport};
 
@@ -30,8 +31,8 @@ pub enum ShardCommand {
     },
     /// A viewer joins.
     Subscribe {
-        /// What it watches.
-        stream: Viewing,
+        /// What it watches in the first place, if that is known.
+        stream: Option<Viewing>,
         /// Its session.
         transport: Box<dyn ViewerTransport>,
         /// What others may see of the session.
@@ -41,12 +42,19 @@ pub enum ShardCommand {
     Watch {
         /// Whose.
         session: SessionId,
-        /// Which m-lines, by their place among those of their kind.
+        /// Which m-lines: by their place among those of their kind, or, where the offers are ours, which one.
         place: usize,
         /// What they carry from now on.
         stream: Option<Viewing>,
         /// What others may see of it, and what the viewer wants of it.
         figures: Arc<SessionShared>,
+    },
+    /// A viewer has answered another offer of ours.
+    Slots {
+        /// Who.
+        session: SessionId,
+        /// The m-lines that it has now.
+        slots: AgreedSlots,
     },
     /// A publisher comes.
     Publish {
@@ -112,6 +120,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Media { .. } => "Media",
             Self::Subscribe { .. } => "Subscribe",
             Self::Watch { .. } => "Watch",
+            Self::Slots { .. } => "Slots",
             Self::Publish { .. } => "Publish",
             Self::Republish { .. } => "Republish",
             Self::AskPublisher { .. } => "AskPublisher",

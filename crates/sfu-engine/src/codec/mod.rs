@@ -25,6 +25,16 @@ pub enum TrackKind {
     Audio,
 }
 
+impl TrackKind {
+    /// As it stands in SDP.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
 /// A codec that the engine forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Codec {

@@ -165,6 +165,16 @@ impl Shard {
                 stream,
                 figures,
             } => self.watch(now, session, place, stream, figures),
+            ShardCommand::Slots { session, slots } => {
+                if let Some(&index) = self.by_session.get(&session) {
+                    self.visit(now, index, |member, _| {
+                        if let Member::Viewer(viewer) = member {
+                            viewer.set_slots(now, slots);
+                        }
+                        true
+                    });
+                }
+            }
             ShardCommand::Publish {
                 publications,
                 transport,
@@ -384,7 +394,7 @@ impl Shard {
     fn subscribe(
         &mut self,
         now: Instant,
-        stream: Viewing,
+        stream: Option<Viewing>,
         transport: Box<dyn ViewerTransport>,
         session: Arc<SessionShared>,
     ) {
@@ -392,7 +402,9 @@ impl Shard {
         let ufrag = transport.local_ufrag().to_owned();
         let downlink = Downlink::new(now, transport, session.clone());
         let index = self.admit(now, id, ufrag, Member::Viewer(Box::new(downlink)));
-        self.seat(now, index, 0, stream, session);
+        if let Some(stream) = stream {
+            self.seat(now, index, 0, stream, session);
+        }
     }
 
     fn admit(&mut self, now: Instant, id: SessionId, ufrag: String, member: Member) -> usize {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::layers::Preference;
 use crate::stream::Stream;
+use crate::transport::lean::AgreedSlots;
 use crate::transport::{Demand, Estimate, Outgoing, Slot, Taken, Transport, TransportSink, Work};
 use crate::{Codec, StreamName, TrackKind};
 use std::time::Duration;
@@ -66,6 +67,8 @@ impl ViewerTransport for Silent {
         None
     }
 
+    fn set_slots(&mut self, _: Instant, _: AgreedSlots) {}
+
     fn set_demand(&mut self, _: Instant, _: Demand) {}
 
     fn send(&mut self, _: Instant, _: &Outgoing<'_>, _: &mut dyn TransportSink) {}
@@ -89,7 +92,7 @@ fn join(shard: &mut Shard, now: Instant, stream: &Arc<Stream>, id: usize) -> Ses
     let session = SessionId::from_bits(id as u128);
     let none = Preference::default();
     let command = ShardCommand::Subscribe {
-        stream: Viewing::new(stream.clone()),
+        stream: Some(Viewing::new(stream.clone())),
         transport: Box::new(Silent {
             ufrag: format!("viewer{id}"),
             restarts: 0,
@@ -321,7 +324,7 @@ fn a_viewer_that_never_got_to_a_shard_is_counted_out() {
         asked: Arc::default(),
     };
     assert!(queue.send(ShardCommand::Subscribe {
-        stream: Viewing::new(stream.clone()),
+        stream: Some(Viewing::new(stream.clone())),
         transport: Box::new(transport),
         session: Arc::new(session),
     }));

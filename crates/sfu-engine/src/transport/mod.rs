@@ -246,7 +246,8 @@ pub trait Transport: Send {
 
 /// A viewer's session.
 pub trait ViewerTransport: Transport {
-    /// The m-lines for one kind of media that it can be sent, in the order of the offer: the one with this place among them.
+    /// The m-line with this place for one kind of media: among those of its kind, in the order of the offer, or, where the
+    /// offers are ours, among all of them.
     fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot>;
     /// Whether the viewer can be sent this codec on an m-line.
     fn accepts(&self, slot: Slot, codec: Codec) -> bool;
@@ -254,6 +255,8 @@ pub trait ViewerTransport: Transport {
     fn asks_for_keyframes(&self) -> bool;
     /// What the viewer's network is taken to carry at first, where that is going to be found out.
     fn first_estimate(&self) -> Option<Estimate>;
+    /// After another offer of ours the viewer has these m-lines. Those that there were go on.
+    fn set_slots(&mut self, now: Instant, slots: lean::AgreedSlots);
     /// What is to be found out about the viewer's network, and how to treat it.
     fn set_demand(&mut self, now: Instant, demand: Demand);
     /// Sends a packet, at once or a little later.

@@ -12,13 +12,13 @@ use sfu_dtls::OpenSslDtls;
 use str0m::config::{CryptoProvider, DtlsCert};
 use str0m::crypto::dtls::SrtpProfile;
 
-use super::lean::LeanTransport;
+use super::lean::{AgreedSlots, LeanTransport};
 use super::patch::Fragment;
 use super::{AgreedTracks, TrackIn};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
 pub use crate::peer::sdp::OfferError;
-use crate::peer::sdp::{self, Before, Published, Wanted};
+use crate::peer::sdp::{self, Agreement, Before, Offering, Published, Wanted};
 use crate::peer::uplink::Uplink;
 
 /// What secures media, the preferred first: those of [`crate::srtp::Profile`].
@@ -235,6 +235,88 @@ impl Negotiation {
         self.before = before;
         let restart = restart.map(Fragment::restarting);
         Ok((Changed { tracks, restart }, answered))
+    }
+}
+
+/// Our offers to a peer that is sent tracks as they come and go: kept by whoever speaks with it, and the shard is told of what
+/// comes of its answers. An m-line is named by its number, and is only ever added.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    identity: Identity,
+    offering: Offering,
+    delay: Option<PlayoutDelay>,
+}
+
+/// An answer to an offer of ours was taken.
+#[derive(Debug)]
+pub enum AnswerTaken {
+    /// The first one: the session begins.
+    Begun(Box<LeanTransport>),
+    /// For a session that there is.
+    Changed {
+        /// For [`ShardCommand::Slots`](crate::queue::ShardCommand::Slots).
+        slots: AgreedSlots,
+        /// ICE begins anew: for [`ShardCommand::Patch`](crate::queue::ShardCommand::Patch).
+        restart: Option<Fragment>,
+    },
+}
+
+impl Offers {
+    /// To a peer that reaches us at `local` addresses.
+    pub fn new(
+        identity: &Identity,
+        local: &[SocketAddr],
+        delay: Option<PlayoutDelay>,
+    ) -> Result<Self, OfferError> {
+        Ok(Self {
+            identity: identity.clone(),
+            offering: Offering::new(local, delay.is_some())?,
+            delay,
+        })
+    }
+
+    /// A track is to be sent, which the peer knows by these names of a stream and a track (`a=msid`). Returns its m-line: one
+    /// that is free, or a new one.
+    pub fn add(&mut self, kind: TrackKind, msid: &str) -> Result<usize, OfferError> {
+        self.offering.add(kind, msid)
+    }
+
+    /// An m-line carries nothing any more.
+    pub fn remove(&mut self, line: usize) {
+        self.offering.remove(line);
+    }
+
+    /// ICE begins anew with the next offer.
+    pub fn restart_ice(&mut self) -> Result<(), OfferError> {
+        self.offering.restart_ice()
+    }
+
+    /// The next offer.
+    pub fn offer(&mut self) -> Result<String, OfferError> {
+        self.offering.offer(&self.identity.fingerprint)
+    }
+
+    /// Takes the answer to the last offer. One that is refused changes nothing.
+    pub fn answered(&mut self, answer: &str, now: Instant) -> Result<AnswerTaken, OfferError> {
+        let mut next = self.offering.clone();
+        let agreement = next.answered(answer)?;
+        self.offering = next;
+        Ok(match agreement {
+            Agreement::New(agreed) => {
+                let transport = LeanTransport::new(now, &self.identity, *agreed, self.delay);
+                AnswerTaken::Begun(Box::new(transport))
+            }
+            Agreement::More(slots, restart) => AnswerTaken::Changed {
+                slots,
+                restart: restart.map(Fragment::restarting),
+            },
+        })
+    }
+
+    /// The place by which the shard knows an m-line ([`ShardCommand::Watch`](crate::queue::ShardCommand::Watch)), once the
+    /// peer has taken it.
+    pub fn place(&self, line: usize) -> Option<usize> {
+        Some(self.offering.slot(line)?.0.into())
     }
 }
 

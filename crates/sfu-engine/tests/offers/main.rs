@@ -10,6 +10,7 @@ mod answer;
 mod clients;
 mod limits;
 mod mutations;
+mod ours;
 mod rows;
 mod tracks;
 

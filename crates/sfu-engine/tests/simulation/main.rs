@@ -12,6 +12,7 @@ mod held_up;
 mod hostile;
 mod inbound;
 mod ingest;
+mod invited;
 mod joining;
 mod keyframes;
 mod keys;

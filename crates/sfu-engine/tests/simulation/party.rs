@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sfu_engine::SessionId;
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, KeyframeRequestKind, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::{Candidate, Event, Input, Output, Rtc};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
 
 use crate::viewer::Pictures;
 
@@ -29,6 +29,8 @@ pub(crate) struct Party {
     video: Vec<Mid>,
     lines: HashMap<u32, Line>,
     joined: Instant,
+    /// It could not go on.
+    pub(crate) failed: Option<RtcError>,
     pub(crate) next: Instant,
     pub(crate) pictures: Vec<Pictures>,
     /// Packets on each m-line of sound.
@@ -38,31 +40,53 @@ pub(crate) struct Party {
 impl Party {
     /// In this place, as the nth that there ever was, with so many m-lines of each kind. Returns its offer, too.
     pub(crate) fn new(now: Instant, index: usize, nth: usize, lines: usize) -> (Self, String) {
-        let [hi, lo] = (index as u16).to_be_bytes();
-        let port = 10_000 + (nth % 50_000) as u16;
-        let address = SocketAddr::from(([10, 0, hi, lo], port));
-        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
-        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
-        let mut api = rtc.sdp_api();
+        let mut party = Self::invited(now, index, nth);
+        let mut api = party.rtc.sdp_api();
         let mut add = |kind| api.add_media(kind, Direction::RecvOnly, None, None, None);
         let video = (0..lines).map(|_| add(MediaKind::Video)).collect();
         for _ in 0..lines {
             add(MediaKind::Audio);
         }
         let (offer, pending) = api.apply().unwrap();
-        let party = Self {
+        party.video = video;
+        party.pending = Some(pending);
+        (party, offer.to_sdp_string())
+    }
+
+    /// The same without m-lines: it waits for our offer.
+    pub(crate) fn invited(now: Instant, index: usize, nth: usize) -> Self {
+        let [hi, lo] = (index as u16).to_be_bytes();
+        let port = 10_000 + (nth % 50_000) as u16;
+        let address = SocketAddr::from(([10, 0, hi, lo], port));
+        let mut rtc = Rtc::builder().set_rtp_mode(true).build(now);
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        Self {
             rtc,
             address,
             session: SessionId::from_bits(nth as u128 + 1),
-            pending: Some(pending),
-            video,
+            pending: None,
+            video: Vec::new(),
             lines: HashMap::new(),
             joined: now,
+            failed: None,
             next: now,
-            pictures: (0..lines).map(|_| Pictures::default()).collect(),
-            sounds: vec![0; lines],
-        };
-        (party, offer.to_sdp_string())
+            pictures: Vec::new(),
+            sounds: Vec::new(),
+        }
+    }
+
+    /// Answers an offer of the server's.
+    pub(crate) fn answer(&mut self, offer: &str) -> String {
+        self.read_sources(offer);
+        let parsed = SdpOffer::from_sdp_string(offer).unwrap();
+        let answer = self.rtc.sdp_api().accept_offer(parsed).unwrap();
+        let videos = offer.split("\r\nm=").filter(|s| s.starts_with("video"));
+        let mids = videos.map(|s| {
+            let mid = s.lines().find_map(|l| l.strip_prefix("a=mid:"));
+            Mid::from(mid.unwrap())
+        });
+        self.video = mids.collect();
+        answer.to_sdp_string()
     }
 
     pub(crate) fn accept(&mut self, answer: &str) {
@@ -90,16 +114,24 @@ impl Party {
                 self.lines.insert(ssrc.parse().unwrap(), line);
             }
         }
-        assert_eq!((videos, audios), (self.pictures.len(), self.sounds.len()));
+        self.pictures.resize_with(videos, Pictures::default);
+        self.sounds.resize(audios, 0);
     }
 
     pub(crate) fn receive(&mut self, now: Instant, source: SocketAddr, data: &[u8]) {
+        if self.failed.is_some() {
+            return;
+        }
         let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
         self.rtc.handle_input(Input::Receive(now, receive)).unwrap();
     }
 
     /// Puts out what is due. Asks for keyframes where it can't decode, as browsers do.
     pub(crate) fn drain(&mut self, now: Instant, mut transmit: impl FnMut(&[u8])) {
+        if self.failed.is_some() {
+            self.next = now + Duration::from_secs(3_600);
+            return;
+        }
         for (pictures, mid) in self.pictures.iter_mut().zip(&self.video) {
             let mut api = self.rtc.direct_api();
             if pictures.broken.asks(now)
@@ -110,11 +142,16 @@ impl Party {
         }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         loop {
-            let output = self.rtc.poll_output();
-            let output = output.unwrap_or_else(|error| {
-                let joined = now.saturating_duration_since(self.joined);
-                panic!("{error} {joined:?} after {} joined", self.address)
-            });
+            let output = match self.rtc.poll_output() {
+                Ok(output) => output,
+                Err(error) => {
+                    let joined = now.saturating_duration_since(self.joined);
+                    println!("{error} {joined:?} after {} joined", self.address);
+                    self.failed = Some(error);
+                    self.next = now + Duration::from_secs(3_600);
+                    return;
+                }
+            };
             match output {
                 Output::Timeout(at) => {
                     self.next = at.max(now + Duration::from_millis(1));

@@ -150,6 +150,8 @@ struct Tally {
     /// The same of frames of guests whose link loses some.
     lossy_frames: u64,
     lossy_broken: u64,
+    /// Whose DTLS handshake gave up.
+    unconnected: usize,
 }
 
 impl Crowd {
@@ -243,6 +245,10 @@ impl Crowd {
         let is_wide = link.rate.is_some_and(|rate| rate > 5_000_000);
         let party = &room.guests[guest].party;
         let tally = &mut self.tally;
+        if party.failed.is_some() {
+            tally.unconnected += 1;
+            return;
+        }
         for pictures in &party.pictures {
             let decoded = pictures.decoded();
             assert!(!decoded.time_went_back);
@@ -279,6 +285,8 @@ impl Tally {
             self.lossy_broken * 20 <= self.lossy_frames,
             "{what}: {self:?}"
         );
+        // `str0m` gives up a handshake of which five flights in a row lost something: one of some hundred joins was seen.
+        assert!(self.unconnected <= 1, "{what}: {self:?}");
         // The first ones come before it is connected.
         assert!(
             self.sounds * 100 >= self.expected_sounds * 95,
@@ -288,8 +296,7 @@ impl Tally {
 }
 
 /// Peers who each publish a sound and a camera of three layers, some a screen and its sound, too, and get nine others, over any
-/// links; what they get changes, and they come
-/// and go: all by the seed.
+/// links; what they get changes, and they come and go: all by the seed.
 fn crowd(seed: u64, time: Duration) {
     let given = std::env::var("SFU_SEED").ok();
     let seed = given.and_then(|s| s.parse().ok()).unwrap_or(seed);

@@ -13,8 +13,11 @@ use sfu_engine::shard::{Outbox, PeerFeedback, Progress, Publication, Publication
 use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::transport::PatchOutcome;
-use sfu_engine::transport::negotiate::{self, Identity, Negotiation, PublisherTrack};
-use sfu_engine::{Preference, PublishOptions, SessionId};
+use sfu_engine::transport::negotiate::{
+    self, AnswerTaken, Identity, Negotiation, Offers, PublisherTrack,
+};
+use sfu_engine::transport::patch::Fragment;
+use sfu_engine::{Preference, PublishOptions, SessionId, TrackKind};
 use sfu_impair::{Conditions, Link, Rng};
 
 use crate::net::{InFlight, Network, Way};
@@ -30,6 +33,8 @@ pub(crate) struct Guest {
     pub(crate) session: Arc<SessionShared>,
     /// For each place the stream that it carries, and what is known of that.
     pub(crate) places: Vec<Option<(usize, Arc<SessionShared>)>>,
+    /// Of a peer that is offered what it gets.
+    offers: Option<Offers>,
 }
 
 /// A peer that publishes, and its links.
@@ -191,15 +196,7 @@ impl Room {
         };
         self.shard.handle(self.now, command);
         if let Some(fragment) = changed.restart {
-            let (reply, outcome) = sync_channel(1);
-            let command = ShardCommand::Patch {
-                session,
-                fragment,
-                reply,
-            };
-            self.shard.handle(self.now, command);
-            let outcome = outcome.try_recv().unwrap().unwrap();
-            assert!(matches!(outcome, Ok(PatchOutcome::Restarted { .. })));
+            self.patch(session, fragment);
         }
         self.send_out();
         self.drain_participant(index);
@@ -255,7 +252,7 @@ impl Room {
         let first = self.streams[stream].clone();
         let session = figures(party.session, &first, Preference::default());
         let command = ShardCommand::Subscribe {
-            stream: Viewing::new(first),
+            stream: Some(Viewing::new(first)),
             transport: Box::new(transport),
             session: session.clone(),
         };
@@ -268,7 +265,107 @@ impl Room {
             up: Link::new(Conditions { rate: None, ..link }, self.rng.next_u64()),
             session,
             places,
+            offers: None,
         }
+    }
+
+    /// A peer joins that is offered streams: m-lines for pictures and sound of each.
+    pub(crate) fn invite(&mut self, link: Conditions, streams: &[usize]) -> usize {
+        let index = self.guests.len();
+        self.joined += 1;
+        let mut party = Party::invited(self.now, index, self.joined);
+        let mut offers = Offers::new(&self.identity, &[self.server], None).unwrap();
+        let lines = streams.iter().flat_map(|stream| add(&mut offers, *stream));
+        let lines: Vec<_> = lines.collect();
+        let answer = party.answer(&offers.offer().unwrap());
+        let AnswerTaken::Begun(transport) = offers.answered(&answer, self.now).unwrap() else {
+            panic!("the first answer begins the session");
+        };
+        let first = &self.streams[streams[0]];
+        let session = figures(party.session, first, Preference::default());
+        self.guests.push(Guest {
+            party,
+            down: Link::new(link, self.rng.next_u64()),
+            up: Link::new(Conditions { rate: None, ..link }, self.rng.next_u64()),
+            session: session.clone(),
+            places: vec![None; lines.len()],
+            offers: Some(offers),
+        });
+        let command = ShardCommand::Subscribe {
+            stream: None,
+            transport,
+            session,
+        };
+        self.shard.handle(self.now, command);
+        for (at, line) in lines.into_iter().enumerate() {
+            self.carry(index, line, Some(streams[at / 2]));
+        }
+        self.drain_guest(index);
+        index
+    }
+
+    /// A peer that was invited is offered something else.
+    pub(crate) fn offer(&mut self, index: usize, change: impl FnOnce(&mut Offers)) {
+        let guest = &mut self.guests[index];
+        let offers = guest.offers.as_mut().unwrap();
+        change(offers);
+        let answer = guest.party.answer(&offers.offer().unwrap());
+        let AnswerTaken::Changed { slots, restart } = offers.answered(&answer, self.now).unwrap()
+        else {
+            panic!("the session has begun");
+        };
+        let session = guest.party.session;
+        self.shard
+            .handle(self.now, ShardCommand::Slots { session, slots });
+        if let Some(fragment) = restart {
+            self.patch(session, fragment);
+        }
+        self.send_out();
+        self.drain_guest(index);
+    }
+
+    /// A peer that was invited gets one more stream. Returns its m-lines.
+    pub(crate) fn subscribe(&mut self, index: usize, stream: usize) -> [usize; 2] {
+        let mut lines = [0; 2];
+        self.offer(index, |offers| lines = add(offers, stream));
+        for line in lines {
+            self.carry(index, line, Some(stream));
+        }
+        lines
+    }
+
+    /// A peer that was invited gets a stream no more.
+    pub(crate) fn unsubscribe(&mut self, index: usize, lines: [usize; 2]) {
+        for line in lines {
+            self.carry(index, line, None);
+        }
+        self.offer(index, |offers| {
+            for line in lines {
+                offers.remove(line);
+            }
+        });
+    }
+
+    /// An m-line of a peer that was invited carries something else.
+    pub(crate) fn carry(&mut self, index: usize, line: usize, stream: Option<usize>) {
+        let guest = &mut self.guests[index];
+        let place = guest.offers.as_ref().unwrap().place(line).unwrap();
+        if guest.places.len() <= place {
+            guest.places.resize(place + 1, None);
+        }
+        self.watch(index, place, stream);
+    }
+
+    fn patch(&mut self, session: SessionId, fragment: Fragment) {
+        let (reply, outcome) = sync_channel(1);
+        let command = ShardCommand::Patch {
+            session,
+            fragment,
+            reply,
+        };
+        self.shard.handle(self.now, command);
+        let outcome = outcome.try_recv().unwrap().unwrap();
+        assert!(matches!(outcome, Ok(PatchOutcome::Restarted { .. })));
     }
 
     /// A peer's m-lines with this place carry something else from now on.
@@ -409,6 +506,15 @@ impl Room {
         let (guests, participants) = (&mut self.guests, &mut self.participants);
         deliver(outbox, guests, participants, &mut self.network, self.now);
     }
+}
+
+/// Offers a stream's pictures and sound.
+fn add(offers: &mut Offers, stream: usize) -> [usize; 2] {
+    let kinds = [TrackKind::Video, TrackKind::Audio];
+    kinds.map(|kind| {
+        let msid = format!("PA_{stream} TR_{stream}{kind:?}");
+        offers.add(kind, &msid).unwrap()
+    })
 }
 
 fn figures(session: SessionId, stream: &Arc<Stream>, preference: Preference) -> Arc<SessionShared> {

@@ -312,7 +312,7 @@ impl World {
         let session = Arc::new(session);
         self.sessions.push(session.clone());
         let command = ShardCommand::Subscribe {
-            stream: Viewing::new(self.stream.clone()),
+            stream: Some(Viewing::new(self.stream.clone())),
             transport: Box::new(transport),
             session,
         };

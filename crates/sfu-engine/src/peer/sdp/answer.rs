@@ -25,14 +25,17 @@ pub(super) struct Local<'l> {
     /// Of our certificate, as `sha-256 0A:FF:…`.
     pub(super) fingerprint: &'l str,
     pub(super) candidates: &'l [Candidate],
-    pub(super) is_client: bool,
+    /// Who begins the DTLS handshake, as we say it.
+    pub(super) setup: &'static str,
 }
 
 /// What is sent on an m-line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(super) struct Sent<'l> {
     pub(super) ssrc: u32,
     pub(super) rtx: Option<u32>,
+    /// What it carries: a stream's name and a track's, where that is not the one stream.
+    pub(super) msid: Option<&'l str>,
 }
 
 /// All that is sent: one stream, so that it plays in sync.
@@ -41,7 +44,7 @@ pub(super) struct Stream<'l> {
     /// Its name, and that of all its sources (CNAME, RFC 8834, section 4.9).
     pub(super) name: &'l str,
     /// For each m-line.
-    pub(super) sent: &'l [Option<Sent>],
+    pub(super) sent: &'l [Option<Sent<'l>>],
 }
 
 impl Stream<'_> {
@@ -132,11 +135,10 @@ fn write_line(out: &mut String, line: &Accepted<'_, '_>, local: Local<'_>, is_ta
         out.push_str("a=end-of-candidates\r\n");
     }
     let IceCreds { ufrag, pass } = local.credentials;
-    let setup = if local.is_client { "active" } else { "passive" };
     let _ = write!(
         out,
-        "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\na=ice-options:trickle\r\na=fingerprint:{}\r\na=setup:{setup}\r\n",
-        local.fingerprint
+        "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\na=ice-options:trickle\r\na=fingerprint:{}\r\na=setup:{}\r\n",
+        local.fingerprint, local.setup
     );
     write_mid(out, media.mid);
     for (extension, mapped) in line.extensions.iter() {
@@ -218,19 +220,19 @@ fn write_layers(out: &mut String, line: &Accepted<'_, '_>) {
     out.extend(["a=simulcast:recv ", &names.join(";"), "\r\n"]);
 }
 
-fn write_sent(out: &mut String, stream: &str, kind: TrackKind, sent: Sent) {
-    let track = match kind {
-        TrackKind::Audio => "audio",
-        TrackKind::Video => "video",
+fn write_sent(out: &mut String, stream: &str, kind: TrackKind, sent: Sent<'_>) {
+    let msid = match sent.msid {
+        Some(msid) => msid.to_owned(),
+        None => format!("{stream} {stream}-{}", kind.name()),
     };
-    let _ = write!(out, "a=msid:{stream} {stream}-{track}\r\n");
+    let _ = write!(out, "a=msid:{msid}\r\n");
     if let Some(rtx) = sent.rtx {
         let _ = write!(out, "a=ssrc-group:FID {} {rtx}\r\n", sent.ssrc);
     }
     for ssrc in [Some(sent.ssrc), sent.rtx].into_iter().flatten() {
         let _ = write!(
             out,
-            "a=ssrc:{ssrc} cname:{stream}\r\na=ssrc:{ssrc} msid:{stream} {stream}-{track}\r\n"
+            "a=ssrc:{ssrc} cname:{stream}\r\na=ssrc:{ssrc} msid:{msid}\r\n"
         );
     }
 }

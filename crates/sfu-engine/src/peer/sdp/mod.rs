@@ -6,6 +6,7 @@
 //! - [`offer`] reads: sections first, so that no line is lost or falls to another one, then the lines that we know. What it
 //!   does not know it passes over; what is too much it refuses, before anything is kept of it.
 //! - [`choice`] decides: which m-lines and formats are taken, over which transport.
+//! - [`offering`] makes offers of ours, and reads their answers as offers are read.
 //! - [`again`] sees to it that later offers on a connection leave in place what there is.
 //! - [`answer`] writes the answer, and [`viewer`] and [`publisher`] tell their transports what was agreed on.
 //!
@@ -22,6 +23,7 @@ mod ice;
 mod lines;
 mod media;
 mod offer;
+mod offering;
 mod publisher;
 mod session;
 mod simulcast;
@@ -31,6 +33,7 @@ pub(crate) use again::{Before, Restart};
 pub(crate) use candidate::candidates;
 pub use error::OfferError;
 pub(crate) use ice::{Fingerprint, credentials};
+pub(crate) use offering::{Agreement, Offering};
 pub(crate) use publisher::{Published, answer_again, answer_publisher};
 pub(crate) use viewer::{Wanted, answer_viewer};
 

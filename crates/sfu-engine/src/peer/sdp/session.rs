@@ -37,6 +37,33 @@ pub(super) fn agree(
     addresses: &[SocketAddr],
 ) -> Result<Agreed, OfferError> {
     let (remote, fingerprints, is_client) = plan.transport.agree()?;
+    let remote_candidates = match offer.is_lite {
+        true => {
+            let candidates = offer.candidates.iter().filter_map(|c| candidate::parse(c));
+            let candidates = candidates.filter(|c| c.proto() == Protocol::Udp);
+            candidates.map(|c| c.addr()).collect()
+        }
+        false => Vec::new(),
+    };
+    let mid = plan.lines.iter().flatten().find_map(|l| l.media.mid);
+    Ok(Agreed {
+        local: credentials()?,
+        remote,
+        candidates: candidates(addresses),
+        peer_is_lite: offer.is_lite,
+        remote_candidates,
+        mid: mid.unwrap_or_default().to_owned(),
+        fingerprints,
+        heard: 0,
+        is_client,
+        formats: Vec::new(),
+        asks_for_keyframes: false,
+        by_slot: false,
+    })
+}
+
+/// Our addresses as candidates.
+pub(super) fn candidates(addresses: &[SocketAddr]) -> Vec<Candidate> {
     let candidates = addresses.iter().filter_map(|addr| {
         let candidate = match address::is_tcp(addr) {
             // RFC 6544: we listen, the peer connects.
@@ -50,28 +77,7 @@ pub(super) fn agree(
         let told = |error: &_| tracing::warn!(%addr, %error, "address is not announced");
         candidate.inspect_err(told).ok()
     });
-    let remote_candidates = match offer.is_lite {
-        true => {
-            let candidates = offer.candidates.iter().filter_map(|c| candidate::parse(c));
-            let candidates = candidates.filter(|c| c.proto() == Protocol::Udp);
-            candidates.map(|c| c.addr()).collect()
-        }
-        false => Vec::new(),
-    };
-    let mid = plan.lines.iter().flatten().find_map(|l| l.media.mid);
-    Ok(Agreed {
-        local: credentials()?,
-        remote,
-        candidates: candidates.collect(),
-        peer_is_lite: offer.is_lite,
-        remote_candidates,
-        mid: mid.unwrap_or_default().to_owned(),
-        fingerprints,
-        heard: 0,
-        is_client,
-        formats: Vec::new(),
-        asks_for_keyframes: false,
-    })
+    candidates.collect()
 }
 
 /// The answer's text.
@@ -87,7 +93,10 @@ pub(super) fn write(
         credentials: &agreed.local,
         fingerprint,
         candidates: &agreed.candidates,
-        is_client: agreed.is_client,
+        setup: match agreed.is_client {
+            true => "active",
+            false => "passive",
+        },
     };
     answer::write(offer, plan, ours, stream)
 }

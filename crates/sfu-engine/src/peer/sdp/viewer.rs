@@ -21,7 +21,7 @@ use crate::transport::negotiate::StreamCodecs;
 /// The longest name of an m-line that packets carry (RFC 8285, section 4.2).
 const MID: usize = 16;
 /// Characters of a stream's name, of six random bits each (RFC 7022, section 4.2).
-const NAME: usize = 20;
+pub(super) const NAME: usize = 20;
 
 /// What a peer is to be sent.
 #[derive(Debug, Clone, Copy)]
@@ -68,15 +68,23 @@ pub(crate) fn answer_viewer(
     let sending = sending.filter_map(|(line, sent)| Some((line.as_ref()?, (*sent)?)));
     let slots = (0..).map(Slot).zip(sending);
     let formats = slots.flat_map(|(slot, (line, sent))| formats(slot, line, sent, &name));
-    let mut video = plan.carriers().filter(|l| l.kind == TrackKind::Video);
-    let asks = |chosen: &Chosen<'_, '_>| chosen.feedback.pli || chosen.feedback.fir;
     agreed.formats = formats.collect();
-    agreed.asks_for_keyframes = video.any(|line| line.formats.iter().any(asks));
+    agreed.asks_for_keyframes = asks_for_keyframes(&plan);
     Ok((agreed, answer))
 }
 
+/// The peer sends PLI or FIR when it can't decode.
+pub(super) fn asks_for_keyframes(plan: &Plan<'_, '_>) -> bool {
+    let mut video = plan.carriers().filter(|l| l.kind == TrackKind::Video);
+    let asks = |chosen: &Chosen<'_, '_>| chosen.feedback.pli || chosen.feedback.fir;
+    video.any(|line| line.formats.iter().any(asks))
+}
+
 /// SSRCs that no other m-line has.
-fn sources(line: &Accepted<'_, '_>, taken: &[Option<Sent>]) -> Result<Sent, OfferError> {
+fn sources(
+    line: &Accepted<'_, '_>,
+    taken: &[Option<Sent<'_>>],
+) -> Result<Sent<'static>, OfferError> {
     let mut all: Vec<u32> = taken
         .iter()
         .flatten()
@@ -93,11 +101,17 @@ fn sources(line: &Accepted<'_, '_>, taken: &[Option<Sent>]) -> Result<Sent, Offe
     let ssrc = next()?;
     let has_rtx = line.formats.iter().any(|chosen| chosen.rtx.is_some());
     let rtx = if has_rtx { Some(next()?) } else { None };
-    Ok(Sent { ssrc, rtx })
+    let msid = None;
+    Ok(Sent { ssrc, rtx, msid })
 }
 
 /// What may be sent on an m-line: each codec under the payload type that fits it best.
-fn formats(slot: Slot, line: &Accepted<'_, '_>, sent: Sent, cname: &str) -> Vec<Format> {
+pub(super) fn formats(
+    slot: Slot,
+    line: &Accepted<'_, '_>,
+    sent: Sent<'_>,
+    cname: &str,
+) -> Vec<Format> {
     let mut formats: Vec<Format> = Vec::new();
     let extension = |extension| line.extensions.id(extension);
     let mid = line.media.mid.filter(|mid| mid.len() <= MID);

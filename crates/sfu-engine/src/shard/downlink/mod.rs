@@ -26,6 +26,7 @@ use super::{Attached, Fate, Seat, TooLarge};
 use crate::layers::Preference;
 use crate::packet::Batch;
 use crate::session::SessionShared;
+use crate::transport::lean::AgreedSlots;
 use crate::transport::work::VIEWER;
 use crate::transport::{EVENTS, Outgoing, Slot, Taken, Transport, TransportEvent, ViewerTransport};
 use allocator::Allocator;
@@ -150,6 +151,14 @@ impl Downlink {
             self.choose(now);
         }
         before
+    }
+
+    /// After another offer of ours the peer has these m-lines.
+    pub(super) fn set_slots(&mut self, now: Instant, slots: AgreedSlots) {
+        self.transport.set_slots(now, slots);
+        if self.contact.is_connected() {
+            self.choose(now);
+        }
     }
 
     /// What was counted since the last call.

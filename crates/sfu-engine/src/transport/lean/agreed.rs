@@ -87,4 +87,14 @@ pub(crate) struct Agreed {
     pub(crate) formats: Vec<Format>,
     /// The peer sends PLI or FIR for its video when it can't decode.
     pub(crate) asks_for_keyframes: bool,
+    /// Each m-line is a place of its own; else the first of each kind are one, and so on.
+    pub(crate) by_slot: bool,
+}
+
+/// What may be sent on all m-lines after another offer of ours was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgreedSlots {
+    /// By slot. Those that there were are still there.
+    pub(crate) formats: Vec<Format>,
+    pub(crate) asks_for_keyframes: bool,
 }

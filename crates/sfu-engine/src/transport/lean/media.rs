@@ -125,19 +125,31 @@ impl Media {
         clock: WallClock,
         playout_delay: Option<PlayoutDelay>,
     ) -> Self {
-        let mut tracks: Vec<Track> = Vec::new();
-        for format in &agreed.formats {
-            match tracks.get_mut(usize::from(format.slot.0)) {
-                Some(track) => track.formats.push(format.clone()),
-                None => tracks.push(Track::new(format)),
-            }
-        }
-        Self {
+        let mut media = Self {
             protect,
-            tracks,
+            tracks: Vec::new(),
             number: 0,
             clock,
             playout_delay: playout_delay.map(PlayoutDelay::octets),
+        };
+        media.set_formats(&agreed.formats);
+        media
+    }
+
+    /// What m-lines may carry, by slot. Those that there are go on in their numbers.
+    pub(super) fn set_formats(&mut self, formats: &[Format]) {
+        for of_slot in formats.chunk_by(|a, b| a.slot == b.slot) {
+            let Some((first, others)) = of_slot.split_first() else {
+                continue;
+            };
+            match self.tracks.get_mut(usize::from(first.slot.0)) {
+                Some(track) => track.formats = of_slot.to_vec(),
+                None => {
+                    let mut track = Track::new(first);
+                    track.formats.extend_from_slice(others);
+                    self.tracks.push(track);
+                }
+            }
         }
     }
 

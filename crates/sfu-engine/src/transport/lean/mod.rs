@@ -33,6 +33,7 @@ use crate::codec::{Codec, TrackKind};
 use crate::estimate::{ArrivalEstimator, Estimator};
 use crate::srtp::{self, Profile, Role, Unprotect};
 pub(crate) use agreed::Agreed;
+pub use agreed::AgreedSlots;
 use connection::Connection;
 use handshake::Keys;
 use leeway::Leeway;
@@ -94,9 +95,7 @@ impl LeanTransport {
         playout_delay: Option<PlayoutDelay>,
     ) -> Self {
         let connection = Connection::new(now, identity, &agreed);
-        let video = agreed.formats.iter();
-        let mut video = video.filter(|f| f.codec.kind() == TrackKind::Video);
-        let reports_arrivals = video.any(|f| f.extensions.twcc.is_some());
+        let reports_arrivals = reports_arrivals(&agreed.formats);
         Self {
             identity: identity.clone(),
             playout_delay,
@@ -381,6 +380,10 @@ impl ViewerTransport for LeanTransport {
     fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot> {
         let formats = self.agreed.formats.chunk_by(|a, b| a.slot == b.slot);
         let mut slots = formats.filter_map(|of_slot| of_slot.first());
+        if self.agreed.by_slot {
+            let at = slots.nth(place).filter(|f| f.codec.kind() == kind);
+            return at.map(|f| f.slot);
+        }
         let slots = slots.by_ref().filter(|f| f.codec.kind() == kind);
         slots.map(|f| f.slot).nth(place)
     }
@@ -399,6 +402,18 @@ impl ViewerTransport for LeanTransport {
             bits_per_second: FIRST_ESTIMATE,
             congested: false,
         })
+    }
+
+    fn set_slots(&mut self, now: Instant, slots: AgreedSlots) {
+        if !self.reports_arrivals && reports_arrivals(&slots.formats) {
+            self.reports_arrivals = true;
+            self.estimator = ArrivalEstimator::new(now, Some(FIRST_ESTIMATE));
+        }
+        self.agreed.formats = slots.formats;
+        self.agreed.asks_for_keyframes = slots.asks_for_keyframes;
+        if let Some(secured) = &mut self.secured {
+            secured.media.set_formats(&self.agreed.formats);
+        }
     }
 
     fn set_demand(&mut self, now: Instant, demand: Demand) {
@@ -437,6 +452,14 @@ impl ViewerTransport for LeanTransport {
         self.note(now, left);
         left.is_some()
     }
+}
+
+/// The peer tells when packets of pictures arrive.
+fn reports_arrivals(formats: &[agreed::Format]) -> bool {
+    let mut video = formats
+        .iter()
+        .filter(|f| f.codec.kind() == TrackKind::Video);
+    video.any(|f| f.extensions.twcc.is_some())
 }
 
 pub(crate) fn profile(negotiated: SrtpProfile) -> Option<Profile> {
