@@ -11,6 +11,7 @@ mod signals;
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use gst::prelude::*;
 
@@ -57,6 +58,7 @@ fn run(line: &[String], eos: bool) -> Result<(), String> {
     let pipeline = build(line)?;
     let bus = woken.get_or_init(gst::Bus::new);
     pipeline.set_bus(Some(bus));
+    wish.set_drain(drain_timeout(&pipeline));
     let played = play(&pipeline, bus, &wish);
     pipeline
         .set_state(gst::State::Null)
@@ -86,12 +88,18 @@ fn build(line: &[String]) -> Result<gst::Pipeline, String> {
 fn play(pipeline: &gst::Pipeline, bus: &gst::Bus, wish: &Arc<Wish>) -> Result<(), String> {
     let started = pipeline.set_state(gst::State::Playing);
     let live = started == Ok(gst::StateChangeSuccess::NoPreroll);
-    let mut asked = false;
+    let (mut asked, mut drains) = (false, false);
     loop {
         // A pipeline that could not start tells why on its bus.
         let patience = started.is_err().then_some(gst::ClockTime::ZERO);
         match wish.step() {
             Step::Play => {}
+            Step::Drain => {
+                if !std::mem::replace(&mut drains, true) {
+                    drainers(pipeline)
+                        .for_each(|(element, _)| element.emit_by_name::<()>("drain", &[]));
+                }
+            }
             Step::Eos if gives_eos(pipeline) => {
                 if !std::mem::replace(&mut asked, true) {
                     send_eos(pipeline);
@@ -102,6 +110,12 @@ fn play(pipeline: &gst::Pipeline, bus: &gst::Bus, wish: &Arc<Wish>) -> Result<()
         let Some(message) = bus.timed_pop(patience) else {
             return Err("the pipeline does not start".into());
         };
+        if message
+            .structure()
+            .is_some_and(|told| told.name() == "sfu-drained")
+        {
+            wish.drained();
+        }
         if let Some(end) = handle(pipeline, &message, live) {
             return end;
         }
@@ -113,6 +127,24 @@ fn play(pipeline: &gst::Pipeline, bus: &gst::Bus, wish: &Arc<Wish>) -> Result<()
 fn gives_eos(pipeline: &gst::Pipeline) -> bool {
     let sinks = pipeline.iterate_sinks().into_iter().flatten().count();
     sinks > 0 && pipeline.current_state() >= gst::State::Paused
+}
+
+/// The elements that drain before they end, and how long they may take.
+fn drainers(pipeline: &gst::Pipeline) -> impl Iterator<Item = (gst::Element, Duration)> {
+    let all = pipeline.iterate_recurse().into_iter().flatten();
+    all.filter_map(|element| {
+        element.find_property("drain-timeout")?;
+        let timeout = Duration::from_millis(element.property::<u32>("drain-timeout").into());
+        (timeout > Duration::ZERO).then_some((element, timeout))
+    })
+}
+
+/// The longest that one of them may take.
+fn drain_timeout(pipeline: &gst::Pipeline) -> Duration {
+    drainers(pipeline)
+        .map(|(_, timeout)| timeout)
+        .max()
+        .unwrap_or_default()
 }
 
 /// A source that hangs must not hang the end.

@@ -3,7 +3,7 @@
 //! Signals as something that a thread waits for: also while the main thread is inside a change of state.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
@@ -53,8 +53,14 @@ impl Wish {
         let (waiter, woken) = (wish.clone(), wake.clone());
         let wait = move || {
             while let Ok(signal) = set.wait() {
-                eprintln_if_possible(&format!("{signal}: ending"));
-                waiter.update(|ending| ending.signal(Instant::now()));
+                let is_term = signal == Signal::SIGTERM;
+                let step = waiter.update(|ending| ending.signal(Instant::now(), is_term));
+                let does = if step == Step::Drain {
+                    "draining; again ends it at once"
+                } else {
+                    "ending"
+                };
+                eprintln_if_possible(&format!("{signal}: {does}"));
                 woken();
             }
         };
@@ -73,6 +79,19 @@ impl Wish {
         let step = change(&mut ending);
         self.changed.notify_all();
         step
+    }
+
+    /// From now on SIGTERM gives the pipeline so long to drain.
+    pub(crate) fn set_drain(&self, drain: Duration) {
+        self.update(|ending| {
+            ending.set_drain(drain);
+            ending.at(Instant::now())
+        });
+    }
+
+    /// The pipeline has drained.
+    pub(crate) fn drained(&self) {
+        self.update(|ending| ending.drained(Instant::now()));
     }
 
     /// What is to be done now.
