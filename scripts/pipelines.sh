@@ -75,6 +75,12 @@ check_value() {
     WHIP)
       [[ $value =~ ^(https?://[^[:space:]\"\\]+)?$ ]] || die "$key=$value: an address is http://… or https://…"
       ;;
+    DRAIN_TIMEOUT)
+      [[ $value =~ ^[0-9]{1,8}$ ]] || die "$key=$value: a number of ms is expected"
+      ;;
+    DRAIN_REDIRECT)
+      [[ $value =~ ^(https?://[^[:space:]/\"\\]+/?)?$ ]] || die "$key=$value: a server is https://HOST[:PORT]"
+      ;;
     SOUND)
       [[ $value =~ ^(yes|no)$ ]] || die "$key=$value: it is yes or no"
       ;;

@@ -16,12 +16,16 @@ good = seen["p95Ms"] is not None and seen["p95Ms"] <= 300 and seen["freezes"] ==
 print("far: " + ("reached" if good else "not reached") + ": 95 % within 300 ms, and no freeze above 200 ms")
 sys.exit(not good)'
       ;;
+    door)
+      build
+      "$ROOT/scripts/door.py" "$seconds"
+      ;;
     peers)
       install_packages test
       SFU_SECONDS=$seconds cargo test --release --workspace --test simulation -- \
         --ignored --nocapture peers::fifty_peers_for_an_hour
       ;;
-    '') die "soak: which one? There are far and peers" ;;
-    *) die "soak: there is no '$name'; there are far and peers" ;;
+    '') die "soak: which one? There are door, far and peers" ;;
+    *) die "soak: there is no '$name'; there are door, far and peers" ;;
   esac
 }

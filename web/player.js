@@ -64,6 +64,12 @@ class Player {
           if (this.session !== session) return;
           this.again(reason === 'server-stopped' ? 'The server has ended.' : 'The session has ended.');
         },
+        reconnect: ({ url }) => {
+          if (this.session !== session) return;
+          // Not all at once.
+          if (url) setTimeout(() => location.replace(new URL(location.pathname + location.search, url)), Math.random() * 2000);
+          else this.again('The server is about to end.', 1 + Math.random() * 2);
+        },
         layers: ({ medias }) => {
           refreshMenu(medias[0].layers);
           showServer(this.server);

@@ -2,17 +2,22 @@
 
 //! End to end: real NDI, real browsers, a second WebRTC stack. Few, each with a deadline, each cleaning up.
 
+mod admin;
+mod api;
 mod bad_input;
 mod browser_follows_its_network;
 mod browser_plays;
 mod browser_publishes;
+mod conformance;
 mod documents;
+mod drain;
 mod endings;
 mod load;
 mod nat;
 mod ndi_by_name;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
+mod prometheus;
 mod publisher_returns;
 mod queue;
 mod re_encode;

@@ -18,7 +18,7 @@ use crate::viewer::Start;
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections that are kept for the next request: as many as there are requests at a time.
 const REQUESTS: usize = SIGNALLERS + LEAVERS;
-/// A server that says "not yet" (404 or 503 with Retry-After) is asked again for this long.
+/// A server that says "not yet" (404, 409 or 503 with Retry-After) is asked again for this long.
 const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(250);
 
@@ -125,7 +125,7 @@ pub fn post_offer(agent: &ureq::Agent, url: &str, offer: &str) -> Result<(String
         let body = body.with_context(|| format!("POST {url}"))?;
         match status {
             200 | 201 => return Ok((body, location.map(|l| resolve(url, &l)))),
-            404 | 503 if retry && Instant::now() < until => std::thread::sleep(RETRY),
+            404 | 409 | 503 if retry && Instant::now() < until => std::thread::sleep(RETRY),
             _ => bail!("POST {url}: {status} {}", body.trim()),
         }
     }

@@ -144,6 +144,14 @@ impl Proof {
         self.shown.is_some()
     }
 
+    /// The name of the user who showed a password.
+    pub fn user(&self) -> Option<&str> {
+        match &self.shown {
+            Some(Shown::User { name, .. }) => Some(name),
+            _ => None,
+        }
+    }
+
     /// When it ends by itself.
     pub fn until(&self) -> Option<SystemTime> {
         match self.shown {

@@ -34,9 +34,9 @@ use crate::interfaces::Interfaces;
 use crate::layers::Preference;
 use crate::queue::ShardCommand;
 use crate::router::Router;
-use crate::session::{SessionInfo, SessionShared};
+use crate::session::{SessionInfo, SessionObserver, SessionShared};
 use crate::shard::{PeerFeedback, Publication, PublicationId};
-use crate::stats::{Counters, CountersSnapshot, NetworkInfo};
+use crate::stats::{Counters, CountersSnapshot, ShardInfo};
 use crate::stream::{PublishOptions, Stream};
 use crate::transport::lean::ice;
 use crate::transport::negotiate::{self, Identity, PlayoutDelay};
@@ -236,9 +236,28 @@ impl Engine {
         self.shards.iter().map(|s| s.address().port()).collect()
     }
 
-    /// What the network takes, for each shard.
-    pub fn networks(&self) -> Vec<NetworkInfo> {
-        self.shards.iter().map(ShardThread::network).collect()
+    /// How each shard is.
+    pub fn shards(&self) -> Vec<ShardInfo> {
+        let info = |shard: &ShardThread| ShardInfo {
+            sessions: self.sessions.load(shard.index()),
+            network: shard.network(),
+            received: shard.traffic().received(),
+            sent: shard.traffic().sent(),
+            thread: shard.traffic().thread(),
+        };
+        self.shards.iter().map(info).collect()
+    }
+
+    /// From now on this one is told of sessions. There is one at most: `false` where there was one already.
+    pub fn observe(&self, observer: Arc<dyn SessionObserver>) -> bool {
+        self.sessions.observer.set(observer).is_ok()
+    }
+
+    /// All sessions, in the order in which they came. Locks no stream.
+    pub fn all_sessions(&self) -> Vec<SessionInfo> {
+        let mut all: Vec<_> = self.sessions.all().iter().map(|s| s.info()).collect();
+        all.sort_unstable_by_key(|session| session.number);
+        all
     }
 
     /// Answers a viewer's offer. About a millisecond of CPU: call it where that delays nobody.
@@ -291,7 +310,7 @@ impl Engine {
             etag.clone(),
             request.preference.clone(),
         );
-        let session = session.admitted(admitted);
+        let session = session.admitted(admitted).from(request.peer);
         self.enter(shard, &stream, Box::new(transport), session)?;
         Ok(Subscribed {
             session: id,
@@ -339,7 +358,8 @@ impl Engine {
             etag.clone(),
             Preference::default(),
         );
-        let session = self.sessions.enter(session.admitted(admitted));
+        let session = session.admitted(admitted).from(request.peer);
+        let session = self.sessions.enter(session.publishing());
         let command = ShardCommand::Publish {
             publications: vec![Publication::new(PublicationId(0), Some(claim), &tracks)],
             transport: Box::new(transport),

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 /// First parts of a stream name that would collide with the paths that the signaller serves.
 pub const RESERVED: &[&str] = &[
+    "admin",
     "whep",
     "whip",
     "session",

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use crate::codec::Codec;
+use crate::health::TrackHealth;
 use crate::ids::{Rid, StreamName};
 use crate::latency::LatencyInfo;
 
@@ -27,6 +28,8 @@ pub struct StreamInfo {
     pub video: Option<VideoInfo>,
     /// The audio codec, where there is a track.
     pub audio: Option<Codec>,
+    /// How the sound is that comes.
+    pub audio_health: TrackHealth,
     /// Keyframe requests that viewers made, and the server for them, since the publisher came: the sum of the other three,
     /// and of those that wait.
     pub keyframe_requests_received: u64,
@@ -64,6 +67,8 @@ pub struct VideoInfo {
     pub codec: Codec,
     /// Its layers, highest first.
     pub layers: Vec<LayerStatus>,
+    /// How each of them is, in the same order.
+    pub health: Vec<TrackHealth>,
 }
 
 /// One layer as it is now.

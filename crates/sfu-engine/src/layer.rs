@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::gop::{Gop, GopCache};
+use crate::health::Health;
 use crate::ids::Rid;
 use crate::info::LayerStatus;
 use crate::keyframe::KeyframeArbiter;
@@ -25,6 +26,7 @@ pub(crate) struct Layer {
     pub(crate) reader: LayerReader,
     pub(crate) gop: GopCache,
     pub(crate) arbiter: KeyframeArbiter,
+    pub(crate) health: Health,
     loss: LossWatch,
     loss_price: Price,
     rate: RateMeter,
@@ -44,6 +46,7 @@ impl Layer {
             reader: LayerReader::default(),
             gop: GopCache::default(),
             arbiter: KeyframeArbiter::new(keyframe_min_interval),
+            health: Health::default(),
             loss: LossWatch::default(),
             loss_price: Price::new(SOURCE_MAX),
             rate: RateMeter::default(),

@@ -26,6 +26,7 @@ mod engine;
 pub mod estimate;
 mod fragment;
 pub mod gop;
+mod health;
 mod ids;
 mod info;
 mod interfaces;
@@ -59,6 +60,7 @@ pub use engine::{
     Patched, PublishRefused, PublishRequest, SEND_BUFFER, SessionError, SubscribeError,
     SubscribeRequest, Subscribed,
 };
+pub use health::TrackHealth;
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
 pub use info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
 pub use latency::{LATENCY_BUCKETS, LATENCY_MAX, LatencyInfo, MediaClock};
@@ -66,8 +68,8 @@ pub use layers::{LayerInfo, Preference, Why};
 pub use local::{LocalSubscription, Received, Tracks};
 pub use packet::RtpIn;
 pub use router::{PublishError, Publisher, Router};
-pub use session::SessionInfo;
+pub use session::{PathInfo, SessionInfo, SessionObserver};
 pub use size::{MAX_DATAGRAM, MAX_PAYLOAD, PAYLOADER_MTU};
-pub use stats::{CountersSnapshot, NetworkInfo};
+pub use stats::{Carried, CountersSnapshot, NetworkInfo, ShardInfo};
 pub use stream::{Feedback, PublishOptions};
 pub use transport::negotiate::PlayoutDelay;

@@ -2,12 +2,14 @@
 
 //! What the rest of the process may see of a viewer's session while its shard runs it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::address;
 use crate::engine::{Admitted, Place};
 use crate::ids::{Rid, SessionId, StreamName};
 use crate::layers::{Preference, Rung, Why};
@@ -19,6 +21,14 @@ const NONE: usize = usize::MAX;
 
 /// Reports of latency that come faster count no more than one in this time.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who is told when sessions have connected and when they have ended. Called on the shards' threads: must return at once.
+pub trait SessionObserver: Send + Sync + std::fmt::Debug {
+    /// ICE and DTLS are up for the first time.
+    fn connected(&self, session: &SessionInfo);
+    /// It has ended, connected or not, with its last figures.
+    fn ended(&self, session: &SessionInfo);
+}
 
 /// Figures of one session, written by its shard with plain stores, once a frame.
 #[derive(Debug)]
@@ -43,6 +53,12 @@ pub struct SessionShared {
     keyframe_requests: AtomicU64,
     rtt_micros: AtomicU64,
     born: Instant,
+    /// It sends, and does not watch.
+    publishes: bool,
+    /// Where its offer came from.
+    peer: Option<IpAddr>,
+    /// Our address and the peer's, between which media goes.
+    path: Mutex<Option<(SocketAddr, SocketAddr)>>,
     /// Ticks of 90 kHz between `born` and the moment that has timestamp 0, over the wrap.
     video_clock: AtomicU64,
     latency_micros: AtomicU64,
@@ -100,6 +116,39 @@ pub struct SessionInfo {
     pub too_large: u64,
     /// Octets that it carries with the headers of IP and UDP, known since there was one that it did not.
     pub path_mtu: Option<u32>,
+    /// Counts the sessions of the engine: a name that nobody can do anything with.
+    pub number: u64,
+    /// It sends, and does not watch.
+    pub publishes: bool,
+    /// When it was set up.
+    pub since: Instant,
+    /// The shard that runs it.
+    pub shard: usize,
+    /// Where its offer came from.
+    pub peer: Option<IpAddr>,
+    /// Between which addresses media goes.
+    pub path: Option<PathInfo>,
+}
+
+/// The pair that ICE chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathInfo {
+    /// Ours.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// By TCP.
+    pub tcp: bool,
+}
+
+impl PathInfo {
+    fn of((local, remote): (SocketAddr, SocketAddr)) -> Self {
+        Self {
+            local: address::plain(&local),
+            remote: address::plain(&remote),
+            tcp: address::is_tcp(&remote),
+        }
+    }
 }
 
 impl SessionShared {
@@ -131,6 +180,9 @@ impl SessionShared {
             keyframe_requests: AtomicU64::new(0),
             rtt_micros: AtomicU64::new(u64::MAX),
             born: Instant::now(),
+            publishes: false,
+            peer: None,
+            path: Mutex::default(),
             video_clock: AtomicU64::new(u64::MAX),
             latency_micros: AtomicU64::new(u64::MAX),
             too_large: AtomicU64::new(0),
@@ -150,6 +202,23 @@ impl SessionShared {
     pub(crate) fn admitted(mut self, admitted: Admitted) -> Self {
         self.admitted = Some(admitted);
         self
+    }
+
+    /// Its offer came from there.
+    pub(crate) fn from(mut self, peer: Option<IpAddr>) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// It sends, and does not watch.
+    pub(crate) fn publishing(mut self) -> Self {
+        self.publishes = true;
+        self
+    }
+
+    /// Media goes there now. Not on a packet's way.
+    pub(crate) fn set_path(&self, path: Option<(SocketAddr, SocketAddr)>) {
+        *self.path.lock().unwrap_or_else(PoisonError::into_inner) = path;
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -203,7 +272,10 @@ impl SessionShared {
     }
 
     pub(crate) fn set_connected(&self) {
-        self.connected.store(true, Relaxed);
+        let is_first = !self.connected.swap(true, Relaxed);
+        if let Some(observer) = self.observer().filter(|_| is_first) {
+            observer.connected(&self.info());
+        }
         if let Some(admitted) = &self.admitted {
             admitted.set_connected();
         }
@@ -286,9 +358,15 @@ impl SessionShared {
         true
     }
 
+    /// Who is told of it.
+    fn observer(&self) -> Option<&dyn SessionObserver> {
+        self.place.as_ref().and_then(Place::observer)
+    }
+
     /// The figures as they are now.
     pub fn info(&self) -> SessionInfo {
         let snapshot = self.stream.snapshot();
+        let path = *self.path.lock().unwrap_or_else(PoisonError::into_inner);
         let rtt = self.rtt_micros.load(Relaxed);
         let latency = self.latency_micros.load(Relaxed);
         let estimate = self.estimate.load(Relaxed);
@@ -319,6 +397,20 @@ impl SessionShared {
             latency: (latency != u64::MAX).then(|| Duration::from_micros(latency)),
             too_large: self.too_large.load(Relaxed),
             path_mtu: Some(self.path_mtu.load(Relaxed)).filter(|mtu| *mtu > 0),
+            number: self.place.as_ref().map_or(0, Place::number),
+            publishes: self.publishes,
+            since: self.born,
+            shard: self.shard,
+            peer: self.peer,
+            path: path.map(PathInfo::of),
+        }
+    }
+}
+
+impl Drop for SessionShared {
+    fn drop(&mut self) {
+        if let Some(observer) = self.observer() {
+            observer.ended(&self.info());
         }
     }
 }

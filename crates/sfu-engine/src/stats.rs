@@ -2,7 +2,7 @@
 
 //! What the engine counts: plain relaxed counters, read by the metrics page and the elements' `stats`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// A number that only rises.
 #[derive(Debug, Default)]
@@ -133,6 +133,77 @@ counters! {
     publisher_ssrcs_forgotten,
     /// Publishers ended because they went on above max-bitrate.
     publishers_over_bitrate,
+}
+
+/// Datagrams, and the octets in them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    /// How many.
+    pub datagrams: u64,
+    /// UDP's payload.
+    pub octets: u64,
+}
+
+/// One shard as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardInfo {
+    /// Its sessions.
+    pub sessions: usize,
+    /// What the network takes of it.
+    pub network: NetworkInfo,
+    /// What has come.
+    pub received: Carried,
+    /// What has left, or was dropped on its way.
+    pub sent: Carried,
+    /// Its thread as the system numbers it, whose time is what the shard costs.
+    pub thread: Option<u32>,
+}
+
+/// What a shard's thread has carried, which it alone writes.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    received: [AtomicU64; 2],
+    sent: [AtomicU64; 2],
+    thread: AtomicU32,
+}
+
+impl Traffic {
+    pub(crate) fn set_received(&self, now: Carried) {
+        self.received[0].store(now.datagrams, Relaxed);
+        self.received[1].store(now.octets, Relaxed);
+    }
+
+    pub(crate) fn add_sent(&self, more: Carried) {
+        let add = |sum: &AtomicU64, more| sum.store(sum.load(Relaxed) + more, Relaxed);
+        add(&self.sent[0], more.datagrams);
+        add(&self.sent[1], more.octets);
+    }
+
+    /// The calling thread is the shard's.
+    pub(crate) fn runs_here(&self) {
+        let link = std::fs::read_link("/proc/thread-self").ok();
+        let number = link.and_then(|link| link.file_name()?.to_str()?.parse().ok());
+        self.thread.store(number.unwrap_or(0), Relaxed);
+    }
+
+    pub(crate) fn received(&self) -> Carried {
+        carried(&self.received)
+    }
+
+    pub(crate) fn sent(&self) -> Carried {
+        carried(&self.sent)
+    }
+
+    pub(crate) fn thread(&self) -> Option<u32> {
+        Some(self.thread.load(Relaxed)).filter(|thread| *thread > 0)
+    }
+}
+
+fn carried([datagrams, octets]: &[AtomicU64; 2]) -> Carried {
+    Carried {
+        datagrams: datagrams.load(Relaxed),
+        octets: octets.load(Relaxed),
+    }
 }
 
 /// What the network takes of one shard, kept by its thread.

@@ -15,6 +15,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::claim::{Claim, Right};
 use crate::codec::{Codec, TrackKind};
 use crate::gop::Gop;
+use crate::health::Health;
 use crate::ids::{Rid, StreamName};
 use crate::info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
 use crate::keyframe::{KeyframeArbiter, Need};
@@ -109,6 +110,7 @@ struct State {
     layers: Vec<Layer>,
     audio_reader: LayerReader,
     audio_rate: RateMeter,
+    audio_health: Health,
     shards: Vec<ShardQueue>,
     locals: Vec<LocalQueue>,
     /// The snapshot before the present one, for its memory.
@@ -286,6 +288,7 @@ impl Stream {
             self.keyframes_refused.store(0, Relaxed);
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
+            state.audio_health = Health::default();
             self.publish(&mut state);
             state.tell_locals();
             (lease, before)
@@ -601,14 +604,17 @@ impl Stream {
                 .publisher
                 .as_ref()
                 .map_or(Duration::ZERO, |p| now.saturating_duration_since(p.since)),
-            video: state.video.map(|codec| VideoInfo {
-                codec,
-                layers: layers::ranked(&state.candidates(now))
-                    .into_iter()
-                    .map(|index| state.layers[index].candidate(now).into())
-                    .collect(),
+            video: state.video.map(|codec| {
+                let order = layers::ranked(&state.candidates(now));
+                let layers = || order.iter().map(|index| &state.layers[*index]);
+                VideoInfo {
+                    codec,
+                    layers: layers().map(|l| l.candidate(now).into()).collect(),
+                    health: layers().map(|l| l.health.view(now)).collect(),
+                }
             }),
             audio: state.audio,
+            audio_health: state.audio_health.view(now),
             keyframe_requests_received: received,
             keyframe_requests_refused: refused,
             keyframe_requests_merged: merged,
@@ -691,8 +697,14 @@ impl State {
             packets,
         });
         let is_news = match (kind, self.layers.get_mut(index)) {
-            (TrackKind::Video, Some(layer)) => layer.note(now, &batch),
-            _ => self.audio_rate.add(now, &batch),
+            (TrackKind::Video, Some(layer)) => {
+                layer.health.add(now, codec, &batch);
+                layer.note(now, &batch)
+            }
+            _ => {
+                self.audio_health.add(now, codec, &batch);
+                self.audio_rate.add(now, &batch)
+            }
         };
         (Some((batch, is_news)), dropped)
     }

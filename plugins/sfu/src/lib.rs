@@ -4,6 +4,7 @@
 mod ending;
 mod hls;
 mod log;
+mod notices;
 mod properties;
 mod record;
 mod runtime;

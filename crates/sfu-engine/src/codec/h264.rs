@@ -52,17 +52,17 @@ pub(super) fn temporal(payload: &[u8]) -> Option<TemporalMark> {
     })
 }
 
-/// `profile_idc` and the constraints behind it, where the packet has a sequence parameter set. It is before all pictures, and a
-/// fragment has no whole one.
+/// `profile_idc`, the constraints behind it and `level_idc`, where the packet has a sequence parameter set. It is before all
+/// pictures, and a fragment has no whole one.
 #[inline]
-pub(super) fn sequence(payload: &[u8]) -> Option<[u8; 2]> {
+pub(crate) fn sequence(payload: &[u8]) -> Option<[u8; 3]> {
     let unit = match payload.first()? & 0x1f {
         NAL_SPS => payload,
         STAP_A => units(&payload[1..])
             .find(|unit| unit.first().is_some_and(|nal| nal & 0x1f == NAL_SPS))?,
         _ => return None,
     };
-    Some([*unit.get(1)?, *unit.get(2)?])
+    Some([*unit.get(1)?, *unit.get(2)?, *unit.get(3)?])
 }
 
 /// Slices and data partitions, of IDR pictures or others.

@@ -14,6 +14,7 @@ pub(crate) mod sets;
 pub(crate) mod vp8;
 mod vp9;
 
+pub(crate) use h264::sequence as h264_sequence;
 pub use vp8::Vp8Header;
 
 /// Audio or video.

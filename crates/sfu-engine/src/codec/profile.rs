@@ -42,7 +42,7 @@ impl H264Profile {
 
     /// Of what comes from here on: the packet has a sequence parameter set.
     pub(crate) fn told(payload: &[u8]) -> Option<Self> {
-        let [idc, constraints] = h264::sequence(payload)?;
+        let [idc, constraints, _] = h264::sequence(payload)?;
         Self::of(idc, constraints)
     }
 

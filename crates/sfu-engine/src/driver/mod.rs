@@ -24,7 +24,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::engine::EngineError;
 use crate::queue::{ShardCommand, ShardInbox, ShardQueue, Wake};
 use crate::shard::{Outbox, Progress, Shard};
-use crate::stats::{Counters, Network, NetworkInfo};
+use crate::stats::{Carried, Counters, Network, NetworkInfo, Traffic};
 #[cfg(target_os = "linux")]
 use batch::Headers;
 use gather::Gathered;
@@ -58,6 +58,7 @@ pub(crate) struct ShardThread {
     address: SocketAddr,
     queue: ShardQueue,
     network: Arc<Network>,
+    traffic: Arc<Traffic>,
     by_tcp: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -79,6 +80,7 @@ impl ShardThread {
         let start = || -> io::Result<Self> {
             let address = socket.local_address();
             let network = Arc::new(Network::default());
+            let traffic = Arc::new(Traffic::default());
             let buffer = socket.send_buffer();
             warn_of_small_buffer(index, buffer);
             let poll = Poll::new()?;
@@ -102,6 +104,7 @@ impl ShardThread {
                     tcp,
                     window: Window::new(buffer.granted),
                     network: network.clone(),
+                    traffic: traffic.clone(),
                     segmentation: false,
                     counters,
                 },
@@ -115,6 +118,7 @@ impl ShardThread {
                 address,
                 queue,
                 network,
+                traffic,
                 by_tcp,
                 thread: Mutex::new(Some(thread)),
             })
@@ -142,6 +146,11 @@ impl ShardThread {
     /// What the network takes of this shard.
     pub(crate) fn network(&self) -> NetworkInfo {
         self.network.info()
+    }
+
+    /// What it has carried, and on which thread.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Ends the thread, and with it the socket.
@@ -235,6 +244,7 @@ struct Link {
     tcp: Option<Tcp>,
     window: Window,
     network: Arc<Network>,
+    traffic: Arc<Traffic>,
     /// Whether many datagrams leave as one message, as it was told last.
     segmentation: bool,
     counters: Arc<Counters>,
@@ -263,9 +273,11 @@ impl Driver {
     fn run(mut self) {
         let mut events = Events::with_capacity(64);
         let mut sending = Sending::new();
+        self.link.traffic.runs_here();
         while !self.shard.is_stopped() {
             let more = self.obey(&mut sending);
             let drained = self.read() & self.read_tcp();
+            self.link.traffic.set_received(self.shard.received());
             // What is due comes before frames that wait: they would leave no room for it.
             self.flush(&mut sending);
             self.handle_timeout(&mut sending);
@@ -466,6 +478,7 @@ impl Link {
             return now;
         }
         let before = outbox.octets();
+        let mut datagrams = 0;
         let counters = &self.counters;
         let tcp = &mut self.tcp;
         let by_tcp = |outbox: &Outbox, at| match tcp {
@@ -473,7 +486,10 @@ impl Link {
             None => 1,
         };
         let done = |outcome: Outcome| match outcome.result {
-            Ok(()) => counters.datagrams_out.add(outcome.datagrams as u64),
+            Ok(()) => {
+                datagrams += outcome.datagrams as u64;
+                counters.datagrams_out.add(outcome.datagrams as u64);
+            }
             Err(error) => {
                 counters.datagrams_dropped.add(outcome.datagrams as u64);
                 tracing::trace!(%error, to = %outcome.destination, "not sent");
@@ -490,7 +506,10 @@ impl Link {
             let Sending {} = sending;
             self.socket.send_all(now, outbox, by_tcp, done)
         };
-        let sent = outbox.octets() < before;
+        let octets = before.saturating_sub(outbox.octets());
+        let sent = octets > 0;
+        let octets = octets as u64;
+        self.traffic.add_sent(Carried { datagrams, octets });
         self.learn(now, refusal, sent);
         if refusal == Some(Refusal::QueueFull) {
             self.judge(now, outbox);

@@ -3,11 +3,11 @@
 //! The sessions by identifier. Each leaves by itself when its shard lets go of it, so that nobody looks through all.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use crate::ids::SessionId;
-use crate::session::SessionShared;
+use crate::session::{SessionObserver, SessionShared};
 
 /// See the module's description.
 #[derive(Debug)]
@@ -16,6 +16,9 @@ pub(crate) struct Registry {
     sessions: Mutex<HashMap<SessionId, Weak<SessionShared>>>,
     /// The sessions of each shard.
     loads: Box<[AtomicUsize]>,
+    /// All that there ever were.
+    count: AtomicU64,
+    pub(super) observer: OnceLock<Arc<dyn SessionObserver>>,
 }
 
 /// A session's place in the registry. Dropped with the session.
@@ -24,6 +27,19 @@ pub(crate) struct Place {
     registry: Arc<Registry>,
     id: SessionId,
     shard: usize,
+    number: u64,
+}
+
+impl Place {
+    /// How many sessions there had been with this one.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Who is told of it.
+    pub(crate) fn observer(&self) -> Option<&dyn SessionObserver> {
+        self.registry.observer.get().map(|observer| &**observer)
+    }
 }
 
 impl Registry {
@@ -31,6 +47,8 @@ impl Registry {
         Arc::new(Self {
             sessions: Mutex::default(),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            count: AtomicU64::new(0),
+            observer: OnceLock::new(),
         })
     }
 
@@ -48,6 +66,7 @@ impl Registry {
             registry: self.clone(),
             id,
             shard,
+            number: self.count.fetch_add(1, Relaxed) + 1,
         });
         let session = Arc::new(session);
         self.lock().insert(id, Arc::downgrade(&session));
@@ -59,6 +78,12 @@ impl Registry {
         // The lock is free again before the session can be dropped, which needs it.
         let session = self.lock().get(&id).cloned();
         session?.upgrade()
+    }
+
+    /// All that are found, in no order.
+    pub(super) fn all(&self) -> Vec<Arc<SessionShared>> {
+        let found: Vec<_> = self.lock().values().cloned().collect();
+        found.iter().filter_map(Weak::upgrade).collect()
     }
 
     /// The session is not found any more, though its shard may not have ended it yet.

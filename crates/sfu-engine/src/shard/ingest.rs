@@ -213,6 +213,7 @@ impl Ingest {
             match event {
                 TransportEvent::Connected => {
                     self.contact.set_connected();
+                    self.session.set_path(self.transport.path());
                     self.session.set_connected();
                 }
                 TransportEvent::Closed => over = true,

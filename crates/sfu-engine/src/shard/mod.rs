@@ -43,7 +43,7 @@ pub use published::{Publication, PublicationId};
 use crate::ids::SessionId;
 use crate::queue::{ShardCommand, ShardQueue};
 use crate::session::SessionShared;
-use crate::stats::Counters;
+use crate::stats::{Carried, Counters};
 use crate::stream::Viewing;
 use crate::transport::patch::{Fragment, PatchError};
 use crate::transport::{PatchOutcome, Taken, ViewerTransport};
@@ -105,6 +105,7 @@ pub struct Shard {
     over: Vec<usize>,
     /// When it was last told what belongs to nobody.
     complained: Option<Instant>,
+    received: Carried,
 }
 
 impl Shard {
@@ -126,12 +127,18 @@ impl Shard {
             stopped: false,
             over: Vec::new(),
             complained: None,
+            received: Carried::default(),
         }
     }
 
     /// Whether [`ShardCommand::Stop`] came.
     pub fn is_stopped(&self) -> bool {
         self.stopped
+    }
+
+    /// What has come so far.
+    pub(crate) fn received(&self) -> Carried {
+        self.received
     }
 
     /// Viewers in this shard.
@@ -254,6 +261,8 @@ impl Shard {
         data: &[u8],
     ) {
         self.counters.datagrams_in.add(1);
+        self.received.datagrams += 1;
+        self.received.octets += data.len() as u64;
         let stun = username::read(data);
         let Some(index) = self.find(source, stun) else {
             self.belongs_to_nobody(now, source, stun, data);
@@ -479,6 +488,10 @@ impl Shard {
     /// the peer has joined anew; so the newer gets it at once, and the older is asked. If it answers, both are on one socket:
     /// then the older keeps it, and the newer is told to go.
     fn prove(&mut self, now: Instant, index: usize, source: SocketAddr) {
+        if let Some(member) = self.members.get_mut(index) {
+            let path = member.transport_mut().path();
+            member.session().set_path(path);
+        }
         let owner = self.by_address.get(&source).copied();
         let since = |index: usize| self.members.get(index).map(|m| m.contact().since());
         match owner.filter(|owner| *owner != index) {

@@ -246,7 +246,7 @@ fn ice_restarts_leave_two_names_at_most() {
     join(&mut shard, now, &stream, 8);
     for n in 1..=10_000 {
         let (reply, _answer) = std::sync::mpsc::sync_channel(1);
-        let fragment = Fragment::parse("").unwrap();
+        let fragment = Fragment::parse("a=mid:0\r\n").unwrap();
         let command = ShardCommand::Patch {
             session,
             fragment,

@@ -224,6 +224,10 @@ pub trait Transport: Send {
     fn set_tag(&mut self, _tag: u32) {}
     /// Another session is at this address, too: is the peer still there?
     fn ask(&mut self, _now: Instant, _remote: SocketAddr) {}
+    /// Our address and the peer's, between which media goes, once there is a way.
+    fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        None
+    }
     /// A datagram came from the peer.
     fn receive(
         &mut self,

@@ -3,6 +3,7 @@
 //! A session's later fragments: candidates, or an ICE restart (RFC 8840). Read on the caller's thread, and applied by the
 //! session's transport on its shard's.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use is::{Candidate, IceCreds};
@@ -12,6 +13,10 @@ use super::PatchOutcome;
 use super::lean::Agreed;
 use super::lean::connection::Connection;
 use crate::peer::sdp::{self, CANDIDATES, Restart};
+
+/// How long a user fragment and a password are (RFC 8839, section 5.4).
+const UFRAG: RangeInclusive<usize> = 4..=256;
+const PWD: RangeInclusive<usize> = 22..=256;
 
 /// Why a fragment was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -36,6 +41,14 @@ pub struct Fragment {
 impl Fragment {
     /// Reads one. Not on a shard's thread: it may be long.
     pub fn parse(text: &str) -> Result<Self, PatchError> {
+        let is_line = |line: &str| {
+            let line = line.as_bytes();
+            line.is_empty() || (line.len() > 1 && line[0].is_ascii_lowercase() && line[1] == b'=')
+        };
+        if text.trim().is_empty() || !text.lines().map(str::trim_end).all(is_line) {
+            let why = "its lines are not those of an SDP";
+            return Err(PatchError::Invalid(why.to_owned()));
+        }
         let (count, candidates) = sdp::candidates(text, CANDIDATES).ok_or_else(too_many)?;
         let remote = value(text, "a=ice-ufrag:").map(|ufrag| (ufrag, value(text, "a=ice-pwd:")));
         let local = match &remote {
@@ -71,6 +84,13 @@ impl Fragment {
         }
         let pwd = pwd.clone();
         let pass = pwd.ok_or_else(|| PatchError::Invalid("it has no a=ice-pwd line".into()))?;
+        for (name, value, lengths) in [("ufrag", ufrag, UFRAG), ("pwd", &pass, PWD)] {
+            // Others than ICE's own characters are sent by some, and do no harm.
+            let is_sound = value.bytes().all(|b| b.is_ascii_graphic());
+            if !lengths.contains(&value.len()) || !is_sound {
+                return Err(PatchError::Invalid(format!("its a=ice-{name} can be none")));
+            }
+        }
         let ufrag = ufrag.clone();
         Ok(Some((IceCreds { ufrag, pass }, local.clone())))
     }
@@ -157,6 +177,29 @@ mod tests {
             // Those that are known already change nothing.
             assert_eq!(fragment.restart("abcd").map(|r| r.is_some()), Ok(false));
             assert_eq!(fragment.restart("efgh").map(|r| r.is_some()), Ok(true));
+        }
+        for nonsense in [
+            "",
+            "\r\n",
+            "nonsense",
+            "a=mid:0\r\nnonsense\r\n",
+            "{}",
+            "A=b\r\n",
+            "a\r\n",
+        ] {
+            assert!(Fragment::parse(nonsense).is_err(), "{nonsense:?}");
+        }
+        let long = "x".repeat(257);
+        for (ufrag, pwd) in [
+            ("abc", 22),
+            ("abcd", 21),
+            ("abcd", 257),
+            (long.as_str(), 22),
+            ("ab d", 22),
+        ] {
+            let pwd = "x".repeat(pwd);
+            let fragment = Fragment::parse(&format!("a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\n"));
+            assert!(fragment.unwrap().restart("efgh").is_err(), "{ufrag} {pwd}");
         }
         let lacks = Fragment::parse("a=ice-ufrag:abcd\r\n").unwrap();
         assert!(lacks.restart("efgh").is_err() && lacks.restart("abcd").is_ok());

@@ -21,6 +21,7 @@ use super::stats::Shared;
 use super::take::{Begin, Take};
 use super::tracks::Tracks;
 use super::{CAT, SfuRecorder, folder};
+use crate::notices::{self, Kind, Notice};
 
 const TICK: Duration = Duration::from_millis(100);
 /// How often the disk is asked how much is free.
@@ -566,6 +567,7 @@ impl Recorder {
             .field("stream", self.plan.stream.as_str())
             .field("state", state)
             .field("location", path.to_string_lossy().as_ref());
+        self.notice(path, written.as_ref());
         let about = match written {
             None => about,
             Some(w) => about
@@ -574,5 +576,19 @@ impl Recorder {
         };
         let message = gst::message::Element::builder(about.build()).src(&element);
         let _ = element.post_message(message.build());
+    }
+
+    /// The same for who listens to the router.
+    fn notice(&self, path: &Path, written: Option<&Written>) {
+        let kind = match written {
+            None => Kind::RecordingStarted,
+            Some(_) => Kind::RecordingFinished,
+        };
+        let mut notice = Notice::new(kind, self.plan.stream.as_str());
+        let file = path.strip_prefix(&self.plan.directory).unwrap_or(path);
+        notice.file = Some(file.to_string_lossy().into_owned());
+        notice.octets = written.map(|w| w.bytes);
+        notice.seconds = written.map(|w| w.duration.as_secs_f64());
+        notices::tell(&self.plan.router, notice);
     }
 }

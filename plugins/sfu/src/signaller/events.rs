@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! What a viewer's session tells its page (WHEP core extensions, server-sent events): `active`, `inactive`, `layers` and
-//! `viewercount` as that draft has them, `status`: which layer it gets, and why, and as the last one `end`, with a reason
+//! `viewercount` as that draft has them, `reconnect` from a server that drains, `status`: which layer it gets, and why, and as the last one `end`, with a reason
 //! (`session-ended`, `server-stopped`).
 
 use std::collections::HashMap;
@@ -9,10 +9,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sfu_engine::{SessionId, SessionInfo, StreamLook, Why};
 
@@ -25,13 +27,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// all the connections that there may be.
 const LISTENERS: usize = 4;
 
-/// `POST /session/{id}/sse`: the resource is there already, whatever events it is asked for.
+/// Those of the draft that there are.
+const OF_THE_DRAFT: [&str; 5] = ["active", "inactive", "layers", "reconnect", "viewercount"];
+
+/// The parameters of `GET /session/{id}/sse`.
+#[derive(Debug, Deserialize)]
+pub(super) struct EventsQuery {
+    /// Those of the draft that are told; else all.
+    events: Option<String>,
+}
+
+/// `POST /session/{id}/sse`: which of the draft's events are told stands in the address; without a list all are.
 pub(super) async fn create(
     State(app): State<App>,
     Path(id): Path<String>,
+    body: Bytes,
 ) -> Result<Response, Refusal> {
     let id = find(&app, &id)?.id;
-    let location = [(header::LOCATION, format!("/session/{id}/sse"))];
+    let mut location = format!("/session/{id}/sse");
+    if !body.is_empty() {
+        let named: Vec<String> = serde_json::from_slice(&body).map_err(|_| {
+            let message = r#"send a JSON list of events, such as ["active", "layers"], or nothing"#;
+            Refusal::new(StatusCode::BAD_REQUEST, message)
+        })?;
+        let known = OF_THE_DRAFT
+            .into_iter()
+            .filter(|event| named.iter().any(|n| n == event));
+        location += &format!("?events={}", known.collect::<Vec<_>>().join(","));
+    }
+    let location = [(header::LOCATION, location)];
     Ok((StatusCode::CREATED, location).into_response())
 }
 
@@ -39,6 +63,7 @@ pub(super) async fn create(
 pub(super) async fn events(
     State(app): State<App>,
     Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
 ) -> Result<impl IntoResponse, Refusal> {
     let id = find(&app, &id)?.id;
     let Some(listener) = app.listeners.enter(id) else {
@@ -51,6 +76,11 @@ pub(super) async fn events(
         _listener: listener,
         app,
         id,
+        was_active: false,
+        left_out: query.events.map_or_else(Vec::new, |events| {
+            let is_left_out = |event: &&str| !events.split(',').any(|named| named == *event);
+            OF_THE_DRAFT.into_iter().filter(is_left_out).collect()
+        }),
         seen: None,
         told: Vec::new(),
         waiting: Vec::new(),
@@ -114,6 +144,10 @@ struct Watcher {
     _listener: Listener,
     app: App,
     id: SessionId,
+    /// It has played.
+    was_active: bool,
+    /// Events that nobody asked for.
+    left_out: Vec<&'static str>,
     /// What the last look found, as far as it is told.
     seen: Option<(SessionInfo, StreamLook)>,
     /// Each event's last content.
@@ -136,6 +170,9 @@ impl Watcher {
             if self.look().is_none() {
                 return Some(self.end("session-ended"));
             }
+            if self.app.drain.is_on() {
+                self.reconnect();
+            }
             if !self.waiting.is_empty() {
                 continue;
             }
@@ -153,6 +190,19 @@ impl Watcher {
         Event::default().event("end").data(content.to_string())
     }
 
+    /// The server is about to end: the viewer is told to go elsewhere, or to come again, which leads it elsewhere.
+    fn reconnect(&mut self) {
+        let Some((session, _)) = &self.seen else {
+            return;
+        };
+        let path = format!("/whep/{}", session.stream);
+        let content = match self.app.drain.elsewhere(&path) {
+            Some(url) => json!({ "url": url }),
+            None => json!({}),
+        };
+        self.tell("reconnect", content);
+    }
+
     /// Once for each viewer's page in each [`LOOK_EVERY`]: where nothing is new, nothing is written.
     fn look(&mut self) -> Option<()> {
         let (session, stream) = self.app.engine.look(self.id)?;
@@ -167,7 +217,9 @@ impl Watcher {
         self.tell("layers", layers(stream));
         let plays = live && session.why != Why::NoCommonCodec;
         let event = if plays { "active" } else { "inactive" };
-        if self.tell(event, json!({})) {
+        self.was_active |= plays;
+        // "MUST NOT send an initial inactive event" (draft-ietf-wish-whep-03, section 4.9.1.2).
+        if self.was_active && self.tell(event, json!({})) {
             self.told
                 .retain(|(name, _)| *name == event || !matches!(*name, "active" | "inactive"));
         }
@@ -177,6 +229,9 @@ impl Watcher {
 
     /// Queues an event unless it was told already. What is queued last goes first.
     fn tell(&mut self, name: &'static str, content: Value) -> bool {
+        if self.left_out.contains(&name) {
+            return false;
+        }
         let event = Event::default().event(name).data(content.to_string());
         match self.told.iter_mut().find(|(n, _)| *n == name) {
             Some((_, before)) if *before == content => return false,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
@@ -12,12 +13,16 @@ use sfu_engine::{Engine, Router};
 use super::CAT;
 use super::address::TrustedProxies;
 use super::connections::Connections;
+use super::drain::{self, Defaults};
 use super::limits::Limits;
 use super::links;
+use super::recent::Recent;
 use super::recordings::Recordings;
 use super::serve::Server;
-use super::server::App;
+use super::server::{App, Parts};
 use super::settings::{PROPERTIES, Settings};
+use super::tell::{Viewers, Webhooks};
+use super::v1::Recorders;
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -31,6 +36,8 @@ struct Running {
     server: Server,
     engine: Arc<Engine>,
     connections: Arc<Connections>,
+    recorders: Arc<Recorders>,
+    app: App,
 }
 
 #[glib::object_subclass]
@@ -43,6 +50,25 @@ impl ObjectSubclass for SfuSignaller {
 impl ObjectImpl for SfuSignaller {
     fn properties() -> &'static [glib::ParamSpec] {
         &PROPERTIES
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            vec![
+                glib::subclass::Signal::builder("drain")
+                    .action()
+                    .class_handler(|values| {
+                        if let Some(Ok(element)) =
+                            values.first().map(glib::Value::get::<super::SfuSignaller>)
+                        {
+                            element.imp().drain();
+                        }
+                        None
+                    })
+                    .build(),
+            ]
+        });
+        &SIGNALS
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -77,6 +103,10 @@ impl ObjectImpl for SfuSignaller {
             "access" => settings.access = text(),
             "allowed-origins" => settings.allowed_origins = text(),
             "server-names" => settings.server_names = text(),
+            "event-webhooks" => settings.event_webhooks = text(),
+            "event-webhook-secret" => settings.event_webhook_secret = text(),
+            "drain-timeout" => settings.drain_timeout = number(),
+            "drain-redirect" => settings.drain_redirect = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -108,6 +138,10 @@ impl ObjectImpl for SfuSignaller {
             "access" => settings.access.to_value(),
             "allowed-origins" => settings.allowed_origins.to_value(),
             "server-names" => settings.server_names.to_value(),
+            "event-webhooks" => settings.event_webhooks.to_value(),
+            "event-webhook-secret" => settings.event_webhook_secret.to_value(),
+            "drain-timeout" => settings.drain_timeout.to_value(),
+            "drain-redirect" => settings.drain_redirect.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -183,6 +217,17 @@ impl ElementImpl for SfuSignaller {
 }
 
 impl SfuSignaller {
+    /// The action signal `drain`: returns at once.
+    fn drain(&self) {
+        let app = lock(&self.running)
+            .as_ref()
+            .map(|running| running.app.clone());
+        if let Some(app) = app {
+            let Defaults { redirect, .. } = &*app.drain_defaults;
+            drain::begin(&app, app.drain_defaults.within(), redirect.clone());
+        }
+    }
+
     fn engine(&self) -> Option<Arc<Engine>> {
         lock(&self.running).as_ref().map(|r| r.engine.clone())
     }
@@ -193,30 +238,45 @@ impl SfuSignaller {
         let config = settings.engine()?;
         let ice_servers = links::ice_servers(&settings.ice_servers)?;
         let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
-        let door = settings.door()?;
+        let door = Arc::new(settings.door()?);
+        let webhooks = Webhooks::new(&settings.event_webhooks, &settings.event_webhook_secret)?;
         gst::info!(CAT, imp = self, "{}", door.summary());
+        let drain_defaults = drain::Defaults {
+            timeout: Duration::from_millis(settings.drain_timeout.into()),
+            redirect: drain::checked(&settings.drain_redirect)
+                .map_err(|e| format!("drain-redirect: {e}"))?,
+        };
         let listener = std::net::TcpListener::bind(listen).map_err(|error| {
             format!("HTTP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
-        let recordings = Recordings::new(&settings.recordings_directory);
-        let hls = settings.hls_directory();
+        let recorders = Recorders::new(&settings.recordings_directory, &settings.router);
         let connections = Connections::new(Limits::new(
             settings.max_connections,
             settings.max_connections_per_address,
         ));
-        let app = App::new(
-            engine.clone(),
-            router,
+        let router_name: Arc<str> = settings.router.as_str().into();
+        let recent = Arc::<Recent>::default();
+        let viewers = Viewers::new(router_name.clone(), door.clone(), recent.clone());
+        engine.observe(viewers);
+        let parts = Parts {
+            router_name,
             ice_servers,
-            (hls, recordings),
+            hls: settings.hls_directory(),
+            recordings: Recordings::new(&settings.recordings_directory),
             proxies,
             door,
-            connections.clone(),
-        );
-        let server = Server::start(listener, app)?;
+            connections: connections.clone(),
+            recorders: recorders.clone(),
+            recent,
+            webhooks,
+            drain_defaults,
+            element: self.obj().downgrade(),
+        };
+        let app = App::new(engine.clone(), router, parts);
+        let server = Server::start(listener, app.clone())?;
         gst::info!(
             CAT,
             imp = self,
@@ -228,6 +288,8 @@ impl SfuSignaller {
             server,
             engine,
             connections,
+            recorders,
+            app,
         });
         self.obj().notify("port");
         Ok(())
@@ -235,10 +297,19 @@ impl SfuSignaller {
 
     fn stop(&self) {
         let running = lock(&self.running).take();
-        if let Some(Running { server, engine, .. }) = running {
+        if let Some(running) = running {
+            let Running {
+                server,
+                engine,
+                recorders,
+                ..
+            } = running;
+            // Files take a while to be finished.
+            let files = std::thread::spawn(move || recorders.stop_all());
             server.stop();
             // A request that is answered on another thread may hold it a moment longer: its ports must not wait for that.
             engine.stop();
+            let _ = files.join();
             self.obj().notify("port");
         }
     }

@@ -57,7 +57,7 @@ pub(super) fn extensions(headers: &mut HeaderMap, session: SessionId) {
         (
             "sse",
             "server-sent-events",
-            "; events=\"active,inactive,layers,viewercount\"",
+            "; events=\"active,inactive,layers,reconnect,viewercount\"",
         ),
         ("layer", "layer", ""),
     ] {

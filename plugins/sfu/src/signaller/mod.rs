@@ -27,6 +27,7 @@
  * * `GET /hls/{stream}/index.m3u8`: the HLS that `sfuhlssink` writes into `hls-directory`;
  *   `GET /hls/{stream}`: a page that plays it where the browser does.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
+ *   `/api/v1/…`: health, sessions, kick, record, for who may; `GET /api/v1/openapi.json` describes it.
  * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
  *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
  *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
@@ -34,6 +35,12 @@
  * Sessions, connections and what a publisher sends are bounded (`max-sessions`, `max-sessions-per-address`, `max-bitrate`,
  * `max-connections`, `max-connections-per-address`): who finds no room is answered with 503 and `Retry-After`. Behind a
  * reverse proxy set `trusted-proxies` to its address, or all viewers count as one.
+ *
+ * ## Messages
+ *
+ * Element messages tell of what happens: `sfu-publisher-joined`, `sfu-publisher-left`, `sfu-viewer-joined`, `sfu-viewer-left`,
+ * `sfu-recording-started`, `sfu-recording-finished`, with `stream` and what is known of `session`, `input`, `user`, `address`,
+ * `file`, `seconds` and `octets`. `event-webhooks` are told the same.
  *
  * ## Addresses
  *
@@ -53,6 +60,7 @@ mod body;
 mod conditions;
 mod connections;
 mod door;
+mod drain;
 mod events;
 mod files;
 mod held;
@@ -63,12 +71,16 @@ mod limits;
 mod links;
 mod metrics;
 mod pages;
+mod problem;
+mod recent;
 mod recordings;
 mod routes;
 mod serve;
 mod server;
 mod sessions;
 mod settings;
+mod tell;
+mod v1;
 mod workers;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

@@ -25,6 +25,9 @@ macro_rules! web {
 
 const ASSETS: &[(&str, &str, &str)] = &[
     ("style.css", CSS, web!("style.css")),
+    ("admin.css", CSS, web!("admin.css")),
+    ("admin.js", JS, web!("admin.js")),
+    ("plot.js", JS, web!("plot.js")),
     ("studio.css", CSS, web!("studio.css")),
     ("devices.js", JS, web!("devices.js")),
     ("hls.js", JS, web!("hls.js")),
@@ -49,6 +52,11 @@ const ASSETS: &[(&str, &str, &str)] = &[
 /// `GET /`
 pub(super) async fn index() -> Response {
     html(web!("index.html"))
+}
+
+/// `GET /admin`: what it shows it asks for, and who may not gets nothing.
+pub(super) async fn admin() -> Response {
+    html(web!("admin.html"))
 }
 
 /// `GET /hls/{stream}`

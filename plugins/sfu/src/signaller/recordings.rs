@@ -13,7 +13,7 @@ use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sfu_access::Action;
 
@@ -95,26 +95,69 @@ impl Recordings {
         Some((path, recording))
     }
 
-    fn describe(&self, path: &FilePath, recording: &Recording) -> Option<Value> {
+    fn describe(&self, path: &FilePath, recording: &Recording) -> Option<RecordingFile> {
         let file = path.strip_prefix(&self.root).ok()?.to_str()?;
         let end = recording.modified.duration_since(UNIX_EPOCH);
-        Some(json!({
-            "file": file,
-            "stream": recording.about.stream,
-            "start_ms": recording.about.start_ms,
-            "end_ms": end.map_or(0, |d| d.as_millis() as u64),
-            "duration_ms": recording.duration.as_millis() as u64,
-            "size": recording.size,
-            "state": match recording.state {
+        Some(RecordingFile {
+            file: file.to_owned(),
+            stream: recording.about.stream.clone(),
+            start_ms: recording.about.start_ms,
+            end_ms: end.map_or(0, |d| d.as_millis() as u64),
+            duration_ms: recording.duration.as_millis() as u64,
+            size: recording.size,
+            state: match recording.state {
                 Progress::Recording => "recording",
                 Progress::Finished => "finished",
                 Progress::Unfinished => "unfinished",
             },
-        }))
+        })
+    }
+
+    /// All recordings, as they are told.
+    pub(super) fn described(&self) -> Vec<RecordingFile> {
+        let all = self.list();
+        let described = all.iter().filter_map(|(path, r)| self.describe(path, r));
+        described.collect()
+    }
+
+    /// Deletes a recording that is named as in the list, unless somebody writes it.
+    pub(super) fn delete(&self, name: &str) -> Deleted {
+        match self.find(name) {
+            None => Deleted::Unknown,
+            Some((_, recording)) if recording.state == Progress::Recording => Deleted::Busy,
+            Some((path, _)) => match std::fs::remove_file(path) {
+                Ok(()) => Deleted::Gone,
+                Err(error) => Deleted::Failed(error),
+            },
+        }
     }
 }
 
-fn of(app: &App) -> Result<Arc<Recordings>, Refusal> {
+/// A recording, as it is told.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct RecordingFile {
+    /// Its name, in the folder.
+    pub(super) file: String,
+    pub(super) stream: String,
+    /// In ms since 1970.
+    start_ms: u64,
+    end_ms: u64,
+    duration_ms: u64,
+    /// In octets.
+    size: u64,
+    /// `recording`, `finished`, or `unfinished` where the process that wrote it was killed.
+    state: &'static str,
+}
+
+/// What became of a file that was to be deleted.
+pub(super) enum Deleted {
+    Gone,
+    Unknown,
+    Busy,
+    Failed(io::Error),
+}
+
+pub(super) fn of(app: &App) -> Result<Arc<Recordings>, Refusal> {
     app.recordings.clone().ok_or_else(|| {
         let message = "no recordings are shown here: set recordings-directory of sfusignaller to the directory of sfurecorder";
         Refusal::new(StatusCode::NOT_FOUND, message)
@@ -122,7 +165,7 @@ fn of(app: &App) -> Result<Arc<Recordings>, Refusal> {
 }
 
 /// Looks at files off the runtime's own threads.
-async fn reading<T: Send + 'static>(
+pub(super) async fn reading<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|_| {

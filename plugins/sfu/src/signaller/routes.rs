@@ -3,12 +3,12 @@
 //! All routes, each with the rule by which it lets in: there is no other way to add one.
 
 use axum::middleware;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use super::door::{Rule, gate};
 use super::recordings;
 use super::server::App;
-use super::{api, events, hls, latency, metrics, pages, sessions};
+use super::{api, events, hls, latency, metrics, pages, sessions, v1};
 
 /// One of them.
 pub(super) struct Route {
@@ -28,6 +28,7 @@ impl std::fmt::Debug for Route {
 
 const GET: &str = "GET, HEAD, OPTIONS";
 const POST: &str = "POST, OPTIONS";
+const GET_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
 
 const fn route(
     path: &'static str,
@@ -99,6 +100,40 @@ pub(super) static ROUTES: &[Route] = &[
     route("/api/recordings", GET, Rule::Recordings, || {
         get(recordings::list)
     }),
+    route("/api/v1/openapi.json", GET, Rule::Open, || {
+        get(v1::document)
+    }),
+    route("/api/v1/server", GET, Rule::Api, || get(v1::server)),
+    route("/api/v1/streams", GET, Rule::Api, || get(v1::streams_list)),
+    route("/api/v1/streams/{*stream}", GET_DELETE, Rule::Api, || {
+        get(v1::stream).delete(v1::stream_kick)
+    }),
+    route("/api/v1/sessions", GET, Rule::Api, || {
+        get(v1::sessions_list)
+    }),
+    route("/api/v1/sessions/{number}", GET_DELETE, Rule::Api, || {
+        get(v1::session).delete(v1::session_kick)
+    }),
+    route("/api/v1/recorders", GET, Rule::Api, || {
+        get(v1::recorders_list)
+    }),
+    route(
+        "/api/v1/recorders/{*stream}",
+        "PUT, DELETE, OPTIONS",
+        Rule::Api,
+        || axum::routing::put(v1::recorder_start).delete(v1::recorder_stop),
+    ),
+    route("/api/v1/recordings", GET, Rule::Api, || {
+        get(v1::recordings_list)
+    }),
+    route(
+        "/api/v1/recordings/{*file}",
+        "DELETE, OPTIONS",
+        Rule::Api,
+        || delete(v1::recording_delete),
+    ),
+    route("/api/v1/drain", POST, Rule::Api, || post(v1::drain_begin)),
+    route("/admin", GET, Rule::Open, || get(pages::admin)),
     route("", GET, Rule::Player, || axum::routing::any(pages::player)),
 ];
 

@@ -29,6 +29,7 @@ use super::door;
 use super::held::Held;
 use super::limits;
 use super::server::App;
+use super::tell;
 use crate::runtime;
 
 /// How long answers under way may take when the element stops.
@@ -70,8 +71,10 @@ impl Server {
             // Dropped when the task is over, however it ends: that is what `stop` waits for.
             let _end: mpsc::Sender<()> = end;
             let sessions = tokio::spawn(door::watch(app.clone()));
+            let telling = tokio::spawn(tell::run(app.clone()));
             Acceptor::new(app).run(listener).await;
             sessions.abort();
+            telling.abort();
         });
         Ok(Self {
             port: address.port(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use sfu_engine::{Engine, Router};
@@ -16,17 +16,24 @@ use tokio::sync::watch;
 use super::address::TrustedProxies;
 use super::connections::Connections;
 use super::door::Door;
+use super::drain::{self, Drain};
 use super::events::Listeners;
 use super::files::Files;
+use super::metrics::Measures;
+use super::problem::{self, Sentence};
+use super::recent::Recent;
 use super::recordings::Recordings;
-use super::workers::{FRAGMENTS, OFFERS, Workers};
-use super::{CAT, body, routes};
+use super::tell::Webhooks;
+use super::v1::Recorders;
+use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
+use super::{CAT, SfuSignaller, body, routes};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
 pub(super) struct App {
     pub(super) engine: Arc<Engine>,
     pub(super) router: Arc<Router>,
+    pub(super) router_name: Arc<str>,
     /// Answers by the first digit of their status.
     pub(super) answers: Arc<[AtomicU64; 6]>,
     /// `Link` headers that name the ICE servers.
@@ -45,39 +52,71 @@ pub(super) struct App {
     pub(super) files: Arc<Files>,
     /// Event streams, by session.
     pub(super) listeners: Arc<Listeners>,
-    /// Threads that are kept for offers, and for fragments.
+    /// Threads that are kept for offers, for fragments, and for looking at everything.
     pub(super) offers: Workers,
     pub(super) fragments: Workers,
+    pub(super) looks: Workers,
+    /// What the door counts.
+    pub(super) measures: Arc<Measures>,
+    /// Recordings that the API has started.
+    pub(super) recorders: Arc<Recorders>,
+    /// Sessions that have just ended.
+    pub(super) recent: Arc<Recent>,
+    /// Who is told of what happens.
+    pub(super) webhooks: Arc<Webhooks>,
+    /// Whether it is about to end, and how where nobody says.
+    pub(super) drain: Arc<Drain>,
+    pub(super) drain_defaults: Arc<drain::Defaults>,
+    /// The element whose server this is.
+    pub(super) element: glib::WeakRef<SfuSignaller>,
     /// Turns true when the server is to stop: what streams without end must end.
     pub(super) stopping: watch::Receiver<bool>,
     stop: Arc<watch::Sender<bool>>,
 }
 
+/// What the element makes by its properties.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) router_name: Arc<str>,
+    pub(super) ice_servers: Vec<HeaderValue>,
+    pub(super) hls: Option<Arc<Path>>,
+    pub(super) recordings: Option<Arc<Recordings>>,
+    pub(super) proxies: TrustedProxies,
+    pub(super) door: Arc<Door>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) recorders: Arc<Recorders>,
+    pub(super) recent: Arc<Recent>,
+    pub(super) webhooks: Webhooks,
+    pub(super) drain_defaults: drain::Defaults,
+    pub(super) element: glib::WeakRef<SfuSignaller>,
+}
+
 impl App {
-    pub(super) fn new(
-        engine: Arc<Engine>,
-        router: Arc<Router>,
-        ice_servers: Vec<HeaderValue>,
-        (hls, recordings): (Option<Arc<Path>>, Option<Arc<Recordings>>),
-        proxies: TrustedProxies,
-        door: Door,
-        connections: Arc<Connections>,
-    ) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, router: Arc<Router>, parts: Parts) -> Self {
         let (stop, stopping) = watch::channel(false);
         Self {
             engine,
             router,
+            router_name: parts.router_name,
             answers: Arc::default(),
-            files: Arc::new(Files::new(connections.files())),
+            files: Arc::new(Files::new(parts.connections.files())),
             listeners: Arc::default(),
-            ice_servers: ice_servers.into(),
-            hls,
-            recordings,
-            proxies: Arc::new(proxies),
-            door: Arc::new(door),
-            connections,
+            ice_servers: parts.ice_servers.into(),
+            hls: parts.hls,
+            recordings: parts.recordings,
+            proxies: Arc::new(parts.proxies),
+            door: parts.door,
+            connections: parts.connections,
             offers: Workers::new(OFFERS),
             fragments: Workers::new(FRAGMENTS),
+            looks: Workers::new(LOOKS),
+            measures: Arc::default(),
+            recorders: parts.recorders,
+            recent: parts.recent,
+            webhooks: Arc::new(parts.webhooks),
+            drain: Arc::default(),
+            drain_defaults: Arc::new(parts.drain_defaults),
+            element: parts.element,
             stopping,
             stop: Arc::new(stop),
         }
@@ -90,17 +129,48 @@ impl App {
 
     /// All routes.
     pub(super) fn routes(self) -> axum::Router {
-        routes::router(&self)
+        let routes = routes::router(&self)
             .layer(middleware::from_fn(body::take_whole))
             .layer(middleware::from_fn_with_state(self.clone(), finish))
-            .with_state(self)
+            .with_state(self);
+        // Before it is known which route it is.
+        axum::Router::new()
+            .fallback_service(routes)
+            .layer(middleware::map_request(without_slash))
     }
+}
+
+/// People write addresses of endpoints with a slash at their end, and clients append one.
+async fn without_slash(mut request: Request) -> Request {
+    if let Some(uri) = trimmed(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+fn trimmed(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let is_ours = ["/whip/", "/whep/", "/session/"]
+        .iter()
+        .any(|start| path.starts_with(start));
+    let shorter = path.strip_suffix('/').filter(|_| is_ours)?;
+    let query = uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = format!("{shorter}{query}").parse().ok();
+    Uri::from_parts(parts).ok()
 }
 
 /// Counts each answer and gives it the headers that all have.
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
     let line = format!("{} {}", request.method(), without_ids(request.uri().path()));
+    let as_document = problem::is_asked_for(request.headers(), request.uri().path());
     let mut response = next.run(request).await;
+    if as_document {
+        response = problem::document(response);
+    }
     let status = response.status();
     gst::debug!(CAT, "{line}: {status}");
     let class = usize::from(status.as_u16() / 100);
@@ -171,6 +241,7 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, format!("{}\n", self.message)).into_response();
+        response.extensions_mut().insert(Sentence(self.message));
         if let Some((name, value)) = self.header {
             response
                 .headers_mut()
@@ -182,7 +253,27 @@ impl IntoResponse for Refusal {
 
 #[cfg(test)]
 mod tests {
-    use super::without_ids;
+    use super::{trimmed, without_ids};
+
+    #[test]
+    fn one_slash_at_the_end_of_an_endpoint_is_nothing() {
+        for (given, expected) in [
+            ("/whip/cam1/", Some("/whip/cam1")),
+            ("/whep/news/cam1/?layer=0", Some("/whep/news/cam1?layer=0")),
+            ("/session/0/", Some("/session/0")),
+            ("/whip/cam1//", Some("/whip/cam1/")),
+            ("/whip/cam1", None),
+            ("/cam1/", None),
+            ("/", None),
+        ] {
+            let uri = trimmed(&given.parse().unwrap());
+            assert_eq!(
+                uri.map(|uri| uri.to_string()).as_deref(),
+                expected,
+                "{given}"
+            );
+        }
+    }
 
     #[test]
     fn paths_are_logged_without_sessions_identifiers() {

@@ -2,6 +2,8 @@
 
 //! WHEP and WHIP (RFC 9725): offers become sessions, which are changed and ended by their URL.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection};
@@ -181,7 +183,9 @@ fn created(app: &App, answered: &Subscribed) -> Response {
 
 fn not_subscribed(error: &SubscribeError) -> Refusal {
     let status = match error {
-        SubscribeError::UnknownStream(_) | SubscribeError::NotReady(_) => StatusCode::NOT_FOUND,
+        SubscribeError::UnknownStream(_) => StatusCode::NOT_FOUND,
+        // draft-ietf-wish-whep-03, section 4.2: where a live publisher is needed.
+        SubscribeError::NotReady(_) => StatusCode::CONFLICT,
         SubscribeError::UnknownLayer { .. } | SubscribeError::InvalidOffer(_) => {
             StatusCode::BAD_REQUEST
         }
@@ -286,7 +290,11 @@ pub(super) async fn delete(
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let id = session_id(&id)?;
-    app.engine.close(id).map_err(|e| session_refusal(&e))?;
+    match app.engine.close(id) {
+        Err(SessionError::Unknown) if app.recent.has(Instant::now(), id) => {}
+        closed => closed.map_err(|e| session_refusal(&e))?,
+    }
+    app.recent.add(Instant::now(), id);
     Ok(StatusCode::OK)
 }
 

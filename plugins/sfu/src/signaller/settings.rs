@@ -40,6 +40,10 @@ pub(super) struct Settings {
     pub(super) access: String,
     pub(super) allowed_origins: String,
     pub(super) server_names: String,
+    pub(super) event_webhooks: String,
+    pub(super) event_webhook_secret: String,
+    pub(super) drain_timeout: u32,
+    pub(super) drain_redirect: String,
 }
 
 impl Default for Settings {
@@ -69,6 +73,10 @@ impl Default for Settings {
             access: String::new(),
             allowed_origins: String::new(),
             server_names: String::new(),
+            event_webhooks: String::new(),
+            event_webhook_secret: String::new(),
+            drain_timeout: 0,
+            drain_redirect: String::new(),
         }
     }
 }
@@ -335,6 +343,34 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "DNS names that this server goes by, separated by commas: requests to others are refused (421); empty: others \
              are answered, but then no address counts for anything",
             &defaults.server_names,
+        ),
+        text(
+            "event-webhooks",
+            "Event webhooks",
+            "Addresses that are told of publishers, viewers and recordings that come and go, separated by commas, by signed POSTs \
+             (docs/protocol.md)",
+            &defaults.event_webhooks,
+        ),
+        text(
+            "event-webhook-secret",
+            "Event webhook secret",
+            "File that holds what event webhooks are signed by: whsec_ and base64, or a text, of 24 octets or more",
+            &defaults.event_webhook_secret,
+        ),
+        number(
+            "drain-timeout",
+            "Drain timeout",
+            "On SIGTERM (./sfu run) and by the action signal drain, take nobody any more, tell viewers to reconnect, and end when \
+             they have gone or after so many ms; 0: on SIGTERM it ends at once",
+            0..=86_400_000,
+            defaults.drain_timeout,
+        ),
+        text(
+            "drain-redirect",
+            "Drain redirect",
+            "Another server, such as https://other.example.org, that newcomers (307) and viewers are sent to then; empty: newcomers \
+             get 503",
+            &defaults.drain_redirect,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

@@ -15,7 +15,9 @@ use crate::runtime::BLOCKING_THREADS;
 pub(super) const OFFERS: usize = 3;
 /// Fragments that wait for their session's shard.
 pub(super) const FRAGMENTS: usize = 2;
-const _: () = assert!(OFFERS + FRAGMENTS < BLOCKING_THREADS);
+/// Looks at all streams and sessions: metrics, and lists of the API.
+pub(super) const LOOKS: usize = 1;
+const _: () = assert!(OFFERS + FRAGMENTS + LOOKS < BLOCKING_THREADS);
 
 /// See the module's description.
 #[derive(Debug, Clone)]
@@ -64,10 +66,10 @@ mod tests {
             .enable_all()
             .build()
             .unwrap();
-        let (offers, fragments) = (Workers::new(OFFERS), Workers::new(FRAGMENTS));
+        let all = [OFFERS, FRAGMENTS, LOOKS].map(Workers::new);
         let (release, wait) = mpsc::channel::<()>();
         let wait = Arc::new(std::sync::Mutex::new(wait));
-        for workers in [offers, fragments] {
+        for workers in all {
             for _ in 0..100 {
                 let (workers, wait) = (workers.clone(), wait.clone());
                 runtime.spawn(async move {

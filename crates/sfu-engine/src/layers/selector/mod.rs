@@ -106,7 +106,7 @@ pub enum Why {
 
 impl Why {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 9] = [
+    pub const ALL: [Self; 9] = [
         Self::Highest,
         Self::Pinned,
         Self::Capped,

@@ -356,6 +356,11 @@ impl Transport for Uplink {
         self.connection_due = now;
     }
 
+    fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let path = self.connection.path()?;
+        Some((path.local, path.remote))
+    }
+
     /// Told apart by the first octets (RFC 7983; RFC 5761, section 4).
     fn receive(
         &mut self,

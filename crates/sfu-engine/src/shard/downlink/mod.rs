@@ -326,6 +326,7 @@ impl Downlink {
         match event {
             TransportEvent::Connected => {
                 self.contact.set_connected();
+                self.session.set_path(self.transport.path());
                 self.session.set_connected();
                 self.begin(now, 0..self.forwarders.len(), outbox);
             }

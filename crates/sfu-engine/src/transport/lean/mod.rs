@@ -310,6 +310,11 @@ impl Transport for LeanTransport {
         self.connection_due = now;
     }
 
+    fn path(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let path = self.connection.path()?;
+        Some((path.local, path.remote))
+    }
+
     /// Told apart by the first octet (RFC 7983).
     fn receive(
         &mut self,

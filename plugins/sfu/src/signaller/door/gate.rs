@@ -3,7 +3,7 @@
 //! What stands before each handler. In this order: is it us who is asked, may that page ask, may whoever it is.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::RequestExt;
 use axum::extract::{Path, Query, Request, State};
@@ -51,6 +51,8 @@ pub(in crate::signaller) enum Rule {
     Recording,
     /// Who may read metrics.
     Metrics,
+    /// Who may see and change everything.
+    Api,
 }
 
 impl Rule {
@@ -82,20 +84,26 @@ pub(in crate::signaller) async fn gate(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let began = Instant::now();
     let share = route.rule.share();
     let (parts, body) = request.into_parts();
     let came = Came::of(&app, &parts);
     let origin = parts.headers.get(header::ORIGIN).cloned();
     let page = came.page;
     let mut response = if !app.door.names.is_answered(came.host.as_ref()) {
+        app.measures.refused("host");
         let message =
             "this server does not go by that name: server-names of sfusignaller tells its names";
         Refusal::new(StatusCode::MISDIRECTED_REQUEST, message).into_response()
     } else if parts.method == Method::OPTIONS {
         options(&app, route, &parts, &came).await
     } else if !app.door.origins.allow(page, share) && !route.rule.is_for_any_page() {
+        app.measures.refused("origin");
         let message = "a page of another site may not ask for this: allowed-origins of sfusignaller names those that may";
         Refusal::new(StatusCode::FORBIDDEN, message).into_response()
+    } else if let Some(elsewhere) = app.drain.turn_away(route.rule, &parts.method, &parts.uri) {
+        app.measures.refused("draining");
+        elsewhere
     } else {
         request = Request::from_parts(parts, body);
         match admit(&app, route, &mut request, &came).await {
@@ -103,7 +111,11 @@ pub(in crate::signaller) async fn gate(
                 request.extensions_mut().insert(pass);
                 next.run(request).await
             }
-            Err(refusal) => refusal.into_response(),
+            Err(refusal) => {
+                let response = refusal.into_response();
+                app.measures.refused(reason(response.status(), &came));
+                response
+            }
         }
     };
     app.door
@@ -115,7 +127,18 @@ pub(in crate::signaller) async fn gate(
     {
         frame(&app, response.headers_mut(), share);
     }
+    app.measures.answered(route.path, began.elapsed());
     response
+}
+
+/// For what is counted.
+fn reason(status: StatusCode, came: &Came) -> &'static str {
+    match (status, came.shown.credential()) {
+        (StatusCode::UNAUTHORIZED, None) => "nothing",
+        (StatusCode::UNAUTHORIZED, Some(_)) => "credential",
+        (StatusCode::FORBIDDEN, _) => "permission",
+        _ => "later",
+    }
 }
 
 /// Where a request comes from.
@@ -231,6 +254,12 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
     let path = request.extract_parts::<Path<String>>().await;
     let path = path.map(|Path(path)| path).unwrap_or_default();
     let play = |stream: &str| Needs::All(vec![want(Action::Play, stream)]);
+    let server = |action| {
+        Needs::All(vec![Want {
+            action,
+            stream: None,
+        }])
+    };
     match route.rule {
         Rule::Open | Rule::Player | Rule::Session => Needs::All(Vec::new()),
         Rule::Watch | Rule::Stream => play(&path),
@@ -273,10 +302,8 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
                 stream,
             }])
         }
-        Rule::Metrics => Needs::All(vec![Want {
-            action: Action::Metrics,
-            stream: None,
-        }]),
+        Rule::Metrics => server(Action::Metrics),
+        Rule::Api => server(Action::Api),
     }
 }
 
@@ -298,7 +325,7 @@ fn what(needs: &Needs) -> String {
         Action::Play => format!("playing {stream}"),
         Action::Takeover => format!("taking over {stream}"),
         Action::Record => format!("seeing recordings of {stream}"),
-        Action::Api => "this".to_owned(),
+        Action::Api => "the API".to_owned(),
         Action::Metrics => "reading metrics".to_owned(),
     }
 }

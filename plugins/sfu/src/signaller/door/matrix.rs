@@ -122,6 +122,7 @@ fn requests() -> Vec<(&'static Route, &'static str, String)> {
                 .replace("{*path}", "cam1/v0-1.ts")
                 .replace("{*file}", "cam1/a.mp4")
                 .replace("{file}", "style.css")
+                .replace("{number}", "1")
                 .replace("{id}", &"0".repeat(32)),
         };
         assert!(!path.contains('{'), "{path}: what stands for this?");
@@ -154,6 +155,7 @@ fn needed(rule: Rule, path: &str) -> Vec<Action> {
         Rule::Publish => vec![Action::Publish],
         Rule::Recordings | Rule::Recording => vec![Action::Record],
         Rule::Metrics => vec![Action::Metrics],
+        Rule::Api => vec![Action::Api],
     }
 }
 

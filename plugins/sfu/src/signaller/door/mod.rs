@@ -59,6 +59,11 @@ impl Door {
         })
     }
 
+    /// Who showed a password for a session.
+    pub(super) fn user_of(&self, session: sfu_engine::SessionId) -> Option<String> {
+        self.held.user_of(session)
+    }
+
     /// One line for the log.
     pub(super) fn summary(&self) -> String {
         let by = if self.has_file {

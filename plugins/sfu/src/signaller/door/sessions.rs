@@ -27,6 +27,14 @@ pub(super) struct Held {
     looks: AtomicU64,
 }
 
+impl Held {
+    /// The user who showed a password for it.
+    pub(super) fn user_of(&self, session: SessionId) -> Option<String> {
+        let sessions = lock(&self.sessions);
+        sessions.get(&session)?.proof.user().map(str::to_owned)
+    }
+}
+
 impl Door {
     /// A session was set up for whom the gate let in.
     pub(in crate::signaller) fn hold(&self, session: SessionId, pass: Pass) {

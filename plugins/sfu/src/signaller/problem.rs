@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! How a refusal is told: as a problem document (RFC 9457) to who takes JSON, and as a sentence to everybody else.
+
+use axum::Json;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+const PROBLEM: &str = "application/problem+json";
+
+/// A refusal's sentence, beside its answer until it is known who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Sentence(pub(super) String);
+
+/// What went wrong (RFC 9457).
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct Problem {
+    /// `about:blank`: it is what its status says.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// What the status stands for.
+    title: &'static str,
+    /// The answer's status.
+    status: u16,
+    /// What happened, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+}
+
+/// Whether who asks takes a problem document: names JSON, or asks for what is all JSON and does not want text.
+pub(super) fn is_asked_for(headers: &HeaderMap, path: &str) -> bool {
+    let mut accepted = headers.get_all(header::ACCEPT).iter().peekable();
+    if accepted.peek().is_none() {
+        return path.starts_with("/api/v1/");
+    }
+    let mut media = accepted
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(|media| media.split(';').next().unwrap_or_default().trim());
+    let is_api = path.starts_with("/api/v1/");
+    media.any(|media| match media {
+        "application/json" | PROBLEM => true,
+        "*/*" | "application/*" => is_api,
+        _ => false,
+    })
+}
+
+/// The same answer as a problem document, where it is a refusal.
+pub(super) fn document(response: Response) -> Response {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return response;
+    }
+    let detail = response.extensions().get::<Sentence>();
+    let problem = Problem {
+        kind: "about:blank",
+        title: status.canonical_reason().unwrap_or("Refused"),
+        status: status.as_u16(),
+        detail: detail.map(|Sentence(sentence)| sentence.clone()),
+    };
+    let (mut parts, _) = response.into_parts();
+    let body = Json(problem).into_response().into_body();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let kind = HeaderValue::from_static(PROBLEM);
+    parts.headers.insert(header::CONTENT_TYPE, kind);
+    Response::from_parts(parts, body)
+}
+
+/// Of a status alone, for tests.
+#[cfg(test)]
+fn refused(status: axum::http::StatusCode) -> Response {
+    status.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_takes_json_gets_it() {
+        for (accepted, path, expected) in [
+            (None, "/whep/cam1", false),
+            (None, "/api/v1/streams", true),
+            (Some("*/*"), "/whep/cam1", false),
+            (Some("*/*"), "/api/v1/streams", true),
+            (Some("text/html"), "/api/v1/streams", false),
+            (
+                Some("text/html, application/json;q=0.5"),
+                "/whep/cam1",
+                true,
+            ),
+            (Some("application/problem+json"), "/whep/cam1", true),
+            (Some("application/sdp"), "/whep/cam1", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accepted) = accepted {
+                headers.insert(header::ACCEPT, HeaderValue::from_static(accepted));
+            }
+            assert_eq!(
+                is_asked_for(&headers, path),
+                expected,
+                "{accepted:?} {path}"
+            );
+        }
+        let told = document(refused(axum::http::StatusCode::NOT_FOUND));
+        assert_eq!(told.headers()[header::CONTENT_TYPE], PROBLEM);
+        let fine = document(refused(axum::http::StatusCode::NO_CONTENT));
+        assert!(!fine.headers().contains_key(header::CONTENT_TYPE));
+    }
+}

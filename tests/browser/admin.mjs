@@ -1,0 +1,45 @@
+// Looks at the page for who runs the server, records a stream, and ends a session; prints what was seen as one line of JSON.
+//
+// node admin.mjs --base http://127.0.0.1:8080 --stream cam1 [--width 390 --height 844] [--screenshot FILE]
+
+import { options, pause, until, withBrowsers } from './browser.mjs';
+
+const wanted = options({ base: '', stream: 'test', screenshot: '', width: 1280, height: 800 });
+const setting = {
+  deadline: 90000,
+  screenshot: wanted.screenshot,
+  size: { width: wanted.width, height: wanted.height },
+};
+
+const seen = await withBrowsers(setting, async (open) => {
+  const page = await open('chromium', `${wanted.base}/admin`);
+  const press = (label) => page.evaluate((text) => document.querySelector(`button[aria-label="${text}"]`).click(), label);
+  const recording = (text) => until(page, text, ([stream, word]) => {
+    const button = document.querySelector(`button[aria-label="Record ${stream}"]`);
+    return button?.textContent === word;
+  }, [wanted.stream, text]);
+  await recording('Record');
+  await until(page, 'lines', () => [...document.querySelectorAll('.plot polyline')]
+    .filter((line) => line.getAttribute('points').split(' ').length > 3).length > 3);
+  await press(`Record ${wanted.stream}`);
+  await recording('Stop recording');
+  await pause(3000);
+  if (wanted.screenshot) await page.screenshot({ path: wanted.screenshot, fullPage: true });
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+  const plots = await page.evaluate(() => [...document.querySelectorAll('.plot')].map((plot) => ({
+    title: plot.querySelector('figcaption span').textContent,
+    now: plot.querySelector('output').textContent,
+    lines: plot.querySelectorAll('polyline').length,
+  })));
+  const small = await page.evaluate(() => [...document.querySelectorAll('button')]
+    .filter((one) => one.offsetParent && one.getBoundingClientRect().height < 40).length);
+  await press(`Record ${wanted.stream}`);
+  await recording('Record');
+  const sessions = () => page.evaluate(() => document.querySelectorAll('#sessions tbody tr').length);
+  const before = await sessions();
+  await page.evaluate(() => document.querySelector('#sessions tbody button').click());
+  await until(page, 'one session less', (count) => document.querySelectorAll('#sessions tbody tr').length < count, before);
+  const state = await page.evaluate(() => document.getElementById('state').textContent);
+  return { plots, overflow, small, before, after: await sessions(), state };
+});
+console.log(JSON.stringify(seen));

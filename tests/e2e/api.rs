@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! API v1 and events of a server that plays: health, sessions, kick, recordings, and a webhook that checks what is signed.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sfu_tests::load;
+use sfu_tests::ndi::repository;
+use sfu_tests::server::Server;
+
+const PICTURE: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
+    ! sfusink name=out stream=news/cam1 layers=360:400k audiotestsrc is-live=true ! out.audio_0";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A webhook: what it was sent, as head and body. It refuses the first of all.
+fn webhook() -> (String, Receiver<(String, Value)>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for (n, stream) in listener.incoming().flatten().enumerate() {
+            let mut reader = BufReader::new(stream);
+            let mut head = String::new();
+            while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length")
+                    .then(|| value.trim().parse().ok())?
+            });
+            let mut body = vec![0; length.unwrap_or(0)];
+            if reader.read_exact(&mut body).is_err() {
+                continue;
+            }
+            let status = if n == 0 { "503 Later" } else { "204 Taken" };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+            let _ = reader.get_mut().write_all(answer.as_bytes());
+            if sender
+                .send((head, serde_json::from_slice(&body).unwrap()))
+                .is_err()
+            {
+                return;
+            }
+        }
+    });
+    (url, receiver)
+}
+
+/// The next event of this type.
+fn event(events: &Receiver<(String, Value)>, kind: &str) -> Value {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let (head, event) = events
+            .recv_timeout(left)
+            .unwrap_or_else(|_| panic!("no {kind}"));
+        let head = head.to_lowercase();
+        for field in [
+            "webhook-id: msg_",
+            "webhook-timestamp: ",
+            "webhook-signature: v1,",
+        ] {
+            assert!(head.contains(field), "{field}: {head}");
+        }
+        if event["type"] == kind {
+            return event["data"].clone();
+        }
+    }
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn ask(server: &Server, method: &str, path: &str) -> (u16, Value) {
+    let url = server.url(&format!("/api/v1/{path}"));
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build();
+    let agent = ureq::Agent::new_with_config(agent);
+    let answer = match method {
+        "GET" => agent.get(url).call(),
+        "PUT" => agent.put(url).send_empty(),
+        "DELETE" => agent.delete(url).call(),
+        _ => unreachable!("no other is asked"),
+    };
+    let mut answer = answer.unwrap();
+    let text = answer.body_mut().read_to_string().unwrap();
+    let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+    (answer.status().as_u16(), json)
+}
+
+#[test]
+fn what_happens_is_told_and_may_be_changed() {
+    let folder = repository().join("target/e2e-logs/api");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let secret = folder.join("secret");
+    std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+    let (url, events) = webhook();
+    let recordings = folder.join("recordings");
+    let pipeline = format!(
+        "recordings-directory={} event-webhooks={url} event-webhook-secret={} {PICTURE}",
+        recordings.display(),
+        secret.display()
+    );
+    let server = Server::launch("api", &pipeline).unwrap();
+    server.wait_for_stream("news/cam1").unwrap();
+    // The first try was refused, and comes again.
+    let joined = event(&events, "publisher-joined");
+    assert_eq!(joined["stream"], "news/cam1");
+    assert_eq!(joined["input"], "element");
+
+    let viewers = Command::new(load::tool().unwrap())
+        .args(["--whep", &server.url("/whep/news/cam1"), "--json"])
+        .args(["--viewers", "2", "--ramp", "8/s", "--duration", "60s"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn();
+    let viewers = Running(viewers.unwrap());
+    let viewer = event(&events, "viewer-joined");
+    assert_eq!(viewer["address"], "127.0.0.1");
+
+    // Its health.
+    let stream = server.wait_for("the stream's health", || {
+        let (status, stream) = ask(&server, "GET", "streams/news%2Fcam1");
+        assert_eq!(status, 200, "{stream}");
+        let rate = stream["video"]["layers"][0]["frame_rate"]
+            .as_f64()
+            .unwrap_or(0.0);
+        let keyframes = &stream["video"]["layers"][0]["keyframe_interval_ms"];
+        Ok((rate > 20.0 && keyframes.is_u64()).then_some(stream))
+    });
+    let stream = stream.unwrap();
+    let layer = &stream["video"]["layers"][0];
+    assert!(
+        layer["profile"].as_str().unwrap().starts_with("avc1."),
+        "{stream}"
+    );
+    assert_eq!(layer["b_frames"], false, "{stream}");
+    assert_eq!(layer["height"], 360, "{stream}");
+    assert!(stream["audio"]["channels"].is_u64(), "{stream}");
+
+    // Its sessions.
+    let sessions = server.wait_for("both sessions with their paths", || {
+        let (_, sessions) = ask(&server, "GET", "sessions?stream=news/cam1");
+        let items = sessions["items"].as_array().unwrap();
+        let whole = items
+            .iter()
+            .filter(|s| s["path"]["protocol"] == "udp" && s["connected"] == true);
+        Ok((whole.count() == 2).then_some(sessions))
+    });
+    let sessions = sessions.unwrap();
+    let text = sessions.to_string();
+    let is_digit = |c: char| c.is_ascii_hexdigit();
+    assert!(
+        text.split(|c| !is_digit(c)).all(|run| run.len() < 32),
+        "no session's secret is told: {text}"
+    );
+    let number = sessions["items"][0]["number"].as_u64().unwrap();
+    assert_eq!(ask(&server, "DELETE", &format!("sessions/{number}")).0, 204);
+    let left = event(&events, "viewer-left");
+    assert_eq!(left["session"].as_u64(), Some(number));
+    assert!(
+        left["seconds"].as_f64().unwrap() > 0.0 && left["octets"].as_u64().unwrap() > 0,
+        "{left}"
+    );
+    assert_eq!(ask(&server, "GET", &format!("sessions/{number}")).0, 404);
+    drop(viewers);
+
+    // A publisher that is a pipeline is ended there.
+    let (status, problem) = ask(&server, "DELETE", "streams/news/cam1");
+    assert_eq!(status, 409);
+    assert_eq!(problem["status"], 409);
+    assert!(
+        problem["detail"].as_str().unwrap().contains("pipeline"),
+        "{problem}"
+    );
+
+    // Recordings.
+    assert_eq!(ask(&server, "PUT", "recorders/news/cam1").0, 201);
+    assert_eq!(ask(&server, "PUT", "recorders/news/cam1").0, 200);
+    let started = event(&events, "recording-started");
+    let file = started["file"].as_str().unwrap().to_owned();
+    assert_eq!(ask(&server, "DELETE", &format!("recordings/{file}")).0, 409);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(ask(&server, "DELETE", "recorders/news/cam1").0, 204);
+    let finished = event(&events, "recording-finished");
+    assert_eq!(finished["file"], started["file"]);
+    assert!(finished["octets"].as_u64().unwrap() > 1_000, "{finished}");
+    let (_, list) = ask(&server, "GET", "recordings?stream=news/cam1");
+    assert_eq!(list["items"][0]["file"], started["file"], "{list}");
+    assert_eq!(ask(&server, "DELETE", &format!("recordings/{file}")).0, 204);
+    assert_eq!(ask(&server, "DELETE", &format!("recordings/{file}")).0, 404);
+    for outside in ["..%2f..%2fetc%2fpasswd", "../secret", "secret"] {
+        assert!(matches!(
+            ask(&server, "DELETE", &format!("recordings/{outside}")).0,
+            400 | 404 | 405
+        ));
+    }
+    assert!(secret.exists());
+}
