@@ -441,3 +441,56 @@ fn a_publisher_whose_size_changes_all_the_time_makes_few_files_and_the_next_one_
         recorder.stat::<u64>("rec", "files") > files
     });
 }
+
+#[test]
+fn an_application_splits_stops_and_starts_and_loses_nothing_of_what_it_wants() {
+    init();
+    let folder = Folder::new("signals");
+    let recorder = Running::start(&format!(
+        "sfurecorder name=rec stream=signals directory={} recording=false",
+        folder.path()
+    ));
+    let element = recorder.0.by_name("rec").unwrap();
+    let _publisher = publisher("signals", "h264");
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(folder.files().is_empty(), "nothing is wanted yet");
+    element.emit_by_name::<()>("start", &[]);
+    recorded(&recorder, "recording", 1);
+    assert!(element.property::<bool>("recording"));
+    std::thread::sleep(Duration::from_millis(1_500));
+    element.emit_by_name::<()>("split-now", &[]);
+    // The keyframe is asked for: one comes by itself after 2 s at the latest.
+    recorded(&recorder, "finished", 1);
+    std::thread::sleep(Duration::from_millis(1_500));
+    element.emit_by_name::<()>("stop", &[]);
+    recorded(&recorder, "finished", 1);
+    assert_eq!(recorder.stat::<String>("rec", "state"), "waiting");
+    let before = folder.files();
+    assert_eq!(before.len(), 2);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(folder.files(), before, "nothing is wanted any more");
+    // More than the beginnings that are had without a wish.
+    for _ in 0..3 {
+        element.set_property("recording", true);
+        recorded(&recorder, "recording", 1);
+        element.set_property("recording", false);
+        recorded(&recorder, "finished", 1);
+    }
+    assert_eq!(folder.files().len(), 5);
+    let numbers = |file: &PathBuf| -> Vec<usize> {
+        content(file)
+            .pictures
+            .iter()
+            .map(|(number, _, _)| *number)
+            .collect()
+    };
+    let (first, second) = (numbers(&before[0]), numbers(&before[1]));
+    let all: Vec<_> = first.iter().chain(&second).copied().collect();
+    assert!(
+        first.len() > 10 && second.len() > 10,
+        "{first:?} {second:?}"
+    );
+    assert!(all.windows(2).all(|pair| pair[1] == pair[0] + 1), "{all:?}");
+    end(&recorder);
+    recorder.quiet();
+}

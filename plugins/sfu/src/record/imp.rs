@@ -45,9 +45,34 @@ impl ObjectImpl for SfuRecorder {
         &PROPERTIES
     }
 
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            let action = |name: &'static str, act: fn(&SfuRecorder)| {
+                glib::subclass::Signal::builder(name)
+                    .action()
+                    .class_handler(move |args| {
+                        if let Ok(element) = args[0].get::<super::SfuRecorder>() {
+                            act(element.imp());
+                        }
+                        None
+                    })
+                    .build()
+            };
+            vec![
+                action("split-now", |recorder| recorder.send(Event::Split)),
+                action("start", |recorder| recorder.record(true)),
+                action("stop", |recorder| recorder.record(false)),
+            ]
+        });
+        &SIGNALS
+    }
+
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         if !may_change(&*self.obj(), pspec) {
             return;
+        }
+        if pspec.name() == "recording" {
+            return self.record(value.get().unwrap_or_default());
         }
         let text = || text_of(value);
         let number = || number_of(value);
@@ -81,6 +106,7 @@ impl ObjectImpl for SfuRecorder {
             "max-size" => settings.max_size.to_value(),
             "delete-after" => settings.delete_after.to_value(),
             "min-free" => settings.min_free.to_value(),
+            "recording" => settings.recording.to_value(),
             "location" => lock(&self.shared).location().to_value(),
             "stats" => lock(&self.shared).structure().to_value(),
             _ => pspec.default_value().clone(),
@@ -195,6 +221,15 @@ impl SfuRecorder {
         running.inbox.send(Event::Stop);
         if running.thread.join().is_err() {
             gst::error!(CAT, imp = self, "the element's thread has panicked");
+        }
+    }
+
+    /// Records what comes from now on, or no more.
+    fn record(&self, recording: bool) {
+        let before = std::mem::replace(&mut lock(&self.settings).recording, recording);
+        self.send(Event::Record(recording));
+        if before != recording {
+            self.obj().notify("recording");
         }
     }
 

@@ -40,6 +40,10 @@ pub(super) enum Event {
     Failed(TakeId, Failure),
     /// The pipeline plays, or does not.
     Playing(bool),
+    /// The application wants a new file with the next keyframe.
+    Split,
+    /// It wants what comes to be recorded, or not.
+    Record(bool),
     /// EOS: finish, and say so.
     End,
     /// Finish, and end.

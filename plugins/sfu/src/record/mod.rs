@@ -51,6 +51,12 @@
  * also those of earlier runs. Only files are that this element has made, which is written in them:
  * a file of somebody else is left alone whatever its name.
  *
+ * ## Action signals
+ *
+ * `split-now` has the next keyframe, which is asked for, begin a new file. `stop` finishes the present
+ * one, and nothing is recorded until `start`; the property `recording` says which, and is set before
+ * the start where nothing is to be recorded at first.
+ *
  * ## When the disk is full
  *
  * Where less than `min-free` bytes are free, or writing fails, recording stops with a warning on

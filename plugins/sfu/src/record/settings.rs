@@ -24,6 +24,7 @@ pub(super) struct Settings {
     pub(super) max_size: u64,
     pub(super) delete_after: u32,
     pub(super) min_free: u64,
+    pub(super) recording: bool,
 }
 
 impl Default for Settings {
@@ -39,6 +40,7 @@ impl Default for Settings {
             max_size: 2_000_000_000,
             delete_after: 168 * 3_600,
             min_free: 256 << 20,
+            recording: true,
         }
     }
 }
@@ -56,6 +58,7 @@ pub(super) struct Plan {
     pub(super) max_size: Option<u64>,
     pub(super) delete_after: Option<Duration>,
     pub(super) min_free: u64,
+    pub(super) recording: bool,
 }
 
 impl Settings {
@@ -81,6 +84,7 @@ impl Settings {
             max_size: Some(self.max_size).filter(|size| *size > 0),
             delete_after: seconds(self.delete_after).map(Duration::from_secs),
             min_free: self.min_free,
+            recording: self.recording,
         })
     }
 }
@@ -158,6 +162,12 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
     let figures = [
+        glib::ParamSpecBoolean::builder("recording")
+            .nick("Recording")
+            .blurb("Whether what comes is recorded: the action signals start and stop change it, too")
+            .default_value(defaults.recording)
+            .mutable_playing()
+            .build(),
         glib::ParamSpecString::builder("location")
             .nick("Location")
             .blurb("The file that is being written, or none; changes are notified")

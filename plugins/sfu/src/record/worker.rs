@@ -71,6 +71,10 @@ pub(super) struct Recorder {
     allowance: Allowance,
     /// The next file begins because the last one was full, which is the user's wish.
     split: bool,
+    /// The application wants one.
+    wanted: bool,
+    /// And anything at all.
+    recording: bool,
     /// EOS came, and whether that was said.
     ended: Option<bool>,
     /// Trouble was told of, and not yet that it is over.
@@ -87,6 +91,7 @@ impl Recorder {
         Self {
             element: element.downgrade(),
             disk: Disk::new(plan.min_free),
+            recording: plan.recording,
             plan,
             inbox,
             events,
@@ -106,6 +111,7 @@ impl Recorder {
             number: 1,
             allowance: Allowance::new(Instant::now()),
             split: false,
+            wanted: false,
             ended: None,
             told: false,
         }
@@ -180,6 +186,15 @@ impl Recorder {
                     input.set_playing(playing);
                 }
             }
+            Event::Split => self.wanted = self.current.is_some(),
+            Event::Record(recording) => {
+                // The file that the application asks for is none too many.
+                self.split |= recording && !self.recording;
+                self.recording = recording;
+                if !recording {
+                    self.end_current();
+                }
+            }
             Event::End => {
                 self.ended.get_or_insert(false);
                 self.input = None;
@@ -194,6 +209,9 @@ impl Recorder {
             return;
         };
         self.tracks.saw(track, &caps, pts);
+        if !self.recording {
+            return;
+        }
         let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let begins = key && self.tracks.reference() == Some(track);
         if begins
@@ -221,15 +239,18 @@ impl Recorder {
         (self.changed && discont) || !self.tracks.fit(take) || self.is_full(take)
     }
 
+    /// Whether the next keyframe begins another file because of its length, or since that is wanted.
     fn is_full(&self, take: &Take) -> bool {
         let long = self
             .plan
             .max_duration
             .is_some_and(|max| take.duration() >= max);
-        long || self
-            .plan
-            .max_size
-            .is_some_and(|max| take.written.bytes >= max)
+        self.wanted
+            || long
+            || self
+                .plan
+                .max_size
+                .is_some_and(|max| take.written.bytes >= max)
     }
 
     /// Begins a file with the first keyframe that waits, and gives it what follows.
@@ -293,7 +314,7 @@ impl Recorder {
             self.shared.drop_one();
             return;
         }
-        (self.split, self.changed) = (false, false);
+        (self.split, self.wanted, self.changed) = (false, false, false);
         // What waited for the other tracks is older than now.
         let age = self.tracks.now().saturating_sub(base);
         let opened = self.next_path(age).and_then(|path| {
@@ -402,7 +423,8 @@ impl Recorder {
             Some(take) => self.is_full(take) || !self.tracks.fit(take),
             None => self.waiting.is_empty() && !self.tracks.are_silent_for(SILENCE),
         };
-        let wanted = wanted && self.disk.trouble().is_none() && self.ended.is_none();
+        let wanted = wanted && self.recording && self.disk.trouble().is_none();
+        let wanted = wanted && self.ended.is_none();
         let again = self.asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
         if let Some(track) = self.tracks.reference().filter(|_| wanted && again)
             && let Some(input) = &self.input
