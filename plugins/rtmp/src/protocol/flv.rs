@@ -326,9 +326,8 @@ impl Bits<'_> {
         Some(bits)
     }
 
-    /// The channel configuration that has the elements of a program_config_element (ISO 14496-3, 4.4.1.1), which stands
-    /// where the configuration is 0. 5.1 with side loudspeakers needs it, and has the elements of 5.1.
-    fn program(&mut self) -> Option<u32> {
+    /// The layout of a program_config_element (ISO 14496-3, 4.4.1.1), which stands where the channel configuration is 0.
+    fn program(&mut self) -> Option<Layout> {
         self.take(4 + 2 + 4)?;
         let [front, side, back] = [self.take(4)?, self.take(4)?, self.take(4)?];
         let low = self.take(2)?;
@@ -339,27 +338,38 @@ impl Bits<'_> {
                 self.take(length)?;
             }
         }
-        let (mut elements, mut tags) = (Vec::new(), [0, 0]);
+        let (mut elements, mut tags, mut in_order) = (Vec::new(), [0, 0], true);
         for _ in 0..front + side + back {
             let pair = self.take(1)? == 1;
             let tag = &mut tags[usize::from(pair)];
-            if self.take(4)? != *tag {
-                return None;
-            }
+            in_order &= self.take(4)? == *tag;
             *tag += 1;
             elements.push(pair);
         }
-        match (&elements[..], low) {
-            ([false], 0) => Some(1),
-            ([true], 0) => Some(2),
-            ([false, true], 0) => Some(3),
-            ([false, true, false], 0) => Some(4),
-            ([false, true, true], 0) => Some(5),
-            ([false, true, true], 1) => Some(6),
-            ([false, true, true, true], 1) => Some(7),
-            _ => None,
-        }
+        let counts = (front, side, back, low);
+        Some(match (&elements[..], low) {
+            _ if !in_order => return None,
+            ([true, false, false, true], 0) if counts == (2, 1, 1, 0) => Layout::FFmpegSide,
+            ([false], 0) => Layout::Numbered(1),
+            ([true], 0) => Layout::Numbered(2),
+            ([false, true], 0) => Layout::Numbered(3),
+            ([false, true, false], 0) => Layout::Numbered(4),
+            ([false, true, true], 0) => Layout::Numbered(5),
+            ([false, true, true], 1) => Layout::Numbered(6),
+            ([false, true, true, true], 1) => Layout::Numbered(7),
+            _ => return None,
+        })
     }
+}
+
+/// Where the channels of a program are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// As in this channel configuration. 5.1 with side loudspeakers has the elements of 5.1.
+    Numbered(u32),
+    /// FFmpeg's 5.1 with side loudspeakers: its low frequencies are a single channel at the side, and the loudspeakers there
+    /// a pair at the back.
+    FFmpegSide,
 }
 
 /// Why a configuration of AAC is none that has a way through here.
@@ -416,7 +426,36 @@ fn with_layout(bits: &mut Bits<'_>, kind: u32, index: u32) -> Option<(Bytes, u32
     if !(1..=4).contains(&kind) || index == 15 || depends + extended > 0 {
         return None;
     }
-    let layout = bits.program()?;
-    let config = u16::try_from(kind << 11 | index << 7 | layout << 3 | short << 2).ok()?;
-    Some((Bytes::copy_from_slice(&config.to_be_bytes()), layout))
+    let head = |layout: u32| {
+        let config = u16::try_from(kind << 11 | index << 7 | layout << 3 | short << 2).ok()?;
+        Some(config.to_be_bytes())
+    };
+    match bits.program()? {
+        Layout::Numbered(layout) => Some((Bytes::copy_from_slice(&head(layout)?), layout)),
+        Layout::FFmpegSide => {
+            // The same elements where decoders have positions for them: the pair at the side, the single one, of which nobody
+            // hears where it comes from, behind.
+            let fields = [
+                (0, 4),
+                (kind - 1, 2),
+                (index, 4),
+                // Elements in front, at the side and behind; none of another kind.
+                (2, 4),
+                (1, 4),
+                (1, 4),
+                (0, 2 + 3 + 4 + 3),
+                (0, 5),
+                (0x10, 5),
+                (0x11, 5),
+                (0x01, 5),
+            ];
+            // They take 54 bits, which two fill up; no comment follows.
+            let program = fields
+                .iter()
+                .fold(0u64, |all, (field, bits)| all << bits | u64::from(*field));
+            let mut config = head(0)?.to_vec();
+            config.extend_from_slice(&(program << 10).to_be_bytes());
+            Some((config.into(), 6))
+        }
+    }
 }

@@ -235,8 +235,18 @@ fn channels_are_counted_where_a_program_tells_them() {
         0x11, 0x80, 0x04, 0xc8, 0x44, 0x00, 0x20, 0x00, 0xc4, 0x0d, 0x4c, 0x61, 0x76, 0x63, 0x35,
         0x39, 0x2e, 0x33, 0x37, 0x2e, 0x31, 0x30, 0x30, 0x56, 0xe5, 0x00,
     ];
-    let own = audio(&tag(&[0xaf, 0], &own));
-    assert!(matches!(own, Err(Misuse::Codec(_))), "{own:?}");
+    let Ok(Audio::Header(aac)) = audio(&tag(&[0xaf, 0], &own)) else {
+        panic!("FFmpeg's 5.1(side)");
+    };
+    assert_eq!((aac.rate, aac.channels), (48_000, 6));
+    // Front: a single one and a pair; side: a pair; back: a single one. FFmpeg decodes it to channels with positions.
+    let known = [0x11, 0x80, 0x04, 0xc8, 0x44, 0x00, 0x01, 0x08, 0x84, 0x00];
+    assert_eq!(aac.config[..], known);
+    // One of which nothing is known: its elements have other names.
+    let mut odd = own;
+    odd[8] ^= 0x80;
+    let odd = audio(&tag(&[0xaf, 0], &odd));
+    assert!(matches!(odd, Err(Misuse::Codec(_))), "{odd:?}");
     for (config, channels) in [
         (&[0x11, 0x88][..], 1),
         (&[0x11, 0xb0], 6),
