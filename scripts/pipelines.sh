@@ -63,7 +63,7 @@ check_value() {
       [[ $value =~ ^(h264|vp8)$ ]] || die "$key=$value: it is h264 or vp8"
       ;;
     ENCODE)
-      [[ $value =~ ^(always|never)$ ]] || die "$key=$value: it is always or never"
+      [[ $value =~ ^(auto|always|never)$ ]] || die "$key=$value: it is auto, always or never"
       ;;
     URL)
       [[ $value =~ ^rtsps?://[^[:space:]\"\\]+$ ]] || die "$key=$value: an address is rtsp://…"

@@ -2,6 +2,7 @@
 
 //! What elements of several plugins have in common. It is linked into each of them, and registers no type.
 
+mod deinterlace;
 pub mod layers;
 mod live;
 pub mod properties;

@@ -7,6 +7,7 @@ use sfu_elements::layers::Layers;
 use sfu_engine::Codec;
 
 use super::clock::Now;
+use super::decoder;
 use super::media::{Form, Media};
 use super::sender::Sender;
 use super::settings::Settings;
@@ -22,10 +23,17 @@ pub(super) struct Branch {
     /// What makes the layers of raw video, and the elements of each one behind it.
     encoder: Option<gst::Element>,
     layers: Vec<(gst::Pad, Vec<gst::Element>)>,
+    /// How many elements, the parser of what comes encoded, stay when it is decided otherwise what becomes of it.
+    head: usize,
 }
 
 impl Branch {
-    fn make(&mut self, bin: &gst::Bin, factory: &str, from: &str) -> Result<gst::Element, String> {
+    pub(super) fn make(
+        &mut self,
+        bin: &gst::Bin,
+        factory: &str,
+        from: &str,
+    ) -> Result<gst::Element, String> {
         let element = gst::ElementFactory::make(factory)
             .build()
             .map_err(|_| format!("element {factory} is missing: install {from}"))?;
@@ -33,9 +41,49 @@ impl Branch {
         Ok(element)
     }
 
+    /// The element behind which it is decided what becomes of what comes encoded.
+    pub(super) fn point(&self) -> Option<&gst::Element> {
+        self.elements.get(self.head.checked_sub(1)?)
+    }
+
+    /// Takes out what stands behind that, and puts in what the plan says.
+    pub(super) fn decide(
+        &mut self,
+        plan: &Plan<'_>,
+        sender: impl FnMut(Codec, usize) -> Sender,
+    ) -> Result<(), String> {
+        let point = self.point().ok_or("there is nothing to be decided")?;
+        let point = point.clone();
+        self.behead(plan.bin);
+        let built = behind(self, plan, &point, sender).and_then(|()| self.start());
+        if built.is_err() {
+            self.behead(plan.bin);
+        }
+        built
+    }
+
+    /// Ends the head where nothing ever came, so that its EOS counts.
+    pub(super) fn close(&mut self, bin: &gst::Bin) -> Result<(), String> {
+        let point = self.point().ok_or("there is nothing to be closed")?.clone();
+        self.behead(bin);
+        let sink = self.make(bin, "fakesink", "libgstreamer1.0-0")?;
+        sink.set_property("async", false);
+        point.link(&sink).map_err(|e| e.to_string())?;
+        self.start()
+    }
+
+    fn behead(&mut self, bin: &gst::Bin) {
+        self.sinks.clear();
+        self.layers.clear();
+        self.encoder = None;
+        for element in self.elements.drain(self.head..).rev() {
+            take_out(bin, &element);
+        }
+    }
+
     /// Adds an element that stays as it is until [`start`](Self::start): the bin may just be on its way to PLAYING, and
     /// would take what is half built along.
-    fn add(&mut self, bin: &gst::Bin, element: &gst::Element) -> Result<(), String> {
+    pub(super) fn add(&mut self, bin: &gst::Bin, element: &gst::Element) -> Result<(), String> {
         element.set_locked_state(true);
         bin.add(element).map_err(|e| e.to_string())?;
         self.elements.push(element.clone());
@@ -93,7 +141,8 @@ impl Branch {
         let encoder = self.encoder.clone().ok_or("there is no encoder")?;
         let before = self.elements.len();
         let first = self.make(bin, "identity", "libgstreamer1.0-0")?;
-        let payloader = payload(self, bin, &first, codec)?;
+        let parsed = parse(self, bin, &first, codec)?;
+        let payloader = payload(self, bin, &parsed, codec)?;
         finish(self, bin, live, &payloader, sender)?;
         self.start()?;
         let pad = encoder
@@ -144,6 +193,17 @@ pub(crate) fn take_out(bin: &gst::Bin, element: &gst::Element) {
     let _ = element.set_state(gst::State::Null);
 }
 
+/// What is done with what a pad carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    /// It goes on in the codec that it has.
+    Pass,
+    /// Video becomes so many layers, decoded before where it came encoded.
+    Encode(usize),
+    /// That is decided when it is known what comes.
+    Wait,
+}
+
 /// What a branch is built with.
 pub(super) struct Plan<'a> {
     pub(super) bin: &'a gst::Bin,
@@ -152,8 +212,7 @@ pub(super) struct Plan<'a> {
     pub(super) entry: &'a gst::Element,
     pub(super) settings: &'a Settings,
     pub(super) media: Media,
-    /// How many layers come of raw video.
-    pub(super) layers: usize,
+    pub(super) work: Work,
     /// Whether upstream produces in real time.
     pub(super) live: bool,
 }
@@ -161,10 +220,10 @@ pub(super) struct Plan<'a> {
 /// Builds what a pad's media needs. `sender` makes the end of a layer, by its number in this branch.
 pub(super) fn build(
     plan: &Plan<'_>,
-    mut sender: impl FnMut(Codec, usize) -> Sender,
+    sender: impl FnMut(Codec, usize) -> Sender,
 ) -> Result<Branch, String> {
     let mut branch = Branch::default();
-    match build_into(&mut branch, plan, &mut sender).and_then(|()| branch.start()) {
+    match build_into(&mut branch, plan, sender).and_then(|()| branch.start()) {
         Ok(()) => Ok(branch),
         Err(message) => {
             branch.remove(plan.bin);
@@ -176,35 +235,47 @@ pub(super) fn build(
 fn build_into(
     branch: &mut Branch,
     plan: &Plan<'_>,
-    sender: &mut impl FnMut(Codec, usize) -> Sender,
+    sender: impl FnMut(Codec, usize) -> Sender,
 ) -> Result<(), String> {
-    match plan.media.form {
-        Form::Raw if plan.layers > 0 => {
+    let mut last = plan.entry.clone();
+    if let Form::Encoded(codec) = plan.media.form {
+        last = parse(branch, plan.bin, plan.entry, codec)?;
+        branch.head = branch.elements.len();
+    }
+    behind(branch, plan, &last, sender)
+}
+
+/// Builds what comes behind `last`.
+fn behind(
+    branch: &mut Branch,
+    plan: &Plan<'_>,
+    last: &gst::Element,
+    mut sender: impl FnMut(Codec, usize) -> Sender,
+) -> Result<(), String> {
+    let (bin, live) = (plan.bin, plan.live);
+    let (last, codec) = match (plan.work, plan.media.form) {
+        (Work::Wait, _) => return Ok(()),
+        (Work::Encode(layers), form) => {
+            let mut last = last.clone();
+            if let Form::Encoded(codec) = form {
+                last = decoder::put(branch, bin, &last, codec)?;
+            }
             let encoder = video_encoder(branch, plan)?;
             branch.encoder = Some(encoder.clone());
             let codec = plan.settings.codec.engine();
-            for index in 0..plan.layers {
-                branch.add_layer(plan.bin, plan.live, codec, sender(codec, index))?;
+            for index in 0..layers {
+                branch.add_layer(bin, live, codec, sender(codec, index))?;
             }
-            plan.entry.link(&encoder).map_err(|e| e.to_string())
+            return last.link(&encoder).map_err(|e| e.to_string());
         }
-        Form::Raw => {
+        (Work::Pass, Form::Raw) => {
             let last = audio_encoder(branch, plan)?;
-            let payloader = payload(branch, plan.bin, &last, Codec::Opus)?;
-            finish(
-                branch,
-                plan.bin,
-                plan.live,
-                &payloader,
-                sender(Codec::Opus, 0),
-            )
+            (payload(branch, bin, &last, Codec::Opus)?, Codec::Opus)
         }
-        Form::Encoded(codec) => {
-            let payloader = payload(branch, plan.bin, plan.entry, codec)?;
-            finish(branch, plan.bin, plan.live, &payloader, sender(codec, 0))
-        }
-        Form::Rtp(codec) => finish(branch, plan.bin, plan.live, plan.entry, sender(codec, 0)),
-    }
+        (Work::Pass, Form::Encoded(codec)) => (payload(branch, bin, last, codec)?, codec),
+        (Work::Pass, Form::Rtp(codec)) => (last.clone(), codec),
+    };
+    finish(branch, bin, live, &last, sender(codec, 0))
 }
 
 fn video_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, String> {
@@ -260,7 +331,36 @@ fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
     Ok(encoder)
 }
 
-/// Links what turns encoded media into RTP behind `last`, and returns the payloader.
+/// Links what brings encoded media into the form that payloaders and decoders take, and returns the last element of it.
+fn parse(
+    branch: &mut Branch,
+    bin: &gst::Bin,
+    last: &gst::Element,
+    codec: Codec,
+) -> Result<gst::Element, String> {
+    let (parser, media_type, format, alignment) = match codec {
+        // As a byte stream the parser would put a delimiter, often a packet of its own, before each frame.
+        Codec::H264 => ("h264parse", "video/x-h264", "avc", "au"),
+        Codec::H265 => ("h265parse", "video/x-h265", "hvc1", "au"),
+        Codec::Av1 => ("av1parse", "video/x-av1", "obu-stream", "tu"),
+        _ => return Ok(last.clone()),
+    };
+    let parse = branch.make(bin, parser, "gstreamer1.0-plugins-bad")?;
+    if parse.find_property("config-interval").is_some() {
+        // A viewer may join at any IDR picture, so each brings its parameter sets.
+        parse.set_property("config-interval", -1i32);
+    }
+    let filter = branch.make(bin, "capsfilter", "libgstreamer1.0-0")?;
+    let caps = gst::Caps::builder(media_type)
+        .field("stream-format", format)
+        .field("alignment", alignment)
+        .build();
+    filter.set_property("caps", caps);
+    gst::Element::link_many([last, &parse, &filter]).map_err(|e| e.to_string())?;
+    Ok(filter)
+}
+
+/// Links what turns parsed media into RTP behind `last`, and returns the payloader.
 fn payload(
     branch: &mut Branch,
     bin: &gst::Bin,
@@ -275,29 +375,6 @@ fn payload(
         Codec::Opus => "rtpopuspay",
         _ => return Err(format!("{} can't be payloaded", codec.name())),
     };
-    let mut last = last.clone();
-    let parsed = match codec {
-        // As a byte stream the parser would put a delimiter, often a packet of its own, before each frame.
-        Codec::H264 => Some(("h264parse", "video/x-h264", "avc", "au")),
-        Codec::H265 => Some(("h265parse", "video/x-h265", "hvc1", "au")),
-        Codec::Av1 => Some(("av1parse", "video/x-av1", "obu-stream", "tu")),
-        _ => None,
-    };
-    if let Some((parser, media_type, format, alignment)) = parsed {
-        let parse = branch.make(bin, parser, "gstreamer1.0-plugins-bad")?;
-        if parse.find_property("config-interval").is_some() {
-            // A viewer may join at any IDR picture, so each brings its parameter sets.
-            parse.set_property("config-interval", -1i32);
-        }
-        let filter = branch.make(bin, "capsfilter", "libgstreamer1.0-0")?;
-        let caps = gst::Caps::builder(media_type)
-            .field("stream-format", format)
-            .field("alignment", alignment)
-            .build();
-        filter.set_property("caps", caps);
-        gst::Element::link_many([&last, &parse, &filter]).map_err(|e| e.to_string())?;
-        last = filter;
-    }
     let package = match codec {
         Codec::Av1 => "gst-plugin-rtp of gst-plugins-rs (libgstrsrtp.so)",
         _ => "gstreamer1.0-plugins-good",

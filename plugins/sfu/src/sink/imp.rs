@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
@@ -12,7 +13,7 @@ use sfu_engine::{Publisher, TrackKind};
 
 use super::CAT;
 use super::audio::MixMatrix;
-use super::branch::Branch;
+use super::branch::{Branch, Work};
 use super::clock::Wallclock;
 use super::media::{self, Media};
 use super::settings::{PROPERTIES, Settings};
@@ -33,6 +34,8 @@ pub(super) struct State {
     /// Of what comes in, and of the RTP that goes out, which goes on where running time begins anew.
     pub(super) timeline: Arc<Timeline>,
     pub(super) sent: Arc<Timeline>,
+    /// Pictures that came encoded and out of order.
+    pub(super) out_of_order: Arc<AtomicU64>,
     /// Tells that it is taken out of its bin, or that out of another one.
     pub(super) removals: Vec<(glib::WeakRef<gst::Bin>, glib::SignalHandlerId)>,
     /// By kind and number.
@@ -44,6 +47,8 @@ pub(super) struct Input {
     pub(super) pad: gst::GhostPad,
     pub(super) entry: gst::Element,
     pub(super) media: Option<Media>,
+    /// What is done with that.
+    pub(super) work: Work,
     pub(super) branch: Option<Branch>,
     /// The layer that it is, of encoded video, as long as it is there: what comes later is another one.
     pub(super) layer: Option<usize>,
@@ -112,6 +117,7 @@ impl ObjectImpl for SfuSink {
         match pspec.name() {
             "stream" => settings.stream = text(),
             "router" => settings.router = text(),
+            "encode" => settings.encode = value.get().unwrap_or_default(),
             "codec" => settings.codec = value.get().unwrap_or_default(),
             "encoder" => settings.encoder = Some(text()).filter(|name| !name.is_empty()),
             "encoder-properties" => settings.encoder_properties = value.get().unwrap_or_default(),
@@ -135,6 +141,7 @@ impl ObjectImpl for SfuSink {
             "stream" => settings.stream.to_value(),
             "router" => settings.router.to_value(),
             "layers" => settings.layers.to_string().to_value(),
+            "encode" => settings.encode.to_value(),
             "codec" => settings.codec.to_value(),
             "encoder" => settings.encoder.to_value(),
             "encoder-properties" => settings.encoder_properties.to_value(),
@@ -149,7 +156,10 @@ impl ObjectImpl for SfuSink {
                 let viewers = self.info().map_or(0, |info| info.viewers);
                 u32::try_from(viewers).unwrap_or(u32::MAX).to_value()
             }
-            "stats" => stats(self.info(), lock(&self.state).timeline.steps()).to_value(),
+            "stats" => {
+                let info = self.info();
+                stats(info, &lock(&self.state)).to_value()
+            }
             _ => pspec.default_value().clone(),
         }
     }

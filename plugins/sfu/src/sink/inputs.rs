@@ -14,7 +14,7 @@ use sfu_engine::TrackKind;
 
 use super::CAT;
 use super::audio;
-use super::branch;
+use super::branch::{self, Work};
 use super::clock::Now;
 use super::imp::{Input, SfuSink, key};
 use super::media::{self, Form};
@@ -80,6 +80,7 @@ impl SfuSink {
             pad: pad.clone(),
             entry: entry.clone(),
             media: None,
+            work: Work::Wait,
             branch: None,
             layer: None,
         };

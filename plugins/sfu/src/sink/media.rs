@@ -5,6 +5,7 @@
 use sfu_engine::{Codec, LayerInfo, Rid, TrackKind};
 
 use super::audio::MAX_INPUTS;
+use super::branch::Work;
 use super::settings::Settings;
 
 /// How the media of a pad comes.
@@ -106,32 +107,28 @@ fn rtp_codec(kind: TrackKind, structure: &gst::StructureRef) -> Option<Codec> {
     (codec.kind() == kind && u32::try_from(rate) == Ok(codec.clock_rate())).then_some(codec)
 }
 
-/// The codec and the layers, from what the video pads carry and what raw video is encoded to.
+/// The codec and the layers, from what the video pads carry and what is encoded. None: it is not decided yet.
 pub(super) fn video_track(
     settings: &Settings,
-    medias: &[Option<Media>],
-) -> Result<(Codec, Vec<LayerInfo>), String> {
+    medias: &[Option<(Media, Work)>],
+) -> Result<Option<(Codec, Vec<LayerInfo>)>, String> {
     let layer = |index, size: Option<(u32, u32)>, target_bitrate| LayerInfo {
         rid: Rid::from_index(index),
         width: size.map(|s| s.0),
         height: size.map(|s| s.1),
         target_bitrate,
     };
-    if let [
-        Some(Media {
-            form: Form::Raw, ..
-        }),
-    ] = medias
-    {
+    if medias.iter().flatten().any(|(_, work)| *work == Work::Wait) {
+        return Ok(None);
+    }
+    if let [Some((_, Work::Encode(_)))] = medias {
         let codec = settings.codec.engine();
         // The sizes follow from the keyframes: a layer may be smaller than asked for.
         let count = settings.layers.as_slice().len();
-        return Ok((
-            codec,
-            (0..count).map(|index| layer(index, None, None)).collect(),
-        ));
+        let layers = (0..count).map(|index| layer(index, None, None));
+        return Ok(Some((codec, layers.collect())));
     }
-    let mut codecs = medias.iter().flatten().filter_map(|m| match m.form {
+    let mut codecs = medias.iter().flatten().filter_map(|(m, _)| match m.form {
         Form::Encoded(codec) | Form::Rtp(codec) => Some(codec),
         Form::Raw => None,
     });
@@ -140,8 +137,8 @@ pub(super) fn video_track(
         return Err("all layers of a stream have the same codec".into());
     }
     let layers = medias.iter().enumerate();
-    let layers = layers.map(|(index, media)| layer(index, media.and_then(|m| m.size), None));
-    Ok((codec, layers.collect()))
+    let layers = layers.map(|(index, media)| layer(index, media.and_then(|(m, _)| m.size), None));
+    Ok(Some((codec, layers.collect())))
 }
 
 #[cfg(test)]

@@ -25,8 +25,7 @@
  *   only video pad.
  * * `video/x-h264`, `video/x-vp8`, `video/x-h265` or `video/x-av1` (which needs `rtpav1pay`): one
  *   simulcast layer a pad, `video_0` the highest; a pad that comes later is a layer of its own, whatever
- *   its number. Encode without B-frames: browsers don't show them in order. Not all browsers know H.265
- *   and AV1.
+ *   its number. Not all browsers know H.265 and AV1.
  * * raw audio: encoded to Opus. `audio/x-opus`, mono or stereo: as it is.
  *   Channels with positions (5.1) are mixed to stereo by them. Of channels without positions (SDI,
  *   NDI) the first two are taken, however many come. `mix-matrix` chooses others: rows of output
@@ -38,6 +37,16 @@
  * Anything else is refused with an error that says what is possible; audio beside video with a
  * warning alone, and the picture goes on without it. A change of codec while
  * running is refused, a change of size is not.
+ *
+ * ## B-frames
+ *
+ * WebRTC has no place for pictures that come in another order than that in which they are shown: browsers would
+ * show one of each group of pictures. H.264 and H.265 are looked at (parameter sets and the order of timestamps),
+ * and with `encode=auto` decoded and encoded anew to `layers` where they have B-frames: from the first
+ * picture where the parameter sets say so, else from the second one out of order, and no longer when a
+ * publisher comes whose parameter sets exclude them. That is told as an info message. Where it can't be
+ * (`encode=never`, several video pads) a warning on the bus says so once. `stats` has `pictures-out-of-order`
+ * and `encoded-anew`. RTP is not looked at.
  *
  * ## Encoders
  *
@@ -72,10 +81,13 @@ use gst::prelude::*;
 mod audio;
 mod branch;
 mod clock;
+mod decoder;
+mod encoded;
 mod feedback;
 mod imp;
 mod inputs;
 mod media;
+mod order;
 mod publish;
 mod sender;
 mod settings;
@@ -84,7 +96,7 @@ mod timeline;
 mod way;
 
 pub(crate) use branch::take_out;
-pub(crate) use settings::{Codec, Deinterlace, Fields};
+pub(crate) use settings::{Codec, Deinterlace, Encode, Fields};
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -103,6 +115,7 @@ glib::wrapper! {
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     for api in [
         Codec::static_type(),
+        Encode::static_type(),
         Deinterlace::static_type(),
         Fields::static_type(),
     ] {

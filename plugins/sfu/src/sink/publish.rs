@@ -11,8 +11,9 @@ use sfu_elements::layers::Layers;
 use sfu_engine::{Codec, PublishOptions, Publisher, Router, StreamInfo, StreamName, TrackKind};
 
 use super::audio;
-use super::branch::{self, Plan};
+use super::branch::{self, Plan, Work};
 use super::clock::Wallclock;
+use super::encoded;
 use super::feedback::ForceKeyUnit;
 use super::imp::{SfuSink, State, key};
 use super::media::{self, Form, Media};
@@ -103,14 +104,7 @@ impl SfuSink {
             let (entry, layer) = (input.entry.clone(), input.layer.unwrap_or_default());
             (Parts::of(&state)?, entry, layer, videos)
         };
-        let raw_video = kind == TrackKind::Video && media.form == Form::Raw;
-        if raw_video && videos > 1 {
-            return Err(
-                "raw video makes all layers by itself and must be the only video pad; \
-                        link encoded video for one layer a pad"
-                    .into(),
-            );
-        }
+        let work = encoded::work(kind, media.form, &settings, videos)?;
         let obj = self.obj();
         let plan = Plan {
             bin: obj.upcast_ref(),
@@ -118,21 +112,72 @@ impl SfuSink {
             entry: &entry,
             settings: &settings,
             media,
-            layers: if raw_video {
-                settings.layers.as_slice().len()
-            } else {
-                0
-            },
+            work,
             live: is_live(pad),
         };
         let foreign = matches!(media.form, Form::Rtp(_));
         let branch = branch::build(&plan, |codec, index| {
             parts.sender(codec, layer + index, foreign)
         })?;
+        self.look(pad, number, media.form, &branch);
         if let Some(input) = lock(&self.state).inputs.get_mut(&key(kind, number)) {
             input.branch = Some(branch);
+            input.work = work;
         }
         Ok(())
+    }
+
+    /// Decides otherwise what becomes of a video pad that comes encoded. Called by its streaming thread.
+    pub(super) fn decide(&self, number: u32, work: Work) -> Result<(), String> {
+        let settings = lock(&self.settings).clone();
+        let (parts, mut branch, before, media, pad, entry) = {
+            let mut state = lock(&self.state);
+            let parts = Parts::of(&state)?;
+            let input = state.inputs.get_mut(&key(TrackKind::Video, number));
+            let input = input.ok_or("the pad was released")?;
+            let media = input.media.ok_or("it is being stopped")?;
+            let branch = input.branch.take().ok_or("it is being stopped")?;
+            let before = input.work;
+            (
+                parts,
+                branch,
+                before,
+                media,
+                input.pad.clone(),
+                input.entry.clone(),
+            )
+        };
+        let obj = self.obj();
+        let plan = Plan {
+            bin: obj.upcast_ref(),
+            pad: pad.name(),
+            entry: &entry,
+            settings: &settings,
+            media,
+            work,
+            live: is_live(pad.upcast_ref()),
+        };
+        if before != Work::Wait {
+            // To viewers it is another publisher, also where the codec and the layers are the same.
+            parts
+                .publisher
+                .set_video(settings.codec.engine(), Vec::new());
+        }
+        let decided = branch.decide(&plan, |codec, index| parts.sender(codec, index, false));
+        let mut branch = Some(branch);
+        if let Some(input) = lock(&self.state)
+            .inputs
+            .get_mut(&key(TrackKind::Video, number))
+        {
+            input.branch = branch.take();
+            input.work = if decided.is_ok() { work } else { Work::Pass };
+        }
+        if let Some(branch) = branch {
+            // It was released meanwhile.
+            branch.remove(obj.upcast_ref());
+            return Err("the pad was released".into());
+        }
+        decided.and_then(|()| self.declare(TrackKind::Video))
     }
 
     /// Tells the router what the stream consists of.
@@ -145,7 +190,7 @@ impl SfuSink {
             let mut medias = vec![None; count.map_or(0, |last| last + 1)];
             for input in state.inputs.values() {
                 if let Some(place) = input.layer.and_then(|layer| medias.get_mut(layer)) {
-                    *place = input.media;
+                    *place = input.media.map(|media| (media, input.work));
                 }
             }
             (
@@ -160,8 +205,9 @@ impl SfuSink {
             publisher.set_audio(Codec::Opus);
             return Ok(());
         }
-        let (codec, layers) = media::video_track(&settings, &medias)?;
-        publisher.set_video(codec, layers);
+        if let Some((codec, layers)) = media::video_track(&settings, &medias)? {
+            publisher.set_video(codec, layers);
+        }
         Ok(())
     }
 
@@ -186,6 +232,7 @@ impl SfuSink {
         state.wallclock = Arc::default();
         state.timeline = Arc::default();
         state.sent = Arc::default();
+        state.out_of_order = Arc::default();
         Ok(())
     }
 
@@ -216,6 +263,7 @@ impl SfuSink {
                 .values_mut()
                 .filter_map(|input| {
                     input.media = None;
+                    input.work = Work::Wait;
                     input.layer = None;
                     input.branch.take()
                 })
@@ -243,7 +291,7 @@ impl SfuSink {
         })
     }
 
-    /// Other layers of raw video: those that stay change, others come or go.
+    /// Other layers of video that is encoded here: those that stay change, others come or go.
     pub(super) fn set_layers(&self, text: &str) {
         let layers: Layers = match text.parse() {
             Ok(layers) => layers,
@@ -261,20 +309,17 @@ impl SfuSink {
             settings.layers = layers.clone();
             settings.refused = None;
         }
-        let raw = {
+        let encoded = {
             let mut state = lock(&self.state);
             let parts = Parts::of(&state);
             let mut inputs = state.inputs.iter_mut();
-            let raw = inputs.find_map(|(key, input)| {
-                let is_raw = input.media.is_some_and(|media| media.form == Form::Raw);
-                let branch = input
-                    .branch
-                    .take_if(|branch| is_raw && branch.has_encoder())?;
+            let found = inputs.find_map(|(key, input)| {
+                let branch = input.branch.take_if(|branch| branch.has_encoder())?;
                 Some((*key, branch, is_live(input.pad.upcast_ref())))
             });
-            raw.zip(parts.ok())
+            found.zip(parts.ok())
         };
-        let Some(((key, mut branch, live), parts)) = raw else {
+        let Some(((key, mut branch, live), parts)) = encoded else {
             return;
         };
         let settings = lock(&self.settings).clone();

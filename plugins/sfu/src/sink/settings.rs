@@ -49,19 +49,28 @@ impl Codec {
     }
 }
 
-/// Which video is taken for interlaced.
+/// What becomes of video that comes encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
-#[enum_type(name = "GstSfuSinkDeinterlace")]
+#[enum_type(name = "GstSfuSinkEncode")]
 #[repr(u32)]
-pub(crate) enum Deinterlace {
+pub(crate) enum Encode {
     #[default]
-    #[enum_value(name = "What its caps call interlaced", nick = "auto")]
+    #[enum_value(
+        name = "It goes on as it is, unless it has B-frames: then it is encoded anew to the layers",
+        nick = "auto"
+    )]
     Auto,
-    #[enum_value(name = "All", nick = "all")]
-    All,
-    #[enum_value(name = "None: it is encoded as it comes", nick = "off")]
-    Off,
+    #[enum_value(name = "It is encoded anew to the layers", nick = "always")]
+    Always,
+    #[enum_value(name = "It goes on as it is", nick = "never")]
+    Never,
 }
+
+sfu_elements::deinterlacing!(
+    "GstSfuSinkDeinterlace",
+    "GstSfuSinkFields",
+    "Video that is encoded here: "
+);
 
 impl Deinterlace {
     pub(super) fn nick(self) -> &'static str {
@@ -73,36 +82,6 @@ impl Deinterlace {
     }
 }
 
-/// What becomes of a frame's two fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
-#[enum_type(name = "GstSfuSinkFields")]
-#[repr(u32)]
-pub(crate) enum Fields {
-    #[default]
-    #[enum_value(
-        name = "A picture from the top field: 1080i50 becomes 1080p25",
-        nick = "top"
-    )]
-    Top,
-    #[enum_value(name = "A picture from the bottom field", nick = "bottom")]
-    Bottom,
-    #[enum_value(
-        name = "A picture each, at twice the cost: 1080i50 becomes 1080p50",
-        nick = "all"
-    )]
-    All,
-}
-
-impl Fields {
-    pub(super) fn nick(self) -> &'static str {
-        match self {
-            Self::Top => "top",
-            Self::Bottom => "bottom",
-            Self::All => "all",
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) stream: String,
@@ -110,6 +89,7 @@ pub(super) struct Settings {
     pub(super) layers: Layers,
     /// Why the last value of `layers` was refused: nothing is started that was not asked for.
     pub(super) refused: Option<String>,
+    pub(super) encode: Encode,
     pub(super) codec: Codec,
     pub(super) encoder: Option<String>,
     pub(super) encoder_properties: Option<gst::Structure>,
@@ -135,6 +115,7 @@ impl Default for Settings {
             router: "default".into(),
             layers: Layers::default(),
             refused: None,
+            encode: Encode::default(),
             codec: Codec::default(),
             encoder: None,
             encoder_properties: None,
@@ -151,6 +132,7 @@ impl Default for Settings {
 
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
+    let [deinterlace, fields] = deinterlacing(defaults.deinterlace, defaults.deinterlace_fields);
     vec![
         text(
             "stream",
@@ -166,49 +148,43 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         ),
         glib::ParamSpecString::builder("layers")
             .nick("Layers")
-            .blurb("Raw video only: layers as HEIGHT:BITRATE@FPS,… in lines, bit/s (k and M multiply) and, if not all, frames a second")
+            .blurb("Video that is encoded here: layers as HEIGHT:BITRATE@FPS,… in lines, bit/s (k and M multiply) and, if not all, frames a second")
             .default_value(Some(defaults.layers.to_string().as_str()))
             .mutable_playing()
             .build(),
+        glib::ParamSpecEnum::builder_with_default("encode", defaults.encode)
+            .nick("Encode")
+            .blurb("Video that comes encoded, on the only video pad: whether it is encoded anew")
+            .mutable_ready()
+            .build(),
         glib::ParamSpecEnum::builder_with_default("codec", defaults.codec)
             .nick("Codec")
-            .blurb("Raw video only: what to encode to")
+            .blurb("Video that is encoded here: what to encode to")
             .mutable_ready()
             .build(),
         glib::ParamSpecString::builder("encoder")
             .nick("Encoder")
-            .blurb("Raw video only: factory name of the encoder (unset: the best one installed)")
+            .blurb("Video that is encoded here: factory name of the encoder (unset: the best one installed)")
             .mutable_ready()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("encoder-properties")
             .nick("Encoder properties")
-            .blurb("Raw video only: properties of the encoders, as props,bframes=0,layer-1=[props,speed-preset=faster],x264enc=[props,threads=2]: of all, of a layer, of a factory")
+            .blurb("Video that is encoded here: properties of the encoders, as props,bframes=0,layer-1=[props,speed-preset=faster],x264enc=[props,threads=2]: of all, of a layer, of a factory")
             .mutable_ready()
             .build(),
-        glib::ParamSpecEnum::builder_with_default("deinterlace", defaults.deinterlace)
-            .nick("Deinterlace")
-            .blurb("Raw video only: which video is deinterlaced")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default(
-            "deinterlace-fields",
-            defaults.deinterlace_fields,
-        )
-        .nick("Deinterlaced fields")
-        .blurb("Raw video only: which fields become pictures: one of two (1080i50 becomes 1080p25), or all (1080p50)")
-        .mutable_ready()
-        .build(),
+        deinterlace,
+        fields,
         number(
             "keyframe-interval",
             "Keyframe interval",
-            "Raw video only: time between the keyframes that all layers have in common, in ms",
+            "Video that is encoded here: time between the keyframes that all layers have in common, in ms",
             100..=60_000,
             defaults.keyframe_interval_ms,
         ),
         number(
             "temporal-layers",
             "Temporal layers",
-            "Raw video with codec=vp8 only: frame rates that each layer can be had in, each half of the next",
+            "Video that is encoded here, with codec=vp8: frame rates that each layer can be had in, each half of the next",
             1..=3,
             defaults.temporal_layers,
         ),
@@ -252,7 +228,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("viewers, packets, bytes, timestamp-steps (forward or back, made up for), keyframe-requests-received, keyframe-requests-refused, keyframe-requests-merged, keyframe-requests-sent, and for each layer rid, width, height, bitrate (bit/s), active")
+            .blurb("viewers, packets, bytes, timestamp-steps (forward or back, made up for), pictures-out-of-order (of B-frames that came encoded), encoded-anew (whether what comes encoded is), keyframe-requests-received, keyframe-requests-refused, keyframe-requests-merged, keyframe-requests-sent, and for each layer rid, width, height, bitrate (bit/s), active")
             .read_only()
             .build(),
     ]

@@ -3,9 +3,13 @@
 //! What the property `stats` says.
 
 use gst::prelude::*;
+use std::sync::atomic::Ordering::Relaxed;
+
 use sfu_engine::StreamInfo;
 
-pub(super) fn stats(info: Option<StreamInfo>, steps: u64) -> gst::Structure {
+use super::imp::State;
+
+pub(super) fn stats(info: Option<StreamInfo>, state: &State) -> gst::Structure {
     let structure = gst::Structure::builder("sfusink-stats");
     let Some(info) = info else {
         return structure.build();
@@ -28,7 +32,9 @@ pub(super) fn stats(info: Option<StreamInfo>, steps: u64) -> gst::Structure {
         .field("viewers", info.viewers as u64)
         .field("packets", info.packets_in)
         .field("bytes", info.bytes_in)
-        .field("timestamp-steps", steps)
+        .field("timestamp-steps", state.timeline.steps())
+        .field("pictures-out-of-order", state.out_of_order.load(Relaxed))
+        .field("encoded-anew", state.encodes_anew())
         .field(
             "keyframe-requests-received",
             info.keyframe_requests_received,

@@ -59,19 +59,7 @@ impl Codec {
     }
 }
 
-/// Which video is taken for interlaced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
-#[enum_type(name = "GstSimulcastEncDeinterlace")]
-#[repr(u32)]
-pub(crate) enum Deinterlace {
-    #[default]
-    #[enum_value(name = "What its caps call interlaced", nick = "auto")]
-    Auto,
-    #[enum_value(name = "All", nick = "all")]
-    All,
-    #[enum_value(name = "None: it is encoded as it comes", nick = "off")]
-    Off,
-}
+sfu_elements::deinterlacing!("GstSimulcastEncDeinterlace", "GstSimulcastEncFields", "");
 
 impl Deinterlace {
     /// As the element `deinterlace` calls it.
@@ -80,36 +68,6 @@ impl Deinterlace {
             Self::Auto => "auto",
             Self::All => "interlaced",
             Self::Off => "disabled",
-        }
-    }
-}
-
-/// What becomes of a frame's two fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
-#[enum_type(name = "GstSimulcastEncFields")]
-#[repr(u32)]
-pub(crate) enum Fields {
-    #[default]
-    #[enum_value(
-        name = "A picture from the top field: 1080i50 becomes 1080p25",
-        nick = "top"
-    )]
-    Top,
-    #[enum_value(name = "A picture from the bottom field", nick = "bottom")]
-    Bottom,
-    #[enum_value(
-        name = "A picture each, at twice the cost: 1080i50 becomes 1080p50",
-        nick = "all"
-    )]
-    All,
-}
-
-impl Fields {
-    pub(super) fn nick(self) -> &'static str {
-        match self {
-            Self::Top => "top",
-            Self::Bottom => "bottom",
-            Self::All => "all",
         }
     }
 }
@@ -165,6 +123,7 @@ impl Default for Settings {
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
     let layers = Layers::default().to_string();
+    let [deinterlace, fields] = deinterlacing(defaults.deinterlace, defaults.deinterlace_fields);
     vec![
         glib::ParamSpecString::builder("layers")
             .nick("Layers")
@@ -187,19 +146,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .blurb("Properties of the encoders, as props,bframes=0,layer-1=[props,speed-preset=faster],x264enc=[props,threads=2]: of all, of a layer, of a factory")
             .mutable_ready()
             .build(),
-        glib::ParamSpecEnum::builder_with_default("deinterlace", defaults.deinterlace)
-            .nick("Deinterlace")
-            .blurb("Which video is deinterlaced")
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default(
-            "deinterlace-fields",
-            defaults.deinterlace_fields,
-        )
-        .nick("Deinterlaced fields")
-        .blurb("Which fields become pictures: one of two (1080i50 becomes 1080p25), or all (1080p50)")
-        .mutable_ready()
-        .build(),
+        deinterlace,
+        fields,
         glib::ParamSpecUInt::builder("keyframe-interval")
             .nick("Keyframe interval")
             .blurb("Time between the keyframes that all layers have in common, in ms")

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What becomes of video that comes encoded: it goes on as it is, or is decoded and encoded anew where it has B-frames.
+//!
+//! A probe behind the parser looks at parameter sets and pictures, and decides in the thread in which they come.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use sfu_engine::{Codec, TrackKind};
+
+use super::CAT;
+use super::branch::{Branch, Work};
+use super::imp::{SfuSink, State, key};
+use super::media::Form;
+use super::order::{self, Says, Seen, Watch};
+use super::settings::{Encode, Settings};
+use crate::properties::lock;
+
+/// A group of pictures that is kept, until it is known whether there are B-frames, is this large at most: 10 s of 20 Mbit/s.
+const KEPT: usize = 600;
+const KEPT_OCTETS: usize = 25_000_000;
+/// What was decided stays so long at least where the other way would only be cheaper.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// What is done with a pad's media, as far as that is known before any comes.
+pub(super) fn work(
+    kind: TrackKind,
+    form: Form,
+    settings: &Settings,
+    videos: usize,
+) -> Result<Work, String> {
+    let layers = settings.layers.as_slice().len();
+    let work = match (kind, form, settings.encode) {
+        (TrackKind::Audio, ..) | (_, Form::Rtp(_), _) | (_, Form::Encoded(_), Encode::Never) => {
+            Work::Pass
+        }
+        (_, Form::Raw, _) | (_, Form::Encoded(_), Encode::Always) => Work::Encode(layers),
+        (_, Form::Encoded(Codec::H264 | Codec::H265), Encode::Auto) if videos == 1 => Work::Wait,
+        (_, Form::Encoded(_), Encode::Auto) => Work::Pass,
+    };
+    if matches!(work, Work::Encode(_)) && videos > 1 {
+        return Err(
+            "raw video makes all layers by itself and must be the only video pad; \
+                    link encoded video for one layer a pad, with encode=auto or never"
+                .into(),
+        );
+    }
+    Ok(work)
+}
+
+impl State {
+    /// Whether what comes encoded is encoded anew.
+    pub(super) fn encodes_anew(&self) -> bool {
+        let anew =
+            |media: Form, work: Work| matches!((media, work), (Form::Encoded(_), Work::Encode(_)));
+        let mut inputs = self.inputs.values();
+        inputs.any(|input| {
+            input
+                .media
+                .is_some_and(|media| anew(media.form, input.work))
+        })
+    }
+}
+
+/// A pad's pictures, as the probe saw them.
+#[derive(Debug)]
+struct Look {
+    says: Says,
+    watch: Watch,
+    work: Work,
+    /// Whether B-frames are encoded anew.
+    may_encode: bool,
+    told: bool,
+    decided: Option<Instant>,
+    /// The group of pictures so far, while they go on as they are and it is not sure that they may.
+    kept: Vec<gst::Buffer>,
+    octets: usize,
+    /// The latest that went on as it is.
+    shown: Option<gst::ClockTime>,
+    /// What was kept passes.
+    again: bool,
+    out_of_order: Arc<AtomicU64>,
+}
+
+impl Look {
+    fn picture(&mut self, buffer: &gst::BufferRef) -> Option<Work> {
+        let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let seen = self.watch.picture(buffer.pts(), keyframe);
+        if seen != Seen::InOrder {
+            self.out_of_order.fetch_add(1, Relaxed);
+        }
+        let reorders = self.says == Says::Reorders || seen == Seen::Again;
+        let settled = self.decided.is_none_or(|at| at.elapsed() > SETTLED);
+        match (self.work, reorders) {
+            (Work::Encode(_), _) if self.says == Says::Never && settled => Some(Work::Pass),
+            (Work::Wait | Work::Pass, true) if self.may_encode => Some(Work::Encode(0)),
+            (Work::Wait, _) => Some(Work::Pass),
+            _ => None,
+        }
+    }
+
+    /// Keeps what a decoder would begin with.
+    fn keep(&mut self, buffer: &gst::Buffer) {
+        if !self.may_encode || self.says == Says::Never {
+            return self.forget();
+        }
+        let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        if keyframe || self.kept.len() >= KEPT || self.octets > KEPT_OCTETS {
+            self.forget();
+        }
+        if keyframe || !self.kept.is_empty() {
+            self.octets += buffer.size();
+            self.kept.push(buffer.clone());
+        }
+    }
+
+    fn forget(&mut self) {
+        self.kept.clear();
+        self.octets = 0;
+    }
+}
+
+impl SfuSink {
+    /// Looks at what comes encoded on a video pad, behind its parser.
+    pub(super) fn look(&self, pad: &gst::Pad, number: u32, form: Form, branch: &Branch) {
+        let is_looked_at = matches!(form, Form::Encoded(Codec::H264 | Codec::H265));
+        let point = branch.point().filter(|_| is_looked_at);
+        let Some(source) = point.and_then(|point| point.static_pad("src")) else {
+            return;
+        };
+        let (settings, state) = (lock(&self.settings), lock(&self.state));
+        let videos = state.inputs.keys().filter(|(audio, _)| !audio).count();
+        let work = work(TrackKind::Video, form, &settings, videos).unwrap_or(Work::Pass);
+        if matches!(work, Work::Encode(_)) {
+            return;
+        }
+        let look = Mutex::new(Look {
+            says: Says::Nothing,
+            watch: Watch::default(),
+            work,
+            may_encode: work == Work::Wait,
+            told: false,
+            decided: None,
+            kept: Vec::new(),
+            octets: 0,
+            shown: None,
+            again: false,
+            out_of_order: state.out_of_order.clone(),
+        });
+        drop((settings, state));
+        let (sink, pad) = (self.obj().downgrade(), pad.name());
+        source.add_probe(gst::PadProbeType::DATA_DOWNSTREAM, move |source, info| {
+            let Some(sink) = sink.upgrade() else {
+                return gst::PadProbeReturn::Ok;
+            };
+            sink.imp().looked_at(source, info, &look, number, &pad)
+        });
+    }
+
+    fn looked_at(
+        &self,
+        source: &gst::Pad,
+        info: &mut gst::PadProbeInfo<'_>,
+        look: &Mutex<Look>,
+        number: u32,
+        pad: &str,
+    ) -> gst::PadProbeReturn {
+        match &info.data {
+            Some(gst::PadProbeData::Event(event)) => match event.view() {
+                gst::EventView::Caps(caps) => lock(look).says = order::says(caps.caps()),
+                gst::EventView::Eos(_) if lock(look).work == Work::Wait => {
+                    self.close(number);
+                }
+                _ => {}
+            },
+            Some(gst::PadProbeData::Buffer(buffer)) => {
+                let decided = {
+                    let mut look = lock(look);
+                    if look.again {
+                        return gst::PadProbeReturn::Ok;
+                    }
+                    let decided = look.picture(buffer);
+                    self.tell(&mut look, pad);
+                    decided
+                };
+                let result = decided.map_or(Ok(gst::FlowSuccess::Ok), |work| {
+                    self.turn(source, look, number, work, pad)
+                });
+                if result.is_err() {
+                    info.flow_res = result;
+                    return gst::PadProbeReturn::Handled;
+                }
+                let mut look = lock(look);
+                if look.work == Work::Pass {
+                    look.shown = look.shown.max(buffer.pts());
+                    look.keep(buffer);
+                }
+            }
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    }
+
+    /// B-frames go to viewers.
+    fn tell(&self, look: &mut Look, pad: &str) {
+        let comes = look.out_of_order.load(Relaxed) > 1;
+        if look.may_encode || !comes || std::mem::replace(&mut look.told, true) {
+            return;
+        }
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Format,
+            ("{pad}: the video has B-frames, of which browsers show about one picture a group of pictures: \
+                 encode without (x264: tune=zerolatency or bframes=0), or have it encoded anew by encode=auto, \
+                 which takes a single video pad")
+        );
+    }
+
+    /// Does otherwise with what comes.
+    fn turn(
+        &self,
+        source: &gst::Pad,
+        look: &Mutex<Look>,
+        number: u32,
+        work: Work,
+        pad: &str,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let anew = matches!(work, Work::Encode(_));
+        let layers = lock(&self.settings).layers.as_slice().len();
+        let work = if anew { Work::Encode(layers) } else { work };
+        let first = lock(look).work == Work::Wait;
+        let decided = self.decide(number, work).or_else(|why| {
+            if !anew || !self.is_running(number) {
+                return Err(why);
+            }
+            // Better than nothing.
+            lock(look).may_encode = false;
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Decode,
+                ("{pad}: the video has B-frames and can't be encoded anew: {why}")
+            );
+            self.decide(number, Work::Pass)
+        });
+        if let Err(why) = decided {
+            gst::debug!(CAT, imp = self, "{pad}: {why}");
+            return Err(gst::FlowError::Flushing);
+        }
+        let (kept, shown) = {
+            let mut look = lock(look);
+            let anew = anew && look.may_encode;
+            look.work = if anew { work } else { Work::Pass };
+            look.decided = Some(Instant::now());
+            let kept = std::mem::take(&mut look.kept);
+            look.forget();
+            look.again = anew;
+            (kept, look.shown.take())
+        };
+        if !anew || !lock(look).again {
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        let why = if first { "" } else { " from now on" };
+        gst::element_imp_info!(
+            self,
+            gst::StreamError::Format,
+            ("{pad}: the video has B-frames, and is encoded anew{why}")
+        );
+        let result = Self::again(source, kept, shown);
+        lock(look).again = false;
+        result
+    }
+
+    /// Has the decoder begin where the group of pictures does. What viewers have seen is not shown again.
+    fn again(
+        source: &gst::Pad,
+        kept: Vec<gst::Buffer>,
+        shown: Option<gst::ClockTime>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let decoder = source.peer().and_then(|peer| peer.parent_element());
+        let decoded = decoder.and_then(|decoder| decoder.static_pad("src"));
+        if let Some(decoded) = decoded {
+            decoded.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                let time = info.buffer().and_then(|buffer| buffer.pts());
+                match time.zip(shown) {
+                    Some((time, shown)) if time <= shown => gst::PadProbeReturn::Drop,
+                    _ => gst::PadProbeReturn::Remove,
+                }
+            });
+        }
+        if kept.is_empty() {
+            // It begins with the next one: sooner, if upstream can be asked.
+            let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true);
+            let _ = source.send_event(event.build());
+        }
+        for buffer in kept {
+            source.push(buffer)?;
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn is_running(&self, number: u32) -> bool {
+        let state = lock(&self.state);
+        let input = state.inputs.get(&key(TrackKind::Video, number));
+        input.is_some_and(|input| input.branch.is_some())
+    }
+
+    /// The end comes before anything that could be shown.
+    fn close(&self, number: u32) {
+        let key = key(TrackKind::Video, number);
+        let branch = lock(&self.state)
+            .inputs
+            .get_mut(&key)
+            .and_then(|i| i.branch.take());
+        let Some(mut branch) = branch else {
+            return;
+        };
+        let bin = self.obj();
+        if let Err(why) = branch.close(bin.upcast_ref()) {
+            gst::debug!(CAT, imp = self, "{why}");
+        }
+        match lock(&self.state).inputs.get_mut(&key) {
+            Some(input) => input.branch = Some(branch),
+            None => branch.remove(bin.upcast_ref()),
+        }
+    }
+}
