@@ -30,7 +30,7 @@ pub(crate) fn wait_for_health(server: &Server, stream: &str, healthy: bool) {
 
 #[test]
 fn what_an_rtsp_server_has_is_seen() {
-    for (name, encode) in [("rtsp_in", "ENCODE=always"), ("rtsp_copy", "ENCODE=never")] {
+    for (name, encode) in [("rtsp_in", "ENCODE=auto"), ("rtsp_copy", "ENCODE=never")] {
         let (port, _) = free_ports().unwrap();
         let url = format!("URL=rtsp://127.0.0.1:{port}/live");
         let keys = [encode, "STREAM=demo", "LAYERS=360:700k", &url];

@@ -37,7 +37,6 @@ fn an_encoder_that_calls_is_seen_and_comes_back() {
     let keys = [
         "KEY=correct-horse",
         "KEYS=news/cam1:battery-staple",
-        "ENCODE=never",
         "STREAM=demo",
         &srt_port,
     ];

@@ -103,9 +103,15 @@ impl Came {
     fn at(running: &Running, name: &str) -> Self {
         let came = Self::default();
         let pad = running.0.by_name(name).unwrap().static_pad("sink").unwrap();
-        let times = came.0.clone();
+        let (times, flv) = (came.0.clone(), name == "flv");
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            let time = info.buffer().and_then(|buffer| buffer.dts_or_pts());
+            // Of what is in FLV, pictures: sound alone goes on by itself.
+            let is_sound = |buffer: &gst::BufferRef| {
+                let data = buffer.map_readable().unwrap();
+                flv && data.first() != Some(&9)
+            };
+            let buffer = info.buffer().filter(|buffer| !is_sound(buffer));
+            let time = buffer.and_then(|buffer| buffer.dts_or_pts());
             if let Some(time) = time {
                 let time = time.nseconds() as f64 / 1e9;
                 times.lock().unwrap().push((time, Instant::now()));
@@ -182,13 +188,16 @@ fn run(name: &str, encoded: bool, by: By) {
     ));
     // What is pushed to an RTMP service, and what RTSP players get.
     let push = Running::prepare(&format!(
-        "sfusrc name=in stream={stream} in.video_0 ! tee name=t ! queue ! h264parse ! flvmux name=mux streamable=true latency=500000000 \
+        "sfusrc name=in stream={stream} in.video_0 ! queue ! h264parse ! flvmux name=mux streamable=true latency=500000000 \
          ! fakesink name=flv sync=false async=false \
-         t. ! queue ! h264parse ! rtph264pay ! fakesink name=rtp sync=false async=false \
          in.audio_0 ! queue ! opusdec plc=true ! audioconvert ! audioresample ! avenc_aac ! mux."
     ));
-    let ends = ["flv", "rtp"].map(|end| (end, Came::at(&push, end)));
+    let play = Running::prepare(&format!(
+        "sfusrc name=in stream={stream} in.video_0 ! queue ! h264parse ! rtph264pay ! fakesink name=rtp sync=false async=false"
+    ));
+    let ends = [("flv", Came::at(&push, "flv")), ("rtp", Came::at(&play, "rtp"))];
     push.play();
+    play.play();
     let mut times = Vec::new();
     for (by, lasts) in [(by, FIRST), (|_| Some(0.0), SECOND)] {
         let publisher = publisher(&stream, encoded, by);

@@ -2,7 +2,7 @@
 //! One connection, on a thread of its own, from its first byte to its end.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use super::feed::{Feed, Stop};
 use super::server::{Lease, Shared};
 use super::settings::bare;
 use super::stats::count;
+use super::stream::Stream;
 use crate::protocol::Misuse;
 use crate::protocol::session::{Event, Session};
 
@@ -45,7 +46,7 @@ impl From<Misuse> for End {
 
 struct Client<'a> {
     id: u64,
-    stream: TcpStream,
+    stream: Stream,
     shared: &'a Arc<Shared>,
     session: Session,
     /// There while it publishes.
@@ -57,7 +58,7 @@ struct Client<'a> {
 }
 
 /// Talks with a client until one of both ends it, and counts how.
-pub(super) fn serve(id: u64, stream: TcpStream, shared: &Arc<Shared>) {
+pub(super) fn serve(id: u64, stream: Stream, shared: &Arc<Shared>) {
     let mut client = Client {
         id,
         stream,
@@ -89,12 +90,7 @@ pub(super) fn serve(id: u64, stream: TcpStream, shared: &Arc<Shared>) {
 
 impl Client<'_> {
     fn run(&mut self) -> End {
-        let prepared = self
-            .stream
-            .set_read_timeout(Some(TICK))
-            .and_then(|()| self.stream.set_write_timeout(Some(WRITE)))
-            .and_then(|()| self.stream.set_nodelay(true));
-        if prepared.is_err() {
+        if self.stream.set_timeouts(TICK, WRITE).is_err() {
             return End::Gone;
         }
         let mut buffer = vec![0; 32 * 1024];

@@ -7,11 +7,12 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
+use sfu_tls::Certificates;
 
 use super::CAT;
 use super::access::Door;
 use super::output::{Kind, Output, TEMPLATES};
-use super::server::{Server, Shared};
+use super::server::{Server, Shared, Tls};
 use super::settings::{PROPERTIES, Settings};
 use super::stats::Stats;
 
@@ -161,7 +162,17 @@ impl RtmpServerSrc {
             gst::element_imp_error!(self, gst::ResourceError::OpenRead, ("{why}"));
             gst::StateChangeError
         })?;
-        let shared = Shared::new(&self.obj(), settings, door, self.outputs.clone(), stats);
+        let certificates = Certificates::open(&settings.certificate, &settings.private_key);
+        let tls = certificates.and_then(Tls::new).map_err(|why| {
+            let (certificate, key) = (&settings.certificate, &settings.private_key);
+            gst::element_imp_error!(
+                self,
+                gst::ResourceError::OpenRead,
+                ("RTMPS with certificate={certificate} private-key={key}: {why}")
+            );
+            gst::StateChangeError
+        })?;
+        let shared = Shared::new(&self.obj(), settings, (door, tls), self.outputs.clone(), stats);
         match Server::start(shared) {
             Ok(server) => {
                 gst::info!(

@@ -33,6 +33,13 @@
  * connections at most; who comes then takes the place of the one that is there for the longest
  * time without publishing.
  *
+ * ## RTMPS
+ *
+ * With `certificate` and `private-key`, two PEM files, it speaks RTMPS alone, as
+ * `rtmps://HOST:PORT/APP/KEY`. The files are looked at each second and read again when they have changed;
+ * what is wrong with new ones is a warning, and the old ones stay in use. The 5 s of the handshake hold for
+ * that of TLS, too.
+ *
  * ## Codecs
  *
  * H.264 and AAC, and by Enhanced RTMP HEVC and AV1; of several tracks the first. A publisher whose
@@ -72,6 +79,7 @@ mod output;
 mod server;
 mod settings;
 mod stats;
+mod stream;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

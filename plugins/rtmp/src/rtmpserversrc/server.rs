@@ -11,6 +11,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use sfu_tls::rustls::ServerConfig;
+use sfu_tls::{Certificates, TlsError};
 
 use super::CAT;
 use super::access::Door;
@@ -19,13 +21,33 @@ use super::imp::lock;
 use super::output::Output;
 use super::settings::Settings;
 use super::stats::{Stats, count};
+use super::stream::Stream;
 
 /// Connections at a time. One publishes, the others are on their way in or out.
 const MAX_CONNECTIONS: usize = 32;
 /// How long a publisher must have been silent for one of the same key to take its place.
 const SILENCE: Duration = Duration::from_secs(1);
+/// How often it is looked whether the certificate has changed.
+const REFRESH: Duration = Duration::from_secs(1);
 /// How often the listener looks whether someone came, or it is to stop.
 const TICK: Duration = Duration::from_millis(50);
+
+/// With which RTMPS is spoken.
+#[derive(Debug)]
+pub(super) struct Tls {
+    certificates: Arc<Certificates>,
+    config: Arc<ServerConfig>,
+}
+
+impl Tls {
+    pub(super) fn new(certificates: Option<Arc<Certificates>>) -> Result<Option<Self>, TlsError> {
+        let tls = certificates.map(|certificates| {
+            let config = certificates.server(&[])?;
+            Ok(Self { certificates, config })
+        });
+        tls.transpose()
+    }
+}
 
 /// What the connections share from one start of the element to its stop.
 #[derive(Debug)]
@@ -33,6 +55,7 @@ pub(super) struct Shared {
     pub(super) element: glib::WeakRef<super::RtmpServerSrc>,
     pub(super) settings: Settings,
     pub(super) door: Door,
+    tls: Option<Tls>,
     pub(super) outputs: [Arc<Output>; 2],
     pub(super) stats: Arc<Stats>,
     pub(super) stopping: AtomicBool,
@@ -122,7 +145,7 @@ impl Shared {
     pub(super) fn new(
         element: &super::RtmpServerSrc,
         settings: Settings,
-        door: Door,
+        (door, tls): (Door, Option<Tls>),
         outputs: [Arc<Output>; 2],
         stats: Arc<Stats>,
     ) -> Self {
@@ -130,6 +153,7 @@ impl Shared {
             element: element.downgrade(),
             settings,
             door,
+            tls,
             outputs,
             stats,
             stopping: AtomicBool::new(false),
@@ -187,7 +211,8 @@ impl Shared {
     fn admit(self: &Arc<Self>, id: u64, socket: TcpStream) -> io::Result<()> {
         // What comes out of a listener that does not block may not block either.
         socket.set_nonblocking(false)?;
-        let stream = socket.try_clone()?;
+        let tls = self.tls.as_ref().map(|tls| tls.config.clone());
+        let stream = Stream::new(socket.try_clone()?, tls)?;
         let mut connections = lock(&self.connections);
         if connections.len() >= MAX_CONNECTIONS {
             let publisher = lock(&self.publisher).as_ref().map(|publisher| publisher.id);
@@ -215,9 +240,23 @@ impl Shared {
         Ok(())
     }
 
+    fn warn(&self, message: &str) {
+        if let Some(element) = self.element.upgrade() {
+            gst::element_warning!(element, gst::ResourceError::Read, ("{message}"));
+        }
+    }
+
     fn listen(self: &Arc<Self>, listener: &TcpListener) {
-        let mut id = 0;
+        let (mut id, mut looked) = (0, Instant::now());
         while !self.stopping.load(Relaxed) {
+            if let Some(tls) = self.tls.as_ref().filter(|_| looked.elapsed() >= REFRESH) {
+                looked = Instant::now();
+                match tls.certificates.refresh() {
+                    Some(Ok(())) => gst::info!(CAT, "The certificate is read again"),
+                    Some(Err(why)) => self.warn(&format!("The certificate stays as it was: {why}")),
+                    None => {}
+                }
+            }
             match listener.accept() {
                 Ok((socket, address)) => {
                     id += 1;

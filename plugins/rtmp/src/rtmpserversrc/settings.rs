@@ -14,6 +14,8 @@ pub(super) struct Settings {
     pub(super) stream_key: String,
     pub(super) access: String,
     pub(super) stream: String,
+    pub(super) certificate: String,
+    pub(super) private_key: String,
     pub(super) timeout_ms: u32,
     pub(super) latency_ms: u32,
 }
@@ -26,6 +28,8 @@ impl Default for Settings {
             stream_key: String::new(),
             access: String::new(),
             stream: String::new(),
+            certificate: String::new(),
+            private_key: String::new(),
             timeout_ms: 10_000,
             latency_ms: 200,
         }
@@ -50,6 +54,8 @@ impl Settings {
             "stream-key" => self.stream_key = text().unwrap_or_default(),
             "access" => self.access = text().unwrap_or_default(),
             "stream" => self.stream = text().unwrap_or_default(),
+            "certificate" => self.certificate = text().unwrap_or_default(),
+            "private-key" => self.private_key = text().unwrap_or_default(),
             "timeout" => self.timeout_ms = number(),
             "latency" => self.latency_ms = number(),
             _ => {}
@@ -63,6 +69,8 @@ impl Settings {
             "stream-key" => self.stream_key.to_value(),
             "access" => self.access.to_value(),
             "stream" => self.stream.to_value(),
+            "certificate" => self.certificate.to_value(),
+            "private-key" => self.private_key.to_value(),
             "timeout" => self.timeout_ms.to_value(),
             "latency" => self.latency_ms.to_value(),
             _ => pspec.default_value().clone(),
@@ -143,6 +151,19 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Stream",
             "Name of the stream that the rules of access are asked for (default: the last part of the path)",
             &default.stream,
+        ),
+        text(
+            "certificate",
+            "Certificate",
+            "PEM file with the certificate and its chain, with which only RTMPS is spoken; read again when it changes (default: \
+             empty, RTMP)",
+            &default.certificate,
+        ),
+        text(
+            "private-key",
+            "Private key",
+            "PEM file with the certificate's private key; read again when it changes (default: empty)",
+            &default.private_key,
         ),
         number(
             "timeout",
