@@ -64,7 +64,11 @@ impl Server {
     }
 
     fn stat(&self, name: &str) -> u64 {
-        let stats = self.0.by_name("in").unwrap().property::<gst::Structure>("stats");
+        let stats = self
+            .0
+            .by_name("in")
+            .unwrap()
+            .property::<gst::Structure>("stats");
         stats.get(name).unwrap()
     }
 }
@@ -73,7 +77,11 @@ impl Drop for Server {
     fn drop(&mut self) {
         let began = Instant::now();
         self.0.set_state(gst::State::Null).unwrap();
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
     }
 }
 
@@ -144,7 +152,10 @@ fn encoders_publish_by_rtmps_and_the_certificate_may_change() {
     let slow = std::thread::spawn(move || {
         let mut slow = TcpStream::connect(("127.0.0.1", port)).unwrap();
         let began = Instant::now();
-        for byte in [0x16, 3, 1, 0x40, 0].into_iter().chain(std::iter::repeat(1)) {
+        for byte in [0x16, 3, 1, 0x40, 0]
+            .into_iter()
+            .chain(std::iter::repeat(1))
+        {
             if slow.write_all(&[byte]).is_err() {
                 return began.elapsed();
             }
@@ -157,7 +168,11 @@ fn encoders_publish_by_rtmps_and_the_certificate_may_change() {
     plain.write_all(&[3; 1537]).unwrap();
     let mut said = Vec::new();
     let _ = plain.read_to_end(&mut said);
-    assert!(said.len() < 100, "an alert, and not an answer of {} octets", said.len());
+    assert!(
+        said.len() < 100,
+        "an alert, and not an answer of {} octets",
+        said.len()
+    );
 
     let encoder = Encoder::start("rtmps", port);
     until("frames", || frames.load(Relaxed) > 25);
@@ -166,7 +181,10 @@ fn encoders_publish_by_rtmps_and_the_certificate_may_change() {
     // A certificate that is not that of the key leaves the old ones in use, which is said.
     std::fs::write(&files[0], "nonsense").unwrap();
     let bus = server.0.bus().unwrap();
-    let warning = bus.timed_pop_filtered(gst::ClockTime::from_seconds(10), &[gst::MessageType::Warning]);
+    let warning = bus.timed_pop_filtered(
+        gst::ClockTime::from_seconds(10),
+        &[gst::MessageType::Warning],
+    );
     assert!(warning.is_some(), "it is said");
     assert!(shown(port) == first);
     folder.certify();
@@ -177,7 +195,14 @@ fn encoders_publish_by_rtmps_and_the_certificate_may_change() {
     let before = frames.load(Relaxed);
     until("more frames", || frames.load(Relaxed) > before + 25);
     drop(encoder);
-    until("room", || server.stat("cut") > 0 && !server.0.by_name("in").unwrap().property::<bool>("connected"));
+    until("room", || {
+        server.stat("cut") > 0
+            && !server
+                .0
+                .by_name("in")
+                .unwrap()
+                .property::<bool>("connected")
+    });
     let _again = Encoder::start("rtmps", port);
     let before = frames.load(Relaxed);
     until("frames again", || frames.load(Relaxed) > before + 25);

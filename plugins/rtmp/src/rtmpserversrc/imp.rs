@@ -172,7 +172,13 @@ impl RtmpServerSrc {
             );
             gst::StateChangeError
         })?;
-        let shared = Shared::new(&self.obj(), settings, (door, tls), self.outputs.clone(), stats);
+        let shared = Shared::new(
+            &self.obj(),
+            settings,
+            (door, tls),
+            self.outputs.clone(),
+            stats,
+        );
         match Server::start(shared) {
             Ok(server) => {
                 gst::info!(

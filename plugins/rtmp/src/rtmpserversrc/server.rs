@@ -43,7 +43,10 @@ impl Tls {
     pub(super) fn new(certificates: Option<Arc<Certificates>>) -> Result<Option<Self>, TlsError> {
         let tls = certificates.map(|certificates| {
             let config = certificates.server(&[])?;
-            Ok(Self { certificates, config })
+            Ok(Self {
+                certificates,
+                config,
+            })
         });
         tls.transpose()
     }
