@@ -92,6 +92,33 @@ if command -v nft >/dev/null && [ "$(id -u)" -eq 0 ]; then
   fi
 fi
 
+echo "HTTPS"
+certificate=${CERTIFICATE:-} private_key=${PRIVATE_KEY:-}
+if [ -z "$certificate$private_key" ]; then
+  note "not asked for: CERTIFICATE=… PRIVATE_KEY=… ./sfu doctor looks at those files. Without HTTPS browsers on other machines"
+  note "use no camera and no microphone"
+elif [ ! -r "$certificate" ] || [ ! -r "$private_key" ]; then
+  missing "CERTIFICATE and PRIVATE_KEY name two PEM files that this user may read"
+elif ! command -v openssl >/dev/null; then
+  note "openssl is not installed: the certificate was not looked at (apt-get install openssl)"
+elif ! openssl x509 -noout -in "$certificate" 2>/dev/null; then
+  missing "$certificate holds no certificate as PEM"
+elif [ "$(openssl x509 -noout -pubkey -in "$certificate")" != "$(openssl pkey -pubout -in "$private_key" -passin pass: 2>/dev/null)" ]; then
+  missing "the private key in $private_key is not that of the certificate in $certificate"
+elif ! openssl x509 -noout -checkend 0 -in "$certificate" >/dev/null; then
+  missing "the certificate in $certificate has expired"
+elif ! openssl x509 -noout -checkend $((14 * 24 * 3600)) -in "$certificate" >/dev/null; then
+  note "the certificate in $certificate ends within two weeks: is it renewed?"
+else
+  ok "certificate until $(openssl x509 -noout -enddate -in "$certificate" | cut -d= -f2)"
+fi
+# The server is asked with it by companions, webhooks and for keys.
+if [ -s /etc/ssl/certs/ca-certificates.crt ] || [ -s /etc/pki/tls/certs/ca-bundle.crt ] || [ -s /etc/ssl/cert.pem ]; then
+  ok "certificates of authorities"
+else
+  missing "certificates of authorities: apt-get install ca-certificates"
+fi
+
 echo "Ports"
 check_port() {
   if ss -H -ln "--$1" "sport = :$2" 2>/dev/null | grep -q .; then

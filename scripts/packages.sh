@@ -7,7 +7,7 @@ export RUST_NEEDED
 
 PACKAGES_RUN=(
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good
-  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa glib-networking
+  gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-alsa glib-networking ca-certificates
   libavahi-client3 libgstrtspserver-1.0-0
 )
 PACKAGES_BUILD=(
@@ -20,7 +20,7 @@ MODULES_BUILD=(
   gstreamer-rtsp-server-1.0 openssl
 )
 PACKAGES_TEST=(
-  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice chromium curl firefox-esr ffmpeg srt-tools
+  "${PACKAGES_BUILD[@]}" gstreamer1.0-nice caddy chromium curl firefox-esr ffmpeg srt-tools
   coturn gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0 python3-gi python3-venv fonts-dejavu-core iproute2 nftables libavahi-common3
   libnginx-mod-rtmp meson nginx ninja-build openssl procps prometheus python3 python3-pip shellcheck systemd
   util-linux vlc-bin vlc-plugin-base

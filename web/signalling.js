@@ -1,5 +1,7 @@
 // WHEP and WHIP (RFC 9725) for the pages: one session, its resource on the server, and how things are worded.
 
+import { hasServers } from './ice.js';
+
 /** How a layer is called for people. */
 export function layerName(layer) {
   return layer.height ? `${layer.height}p` : `Layer ${layer.rid ?? layer.encodingId}`;
@@ -47,6 +49,7 @@ export class Session {
 
   /** Sends the offer to `url` and takes the answer. */
   async open(url) {
+    if (hasServers) await this.#findServers(url);
     const offer = await this.pc.createOffer();
     offer.sdp = stereo(offer.sdp);
     await this.pc.setLocalDescription(offer);
@@ -63,6 +66,14 @@ export class Session {
     this.#etag = response.headers.get('ETag');
     await this.pc.setRemoteDescription({ type: 'answer', sdp: text });
     for (const candidate of this.#candidates.splice(0)) this.#trickle(candidate);
+  }
+
+  /** Relays come with credentials of this session's own (RFC 9725, section 4.6): they are asked for before it gathers. */
+  async #findServers(url) {
+    const response = await fetch(url, { method: 'OPTIONS' }).catch(() => null);
+    const iceServers = iceServersOf(response?.headers.get('Link') ?? '');
+    // Who may not, or finds nobody, is told so by what comes next.
+    if (iceServers.length > 0) this.pc.setConfiguration({ ...this.pc.getConfiguration(), iceServers });
   }
 
   /** Candidates go one after the other; a lost one is no loss, since the server finds us by our checks. */
@@ -128,6 +139,15 @@ export class Session {
     if (this.#resource) fetch(this.#resource, { method: 'DELETE', keepalive: true }).catch(() => {});
     this.#resource = null;
   }
+}
+
+/** Those that `Link` headers name. */
+export function iceServersOf(links) {
+  return [...links.matchAll(/<([^>]*)>((?:\s*;\s*[\w-]+="[^"]*")*)/g)].flatMap(([, urls, parameters]) => {
+    const of = Object.fromEntries([...parameters.matchAll(/([\w-]+)="([^"]*)"/g)].map(([, name, value]) => [name, value]));
+    if (of.rel !== 'ice-server') return [];
+    return of.username ? [{ urls, username: of.username, credential: of.credential }] : [{ urls }];
+  });
 }
 
 /** Browsers decode Opus to one channel unless their own description asks for two. */

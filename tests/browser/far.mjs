@@ -110,13 +110,16 @@ try {
     const stats = await page.evaluate(() => window.player.stats());
     const by = await page.evaluate(protocol);
     const idle = await page.evaluate(() => window.idle);
-    return { ...(await page.evaluate(() => window.seen)), stats, by, connectedMs, pictureMs, idle };
+    // What the event stream said.
+    const told = await page.evaluate(() => Object.keys(window.player.server ?? {}).length);
+    return { ...(await page.evaluate(() => window.seen)), stats, by, told, connectedMs, pictureMs, idle };
   });
   const gaps = seen.gaps.map(({ ms }) => ms);
   console.log(JSON.stringify({
     seconds: wanted.seconds,
     link: wanted.udp === '' ? 'none' : wanted.tcp >= 0 ? `TCP, ${wanted.tcp} ms each way` : wanted.link,
     by: seen.by,
+    told: seen.told,
     connectedMs: seen.connectedMs,
     pictureMs: seen.pictureMs,
     p50Ms: quantile(seen.latencies, 0.5),

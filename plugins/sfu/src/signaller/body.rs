@@ -20,6 +20,10 @@ use super::server::Refusal;
 const DISCARD_MAX: usize = 256 * 1024;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// Marks the answer to a request whose client broke it off.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BrokenOff;
+
 enum Broken {
     TooLarge,
     NotWhole,
@@ -50,6 +54,9 @@ pub(super) async fn take_whole(request: Request, next: Next) -> Response {
         ),
     };
     let mut response = Refusal::new(status, message).into_response();
+    if status == StatusCode::BAD_REQUEST {
+        response.extensions_mut().insert(BrokenOff);
+    }
     // Nobody knows where the next request begins.
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use sfu_engine::AddressKey;
 use tokio::task::AbortHandle;
 
 use super::limits::{self, Limits};
+use super::requests::Requests;
 use crate::properties::lock;
 
 /// What a connection is at. The first ones make room, in this order.
@@ -56,6 +57,10 @@ pub(super) struct ConnectionCounts {
     pub(super) made_room: AtomicU64,
     /// Ended because they took too long.
     pub(super) timed_out: AtomicU64,
+    /// TLS handshakes that came to nothing.
+    pub(super) tls_failed: AtomicU64,
+    /// Ended because the peer gave its requests up again and again.
+    pub(super) given_up: AtomicU64,
 }
 
 impl ConnectionCounts {
@@ -81,6 +86,16 @@ impl ConnectionCounts {
                 "connections_timed_out",
                 "HTTP connections ended because a request did not come in its time.",
                 &self.timed_out,
+            ),
+            (
+                "connections_tls_failed",
+                "TLS handshakes that came to nothing.",
+                &self.tls_failed,
+            ),
+            (
+                "connections_given_up",
+                "HTTP/2 connections ended because their requests were given up again and again.",
+                &self.given_up,
             ),
         ]
         .map(|(name, help, value)| (name, help, value.load(Relaxed)))
@@ -109,6 +124,9 @@ struct Table {
     next: u64,
     all: HashMap<u64, Entry>,
     by_address: HashMap<AddressKey, usize>,
+    /// Requests under way beyond the first one of a connection (HTTP/2): each counts as a connection.
+    more: usize,
+    more_by_address: HashMap<AddressKey, usize>,
     /// Those that wait for something from the peer: what for, since which change, who.
     waiting: BTreeSet<(Phase, u64, u64)>,
     waiting_by_address: BTreeSet<(AddressKey, Phase, u64, u64)>,
@@ -120,6 +138,8 @@ struct Entry {
     address: Option<AddressKey>,
     phase: Phase,
     since: u64,
+    /// Its part of [`Table::more`].
+    more: usize,
     task: Option<AbortHandle>,
 }
 
@@ -132,8 +152,12 @@ pub(super) struct Connection {
     phase: AtomicU8,
     /// In ms after the connections' start; 0 is none.
     deadline: AtomicU64,
-    /// How many requests have begun.
-    requests: AtomicU64,
+    /// Whether it is encrypted, and HTTP/2.
+    tls: AtomicBool,
+    multiplexed: AtomicBool,
+    /// Its peer has forfeited it.
+    over: AtomicBool,
+    requests: Mutex<Requests>,
 }
 
 impl Connections {
@@ -173,7 +197,7 @@ impl Connections {
             };
             self.cut(&mut table, oldest);
         }
-        if table.all.len() >= self.limits.connections {
+        if table.all.len() + table.more >= self.limits.connections {
             let Some(oldest) = table.oldest() else {
                 self.counts.refused_all.fetch_add(1, Relaxed);
                 return Err(NoRoom::All);
@@ -188,7 +212,10 @@ impl Connections {
             connections: self.clone(),
             phase: AtomicU8::new(Phase::Head as u8),
             deadline: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
+            tls: AtomicBool::new(false),
+            multiplexed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+            requests: Mutex::default(),
         });
         connection.set_deadline(Phase::Head.time());
         Ok(connection)
@@ -220,7 +247,42 @@ impl Connections {
 
 impl Table {
     fn of(&self, address: AddressKey) -> usize {
-        self.by_address.get(&address).copied().unwrap_or(0)
+        let of = |map: &HashMap<AddressKey, usize>| map.get(&address).copied().unwrap_or(0);
+        of(&self.by_address) + of(&self.more_by_address)
+    }
+
+    /// One more request of a connection that has one under way. One that had to go has none.
+    fn begin_more(&mut self, id: u64, limits: &Limits) -> Result<(), NoRoom> {
+        let Some(address) = self.all.get(&id).map(|entry| entry.address) else {
+            return Err(NoRoom::All);
+        };
+        if address.is_some_and(|address| self.of(address) >= limits.per_address) {
+            return Err(NoRoom::Address);
+        }
+        if self.all.len() + self.more >= limits.connections {
+            return Err(NoRoom::All);
+        }
+        self.more += 1;
+        if let Some(address) = address {
+            *self.more_by_address.entry(address).or_default() += 1;
+        }
+        if let Some(entry) = self.all.get_mut(&id) {
+            entry.more += 1;
+        }
+        Ok(())
+    }
+
+    /// So many of them are over.
+    fn end_more(&mut self, address: Option<AddressKey>, count: usize) {
+        self.more -= count;
+        if let Some(address) = address
+            && let Some(of) = self.more_by_address.get_mut(&address)
+        {
+            *of -= count;
+            if *of == 0 {
+                self.more_by_address.remove(&address);
+            }
+        }
     }
 
     fn oldest(&self) -> Option<u64> {
@@ -240,6 +302,7 @@ impl Table {
             address,
             phase: Phase::Busy,
             since: id,
+            more: 0,
             task: None,
         };
         self.all.insert(id, entry);
@@ -277,6 +340,7 @@ impl Table {
         let Some(entry) = self.all.remove(&id) else {
             return;
         };
+        self.end_more(entry.address, entry.more);
         if let Some(task) = entry.task {
             task.abort();
         }
@@ -306,17 +370,86 @@ impl Connection {
         }
     }
 
-    /// A request begins; its number.
-    pub(super) fn begin(&self, phase: Phase) -> u64 {
-        self.enter(phase);
-        self.requests.fetch_add(1, Relaxed) + 1
+    /// The handshake is over.
+    pub(super) fn set_tls(&self, multiplexed: bool) {
+        self.tls.store(true, Relaxed);
+        self.multiplexed.store(multiplexed, Relaxed);
     }
 
-    /// A request is answered, or given up. Nothing is to be waited for, unless the next one has begun already.
-    pub(super) fn finish(&self, number: u64) {
-        if self.requests.load(Relaxed) == number {
-            self.enter(Phase::Idle);
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.load(Relaxed)
+    }
+
+    /// Whether it is HTTP/2, which has many requests at a time.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Relaxed)
+    }
+
+    /// Whether it has to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+
+    /// A request begins; its number. `None`: there are as many as there may be.
+    pub(super) fn begin(&self, phase: Phase) -> Option<u64> {
+        let mut requests = lock(&self.requests);
+        if self.is_multiplexed() && requests.under_way() > 0 {
+            let begun = lock(&self.connections.table).begin_more(self.id, &self.connections.limits);
+            if let Err(why) = begun {
+                let counts = &self.connections.counts;
+                match why {
+                    NoRoom::All => counts.refused_all.fetch_add(1, Relaxed),
+                    NoRoom::Address => counts.refused_address.fetch_add(1, Relaxed),
+                };
+                return None;
+            }
         }
+        let number = requests.begin();
+        drop(requests);
+        self.enter(phase);
+        Some(number)
+    }
+
+    /// A request is answered, or (not `answered`) given up. Nothing is to be waited for, unless another one has begun.
+    pub(super) fn finish(&self, number: u64, answered: bool) {
+        let mut requests = lock(&self.requests);
+        if !requests.finish(number, answered) {
+            return;
+        }
+        let (left, given_up) = (requests.under_way(), requests.is_given_up());
+        let multiplexed = self.is_multiplexed();
+        if left > 0 && multiplexed {
+            let mut table = lock(&self.connections.table);
+            // Without an entry all of them are forgotten already.
+            let entry = table.all.get_mut(&self.id);
+            let address = entry.map(|entry| {
+                entry.more -= 1;
+                entry.address
+            });
+            if let Some(address) = address {
+                table.end_more(address, 1);
+            }
+        }
+        drop(requests);
+        if given_up && multiplexed && !self.over.swap(true, Relaxed) {
+            self.connections.counts.given_up.fetch_add(1, Relaxed);
+        }
+        match left {
+            0 => self.enter(Phase::Idle),
+            // Whose body is to come has its own time.
+            _ if multiplexed => self.enter(Phase::Busy),
+            _ => {}
+        }
+    }
+
+    /// The peer has taken what that request's answer gave last.
+    pub(super) fn stream_takes(&self, number: u64) {
+        lock(&self.requests).takes(number);
+    }
+
+    /// It is given more of it.
+    pub(super) fn stream_waits(&self, number: u64) {
+        lock(&self.requests).waits(number, Instant::now());
     }
 
     /// It is at this from now on.
@@ -327,9 +460,9 @@ impl Connection {
         self.set_deadline(phase.time());
     }
 
-    /// Octets came.
+    /// Octets came. Those of HTTP/2 may be anything: who sends no request goes on being idle.
     pub(super) fn received(&self) {
-        if self.is_idle() {
+        if self.is_idle() && !self.is_multiplexed() {
             self.enter(Phase::Head);
         }
     }
@@ -354,16 +487,29 @@ impl Connection {
         self.deadline.store(deadline, Relaxed);
     }
 
-    /// When it has taken too long.
+    /// When it has taken too long: with what we wait for, or with taking what one of its answers gives.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let deadline = self.deadline.load(Relaxed);
-        (deadline > 0).then(|| self.connections.start + Duration::from_millis(deadline))
+        let deadline =
+            (deadline > 0).then(|| self.connections.start + Duration::from_millis(deadline));
+        if !self.is_multiplexed() {
+            return deadline;
+        }
+        let stalled = lock(&self.requests).waits_since();
+        let stalled = stalled.map(|since| since + limits::STALL_TIME);
+        deadline.into_iter().chain(stalled).min()
     }
 
     /// It has taken too long.
     pub(super) fn count_timeout(&self) {
         let counts = &self.connections.counts;
         counts.timed_out.fetch_add(1, Relaxed);
+    }
+
+    /// It spoke no TLS, or none that we do.
+    pub(super) fn count_failed_handshake(&self) {
+        let counts = &self.connections.counts;
+        counts.tls_failed.fetch_add(1, Relaxed);
     }
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use super::address::TrustedProxies;
 use super::connections::Connections;
 use super::drain::{self, Defaults};
 use super::limits::Limits;
-use super::links;
 use super::recent::Recent;
 use super::recordings::Recordings;
 use super::serve::Server;
 use super::server::{App, Parts};
 use super::settings::{PROPERTIES, Settings};
 use super::tell::{Viewers, Webhooks};
+use super::tls::Tls;
 use super::v1::Recorders;
 use crate::properties::{lock, number_of, text_of};
 
@@ -91,6 +92,8 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router = text(),
             "publisher-timeout" => settings.publisher_timeout = number(),
             "ice-servers" => settings.ice_servers = text(),
+            "turn-servers" => settings.turn_servers = text(),
+            "turn-secret" => settings.turn_secret = text(),
             "playout-delay" => settings.playout_delay = text(),
             "hls-directory" => settings.hls_directory = text(),
             "recordings-directory" => settings.recordings_directory = text(),
@@ -107,6 +110,9 @@ impl ObjectImpl for SfuSignaller {
             "event-webhook-secret" => settings.event_webhook_secret = text(),
             "drain-timeout" => settings.drain_timeout = number(),
             "drain-redirect" => settings.drain_redirect = text(),
+            "certificate" => settings.certificate = text(),
+            "private-key" => settings.private_key = text(),
+            "plain-listen" => settings.plain_listen = text(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
         }
     }
@@ -126,6 +132,8 @@ impl ObjectImpl for SfuSignaller {
             "router" => settings.router.to_value(),
             "publisher-timeout" => settings.publisher_timeout.to_value(),
             "ice-servers" => settings.ice_servers.to_value(),
+            "turn-servers" => settings.turn_servers.to_value(),
+            "turn-secret" => settings.turn_secret.to_value(),
             "playout-delay" => settings.playout_delay.to_value(),
             "hls-directory" => settings.hls_directory.to_value(),
             "recordings-directory" => settings.recordings_directory.to_value(),
@@ -142,6 +150,9 @@ impl ObjectImpl for SfuSignaller {
             "event-webhook-secret" => settings.event_webhook_secret.to_value(),
             "drain-timeout" => settings.drain_timeout.to_value(),
             "drain-redirect" => settings.drain_redirect.to_value(),
+            "certificate" => settings.certificate.to_value(),
+            "private-key" => settings.private_key.to_value(),
+            "plain-listen" => settings.plain_listen.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -236,7 +247,7 @@ impl SfuSignaller {
         let settings = lock(&self.settings).clone();
         let listen = settings.listen_address()?;
         let config = settings.engine()?;
-        let ice_servers = links::ice_servers(&settings.ice_servers)?;
+        let ice_servers = settings.ice_servers()?;
         let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
         let door = Arc::new(settings.door()?);
         let webhooks = Webhooks::new(&settings.event_webhooks, &settings.event_webhook_secret)?;
@@ -246,9 +257,13 @@ impl SfuSignaller {
             redirect: drain::checked(&settings.drain_redirect)
                 .map_err(|e| format!("drain-redirect: {e}"))?,
         };
-        let listener = std::net::TcpListener::bind(listen).map_err(|error| {
-            format!("HTTP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
-        })?;
+        let certificates = settings.certificates()?;
+        let listener = bind("listen", listen)?;
+        let plain = settings.plain_listen()?;
+        let plain = plain.map(|plain| bind("plain-listen", plain)).transpose()?;
+        let tls = certificates
+            .map(|certificates| Tls::new(certificates, &listener, plain.as_ref()))
+            .transpose()?;
         let router = Router::get(&settings.router);
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
@@ -269,6 +284,7 @@ impl SfuSignaller {
             proxies,
             door,
             connections: connections.clone(),
+            tls,
             recorders: recorders.clone(),
             recent,
             webhooks,
@@ -276,7 +292,7 @@ impl SfuSignaller {
             element: self.obj().downgrade(),
         };
         let app = App::new(engine.clone(), router, parts);
-        let server = Server::start(listener, app.clone())?;
+        let server = Server::start(listener, plain, app.clone())?;
         gst::info!(
             CAT,
             imp = self,
@@ -313,6 +329,12 @@ impl SfuSignaller {
             self.obj().notify("port");
         }
     }
+}
+
+fn bind(property: &str, address: SocketAddr) -> Result<TcpListener, String> {
+    TcpListener::bind(address).map_err(|error| {
+        format!("HTTP port {address} can't be used: {error}. Choose another {property}, or stop what uses it")
+    })
 }
 
 fn stats(running: Option<(Arc<Engine>, Arc<Connections>)>) -> gst::Structure {

@@ -13,6 +13,15 @@ pub(super) const FIELDS_MAX: usize = 100;
 /// The largest request body: an offer of a browser has about 8 KiB.
 pub(super) const BODY_MAX: usize = 64 * 1024;
 
+/// HTTP/2: requests of a connection at a time. A page has an event stream, a segment and a few more.
+pub(super) const STREAMS_MAX: u32 = 32;
+/// What of an answer may wait for its peer's window.
+pub(super) const STREAM_SEND_MAX: usize = 8 * 1024;
+/// Streams that break the rules, of one connection in all.
+pub(super) const STREAM_ERRORS_MAX: usize = 100;
+/// Requests that the peer gives up before they are answered, where that is most of them.
+pub(super) const GIVEN_UP_MAX: u32 = 100;
+
 /// From the first octet of a request, or the connection's begin, to the end of the head.
 pub(super) const HEAD_TIME: Duration = Duration::from_secs(10);
 /// From there to the end of the body.

@@ -45,12 +45,6 @@ fn ice_server(server: &str) -> Option<HeaderValue> {
     HeaderValue::try_from(link).ok()
 }
 
-pub(super) fn append(headers: &mut HeaderMap, links: &[HeaderValue]) {
-    for link in links {
-        headers.append(header::LINK, link.clone());
-    }
-}
-
 /// Where a viewer's session takes its wishes and tells its events.
 pub(super) fn extensions(headers: &mut HeaderMap, session: SessionId) {
     for (path, name, more) in [

@@ -36,6 +36,9 @@
  * `max-connections`, `max-connections-per-address`): who finds no room is answered with 503 and `Retry-After`. Behind a
  * reverse proxy set `trusted-proxies` to its address, or all viewers count as one.
  *
+ * With `certificate` and `private-key`, two PEM files, `listen` speaks HTTPS (HTTP/1.1 and 2, TLS 1.2 and 1.3), and plain HTTP
+ * there is led to it (308); `plain-listen` is a second port that does only that. The files are read again when they change.
+ *
  * ## Messages
  *
  * Element messages tell of what happens: `sfu-publisher-joined`, `sfu-publisher-left`, `sfu-viewer-joined`, `sfu-viewer-left`,
@@ -65,6 +68,7 @@ mod events;
 mod files;
 mod held;
 mod hls;
+mod http;
 mod imp;
 mod latency;
 mod limits;
@@ -74,12 +78,15 @@ mod pages;
 mod problem;
 mod recent;
 mod recordings;
+mod requests;
 mod routes;
 mod serve;
 mod server;
 mod sessions;
 mod settings;
 mod tell;
+mod tls;
+mod turn;
 mod v1;
 mod workers;
 

@@ -2,12 +2,12 @@
 
 //! The web pages, embedded in the plugin.
 
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use sfu_engine::StreamName;
 
-use super::server::Refusal;
+use super::server::{App, Refusal};
 
 const HTML: &str = "text/html; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
@@ -109,11 +109,27 @@ fn html(content: &'static str) -> Response {
     (headers, content).into_response()
 }
 
+/// Whether pages have to ask for ICE servers before they offer: without any that would cost them a round trip.
+const ICE: &str = "ice.js";
+
+fn ice(has_servers: bool) -> Response {
+    let content = format!("export const hasServers = {has_servers};\n");
+    let headers = [
+        (header::CONTENT_TYPE, JS),
+        (header::CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, content).into_response()
+}
+
 /// `GET /assets/{file}`
 pub(super) async fn asset(
+    State(app): State<App>,
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
+    if file == ICE {
+        return Ok(ice(!app.ice_servers.is_empty()));
+    }
     let found = ASSETS.iter().find(|(name, _, _)| *name == file);
     let Some((_, content_type, content)) = found else {
         return Err(Refusal::new(StatusCode::NOT_FOUND, "there is no such file"));

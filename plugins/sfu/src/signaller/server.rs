@@ -24,6 +24,8 @@ use super::problem::{self, Sentence};
 use super::recent::Recent;
 use super::recordings::Recordings;
 use super::tell::Webhooks;
+use super::tls::{self, Tls};
+use super::turn::IceServers;
 use super::v1::Recorders;
 use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
 use super::{CAT, SfuSignaller, body, routes};
@@ -36,8 +38,8 @@ pub(super) struct App {
     pub(super) router_name: Arc<str>,
     /// Answers by the first digit of their status.
     pub(super) answers: Arc<[AtomicU64; 6]>,
-    /// `Link` headers that name the ICE servers.
-    pub(super) ice_servers: Arc<[HeaderValue]>,
+    /// STUN and TURN servers that clients are told of.
+    pub(super) ice_servers: Arc<IceServers>,
     /// Where HLS is written to.
     pub(super) hls: Option<Arc<Path>>,
     /// What `/recordings` shows, if anything.
@@ -48,6 +50,8 @@ pub(super) struct App {
     pub(super) door: Arc<Door>,
     /// Those that there are.
     pub(super) connections: Arc<Connections>,
+    /// HTTPS, where there is a certificate.
+    pub(super) tls: Option<Arc<Tls>>,
     /// Files that are being read.
     pub(super) files: Arc<Files>,
     /// Event streams, by session.
@@ -78,12 +82,13 @@ pub(super) struct App {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) router_name: Arc<str>,
-    pub(super) ice_servers: Vec<HeaderValue>,
+    pub(super) ice_servers: IceServers,
     pub(super) hls: Option<Arc<Path>>,
     pub(super) recordings: Option<Arc<Recordings>>,
     pub(super) proxies: TrustedProxies,
     pub(super) door: Arc<Door>,
     pub(super) connections: Arc<Connections>,
+    pub(super) tls: Option<Arc<Tls>>,
     pub(super) recorders: Arc<Recorders>,
     pub(super) recent: Arc<Recent>,
     pub(super) webhooks: Webhooks,
@@ -101,12 +106,13 @@ impl App {
             answers: Arc::default(),
             files: Arc::new(Files::new(parts.connections.files())),
             listeners: Arc::default(),
-            ice_servers: parts.ice_servers.into(),
+            ice_servers: Arc::new(parts.ice_servers),
             hls: parts.hls,
             recordings: parts.recordings,
             proxies: Arc::new(parts.proxies),
             door: parts.door,
             connections: parts.connections,
+            tls: parts.tls,
             offers: Workers::new(OFFERS),
             fragments: Workers::new(FRAGMENTS),
             looks: Workers::new(LOOKS),
@@ -131,6 +137,7 @@ impl App {
     pub(super) fn routes(self) -> axum::Router {
         let routes = routes::router(&self)
             .layer(middleware::from_fn(body::take_whole))
+            .layer(middleware::from_fn_with_state(self.clone(), tls::lead))
             .layer(middleware::from_fn_with_state(self.clone(), finish))
             .with_state(self);
         // Before it is known which route it is.

@@ -2,7 +2,7 @@
 
 //! WHEP and WHIP (RFC 9725): offers become sessions, which are changed and ended by their URL.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -89,8 +89,8 @@ pub(super) async fn watch(
         })
     });
     let answered = answered.await?.map_err(|e| not_subscribed(&e))?;
+    let mut response = created(&app, &answered, &pass);
     app.door.hold(answered.session, pass);
-    let mut response = created(&app, &answered);
     links::extensions(response.headers_mut(), answered.session);
     Ok(response)
 }
@@ -118,8 +118,9 @@ pub(super) async fn publish(
         })
     });
     let answered = answered.await?.map_err(|e| not_published(&e))?;
+    let response = created(&app, &answered, &pass);
     app.door.hold(answered.session, pass);
-    Ok(created(&app, &answered))
+    Ok(response)
 }
 
 fn offer(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<String, Refusal> {
@@ -165,7 +166,7 @@ fn bad_request(message: impl std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, message.to_string())
 }
 
-fn created(app: &App, answered: &Subscribed) -> Response {
+fn created(app: &App, answered: &Subscribed, pass: &Pass) -> Response {
     let location = format!("/session/{}", answered.session);
     let headers = [
         (header::CONTENT_TYPE, SDP.to_owned()),
@@ -177,7 +178,12 @@ fn created(app: &App, answered: &Subscribed) -> Response {
         ),
     ];
     let mut response = (StatusCode::CREATED, headers, answered.answer.clone()).into_response();
-    links::append(response.headers_mut(), &app.ice_servers);
+    // As much of the identifier as the log shows.
+    let session = answered.session.to_string();
+    let session = session.get(..8).unwrap_or_default();
+    let (until, now) = (pass.proof.until(), SystemTime::now());
+    let headers = response.headers_mut();
+    app.ice_servers.append(headers, session, until, now);
     response
 }
 

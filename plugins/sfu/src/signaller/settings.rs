@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER};
+use sfu_tls::Certificates;
 
 use super::door::{Door, Names, Origins};
 use super::limits::Limits;
+use super::turn::IceServers;
 use crate::properties::{number, text};
 
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub(super) struct Settings {
     pub(super) router: String,
     pub(super) publisher_timeout: u32,
     pub(super) ice_servers: String,
+    pub(super) turn_servers: String,
+    pub(super) turn_secret: String,
     pub(super) playout_delay: String,
     pub(super) hls_directory: String,
     pub(super) recordings_directory: String,
@@ -44,6 +48,9 @@ pub(super) struct Settings {
     pub(super) event_webhook_secret: String,
     pub(super) drain_timeout: u32,
     pub(super) drain_redirect: String,
+    pub(super) certificate: String,
+    pub(super) private_key: String,
+    pub(super) plain_listen: String,
 }
 
 impl Default for Settings {
@@ -61,6 +68,8 @@ impl Default for Settings {
             router: "default".into(),
             publisher_timeout: 15_000,
             ice_servers: String::new(),
+            turn_servers: String::new(),
+            turn_secret: String::new(),
             playout_delay: "auto".into(),
             hls_directory: String::new(),
             recordings_directory: String::new(),
@@ -77,20 +86,39 @@ impl Default for Settings {
             event_webhook_secret: String::new(),
             drain_timeout: 0,
             drain_redirect: String::new(),
+            certificate: String::new(),
+            private_key: String::new(),
+            plain_listen: String::new(),
         }
     }
 }
 
 impl Settings {
     pub(super) fn listen_address(&self) -> Result<SocketAddr, String> {
-        let wrong = || {
-            format!(
-                "listen={:?} is not HOST:PORT, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080",
-                self.listen
-            )
-        };
-        let mut addresses = self.listen.to_socket_addrs().map_err(|_| wrong())?;
-        addresses.next().ok_or_else(wrong)
+        address_of("listen", &self.listen)
+    }
+
+    /// Where plain HTTP is led to HTTPS, if there is such a place.
+    pub(super) fn plain_listen(&self) -> Result<Option<SocketAddr>, String> {
+        match (self.plain_listen.is_empty(), self.certificate.is_empty()) {
+            (true, _) => Ok(None),
+            (false, false) => address_of("plain-listen", &self.plain_listen).map(Some),
+            (false, true) => {
+                let what = "plain-listen leads to HTTPS, which needs certificate and private-key";
+                Err(what.into())
+            }
+        }
+    }
+
+    /// What clients are told.
+    pub(super) fn ice_servers(&self) -> Result<IceServers, String> {
+        IceServers::new(&self.ice_servers, &self.turn_servers, &self.turn_secret)
+    }
+
+    /// For HTTPS, if it is spoken.
+    pub(super) fn certificates(&self) -> Result<Option<Arc<Certificates>>, String> {
+        let opened = Certificates::open(&self.certificate, &self.private_key);
+        opened.map_err(|e| format!("certificate, private-key: {e}"))
     }
 
     /// Where HLS is, if it is served.
@@ -170,6 +198,16 @@ impl Settings {
             ..EngineConfig::default()
         })
     }
+}
+
+fn address_of(property: &str, text: &str) -> Result<SocketAddr, String> {
+    let wrong = || {
+        format!(
+            "{property}={text:?} is not HOST:PORT, such as 0.0.0.0:8080, 127.0.0.1:8080 or [::]:8080"
+        )
+    };
+    let mut addresses = text.to_socket_addrs().map_err(|_| wrong())?;
+    addresses.next().ok_or_else(wrong)
 }
 
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
@@ -257,6 +295,19 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "STUN and TURN servers to tell clients (Link headers), separated by commas: stun:HOST[:PORT], \
              turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]",
             &defaults.ice_servers,
+        ),
+        text(
+            "turn-servers",
+            "TURN servers",
+            "TURN servers to tell clients with credentials of each session's own, separated by commas: \
+             turn:HOST[:PORT][?transport=tcp], turns:HOST[:PORT]; with turn-secret",
+            &defaults.turn_servers,
+        ),
+        text(
+            "turn-secret",
+            "TURN secret",
+            "File with the secret that the turn-servers share with us (static-auth-secret of coturn)",
+            &defaults.turn_secret,
         ),
         text(
             "hls-directory",
@@ -371,6 +422,25 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Another server, such as https://other.example.org, that newcomers (307) and viewers are sent to then; empty: newcomers \
              get 503",
             &defaults.drain_redirect,
+        ),
+        text(
+            "certificate",
+            "Certificate",
+            "PEM file of the certificate and its chain: listen then speaks HTTPS, and plain HTTP there is led to it; read again \
+             when it changes",
+            &defaults.certificate,
+        ),
+        text(
+            "private-key",
+            "Private key",
+            "PEM file of the certificate's private key; read again when it changes",
+            &defaults.private_key,
+        ),
+        text(
+            "plain-listen",
+            "Plain listen",
+            "HOST:PORT of a second port where plain HTTP is led to HTTPS, such as 0.0.0.0:80 (empty: none)",
+            &defaults.plain_listen,
         ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")

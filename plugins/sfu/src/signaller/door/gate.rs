@@ -19,10 +19,10 @@ use super::origins::{Origins, Page, Share};
 use super::{Pass, want};
 use crate::signaller::CAT;
 use crate::signaller::connections::Connection;
+use crate::signaller::hls;
 use crate::signaller::routes::Route;
 use crate::signaller::server::{App, Refusal};
 use crate::signaller::sessions::{self, PublishQuery};
-use crate::signaller::{hls, links};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -386,10 +386,16 @@ async fn options(app: &App, route: &Route, parts: &Parts, came: &Came) -> Respon
         headers.insert(accept, HeaderValue::from_static(sessions::SDP));
         // TURN servers come with a password.
         let mut request = Request::from_parts(parts.clone(), axum::body::Body::empty());
-        let allowed = app.door.origins.allow(came.page, route.rule.share())
-            && admit(app, route, &mut request, came).await.is_ok();
-        if allowed {
-            links::append(headers, &app.ice_servers);
+        if !app.ice_servers.is_empty()
+            && app.door.origins.allow(came.page, route.rule.share())
+            && let Ok(pass) = admit(app, route, &mut request, came).await
+        {
+            // The session is to come.
+            let mut name = [0; 4];
+            let _ = aws_lc_rs::rand::fill(&mut name);
+            let name = format!("{:08x}", u32::from_be_bytes(name));
+            let (until, now) = (pass.proof.until(), SystemTime::now());
+            app.ice_servers.append(headers, &name, until, now);
         }
     }
     response

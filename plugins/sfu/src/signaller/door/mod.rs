@@ -18,7 +18,7 @@ use sfu_access::{Access, Action, Proof, Refused, Rights, Want};
 use sfu_engine::StreamName;
 
 pub(super) use gate::{Rule, gate};
-pub(super) use names::Names;
+pub(super) use names::{Host, Names};
 pub(super) use origins::Origins;
 use sessions::Held;
 pub(super) use sessions::watch;
@@ -62,6 +62,11 @@ impl Door {
     /// Who showed a password for a session.
     pub(super) fn user_of(&self, session: sfu_engine::SessionId) -> Option<String> {
         self.held.user_of(session)
+    }
+
+    /// Whether somebody who calls us so is answered at all.
+    pub(super) fn is_called(&self, host: Option<&Host>) -> bool {
+        self.names.is_answered(host)
     }
 
     /// One line for the log.

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{HeaderMap, HeaderName, Version, header};
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
@@ -21,10 +21,10 @@ pub(crate) struct Names {
 
 /// What a request calls us.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// In lower case, without port.
-    pub(super) name: String,
-    pub(super) port: Option<u16>,
+    pub(crate) name: String,
+    pub(crate) port: Option<u16>,
 }
 
 impl Names {
@@ -73,21 +73,27 @@ impl Names {
 
 impl Host {
     /// The one that a request is for. `None` where it names none, or more than one.
-    pub(super) fn of(parts: &Parts, by_proxy: bool) -> Option<Self> {
+    pub(crate) fn of(parts: &Parts, by_proxy: bool) -> Option<Self> {
         let only = |name: HeaderName| only(&parts.headers, &name);
         if by_proxy && let Some(forwarded) = only(X_FORWARDED_HOST) {
             // The last proxy's word.
             return Self::read(forwarded.rsplit(',').next()?.trim());
         }
+        let authority = parts.uri.authority();
+        let authority = authority.map(|authority| Self::read(authority.as_str()));
+        // HTTP/2 has `:authority`, and both only from clumsy gateways (RFC 9113, section 8.3.1).
+        if parts.version == Version::HTTP_2 && !parts.headers.contains_key(header::HOST) {
+            return authority?;
+        }
         let host = Self::read(only(header::HOST)?)?;
-        match parts.uri.authority() {
-            Some(authority) => Self::read(authority.as_str()).filter(|named| *named == host),
+        match authority {
+            Some(named) => named.filter(|named| *named == host),
             None => Some(host),
         }
     }
 
     /// `NAME`, `NAME:PORT`, `[V6]:PORT`.
-    pub(super) fn read(text: &str) -> Option<Self> {
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, rest) = rest.split_once(']')?;
@@ -120,7 +126,7 @@ impl Host {
     }
 
     /// Whether only this machine is called so.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         let is_loopback = |a: IpAddr| a.to_canonical().is_loopback();
         self.name == "localhost"
             || self.name.ends_with(".localhost")

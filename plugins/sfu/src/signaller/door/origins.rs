@@ -3,10 +3,13 @@
 //! From which pages browsers may ask (Fetch standard, CORS): `Origin` is what a browser says of the page, and no page can
 //! change it.
 
+use std::sync::Arc;
+
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::names::{Host, only};
+use crate::signaller::connections::Connection;
 
 /// All that clients are known to send, and with a star what else there is.
 const ALLOW_HEADERS: HeaderValue = HeaderValue::from_static(
@@ -76,8 +79,15 @@ impl Origins {
         if headers.contains_key(header::ORIGIN) {
             let origin = only(headers, &header::ORIGIN);
             let origin = origin.map(str::to_ascii_lowercase);
+            // What was read by plain HTTP may be anybody's on the way.
+            let has_tls = parts.extensions.get::<Arc<Connection>>();
+            let has_tls = has_tls.is_some_and(|connection| connection.has_tls());
             return match origin {
-                Some(origin) if is_same(&origin, host) => Page::Ours,
+                Some(origin)
+                    if is_same(&origin, host) && !(has_tls && origin.starts_with("http:")) =>
+                {
+                    Page::Ours
+                }
                 Some(origin) if self.named.contains(&origin) => Page::Named,
                 _ => Page::Foreign,
             };
