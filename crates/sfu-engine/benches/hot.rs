@@ -106,6 +106,7 @@ fn rtp(seq: u16, now: Instant) -> RtpIn {
         marker: true,
         payload: vec![nal; 1_100].into(),
         red: None,
+        layering: sfu_engine::Layering::default(),
     }
 }
 
@@ -170,6 +171,7 @@ fn rewrite(c: &mut Criterion) {
         temporal: Temporal::default(),
         payload: vec![0x41; 1_100].into(),
         red: None,
+        layering: sfu_engine::Layering::default(),
     };
     let mut rewriter = Rewriter::new(90_000);
     let source = |layer| Source { epoch: 1, layer };

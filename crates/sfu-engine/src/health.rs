@@ -164,6 +164,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: payload.into(),
             red: None,
+            layering: crate::packet::Layering::default(),
         }
     }
 

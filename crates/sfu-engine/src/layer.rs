@@ -35,6 +35,8 @@ pub(crate) struct Layer {
     last_packet: Option<Instant>,
     /// The highest temporal layer, when packets came last.
     top: u8,
+    /// From how many layers above viewers may come at any picture.
+    from_above: u8,
     /// The last packet that viewers know of.
     seen: Option<Instant>,
 }
@@ -53,6 +55,7 @@ impl Layer {
             temporal_rates: Default::default(),
             last_packet: None,
             top: 0,
+            from_above: 0,
             seen: None,
         }
     }
@@ -72,7 +75,9 @@ impl Layer {
         }
         for packet in &batch.packets {
             self.loss.packet(now, packet.seq, packet.keyframe_start);
+            self.from_above = self.from_above.max(packet.layering.from_above);
             if packet.keyframe_start {
+                self.from_above = 0;
                 self.arbiter.keyframe(now);
                 self.loss_price.keyframe(0);
             }
@@ -117,6 +122,7 @@ impl Layer {
                 most: self.rate.most(),
                 active: false,
                 temporal: TemporalCosts::new(self.reader.top(), costs),
+                from_above: self.from_above,
             },
             last_packet: self.last_packet,
         }
@@ -161,6 +167,7 @@ impl From<Candidate> for LayerStatus {
             cost: _,
             most: _,
             temporal,
+            from_above: _,
         } = candidate;
         Self {
             rid: info.rid,

@@ -262,6 +262,7 @@ mod tests {
             marker: true,
             payload: [0; 8].into(),
             red: None,
+            layering: crate::packet::Layering::default(),
         }
     }
 

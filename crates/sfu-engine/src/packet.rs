@@ -28,6 +28,15 @@ pub struct RtpIn {
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
     pub red: Option<Arc<[u8]>>,
+    /// What is told of its place among layers that share an SSRC.
+    pub layering: Layering,
+}
+
+/// What is known of a packet's place among spatial layers, beside its payload.
+#[derive(Debug, Clone, Default)]
+pub struct Layering {
+    /// Whoever has all of one of so many layers above the packet's may go on with its layer from here.
+    pub from_above: u8,
 }
 
 /// One RTP packet inside the engine.
@@ -47,6 +56,8 @@ pub struct Packet {
     pub vp8: Option<Vp8Header>,
     /// Who gets it of those that go without the upper temporal layers.
     pub temporal: Temporal,
+    /// Its place among spatial layers.
+    pub layering: Layering,
     /// RTP payload, shared by all viewers. Empty where a number was left for a packet that had nothing in it.
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
@@ -57,6 +68,12 @@ impl Packet {
     /// Whether a viewer may be sent its layer from here on. Of a keyframe whose start comes late, the rest has passed.
     pub fn begins_layer(&self) -> bool {
         self.keyframe_start && !self.temporal.late
+    }
+
+    /// Whether a viewer who has all of the layer `above` so far may be sent its layer, `below`, from here on.
+    pub fn goes_on_from(&self, above: usize, below: usize) -> bool {
+        let steps = below.saturating_sub(above);
+        (1..=usize::from(self.layering.from_above)).contains(&steps) && !self.temporal.late
     }
 }
 
@@ -273,6 +290,7 @@ impl LayerReader {
             captured: rtp.captured,
             marker: rtp.marker,
             keyframe_start,
+            layering: rtp.layering,
             vp8: info.vp8,
             temporal: Temporal::default(),
             payload: rtp.payload,
@@ -293,6 +311,7 @@ pub(crate) mod tests {
             marker: false,
             payload: payload.into(),
             red: None,
+            layering: Layering::default(),
         }
     }
 

@@ -109,6 +109,7 @@ mod tests {
             marker: true,
             payload: vec![0x41; size].into(),
             red: None,
+            layering: crate::packet::Layering::default(),
         }
     }
 

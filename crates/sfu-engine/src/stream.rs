@@ -28,6 +28,7 @@ use crate::queue::{ShardCommand, ShardQueue};
 use crate::rate::RateMeter;
 use crate::router::Home;
 use crate::snapshot::Snapshot;
+use crate::spatial::Splitter;
 use crate::transport::negotiate::StreamCodecs;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -108,6 +109,10 @@ struct State {
     had_video: bool,
     audio: Option<Codec>,
     layers: Vec<Layer>,
+    /// Makes layers of those that share an SSRC.
+    splitter: Option<Splitter>,
+    /// Kept for its memory: packets that are to be split.
+    run: Vec<RtpIn>,
     audio_reader: LayerReader,
     audio_rate: RateMeter,
     audio_health: Health,
@@ -285,6 +290,7 @@ impl Stream {
             state.had_video = false;
             state.audio = None;
             state.layers.clear();
+            state.splitter = None;
             self.keyframes_refused.store(0, Relaxed);
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
@@ -349,14 +355,18 @@ impl Stream {
             video,
             had_video,
             layers: known,
+            splitter,
             epoch,
             ..
         } = &mut *state
         else {
             return;
         };
+        // Those that were found in its packets are not declared.
+        let declared = splitter.as_ref().map_or(known.len(), |_| 1);
         let same_rids = known
             .iter()
+            .take(declared)
             .map(|l| &l.info.rid)
             .eq(layers.iter().map(|l| &l.rid));
         if *video == Some(codec) && same_rids {
@@ -372,6 +382,7 @@ impl Stream {
         }
         let interval = publisher.options.keyframe_min_interval;
         *video = Some(codec);
+        *splitter = Splitter::new(codec, layers.len());
         *known = layers
             .into_iter()
             .map(|info| Layer::new(info, interval))
@@ -387,7 +398,11 @@ impl Stream {
             height: None,
             ..layer.info.clone()
         };
-        let infos = self.lock().layers.iter().map(renewed).collect();
+        let infos = {
+            let state = self.lock();
+            let declared = state.splitter.as_ref().map_or(usize::MAX, |_| 1);
+            state.layers.iter().take(declared).map(renewed).collect()
+        };
         self.set_video(lease, codec, infos);
     }
 
@@ -433,13 +448,81 @@ impl Stream {
         if !state.holds(lease) {
             return;
         }
-        let (read, dropped) = state.read(now, kind, layer, packets);
-        self.packets_dropped.fetch_add(dropped, Relaxed);
-        let Some((batch, is_news)) = read else {
+        let splits = kind == TrackKind::Video && layer == 0 && state.splitter.is_some();
+        let asks = match splits {
+            true => self.split(now, &mut state, packets),
+            false => self.hand_over(now, &mut state, kind, layer, packets, None),
+        };
+        drop(state);
+        for layer in asks.layers(|asks| asks.lost) {
+            self.request_keyframe(now, layer, Need::Source);
+        }
+        for layer in asks.layers(|asks| asks.held) {
+            // What the publisher's own loss asked for has nobody else who looks when it is due.
+            self.with_arbiter(layer, |arbiter| arbiter.poll(now));
+        }
+    }
+
+    /// The same of video that may have several layers in one SSRC.
+    fn split(
+        &self,
+        now: Instant,
+        state: &mut State,
+        packets: impl IntoIterator<Item = RtpIn>,
+    ) -> Asks {
+        let mut run = std::mem::take(&mut state.run);
+        run.extend(packets);
+        let mut asks = Asks::default();
+        if let Some(mut splitter) = state.splitter.take() {
+            if splitter.grows(&run) {
+                self.regroup(state, &splitter);
+            }
+            match splitter.count() {
+                0 | 1 => {
+                    let packets = run.drain(..);
+                    asks = self.hand_over(now, state, TrackKind::Video, 0, packets, None);
+                }
+                _ => splitter.split(&mut run, |layer, size, packets| {
+                    let packets = packets.drain(..);
+                    asks.add(self.hand_over(now, state, TrackKind::Video, layer, packets, size));
+                }),
+            }
+            state.splitter = Some(splitter);
+        }
+        state.run = run;
+        asks
+    }
+
+    /// Its publisher's packets are of more layers than were known: to viewers it is another publisher.
+    fn regroup(&self, state: &mut State, splitter: &Splitter) {
+        let (Some(publisher), Some(first)) = (&state.publisher, state.layers.first()) else {
             return;
         };
+        let interval = publisher.options.keyframe_min_interval;
+        let infos = splitter.infos(&first.info).into_iter();
+        state.layers = infos.map(|info| Layer::new(info, interval)).collect();
+        state.epoch += 1;
+        self.publish(state);
+        state.tell_locals();
+    }
+
+    /// One layer's packets go to every shard that has viewers of the stream.
+    fn hand_over(
+        &self,
+        now: Instant,
+        state: &mut State,
+        kind: TrackKind,
+        layer: usize,
+        packets: impl IntoIterator<Item = RtpIn>,
+        size: Option<(u32, u32)>,
+    ) -> Asks {
+        let (read, dropped) = state.read(now, kind, layer, packets, size);
+        self.packets_dropped.fetch_add(dropped, Relaxed);
+        let Some((batch, is_news)) = read else {
+            return Asks::default();
+        };
         if is_news {
-            self.publish(&mut state);
+            self.publish(state);
         }
         let wanted = self.viewers() > 0 || !state.locals.is_empty();
         let lost = wanted && kind == TrackKind::Video && state.lost(now, layer);
@@ -457,14 +540,7 @@ impl Stream {
                 batch: batch.clone(),
             })
         });
-        drop(state);
-        if lost {
-            self.request_keyframe(now, layer, Need::Source);
-        }
-        if held {
-            // What the publisher's own loss asked for has nobody else who looks when it is due.
-            self.with_arbiter(layer, |arbiter| arbiter.poll(now));
-        }
+        Asks::of(layer, lost, held)
     }
 
     /// A keyframe of a layer is needed: the arbiter decides whether the publisher hears of it.
@@ -496,14 +572,19 @@ impl Stream {
         let feedback = {
             let mut state = self.lock();
             let State {
-                publisher, layers, ..
+                publisher,
+                layers,
+                splitter,
+                ..
             } = &mut *state;
-            let (Some(publisher), Some(layer)) = (publisher, layers.get_mut(layer)) else {
+            let (Some(publisher), Some(at)) = (publisher, layers.get_mut(layer)) else {
                 return;
             };
-            ask(&mut layer.arbiter).then(|| publisher.options.feedback.clone())
+            // All that are in one SSRC have their keyframes together.
+            let asked = if splitter.is_some() { 0 } else { layer };
+            ask(&mut at.arbiter).then(|| (publisher.options.feedback.clone(), asked))
         };
-        if let Some(feedback) = feedback {
+        if let Some((feedback, layer)) = feedback {
             feedback.keyframe_request(layer);
         }
     }
@@ -627,6 +708,33 @@ impl Stream {
     }
 }
 
+/// Which layers need a keyframe after a push: each bit is a layer's.
+#[derive(Debug, Clone, Copy, Default)]
+struct Asks {
+    lost: u32,
+    held: u32,
+}
+
+impl Asks {
+    fn of(layer: usize, lost: bool, held: bool) -> Self {
+        let bit = |is: bool| u32::from(is).checked_shl(layer as u32).unwrap_or(0);
+        Self {
+            lost: bit(lost),
+            held: bit(held),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.lost |= other.lost;
+        self.held |= other.held;
+    }
+
+    fn layers(self, bits: impl Fn(Self) -> u32) -> impl Iterator<Item = usize> {
+        let bits = bits(self);
+        (0..u32::BITS as usize).filter(move |layer| bits >> layer & 1 == 1)
+    }
+}
+
 impl State {
     fn holds(&self, lease: Lease) -> bool {
         self.publisher.as_ref().is_some_and(|p| p.lease == lease)
@@ -672,6 +780,7 @@ impl State {
         kind: TrackKind,
         index: usize,
         packets: impl IntoIterator<Item = RtpIn>,
+        size: Option<(u32, u32)>,
     ) -> (Option<(Arc<Batch>, bool)>, u64) {
         if let Some(publisher) = &mut self.publisher {
             publisher.last_packet = now;
@@ -699,6 +808,7 @@ impl State {
         let is_news = match (kind, self.layers.get_mut(index)) {
             (TrackKind::Video, Some(layer)) => {
                 layer.health.add(now, codec, &batch);
+                layer.reader.size = size.or(layer.reader.size);
                 layer.note(now, &batch)
             }
             _ => {

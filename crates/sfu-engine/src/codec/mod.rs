@@ -12,7 +12,7 @@ pub(crate) mod profile;
 pub(crate) mod red;
 pub(crate) mod sets;
 pub(crate) mod vp8;
-mod vp9;
+pub(crate) mod vp9;
 
 pub(crate) use h264::sequence as h264_sequence;
 pub use vp8::Vp8Header;

@@ -2,60 +2,146 @@
 
 //! Reads the VP9 payload descriptor (RFC 9628, section 4.2). Called by [`super::inspect`].
 
-use super::PayloadInfo;
+use super::{PayloadInfo, TemporalMark};
 
 const PICTURE_ID: u8 = 0x80;
 const INTER: u8 = 0x40;
 const LAYERS: u8 = 0x20;
 const FLEXIBLE: u8 = 0x10;
 const BEGINS: u8 = 0x08;
+const ENDS: u8 = 0x04;
 const STRUCTURE: u8 = 0x02;
+const NOT_NEEDED_ABOVE: u8 = 0x01;
+/// Of the octet that tells layers.
+const SWITCHES_UP: u8 = 0x10;
+
+/// Spatial layers that are told apart. The modes of browsers have three at most.
+pub(crate) const MOST: usize = 4;
+
+/// A frame's place among the spatial layers of its picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spatial {
+    pub(crate) id: u8,
+    /// The packet is the first one of its picture.
+    pub(crate) begins_picture: bool,
+    /// The packet is the last one of its frame.
+    pub(crate) ends_frame: bool,
+    /// Frames of upper layers of the same picture are predicted from it.
+    pub(crate) is_needed_above: bool,
+}
+
+/// The spatial layers that a keyframe begins, from the lowest up, and their sizes where they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Structure {
+    pub(crate) count: usize,
+    pub(crate) sizes: [Option<(u32, u32)>; MOST],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Descriptor<'a> {
+    flags: u8,
+    /// Temporal layer, switching up, spatial layer, and its dependency.
+    layers: Option<u8>,
+    /// Behind the parts that each packet has.
+    rest: &'a [u8],
+}
 
 pub(super) fn inspect(payload: &[u8]) -> PayloadInfo {
-    parse(payload).unwrap_or_default()
-}
-
-fn parse(payload: &[u8]) -> Option<PayloadInfo> {
-    let mut rest = payload.iter().copied();
-    let flags = rest.next()?;
-    if flags & PICTURE_ID != 0 && rest.next()? & 0x80 != 0 {
-        rest.next()?;
-    }
-    let mut spatial = 0;
-    if flags & LAYERS != 0 {
-        spatial = (rest.next()? >> 1) & 0x07;
-        if flags & FLEXIBLE == 0 {
-            rest.next()?;
-        }
-    }
-    let keyframe_start = flags & INTER == 0 && flags & BEGINS != 0 && spatial == 0;
-    let size = (keyframe_start && flags & STRUCTURE != 0)
-        .then(|| largest_size(&mut rest))
-        .flatten();
-    Some(PayloadInfo {
-        keyframe_start,
+    let Some(descriptor) = Descriptor::read(payload) else {
+        return PayloadInfo::default();
+    };
+    let structure = descriptor.structure();
+    let size = structure.and_then(|s| s.sizes[..s.count].last().copied().flatten());
+    let temporal = descriptor.layers.map(|layers| TemporalMark {
+        id: layers >> 5,
+        switches_up: layers & SWITCHES_UP != 0,
+    });
+    PayloadInfo {
+        keyframe_start: descriptor.begins_keyframe(),
         size,
+        temporal,
         ..PayloadInfo::default()
-    })
+    }
 }
 
-/// The size of the highest spatial layer in the scalability structure.
-fn largest_size(rest: &mut impl Iterator<Item = u8>) -> Option<(u32, u32)> {
-    let structure = rest.next()?;
-    if structure & 0x10 == 0 {
-        return None;
+/// Where a packet is among spatial layers, and those that begin with it. `None`: it does not say so.
+pub(crate) fn spatial(payload: &[u8]) -> Option<(Spatial, Option<Structure>)> {
+    let descriptor = Descriptor::read(payload)?;
+    let id = descriptor.spatial();
+    descriptor.layers?;
+    let spatial = Spatial {
+        id,
+        begins_picture: descriptor.flags & BEGINS != 0 && id == 0,
+        ends_frame: descriptor.flags & ENDS != 0,
+        is_needed_above: descriptor.flags & NOT_NEEDED_ABOVE == 0,
+    };
+    Some((spatial, descriptor.structure()))
+}
+
+impl<'a> Descriptor<'a> {
+    fn read(payload: &'a [u8]) -> Option<Self> {
+        let (&flags, mut rest) = payload.split_first()?;
+        let mut next = || {
+            let (&octet, behind) = rest.split_first()?;
+            rest = behind;
+            Some(octet)
+        };
+        if flags & PICTURE_ID != 0 && next()? & 0x80 != 0 {
+            next()?;
+        }
+        let mut layers = None;
+        if flags & LAYERS != 0 {
+            layers = Some(next()?);
+            if flags & FLEXIBLE == 0 {
+                next()?;
+            }
+        }
+        Some(Self {
+            flags,
+            layers,
+            rest,
+        })
     }
-    let mut size = None;
-    for _ in 0..=(structure >> 5) {
-        let mut side = || Some(u32::from(u16::from_be_bytes([rest.next()?, rest.next()?])));
-        size = Some((side()?, side()?));
+
+    fn spatial(self) -> u8 {
+        self.layers.map_or(0, |layers| layers >> 1 & 0x07)
     }
-    size
+
+    fn begins_keyframe(self) -> bool {
+        self.flags & INTER == 0 && self.flags & BEGINS != 0 && self.spatial() == 0
+    }
+
+    /// The scalability structure of a keyframe, where it has one.
+    fn structure(self) -> Option<Structure> {
+        if !self.begins_keyframe() || self.flags & STRUCTURE == 0 {
+            return None;
+        }
+        let (&structure, mut rest) = self.rest.split_first()?;
+        let count = usize::from(structure >> 5) + 1;
+        let mut all = Structure {
+            count,
+            sizes: [None; MOST],
+        };
+        if count > MOST {
+            return None;
+        }
+        for size in all.sizes[..count]
+            .iter_mut()
+            .filter(|_| structure & 0x10 != 0)
+        {
+            let (sides, behind) = rest.split_first_chunk::<4>()?;
+            let [a, b, c, d] = *sides;
+            let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+            *size = Some((side(a, b), side(c, d)));
+            rest = behind;
+        }
+        Some(all)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::inspect;
+    use super::*;
 
     #[test]
     fn keyframes_and_sizes_are_read() {
@@ -84,5 +170,51 @@ mod tests {
             assert_eq!(info.keyframe_start, key, "{what}");
             assert_eq!(info.size, size, "{what}");
         }
+    }
+
+    #[test]
+    fn layers_are_read() {
+        let (key, structure) = spatial(&[
+            0xaa, 0x05, 0x00, 0x00, 0x30, 0x01, 0x40, 0x00, 0xb4, 0x02, 0x80, 0x01, 0x68,
+        ])
+        .unwrap();
+        let expected = Spatial {
+            id: 0,
+            begins_picture: true,
+            ends_frame: false,
+            is_needed_above: true,
+        };
+        assert_eq!(key, expected);
+        let structure = structure.unwrap();
+        assert_eq!(structure.count, 2);
+        assert_eq!(structure.sizes[..2], [Some((320, 180)), Some((640, 360))]);
+        for (what, payload, id, ends_frame, is_needed_above, temporal) in [
+            (
+                "non-flexible",
+                &[0xed, 0x85, 1, 0x34, 9][..],
+                2,
+                true,
+                false,
+                (1, true),
+            ),
+            (
+                "flexible",
+                &[0xf8, 0x05, 0x42, 0x02],
+                1,
+                false,
+                true,
+                (2, false),
+            ),
+        ] {
+            let (spatial, structure) = spatial(payload).unwrap();
+            assert_eq!(structure, None, "{what}");
+            assert!(!spatial.begins_picture, "{what}");
+            let found = (spatial.id, spatial.ends_frame, spatial.is_needed_above);
+            assert_eq!(found, (id, ends_frame, is_needed_above), "{what}");
+            let mark = inspect(payload).temporal.unwrap();
+            assert_eq!((mark.id, mark.switches_up), temporal, "{what}");
+        }
+        assert_eq!(spatial(&[0x8c, 5]), None, "no layers");
+        assert_eq!(spatial(&[0xed, 0x85, 1]), None, "cut short");
     }
 }

@@ -100,6 +100,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: [1].into(),
             red: None,
+            layering: crate::packet::Layering::default(),
         };
         Arc::new(Batch {
             kind,

@@ -20,6 +20,7 @@ fn batch(seqs: &[u64], every: u64, size: usize) -> Arc<Batch> {
         temporal: Temporal::default(),
         payload: vec![0; size].into(),
         red: None,
+        layering: crate::packet::Layering::default(),
     });
     Arc::new(Batch {
         kind: TrackKind::Video,

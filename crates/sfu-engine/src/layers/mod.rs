@@ -50,6 +50,8 @@ pub struct Candidate {
     pub active: bool,
     /// What it costs without its upper temporal layers.
     pub temporal: TemporalCosts,
+    /// Whoever has one of so many layers above it goes down to it without a keyframe.
+    pub from_above: u8,
 }
 
 /// The temporal layers of a layer, and what the lower ones cost.
@@ -140,6 +142,7 @@ pub(crate) mod tests {
             most: None,
             active,
             temporal: TemporalCosts::default(),
+            from_above: 0,
         };
         active.iter().enumerate().map(layer).collect()
     }

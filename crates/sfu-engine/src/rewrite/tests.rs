@@ -22,6 +22,7 @@ fn packet(seq: u64, timestamp: u32, captured: Instant) -> Packet {
         temporal: Temporal::default(),
         payload: Vec::new().into(),
         red: None,
+        layering: crate::packet::Layering::default(),
     }
 }
 
@@ -166,6 +167,7 @@ fn arrivals(frames: &[(u8, u8)], lost: &[bool], delays: &[u8]) -> Vec<RtpIn> {
                 marker: index + 1 == packets,
                 payload: [start, 0xe0, hi, lo, lowest, id << 6 | y, u8::from(n > 0)].into(),
                 red: None,
+                layering: crate::packet::Layering::default(),
             });
         }
     }

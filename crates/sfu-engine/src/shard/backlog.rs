@@ -248,6 +248,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: vec![0; size].into(),
             red: None,
+            layering: crate::packet::Layering::default(),
         };
         Arc::new(Batch {
             kind: TrackKind::Video,

@@ -11,7 +11,7 @@ use crate::claim::Claim;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
 use crate::layers::LayerInfo;
-use crate::packet::RtpIn;
+use crate::packet::{Layering, RtpIn};
 use crate::stream::{Lease, Stream};
 use crate::transport::negotiate::PublisherTrack;
 use crate::transport::{Incoming, TrackIn};
@@ -242,6 +242,7 @@ impl Published {
             marker: packet.marker,
             payload: packet.payload,
             red: packet.red,
+            layering: Layering::default(),
         })
     }
 

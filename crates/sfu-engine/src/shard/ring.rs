@@ -119,6 +119,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: [seq as u8].into(),
             red: None,
+            layering: crate::packet::Layering::default(),
         };
         Arc::new(Batch {
             kind: TrackKind::Video,

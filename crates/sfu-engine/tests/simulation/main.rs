@@ -33,6 +33,7 @@ mod restart;
 mod room;
 mod sizes;
 mod srtp;
+mod svc;
 mod temporal;
 mod tracks;
 mod uplink;

@@ -242,6 +242,7 @@ impl TestPublisher {
                 marker: index + 1 == count,
                 payload: self.payload(frame, layer, index, count),
                 red: None,
+                layering: sfu_engine::Layering::default(),
             }
         });
         packets.collect()
@@ -256,6 +257,7 @@ impl TestPublisher {
             marker: false,
             payload: vec![0x78; 80].into(),
             red: None,
+            layering: sfu_engine::Layering::default(),
         };
         self.stream
             .push(now, self.lease, TrackKind::Audio, 0, [sound]);

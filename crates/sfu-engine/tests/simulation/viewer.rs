@@ -252,12 +252,33 @@ pub(crate) struct Pictures {
     /// The same of parameter sets that came by themselves.
     pub(crate) sets: BTreeSet<u64>,
     pub(crate) broken: Broken,
+    /// Where set, packets are kept as they come, by their number, and not read.
+    pub(crate) raw: Option<BTreeMap<u64, Raw>>,
+}
+
+/// A packet as it came.
+#[derive(Debug)]
+#[allow(dead_code)]
+pub(crate) struct Raw {
+    pub(crate) timestamp: u64,
+    pub(crate) marker: bool,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Pictures {
     pub(crate) fn take(&mut self, now: Instant, packet: &RtpPacket) {
         if packet.payload.is_empty() {
             self.empty.insert(*packet.seq_no);
+        }
+        if let Some(raw) = &mut self.raw {
+            let packet_as_it_came = Raw {
+                timestamp: packet.time.numer(),
+                marker: packet.header.marker,
+                payload: packet.payload.to_vec(),
+            };
+            let twice = raw.insert(*packet.seq_no, packet_as_it_came);
+            assert!(twice.is_none(), "number {} came twice", packet.seq_no);
+            return;
         }
         // Padding and probes carry no mark.
         // Those that say which packet they are, are longer.

@@ -142,6 +142,7 @@ impl Camera {
                     marker: n == packets,
                     payload: payload.into(),
                     red: None,
+                    layering: sfu_engine::Layering::default(),
                 }
             })
             .collect();

@@ -100,6 +100,7 @@ impl Sender {
             marker: rtp.is_marker(),
             payload: payload.into(),
             red: None,
+            layering: sfu_engine::Layering::default(),
         })
     }
 

@@ -184,6 +184,7 @@ mod tests {
             most: None,
             active,
             temporal: TemporalCosts::default(),
+            from_above: 0,
         };
         let tracks = |active: [bool; 3]| Tracks {
             layers: vec![

@@ -103,6 +103,7 @@ fn candidates() -> Vec<Candidate> {
         most: None,
         active: true,
         temporal: TemporalCosts::default(),
+        from_above: 0,
     };
     LAYERS.iter().enumerate().map(layer).collect()
 }

@@ -20,6 +20,7 @@ fn ladder(active: [bool; 3]) -> Vec<Candidate> {
         most: None,
         active,
         temporal: TemporalCosts::default(),
+        from_above: 0,
     };
     active.into_iter().enumerate().map(layer).collect()
 }

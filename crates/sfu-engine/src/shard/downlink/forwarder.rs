@@ -343,7 +343,7 @@ impl Forwarder {
             }
             if self.video.rewriter.source() == Some(source) {
                 written |= self.forward_current(now, batch, index, way);
-            } else if packet.begins_layer() && self.is_target(batch.layer) {
+            } else if self.is_target(batch.layer) && self.may_begin(packet, source) {
                 if self.video.rewriter.is_mid_frame() && self.backlog.is_empty() {
                     self.handover = Some(Handover::begin(now, batch, index));
                 } else {
@@ -358,6 +358,13 @@ impl Forwarder {
         self.publish_counts();
         // What is to be done later must be known to the shard, also where nothing left.
         written || self.armed() != armed
+    }
+
+    /// Whether its layer may be shown from this packet on: with its keyframe, or since it goes on with what is shown.
+    fn may_begin(&self, packet: &Packet, source: Source) -> bool {
+        let shown = self.video.rewriter.source();
+        let shown = shown.filter(|s| s.epoch == source.epoch && self.backlog.is_empty());
+        packet.begins_layer() || shown.is_some_and(|s| packet.goes_on_from(s.layer, source.layer))
     }
 
     /// What decides when the shard is to look again.
@@ -397,7 +404,7 @@ impl Forwarder {
         written
     }
 
-    /// Begins a layer with the first packet of its keyframe.
+    /// Begins a layer with the first packet of its keyframe, or of a picture that goes on with what is shown.
     fn switch_to(
         &mut self,
         now: Instant,
@@ -405,8 +412,13 @@ impl Forwarder {
         packet: &Packet,
         way: &mut Way<'_>,
     ) -> bool {
-        let limit = self.limit_of(source.layer);
+        let wanted = self.limit_of(source.layer);
+        let limit = match packet.begins_layer() {
+            true => wanted,
+            false => wanted.min(self.video.rewriter.limit()),
+        };
         self.video.rewriter.switch(source, packet, None, limit);
+        self.video.rewriter.set_limit(wanted);
         self.began(now, source.layer);
         self.backlog.clear();
         self.handover = None;

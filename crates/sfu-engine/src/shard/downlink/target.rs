@@ -80,11 +80,22 @@ impl Forwarder {
         if shown && self.is_on_target() {
             return;
         }
-        if patiently || shown {
+        if patiently || shown || self.goes_down(target, layers) {
             self.ask_again = Some(now + PATIENT);
         } else {
             self.ask_keyframe(now);
         }
+    }
+
+    /// Whether the target goes on with what is shown, so that it begins with the next picture.
+    fn goes_down(&self, target: usize, layers: &[Candidate]) -> bool {
+        let shown = self.video.rewriter.source();
+        let shown = shown.filter(|source| source.epoch == self.epoch);
+        let steps = shown.and_then(|source| target.checked_sub(source.layer));
+        let most = layers
+            .get(target)
+            .map_or(0, |layer| layer.from_above.into());
+        steps.is_some_and(|steps| (1..=most).contains(&steps))
     }
 
     /// The target has not begun yet.
