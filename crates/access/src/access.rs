@@ -3,6 +3,7 @@
 //! Who asks, for what, and the answer. What everybody may do there and then is looked at first, and a credential only where
 //! that is not enough: so a wrong one costs nothing where none is needed.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,9 +16,17 @@ use aws_lc_rs::hmac;
 use ipnet::IpNet;
 
 use crate::config::{self, ConfigError, Digest, Policy, Seen, digest_of};
-use crate::password::{Job, Known, Passwords};
+use crate::keys::Keys;
+use crate::password::{self, Known, Passwords};
 use crate::token::{self, TOKEN_MAX, Token, TokenError};
-use crate::{Action, Grants, segment};
+use crate::webhook::{self, Asker, Verdict, Webhooks};
+use crate::{Action, Grants, Pattern, segment};
+
+/// How often who comes is asked for at most: for a password, and by a webhook.
+const TRIES: usize = 3;
+/// Tokens that are taken back while it runs, and for how long where their end is not known.
+const REVOKED_MAX: usize = 10_000;
+const REVOKED_TIME: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +39,8 @@ pub struct Visitor<'a> {
     pub named: bool,
     /// What it showed.
     pub credential: Option<Credential<'a>>,
+    /// By which it came, as MediaMTX calls it: `webrtc`, `hls`, `rtmp`, `rtsp`, `srt`.
+    pub protocol: &'static str,
 }
 
 /// What somebody shows.
@@ -71,8 +82,18 @@ pub enum Outcome {
     Allowed(Proof),
     /// It may not.
     Refused(Refused),
-    /// A password must be hashed first ([`Access::hash`]): ask again afterwards.
+    /// A password must be hashed, or another server asked, first ([`Access::hash`]): ask again afterwards.
     Hash(Job),
+}
+
+/// Work that takes a while, on threads of its own.
+#[derive(Debug)]
+pub struct Job(Work);
+
+#[derive(Debug)]
+enum Work {
+    Hash(password::Job),
+    Ask(webhook::Job),
 }
 
 /// Why not.
@@ -99,6 +120,9 @@ pub enum Refused {
     /// Too many passwords wait to be looked at.
     #[error("too many passwords wait to be looked at")]
     Busy,
+    /// Who decides does not answer.
+    #[error("the server that decides about this does not answer")]
+    Silent,
 }
 
 /// What an answer rests on: asked again later it tells whether that still holds.
@@ -113,8 +137,20 @@ pub struct Proof {
 #[derive(Clone)]
 enum Shown {
     Key(Digest),
-    Token { text: Arc<str>, until: SystemTime },
-    User { name: Arc<str>, hash: Arc<str> },
+    Token {
+        text: Arc<str>,
+        until: SystemTime,
+    },
+    User {
+        name: Arc<str>,
+        hash: Arc<str>,
+    },
+    /// A webhook says so, until it has to be asked again.
+    Asked {
+        asker: Arc<Asker>,
+        wants: Arc<[Want]>,
+        until: SystemTime,
+    },
 }
 
 impl std::fmt::Debug for Shown {
@@ -123,6 +159,7 @@ impl std::fmt::Debug for Shown {
             Self::Key(_) => f.write_str("a key"),
             Self::Token { .. } => f.write_str("a token"),
             Self::User { name, .. } => write!(f, "user {name:?}"),
+            Self::Asked { .. } => f.write_str("who the webhook lets in"),
         }
     }
 }
@@ -152,8 +189,16 @@ impl Proof {
         }
     }
 
-    /// When it ends by itself.
+    /// From when on it has to be asked again whether it holds, besides after changes.
     pub fn until(&self) -> Option<SystemTime> {
+        match self.shown {
+            Some(Shown::Token { until, .. } | Shown::Asked { until, .. }) => Some(until),
+            _ => None,
+        }
+    }
+
+    /// When it ends by itself, whatever happens.
+    pub fn ends(&self) -> Option<SystemTime> {
         match self.shown {
             Some(Shown::Token { until, .. }) => Some(until),
             _ => None,
@@ -168,9 +213,13 @@ pub struct Access {
     policy: ArcSwap<Policy>,
     seen: Mutex<Seen>,
     passwords: Passwords,
+    webhooks: Webhooks,
+    providers: Keys,
+    /// Tokens that were taken back while it runs, by their `jti`, until they end anyhow.
+    revoked: Mutex<HashMap<String, SystemTime>>,
     /// For segments where there is no secret.
     random: hmac::Key,
-    generation: AtomicU64,
+    generation: Arc<AtomicU64>,
 }
 
 impl Access {
@@ -181,13 +230,20 @@ impl Access {
         let mut key = [0; 32];
         let no_random = |what: String| ConfigError::File("/dev/urandom".into(), what);
         getrandom::fill(&mut key).map_err(|e| no_random(e.to_string()))?;
+        let policy = policy.unwrap_or_default();
+        let generation = Arc::new(AtomicU64::new(0));
+        let providers = Keys::new(generation.clone());
+        providers.want(&policy.providers);
         Ok(Self {
             path: path.map(Path::to_owned),
-            policy: ArcSwap::from_pointee(policy.unwrap_or_default()),
+            policy: ArcSwap::from_pointee(policy),
+            webhooks: Webhooks::new(&key),
+            providers,
+            revoked: Mutex::default(),
             seen: Mutex::new(seen),
             passwords: Passwords::new().map_err(no_random)?,
             random: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            generation: AtomicU64::new(0),
+            generation,
         })
     }
 
@@ -215,6 +271,7 @@ impl Access {
         }
         let loaded = config::load(path, &mut seen);
         Some(loaded.map(|policy| {
+            self.providers.want(&policy.providers);
             self.policy.store(Arc::new(policy));
             self.generation.fetch_add(1, Relaxed);
         }))
@@ -232,20 +289,60 @@ impl Access {
         if wants.iter().all(|want| ambient(&policy, &proof, want)) {
             return Outcome::Allowed(proof);
         }
-        let Some(credential) = visitor.credential else {
-            return Outcome::Refused(Refused::Nothing);
+        let refused = match visitor.credential {
+            None => Refused::Nothing,
+            Some(credential) => match self.recognize(&policy, credential, visitor.address, now) {
+                Ok(shown) => {
+                    let proof = Proof {
+                        shown: Some(shown),
+                        ..proof.clone()
+                    };
+                    match self.rights_by(policy.clone(), &proof, now).may(wants) {
+                        Ok(()) => return Outcome::Allowed(proof),
+                        Err(refused) => refused,
+                    }
+                }
+                Err(Outcome::Refused(refused)) => refused,
+                Err(other) => return other,
+            },
         };
-        let shown = match self.recognize(&policy, credential, visitor.address, now) {
-            Ok(shown) => shown,
-            Err(outcome) => return outcome,
+        self.ask(&policy, visitor, proof, wants, refused, now)
+    }
+
+    /// Whom the rules refuse the webhook may let in, if there is one.
+    fn ask(
+        &self,
+        policy: &Policy,
+        visitor: &Visitor<'_>,
+        proof: Proof,
+        wants: &[Want],
+        refused: Refused,
+        now: SystemTime,
+    ) -> Outcome {
+        let asker = webhook::asker(visitor.credential, visitor.address, visitor.protocol);
+        // What was taken back, or must wait, is not asked for.
+        let is_final = matches!(refused, Refused::Revoked | Refused::Later(_));
+        let (Some(hook), Some(asker), false) = (&policy.webhook, asker, is_final) else {
+            return Outcome::Refused(refused);
         };
-        let proof = Proof {
-            shown: Some(shown),
-            ..proof
-        };
-        match Rights::new(policy.clone(), &proof, now).may(wants) {
-            Ok(()) => Outcome::Allowed(proof),
-            Err(refused) => Outcome::Refused(refused),
+        let asker = Arc::new(asker);
+        let wants: Vec<Want> = wants
+            .iter()
+            .filter(|want| !ambient(policy, &proof, want))
+            .cloned()
+            .collect();
+        match self.webhooks.look(hook, &asker, &wants, Instant::now()) {
+            Verdict::Yes => Outcome::Allowed(Proof {
+                shown: Some(Shown::Asked {
+                    asker,
+                    wants: wants.into(),
+                    until: now + webhook::YES,
+                }),
+                ..proof
+            }),
+            Verdict::No => Outcome::Refused(refused),
+            Verdict::Silent => Outcome::Refused(Refused::Silent),
+            Verdict::Unknown => Outcome::Hash(Job(Work::Ask(Webhooks::job(hook, asker, &wants)))),
         }
     }
 
@@ -288,7 +385,7 @@ impl Access {
             return Ok(Shown::Key(digest));
         }
         if token::looks_like_one(text) {
-            return match good_token(policy, text, now) {
+            return match self.good_token(policy, text, now) {
                 Ok(token) => Ok(Shown::Token {
                     text: text.into(),
                     until: token.until,
@@ -312,7 +409,7 @@ impl Access {
         {
             Known::Wrong => refused(Refused::Unknown),
             Known::Later(after) => refused(Refused::Later(after)),
-            Known::Unknown(job) => Err(Outcome::Hash(job)),
+            Known::Unknown(job) => Err(Outcome::Hash(Job(Work::Hash(job)))),
             Known::Right => match known {
                 Some(user) => Ok(Shown::User {
                     name: name.into(),
@@ -323,15 +420,18 @@ impl Access {
         }
     }
 
-    /// Hashes a password on its thread. `done` is called once, afterwards.
+    /// Hashes a password, or asks a server, on a thread for that. `done` is called once, afterwards.
     pub fn hash(&self, job: Job, done: impl FnOnce() + Send + 'static) -> Result<(), Refused> {
-        let hashed = self.passwords.hash(job, Box::new(done));
-        hashed.map_err(|()| Refused::Busy)
+        let queued = match job.0 {
+            Work::Hash(job) => self.passwords.hash(job, Box::new(done)),
+            Work::Ask(job) => self.webhooks.ask(job, Box::new(done)),
+        };
+        queued.map_err(|()| Refused::Busy)
     }
 
     /// [`Access::check`] for callers that may wait.
     pub fn check_and_wait(&self, visitor: &Visitor<'_>, wants: &[Want]) -> Result<Proof, Refused> {
-        for _ in 0..2 {
+        for _ in 0..TRIES {
             match self.check(visitor, wants, SystemTime::now()) {
                 Outcome::Allowed(proof) => return Ok(proof),
                 Outcome::Refused(why) => return Err(why),
@@ -347,7 +447,45 @@ impl Access {
 
     /// What somebody may do now, who was recognized once: no token has expired or been revoked, no user, key or rule is gone.
     pub fn rights(&self, proof: &Proof, now: SystemTime) -> Rights {
-        Rights::new(self.policy.load_full(), proof, now)
+        self.rights_by(self.policy.load_full(), proof, now)
+    }
+
+    fn rights_by(&self, policy: Arc<Policy>, proof: &Proof, now: SystemTime) -> Rights {
+        Rights {
+            shown: self.granted(&policy, proof, now),
+            proof: proof.clone(),
+            policy,
+        }
+    }
+
+    /// Takes a token back by its `jti`: what it let in ends, and it is not taken any more while this runs. `until` is when
+    /// it ends by itself, as far as that is known. `false`: there are too many already.
+    pub fn revoke(&self, id: &str, until: Option<SystemTime>, now: SystemTime) -> bool {
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        if revoked.len() >= REVOKED_MAX {
+            revoked.retain(|_, until| *until > now);
+        }
+        if id.is_empty() || id.len() > TOKEN_MAX || revoked.len() >= REVOKED_MAX {
+            return false;
+        }
+        revoked.insert(id.to_owned(), until.unwrap_or(now + REVOKED_TIME));
+        drop(revoked);
+        self.generation.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// The tokens that were taken back while it runs, for who keeps them.
+    pub fn revoked(&self) -> Vec<(String, SystemTime)> {
+        let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        revoked
+            .iter()
+            .map(|(id, until)| (id.clone(), *until))
+            .collect()
+    }
+
+    /// What the log should be told of servers that are asked for keys, once.
+    pub fn complaint(&self) -> Option<String> {
+        self.providers.complaint()
     }
 
     /// Whether what was allowed once still is.
@@ -407,14 +545,6 @@ pub struct Rights {
 }
 
 impl Rights {
-    fn new(policy: Arc<Policy>, proof: &Proof, now: SystemTime) -> Self {
-        Self {
-            shown: granted(&policy, proof, now),
-            proof: proof.clone(),
-            policy,
-        }
-    }
-
     /// Whether all of it may be done.
     pub fn may(&self, wants: &[Want]) -> Result<(), Refused> {
         let mut left = wants
@@ -440,34 +570,86 @@ impl Rights {
     }
 }
 
-/// By what was shown.
-fn granted(policy: &Policy, proof: &Proof, now: SystemTime) -> Result<Arc<Grants>, Refused> {
-    match &proof.shown {
-        None => Err(Refused::Nothing),
-        Some(Shown::Key(digest)) => policy.keys.get(digest).cloned().ok_or(Refused::Unknown),
-        Some(Shown::Token { text, .. }) => {
-            good_token(policy, text, now).map(|t| Arc::new(t.grants))
+/// No more than was asked for.
+fn of_wants(wants: &[Want]) -> Grants {
+    wants.iter().fold(Grants::default(), |grants, want| {
+        let pattern = match &want.stream {
+            Some(stream) => Pattern::new(stream),
+            None => Some(Pattern::all()),
+        };
+        match pattern {
+            Some(pattern) => grants.with(want.action, pattern),
+            None => grants,
         }
-        Some(Shown::User { name, hash }) => {
-            let user = policy.users.get(&**name).filter(|user| user.hash == *hash);
-            let user = user.ok_or(Refused::Unknown)?;
-            let is_there = |address: IpAddr| {
-                let address = address.to_canonical();
-                user.from.iter().any(|network| network.contains(&address))
-            };
-            if !user.from.is_empty() && !proof.address.is_some_and(is_there) {
-                return Err(Refused::NotThis);
-            }
-            Ok(user.grants.clone())
-        }
-    }
+    })
 }
 
-fn good_token(policy: &Policy, text: &str, now: SystemTime) -> Result<Token, Refused> {
-    let token = token::read(text, &policy.signers, now)?;
-    let id = token.id.as_deref().unwrap_or_default();
-    if policy.revoked.contains(id) {
-        return Err(Refused::Revoked);
+impl Access {
+    /// By what was shown.
+    fn granted(
+        &self,
+        policy: &Policy,
+        proof: &Proof,
+        now: SystemTime,
+    ) -> Result<Arc<Grants>, Refused> {
+        match &proof.shown {
+            None => Err(Refused::Nothing),
+            Some(Shown::Key(digest)) => policy.keys.get(digest).cloned().ok_or(Refused::Unknown),
+            Some(Shown::Token { text, .. }) => self
+                .good_token(policy, text, now)
+                .map(|t| Arc::new(t.grants)),
+            Some(Shown::Asked { asker, wants, .. }) => {
+                let hook = policy.webhook.as_ref().ok_or(Refused::Unknown)?;
+                match self.webhooks.still(hook, asker, wants, Instant::now()) {
+                    Verdict::Yes => Ok(Arc::new(of_wants(wants))),
+                    Verdict::Silent => Err(Refused::Silent),
+                    Verdict::No | Verdict::Unknown => Err(Refused::Unknown),
+                }
+            }
+            Some(Shown::User { name, hash }) => {
+                let user = policy.users.get(&**name).filter(|user| user.hash == *hash);
+                let user = user.ok_or(Refused::Unknown)?;
+                let is_there = |address: IpAddr| {
+                    let address = address.to_canonical();
+                    user.from.iter().any(|network| network.contains(&address))
+                };
+                if !user.from.is_empty() && !proof.address.is_some_and(is_there) {
+                    return Err(Refused::NotThis);
+                }
+                Ok(user.grants.clone())
+            }
+        }
     }
-    Ok(token)
+
+    fn good_token(&self, policy: &Policy, text: &str, now: SystemTime) -> Result<Token, Refused> {
+        let token = self.read_token(policy, text, now)?;
+        let id = token.id.as_deref().unwrap_or_default();
+        let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        if policy.revoked.contains(id) || revoked.contains_key(id) {
+            return Err(Refused::Revoked);
+        }
+        Ok(token)
+    }
+
+    fn read_token(
+        &self,
+        policy: &Policy,
+        text: &str,
+        now: SystemTime,
+    ) -> Result<Token, TokenError> {
+        let mut read = token::read(text, &policy.signers, now);
+        for provider in &policy.providers {
+            if read != Err(TokenError::Unsigned) {
+                break;
+            }
+            if let Some(keys) = self.providers.of(provider) {
+                read = token::read(text, &keys, now);
+            }
+        }
+        if read == Err(TokenError::Unsigned) && !policy.providers.is_empty() {
+            // Its key may be a new one.
+            self.providers.missed();
+        }
+        read
+    }
 }

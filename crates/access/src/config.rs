@@ -24,7 +24,9 @@ use argon2::password_hash::PasswordHash;
 use aws_lc_rs::digest;
 use ipnet::IpNet;
 
+use crate::remote::Address;
 use crate::token::{self, Key};
+use crate::webhook::{Convention, Webhook};
 use crate::{Action, Grants, Pattern};
 
 /// A file of 20,000 users has 4 MB.
@@ -33,6 +35,8 @@ const FILE_MAX: u64 = 8 * 1024 * 1024;
 const ARGON2_MAX: [u32; 3] = [128 * 1024, 10, 8];
 /// A key that is shorter can be guessed.
 const KEY_MIN: usize = 16;
+/// Each is asked every few minutes.
+const PROVIDERS_MAX: usize = 8;
 
 /// What is wrong with the access file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +74,10 @@ pub(crate) struct Policy {
     /// By their digests, so that looking one up takes the same time for all that are wrong.
     pub(crate) keys: HashMap<Digest, Arc<Grants>>,
     pub(crate) signers: Vec<Key>,
+    /// Whose keys are asked for.
+    pub(crate) providers: Vec<Address>,
+    /// Who is asked where the rules don't allow it.
+    pub(crate) webhook: Option<Webhook>,
     pub(crate) users: HashMap<String, User>,
     /// Tokens that are taken back, by their `jti`.
     pub(crate) revoked: HashSet<String>,
@@ -104,6 +112,8 @@ impl Policy {
             networks: Vec::new(),
             keys: HashMap::new(),
             signers: Vec::new(),
+            providers: Vec::new(),
+            webhook: None,
             users: HashMap::new(),
             revoked: HashSet::new(),
             secret: None,
@@ -121,13 +131,18 @@ impl Policy {
             }
         };
         format!(
-            "loopback may {}, others without a key or token {}; keys: {}, signers of tokens: {}, users: {}, networks: {}",
+            "loopback may {}, others without a key or token {}; keys: {}, signers of tokens: {}, users: {}, networks: {}{}",
             names(&self.loopback),
             names(&self.anyone),
             self.keys.len(),
-            self.signers.len(),
+            self.signers.len() + self.providers.len(),
             self.users.len(),
-            self.networks.len()
+            self.networks.len(),
+            if self.webhook.is_some() {
+                "; a webhook is asked for the rest"
+            } else {
+                ""
+            }
         )
     }
 }
@@ -226,6 +241,43 @@ fn rule(policy: &mut Policy, words: &[&str], file: &mut Files<'_>) -> Result<(),
             let digest = digest_of(key.as_bytes());
             policy.keys.insert(digest, Arc::new(grants(after)?));
         }
+        "tokens" if Address::is_one(argument()?) => {
+            if policy.providers.len() >= PROVIDERS_MAX {
+                return Err(format!(
+                    "there are more than {PROVIDERS_MAX} addresses of tokens' keys"
+                ));
+            }
+            policy.providers.push(Address::new(argument()?)?);
+            nothing_after("tokens URL", after)?;
+        }
+        "ask" => {
+            let (convention, word, after) = match argument()? {
+                "mediamtx" => (
+                    Convention::MediaMtx,
+                    after.first(),
+                    &after[1.min(after.len())..],
+                ),
+                "nginx" => (
+                    Convention::Nginx,
+                    after.first(),
+                    &after[1.min(after.len())..],
+                ),
+                _ => (Convention::MediaMtx, rest.first(), after),
+            };
+            let word = word.ok_or("ask [mediamtx|nginx] URL: the address is missing")?;
+            let address = Address::new(word)?;
+            nothing_after("ask URL", after)?;
+            if policy
+                .webhook
+                .replace(Webhook {
+                    address,
+                    convention,
+                })
+                .is_some()
+            {
+                return Err("there is a second line ask: one server decides".into());
+            }
+        }
         "tokens" => {
             let (path, octets) = file(argument()?)?;
             let keys = token::read_keys(&octets);
@@ -234,9 +286,7 @@ fn rule(policy: &mut Policy, words: &[&str], file: &mut Files<'_>) -> Result<(),
             if policy.secret.is_none() {
                 policy.secret = token::secret_in(&octets).map(str::to_owned);
             }
-            if let Some(word) = after.first() {
-                return Err(format!("tokens FILE: {word:?} is one word too many"));
-            }
+            nothing_after("tokens FILE", after)?;
         }
         "user" => {
             let name = argument()?;
@@ -250,11 +300,18 @@ fn rule(policy: &mut Policy, words: &[&str], file: &mut Files<'_>) -> Result<(),
             .extend(rest.iter().map(|id| (*id).to_owned())),
         other => {
             return Err(format!(
-                "there is no rule {other:?}; there are anyone, loopback, from, key, tokens, user, revoked"
+                "there is no rule {other:?}; there are anyone, loopback, from, key, tokens, user, ask, revoked"
             ));
         }
     }
     Ok(())
+}
+
+fn nothing_after(what: &str, words: &[&str]) -> Result<(), String> {
+    match words.first() {
+        Some(word) => Err(format!("{what}: {word:?} is one word too many")),
+        None => Ok(()),
+    }
 }
 
 fn user(words: &[&str]) -> Result<User, String> {

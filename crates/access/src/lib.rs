@@ -4,14 +4,17 @@ Knows nothing of HTTP, RTMP or RTSP: whoever serves one of them says who asks ([
 
 mod access;
 mod config;
+mod keys;
 mod password;
 mod permission;
+mod remote;
 mod segment;
 pub mod store;
 mod token;
+mod webhook;
 
-pub use access::{Access, Credential, Outcome, Proof, Refused, Rights, Visitor, Want};
+pub use access::{Access, Credential, Job, Outcome, Proof, Refused, Rights, Visitor, Want};
 pub use config::ConfigError;
-pub use password::{Job, hash as hash_password};
+pub use password::hash as hash_password;
 pub use permission::{Action, Grants, Pattern};
 pub use token::{TOKEN_MAX, TokenError, make as make_token};

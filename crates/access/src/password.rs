@@ -47,7 +47,7 @@ pub(crate) enum Known {
 }
 
 /// One to be hashed.
-pub struct Job {
+pub(crate) struct Job {
     mac: Mac,
     password: String,
     hash: Arc<str>,
@@ -165,7 +165,7 @@ impl Table {
 }
 
 /// Of IPv6 a network of one subscriber.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
         v4 @ IpAddr::V4(_) => v4,

@@ -90,6 +90,18 @@ pub(crate) fn read_keys(octets: &[u8]) -> Result<Vec<Key>, String> {
     Ok(vec![secret(text)])
 }
 
+/// The keys of an identity provider: a set as JSON, of public ones alone.
+pub(crate) fn read_set(octets: &[u8]) -> Result<Vec<Key>, String> {
+    let text = std::str::from_utf8(octets).map_err(|_| "it is not text")?;
+    let mut keys = jwks(text.trim())?;
+    // A secret that everyone can ask for is none.
+    keys.retain(|key| key.algorithm != Algorithm::HS256);
+    match keys.is_empty() {
+        true => Err("it has no public key".into()),
+        false => Ok(keys),
+    }
+}
+
 /// The secret of `./sfu token`.
 fn secret(text: &str) -> Key {
     Key {

@@ -62,6 +62,7 @@ fn stranger(credential: Option<Credential<'_>>) -> Visitor<'_> {
         local: false,
         named: true,
         credential,
+        protocol: "webrtc",
     }
 }
 

@@ -71,6 +71,7 @@ impl Door {
             local: from.to_canonical().is_loopback(),
             named: true,
             credential: Some(credential),
+            protocol: "rtmp",
         };
         let proof = access.check_and_wait(&visitor, &wants)?;
         Ok(Some(Pass {

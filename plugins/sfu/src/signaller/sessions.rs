@@ -181,7 +181,7 @@ fn created(app: &App, answered: &Subscribed, pass: &Pass) -> Response {
     // As much of the identifier as the log shows.
     let session = answered.session.to_string();
     let session = session.get(..8).unwrap_or_default();
-    let (until, now) = (pass.proof.until(), SystemTime::now());
+    let (until, now) = (pass.proof.ends(), SystemTime::now());
     let headers = response.headers_mut();
     app.ice_servers.append(headers, session, until, now);
     response

@@ -87,7 +87,7 @@ pub(in crate::signaller) async fn gate(
     let began = Instant::now();
     let share = route.rule.share();
     let (parts, body) = request.into_parts();
-    let came = Came::of(&app, &parts);
+    let came = Came::of(&app, route, &parts);
     let origin = parts.headers.get(header::ORIGIN).cloned();
     let page = came.page;
     let mut response = if !app.door.names.is_answered(came.host.as_ref()) {
@@ -148,10 +148,12 @@ struct Came {
     local: bool,
     shown: Shown,
     address: Option<std::net::IpAddr>,
+    /// As a webhook is told it.
+    protocol: &'static str,
 }
 
 impl Came {
-    fn of(app: &App, parts: &Parts) -> Self {
+    fn of(app: &App, route: &Route, parts: &Parts) -> Self {
         let connection = parts.extensions.get::<Arc<Connection>>();
         let peer = connection.map(|c| c.peer().ip().to_canonical());
         let by_proxy = peer.is_some_and(|peer| app.proxies.trusts(peer));
@@ -167,6 +169,10 @@ impl Came {
             local,
             shown: Shown::of(&parts.headers, &parts.uri),
             address: peer.map(|peer| app.proxies.client(peer, &parts.headers)),
+            protocol: match route.rule {
+                Rule::Hls => "hls",
+                _ => "webrtc",
+            },
             host,
         }
     }
@@ -180,6 +186,7 @@ impl Came {
             named: host.is_some_and(|host| app.door.names.is_ours(host))
                 && self.page != Page::Foreign,
             credential: self.shown.credential(),
+            protocol: self.protocol,
         }
     }
 }
@@ -206,8 +213,8 @@ async fn admit(
     };
     let token = came.shown.token.as_deref().map(Arc::from);
     let door = &app.door;
-    // Twice: the first time a password may have to be hashed.
-    for _ in 0..2 {
+    // More than once: a password may have to be hashed, and a server asked.
+    for _ in 0..3 {
         let visitor = came.visitor(app);
         let now = SystemTime::now();
         let outcome = match &needs {
@@ -345,12 +352,14 @@ pub(super) fn refusal(why: Refused, what: &str, has_users: bool) -> Refusal {
         }
         Refused::NotThis => (StatusCode::FORBIDDEN, format!("{what}: {why}")),
         Refused::Later(_) => (StatusCode::TOO_MANY_REQUESTS, format!("{what}: {why}")),
-        Refused::Busy => (StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {why}")),
+        Refused::Busy | Refused::Silent => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{what}: {why}"))
+        }
     };
     let refusal = Refusal::new(status, message);
     match (why, has_users) {
         (Refused::Later(after), _) => refusal.with(header::RETRY_AFTER, seconds(after)),
-        (Refused::Busy, _) => refusal.with(header::RETRY_AFTER, "1"),
+        (Refused::Busy | Refused::Silent, _) => refusal.with(header::RETRY_AFTER, "1"),
         (Refused::NotThis, _) => refusal,
         // Browsers ask for a name and a password where Basic is named.
         (_, true) => refusal.with(
@@ -394,7 +403,7 @@ async fn options(app: &App, route: &Route, parts: &Parts, came: &Came) -> Respon
             let mut name = [0; 4];
             let _ = aws_lc_rs::rand::fill(&mut name);
             let name = format!("{:08x}", u32::from_be_bytes(name));
-            let (until, now) = (pass.proof.until(), SystemTime::now());
+            let (until, now) = (pass.proof.ends(), SystemTime::now());
             app.ice_servers.append(headers, &name, until, now);
         }
     }

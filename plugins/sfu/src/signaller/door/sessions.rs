@@ -51,6 +51,9 @@ impl Door {
             Some(Err(error)) => gst::warning!(CAT, "the rules stay as they are: {error}"),
             None => {}
         }
+        if let Some(complaint) = self.access.complaint() {
+            gst::warning!(CAT, "{complaint}");
+        }
         let generation = self.access.generation();
         let changed = self.held.generation.swap(generation, Relaxed) != generation;
         let looks = self.held.looks.fetch_add(1, Relaxed);
