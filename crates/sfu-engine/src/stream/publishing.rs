@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who publishes a stream, and what it declares: part of [`Stream`].
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::{State, Stream};
+use crate::claim::{Claim, Right};
+use crate::codec::{Codec, TrackKind};
+use crate::health::Health;
+use crate::layer::Layer;
+use crate::layers::LayerInfo;
+use crate::packet::LayerReader;
+use crate::rate::RateMeter;
+use crate::spatial::Splitter;
+
+/// A publisher that has sent nothing for this long makes room for one that comes (back).
+const PUBLISHER_SILENT: Duration = Duration::from_secs(1);
+
+/// How a publisher wants to be treated.
+#[derive(Clone)]
+pub struct PublishOptions {
+    /// The shortest time between two keyframe requests that the publisher gets for one layer.
+    pub keyframe_min_interval: Duration,
+    /// Where requests to the publisher go.
+    pub feedback: Arc<dyn Feedback>,
+}
+
+impl std::fmt::Debug for PublishOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishOptions")
+            .field("keyframe_min_interval", &self.keyframe_min_interval)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the engine asks of a publisher.
+pub trait Feedback: Send + Sync {
+    /// A keyframe is needed on this layer. Called on a shard's thread: must return at once.
+    fn keyframe_request(&self, layer: usize);
+
+    /// How the media comes: `element` or `whip`.
+    fn input(&self) -> &'static str {
+        "element"
+    }
+
+    /// Whether another publisher may step in: when it asks to take over, or when this one has fallen silent.
+    fn is_replaceable(&self) -> bool {
+        false
+    }
+
+    /// Another publisher has stepped in: what this one sends is ignored from now on.
+    fn replaced(&self) {}
+}
+
+/// The right to publish a stream. What comes with an older one is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease(pub(super) u32);
+
+pub(super) struct PublisherState {
+    pub(super) lease: Lease,
+    pub(super) since: Instant,
+    pub(super) last_packet: Instant,
+    /// Something has come from it.
+    pub(super) has_media: bool,
+    pub(super) options: PublishOptions,
+}
+
+impl Stream {
+    /// Gives the caller what it may have of the stream before its media comes. `None`: somebody has it who stays.
+    pub fn claim(
+        self: &Arc<Self>,
+        options: PublishOptions,
+        takeover: bool,
+        now: Instant,
+    ) -> Option<Claim> {
+        let gives_way = {
+            let state = self.lock();
+            state.publisher.as_ref().map(|p| p.gives_way(takeover, now))
+        };
+        let right = match gives_way {
+            None => Right::Held(self.start(options, takeover, now)?),
+            Some(true) => {
+                self.claims.fetch_add(1, Relaxed);
+                Right::Wanted { options, takeover }
+            }
+            Some(false) => return None,
+        };
+        Some(Claim {
+            stream: self.clone(),
+            right,
+        })
+    }
+
+    /// Makes the caller the stream's publisher, unless there is one that stays.
+    pub fn start(&self, options: PublishOptions, takeover: bool, now: Instant) -> Option<Lease> {
+        let (lease, before) = {
+            let mut state = self.lock();
+            if state
+                .publisher
+                .as_ref()
+                .is_some_and(|p| !p.gives_way(takeover, now))
+            {
+                return None;
+            }
+            state.last_lease += 1;
+            let lease = Lease(state.last_lease);
+            let before = state.publisher.replace(PublisherState {
+                lease,
+                since: now,
+                last_packet: now,
+                has_media: false,
+                options,
+            });
+            state.epoch += 1;
+            state.video = None;
+            state.had_video = false;
+            state.audio = None;
+            state.layers.clear();
+            state.splitter = None;
+            self.keyframes_refused.store(0, Relaxed);
+            state.audio_reader = LayerReader::default();
+            state.audio_rate = RateMeter::default();
+            state.audio_health = Health::default();
+            self.publish(&mut state);
+            state.tell_locals();
+            (lease, before)
+        };
+        if let Some(before) = before {
+            before.options.feedback.replaced();
+        }
+        Some(lease)
+    }
+
+    /// The publisher is gone: viewers keep their sessions and wait for the next one.
+    pub fn stop(&self, lease: Lease) {
+        let mut state = self.lock();
+        if state.holds(lease) {
+            state.publisher = None;
+            for layer in &mut state.layers {
+                layer.gop.clear();
+            }
+            self.publish(&mut state);
+            state.tell_locals();
+        }
+        drop(state);
+        self.left();
+    }
+
+    /// A publisher that wanted it has it, or is gone.
+    pub(crate) fn unclaim(&self) {
+        self.claims.fetch_sub(1, Relaxed);
+        self.left();
+    }
+
+    /// Declares the video track. Layers that stay keep what is known of them.
+    pub fn set_video(&self, lease: Lease, codec: Codec, layers: Vec<LayerInfo>) {
+        let mut state = self.lock();
+        if !state.holds(lease) {
+            return;
+        }
+        let State {
+            publisher: Some(publisher),
+            video,
+            had_video,
+            layers: known,
+            splitter,
+            epoch,
+            ..
+        } = &mut *state
+        else {
+            return;
+        };
+        // Those that were found in its packets are not declared.
+        let declared = splitter.as_ref().map_or(known.len(), |_| 1);
+        let same_rids = known
+            .iter()
+            .take(declared)
+            .map(|l| &l.info.rid)
+            .eq(layers.iter().map(|l| &l.rid));
+        if *video == Some(codec) && same_rids {
+            for (layer, info) in known.iter_mut().zip(layers) {
+                layer.info = info;
+            }
+            self.publish(&mut state);
+            return;
+        }
+        if std::mem::replace(had_video, true) {
+            // Another codec, other layers or another track: to viewers it is another publisher.
+            *epoch += 1;
+        }
+        let interval = publisher.options.keyframe_min_interval;
+        *video = Some(codec);
+        *splitter = Splitter::new(codec, layers.len());
+        *known = layers
+            .into_iter()
+            .map(|info| Layer::new(info, interval))
+            .collect();
+        self.publish(&mut state);
+        state.tell_locals();
+    }
+
+    /// The video track goes on with another codec, and the same layers.
+    pub(crate) fn set_codec(&self, lease: Lease, codec: Codec) {
+        let renewed = |layer: &Layer| LayerInfo {
+            width: None,
+            height: None,
+            ..layer.info.clone()
+        };
+        let infos = {
+            let state = self.lock();
+            let declared = state.splitter.as_ref().map_or(usize::MAX, |_| 1);
+            state.layers.iter().take(declared).map(renewed).collect()
+        };
+        self.set_video(lease, codec, infos);
+    }
+
+    /// The publisher goes on without one of its tracks. Pictures that come again are other ones; a sound goes on in its numbers.
+    pub(crate) fn unset(&self, lease: Lease, kind: TrackKind) {
+        let mut state = self.lock();
+        if !state.holds(lease) {
+            return;
+        }
+        match kind {
+            TrackKind::Audio => state.audio = None,
+            TrackKind::Video => {
+                state.video = None;
+                state.layers.clear();
+            }
+        }
+        self.publish(&mut state);
+        state.tell_locals();
+    }
+
+    /// Declares the audio track.
+    pub fn set_audio(&self, lease: Lease, codec: Codec) {
+        let mut state = self.lock();
+        if state.holds(lease) {
+            state.audio = Some(codec);
+            self.publish(&mut state);
+            state.tell_locals();
+        }
+    }
+}
+
+impl PublisherState {
+    fn gives_way(&self, takeover: bool, now: Instant) -> bool {
+        let silent = now.saturating_duration_since(self.last_packet) >= PUBLISHER_SILENT;
+        self.options.feedback.is_replaceable() && (takeover || silent || !self.has_media)
+    }
+}
