@@ -306,7 +306,7 @@ impl Access {
                 Err(other) => return other,
             },
         };
-        self.ask(&policy, visitor, proof, wants, refused, now)
+        self.ask(&policy, visitor, &proof, wants, refused, now)
     }
 
     /// Whom the rules refuse the webhook may let in, if there is one.
@@ -314,7 +314,7 @@ impl Access {
         &self,
         policy: &Policy,
         visitor: &Visitor<'_>,
-        proof: Proof,
+        proof: &Proof,
         wants: &[Want],
         refused: Refused,
         now: SystemTime,
@@ -328,7 +328,7 @@ impl Access {
         let asker = Arc::new(asker);
         let wants: Vec<Want> = wants
             .iter()
-            .filter(|want| !ambient(policy, &proof, want))
+            .filter(|want| !ambient(policy, proof, want))
             .cloned()
             .collect();
         match self.webhooks.look(hook, &asker, &wants, Instant::now()) {
@@ -338,7 +338,7 @@ impl Access {
                     wants: wants.into(),
                     until: now + webhook::YES,
                 }),
-                ..proof
+                ..proof.clone()
             }),
             Verdict::No => Outcome::Refused(refused),
             Verdict::Silent => Outcome::Refused(Refused::Silent),

@@ -135,7 +135,7 @@ async fn http_1(
         .max_headers(limits::FIELDS_MAX)
         .max_buf_size(limits::HEAD_MAX)
         .serve_connection(TokioIo::new(io), service);
-    drive(http, speech, |http| http.graceful_shutdown()).await;
+    drive(http, speech, http1::Connection::graceful_shutdown).await;
 }
 
 async fn http_2(
@@ -157,7 +157,7 @@ async fn http_2(
         .max_local_error_reset_streams(limits::STREAM_ERRORS_MAX)
         .serve_connection(TokioIo::new(io), service);
     let _end = EndStreams(streams);
-    drive(http, speech, |http| http.graceful_shutdown()).await;
+    drive(http, speech, http2::Connection::graceful_shutdown).await;
 }
 
 /// Polls a connection to its end, which it is asked for when the server stops.
