@@ -178,13 +178,13 @@ impl Server {
     /// A counter or gauge of `/metrics`, with its labels as they are written there.
     pub fn metric(&self, name: &str) -> Result<u64> {
         let page = self.get("/metrics")?;
-        let line = page
-            .lines()
-            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '));
-        Ok(line
-            .with_context(|| format!("no metric {name}"))?
-            .trim()
-            .parse()?)
+        let wanted = in_order(name);
+        let value = page.lines().find_map(|line| {
+            let (found, value) = line.rsplit_once(' ')?;
+            (in_order(found) == wanted).then_some(value)
+        });
+        let value = value.with_context(|| format!("no metric {name}"))?;
+        Ok(value.trim().parse()?)
     }
 
     /// Waits until a stream has a publisher whose layers all send.
@@ -294,4 +294,12 @@ pub fn environment() -> Result<Vec<(&'static str, OsString)>> {
         // The rules that hold without a file, whatever there is of one on this machine.
         ("GST_SFU_ACCESS", "".into()),
     ])
+}
+
+/// A metric's name and its labels, whose order says nothing.
+fn in_order(name: &str) -> (&str, Vec<&str>) {
+    let (name, labels) = name.split_once('{').unwrap_or((name, ""));
+    let mut labels: Vec<_> = labels.trim_end_matches('}').split(',').collect();
+    labels.sort_unstable();
+    (name, labels)
 }

@@ -132,6 +132,15 @@ pub(super) static ROUTES: &[Route] = &[
         Rule::Api,
         || delete(v1::recording_delete),
     ),
+    route("/api/v1/revocations", GET, Rule::Api, || {
+        get(v1::revocations_list)
+    }),
+    route(
+        "/api/v1/revocations/{id}",
+        "PUT, OPTIONS",
+        Rule::Api,
+        || axum::routing::put(v1::revocation_add),
+    ),
     route("/api/v1/drain", POST, Rule::Api, || post(v1::drain_begin)),
     route("/admin", GET, Rule::Open, || get(pages::admin)),
     route("", GET, Rule::Player, || axum::routing::any(pages::player)),

@@ -6,6 +6,7 @@ mod asked;
 mod drain;
 mod recorders;
 mod recordings;
+mod revocations;
 mod server;
 mod sessions;
 mod streams;
@@ -21,6 +22,7 @@ pub(super) use recorders::{
     Recorders, list as recorders_list, start as recorder_start, stop as recorder_stop,
 };
 pub(super) use recordings::{delete as recording_delete, list as recordings_list};
+pub(super) use revocations::{add as revocation_add, list as revocations_list};
 pub(super) use server::server;
 pub(super) use sessions::{get as session, kick as session_kick, list as sessions_list};
 pub(super) use streams::{get as stream, kick as stream_kick, list as streams_list};
@@ -48,6 +50,8 @@ pub(super) use streams::{get as stream, kick as stream_kick, list as streams_lis
         recorders::stop,
         recordings::list,
         recordings::delete,
+        revocations::list,
+        revocations::add,
     )
 )]
 struct Description;

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Tokens that are taken back before their time.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::asked::{Asked, List, Part};
+use crate::signaller::problem::Problem;
+use crate::signaller::server::{App, Refusal};
+
+/// A token that was taken back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::signaller) struct Revocation {
+    /// Its `jti`.
+    id: String,
+    /// Until when that is known, in seconds of Unix time.
+    until: u64,
+}
+
+/// How long a token is to be refused.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(in crate::signaller) struct Until {
+    /// When it ends by itself (`exp`), in seconds of Unix time; else it is refused for 400 days.
+    until: Option<u64>,
+}
+
+/// All of them, in the order of their names.
+#[utoipa::path(
+    get,
+    path = "/api/v1/revocations",
+    tag = "access",
+    params(Part),
+    responses(
+        (status = 200, body = List<Revocation>),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::signaller) async fn list(
+    State(app): State<App>,
+    Asked(part): Asked<Part>,
+) -> Result<Json<List<Revocation>>, Refusal> {
+    let mut all = app.door.access.revoked();
+    all.retain(|(id, _)| part.is_behind(id));
+    all.sort();
+    let told = all.into_iter().map(|(id, until)| {
+        let until = until
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        let revocation = Revocation {
+            id: id.clone(),
+            until,
+        };
+        (id, revocation)
+    });
+    Ok(Json(part.of(told)?))
+}
+
+/// Takes a token back by its `jti`: it is refused from now on, and what it let in ends within seconds. That is known as long
+/// as the server runs.
+#[utoipa::path(
+    put,
+    path = "/api/v1/revocations/{id}",
+    tag = "access",
+    params(("id" = String, Path, description = "The token's jti"), Until),
+    responses(
+        (status = 204, description = "It is taken back"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::signaller) async fn add(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Asked(Until { until }): Asked<Until>,
+) -> Result<StatusCode, Refusal> {
+    let bad = |message| Refusal::new(StatusCode::BAD_REQUEST, message);
+    let until = match until {
+        None => None,
+        Some(seconds) => Some(
+            UNIX_EPOCH
+                .checked_add(Duration::from_secs(seconds))
+                .ok_or_else(|| bad("until is no time"))?,
+        ),
+    };
+    if app.door.access.revoke(&id, until, SystemTime::now()) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let message =
+        "10,000 tokens are taken back already, or the name is too long: sign with another key";
+    Err(Refusal::new(StatusCode::CONFLICT, message))
+}
