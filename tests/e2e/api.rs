@@ -210,3 +210,43 @@ fn what_happens_is_told_and_may_be_changed() {
     }
     assert!(secret.exists());
 }
+
+/// `{"exp":4102444800,"jti":"taken-back","sfu":{"api":["*"]}}`, signed with [`SECRET`].
+const TOKEN: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.\
+    eyJleHAiOjQxMDI0NDQ4MDAsImp0aSI6InRha2VuLWJhY2siLCJzZnUiOnsiYXBpIjpbIioiXX19.\
+    6d26RZUnvXargrs9xDiHvujDeK56Pj_ZkqPK7IbPqrI";
+const SECRET: &str = "a-secret-of-thirty-two-characters";
+
+#[test]
+fn a_token_that_was_taken_back_is_good_for_nothing() {
+    let folder = repository().join("target/e2e-logs/revocations");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("secret"), SECRET).unwrap();
+    std::fs::write(folder.join("access"), "tokens secret\n").unwrap();
+    let access = folder.join("access");
+    let server = Server::launch("revocations", &format!("access={}", access.display())).unwrap();
+    let by_token = || {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .build();
+        // Behind a proxy nobody is this machine.
+        let asked = ureq::Agent::new_with_config(agent)
+            .get(server.url("/api/v1/server"))
+            .header("X-Forwarded-For", "203.0.113.7")
+            .header("Authorization", format!("Bearer {TOKEN}"))
+            .call();
+        asked.unwrap().status().as_u16()
+    };
+    assert_eq!(by_token(), 200);
+    assert_eq!(ask(&server, "PUT", "revocations/taken-back?until=x").0, 400);
+    assert_eq!(by_token(), 200);
+    assert_eq!(
+        ask(&server, "PUT", "revocations/taken-back?until=4102444800").0,
+        204
+    );
+    assert_eq!(by_token(), 401);
+    let (status, list) = ask(&server, "GET", "revocations");
+    assert_eq!(status, 200);
+    assert_eq!(list["items"][0]["id"], "taken-back", "{list}");
+    assert_eq!(list["items"][0]["until"], 4_102_444_800u64, "{list}");
+}
