@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Each line of README.md and docs/ that plays something is typed as it stands, on a machine of its own (a network and a
-//! `/srv` that nobody else has), and has to play until Ctrl-C.
+//! `/srv` that nobody else has, with a certificate where certbot would have put one), and has to play until Ctrl-C.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -10,6 +10,9 @@ use sfu_tests::ndi;
 
 /// How long each plays.
 const PLAYS: Duration = Duration::from_secs(4);
+/// Where the documents have a certificate, and where one is made.
+const CERTBOT: &str = "/etc/letsencrypt/live/sfu.example.org/";
+const MADE: &str = "/srv/";
 
 /// The lines of fenced blocks that play, with continued lines joined.
 fn lines() -> Vec<String> {
@@ -44,10 +47,13 @@ fn each_command_of_the_documents_plays_as_it_is_typed() {
     for line in &lines {
         // Ctrl-C reaches all, as it does at a terminal.
         let script = "ip link set lo up; mount -t tmpfs tmpfs /srv; mount -t tmpfs tmpfs /tmp
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sfu.example.org \
+                -keyout /srv/privkey.pem -out /srv/fullchain.pem 2>/dev/null
             exec timeout --preserve-status -k 8 -s INT \"$1\" bash -c \"exec $2\"";
         let seconds = PLAYS.as_secs().to_string();
         let typed = Command::new("unshare")
-            .args(["-n", "-m", "bash", "-c", script, "bash", &seconds, line])
+            .args(["-n", "-m", "bash", "-c", script, "bash", &seconds])
+            .arg(line.replace(CERTBOT, MADE))
             .current_dir(ndi::repository())
             .envs(ndi::environment())
             .stdin(Stdio::null())
