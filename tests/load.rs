@@ -3,7 +3,7 @@
 //! Runs the load tool of this build.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -18,6 +18,29 @@ pub fn tool() -> Result<PathBuf> {
         bail!("{} is missing: run ./sfu build", tool.display());
     }
     Ok(tool)
+}
+
+/// A process that is ended when this is dropped.
+#[derive(Debug)]
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// So many viewers watch that, until this is dropped or their time (such as `60s`) is over.
+pub fn watch(whep: &str, viewers: usize, duration: &str) -> Result<Running> {
+    let viewers = viewers.to_string();
+    let child = Command::new(tool()?)
+        .args(["--whep", whep, "--json", "--viewers", &viewers])
+        .args(["--ramp", "8/s", "--duration", duration])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()?;
+    Ok(Running(child))
 }
 
 /// Runs it to its end and returns the object that it prints, with its exit status as `status`.

@@ -2,8 +2,6 @@
 
 //! The page for who runs the server, at the width of a desk and of a phone.
 
-use std::process::{Child, Command, Stdio};
-
 use sfu_tests::ndi::repository;
 use sfu_tests::server::Server;
 use sfu_tests::{browser, load};
@@ -11,28 +9,13 @@ use sfu_tests::{browser, load};
 const PICTURE: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
     ! sfusink name=out stream=test layers=360:400k,180:150k audiotestsrc is-live=true ! out.audio_0";
 
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[test]
 fn the_page_shows_the_server_and_changes_it() {
     let recordings = repository().join("target/e2e-logs/admin-recordings");
     let pipeline = format!("recordings-directory={} {PICTURE}", recordings.display());
     let server = Server::launch("admin", &pipeline).unwrap();
     server.wait_for_stream("test").unwrap();
-    let viewers = Command::new(load::tool().unwrap())
-        .args(["--whep", &server.url("/whep/test"), "--json"])
-        .args(["--viewers", "4", "--ramp", "8/s", "--duration", "120s"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn();
-    let _viewers = Running(viewers.unwrap());
+    let _viewers = load::watch(&server.url("/whep/test"), 4, "120s").unwrap();
     for (name, width, height) in [("desk", "1280", "800"), ("phone", "390", "844")] {
         let picture = browser::screenshot(&format!("admin-{name}")).unwrap();
         let picture = picture.to_str().unwrap();

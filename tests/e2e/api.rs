@@ -4,7 +4,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -73,15 +72,6 @@ fn event(events: &Receiver<(String, Value)>, kind: &str) -> Value {
     }
 }
 
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn ask(server: &Server, method: &str, path: &str) -> (u16, Value) {
     let url = server.url(&format!("/api/v1/{path}"));
     let agent = ureq::Agent::config_builder()
@@ -121,13 +111,7 @@ fn what_happens_is_told_and_may_be_changed() {
     assert_eq!(joined["stream"], "news/cam1");
     assert_eq!(joined["input"], "element");
 
-    let viewers = Command::new(load::tool().unwrap())
-        .args(["--whep", &server.url("/whep/news/cam1"), "--json"])
-        .args(["--viewers", "2", "--ramp", "8/s", "--duration", "60s"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn();
-    let viewers = Running(viewers.unwrap());
+    let viewers = load::watch(&server.url("/whep/news/cam1"), 2, "60s").unwrap();
     let viewer = event(&events, "viewer-joined");
     assert_eq!(viewer["address"], "127.0.0.1");
 

@@ -4,26 +4,16 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sfu_tests::load;
+use sfu_tests::load::{self, Running};
 use sfu_tests::ndi::repository;
 use sfu_tests::server::{Server, free_ports};
 
 const PICTURE: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
     ! sfusink name=out stream=test layers=360:400k,180:150k audiotestsrc is-live=true ! out.audio_0";
-
-/// Ended when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn deploy(file: &str) -> PathBuf {
     repository().join("deploy").join(file)
@@ -128,13 +118,7 @@ fn figures(text: &str) -> Vec<String> {
 fn prometheus_reads_a_run_and_each_panel_shows_something() {
     let server = Server::launch("prometheus-server", PICTURE).unwrap();
     server.wait_for_stream("test").unwrap();
-    let viewers = Command::new(load::tool().unwrap())
-        .args(["--whep", &server.url("/whep/test"), "--json"])
-        .args(["--viewers", "3", "--ramp", "8/s", "--duration", "90s"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn();
-    let _viewers = Running(viewers.unwrap());
+    let _viewers = load::watch(&server.url("/whep/test"), 3, "90s").unwrap();
 
     let config = configuration(&server);
     let checked = promtool(&["check", "config", config.to_str().unwrap()], "");
