@@ -40,7 +40,7 @@ impl Sender {
             publisher: Arc::downgrade(publisher),
             wallclock,
             timeline,
-            track: Track::new(Order::Decoding),
+            track: Track::new(Order::DecodingParts),
             codec,
             layer,
             foreign_offset: None,

@@ -20,6 +20,10 @@ const GAP: i64 = 10_000_000_000;
 const REORDERED: i64 = 1_000_000_000;
 /// Tracks and layers that step together land within this of each other.
 const TOGETHER: i64 = 250_000_000;
+/// A track that went back by no more than this may have done so for a moment: its source repeats times, or has uneven ones.
+const MOMENT: i64 = 250_000_000;
+/// The least from one frame to the next while a track comes back to its source's time.
+const NEXT: i64 = 1_000_000;
 /// A step's frame, where it does not say how long it lasts.
 const FRAME: i64 = 33_333_333;
 /// Corrections that are remembered: one frame that is wrong has two.
@@ -40,7 +44,7 @@ impl Timeline {
 
     /// The offset with which `time` becomes about `wanted`, and not less than `floor`.
     fn offset(&self, time: i64, wanted: i64, floor: i64) -> i64 {
-        let mut offsets = lock(&self.offsets);
+        let offsets = lock(&self.offsets);
         let fits = |offset: &i64| {
             let at = time.saturating_add(*offset);
             at > floor && at.abs_diff(wanted) <= TOGETHER.unsigned_abs()
@@ -48,9 +52,15 @@ impl Timeline {
         // Without any step it was none.
         let known = offsets.iter().chain(&[0]).copied().find(fits);
         let offset = known.unwrap_or_else(|| wanted.saturating_sub(time));
+        drop(offsets);
+        self.remember(offset);
+        offset
+    }
+
+    fn remember(&self, offset: i64) {
+        let mut offsets = lock(&self.offsets);
         offsets.push_front(offset);
         offsets.truncate(REMEMBERED);
-        offset
     }
 
     /// Running time begins anew.
@@ -70,8 +80,10 @@ pub(super) enum Order {
     Strict,
     /// Parts of a frame have the same time.
     Parts,
-    /// Pictures come in the order of decoding, with the times at which they are shown.
+    /// Pictures come in the order of decoding, with the times at which they are shown, each of its own.
     Decoding,
+    /// The same of parts of pictures.
+    DecodingParts,
 }
 
 /// A frame, or a part of it.
@@ -91,6 +103,10 @@ pub(super) struct Track {
     order: Order,
     last: Option<Last>,
     offset: i64,
+    /// The offset from before times repeated or went back a little: what comes afterwards may be where it would have been.
+    before: Option<i64>,
+    /// How often they did so since.
+    repeats: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,6 +124,8 @@ impl Track {
             order,
             last: None,
             offset: 0,
+            before: None,
+            repeats: 0,
         }
     }
 
@@ -134,8 +152,15 @@ impl Track {
             return self.went(frame, time, wanted, last.duration);
         };
         let delta = time.saturating_sub(last.time);
+        if self.goes_back(delta, last.duration) && delta > -MOMENT {
+            timeline.steps.fetch_add(1, Relaxed);
+            let out = self.repeats(last, time, passed, frame.now.is_some());
+            return self.went(frame, time, out, last.duration);
+        }
+        self.come_back(timeline, time, last.newest);
         if self.steps(delta, last.duration, passed, time, frame.now) {
             timeline.steps.fetch_add(1, Relaxed);
+            self.before = None;
             self.offset = timeline.offset(time, wanted, last.newest);
         }
         let lasts = if (1..=GAP).contains(&delta) {
@@ -147,11 +172,6 @@ impl Track {
     }
 
     fn steps(&self, delta: i64, duration: i64, passed: i64, time: i64, now: Option<i64>) -> bool {
-        let back = match self.order {
-            Order::Strict => delta <= 0,
-            Order::Parts => delta < 0,
-            Order::Decoding => delta < -REORDERED,
-        };
         let further = delta.saturating_sub(duration.max(passed));
         let ahead = match now {
             Some(now) => {
@@ -159,7 +179,52 @@ impl Track {
             }
             None => further > GAP,
         };
-        back || ahead
+        self.goes_back(delta, duration) || ahead
+    }
+
+    fn goes_back(&self, delta: i64, duration: i64) -> bool {
+        // What was rounded is no other time.
+        let repeats = NEXT.min(duration / 8);
+        match self.order {
+            Order::Strict => delta <= repeats,
+            Order::Parts => delta < 0,
+            Order::Decoding => delta.abs() <= repeats || delta < -REORDERED,
+            Order::DecodingParts => delta < -REORDERED,
+        }
+    }
+
+    /// Where a frame goes whose time was there before: as much later as it came. Where nobody knows that, half way to the next one,
+    /// however many there are.
+    fn repeats(&mut self, last: Last, time: i64, passed: i64, live: bool) -> i64 {
+        self.before.get_or_insert(self.offset);
+        self.repeats += 1;
+        let later = match live {
+            true => passed,
+            false => last.duration.checked_shr(self.repeats).unwrap_or_default(),
+        };
+        let out = last.newest.saturating_add(later.max(NEXT));
+        self.offset = out.saturating_sub(time);
+        out
+    }
+
+    /// After times that repeated: back to the distance that the track had to the others, without ever going back. Else each
+    /// repeated time would leave it further ahead of them.
+    fn come_back(&mut self, timeline: &Timeline, time: i64, newest: i64) {
+        let Some(before) = self.before else {
+            return;
+        };
+        let behind = newest.saturating_sub(time.saturating_add(before));
+        if behind > MOMENT {
+            // It stays back. The others may have done the same.
+            timeline.remember(self.offset);
+        } else if behind >= 0 {
+            self.offset = before.saturating_add(behind).saturating_add(NEXT);
+            return;
+        } else {
+            self.offset = before;
+        }
+        self.before = None;
+        self.repeats = 0;
     }
 
     fn went(&mut self, frame: Frame, time: i64, out: i64, lasts: i64) -> i64 {
@@ -218,6 +283,7 @@ mod tests {
                 (Order::Strict, false),
                 (Order::Parts, true),
                 (Order::Decoding, true),
+                (Order::DecodingParts, true),
             ] {
                 let (out, counted) = run(order, live, by);
                 assert_eq!(counted, steps, "{name} {order:?} live {live}");
@@ -243,6 +309,71 @@ mod tests {
             steps == 0 && out[0] == out[1],
             "parts of a frame stay together"
         );
+    }
+
+    /// Whatever repeats, stands still or trembles: each frame is later than the one before, and none is left far from where its
+    /// source's time says, for good.
+    #[test]
+    fn times_that_repeat_leave_a_track_beside_the_others() {
+        type By = fn(i64) -> i64;
+        let kinds: [(&str, By); 8] = [
+            ("each twice", |n| -(n % 2)),
+            ("each three times", |n| -(n % 3)),
+            ("for half a second", |n| {
+                (30 - n) * i64::from((30..43).contains(&n))
+            }),
+            ("for half a second, rounded", |n| {
+                (30 - n) * i64::from((30..43).contains(&n))
+            }),
+            ("for three seconds", |n| {
+                (10 - n) * i64::from((10..85).contains(&n))
+            }),
+            ("a fifth of each second", |n| -((n % 25) - 20).max(0)),
+            ("trembling", |n| [0, -2, 1, -3, 0][(n % 5) as usize]),
+            ("in steps", |n| -(n % 5)),
+        ];
+        for (name, by) in kinds {
+            for (order, live) in [
+                (Order::Strict, true),
+                (Order::Strict, false),
+                (Order::Decoding, true),
+            ] {
+                // Pictures in the order of decoding may go back: that is no step.
+                if order == Order::Decoding && name == "trembling" {
+                    continue;
+                }
+                let (out, steps) = run(order, live, |n| {
+                    let rounded = n % 2 * i64::from(name.ends_with("rounded"));
+                    Some(by(n) * STEP + rounded)
+                });
+                assert!(steps > 0, "{name} {order:?}");
+                assert!(
+                    out.windows(2).all(|w| w[1] > w[0]),
+                    "{name} {order:?} live {live}: {out:?}"
+                );
+                let far = (out[99] - 99 * STEP).abs();
+                assert!(
+                    far <= 4 * STEP,
+                    "{name} {order:?} live {live}: {} ms",
+                    far / MS
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_track_that_stays_a_little_back_goes_on_evenly() {
+        for back in [1, 3, 6, 7, 20] {
+            let (out, _) = run(Order::Strict, true, |n| {
+                Some(-STEP * if n < 50 { 0 } else { back })
+            });
+            let uneven = out
+                .windows(2)
+                .skip(60)
+                .filter(|w| (w[1] - w[0] - STEP).abs() > MS);
+            assert_eq!(uneven.count(), 0, "{back}: {out:?}");
+            assert!(out.windows(2).all(|w| w[1] > w[0]), "{back}");
+        }
     }
 
     #[test]

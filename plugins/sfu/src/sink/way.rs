@@ -20,6 +20,8 @@ pub(super) struct Way {
     /// Upstream's, where it is one of time in the normal direction.
     segment: Option<Segment>,
     track: Option<Track>,
+    /// Buffers are whole frames, each with a time of its own.
+    whole: bool,
     pub(super) raw: bool,
     pub(super) live: bool,
     pub(super) audio: bool,
@@ -34,6 +36,17 @@ fn running_time(segment: &Segment, time: Option<gst::ClockTime>) -> Option<i64> 
     i64::try_from(time.nseconds()).ok().map(|time| sign * time)
 }
 
+/// Whether buffers of these caps are frames, and not parts of them.
+fn is_whole(caps: &gst::StructureRef) -> bool {
+    let alignment = caps.get::<&str>("alignment").ok();
+    match caps.name().as_str() {
+        "application/x-rtp" => false,
+        "video/x-h264" | "video/x-h265" => alignment == Some("au"),
+        "video/x-av1" => matches!(alignment, Some("tu" | "frame")),
+        _ => true,
+    }
+}
+
 fn timestamp(running_time: i64) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(ZERO.nseconds().saturating_add_signed(running_time))
 }
@@ -44,6 +57,7 @@ impl Way {
             timeline,
             segment: None,
             track: None,
+            whole: false,
             raw: false,
             live: true,
             audio,
@@ -72,6 +86,10 @@ impl Way {
                         .seqnum(event.seqnum())
                         .build()
                 })
+            }
+            gst::EventView::Caps(caps) => {
+                self.whole = caps.caps().structure(0).is_some_and(is_whole);
+                None
             }
             gst::EventView::FlushStop(_) => {
                 // Running time begins anew, and upstream chooses where.
@@ -133,10 +151,12 @@ impl Way {
         let Some(segment) = &self.segment else {
             return Shift::By(0);
         };
-        let order = match (self.raw, self.audio || buffer.dts().is_some()) {
-            (true, _) => Order::Strict,
-            (false, true) => Order::Parts,
-            (false, false) => Order::Decoding,
+        let forward = self.raw || self.audio || buffer.dts().is_some();
+        let order = match (forward, self.raw || self.whole) {
+            (true, true) => Order::Strict,
+            (true, false) => Order::Parts,
+            (false, true) => Order::Decoding,
+            (false, false) => Order::DecodingParts,
         };
         let time = running_time(segment, buffer.dts_or_pts());
         let frame = Frame {
