@@ -29,6 +29,11 @@ async function run(open, [publishing, watching, codec]) {
     const now = await fetch(`/api/streams/${name}`).then((response) => response.json());
     return now.video.layers.every((layer) => layer.height) && now;
   }, stream);
+  // Fake microphones beep once a second.
+  const level = await until(viewer, 'how loud it is', async (name) => {
+    const now = await fetch(`/api/v1/streams/${name}`).then((response) => response.json());
+    return now.audio.level_dbov > -100 && now.audio.level_dbov;
+  }, stream);
   // By itself, the viewer comes up to the highest that is sent.
   const begin = Date.now();
   await until(viewer, 'the highest layer', async (name) => {
@@ -45,7 +50,7 @@ async function run(open, [publishing, watching, codec]) {
   const state = await viewer.evaluate(() => document.getElementById('state').textContent);
   await viewer.close();
   await publisher.close();
-  return { begun, played, lowest, topAfterMs, info, sent, state };
+  return { begun, played, lowest, topAfterMs, info, level, sent, state };
 }
 
 const seen = await withBrowsers(setting, async (open) => {

@@ -49,6 +49,7 @@ fn check(run: &str, seen: &Value) {
     assert!(more("framesDecoded", played, lowest) > 10.0, "{run}");
     assert!(more("audioEnergy", begun, played) > 0.0, "{run}: no sound");
     assert!(more("audioEnergy", played, lowest) > 0.0, "{run}");
+    assert!((-100.0..0.0).contains(&number(&seen["level"])), "{run}");
     let layers = seen["info"]["video"]["layers"].as_array().unwrap();
     assert_eq!(layers.len(), 3, "{run}");
     let heights: Vec<_> = layers.iter().map(|l| number(&l["height"])).collect();

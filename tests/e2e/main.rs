@@ -4,6 +4,7 @@
 
 mod admin;
 mod api;
+mod api_pushes;
 mod bad_input;
 mod browser_follows_its_network;
 mod browser_plays;

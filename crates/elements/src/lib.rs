@@ -3,11 +3,13 @@
 //! What elements of several plugins have in common. It is linked into each of them, and registers no type.
 
 mod deinterlace;
+mod delay;
 pub mod layers;
 mod live;
 pub mod properties;
 pub mod server;
 
+pub use delay::Delay;
 pub use live::is_live;
 
 use gst::prelude::*;

@@ -60,6 +60,9 @@ pub struct TrackHealth {
     pub profile: Option<String>,
     /// Channels of sound.
     pub channels: Option<u8>,
+    /// How loud the sound is, at most, within the last second or two: dB below the loudest that there can be, 0 to 127 (RFC 6464),
+    /// where the publisher tells it.
+    pub level: Option<u8>,
 }
 
 impl Health {
@@ -142,6 +145,18 @@ impl Health {
                 format!("avc1.{idc:02x}{constraints:02x}{level:02x}")
             }),
             channels: self.channels,
+            level: None,
+        }
+    }
+}
+
+impl TrackHealth {
+    /// With what the publisher tells of its sound's level, as long as there is some.
+    pub(crate) fn with_level(self, level: Option<u8>) -> Self {
+        let sends = self.frame_rate.is_none_or(|rate| rate > 0.0);
+        Self {
+            level: level.filter(|_| sends),
+            ..self
         }
     }
 }

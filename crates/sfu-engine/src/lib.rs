@@ -36,6 +36,7 @@ mod layer;
 pub mod layers;
 pub mod local;
 mod loss;
+mod loudness;
 pub mod packet;
 mod peer;
 mod price;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 #![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
 
+mod aac;
 mod ending;
 mod hls;
 mod log;
 mod notices;
 mod properties;
+mod push;
 mod record;
 mod runtime;
 mod signaller;

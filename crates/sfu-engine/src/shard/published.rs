@@ -11,6 +11,7 @@ use crate::claim::Claim;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
 use crate::layers::LayerInfo;
+use crate::loudness::Loudness;
 use crate::packet::{Layering, RtpIn};
 use crate::stream::{Lease, Stream};
 use crate::transport::negotiate::PublisherTrack;
@@ -62,6 +63,7 @@ pub(super) struct Published {
     audio: Option<Track>,
     /// The last number of its sound, whichever track that came on.
     last_sound: Option<u16>,
+    loudness: Loudness,
 }
 
 /// One of its tracks.
@@ -122,6 +124,7 @@ impl Published {
             video: publication.video.map(Track::new),
             audio: publication.audio.map(Track::new),
             last_sound: None,
+            loudness: Loudness::default(),
         };
         if let Some(lease) = this.claim.lease() {
             this.declare(lease);
@@ -233,6 +236,8 @@ impl Published {
             seq = seq.wrapping_add(shift);
             if !packet.is_late {
                 self.last_sound = Some(seq);
+                let level = self.loudness.add(now, packet.audio_level);
+                self.stream.set_sound_level(level);
             }
         }
         Some(RtpIn {

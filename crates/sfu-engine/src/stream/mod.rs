@@ -9,7 +9,7 @@
 mod media;
 mod publishing;
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,8 @@ pub use publishing::{Feedback, Lease, PublishOptions};
 
 /// What sound takes until it is measured, in bit/s.
 const AUDIO_BITRATE: u64 = 64_000;
+/// Levels have seven bits.
+const NO_LEVEL: u8 = u8::MAX;
 
 /// A stream by its name. See the module's description.
 pub struct Stream {
@@ -52,6 +54,8 @@ pub struct Stream {
     bytes_in: AtomicU64,
     /// Keyframe requests that were put off by their price, since the publisher came.
     keyframes_refused: AtomicU64,
+    /// Of the publisher's sound, in dB below the loudest; [`NO_LEVEL`] where it tells none.
+    sound_level: AtomicU8,
     latencies: Latencies,
     state: Mutex<State>,
     /// Replaced with the lock, read without.
@@ -142,6 +146,7 @@ impl Stream {
             packets_dropped: AtomicU64::new(0),
             bytes_in: AtomicU64::new(0),
             keyframes_refused: AtomicU64::new(0),
+            sound_level: AtomicU8::new(NO_LEVEL),
             latencies: Latencies::default(),
             state: Mutex::default(),
             snapshot: ArcSwap::default(),
@@ -284,6 +289,16 @@ impl Stream {
         &self.latencies
     }
 
+    /// How loud the publisher's sound is, in dB below the loudest (RFC 6464), where it tells that.
+    pub(crate) fn set_sound_level(&self, level: Option<u8>) {
+        self.sound_level.store(level.unwrap_or(NO_LEVEL), Relaxed);
+    }
+
+    fn sound_level(&self) -> Option<u8> {
+        let level = self.sound_level.load(Relaxed);
+        (level != NO_LEVEL).then_some(level)
+    }
+
     /// What there is to say of the stream.
     pub fn info(&self, now: Instant) -> StreamInfo {
         let state = self.lock();
@@ -315,7 +330,7 @@ impl Stream {
                 }
             }),
             audio: state.audio,
-            audio_health: state.audio_health.view(now),
+            audio_health: state.audio_health.view(now).with_level(self.sound_level()),
             keyframe_requests_received: received,
             keyframe_requests_refused: refused,
             keyframe_requests_merged: merged,

@@ -121,6 +121,7 @@ impl Stream {
             state.layers.clear();
             state.splitter = None;
             self.keyframes_refused.store(0, Relaxed);
+            self.set_sound_level(None);
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
             state.audio_health = Health::default();

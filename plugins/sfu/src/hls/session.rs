@@ -16,9 +16,8 @@ use super::CAT;
 use super::layer::{Common, Layer, Report};
 use super::master::Media;
 use super::settings::Settings;
+use crate::aac;
 
-/// AAC encoders, best first, and where they come from.
-const ENCODERS: &[&str] = &["fdkaacenc", "avenc_aac", "voaacenc"];
 const AUDIO_BITRATE: i32 = 128_000;
 /// How long the muxer waits for a track that is late. Two cores that encode may hold sound up.
 const MUXER_LATENCY: u64 = 1_000_000_000;
@@ -131,11 +130,7 @@ impl Session {
         tracks: &Tracks,
         report: Sender<Report>,
     ) -> Result<Self, String> {
-        let encoder = ENCODERS
-            .iter()
-            .find(|name| gst::ElementFactory::find(name).is_some());
-        let encoder = encoder.ok_or("no AAC encoder is there: install gstreamer1.0-libav")?;
-        let description = tracks.description(encoder);
+        let description = tracks.description(aac::encoder()?);
         gst::debug!(CAT, "{description}");
         let pipeline = gst::parse::launch(&description).map_err(|e| e.to_string())?;
         let pipeline = pipeline.downcast::<gst::Pipeline>();

@@ -23,7 +23,7 @@ use super::server::{App, Parts};
 use super::settings::{PROPERTIES, Settings};
 use super::tell::{Viewers, Webhooks};
 use super::tls::Tls;
-use super::v1::Recorders;
+use super::v1::{Pushes, Recorders};
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -38,6 +38,7 @@ struct Running {
     engine: Arc<Engine>,
     connections: Arc<Connections>,
     recorders: Arc<Recorders>,
+    pushes: Arc<Pushes>,
     app: App,
 }
 
@@ -268,6 +269,7 @@ impl SfuSignaller {
         let engine = Engine::start(router.clone(), config).map_err(|e| e.to_string())?;
         let engine = Arc::new(engine);
         let recorders = Recorders::new(&settings.recordings_directory, &settings.router);
+        let pushes = Pushes::new(&settings.router);
         let connections = Connections::new(Limits::new(
             settings.max_connections,
             settings.max_connections_per_address,
@@ -286,6 +288,7 @@ impl SfuSignaller {
             connections: connections.clone(),
             tls,
             recorders: recorders.clone(),
+            pushes: pushes.clone(),
             recent,
             webhooks,
             drain_defaults,
@@ -305,6 +308,7 @@ impl SfuSignaller {
             engine,
             connections,
             recorders,
+            pushes,
             app,
         });
         self.obj().notify("port");
@@ -318,14 +322,16 @@ impl SfuSignaller {
                 server,
                 engine,
                 recorders,
+                pushes,
                 ..
             } = running;
-            // Files take a while to be finished.
+            // Files take a while to be finished, and services to be told.
             let files = std::thread::spawn(move || recorders.stop_all());
+            let services = std::thread::spawn(move || pushes.stop_all());
             server.stop();
             // A request that is answered on another thread may hold it a moment longer: its ports must not wait for that.
             engine.stop();
-            let _ = files.join();
+            let _ = (files.join(), services.join());
             self.obj().notify("port");
         }
     }

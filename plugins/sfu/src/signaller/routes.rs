@@ -114,6 +114,15 @@ pub(super) static ROUTES: &[Route] = &[
     route("/api/v1/sessions/{number}", GET_DELETE, Rule::Api, || {
         get(v1::session).delete(v1::session_kick)
     }),
+    route(
+        "/api/v1/pushes",
+        "GET, HEAD, POST, OPTIONS",
+        Rule::Api,
+        || get(v1::pushes_list).post(v1::push_add),
+    ),
+    route("/api/v1/pushes/{number}", GET_DELETE, Rule::Api, || {
+        get(v1::push).delete(v1::push_delete)
+    }),
     route("/api/v1/recorders", GET, Rule::Api, || {
         get(v1::recorders_list)
     }),

@@ -26,7 +26,7 @@ use super::recordings::Recordings;
 use super::tell::Webhooks;
 use super::tls::{self, Tls};
 use super::turn::IceServers;
-use super::v1::Recorders;
+use super::v1::{Pushes, Recorders};
 use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
 use super::{CAT, SfuSignaller, body, routes};
 
@@ -64,6 +64,8 @@ pub(super) struct App {
     pub(super) measures: Arc<Measures>,
     /// Recordings that the API has started.
     pub(super) recorders: Arc<Recorders>,
+    /// Streams that it sends on to services.
+    pub(super) pushes: Arc<Pushes>,
     /// Sessions that have just ended.
     pub(super) recent: Arc<Recent>,
     /// Who is told of what happens.
@@ -90,6 +92,7 @@ pub(super) struct Parts {
     pub(super) connections: Arc<Connections>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) recorders: Arc<Recorders>,
+    pub(super) pushes: Arc<Pushes>,
     pub(super) recent: Arc<Recent>,
     pub(super) webhooks: Webhooks,
     pub(super) drain_defaults: drain::Defaults,
@@ -118,6 +121,7 @@ impl App {
             looks: Workers::new(LOOKS),
             measures: Arc::default(),
             recorders: parts.recorders,
+            pushes: parts.pushes,
             recent: parts.recent,
             webhooks: Arc::new(parts.webhooks),
             drain: Arc::default(),

@@ -54,7 +54,6 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
-mod delay;
 mod files;
 mod imp;
 mod runner;

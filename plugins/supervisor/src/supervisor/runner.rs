@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::Delay;
 
-use super::delay::Delay;
 use super::files::{self, Files};
 use super::settings::{Restart, Settings};
 use super::stats::{State, Stats};

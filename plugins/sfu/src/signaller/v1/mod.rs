@@ -4,6 +4,7 @@
 
 mod asked;
 mod drain;
+mod pushes;
 mod recorders;
 mod recordings;
 mod revocations;
@@ -18,6 +19,9 @@ use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
 pub(super) use drain::begin as drain_begin;
+pub(super) use pushes::{
+    Pushes, add as push_add, delete as push_delete, get as push, list as pushes_list,
+};
 pub(super) use recorders::{
     Recorders, list as recorders_list, start as recorder_start, stop as recorder_stop,
 };
@@ -31,7 +35,7 @@ pub(super) use streams::{get as stream, kick as stream_kick, list as streams_lis
 #[openapi(
     info(
         title = "gst-sfu",
-        description = "Streams, sessions and recordings of a server. Names of streams stand in paths with their slashes \
+        description = "Streams, sessions, recordings and pushes of a server. Names of streams stand in paths with their slashes \
                        as %2F. Every refusal is a problem document (RFC 9457).",
         license(name = "MPL-2.0", identifier = "MPL-2.0")
     ),
@@ -45,6 +49,10 @@ pub(super) use streams::{get as stream, kick as stream_kick, list as streams_lis
         sessions::list,
         sessions::get,
         sessions::kick,
+        pushes::list,
+        pushes::add,
+        pushes::get,
+        pushes::delete,
         recorders::list,
         recorders::start,
         recorders::stop,

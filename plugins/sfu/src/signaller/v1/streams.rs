@@ -88,6 +88,10 @@ pub(in crate::signaller) struct Layer {
 pub(in crate::signaller) struct Audio {
     codec: &'static str,
     channels: Option<u8>,
+    /// How loud it was at most within the last second or two, in dBov (RFC 6464): 0 is the loudest that there can be, -127
+    /// silence. Null where the publisher doesn't tell: browsers do by WHIP, `sfusink` does not.
+    #[schema(minimum = -127, maximum = 0)]
+    level_dbov: Option<i8>,
     packets_per_second: Option<f64>,
     timestamp_jumps: u64,
 }
@@ -149,6 +153,10 @@ fn told(app: &App, info: &StreamInfo) -> Stream {
         audio: info.audio.map(|codec| Audio {
             codec: codec.name(),
             channels: info.audio_health.channels,
+            level_dbov: info
+                .audio_health
+                .level
+                .and_then(|below| Some(-i8::try_from(below).ok()?)),
             packets_per_second: info.audio_health.frame_rate.map(tenths),
             timestamp_jumps: info.audio_health.timestamp_jumps,
         }),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How long to wait before the next start.
+//! How long to wait before what has failed is tried again.
 
 use std::time::Duration;
 
@@ -12,21 +12,22 @@ const ENDED: Duration = Duration::from_secs(1);
 
 /// Doubles from `first` to `most`.
 #[derive(Debug)]
-pub(super) struct Delay {
+pub struct Delay {
     first: Duration,
     most: Duration,
     next: Duration,
 }
 
 impl Delay {
-    pub(super) fn new(first: Duration, most: Duration) -> Self {
+    /// The first delay, and the longest.
+    pub fn new(first: Duration, most: Duration) -> Self {
         let most = most.max(first);
         let next = first;
         Self { first, most, next }
     }
 
     /// The delay after a run of this length, which came to its end or failed.
-    pub(super) fn after(&mut self, ran: Duration, ended: bool) -> Duration {
+    pub fn after(&mut self, ran: Duration, ended: bool) -> Duration {
         if ran >= STABLE || (ended && ran >= ENDED) {
             self.next = self.first;
         }
