@@ -14,8 +14,30 @@ use crate::small_mtu::{Namespace, network, shell};
 const LIMIT: Duration = Duration::from_secs(120);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// As docs/access.md shows it: relays lead to the server alone.
-fn coturn(router: &Namespace) -> Child {
+/// Where everything is, by one family of addresses.
+struct Place {
+    /// The relay, towards the viewer and towards the server.
+    relay: [&'static str; 2],
+    server: &'static str,
+    /// All that relays must not lead to.
+    denied: &'static str,
+}
+
+const IPV4: Place = Place {
+    relay: ["10.99.2.2", "10.99.1.2"],
+    server: "10.99.1.1",
+    denied: "0.0.0.0-255.255.255.255",
+};
+const IPV6: Place = Place {
+    relay: ["fd99:2::2", "fd99:1::2"],
+    server: "fd99:1::1",
+    denied: "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+};
+
+/// As docs/access.md shows it: relays lead to the server alone, and are of the family by which they are asked for. Browsers
+/// don't ask for one, and by default coturn gives them IPv4 (RFC 6156, section 4.2).
+fn coturn(router: &Namespace, place: &Place) -> Child {
+    let [near, far] = place.relay;
     let mut coturn = router.command("turnserver");
     coturn.args([
         "-n",
@@ -24,26 +46,43 @@ fn coturn(router: &Namespace) -> Child {
         "--no-dtls",
         "--log-file=stdout",
         "--pidfile=/dev/null",
-    ]);
-    coturn.args([
-        "--listening-ip=10.99.2.2",
-        "--relay-ip=10.99.1.2",
-        "--realm=sfu.example.org",
-    ]);
-    coturn.args([
         "--use-auth-secret",
-        &format!("--static-auth-secret={SECRET}"),
+        "--realm=sfu.example.org",
+        "--allocation-default-address-family=keep",
     ]);
     coturn.args([
-        "--denied-peer-ip=0.0.0.0-255.255.255.255",
-        "--allowed-peer-ip=10.99.1.1",
+        format!("--listening-ip={near}"),
+        format!("--relay-ip={far}"),
+        format!("--static-auth-secret={SECRET}"),
+        format!("--denied-peer-ip={}", place.denied),
+        format!("--allowed-peer-ip={}", place.server),
     ]);
     coturn.stdout(Stdio::null()).spawn().expect("coturn")
 }
 
+/// In a URL.
+fn host(address: &str) -> String {
+    match address.contains(':') {
+        true => format!("[{address}]"),
+        false => address.to_owned(),
+    }
+}
+
 #[test]
 fn a_viewer_of_relays_alone_plays() {
-    let test = "turn::a_viewer_of_relays_alone_plays";
+    plays("turn::a_viewer_of_relays_alone_plays", &IPV4, "0.0.0.0");
+}
+
+#[test]
+fn a_viewer_of_relays_alone_plays_by_ipv6() {
+    plays(
+        "turn::a_viewer_of_relays_alone_plays_by_ipv6",
+        &IPV6,
+        "[::]",
+    );
+}
+
+fn plays(test: &str, place: &Place, listen: &str) {
     if !netns::isolated(test, &[], LIMIT) {
         return;
     }
@@ -52,22 +91,29 @@ fn a_viewer_of_relays_alone_plays() {
     fs::create_dir_all(&folder).unwrap();
     let secret = folder.join("turn.secret");
     fs::write(&secret, SECRET).unwrap();
-    let mut relays = coturn(&router);
+    let mut relays = coturn(&router, place);
+    let name = test.replace("::", "_");
     let line = format!(
-        "turn-servers=turn:10.99.2.2:3478 turn-secret={} shards=1 videotestsrc is-live=true \
+        "udp-address={} turn-servers=turn:{}:3478 turn-secret={} shards=1 videotestsrc is-live=true \
          ! video/x-raw,width=640,height=360,framerate=30/1 ! x264enc tune=zerolatency speed-preset=ultrafast \
          bitrate=1000 key-int-max=30 ! rtph264pay config-interval=-1 ! sfusink name=sink stream=camera",
+        listen.trim_matches(['[', ']']),
+        host(place.relay[0]),
         secret.display()
     );
-    let server = Server::launch_at("0.0.0.0", "turn", &line).expect("the server starts");
+    let server = Server::launch_at(listen, &name, &line).expect("the server starts");
     server.wait_for_stream("camera").expect("it is live");
-    let url = server.url("/camera").replace("127.0.0.1", "10.99.1.1");
-    let picture = browser::screenshot("turn").unwrap();
+    let url = server
+        .url("/camera")
+        .replace("127.0.0.1", &host(place.server));
+    let picture = browser::screenshot(&name).unwrap();
     let arguments = ["--url", &url, "--screenshot", picture.to_str().unwrap()];
     let seen = browser::run_in(viewer.command("node"), "relayed.mjs", &arguments);
     let seen = seen.unwrap_or_else(|error| panic!("{error:#}: {}", server.log_tail()));
     println!("{seen}");
     assert_eq!(seen["type"], "relay");
+    let relay = seen["url"].as_str().unwrap_or_default();
+    assert!(relay.contains(place.relay[0]), "{relay}");
     assert!(!server.log().contains("credential"), "none is in the log");
     drop(server);
     let _ = relays.kill();
