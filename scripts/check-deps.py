@@ -1,7 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Checks the licences of all crates that are built, that families of crates come in one version each, and
-that the tests build nothing twice."""
+"""Checks of all crates that are built the licences and where they come from, that none is there that must not be, that families of
+crates come in one version each and all others too, but for known reasons, and that the tests build nothing twice.
+
+It does what `cargo deny check licenses sources bans` would, from what cargo itself knows, in seconds and without a network: cargo-deny is
+no package of Debian, takes minutes to build on two cores, and fetches its list of advisories from GitHub at each run. Advisories
+are looked at by hand, where there is a network: `cargo install cargo-audit && cargo audit`."""
 
 import json
 import re
@@ -15,6 +19,26 @@ ALLOWED = {
 }
 # Two versions of one of these in a process don't understand each other, or cost minutes to build.
 FAMILIES = re.compile(r"^(gstreamer.*|glib.*|gio.*|str0m.*|dimpl|is|tokio|axum.*|rustls|aws-lc-.*|quinn-udp|mio|tracing.*)$")
+
+# Where all come from, but for our own.
+SOURCE = "registry+https://github.com/rust-lang/crates.io-index"
+# What must not be there, and what is instead of it.
+BANNED = {
+    "native-tls": "TLS is rustls", "openssl-src": "OpenSSL is the system's", "ring": "the cryptography is aws-lc-rs",
+    "async-std": "the runtime is tokio",
+}
+# What comes in several versions, and why that can't be helped from here.
+GENERATIONS = "generations of RustCrypto: rml_rtmp has the oldest, argon2 and rtc-srtp the one before, dimpl and we the newest"
+RAND = "generations of rand: rml_rtmp, sctp-proto and others have one each"
+DUPLICATES = dict.fromkeys(
+    ["aead", "aes", "block-buffer", "ccm", "cipher", "cpufeatures", "crypto-common", "ctr", "digest", "hmac", "inout", "sha1",
+     "signature"], GENERATIONS)
+DUPLICATES |= dict.fromkeys(["getrandom", "rand", "rand_chacha", "rand_core"], RAND)
+DUPLICATES |= {
+    "base64": "hyper-util is ahead of all others", "nom": "m3u8-rs has the one before", "syn": "clap and icu are ahead of all others",
+    "thiserror": "rml_rtmp has the one before", "thiserror-impl": "rml_rtmp has the one before",
+    "untrusted": "rustls-webpki is ahead of aws-lc-rs",
+}
 
 
 def allowed(expression):
@@ -63,7 +87,16 @@ problems += [f"{name} comes in {', '.join(sorted(v))}" for name, v in sorted(ver
              if FAMILIES.match(name) and len(v) > 1]
 problems += [f"{name} has other features in tests: {' / '.join(sorted(tested[name] - has))} (see tests/Cargo.toml)"
              for name, has in sorted(features("--edges=no-dev").items()) if tested[name] - has]
-print(f"{len(packages) + len(apart)} crates: licences, versions and features checked")
+problems += [f"{p['name']} {p['version']} comes from {p['source']}" for p in packages + apart if p["source"] not in (None, SOURCE)]
+shipped = {}
+for crate in features("--edges=normal,build"):
+    name, version = crate.split(" ")[:2]
+    shipped.setdefault(name, set()).add(version)
+problems += [f"{name} must not be there: {why}" for name, why in BANNED.items() if name in shipped]
+problems += [f"{name} comes in {', '.join(sorted(v))}: use one, or say why not (DUPLICATES)"
+             for name, v in sorted(shipped.items()) if len(v) > 1 and name not in DUPLICATES]
+problems += [f"{name} comes in one version: take it out of DUPLICATES" for name in DUPLICATES if len(shipped.get(name, ())) < 2]
+print(f"{len(packages) + len(apart)} crates: licences, sources, bans, versions and features checked")
 if problems:
     print("\n".join(problems), file=sys.stderr)
 sys.exit(bool(problems))
