@@ -51,11 +51,15 @@ install_packages() {
     run) wanted=("${PACKAGES_RUN[@]}") ;;
     build) wanted=("${PACKAGES_BUILD[@]}") ;;
     bench) wanted=("${PACKAGES_BENCH[@]}") ;;
+    obs)
+      wanted=("${PACKAGES_BUILD[@]}" chromium curl ffmpeg obs-studio python3 xvfb)
+      command -v node >/dev/null || wanted+=(nodejs npm)
+      ;;
     test)
       wanted=("${PACKAGES_TEST[@]}")
       command -v node >/dev/null || wanted+=(nodejs npm)
       ;;
-    *) die "packages: say run, build, test or bench" ;;
+    *) die "packages: say run, build, test, bench or obs" ;;
   esac
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     echo "This is no Debian or Ubuntu: make sure that your system has what these packages hold: ${wanted[*]}"

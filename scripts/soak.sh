@@ -16,6 +16,22 @@ good = seen["p95Ms"] is not None and seen["p95Ms"] <= 300 and seen["freezes"] ==
 print("far: " + ("reached" if good else "not reached") + ": 95 % within 300 ms, and no freeze above 200 ms")
 sys.exit(not good)'
       ;;
+    obs)
+      install_packages obs
+      build
+      # The two settings share the time.
+      "$ROOT/scripts/obs.sh" $(((seconds + 1) / 2)) | python3 -c 'import json, sys
+runs = [json.loads(line) for line in sys.stdin]
+print(json.dumps(runs, indent=2))
+good = len(runs) == 2 and all(run["longestGapMs"] <= 500 and run["framesShown"] >= 15 * run["seconds"] for run in runs)
+print("obs: " + ("reached" if good else "not reached") + ": both settings seen without a gap above 500 ms")
+sys.exit(not good)'
+      ;;
+    inputs)
+      install_packages test
+      build
+      "$ROOT/scripts/inputs.py" "$seconds"
+      ;;
     door)
       build
       "$ROOT/scripts/door.py" "$seconds"
@@ -25,7 +41,7 @@ sys.exit(not good)'
       SFU_SECONDS=$seconds cargo test --release --workspace --test simulation -- \
         --ignored --nocapture peers::fifty_peers_for_an_hour
       ;;
-    '') die "soak: which one? There are door, far and peers" ;;
-    *) die "soak: there is no '$name'; there are door, far and peers" ;;
+    '') die "soak: which one? There are door, far, inputs, obs and peers" ;;
+    *) die "soak: there is no '$name'; there are door, far, inputs, obs and peers" ;;
   esac
 }

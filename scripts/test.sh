@@ -37,6 +37,8 @@ run_tests() {
     # One after the other: the end-to-end tests measure, and must not disturb each other.
     RUST_TEST_THREADS=1 cargo test --release --workspace
   fi
+  echo "== bad sources, a sample that changes with its seed"
+  scripts/inputs.py 12 rtmp-in srt-in
   echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
   echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, HLS, nginx, Chromium, Firefox,"
   echo "webrtcbin, libdatachannel, werift, aiortc and FFmpeg's WHIP."

@@ -243,7 +243,8 @@ fn may_mount(test: &str) -> bool {
         command.arg("--map-root-user");
     }
     let status = command
-        .args(["--mount", "--"])
+        // As it is: where `/` is no mount point of its own, as in a chroot, its propagation can't be changed.
+        .args(["--mount", "--propagation", "unchanged", "--"])
         .arg(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
         .env(INSIDE, OsString::from(test))

@@ -3,11 +3,13 @@
 //! `pipelines/studio` with `PUSH`: what the studio sends reaches two RTMP services. One of them crashes and comes back:
 //! it gets the stream again, and the other one noticed nothing.
 
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
 use sfu_tests::browser;
+use sfu_tests::load;
 use sfu_tests::rtmp::{Recorded, Service, longest_gap};
 use sfu_tests::server::{Server, free_ports};
 
@@ -122,4 +124,112 @@ fn a_browser_without_h264_is_encoded_for_the_service() {
         .unwrap();
     check("encoded", &recorded.finish().unwrap(), 6.0);
     assert_eq!(browser.join().unwrap()["reconnects"], 0);
+}
+
+/// What `ffprobe` finds at an address, once something is there: codecs, and how many packets of sound in three seconds.
+fn sound_at(address: &str) -> Option<(String, usize)> {
+    let mut command = Command::new("timeout");
+    command.args(["20", "ffprobe", "-v", "error", "-of", "csv=p=0"]);
+    command.args(["-show_entries", "stream=codec_name:packet=pts_time"]);
+    command.args(["-read_intervals", "%+3"]);
+    if address.starts_with("rtsp") {
+        command.args(["-rtsp_transport", "tcp"]);
+    }
+    let output = command.arg(address).stdin(Stdio::null()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let is_codec = |line: &&str| line.starts_with(|c: char| c.is_ascii_lowercase());
+    let codecs: Vec<_> = said
+        .lines()
+        .filter(is_codec)
+        .map(|line| line.trim_matches(','))
+        .collect();
+    let packets = said.lines().filter(|line| !is_codec(line)).count();
+    (!codecs.is_empty()).then(|| (codecs.join(" "), packets))
+}
+
+/// Sound without a picture goes out by every way that there is.
+#[test]
+fn sound_alone_goes_out_by_every_way() {
+    let (push, rtsp) = (free_ports().unwrap().0, free_ports().unwrap().0);
+    let service = Service::start("sound_alone", push).unwrap();
+    let logs = sfu_tests::ndi::repository().join("target/e2e-logs/sound_alone");
+    let folder = logs.join("files");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    // The studio's part for who sends no picture.
+    let address = format!("rtmp://127.0.0.1:{push}/live/{}", KEYS[0]);
+    let keys = ["STREAM=show".to_owned(), format!("PUSH={address}")];
+    let printed = Command::new(sfu_tests::ndi::repository().join("sfu"))
+        .args(["run", "studio", "--print"])
+        .args(keys)
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let part = printed.trim().rsplit(" supervisor ").next().unwrap();
+    let script = format!("printf '%s\\n' {part}");
+    let part = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let part = String::from_utf8(part.stdout).unwrap();
+    let pipeline = part
+        .lines()
+        .find_map(|argument| argument.strip_prefix("pipeline="))
+        .unwrap();
+    assert!(pipeline.contains("video-codecs=none"), "{printed}");
+
+    let (folder, quoted) = (folder.display(), format!("pipeline=\"{pipeline}\""));
+    let server = Server::launch(
+        "sound_alone",
+        &format!(
+            "hls-directory={folder}/hls audiotestsrc is-live=true wave=ticks ! sfusink stream=show \
+             sfuhlssink stream=show directory={folder}/hls segment-duration=1000 \
+             sfurecorder stream=show directory={folder}/rec \
+             sfurtspserver listen=127.0.0.1:{rtsp} supervisor restart-delay-max=2000 {quoted}"
+        ),
+    )
+    .unwrap();
+    let waits = |what: &str, address: &str, codec: &str| {
+        let found = server.wait_for(&format!("sound by {what}"), || Ok(sound_at(address)));
+        let (codecs, packets) = found.unwrap();
+        // FFmpeg lists what a program of MPEG-TS holds twice.
+        let codecs = codecs.split(" ").next().unwrap_or_default();
+        println!("{what}: {codecs}, {packets} packets");
+        assert_eq!(codecs, codec, "{what}");
+        assert!(packets > 50, "{what}: {packets}");
+    };
+    waits("RTMP push", &address, "aac");
+    waits("RTSP", &format!("rtsp://127.0.0.1:{rtsp}/show"), "opus");
+    waits("HLS", &server.url("/hls/show/index.m3u8"), "aac");
+    let viewers = load::run(&[
+        "--whep",
+        &server.url("/whep/show"),
+        "--viewers",
+        "2",
+        "--duration",
+        "1s",
+    ]);
+    let viewers = viewers.unwrap();
+    println!("{viewers}");
+    assert_eq!(viewers["viewers_decrypted"], 2, "{viewers}");
+    assert!(service.publishers().unwrap() >= 1);
+    assert_eq!(server.metric("sfu_sessions_failed_total").unwrap(), 0);
+    assert_eq!(server.stop(), Some(0));
+    let recorded = std::fs::read_dir(logs.join("files/rec")).unwrap().flatten();
+    let mut files: Vec<_> = recorded.map(|entry| entry.path()).collect();
+    while let Some(folder) = files.iter().position(|path| path.is_dir()) {
+        let folder = files.remove(folder);
+        files.extend(
+            std::fs::read_dir(folder)
+                .unwrap()
+                .flatten()
+                .map(|e| e.path()),
+        );
+    }
+    let files: Vec<_> = files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "mp4"))
+        .collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let (codecs, packets) = sound_at(files[0].to_str().unwrap()).unwrap();
+    println!("recording: {codecs}, {packets} packets");
+    assert_eq!(codecs, "opus");
+    assert!(packets > 50, "{packets}");
 }

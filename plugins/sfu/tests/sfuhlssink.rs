@@ -322,6 +322,11 @@ fn null_ends_the_playlists_in_time_also_where_the_picture_stalls() {
             valve.set_property("drop", true);
             std::thread::sleep(Duration::from_millis(stalls));
         }
+        if stalls > 5_000 {
+            until("what stalls to be said", || {
+                sink.stat::<String>("hls", "state") == "stalled"
+            });
+        }
         let asked = Instant::now();
         sink.0.set_state(gst::State::Null).unwrap();
         let took = asked.elapsed();

@@ -253,6 +253,11 @@ impl Session {
         }
     }
 
+    /// Nothing is being written: no layer has got anything for long.
+    pub(super) fn stalls(&self) -> bool {
+        self.common.origin().is_some() && self.layers.iter().all(|layer| layer.slot().is_none())
+    }
+
     /// The source's pad of a layer with pictures that has come.
     fn source_pad(&self, layer: usize) -> Option<gst::Pad> {
         let queue = self.pipeline.by_name(&format!("video_{layer}"))?;

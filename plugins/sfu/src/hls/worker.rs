@@ -268,6 +268,8 @@ impl Worker {
                 _ => {}
             }
             session.tick();
+            let state = if session.stalls() { "stalled" } else { "live" };
+            self.update(|stats| stats.state = state);
             self.take(session, reports, slots);
             let now = router.stream(&self.name).as_ref().and_then(Tracks::of);
             if now.as_ref() != Some(tracks) {
