@@ -96,7 +96,7 @@ check_value() {
     PUSH)
       check_push "$value"
       ;;
-    CERTIFICATE | PRIVATE_KEY | KEY | KEYS | KEYS_FILE | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
+    CERTIFICATE | PRIVATE_KEY | RTMP_CERTIFICATE | RTMP_PRIVATE_KEY | KEY | KEYS | KEYS_FILE | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
     *)
