@@ -5,6 +5,7 @@
 mod admin;
 mod api;
 mod api_pushes;
+mod applications;
 mod bad_input;
 mod browser_follows_its_network;
 mod browser_plays;

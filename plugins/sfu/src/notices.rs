@@ -3,9 +3,14 @@
 //! What happens to publishers, viewers and recordings: told once, and heard by whoever listens. Nobody who tells waits.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::SystemTime;
 
+use gst::glib;
+use gst::glib::subclass::Signal;
+use gst::prelude::*;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -13,6 +18,9 @@ use crate::properties::lock;
 
 /// So many may wait for a listener; older ones are lost to it.
 const KEPT: usize = 1_024;
+
+/// What may wait for an application that handles messages or signals slowly; what is more is lost to it.
+const QUEUE: usize = 256;
 
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +59,12 @@ impl Kind {
             Self::RecordingStarted => "recording-started",
             Self::RecordingFinished => "recording-finished",
         }
+    }
+
+    /// The signal of it, whose argument is what the message has.
+    pub(crate) fn signal(self) -> Signal {
+        let told = [gst::Structure::static_type()];
+        Signal::builder(self.name()).param_types(told).build()
     }
 }
 
@@ -127,6 +141,11 @@ impl Notice {
         }
         told
     }
+
+    /// Emits its signal. No lock may be held: a handler may do what it likes.
+    pub(crate) fn emit(&self, element: &gst::Element) {
+        element.emit_by_name::<()>(self.kind.name(), &[&self.structure()]);
+    }
 }
 
 type Sender = broadcast::Sender<Arc<Notice>>;
@@ -145,13 +164,103 @@ fn sender(router: &str) -> Sender {
 
 /// Tells all who listen.
 pub(crate) fn tell(router: &str, notice: Notice) {
+    let notice = Arc::new(notice);
+    ViewerSignals::tell(router, &notice);
     // Nobody may listen.
-    let _ = sender(router).send(Arc::new(notice));
+    let _ = sender(router).send(notice);
 }
 
 /// Hears of everything from now on.
 pub(crate) fn listen(router: &str) -> broadcast::Receiver<Arc<Notice>> {
     sender(router).subscribe()
+}
+
+/// What is done with each notice that is put into the queue, on a thread of its own: handlers of an application may take as
+/// long as they like, and may stop the element, which waits for none of them. The thread ends when the queue is dropped.
+pub(crate) fn handlers(
+    name: &str,
+    element: glib::WeakRef<gst::Element>,
+    act: impl Fn(&gst::Element, &Notice) + Send + 'static,
+) -> io::Result<SyncSender<Arc<Notice>>> {
+    let (queue, queued) = sync_channel::<Arc<Notice>>(QUEUE);
+    let run = move || {
+        while let Ok(notice) = queued.recv() {
+            let Some(element) = element.upgrade() else {
+                return;
+            };
+            act(&element, &notice);
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.into());
+    thread.spawn(run)?;
+    Ok(queue)
+}
+
+/// Emits the signals of what happens to the viewers of one stream, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ViewerSignals {
+    router: String,
+    stream: String,
+    queue: Arc<Queue>,
+}
+
+type Queue = SyncSender<Arc<Notice>>;
+type ByStream = HashMap<String, Vec<Weak<Queue>>>;
+
+/// By router.
+static VIEWERS: LazyLock<Mutex<HashMap<String, ByStream>>> = LazyLock::new(Mutex::default);
+
+impl ViewerSignals {
+    /// Those that an element has which publishes a stream.
+    pub(crate) const KINDS: [Kind; 2] = [Kind::ViewerJoined, Kind::ViewerLeft];
+
+    pub(crate) fn start(
+        element: &impl IsA<gst::Element>,
+        router: &str,
+        stream: &str,
+    ) -> io::Result<Self> {
+        let element = element.upcast_ref::<gst::Element>().downgrade();
+        let emit = |element: &gst::Element, notice: &Notice| notice.emit(element);
+        let queue = Arc::new(handlers("sfu-signals", element, emit)?);
+        let mut routers = lock(&VIEWERS);
+        let streams = routers.entry(router.to_owned()).or_default();
+        let queues = streams.entry(stream.to_owned()).or_default();
+        queues.push(Arc::downgrade(&queue));
+        Ok(Self {
+            router: router.to_owned(),
+            stream: stream.to_owned(),
+            queue,
+        })
+    }
+
+    fn tell(router: &str, notice: &Arc<Notice>) {
+        if !Self::KINDS.contains(&notice.kind) {
+            return;
+        }
+        let routers = lock(&VIEWERS);
+        let streams = routers.get(router);
+        let queues = streams.and_then(|streams| streams.get(&notice.stream));
+        for queue in queues.into_iter().flatten().filter_map(Weak::upgrade) {
+            // Whoever is that slow loses it.
+            let _ = queue.try_send(notice.clone());
+        }
+    }
+}
+
+impl Drop for ViewerSignals {
+    fn drop(&mut self) {
+        let mut routers = lock(&VIEWERS);
+        let Some(streams) = routers.get_mut(&self.router) else {
+            return;
+        };
+        if let Some(queues) = streams.get_mut(&self.stream) {
+            let ours = Arc::as_ptr(&self.queue);
+            queues.retain(|queue| queue.as_ptr() != ours);
+            if queues.is_empty() {
+                streams.remove(&self.stream);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

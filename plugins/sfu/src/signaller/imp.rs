@@ -5,6 +5,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use gst::glib;
+use gst::glib::subclass::Signal;
+use gst::glib::subclass::signal::SignalBuilder;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
@@ -15,6 +17,7 @@ use super::CAT;
 use super::address::TrustedProxies;
 use super::connections::Connections;
 use super::drain::{self, Defaults};
+use super::kick;
 use super::limits::Limits;
 use super::recent::Recent;
 use super::recordings::Recordings;
@@ -24,6 +27,7 @@ use super::settings::{PROPERTIES, Settings};
 use super::tell::{Viewers, Webhooks};
 use super::tls::Tls;
 use super::v1::{Pushes, Recorders};
+use crate::notices::Kind;
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -55,20 +59,38 @@ impl ObjectImpl for SfuSignaller {
     }
 
     fn signals() -> &'static [glib::subclass::Signal] {
-        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
-            vec![
-                glib::subclass::Signal::builder("drain")
-                    .action()
-                    .class_handler(|values| {
-                        if let Some(Ok(element)) =
-                            values.first().map(glib::Value::get::<super::SfuSignaller>)
-                        {
-                            element.imp().drain();
-                        }
-                        None
-                    })
-                    .build(),
-            ]
+        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+            let drain = Signal::builder("drain").action().class_handler(|args| {
+                element(args)?.imp().drain();
+                None
+            });
+            let kick_session = Signal::builder("kick-session")
+                .param_types([u64::static_type()])
+                .return_type::<bool>()
+                .action()
+                .class_handler(|args| {
+                    let number = args.get(1)?.get().ok()?;
+                    let engine = element(args)?.imp().engine();
+                    let kicked = engine.is_some_and(|engine| kick::session(&engine, number));
+                    Some(kicked.to_value())
+                });
+            let kick_publisher = Signal::builder("kick-publisher")
+                .param_types([String::static_type()])
+                .return_type::<bool>()
+                .action()
+                .class_handler(|args| {
+                    let stream = text_of(args.get(1)?).parse().ok();
+                    let engine = element(args)?.imp().engine();
+                    let kicked = engine.zip(stream);
+                    let kicked = kicked.is_some_and(|(e, stream)| kick::publisher(&e, &stream));
+                    Some(kicked.to_value())
+                });
+            let told = Kind::ALL.map(Kind::signal);
+            [drain, kick_session, kick_publisher]
+                .map(SignalBuilder::build)
+                .into_iter()
+                .chain(told)
+                .collect()
         });
         &SIGNALS
     }
@@ -335,6 +357,11 @@ impl SfuSignaller {
             self.obj().notify("port");
         }
     }
+}
+
+/// Of a signal's arguments.
+fn element(args: &[glib::Value]) -> Option<super::SfuSignaller> {
+    args.first()?.get().ok()
 }
 
 fn bind(property: &str, address: SocketAddr) -> Result<TcpListener, String> {

@@ -43,7 +43,12 @@
  *
  * Element messages tell of what happens: `sfu-publisher-joined`, `sfu-publisher-left`, `sfu-viewer-joined`, `sfu-viewer-left`,
  * `sfu-recording-started`, `sfu-recording-finished`, with `stream` and what is known of `session`, `input`, `user`, `address`,
- * `file`, `seconds` and `octets`. `event-webhooks` are told the same.
+ * `file`, `seconds` and `octets`. `event-webhooks` are told the same, and so are handlers of the signals `publisher-joined` and
+ * so on, whose argument is the message's structure. They are called on a thread of their own and may do what they like, also
+ * set the pipeline to NULL; while one doesn't return 256 others wait, and what is more is lost to it.
+ *
+ * The action signals `kick-session` (a session's number) and `kick-publisher` (a stream's name) end what is there, as `DELETE` of
+ * `/api/v1` does, and return whether there was something to end. Who is ended may come again: see `access`.
  *
  * ## Addresses
  *
@@ -70,6 +75,7 @@ mod held;
 mod hls;
 mod http;
 mod imp;
+mod kick;
 mod latency;
 mod limits;
 mod links;

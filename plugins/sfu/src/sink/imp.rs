@@ -19,6 +19,7 @@ use super::media::{self, Media};
 use super::settings::{PROPERTIES, Settings};
 use super::stats::stats;
 use super::timeline::Timeline;
+use crate::notices::{Kind, ViewerSignals};
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -30,6 +31,7 @@ pub struct SfuSink {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) publisher: Option<Arc<Publisher>>,
+    pub(super) signals: Option<ViewerSignals>,
     pub(super) wallclock: Arc<Wallclock>,
     /// Of what comes in, and of the RTP that goes out, which goes on where running time begins anew.
     pub(super) timeline: Arc<Timeline>,
@@ -99,7 +101,8 @@ impl ObjectImpl for SfuSink {
                     _ => ControlFlow::Continue(value.clone()),
                 })
                 .build();
-            vec![setup]
+            let viewers = ViewerSignals::KINDS.map(Kind::signal);
+            [setup].into_iter().chain(viewers).collect()
         });
         &SIGNALS
     }

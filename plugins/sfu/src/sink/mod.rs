@@ -55,6 +55,11 @@
  * this element's. `layers` may change while playing: layers that stay change with the next frame, others come
  * or go, for which viewers get a keyframe.
  *
+ * ## Viewers
+ *
+ * The signals `viewer-joined` and `viewer-left` tell of the stream's viewers by WebRTC, with the structure that the messages of
+ * `sfusignaller` have. They are called on a thread of their own.
+ *
  * ## Keyframes
  *
  * Viewers' requests are merged: upstream gets at most one `GstForceKeyUnit` event each

@@ -19,6 +19,7 @@ use super::imp::{SfuSink, State, key};
 use super::media::{self, Form, Media};
 use super::sender::Sender;
 use super::timeline::Timeline;
+use crate::notices::ViewerSignals;
 use crate::properties::lock;
 
 /// What the ends of all layers share.
@@ -226,7 +227,10 @@ impl SfuSink {
         };
         let router = Router::get(&settings.router);
         let publisher = router.publish(name, options).map_err(|e| e.to_string())?;
+        let signals = ViewerSignals::start(&*self.obj(), &settings.router, &settings.stream)
+            .map_err(|e| format!("no thread could be started: {e}"))?;
         let mut state = lock(&self.state);
+        state.signals = Some(signals);
         state.publisher = Some(Arc::new(publisher));
         state.removals = self.watch_removal();
         state.wallclock = Arc::default();
@@ -258,6 +262,7 @@ impl SfuSink {
     pub(super) fn unpublish(&self) {
         let (publisher, branches, removals) = {
             let mut state = lock(&self.state);
+            state.signals = None;
             let branches: Vec<_> = state
                 .inputs
                 .values_mut()

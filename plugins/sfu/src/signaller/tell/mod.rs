@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Tells of what happens: on the pipeline's bus, and to webhooks. One source for both: [`crate::notices`].
+//! Tells of what happens: on the pipeline's bus and by signals, and to webhooks. One source for all: [`crate::notices`].
 
-mod bus;
+mod application;
 mod publishers;
 mod viewers;
 mod webhook;
@@ -19,14 +19,14 @@ use crate::notices;
 pub(super) async fn run(app: App) {
     let router: Arc<str> = app.router_name.clone();
     // Before anybody tells anything.
-    let to_bus = notices::listen(&router);
+    let to_application = notices::listen(&router);
     let to_webhooks: Vec<_> = app
         .webhooks
         .urls()
         .map(|url| (url, notices::listen(&router)))
         .collect();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(bus::post(app.clone(), to_bus));
+    tasks.spawn(application::tell(app.clone(), to_application));
     for (url, notices) in to_webhooks {
         tasks.spawn(webhook::deliver(app.clone(), url, notices));
     }

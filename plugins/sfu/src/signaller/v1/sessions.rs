@@ -10,6 +10,7 @@ use sfu_engine::{Rid, SessionInfo};
 use utoipa::{IntoParams, ToSchema};
 
 use super::asked::{Asked, List, Part};
+use crate::signaller::kick;
 use crate::signaller::latency::millis;
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
@@ -165,10 +166,12 @@ async fn find(app: &App, number: u64) -> Result<SessionInfo, Refusal> {
             .into_iter()
             .find(|s| s.number == number)
     };
-    app.looks.run(find).await?.ok_or_else(|| {
-        let message = "there is no such session; it may have ended";
-        Refusal::new(StatusCode::NOT_FOUND, message)
-    })
+    app.looks.run(find).await?.ok_or_else(unknown)
+}
+
+fn unknown() -> Refusal {
+    let message = "there is no such session; it may have ended";
+    Refusal::new(StatusCode::NOT_FOUND, message)
 }
 
 /// The number in a path.
@@ -213,8 +216,9 @@ pub(in crate::signaller) async fn kick(
     State(app): State<App>,
     Path(number): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    let info = find(&app, numbered(&number)?).await?;
-    // It may have ended meanwhile, which is as well.
-    let _ = app.engine.close(info.id);
-    Ok(StatusCode::NO_CONTENT)
+    let number = numbered(&number)?;
+    let engine = app.engine.clone();
+    let ended = app.looks.run(move || kick::session(&engine, number));
+    let ended = ended.await?;
+    ended.then_some(StatusCode::NO_CONTENT).ok_or_else(unknown)
 }

@@ -10,6 +10,7 @@ use sfu_engine::{LayerStatus, StreamInfo, StreamName, TrackHealth};
 use utoipa::ToSchema;
 
 use super::asked::{Asked, List, Named, Part};
+use crate::signaller::kick;
 use crate::signaller::latency::millis;
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
@@ -236,12 +237,8 @@ pub(in crate::signaller) async fn kick(
 ) -> Result<StatusCode, Refusal> {
     app.router.stream(&name).ok_or_else(|| unknown(&name))?;
     let looks = app.looks.clone();
-    let ended = looks.run(move || {
-        let sessions = app.engine.all_sessions();
-        let of_it = sessions.iter().filter(|s| s.publishes && s.stream == name);
-        of_it.filter(|s| app.engine.close(s.id).is_ok()).count()
-    });
-    if ended.await? > 0 {
+    let ended = looks.run(move || kick::publisher(&app.engine, &name));
+    if ended.await? {
         return Ok(StatusCode::NO_CONTENT);
     }
     let message = "no publisher of this stream came by WHIP: end the pipeline that publishes it";
