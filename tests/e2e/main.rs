@@ -17,6 +17,7 @@ mod endings;
 mod load;
 mod nat;
 mod ndi_by_name;
+mod ndi_devices;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod prometheus;

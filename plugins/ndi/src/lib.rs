@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "NDI ingest for channels that never end: the element `ndilivesrc`."]
+#![doc = "NDI ingest for channels that never end: the element `ndilivesrc`, and the device provider of its senders."]
 
+mod devices;
 mod livesrc;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    livesrc::register(plugin)
+    livesrc::register(plugin)?;
+    devices::register(plugin)
 }
 
 gst::plugin_define!(
