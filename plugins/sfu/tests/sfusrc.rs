@@ -539,3 +539,148 @@ fn a_hundred_starts_and_stops_leak_nothing() {
         drop(publisher);
     });
 }
+
+/// The streams of a collection, as (kind, stream id, layer).
+fn collected(message: &gst::Message) -> Vec<(gst::StreamType, String, Option<String>)> {
+    let gst::MessageView::StreamCollection(told) = message.view() else {
+        unreachable!("only collections are popped");
+    };
+    let collection = told.stream_collection();
+    let stream = |stream: gst::Stream| {
+        let tags = stream.tags();
+        let title = tags.and_then(|t| Some(t.get::<gst::tags::Title>()?.get().to_owned()));
+        let id = stream.stream_id().unwrap().to_string();
+        (stream.stream_type(), id, title)
+    };
+    collection.iter().map(stream).collect()
+}
+
+#[test]
+fn streams_are_a_collection_and_those_that_are_chosen_come() {
+    init();
+    let _publisher = publisher("collection", "vp8");
+    let running = Running::prepare(
+        "sfusrc name=in stream=collection latency=0 \
+         in.video_0 ! fakesink name=v sync=false async=false \
+         in.audio_0 ! fakesink name=a sync=false async=false",
+    );
+    let counts = ["v", "a"].map(|name| {
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let pad = running.0.by_name(name).unwrap().static_pad("sink").unwrap();
+        let counted = count.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            gst::PadProbeReturn::Ok
+        });
+        count
+    });
+    let count = |n: usize| counts[n].load(std::sync::atomic::Ordering::Relaxed);
+    running.play();
+    let mut streams = Vec::new();
+    while streams.len() < 2 {
+        streams = collected(&running.next(&[gst::MessageType::StreamCollection]));
+    }
+    let (video, audio) = (&streams[0], &streams[1]);
+    assert_eq!(
+        (video.0, video.1.as_str()),
+        (gst::StreamType::VIDEO, "collection/video_0")
+    );
+    assert_eq!(
+        (audio.0, audio.1.as_str()),
+        (gst::StreamType::AUDIO, "collection/audio_0")
+    );
+    until("both", || count(0) > 5 && count(1) > 5);
+    let source = running.0.by_name("in").unwrap();
+    for name in ["video_0", "audio_0"] {
+        let pad = source.static_pad(name).unwrap();
+        let start = pad.sticky_event::<gst::event::StreamStart>(0).unwrap();
+        let stream = start.stream().expect("a stream");
+        assert_eq!(stream.stream_id().unwrap(), format!("collection/{name}"));
+        assert_eq!(stream.caps(), pad.current_caps());
+        let told = pad.sticky_event::<gst::event::StreamCollection>(0).unwrap();
+        assert!(told.stream_collection().iter().any(|one| one == stream));
+    }
+    for wrong in [
+        vec!["collection/video_7"],
+        vec![],
+        vec!["collection/audio_0", "x"],
+    ] {
+        assert!(!source.send_event(gst::event::SelectStreams::new(wrong)));
+    }
+    assert!(source.send_event(gst::event::SelectStreams::new(["collection/audio_0"])));
+    running.next(&[gst::MessageType::StreamsSelected]);
+    let mut before = (count(0), count(1));
+    until("sound alone", || {
+        let now = (count(0), count(1));
+        let before = std::mem::replace(&mut before, now);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        now.0 == before.0 && now.1 > before.1
+    });
+    let silent = count(0);
+    let both = ["collection/video_0", "collection/audio_0"];
+    assert!(source.send_event(gst::event::SelectStreams::new(both)));
+    until("pictures again", || count(0) > silent + 5);
+    running.quiet();
+}
+
+#[test]
+fn decodebin3_plays_it_by_its_collection() {
+    init();
+    let _publisher = publisher("decodebin3", "vp8");
+    let running =
+        Running::prepare("sfusrc name=in stream=decodebin3 latency=0 decodebin3 name=out");
+    let (source, out) = ["in", "out"]
+        .map(|name| running.0.by_name(name).unwrap())
+        .into();
+    let weak = out.downgrade();
+    source.connect_pad_added(move |_, pad| {
+        let sink = weak
+            .upgrade()
+            .and_then(|out| out.request_pad_simple("sink_%u"));
+        pad.link(&sink.expect("a pad")).unwrap();
+    });
+    let counts = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::new()));
+    let counted = counts.clone();
+    out.connect_pad_added(move |out, pad| {
+        if pad.direction() == gst::PadDirection::Sink {
+            return;
+        }
+        let sink = gst::ElementFactory::make("fakesink")
+            .property("sync", false)
+            .property("async", false)
+            .build()
+            .unwrap();
+        let bin = out.parent().and_downcast::<gst::Bin>().unwrap();
+        bin.add(&sink).unwrap();
+        sink.sync_state_with_parent().unwrap();
+        pad.link(&sink.static_pad("sink").unwrap()).unwrap();
+        let counted = counted.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+            let caps = pad.current_caps().unwrap();
+            let name = caps.structure(0).unwrap().name().to_string();
+            *counted.lock().unwrap().entry(name).or_insert(0) += 1;
+            gst::PadProbeReturn::Ok
+        });
+    });
+    running.play();
+    until("decoded pictures and sound", || {
+        let counts = counts.lock().unwrap();
+        let many = |name| counts.get(name).is_some_and(|n| *n > 10);
+        many("video/x-raw") && many("audio/x-raw")
+    });
+    let mut ids = Vec::new();
+    let types = [gst::MessageType::StreamCollection];
+    while let Some(message) = running.0.bus().unwrap().pop_filtered(&types) {
+        if message.src() == Some(out.upcast_ref()) {
+            ids = collected(&message).into_iter().map(|s| s.1).collect();
+        }
+    }
+    ids.sort();
+    assert_eq!(ids, ["decodebin3/audio_0", "decodebin3/video_0"]);
+    let errors = running
+        .0
+        .bus()
+        .unwrap()
+        .pop_filtered(&[gst::MessageType::Error]);
+    assert!(errors.is_none(), "{errors:?}");
+}

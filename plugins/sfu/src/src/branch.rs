@@ -10,6 +10,7 @@ use sfu_engine::packet::Packet;
 use sfu_engine::{Codec, LocalSubscription, TrackKind};
 
 use super::feed::Passed;
+use super::streams::{self, Collected};
 use super::{CAT, SfuSrc};
 
 const PAYLOAD_TYPE: u8 = 96;
@@ -25,12 +26,16 @@ pub(super) struct Plan<'a> {
     pub(super) number: u32,
     pub(super) latency_ms: u32,
     pub(super) group: gst::GroupId,
+    /// The layer's name, where there is a pad for each.
+    pub(super) layer: Option<String>,
+    pub(super) collected: &'a Arc<Collected>,
 }
 
 /// A pad and its elements.
 #[derive(Debug)]
 pub(super) struct Branch {
     pub(super) pad: gst::GhostPad,
+    pub(super) stream: gst::Stream,
     codec: Codec,
     elements: Vec<gst::Element>,
     source: gst_app::AppSrc,
@@ -124,8 +129,10 @@ impl Branch {
         let pad = gst::GhostPad::builder_from_template(&template)
             .name(&name)
             .build();
+        let id = format!("{}/{name}", plan.subscription.name());
         let mut branch = Self {
             pad,
+            stream: streams::stream(&id, codec, plan.layer.as_deref()),
             codec,
             elements,
             source,
@@ -168,14 +175,15 @@ impl Branch {
 
     fn watch(&self, plan: &Plan<'_>, last: &gst::Pad) -> Result<(), String> {
         let first = self.source.static_pad("src").ok_or("appsrc has no pad")?;
-        let stream_id = format!("{}/{}", plan.subscription.name(), self.pad.name());
-        let group = plan.group;
+        let (stream, group) = (self.stream.clone(), plan.group);
         first.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
             if let Some(event) = info.event_mut()
                 && event.type_() == gst::EventType::StreamStart
             {
-                *event = gst::event::StreamStart::builder(&stream_id)
+                let id = stream.stream_id().unwrap_or_default();
+                *event = gst::event::StreamStart::builder(&id)
                     .group_id(group)
+                    .stream(stream.clone())
                     .build();
             }
             gst::PadProbeReturn::Ok
@@ -198,10 +206,21 @@ impl Branch {
             }
             gst::PadProbeReturn::Ok
         });
+        let stream = self.stream.clone();
+        last.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) {
+                stream.set_caps(Some(&caps.caps_owned()));
+            }
+            gst::PadProbeReturn::Ok
+        });
         let pad = self.pad.downgrade();
+        let (collected, told) = (plan.collected.clone(), AtomicU64::new(0));
         // A pad that nobody takes must not be an error that ends the others.
         let data = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-        last.add_probe(data, move |_, _| {
+        last.add_probe(data, move |last, _| {
+            if let Some(news) = collected.news(&told) {
+                last.push_event(news);
+            }
             match pad.upgrade().is_some_and(|pad| pad.is_linked()) {
                 true => gst::PadProbeReturn::Ok,
                 false => gst::PadProbeReturn::Drop,

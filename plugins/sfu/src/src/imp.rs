@@ -193,6 +193,10 @@ impl ElementImpl for SfuSrc {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
+        if let gst::EventView::SelectStreams(select) = event.view() {
+            let wanted = select.streams();
+            return self.select(wanted.iter().map(ToString::to_string).collect());
+        }
         if event.type_() == gst::EventType::Eos
             && let Some(running) = &*lock(&self.running)
         {
@@ -245,6 +249,24 @@ impl SfuSrc {
             gst::error!(CAT, imp = self, "the element's thread has panicked");
             Vec::new()
         })
+    }
+
+    /// Sends the streams that an application chose, and nothing else.
+    fn select(&self, wanted: Vec<String>) -> bool {
+        let message = {
+            let running = lock(&self.running);
+            let Some(running) = &*running else {
+                return false;
+            };
+            let message = running.shared.collected.select(wanted);
+            running.subscription.wake();
+            message
+        };
+        if let Some(message) = message {
+            let _ = self.obj().post_message(message);
+            return true;
+        }
+        false
     }
 
     fn set_playing(&self, playing: bool) {

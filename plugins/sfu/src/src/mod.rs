@@ -50,6 +50,12 @@
  *
  * The element message `sfu-stream-changed` with `stream` and `live` tells of a publisher that came
  * or went, like the property `live`.
+ *
+ * ## Streams
+ *
+ * The pads are streams of one `GstStreamCollection`, which is posted and sent down each pad when it changes, so that `decodebin3` and what
+ * is built on it can tell them apart: stream ids are STREAM/PAD, tags name the codec and, with `layer=all`, the layer (title). A
+ * `select-streams` event that is sent to the element makes it send those streams alone.
  */
 use std::sync::LazyLock;
 
@@ -61,6 +67,7 @@ mod feed;
 mod imp;
 mod reader;
 mod settings;
+mod streams;
 mod timing;
 
 pub(crate) use settings::OnLoss;

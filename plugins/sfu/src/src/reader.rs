@@ -16,6 +16,7 @@ use super::branch::{Branch, PadStats, Plan};
 use super::cadence::Cadence;
 use super::feed::Feed;
 use super::settings::{Choice, Codecs, OnLoss, Settings};
+use super::streams::Collected;
 use super::timing::{Mapping, TrackClock};
 use super::{CAT, SfuSrc};
 use crate::ending;
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) begins: AtomicU64,
     pub(super) skipped: AtomicU64,
     pub(super) pads: Mutex<Vec<PadStats>>,
+    pub(super) collected: Arc<Collected>,
 }
 
 /// What goes out by one pad.
@@ -96,6 +98,8 @@ pub(super) struct Reader {
     ended: Option<Instant>,
     /// By kind and number.
     outputs: BTreeMap<(bool, u32), Output>,
+    /// What the application was told that there is.
+    streams: Vec<gst::Stream>,
 }
 
 impl Reader {
@@ -128,6 +132,7 @@ impl Reader {
             over: false,
             ended: None,
             outputs: BTreeMap::new(),
+            streams: Vec::new(),
         }
     }
 
@@ -276,6 +281,7 @@ impl Reader {
         if let Some(codec) = self.tracks.audio {
             self.aim_at(element, codec, 0, 0)?;
         }
+        self.collect(element);
         let videos = match self.choice {
             Choice::All => self.tracks.layers.len(),
             _ => usize::from(self.tracks.video.is_some()),
@@ -286,6 +292,21 @@ impl Reader {
             element.no_more_pads();
         }
         Ok(())
+    }
+
+    /// Tells of the streams that there are now.
+    fn collect(&mut self, element: &SfuSrc) {
+        let streams = self.outputs.values().map(|o| &o.branch.stream);
+        if streams.clone().eq(&self.streams) {
+            return;
+        }
+        self.streams = streams.cloned().collect();
+        let name = self.subscription.name();
+        let collection = gst::StreamCollection::builder(Some(name.as_str()));
+        let collection = collection.streams(self.streams.iter().cloned()).build();
+        self.shared.collected.set(collection.clone());
+        let message = gst::message::StreamCollection::builder(&collection).src(element);
+        let _ = element.post_message(message.build());
     }
 
     fn no_such_layer(&self) -> String {
@@ -343,12 +364,13 @@ impl Reader {
             output.branch.retire(element);
         }
         if !self.outputs.contains_key(&key) {
-            self.add(element, codec, key)?;
+            self.add(element, codec, key, layer)?;
         }
         let Some(output) = self.outputs.get_mut(&key) else {
             return Ok(());
         };
-        if !output.branch.is_taken() {
+        let selected = self.shared.collected.is_selected(&output.branch.stream);
+        if !selected || !output.branch.is_taken() {
             output.feed.reset();
             return Ok(());
         }
@@ -372,7 +394,15 @@ impl Reader {
         Ok(())
     }
 
-    fn add(&mut self, element: &SfuSrc, codec: Codec, key: (bool, u32)) -> Result<(), String> {
+    fn add(
+        &mut self,
+        element: &SfuSrc,
+        codec: Codec,
+        key: (bool, u32),
+        layer: usize,
+    ) -> Result<(), String> {
+        let several = !key.0 && matches!(self.choice, Choice::All);
+        let layer = self.tracks.layers.get(layer).filter(|_| several);
         let branch = Branch::new(&Plan {
             element,
             subscription: &self.subscription,
@@ -380,6 +410,8 @@ impl Reader {
             number: key.1,
             latency_ms: self.latency_ms,
             group: self.group,
+            layer: layer.map(|layer| layer.info.rid.to_string()),
+            collected: &self.shared.collected,
         })?;
         let output = Output {
             feed: Feed::default(),
