@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who asks, for what, and the answer. What everybody may do there and then is looked at first, and a credential only where
+//! The one who decides. What everybody may do there and then is looked at first, and a credential only where
 //! that is not enough: so a wrong one costs nothing where none is needed.
 
 use std::collections::HashMap;
@@ -15,11 +15,14 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use ipnet::IpNet;
 
-use crate::config::{self, ConfigError, Digest, Policy, Seen, digest_of};
+use crate::config::{self, ConfigError, Policy, Seen, User, digest_of};
+use crate::digest::DigestAnswer;
 use crate::keys::Keys;
-use crate::password::{self, Known, Passwords};
+use crate::password::{Known, Passwords};
+use crate::proof::{Proof, Shown};
 use crate::token::{self, TOKEN_MAX, Token, TokenError};
-use crate::webhook::{self, Asker, Verdict, Webhooks};
+use crate::visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Work};
+use crate::webhook::{self, Verdict, Webhooks};
 use crate::{Action, Grants, Pattern, segment};
 
 /// How often who comes is asked for at most: for a password, and by a webhook.
@@ -27,184 +30,6 @@ const TRIES: usize = 3;
 /// Tokens that are taken back while it runs, and for how long where their end is not known.
 const REVOKED_MAX: usize = 10_000;
 const REVOKED_TIME: Duration = Duration::from_secs(400 * 24 * 3600);
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Visitor<'a> {
-    /// The address that it is believed to have.
-    pub address: Option<IpAddr>,
-    /// It is on this machine, and no page of elsewhere and no proxy stands behind it.
-    pub local: bool,
-    /// It used a name of ours, so that its address is what counts and not that of a browser that was led here.
-    pub named: bool,
-    /// What it showed.
-    pub credential: Option<Credential<'a>>,
-    /// By which it came, as MediaMTX calls it: `webrtc`, `hls`, `rtmp`, `rtsp`, `srt`.
-    pub protocol: &'static str,
-}
-
-/// What somebody shows.
-#[derive(Clone, Copy)]
-pub enum Credential<'a> {
-    /// A token or a key: `Authorization: Bearer`, `?token=`, an RTMP key.
-    Bearer(&'a str),
-    /// A user's name and password, or any name, and a token or key.
-    Basic {
-        /// The name.
-        user: &'a str,
-        /// The password.
-        password: &'a str,
-    },
-}
-
-impl std::fmt::Debug for Credential<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Bearer(_) => "Bearer …",
-            Self::Basic { .. } => "Basic …",
-        })
-    }
-}
-
-/// For what.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Want {
-    /// What is to be done.
-    pub action: Action,
-    /// With which stream, unless it is about the server.
-    pub stream: Option<String>,
-}
-
-/// The answer.
-#[derive(Debug)]
-pub enum Outcome {
-    /// It may.
-    Allowed(Proof),
-    /// It may not.
-    Refused(Refused),
-    /// A password must be hashed, or another server asked, first ([`Access::hash`]): ask again afterwards.
-    Hash(Job),
-}
-
-/// Work that takes a while, on threads of its own.
-#[derive(Debug)]
-pub struct Job(Work);
-
-#[derive(Debug)]
-enum Work {
-    Hash(password::Job),
-    Ask(webhook::Job),
-}
-
-/// Why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Nothing was shown.
-    #[error("this needs a token, a key or a password")]
-    Nothing,
-    /// A token that is not taken.
-    #[error("{0}")]
-    Token(#[from] TokenError),
-    /// It was taken back.
-    #[error("the token was revoked")]
-    Revoked,
-    /// Neither a key nor a password.
-    #[error("that is none of this server's keys, tokens or passwords")]
-    Unknown,
-    /// Known, and not for this.
-    #[error("who shows this may do other things, but not this one")]
-    NotThis,
-    /// Wrong passwords came from there.
-    #[error("too many wrong passwords came from this address")]
-    Later(Duration),
-    /// Too many passwords wait to be looked at.
-    #[error("too many passwords wait to be looked at")]
-    Busy,
-    /// Who decides does not answer.
-    #[error("the server that decides about this does not answer")]
-    Silent,
-}
-
-/// What an answer rests on: asked again later it tells whether that still holds.
-#[derive(Debug, Clone)]
-pub struct Proof {
-    address: Option<IpAddr>,
-    local: bool,
-    named: bool,
-    shown: Option<Shown>,
-}
-
-#[derive(Clone)]
-enum Shown {
-    Key(Digest),
-    Token {
-        text: Arc<str>,
-        until: SystemTime,
-    },
-    User {
-        name: Arc<str>,
-        hash: Arc<str>,
-    },
-    /// A webhook says so, until it has to be asked again.
-    Asked {
-        asker: Arc<Asker>,
-        wants: Arc<[Want]>,
-        until: SystemTime,
-    },
-}
-
-impl std::fmt::Debug for Shown {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Key(_) => f.write_str("a key"),
-            Self::Token { .. } => f.write_str("a token"),
-            Self::User { name, .. } => write!(f, "user {name:?}"),
-            Self::Asked { .. } => f.write_str("who the webhook lets in"),
-        }
-    }
-}
-
-impl std::fmt::Display for Proof {
-    /// For the log: who it is, without what was shown.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.shown, self.local) {
-            (Some(shown), _) => write!(f, "{shown:?}"),
-            (None, true) => f.write_str("this machine"),
-            (None, false) => f.write_str("anyone"),
-        }
-    }
-}
-
-impl Proof {
-    /// Whether it showed something that was needed.
-    pub fn has_shown(&self) -> bool {
-        self.shown.is_some()
-    }
-
-    /// The name of the user who showed a password.
-    pub fn user(&self) -> Option<&str> {
-        match &self.shown {
-            Some(Shown::User { name, .. }) => Some(name),
-            _ => None,
-        }
-    }
-
-    /// From when on it has to be asked again whether it holds, besides after changes.
-    pub fn until(&self) -> Option<SystemTime> {
-        match self.shown {
-            Some(Shown::Token { until, .. } | Shown::Asked { until, .. }) => Some(until),
-            _ => None,
-        }
-    }
-
-    /// When it ends by itself, whatever happens.
-    pub fn ends(&self) -> Option<SystemTime> {
-        match self.shown {
-            Some(Shown::Token { until, .. }) => Some(until),
-            _ => None,
-        }
-    }
-}
 
 /// The one who decides. Cheap to ask from any thread.
 #[derive(Debug)]
@@ -257,6 +82,16 @@ impl Access {
         !self.policy.load().users.is_empty()
     }
 
+    /// Whether all that can be shown are passwords of users with an HA1.
+    pub(crate) fn is_digest_enough(&self) -> bool {
+        let policy = self.policy.load();
+        let others = policy.keys.is_empty()
+            && policy.signers.is_empty()
+            && policy.providers.is_empty()
+            && policy.webhook.is_none();
+        others && !policy.users.is_empty() && policy.users.values().all(|user| user.ha1.is_some())
+    }
+
     /// Changes with the rules.
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
@@ -280,12 +115,7 @@ impl Access {
     /// Whether that may be done.
     pub fn check(&self, visitor: &Visitor<'_>, wants: &[Want], now: SystemTime) -> Outcome {
         let policy = self.policy.load_full();
-        let proof = Proof {
-            address: visitor.address,
-            local: visitor.local,
-            named: visitor.named,
-            shown: None,
-        };
+        let proof = Proof::of(visitor, None);
         if wants.iter().all(|want| ambient(&policy, &proof, want)) {
             return Outcome::Allowed(proof);
         }
@@ -293,10 +123,7 @@ impl Access {
             None => Refused::Nothing,
             Some(credential) => match self.recognize(&policy, credential, visitor.address, now) {
                 Ok(shown) => {
-                    let proof = Proof {
-                        shown: Some(shown),
-                        ..proof.clone()
-                    };
+                    let proof = Proof::of(visitor, Some(shown));
                     match self.rights_by(policy.clone(), &proof, now).may(wants) {
                         Ok(()) => return Outcome::Allowed(proof),
                         Err(refused) => refused,
@@ -357,12 +184,7 @@ impl Access {
             Err(job @ Outcome::Hash(_)) => return job,
             Err(_) => None,
         };
-        Outcome::Allowed(Proof {
-            address: visitor.address,
-            local: visitor.local,
-            named: visitor.named,
-            shown,
-        })
+        Outcome::Allowed(Proof::of(visitor, shown))
     }
 
     fn recognize(
@@ -376,6 +198,7 @@ impl Access {
         let (text, user) = match credential {
             Credential::Bearer(text) => (text, None),
             Credential::Basic { user, password } => (password, Some(user)),
+            Credential::Digest(answer) => return self.answered(policy, &answer, address),
         };
         if text.len() > TOKEN_MAX {
             return refused(Refused::Unknown);
@@ -413,10 +236,34 @@ impl Access {
             Known::Right => match known {
                 Some(user) => Ok(Shown::User {
                     name: name.into(),
-                    hash: user.hash.clone(),
+                    secret: user.hash.clone(),
                 }),
                 None => refused(Refused::Unknown),
             },
+        }
+    }
+
+    /// An answer to a nonce costs no hashing, and so is heard at once, but no more often than passwords are.
+    fn answered(
+        &self,
+        policy: &Policy,
+        answer: &DigestAnswer<'_>,
+        address: Option<IpAddr>,
+    ) -> Result<Shown, Outcome> {
+        let refused = |why| Err(Outcome::Refused(why));
+        let user = policy.users.get(answer.user);
+        let Some(ha1) = user.and_then(|user| user.ha1.clone()) else {
+            return refused(Refused::Unknown);
+        };
+        let address = address.unwrap_or(IpAddr::from([0; 4]));
+        let right = || answer.fits(&ha1);
+        match self.passwords.answer(address, right, Instant::now()) {
+            Err(after) => refused(Refused::Later(after)),
+            Ok(false) => refused(Refused::Unknown),
+            Ok(true) => Ok(Shown::User {
+                name: answer.user.into(),
+                secret: ha1,
+            }),
         }
     }
 
@@ -606,9 +453,10 @@ impl Access {
                     Verdict::No | Verdict::Unknown => Err(Refused::Unknown),
                 }
             }
-            Some(Shown::User { name, hash }) => {
-                let user = policy.users.get(&**name).filter(|user| user.hash == *hash);
-                let user = user.ok_or(Refused::Unknown)?;
+            Some(Shown::User { name, secret }) => {
+                let user = policy.users.get(&**name);
+                let same = |user: &&User| user.hash == *secret || user.ha1.as_ref() == Some(secret);
+                let user = user.filter(same).ok_or(Refused::Unknown)?;
                 let is_there = |address: IpAddr| {
                     let address = address.to_canonical();
                     user.from.iter().any(|network| network.contains(&address))

@@ -10,7 +10,7 @@
 //! key publish.key     publish=* takeover=*
 //! tokens tokens.secret
 //! revoked 8Jx2pQ
-//! user ann $argon2id$v=19$m=19456,t=2,p=1$…  publish=cam1,cam2 play=* from=10.0.0.0/8
+//! user ann $argon2id$v=19$m=19456,t=2,p=1$…  publish=cam1,cam2 play=* from=10.0.0.0/8 ha1=939e75…
 //! ```
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +24,7 @@ use argon2::password_hash::PasswordHash;
 use aws_lc_rs::digest;
 use ipnet::IpNet;
 
+use crate::digest::read_ha1;
 use crate::remote::Address;
 use crate::token::{self, Key};
 use crate::webhook::{Convention, Webhook};
@@ -60,6 +61,8 @@ pub enum ConfigError {
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) hash: Arc<str>,
+    /// What RTSP's Digest needs of the password.
+    pub(crate) ha1: Option<Arc<str>>,
     pub(crate) grants: Arc<Grants>,
     /// Empty: from anywhere.
     pub(crate) from: Vec<IpNet>,
@@ -333,12 +336,23 @@ fn user(words: &[&str]) -> Result<User, String> {
     }
     let (from, rest): (Vec<&str>, Vec<&str>) =
         rest.iter().partition(|word| word.starts_with("from="));
+    let (ha1, rest): (Vec<&str>, Vec<&str>) =
+        rest.iter().partition(|word| word.starts_with("ha1="));
+    let ha1 = match ha1.as_slice() {
+        [] => None,
+        [word] => Some(read_ha1(&word["ha1=".len()..])),
+        _ => Some(None),
+    };
+    if ha1 == Some(None) {
+        return Err("ha1= is 32 hexadecimal digits, once; ./sfu password NAME makes them".into());
+    }
     let from = from
         .iter()
         .map(|word| networks(&word["from=".len()..]))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(User {
         hash: (*hash).into(),
+        ha1: ha1.flatten().map(Into::into),
         grants: Arc::new(grants(&rest)?),
         from: from.concat(),
     })

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::remote::{self, Address};
+use crate::remote::{Address, Client, TIME};
 use crate::token::{self, Key};
 
 /// How often they are asked for, and how often at most where tokens name others, or nobody answers.
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     fn work(&self) {
-        let agent = remote::agent();
+        let client = Client::new(TIME);
         let mut state = self.state();
         while !state.stop {
             let now = Instant::now();
@@ -144,7 +144,7 @@ impl Shared {
                 continue;
             };
             drop(state);
-            let answer = remote::get(&agent, &address).and_then(|octets| {
+            let answer = client.get(&address).and_then(|octets| {
                 let keys = token::read_set(&octets)?;
                 Ok((octets, keys))
             });

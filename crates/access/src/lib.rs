@@ -4,17 +4,25 @@ Knows nothing of HTTP, RTMP or RTSP: whoever serves one of them says who asks ([
 
 mod access;
 mod config;
+mod digest;
+mod door;
 mod keys;
 mod password;
 mod permission;
-mod remote;
+mod proof;
+pub mod remote;
 mod segment;
 pub mod store;
 mod token;
+mod visitor;
 mod webhook;
 
-pub use access::{Access, Credential, Job, Outcome, Proof, Refused, Rights, Visitor, Want};
+pub use access::{Access, Rights};
 pub use config::ConfigError;
+pub use digest::{DigestAnswer, Nonces, REALM, ha1};
+pub use door::{Door, Knock, Pass, credential_of_query};
 pub use password::hash as hash_password;
 pub use permission::{Action, Grants, Pattern};
+pub use proof::Proof;
 pub use token::{TOKEN_MAX, TokenError, make as make_token};
+pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want};

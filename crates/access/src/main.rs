@@ -14,8 +14,9 @@ usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--rec
                    [--for 2h] [--user NAME] [--url http://HOST:8080]
          makes a token for the server that ./sfu run starts, and the address that it opens. STREAM may have * for any
          characters, and each option may come more than once. --for takes s, m, h and d, 366d at most
-       ./sfu password
-         reads a password from standard input, and prints its hash for a line `user NAME HASH …` of the access file";
+       ./sfu password [NAME]
+         reads a password from standard input, and prints its hash for a line `user NAME HASH …` of the access file; with the
+         name also what RTSP's Digest needs (`ha1=…`), with which who reads the file may play by RTSP as that user";
 const LONGEST: u64 = 366 * 24 * 3600;
 
 fn main() -> ExitCode {
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     let done = match command {
         "init" => init(),
         "token" => token(rest),
-        "password" if rest.is_empty() => password(),
+        "password" if rest.len() <= 1 => password(rest.first().map(String::as_str)),
         _ => Err(USAGE.to_owned()),
     };
     match done {
@@ -142,7 +143,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         })
 }
 
-fn password() -> Result<String, String> {
+fn password(user: Option<&str>) -> Result<String, String> {
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.map_err(|e| e.to_string())?;
@@ -150,5 +151,7 @@ fn password() -> Result<String, String> {
     if password.is_empty() {
         return Err("the password is empty".into());
     }
-    Ok(format!("{}\n", hash_password(password)?))
+    let digest = user.map(|user| format!(" ha1={}", sfu_access::ha1(user, password)));
+    let hash = hash_password(password)?;
+    Ok(format!("{hash}{}\n", digest.unwrap_or_default()))
 }

@@ -106,6 +106,17 @@ struct Failures {
     waiting: usize,
 }
 
+impl Failures {
+    fn failed(&mut self, now: Instant) {
+        self.count = self.count.saturating_add(1);
+        self.last = Some(now);
+        if let Some(over) = self.count.checked_sub(FREE + 1) {
+            let pause = Duration::from_secs(1 << over.min(6)).min(LONGEST);
+            self.until = Some(now + pause);
+        }
+    }
+}
+
 impl Verdicts {
     fn has(&self, mac: &Mac, now: Instant) -> bool {
         self.at.get(mac).is_some_and(|at| now < *at + KEEP)
@@ -154,12 +165,7 @@ impl Table {
             self.right.keep(job.mac, now);
             return;
         }
-        failures.count = failures.count.saturating_add(1);
-        failures.last = Some(now);
-        if let Some(over) = failures.count.checked_sub(FREE + 1) {
-            let pause = Duration::from_secs(1 << over.min(6)).min(LONGEST);
-            failures.until = Some(now + pause);
-        }
+        failures.failed(now);
         self.wrong.keep(job.mac, now);
     }
 }
@@ -214,6 +220,25 @@ impl Passwords {
             hash: hash.cloned().unwrap_or_else(|| NOBODY.into()),
             address,
         })
+    }
+
+    /// An answer that costs no hashing. Wrong ones count as wrong passwords do; an address that has to wait is not heard.
+    pub(crate) fn answer(
+        &self,
+        address: IpAddr,
+        right: impl FnOnce() -> bool,
+        now: Instant,
+    ) -> Result<bool, Duration> {
+        let mut table = self.shared.table();
+        let failures = table.failures(network_of(address), now);
+        if let Some(left) = failures.until.and_then(|u| u.checked_duration_since(now)) {
+            return Err(left);
+        }
+        let right = right();
+        if !right {
+            failures.failed(now);
+        }
+        Ok(right)
     }
 
     /// The verdict is told to nobody but the table: `look` again. A user's new password is another one.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Other servers that are asked by HTTP: who decides (webhooks), and whose keys sign tokens (JWKS). By HTTPS, or on this
+//! Other servers that are asked by HTTP: who decides (webhooks), whose keys sign tokens (JWKS), and who wants to know of events. By HTTPS, or on this
 //! machine; in their time, without being led elsewhere, and with answers up to a size.
 
 use std::io::Read;
@@ -46,53 +46,62 @@ impl Address {
     }
 }
 
-/// Who asks.
-pub(crate) fn agent() -> Agent {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(provider)
-        // Those of the system.
-        .root_certs(RootCerts::PlatformVerifier)
-        .build();
-    let config = Agent::config_builder()
-        .tls_config(tls)
-        .timeout_global(Some(TIME))
-        .max_redirects(0)
-        .http_status_as_error(false)
-        .max_idle_connections(KEPT)
-        .max_response_header_size(16 * 1024)
-        .proxy(None)
-        .user_agent("gst-sfu")
-        .build();
-    config.new_agent()
-}
+/// Who asks other servers. It waits, so not on a thread that others need.
+#[derive(Debug, Clone)]
+pub struct Client(Agent);
 
-/// What is there.
-pub(crate) fn get(agent: &Agent, address: &Address) -> Result<Vec<u8>, String> {
-    let mut response = agent.get(&address.0).call().map_err(|e| e.to_string())?;
-    if response.status() != 200 {
-        return Err(format!("it answers {}", response.status()));
+impl Client {
+    /// Each question may take so long, from the name's look-up to the end of the answer.
+    pub fn new(time: Duration) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(provider)
+            // Those of the system.
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(time))
+            .max_redirects(0)
+            .http_status_as_error(false)
+            .max_idle_connections(KEPT)
+            .max_response_header_size(16 * 1024)
+            .proxy(None)
+            .user_agent(concat!("gst-sfu/", env!("CARGO_PKG_VERSION")))
+            .build();
+        Self(config.new_agent())
     }
-    let mut octets = Vec::new();
-    let body = response.body_mut().as_reader();
-    let mut body = body.take(ANSWER_MAX + 1);
-    body.read_to_end(&mut octets).map_err(|e| e.to_string())?;
-    match octets.len() as u64 > ANSWER_MAX {
-        true => Err("it answers with more than 256 KiB".into()),
-        false => Ok(octets),
-    }
-}
 
-/// The status of the answer to that body.
-pub(crate) fn post(
-    agent: &Agent,
-    address: &Address,
-    content_type: &str,
-    body: &str,
-) -> Result<u16, String> {
-    let request = agent.post(&address.0).header("Content-Type", content_type);
-    let response = request.send(body).map_err(|e| e.to_string())?;
-    Ok(response.status().as_u16())
+    /// What is there.
+    pub(crate) fn get(&self, address: &Address) -> Result<Vec<u8>, String> {
+        let called = self.0.get(&address.0).call();
+        let mut response = called.map_err(|e| e.to_string())?;
+        if response.status() != 200 {
+            return Err(format!("it answers {}", response.status()));
+        }
+        let mut octets = Vec::new();
+        let body = response.body_mut().as_reader();
+        let mut body = body.take(ANSWER_MAX + 1);
+        body.read_to_end(&mut octets).map_err(|e| e.to_string())?;
+        match octets.len() as u64 > ANSWER_MAX {
+            true => Err("it answers with more than 256 KiB".into()),
+            false => Ok(octets),
+        }
+    }
+
+    /// The status of the answer to that body, of which nothing more is read. What is wrong is told without the address,
+    /// which may hold a key.
+    pub fn post(&self, url: &str, fields: &[(&str, &str)], body: &str) -> Result<u16, String> {
+        let mut request = self.0.post(url);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let response = request.send(body).map_err(|error| match error {
+            ureq::Error::BadUri(_) => "its address is none".to_owned(),
+            error => error.to_string(),
+        })?;
+        Ok(response.status().as_u16())
+    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use aws_lc_rs::hmac;
 use serde_json::json;
 
 use crate::Action;
-use crate::access::Want;
 use crate::password::network_of;
-use crate::remote::{self, Address};
+use crate::remote::{Address, Client, TIME};
+use crate::visitor::Want;
 
 /// Questions at a time, those that wait, and those of one address.
 const THREADS: usize = 8;
@@ -236,13 +236,13 @@ impl Webhooks {
         if jobs.is_none() {
             let (sender, receiver) = sync_channel(QUEUE);
             let receiver = Arc::new(Mutex::new(receiver));
-            let agent = remote::agent();
+            let client = Client::new(TIME);
             for _ in 0..THREADS {
-                let (shared, receiver, agent) =
-                    (self.shared.clone(), receiver.clone(), agent.clone());
+                let (shared, receiver, client) =
+                    (self.shared.clone(), receiver.clone(), client.clone());
                 // It ends with the sender, after the question under way, and nobody waits for that.
                 let thread = std::thread::Builder::new().name("sfu-webhook".into());
-                thread.spawn(move || shared.work(&receiver, &agent)).ok()?;
+                thread.spawn(move || shared.work(&receiver, &client)).ok()?;
             }
             *jobs = Some(sender);
         }
@@ -310,14 +310,14 @@ impl Shared {
         mac
     }
 
-    fn work(&self, jobs: &Mutex<Receiver<(Job, Done)>>, agent: &ureq::Agent) {
+    fn work(&self, jobs: &Mutex<Receiver<(Job, Done)>>, client: &Client) {
         loop {
             let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok((job, done)) = next else {
                 return;
             };
             for want in &job.wants {
-                let verdict = put(agent, &job.webhook, &job.asker, want);
+                let verdict = put(client, &job.webhook, &job.asker, want);
                 let mac = self.mac(&job.webhook, &job.asker, want);
                 let now = Instant::now();
                 let mut table = self.table();
@@ -342,12 +342,13 @@ impl Shared {
 }
 
 /// Asks once.
-fn put(agent: &ureq::Agent, webhook: &Webhook, asker: &Asker, want: &Want) -> Verdict {
+fn put(client: &Client, webhook: &Webhook, asker: &Asker, want: &Want) -> Verdict {
     let (content_type, body) = match webhook.convention {
         Convention::MediaMtx => ("application/json", mediamtx(asker, want)),
         Convention::Nginx => ("application/x-www-form-urlencoded", nginx(asker, want)),
     };
-    match remote::post(agent, &webhook.address, content_type, &body) {
+    let fields = [("Content-Type", content_type)];
+    match client.post(&webhook.address.0, &fields, &body) {
         Ok(200..=299) => Verdict::Yes,
         // It is not well, and has not decided.
         Ok(500..) | Err(_) => Verdict::Silent,
@@ -432,17 +433,18 @@ fn encode(form: &mut String, value: &str) {
     }
 }
 
-/// What was shown, as it is told on; `None` where it is too long to be anything.
+/// What was shown, as it is told on; `None` where it is too long to be anything, or says nothing to who has no nonce.
 pub(crate) fn asker(
     credential: Option<crate::Credential<'_>>,
     address: Option<IpAddr>,
     protocol: &'static str,
 ) -> Option<Asker> {
-    use crate::Credential::{Basic, Bearer};
+    use crate::Credential::{Basic, Bearer, Digest};
     let (user, password, token) = match credential {
         None => ("", "", ""),
         Some(Bearer(token)) => ("", "", token),
         Some(Basic { user, password }) => (user, password, ""),
+        Some(Digest(_)) => return None,
     };
     let fits = [user, password, token]
         .iter()

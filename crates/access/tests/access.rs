@@ -14,8 +14,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sfu_access::{
-    Access, Action, Credential, Grants, Outcome, Refused, TokenError, Visitor, Want, hash_password,
-    make_token, store,
+    Access, Action, Credential, DigestAnswer, Grants, Outcome, Refused, TokenError, Visitor, Want,
+    ha1, hash_password, make_token, store,
 };
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -417,6 +417,37 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
             .check_and_wait(&stranger(ann), &[want(Play, "a")])
             .is_ok()
     );
+}
+
+#[test]
+fn digest_answers_are_for_users_with_an_ha1() {
+    let folder = Folder::new("digest");
+    let hash = hash_password("horse").unwrap();
+    let ann = ha1("ann", "horse");
+    let rules = format!(
+        "user ann {hash} play=cam1 ha1={}\nuser bob {hash} play\n",
+        ann.to_uppercase()
+    );
+    let access = folder.access(&rules);
+    let answer = |user, response| {
+        Some(Credential::Digest(DigestAnswer {
+            user,
+            nonce: "n",
+            uri: "rtsp://h/cam1",
+            response,
+            methods: &["SETUP", "DESCRIBE"],
+        }))
+    };
+    let play = |stream| [want(Action::Play, stream)];
+    for user in ["ann", "bob", "eve"] {
+        let found = access.check_and_wait(&stranger(answer(user, "0")), &play("cam1"));
+        assert_eq!(found.unwrap_err(), Refused::Unknown, "{user}");
+    }
+    for wrong in ["ha1=", "ha1=12", "ha1=x", &format!("ha1={ann} ha1={ann}")] {
+        let path = folder.write("wrong", &format!("user ann {hash} play {wrong}\n"));
+        let error = Access::open(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("ha1="), "{error}");
+    }
 }
 
 /// What was allowed is taken back with what allowed it.

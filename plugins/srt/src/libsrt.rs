@@ -47,6 +47,7 @@ const MESSAGE_MAX: usize = 1_500;
 #[repr(i32)]
 pub(crate) enum Reject {
     BadRequest = 1_400,
+    Unauthorized = 1_401,
     Overload = 1_402,
     Forbidden = 1_403,
     BadMode = 1_405,
@@ -226,8 +227,9 @@ impl Default for Buffer {
     }
 }
 
-/// Who is let in: gets the stream id of a caller, and gives the passphrase that it must have, which may be empty.
-pub(crate) type Gate = dyn Fn(&str) -> Result<String, Reject> + Send + Sync;
+/// Who is let in: gets the stream id of a caller and where it calls from, and gives the passphrase that it must have, which
+/// may be empty. It must not wait: nobody else is heard meanwhile.
+pub(crate) type Gate = dyn Fn(&str, Option<SocketAddr>) -> Result<String, Reject> + Send + Sync;
 
 /// Waits for callers.
 #[derive(Debug)]
@@ -240,7 +242,7 @@ extern "C" fn knock(
     gate: *mut c_void,
     handle: Handle,
     _version: c_int,
-    _peer: *const Address,
+    peer: *const Address,
     stream_id: *const c_char,
 ) -> c_int {
     let answer = catch_unwind(AssertUnwindSafe(|| {
@@ -253,7 +255,9 @@ extern "C" fn knock(
                 .to_string_lossy()
                 .into_owned(),
         };
-        let passphrase = gate(&id)?;
+        // SAFETY: libsrt gives the whole address of the family that it names, or none.
+        let from = unsafe { SockaddrStorage::from_raw(peer, None) };
+        let passphrase = gate(&id, from.and_then(|from| plain(&from)))?;
         set(handle, PASSPHRASE, passphrase.as_bytes()).map_err(|_| Reject::Failed)
     }));
     let Err(reason) = answer.unwrap_or(Err(Reject::Failed)) else {
@@ -346,16 +350,16 @@ fn address_of(
     let size = size.try_into().ok();
     // SAFETY: so much of it was written.
     let address = unsafe { SockaddrStorage::from_raw((&raw const room).cast(), size) };
-    let address = address.and_then(|address| {
-        let four = address
-            .as_sockaddr_in()
-            .map(|a| SocketAddr::V4((*a).into()));
-        let six = || {
-            address
-                .as_sockaddr_in6()
-                .map(|a| SocketAddr::V6((*a).into()))
-        };
-        four.or_else(six)
-    });
+    let address = address.and_then(|address| plain(&address));
     Ok((got, address))
+}
+
+fn plain(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let four = address.as_sockaddr_in();
+    let four = four.map(|a| SocketAddr::V4((*a).into()));
+    let six = || {
+        let six = address.as_sockaddr_in6();
+        six.map(|a| SocketAddr::V6((*a).into()))
+    };
+    four.or_else(six)
 }

@@ -2,70 +2,43 @@
 //! Who may publish where there is no `stream-key`: by the same rules as everywhere (docs/access.md).
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
 
-use sfu_access::{Access, Action, Credential, Proof, Refused, Visitor, Want};
+use sfu_access::{Action, Credential, Pass, Refused, Visitor, credential_of_query};
 
 use super::CAT;
 use super::settings::{Settings, bare};
 
-/// How often the rules and the time are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 #[derive(Debug)]
 pub(super) struct Door {
     /// `None`: the stream key is the permission.
-    access: Option<Access>,
+    rules: Option<sfu_access::Door>,
     stream: String,
-}
-
-/// Who was let in, and when that was looked at last.
-#[derive(Debug)]
-pub(super) struct Pass {
-    proof: Proof,
-    wants: [Want; 1],
-    looked: Instant,
 }
 
 impl Door {
     pub(super) fn open(settings: &Settings) -> Result<Self, String> {
         let by_key = !settings.stream_key.is_empty();
-        let named = Some(settings.access.as_str()).filter(|file| !file.is_empty());
-        let of_environment = std::env::var_os("GST_SFU_ACCESS").filter(|file| !file.is_empty());
-        let file = named
-            .map(PathBuf::from)
-            .or(of_environment.map(PathBuf::from));
-        let open = || Access::open(file.as_deref()).map_err(|e| format!("access: {e}"));
+        let warn = |why: &str| gst::warning!(CAT, "{why}");
+        let open = || sfu_access::Door::open(&settings.access, warn);
+        let rules = (!by_key).then(open).transpose();
         Ok(Self {
-            access: (!by_key).then(open).transpose()?,
+            rules: rules.map_err(|e| format!("access: {e}"))?,
             stream: settings.stream.clone(),
         })
     }
 
     /// `key` is what stands behind the application: a token or key, or a stream's name with `?token=…`, or with `?user=…&pass=…`.
     pub(super) fn admit(&self, from: IpAddr, key: &str) -> Result<Option<Pass>, Refused> {
-        let Some(access) = &self.access else {
+        let Some(rules) = &self.rules else {
             return Ok(None);
         };
         let (name, query) = key.split_once('?').unwrap_or((key, ""));
-        let field = |name: &str| {
-            let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.find(|(n, _)| *n == name).map(|(_, value)| value)
-        };
-        let credential = match (field("token"), field("user"), field("pass")) {
-            (Some(token), ..) => Credential::Bearer(token),
-            (None, Some(user), Some(password)) => Credential::Basic { user, password },
-            _ => Credential::Bearer(name.trim_matches('/')),
-        };
+        let named = || Credential::Bearer(name.trim_matches('/'));
+        let credential = credential_of_query(query).unwrap_or_else(named);
         let stream = match self.stream.as_str() {
             "" => bare(key),
             stream => stream,
         };
-        let wants = [Want {
-            action: Action::Publish,
-            stream: Some(stream.to_owned()),
-        }];
         let visitor = Visitor {
             address: Some(from),
             local: from.to_canonical().is_loopback(),
@@ -73,32 +46,22 @@ impl Door {
             credential: Some(credential),
             protocol: "rtmp",
         };
-        let proof = access.check_and_wait(&visitor, &wants)?;
-        Ok(Some(Pass {
-            proof,
-            wants,
-            looked: Instant::now(),
-        }))
+        rules.admit(&visitor, Action::Publish, stream).map(Some)
     }
 
-    /// Whether that still holds. Looks at the rules and the clock once in a while.
+    /// Whether that still holds.
     pub(super) fn still(&self, pass: &mut Pass) -> Result<(), Refused> {
-        let Some(access) = &self.access else {
-            return Ok(());
-        };
-        if pass.looked.elapsed() < LOOK_EVERY {
-            return Ok(());
+        match &self.rules {
+            Some(rules) => rules.still(pass),
+            None => Ok(()),
         }
-        pass.looked = Instant::now();
-        if let Some(Err(error)) = access.refresh() {
-            gst::warning!(CAT, "The rules stay as they are: {error}");
-        }
-        access.still(&pass.proof, &pass.wants, SystemTime::now())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
     #[test]
@@ -160,20 +123,18 @@ mod tests {
         assert!(matches!(door("cam1", "secret").admit(there, "x"), Ok(None)));
         // It ends with the rule, and with the token.
         let door = door("cam1", "");
-        let later = |pass: &mut Pass| pass.looked = Instant::now() - 2 * LOOK_EVERY;
         let mut by_key = door.admit(there, key).unwrap().unwrap();
         let mut by_token = door
-            .admit(there, &token("publish=cam1", 2))
+            .admit(there, &token("publish=cam1", 4))
             .unwrap()
             .unwrap();
+        std::thread::sleep(Duration::from_millis(1_100));
         for pass in [&mut by_key, &mut by_token] {
-            later(pass);
             assert_eq!(door.still(pass), Ok(()));
         }
         std::fs::write(&file, "tokens secret\n").unwrap();
-        std::thread::sleep(Duration::from_millis(2_100));
+        std::thread::sleep(Duration::from_millis(3_100));
         for pass in [&mut by_key, &mut by_token] {
-            later(pass);
             assert!(door.still(pass).is_err());
         }
         std::fs::remove_dir_all(&folder).unwrap();

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use sfu_access::Pass;
+
 use super::CAT;
-use super::access::Pass;
 use super::feed::{Feed, Stop};
 use super::server::{Lease, Shared};
 use super::settings::bare;

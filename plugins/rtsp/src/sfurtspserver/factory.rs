@@ -72,13 +72,11 @@ impl StreamFactory {
         factory.set_shared(true);
         factory.set_protocols(shared.settings.protocols);
         factory.set_address_pool(shared.ports.as_ref());
-        if shared.auth.is_some() {
-            let role = gst::Structure::builder(ROLE)
-                .field("media.factory.access", true)
-                .field("media.factory.construct", true)
-                .build();
-            factory.add_role_from_structure(&role);
-        }
+        let role = gst::Structure::builder(ROLE)
+            .field("media.factory.access", true)
+            .field("media.factory.construct", true)
+            .build();
+        factory.add_role_from_structure(&role);
         let plan = Plan {
             shared: Arc::clone(shared),
             location: location.clone(),

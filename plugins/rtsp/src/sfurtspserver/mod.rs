@@ -25,14 +25,20 @@
  *
  * ## Who may watch
  *
- * Everybody, unless `users` or `users-file` names who: then Basic and Digest authentication are asked
- * for, or one of them (`auth`), also to tell whether a stream is there.
+ * Whom the rules of `access` let play, as everywhere (docs/access.md): without any, everybody. A token
+ * or key is shown as `rtsp://HOST:8554/STREAM?token=…` or as the password, a user's password by Basic,
+ * or by Digest where the file has an HA1 of that user. With `users` or `users-file` it is those instead.
+ * Who may not watch is not told whether a stream is there, and who may no longer is disconnected within
+ * two seconds.
  */
 use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod arrivals;
+mod auth_param;
 mod factory;
+mod guard;
 mod imp;
 mod location;
 mod mounts;

@@ -39,9 +39,8 @@ impl RTSPMountPointsImpl for StreamMounts {
     fn make_path(&self, url: &gst_rtsp::RTSPUrl) -> Option<glib::GString> {
         let shared = self.shared.get()?;
         let path = self.find(shared, &url.request_uri());
-        // Where there are users, who is none of them is not to know what is there: 401 comes before 404.
-        let nowhere = || shared.auth.is_some().then(|| NOWHERE.to_owned());
-        path.or_else(nowhere).map(Into::into)
+        // Who may not watch it is not to know what is there: 401 comes before 404.
+        Some(path.unwrap_or_else(|| NOWHERE.to_owned()).into())
     }
 }
 
@@ -61,7 +60,8 @@ impl StreamMounts {
             return Some(path);
         }
         if stream::tracks(router, &location).is_none() {
-            gst::info!(CAT, "{address}: there is nothing to play");
+            // Not the address, which may have a token in it.
+            gst::info!(CAT, "{path}: there is nothing to play");
             return None;
         }
         let mut mounted = lock(&self.mounted);
@@ -82,12 +82,10 @@ glib::wrapper! {
 impl Mounts {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
         let mounts: Self = glib::Object::new();
-        if shared.auth.is_some() {
-            // It is for a role that nobody has: who is known gets 404, and everybody else 401.
-            let nowhere = RTSPMediaFactory::new();
-            nowhere.add_role_from_structure(&gst::Structure::new_empty("nobody"));
-            mounts.add_factory(NOWHERE, nowhere);
-        }
+        // It is for a role that nobody has: who is known gets 404, and everybody else 401.
+        let nowhere = RTSPMediaFactory::new();
+        nowhere.add_role_from_structure(&gst::Structure::new_empty("nobody"));
+        mounts.add_factory(NOWHERE, nowhere);
         let _ = mounts.imp().shared.set(Arc::clone(shared));
         mounts
     }

@@ -15,13 +15,17 @@ use gst_rtsp_server::{
 };
 
 use super::CAT;
+use super::arrivals::Listener;
 use super::factory::request_keyframe;
+use super::guard::{Gate, RulesAuth};
 use super::mounts::Mounts;
 use super::settings::Settings;
 use super::users;
 
 /// What has timed out or is gone is looked for once in this time.
 const TIDY: Duration = Duration::from_secs(5);
+/// How often it is looked whether players still may.
+const LOOK: Duration = Duration::from_secs(1);
 /// The largest body of a request, which has a few parameters at most.
 const BODY_MAX: u32 = 16 * 1024;
 /// How long what plays may take to end when the element stops.
@@ -31,7 +35,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) settings: Settings,
-    pub(super) auth: Option<RTSPAuth>,
+    pub(super) auth: RTSPAuth,
     pub(super) ports: Option<RTSPAddressPool>,
     server: glib::WeakRef<RTSPServer>,
     context: glib::MainContext,
@@ -74,7 +78,8 @@ fn of_session(session: &RTSPSession) -> Vec<RTSPMedia> {
 /// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
-    server: RTSPServer,
+    server: Listener,
+    port: u16,
     shared: Arc<Shared>,
     mounts: Mounts,
     sources: Vec<glib::Source>,
@@ -85,12 +90,20 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start(settings: Settings) -> Result<Self, String> {
         let listen = settings.listen_address()?;
-        let server = RTSPServer::new();
+        // Users of the element's own are a rule of their own, as a stream key of RTMP is.
+        let (auth, gate) = match users::auth(&settings)? {
+            Some(auth) => (auth, None),
+            None => {
+                let gate = Gate::open(&settings)?;
+                (RulesAuth::new(&gate).upcast(), Some(gate))
+            }
+        };
+        let server = Listener::new(gate.as_ref());
         let shared = Arc::new(Shared {
-            auth: users::auth(&settings)?,
+            auth,
             ports: settings.ports()?,
             settings,
-            server: server.downgrade(),
+            server: server.upcast_ref::<RTSPServer>().downgrade(),
             context: glib::MainContext::new(),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -99,7 +112,7 @@ impl Server {
         let mounts = Mounts::new(&shared);
         server.set_address(&listen.ip().to_string());
         server.set_service(&listen.port().to_string());
-        server.set_auth(shared.auth.as_ref());
+        server.set_auth(Some(&shared.auth));
         server.set_mount_points(Some(&mounts));
         server.set_content_length_limit(BODY_MAX);
         // A thread for each connection: one that waits for a stream to begin must not make others wait.
@@ -107,11 +120,12 @@ impl Server {
         threads.set_max_threads(-1);
         server.set_thread_pool(Some(&threads));
         let context = shared.context.clone();
-        watch_clients(&server, &shared);
-        let source = server.create_source(gio::Cancellable::NONE).map_err(|error| {
+        watch_clients(server.upcast_ref(), &shared);
+        let (source, port) = server.listen().map_err(|error| {
             format!("RTSP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
-        let sources = vec![source, tidy(&server, &mounts)];
+        let mut sources = vec![source, tidy(server.upcast_ref(), &mounts)];
+        sources.extend(gate.map(|gate| look(server.upcast_ref(), gate)));
         for source in &sources {
             source.attach(Some(&context));
         }
@@ -128,6 +142,7 @@ impl Server {
             .map_err(|e| format!("no thread could be started: {e}"))?;
         Ok(Self {
             server,
+            port,
             shared,
             mounts,
             sources,
@@ -138,7 +153,7 @@ impl Server {
 
     /// The port that it listens on.
     pub(super) fn port(&self) -> u32 {
-        u32::try_from(self.server.bound_port()).unwrap_or_default()
+        self.port.into()
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -211,9 +226,25 @@ fn tidy(server: &RTSPServer, mounts: &Mounts) -> glib::Source {
     )
 }
 
+/// Looks whether all that are there still may be.
+fn look(server: &RTSPServer, gate: Arc<Gate>) -> glib::Source {
+    let server = server.downgrade();
+    glib::timeout_source_new(
+        LOOK,
+        Some("sfurtspserver"),
+        glib::Priority::DEFAULT,
+        move || {
+            if let Some(server) = server.upgrade() {
+                gate.look(&server);
+            }
+            glib::ControlFlow::Continue
+        },
+    )
+}
+
 /// What can be asked without a lock on the server.
 pub(super) struct Stats {
-    server: RTSPServer,
+    server: Listener,
     shared: Arc<Shared>,
     mounts: Mounts,
 }

@@ -44,6 +44,7 @@ pub(super) struct Settings {
     pub(super) protocols: RTSPLowerTrans,
     pub(super) udp_ports: String,
     pub(super) auth: Auth,
+    pub(super) access: String,
     pub(super) users: String,
     pub(super) users_file: String,
     pub(super) max_clients: u32,
@@ -69,6 +70,7 @@ impl Default for Settings {
             protocols: RTSPLowerTrans::TCP | RTSPLowerTrans::UDP,
             udp_ports: String::new(),
             auth: Auth::default(),
+            access: String::new(),
             users: String::new(),
             users_file: String::new(),
             max_clients: 256,
@@ -91,6 +93,7 @@ impl Settings {
             "protocols" => self.protocols = value.get().unwrap_or(RTSPLowerTrans::TCP),
             "udp-ports" => self.udp_ports = text(),
             "auth" => self.auth = value.get().unwrap_or_default(),
+            "access" => self.access = text(),
             "users" => self.users = text(),
             "users-file" => self.users_file = text(),
             "max-clients" => self.max_clients = number(),
@@ -107,6 +110,7 @@ impl Settings {
             "protocols" => self.protocols.to_value(),
             "udp-ports" => self.udp_ports.to_value(),
             "auth" => self.auth.to_value(),
+            "access" => self.access.to_value(),
             "users-file" => self.users_file.to_value(),
             "max-clients" => self.max_clients.to_value(),
             _ => pspec.default_value().clone(),
@@ -217,19 +221,26 @@ fn configuration() -> Vec<glib::ParamSpec> {
         ),
         glib::ParamSpecEnum::builder_with_default("auth", defaults.auth)
             .nick("Authentication")
-            .blurb("How players are asked for their passwords, where there are users")
+            .blurb("How players are asked for their passwords. By the rules of access, both means Digest only where all that they know is users with an HA1")
             .mutable_ready()
             .build(),
+        text(
+            "access",
+            "Access",
+            "File of rules that say who may watch, where there are neither users nor users-file (docs/access.md; default: \
+             what the environment's GST_SFU_ACCESS names; without any everybody may)",
+            &defaults.access,
+        ),
         glib::ParamSpecString::builder("users")
             .nick("Users")
-            .blurb("Who may watch: NAME:PASSWORD, separated by commas (empty: everybody). It can't be read back")
+            .blurb("Who may watch, instead of whom access lets in: NAME:PASSWORD, separated by commas. It can't be read back")
             .write_only()
             .mutable_ready()
             .build(),
         text(
             "users-file",
             "Users' file",
-            "Who may watch as well: a file with NAME:PASSWORD a line, # begins a comment. It is read at the start",
+            "More users: a file with NAME:PASSWORD a line, # begins a comment. It is read at the start",
             &defaults.users_file,
         ),
         number(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who may watch: names and passwords from a property or a file.
+//! Who may watch where the element has users of its own: names and passwords from a property or a file.
 
 use std::fmt;
 
@@ -39,7 +39,14 @@ fn parse<'a>(lines: impl Iterator<Item = &'a str>) -> Result<Vec<User>, String> 
     users.collect()
 }
 
-/// What checks passwords, or nothing where everybody may watch.
+/// Who has it may watch.
+pub(super) fn viewer() -> RTSPToken {
+    RTSPToken::builder()
+        .field(RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE)
+        .build()
+}
+
+/// What checks passwords of the element's own, or nothing where there are none, and the rules of access decide.
 pub(super) fn auth(settings: &Settings) -> Result<Option<RTSPAuth>, String> {
     let mut users = parse(settings.users.split(',')).map_err(|e| format!("users: {e}"))?;
     if !settings.users_file.is_empty() {
@@ -59,9 +66,7 @@ pub(super) fn auth(settings: &Settings) -> Result<Option<RTSPAuth>, String> {
     auth.set_realm(Some("gst-sfu"));
     auth.set_supported_methods(settings.auth.methods());
     for User { name, password } in &users {
-        let token = RTSPToken::builder()
-            .field(RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE)
-            .build();
+        let token = viewer();
         if settings.auth != Auth::Digest {
             auth.add_basic(&RTSPAuth::make_basic(name, password), &token);
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use sfu_access::Pass;
 
 use super::CAT;
 use super::server::{Entry, Shared};
@@ -183,6 +184,8 @@ struct Caller<'a> {
     shared: &'a Arc<Shared>,
     entry: &'a Entry,
     socket: &'a Socket,
+    /// By what it was let in.
+    pass: Option<Pass>,
     buffer: Buffer,
     /// When something came to a sink last.
     shown: Instant,
@@ -191,11 +194,12 @@ struct Caller<'a> {
 }
 
 /// Serves a caller to its end.
-pub(super) fn run(shared: &Arc<Shared>, entry: &Entry, socket: &Socket) -> End {
+pub(super) fn run(shared: &Arc<Shared>, entry: &Entry, socket: &Socket, pass: Option<Pass>) -> End {
     let mut caller = Caller {
         shared,
         entry,
         socket,
+        pass,
         buffer: Buffer::default(),
         shown: Instant::now(),
         failures: 0,
@@ -226,6 +230,11 @@ impl Caller<'_> {
     fn receive(&mut self) -> Result<Option<gst::Buffer>, End> {
         if self.shared.stopping.load(Relaxed) || self.entry.ends.load(Relaxed) {
             return Err(End::Stopped);
+        }
+        if let Some(pass) = &mut self.pass
+            && let Err(why) = self.shared.still(pass)
+        {
+            return Err(End::Cut(format!("it may no longer: {why}")));
         }
         match self.socket.receive(&mut self.buffer) {
             Ok([]) => Err(End::Gone),

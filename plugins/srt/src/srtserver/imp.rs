@@ -42,6 +42,7 @@ impl ObjectImpl for SrtServer {
             "passphrase" => settings.passphrase = text().unwrap_or_default(),
             "passphrases" => settings.passphrases = text().unwrap_or_default(),
             "passphrases-file" => settings.passphrases_file = text().unwrap_or_default(),
+            "access" => settings.access = text().unwrap_or_default(),
             "latency" => settings.latency_ms = value.get::<u32>().unwrap_or_default(),
             _ => {}
         }
@@ -56,6 +57,7 @@ impl ObjectImpl for SrtServer {
             "passphrase" => settings.passphrase.to_value(),
             "passphrases" => settings.passphrases.to_value(),
             "passphrases-file" => settings.passphrases_file.to_value(),
+            "access" => settings.access.to_value(),
             "latency" => settings.latency_ms.to_value(),
             "port" => {
                 let server = lock(&self.server);
@@ -132,7 +134,7 @@ impl SrtServer {
     /// Looks at the settings once, so that a mistake is seen at the start.
     fn check(&self) -> Result<(), gst::StateChangeError> {
         let settings = lock(&self.settings).clone();
-        if let Err(error) = settings.keys() {
+        if let Err(error) = settings.keys().map(|_| ()).and(settings.door().map(|_| ())) {
             return Err(self.fail(&error));
         }
         match caller::build(&settings.pipeline, "stream") {

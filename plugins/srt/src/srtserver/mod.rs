@@ -26,9 +26,14 @@
  * which players say `m=request`; they are refused). Who gives none is the stream of the property
  * `stream`; where that is empty, or the name is none that a stream may have, the caller is refused.
  *
+ * Where there is no passphrase at all, the rules of `access` say who may publish, as everywhere
+ * (docs/access.md): without any, this machine. A token or key is shown as `NAME?token=…` or
+ * `#!::r=NAME,s=TOKEN`, a user's password as `#!::r=NAME,u=USER,s=PASSWORD`, in 512 octets in all. Who
+ * may no longer is cut within two seconds. With passphrases *and* `access` both are needed.
+ *
  * A caller must know the passphrase that `passphrases` or `passphrases-file` have for its stream,
  * or else `passphrase`. Where there are some by stream, but none for this one and no `passphrase`,
- * it is refused; where there are none at all everybody may call.
+ * it is refused.
  *
  * Who calls for a stream that another caller sends is refused, unless that one has sent nothing
  * for a second: then it takes over. There are 32 callers at most.

@@ -1,41 +1,76 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a caller's stream id asks for (SRT access control guidelines: `#!::KEY=VALUE,…`).
+//! What a caller's stream id asks for, and shows: `#!::KEY=VALUE,…` (SRT access control guidelines), `NAME?token=…`, or as
+//! MediaMTX has it, `publish:NAME:USER:PASSWORD`.
+
+use sfu_access::{Credential, credential_of_query};
 
 use crate::libsrt::Reject;
 
 const PART_MAX: usize = 64;
 const NAME_MAX: usize = 255;
 
-/// The stream that a caller wants to send, or why it can't.
-pub(super) fn of(id: &str, default: &str) -> Result<String, Reject> {
+/// What a stream id says.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) stream: String,
+    pub(super) credential: Option<Credential<'a>>,
+}
+
+/// What a caller wants to send, or why it can't.
+pub(super) fn of<'a>(id: &'a str, default: &str) -> Result<Asked<'a>, Reject> {
     // As who copies it out of an address sends it: SRT's own tools decode nothing.
     let keys = id.strip_prefix("#!::").or(id.strip_prefix("%23!::"));
-    let name = match keys {
-        Some(keys) => resource(keys)?,
+    let (name, credential) = match (keys, id.split_once(':')) {
+        (Some(keys), _) => resource(keys)?,
         // Another syntax of the same guidelines, or of later ones.
-        None if id.starts_with("#!") => return Err(Reject::BadRequest),
-        None => id,
+        (None, _) if id.starts_with("#!") => return Err(Reject::BadRequest),
+        (None, Some(("publish", rest))) => named(rest),
+        (None, Some(("read" | "request", _))) => return Err(Reject::BadMode),
+        (None, _) => {
+            let (name, query) = id.split_once('?').unwrap_or((id, ""));
+            (name, credential_of_query(query))
+        }
     };
     let name = if name.is_empty() { default } else { name };
     match is_name(name) {
-        true => Ok(name.to_owned()),
+        true => Ok(Asked {
+            stream: name.to_owned(),
+            credential,
+        }),
         false => Err(Reject::BadRequest),
     }
 }
 
-/// The value of `r`, if the caller is one who sends.
-fn resource(keys: &str) -> Result<&str, Reject> {
-    let mut resource = "";
+/// The value of `r`, if the caller is one who sends, and who it says that it is: `s` is what MediaMTX takes passwords by.
+fn resource(keys: &str) -> Result<(&str, Option<Credential<'_>>), Reject> {
+    let (mut resource, mut user, mut secret) = ("", "", None);
     for pair in keys.split(',') {
         match pair.split_once('=') {
             Some(("r", name)) => resource = name,
+            Some(("u", name)) => user = name,
+            Some(("s", text)) => secret = Some(text),
             Some(("m", "publish")) => {}
             Some(("m", _)) => return Err(Reject::BadMode),
             _ => {}
         }
     }
-    Ok(resource)
+    Ok((resource, secret.map(|secret| credential(user, secret))))
+}
+
+/// Of `NAME`, `NAME:USER:PASSWORD` and `NAME::TOKEN`.
+fn named(text: &str) -> (&str, Option<Credential<'_>>) {
+    let mut parts = text.splitn(3, ':');
+    let name = parts.next().unwrap_or_default();
+    let user = parts.next().unwrap_or_default();
+    (name, parts.next().map(|secret| credential(user, secret)))
+}
+
+fn credential<'a>(user: &'a str, password: &'a str) -> Credential<'a> {
+    match user {
+        "" => Credential::Bearer(password),
+        user => Credential::Basic { user, password },
+    }
 }
 
 /// Whether a stream may have this name. The sink knows more words that are taken.
@@ -78,18 +113,51 @@ mod tests {
             ("\u{fffd}", Err(Reject::BadRequest)),
         ] {
             let expected = expected.map(str::to_owned);
-            assert_eq!(of(id, "demo"), expected, "{id}");
+            let stream = of(id, "demo").map(|asked| asked.stream);
+            assert_eq!(stream, expected, "{id}");
         }
-        assert_eq!(of("", ""), Err(Reject::BadRequest));
-        assert_eq!(of(&"a".repeat(65), ""), Err(Reject::BadRequest));
+        assert_eq!(of("", "").err(), Some(Reject::BadRequest));
+        assert_eq!(of(&"a".repeat(65), "").err(), Some(Reject::BadRequest));
+    }
+
+    #[test]
+    fn a_stream_id_may_show_something() {
+        for (id, stream, shows) in [
+            ("cam1", "cam1", ""),
+            ("cam1?token=a.b.c", "cam1", "a.b.c"),
+            ("?token=a.b.c", "demo", "a.b.c"),
+            ("cam1?user=ann&pass=horse", "cam1", "ann horse"),
+            ("cam1?user=ann", "cam1", ""),
+            ("#!::r=cam1,m=publish,u=ann,s=horse", "cam1", "ann horse"),
+            ("#!::s=a.b.c,r=cam1", "cam1", "a.b.c"),
+            ("#!::r=cam1,u=ann", "cam1", ""),
+            ("%23!::r=cam1,s=a=b", "cam1", "a=b"),
+            ("publish:cam1", "cam1", ""),
+            ("publish:cam1:ann:horse:s", "cam1", "ann horse:s"),
+            ("publish:cam1::a.b.c", "cam1", "a.b.c"),
+        ] {
+            let asked = of(id, "demo").unwrap();
+            let shown = match asked.credential {
+                None => String::new(),
+                Some(Credential::Bearer(text)) => text.to_owned(),
+                Some(Credential::Basic { user, password }) => format!("{user} {password}"),
+                Some(Credential::Digest(_)) => unreachable!("SRT has none"),
+            };
+            assert_eq!(
+                (asked.stream.as_str(), shown.as_str()),
+                (stream, shows),
+                "{id}"
+            );
+        }
+        assert_eq!(of("read:cam1", "").err(), Some(Reject::BadMode));
     }
 
     proptest::proptest! {
         #[test]
         fn whatever_is_asked_a_name_is_plain(id: String, keys: String) {
             for id in [id, format!("#!::r={keys},m=publish")] {
-                if let Ok(name) = of(&id, "") {
-                    assert!(is_name(&name) && !name.contains(['"', ' ', '!', '\\']));
+                if let Ok(Asked { stream, .. }) = of(&id, "") {
+                    assert!(is_name(&stream) && !stream.contains(['"', ' ', '!', '\\']));
                 }
             }
         }

@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use sfu_access::{Action, Door, Knock, Pass, Refused, Visitor};
 
+use super::name::Asked;
 use super::settings::{Keys, Settings};
 use super::stats::{Stats, count};
 use super::{CAT, SrtServer, caller, name};
@@ -60,23 +62,89 @@ pub(super) struct Shared {
     keys: Keys,
     pub(super) stats: Arc<Stats>,
     pub(super) stopping: AtomicBool,
-    callers: Mutex<BTreeMap<u64, Arc<Entry>>>,
+    door: Option<Door>,
+    callers: Mutex<Callers>,
+    /// Those of whom it is not known yet whether they may.
+    waiting: AtomicUsize,
+}
+
+type Callers = BTreeMap<u64, Arc<Entry>>;
+/// By what a caller was let in, unless that was a passphrase.
+type Admitted = Option<Pass>;
+
+fn visitor<'a>(asked: &Asked<'a>, from: Option<SocketAddr>) -> Visitor<'a> {
+    let address = from.map(|from| from.ip());
+    Visitor {
+        address,
+        local: address.is_some_and(|address| address.to_canonical().is_loopback()),
+        named: true,
+        credential: asked.credential,
+        protocol: "srt",
+    }
+}
+
+fn reject(why: Refused) -> Reject {
+    match why {
+        Refused::NotThis => Reject::Forbidden,
+        Refused::Later(_) | Refused::Busy | Refused::Silent => Reject::Overload,
+        Refused::Nothing | Refused::Token(_) | Refused::Revoked | Refused::Unknown => {
+            Reject::Unauthorized
+        }
+    }
 }
 
 impl Shared {
-    /// What a caller must know, in its handshake.
-    fn let_in(&self, id: &str) -> Result<String, Reject> {
-        let stream = name::of(id, &self.settings.stream)?;
-        let passphrase = self.keys.of(&stream)?;
+    /// What a caller must know, in its handshake. What takes a while is looked at when it has called ([`Self::admit`]).
+    fn let_in(&self, id: &str, from: Option<SocketAddr>) -> Result<String, Reject> {
+        let asked = name::of(id, &self.settings.stream)?;
+        let passphrase = self.keys.of(&asked.stream)?;
+        if let Some(door) = &self.door {
+            let visitor = visitor(&asked, from);
+            if let Knock::Refused(why) = door.knock(&visitor, Action::Publish, &asked.stream) {
+                return Err(reject(why));
+            }
+        }
         let callers = lock(&self.callers);
+        self.is_free(&callers, &asked.stream).map(|()| passphrase)
+    }
+
+    fn is_free(&self, callers: &Callers, stream: &str) -> Result<(), Reject> {
         if callers.len() >= MAX_CALLERS {
             return Err(Reject::Overload);
         }
         let taken = |entry: &Arc<Entry>| entry.stream == stream && entry.silence() < SILENCE;
         match callers.values().any(taken) {
             true => Err(Reject::Conflict),
-            false => Ok(passphrase),
+            false => Ok(()),
         }
+    }
+
+    /// Whether a caller may publish, by which it is one of them. Waits where it must: on the caller's own thread, before
+    /// anybody makes room for it.
+    fn admit(
+        &self,
+        id: &str,
+        entry: &Arc<Entry>,
+        from: Option<SocketAddr>,
+    ) -> Result<Admitted, String> {
+        let asked = name::of(id, &self.settings.stream).map_err(|why| format!("{why:?}"))?;
+        let admit =
+            |door: &Door| door.admit(&visitor(&asked, from), Action::Publish, &asked.stream);
+        let pass = self.door.as_ref().map(admit).transpose();
+        let pass = pass.map_err(|why| why.to_string())?;
+        if self.stopping.load(Relaxed) {
+            return Err("the element stops".into());
+        }
+        let mut callers = lock(&self.callers);
+        let free = self.is_free(&callers, &entry.stream);
+        free.map_err(|why| format!("{why:?}"))?;
+        callers.insert(entry.id, entry.clone());
+        Ok(pass)
+    }
+
+    /// Whether it still may.
+    pub(super) fn still(&self, pass: &mut Pass) -> Result<(), Refused> {
+        self.door.as_ref().map_or(Ok(()), |door| door.still(pass))
     }
 
     pub(super) fn callers(&self) -> usize {
@@ -129,10 +197,10 @@ impl Shared {
         }
     }
 
-    fn serve(self: &Arc<Self>, entry: &Entry, socket: &Socket) {
+    fn serve(self: &Arc<Self>, entry: &Entry, socket: &Socket, pass: Admitted) {
         self.announce(entry, true, &format!("called from {}", entry.from));
         let end = match self.takes_over(entry) {
-            true => caller::run(self, entry, socket),
+            true => caller::run(self, entry, socket, pass),
             false => caller::End::Cut("the caller before it does not end".into()),
         };
         socket.close();
@@ -148,15 +216,15 @@ impl Shared {
         self.announce(entry, false, &end.to_string());
     }
 
-    fn admit(
+    /// A caller that has got through its handshake, on a thread of its own from now on.
+    fn begin(
         self: &Arc<Self>,
         id: u64,
         socket: Socket,
         from: Option<SocketAddr>,
     ) -> Option<Thread> {
-        let stream = socket.stream_id().map_err(|_| Reject::Failed);
-        let stream = stream.and_then(|id| name::of(&id, &self.settings.stream));
-        let stream = stream.ok()?;
+        let asks = socket.stream_id().ok()?;
+        let stream = name::of(&asks, &self.settings.stream).ok()?.stream;
         let entry = Arc::new(Entry {
             id,
             stream,
@@ -164,25 +232,56 @@ impl Shared {
             ends: AtomicBool::new(false),
             last: Mutex::new(Instant::now()),
         });
-        lock(&self.callers).insert(id, entry.clone());
-        count(&self.stats.accepted);
+        let waiting = Waiting::begin(self)?;
         let (running, done) = mpsc::channel::<Infallible>();
         let shared = self.clone();
         let caller = entry.clone();
         let serve = move || {
             // Dropped at the end, also by a panic.
             let _running = running;
-            shared.serve(&caller, &socket);
+            let admitted = shared.admit(&asks, &caller, from);
+            drop(waiting);
+            match admitted {
+                Ok(pass) => {
+                    count(&shared.stats.accepted);
+                    shared.serve(&caller, &socket, pass);
+                }
+                Err(why) => {
+                    count(&shared.stats.refused);
+                    gst::info!(
+                        CAT,
+                        "{} for {} is refused: {why}",
+                        caller.from,
+                        caller.stream
+                    );
+                }
+            }
         };
         let name = format!("srt-{id}");
         match Builder::new().name(name).spawn(serve) {
             Ok(_) => Some(Thread { done }),
             Err(error) => {
                 gst::warning!(CAT, "{} can't be served: {error}", entry.from);
-                lock(&self.callers).remove(&id);
                 None
             }
         }
+    }
+}
+
+/// One who waits to be known.
+struct Waiting(Arc<Shared>);
+
+impl Waiting {
+    fn begin(shared: &Arc<Shared>) -> Option<Self> {
+        let waiting = Self(shared.clone());
+        let before = shared.waiting.fetch_add(1, Relaxed);
+        (before < MAX_CALLERS).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 
@@ -216,22 +315,26 @@ impl Server {
     ) -> Result<Self, String> {
         let address = settings.address()?;
         let latency = settings.latency();
+        let door = settings.door()?;
         let shared = Arc::new(Shared {
             element: element.downgrade(),
             keys: settings.keys()?,
             settings,
             stats,
             stopping: AtomicBool::new(false),
+            door,
             callers: Mutex::default(),
+            waiting: AtomicUsize::new(0),
         });
         let asked = Arc::downgrade(&shared);
-        let gate: Box<Gate> = Box::new(move |id| {
+        let gate: Box<Gate> = Box::new(move |id, from| {
             let shared = asked.upgrade().ok_or(Reject::Failed)?;
-            let answer = shared.let_in(id);
+            let answer = shared.let_in(id, from);
             if let Err(why) = &answer {
                 count(&shared.stats.refused);
-                let id: String = id.chars().take(80).collect();
-                gst::info!(CAT, "A caller with stream id {id:?} is refused: {why:?}");
+                // Not its stream id, which may have a token in it.
+                let from = from.map_or_else(|| "?".into(), |from| from.to_string());
+                gst::info!(CAT, "A caller from {from} is refused: {why:?}");
             }
             answer
         });
@@ -276,7 +379,7 @@ fn accept(listener: &Listener, shared: &Arc<Shared>) -> Vec<Thread> {
             Ok((socket, from)) => {
                 id += 1;
                 threads.retain(|thread| !thread.ends_within(Duration::ZERO));
-                threads.extend(shared.admit(id, socket, from));
+                threads.extend(shared.begin(id, socket, from));
             }
             Err(error) => {
                 if !shared.stopping.load(Relaxed) {

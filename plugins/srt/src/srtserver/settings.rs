@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::name;
+use sfu_access::Door;
+
+use super::{CAT, name};
 use crate::libsrt::Reject;
 
 /// What SRT's key exchange takes.
@@ -23,6 +25,7 @@ pub(super) struct Settings {
     pub(super) passphrase: String,
     pub(super) passphrases: String,
     pub(super) passphrases_file: String,
+    pub(super) access: String,
     pub(super) latency_ms: u32,
 }
 
@@ -45,6 +48,7 @@ impl Default for Settings {
             passphrase: String::new(),
             passphrases: String::new(),
             passphrases_file: String::new(),
+            access: String::new(),
             latency_ms: 125,
         }
     }
@@ -59,6 +63,19 @@ impl Settings {
 
     pub(super) fn latency(&self) -> Duration {
         Duration::from_millis(self.latency_ms.into())
+    }
+
+    /// Who may publish by what they show, unless knowing a passphrase is the permission.
+    pub(super) fn door(&self) -> Result<Option<Door>, String> {
+        let secrets = [&self.passphrase, &self.passphrases, &self.passphrases_file];
+        let by_passphrase = secrets.iter().any(|text| !text.is_empty());
+        if by_passphrase && self.access.is_empty() {
+            return Ok(None);
+        }
+        let warn = |why: &str| gst::warning!(CAT, "{why}");
+        let door = Door::open(&self.access, warn).map_err(|e| format!("access: {e}"))?;
+        gst::info!(CAT, "who may publish: {}", door.summary());
+        Ok(Some(door))
     }
 
     /// Who may call, with what the file says now.
@@ -76,6 +93,13 @@ impl Settings {
             let text = std::fs::read_to_string(&self.passphrases_file);
             named.push('\n');
             named += &text.map_err(|e| format!("{} can't be read: {e}", self.passphrases_file))?;
+            if is_open_to_others(&self.passphrases_file) {
+                gst::warning!(
+                    CAT,
+                    "{} can be read by others: chmod 600",
+                    self.passphrases_file
+                );
+            }
         }
         for line in named.lines().map(str::trim).filter(|l| !l.is_empty()) {
             // A line may be a password alone: it is not repeated.
@@ -88,6 +112,12 @@ impl Settings {
         }
         Ok(keys)
     }
+}
+
+/// Whether whoever has an account here reads the secrets.
+fn is_open_to_others(file: &str) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.mode() & 0o077 != 0)
 }
 
 fn passphrase(of: &str, text: &str) -> Result<String, String> {
@@ -174,6 +204,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "passphrases-file",
             "File of passphrases",
             "A file with more of them, one STREAM:PASSPHRASE a line, which is read at the start (default: none)",
+            "",
+        ),
+        text(
+            "access",
+            "Access",
+            "File of rules that say who may publish, by what stream ids show (docs/access.md). Without it and without \
+             passphrases: what the environment's GST_SFU_ACCESS names, or else this machine alone",
             "",
         ),
         glib::ParamSpecUInt::builder("latency")

@@ -86,6 +86,7 @@ mod tests {
             None => "-".to_owned(),
             Some(Credential::Bearer(token)) => format!("B {token}"),
             Some(Credential::Basic { user, password }) => format!("U {user} {password}"),
+            Some(Credential::Digest(_)) => unreachable!("HTTP has none"),
         }
     }
 

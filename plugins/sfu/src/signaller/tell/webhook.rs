@@ -11,8 +11,9 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
-use tokio::sync::broadcast;
+use sfu_access::remote::Client;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, oneshot};
 
 use super::super::CAT;
 use crate::notices::Notice;
@@ -148,13 +149,7 @@ pub(super) async fn deliver(
     url: Arc<str>,
     mut notices: broadcast::Receiver<Arc<Notice>>,
 ) {
-    let client = match client() {
-        Ok(client) => client,
-        Err(error) => {
-            gst::warning!(CAT, "no webhooks: {error}");
-            return;
-        }
-    };
+    let client = Client::new(PATIENCE);
     let mut queue = VecDeque::new();
     loop {
         if queue.is_empty() {
@@ -208,36 +203,34 @@ enum Failed {
     ForGood,
 }
 
-fn client() -> Result<reqwest::Client, String> {
-    let client = reqwest::Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE)
-        .connect_timeout(PATIENCE)
-        .user_agent(concat!("gst-sfu/", env!("CARGO_PKG_VERSION")))
-        .build();
-    client.map_err(|e| e.to_string())
-}
-
 async fn send(
-    client: &reqwest::Client,
+    client: &Client,
     webhooks: &Webhooks,
-    url: &str,
+    url: &Arc<str>,
     message: &Message,
 ) -> Result<(), Failed> {
     let timestamp = seconds(SystemTime::now());
-    let Message { id, body } = message;
-    let request = client
-        .post(url)
-        .header("content-type", "application/json")
-        .header("webhook-id", id)
-        .header("webhook-timestamp", timestamp.to_string())
-        .header("webhook-signature", webhooks.sign(id, timestamp, body))
-        .body(body.clone());
-    // Without its address, which may hold a key.
-    let answered = request.send().await;
-    let answer = answered.map_err(|e| Failed::ForNow(e.without_url().to_string()))?;
+    let signature = webhooks.sign(&message.id, timestamp, &message.body);
+    let (client, url) = (client.clone(), url.clone());
+    let (id, body) = (message.id.clone(), message.body.clone());
+    // A thread of its own: the runtime's are for files and offers, and receivers that don't answer would hold them. There are
+    // eight at most, each asked one thing at a time.
+    let (answered, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("sfu-events".into());
+    let asked = thread.spawn(move || {
+        let timestamp = timestamp.to_string();
+        let fields = [
+            ("content-type", "application/json"),
+            ("webhook-id", &id),
+            ("webhook-timestamp", &timestamp),
+            ("webhook-signature", &signature),
+        ];
+        let _ = answered.send(client.post(&url, &fields, &body));
+    });
+    asked.map_err(|e| Failed::ForNow(e.to_string()))?;
+    let status = answer.await.map_err(|e| Failed::ForNow(e.to_string()))?;
     // Nobody reads what it says.
-    match answer.status().as_u16() {
+    match status.map_err(Failed::ForNow)? {
         200..300 => Ok(()),
         410 => Err(Failed::ForGood),
         status => Err(Failed::ForNow(status.to_string())),
