@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What playlists and lists of streams name.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sfu_access::Action;
+use sfu_access_rows::{SECRET, grants, token};
+use sfu_engine::{Feedback, PublishOptions};
+
+use super::{STRANGER, Served};
+
+#[test]
+fn what_a_playlist_names_plays_and_nothing_else_does() {
+    let rules = "tokens secret\n";
+    let served = Served::new(
+        "playlists",
+        Some(rules),
+        &[("trusted-proxies", "127.0.0.1")],
+    );
+    let get = |path: &str| {
+        let (status, answer) = served.ask("GET", path, "localhost", &[STRANGER]);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, body.to_owned(), answer.clone())
+    };
+    let named = |playlist: &str| {
+        playlist
+            .lines()
+            .rev()
+            .find(|l| !l.starts_with('#'))
+            .unwrap()
+            .to_owned()
+    };
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let mine = token(SECRET, &grants(&[Action::Play], "cam1"), 60);
+        let (status, master, answer) = get(&format!("/hls/cam1/index.m3u8?token={mine}"));
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains("private"), "{answer}");
+        assert_eq!(named(&master), format!("v0.m3u8?token={mine}"));
+        let (status, media, answer) = get(&format!("/hls/cam1/{}", named(&master)));
+        assert_eq!(status, 200, "{answer}");
+        let segment = named(&media);
+        assert!(
+            !segment.contains(&mine),
+            "caches would keep one for each viewer"
+        );
+        let (status, body, answer) = get(&format!("/hls/cam1/{segment}"));
+        assert_eq!((status, body.as_str()), (200, "segment"), "{answer}");
+        seen.push(segment);
+    }
+    // Unless five minutes began in between.
+    assert!(seen[0] == seen[1] || seen[0].len() == seen[1].len());
+    let (_, shared) = seen[0].split_once("?token=").unwrap();
+    for path in [
+        "/hls/cam1/index.m3u8",
+        "/hls/cam1/v0.m3u8",
+        "/api/streams/cam1",
+        "/hls/cam2/v0-1.ts",
+    ] {
+        let (status, _, answer) = get(&format!("{path}?token={shared}"));
+        assert_eq!(status, 401, "{path}: {answer}");
+    }
+    let asked = served.ask(
+        "POST",
+        &format!("/whep/cam1?token={shared}"),
+        "localhost",
+        &[STRANGER],
+    );
+    assert_eq!(asked.0, 401);
+}
+
+struct Nobody;
+
+impl Feedback for Nobody {
+    fn keyframe_request(&self, _: usize) {}
+}
+
+#[test]
+fn lists_hold_what_may_be_played() {
+    let served = Served::new("lists", Some("tokens secret\nloopback publish\n"), &[]);
+    let router = sfu_engine::Router::get("lists");
+    let names = ["cam1", "cam2", "door"];
+    let _streams: Vec<_> = names
+        .map(|name| {
+            let options = PublishOptions {
+                keyframe_min_interval: Duration::ZERO,
+                feedback: Arc::new(Nobody),
+            };
+            router.publish(name.parse().unwrap(), options).unwrap()
+        })
+        .into();
+    for (pattern, expected) in [
+        ("cam1", &["cam1"][..]),
+        ("cam*", &["cam1", "cam2"]),
+        ("*", &names),
+        ("x", &[]),
+    ] {
+        let token = token(SECRET, &grants(&[Action::Play], pattern), 60);
+        let (status, answer) = served.ask("GET", &format!("/api/streams?token={token}"), "x", &[]);
+        assert_eq!(status, 200, "{answer}");
+        for name in names {
+            let shown = answer.contains(&format!("\"name\":\"{name}\""));
+            assert_eq!(shown, expected.contains(&name), "{pattern}: {answer}");
+        }
+    }
+    for shown in ["", "?token=wrong"] {
+        let (status, answer) = served.ask("GET", &format!("/api/streams{shown}"), "x", &[]);
+        assert!(
+            status == 200 && answer.contains("\"streams\":[]"),
+            "{answer}"
+        );
+    }
+}
