@@ -2,6 +2,7 @@
 
 //! What the end-to-end tests share: the server under test, browsers, the NDI sender, publishers, and network namespaces.
 
+pub mod access;
 pub mod browser;
 pub mod hls;
 pub mod load;

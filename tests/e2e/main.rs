@@ -35,6 +35,7 @@ mod stacks;
 mod studio;
 mod studio_pushes;
 mod temporal_layers;
+mod token;
 mod told;
 mod turn;
 mod udp_blocked;

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use sfu_tests::access::Rules;
 use sfu_tests::netns;
 use sfu_tests::publisher::Publisher;
 use sfu_tests::server::{self, Server, free_ports};
@@ -170,6 +171,87 @@ fn who_does_not_know_the_password_is_refused() {
         let log = server.log();
         assert!(!log.contains("horse"), "a password is in the log: {log}");
     }
+}
+
+/// By the access file, as everywhere; in which ways is told by `plugins/rtsp/tests/access.rs`.
+#[test]
+fn who_shows_a_token_sees_a_stream_as_long_as_that_is_good() {
+    let rules = Rules::new("rtsp_out", "loopback\n").unwrap();
+    let ann = rules.password("ann", "correct-horse").unwrap();
+    rules
+        .rewrite(&format!(
+            "loopback\ntokens tokens.secret\nuser ann {ann} play\n"
+        ))
+        .unwrap();
+    let (port, _) = free_ports().unwrap();
+    let (digest_port, _) = free_ports().unwrap();
+    let access = format!("access={}", rules.file().display());
+    let line = format!(
+        "sfurtspserver listen=127.0.0.1:{port} {access} sfurtspserver listen=127.0.0.1:{digest_port} auth=digest {access} {PICTURE}"
+    );
+    let server = Server::launch("rtsp_out_token", &line).unwrap();
+    server.wait_for_stream("hall/cam-1").unwrap();
+    let token = rules.token(&["--play=hall/*"], "1h").unwrap();
+    let other = rules.token(&["--play=door"], "1h").unwrap();
+    let at = |port: u16, who: &str| format!("rtsp://{who}127.0.0.1:{port}/hall/cam-1");
+    for transport in ["tcp", "udp"] {
+        for (url, seen) in [
+            (
+                format!("{}?token={token}", at(port, "")),
+                "width=640|height=360",
+            ),
+            (
+                format!("{}?layer=lowest&token={token}", at(port, "")),
+                "width=320|height=180",
+            ),
+            (at(port, "ann:correct-horse@"), "width=640|height=360"),
+            (
+                at(digest_port, "ann:correct-horse@"),
+                "width=640|height=360",
+            ),
+            (at(port, ""), "401 Unauthorized"),
+            (at(port, "ann:wrong-horse@"), "401 Unauthorized"),
+            (at(digest_port, "ann:wrong-horse@"), "401 Unauthorized"),
+            (format!("{}?token={other}", at(port, "")), "403 Forbidden"),
+        ] {
+            let (_, said) = probe(transport, &url);
+            assert!(said.contains(seen), "{transport} {url}: {said}");
+        }
+    }
+    // What GStreamer's player makes of the address that it is led to.
+    let url = format!("{}?token={token}", at(port, ""));
+    let line = format!(
+        "-q rtspsrc location={url} ! application/x-rtp,media=video ! decodebin ! fakesink num-buffers=30"
+    );
+    let arguments: Vec<_> = line.split_whitespace().collect();
+    let (content, said) = run("gst-launch-1.0", &arguments);
+    assert!(content, "{said}");
+    let brief = rules.token(&["--play=hall/*"], "15s").unwrap();
+    let name = "rtsp_out_brief";
+    let url = format!("{}?token={brief}", at(port, ""));
+    let mut arguments = vec![
+        "-nostdin",
+        "-v",
+        "warning",
+        "-rtsp_transport",
+        "tcp",
+        "-i",
+        &url,
+    ];
+    arguments.extend(["-an", "-flush_packets", "1", "-f", "framemd5", "-"]);
+    let mut player = Publisher::start(name, "ffmpeg", &arguments).unwrap();
+    wait_for_frames(name, 30);
+    let end = Instant::now() + LIMIT;
+    while player.runs() {
+        assert!(Instant::now() < end, "it plays on");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let log = server.log();
+    for token in [token, other, brief] {
+        let signature = token.rsplit_once('.').unwrap().1;
+        assert!(!log.contains(signature), "a token is in the log");
+    }
+    assert!(!log.contains("horse"), "a password is in the log");
 }
 
 /// The pipeline of a stream's players ends with the last of them, and who comes at that moment gets one of their own.
