@@ -126,14 +126,15 @@ impl Arrivals {
         if !follows {
             return None;
         }
-        let seq = highest + 1;
+        // The first of them was left out, and is missing like any other: whoever waits for the rest of its frame is to know.
+        let seq = highest + 2;
         self.shift = number.wrapping_sub(seq as u16);
         self.highest = Some(seq);
         self.astray = None;
         self.missing.clear();
         Some(Arrival::Next {
             seq,
-            missed: seq..seq,
+            missed: seq - 1..seq,
         })
     }
 }
@@ -246,7 +247,7 @@ mod tests {
             "one packet alone may be lost in the network"
         );
         let after: Vec<_> = accepted[11..].iter().map(|a| a.unwrap().0).collect();
-        assert_eq!(after, [10, 11, 12, 13]);
+        assert_eq!(after, [11, 12, 13, 14], "behind the one that was left out");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::arrival::{Arrival, Arrivals};
 use crate::codec::nal::Format;
-use crate::codec::sets::ParameterSets;
+use crate::codec::sets::{self, ParameterSets};
 use crate::codec::{self, Codec, TemporalMark, TrackKind, Vp8Header};
 use crate::fragment::Fragmenter;
 use crate::temporal::{Temporal, TemporalReader};
@@ -111,6 +111,9 @@ pub(crate) struct LayerReader {
     sets: ParameterSets,
     /// The frame, by its timestamp, before one of whose packets one is missing: that may hold its parameter sets, and newer ones.
     gap: Option<u32>,
+    /// The newest packet's timestamp and marker, and whether any had one.
+    newest: Option<(u32, bool)>,
+    has_markers: bool,
     /// Kept for its memory: which of the packets begin a picture without its parameter sets.
     bare: Vec<usize>,
     /// Kept for its memory: the packets' timestamps and marks.
@@ -147,7 +150,7 @@ impl LayerReader {
         packets.retain_mut(|packet| {
             index += 1;
             match self.arrivals.accept(packet.seq as u16) {
-                Some(arrival) => self.place(arrival, packet, index - 1),
+                Some(arrival) => self.place(format, arrival, packet, index - 1),
                 None => {
                     dropped += 1;
                     false
@@ -157,24 +160,50 @@ impl LayerReader {
         (packets, dropped)
     }
 
-    /// Packets are missing before one of this timestamp.
-    fn miss(&mut self, missed: Range<u64>, timestamp: u32) {
-        if !missed.is_empty() {
+    /// Comes in order, but for what is missing before it.
+    fn advance(&mut self, missed: Range<u64>, packet: &Packet) {
+        let timestamp = packet.timestamp;
+        let newest = self.newest.replace((timestamp, packet.marker));
+        self.has_markers |= packet.marker;
+        // What is missing alone behind a frame without an end is that.
+        let is_end = newest.is_some_and(|(t, marker)| t != timestamp && !marker)
+            && self.has_markers
+            && missed.clone().count() == 1;
+        // Before the very first one anything may be.
+        if newest.is_none() || !missed.is_empty() && !is_end {
             self.gap = Some(timestamp);
         }
         self.arrivals.miss(missed, self.temporal.counted());
     }
 
+    /// Finds out whether a viewer may begin with a packet that looks like the start of a keyframe: once a frame, and not where
+    /// what is missing before it may hold the parameter sets. A viewer who begins behind them never gets them: they would be
+    /// numbers from before its first one, which it does not miss. When they come late, the keyframe has its start there.
+    fn begin_keyframe(&mut self, format: Option<Format>, packet: &mut Packet) {
+        let at = Some(packet.timestamp);
+        let lacks_sets = |format| self.gap == at && !sets::come_first(format, &packet.payload);
+        packet.keyframe_start &= self.keyframe_at != at && !format.is_some_and(lacks_sets);
+        if packet.keyframe_start {
+            self.keyframe_at = at;
+        }
+    }
+
     /// Numbers a packet that leaves as it is. `false`: it does not, for there is nothing in it.
-    fn place(&mut self, arrival: Arrival, packet: &mut Packet, index: usize) -> bool {
+    fn place(
+        &mut self,
+        format: Option<Format>,
+        arrival: Arrival,
+        packet: &mut Packet,
+        index: usize,
+    ) -> bool {
         match arrival {
             Arrival::Next { missed, .. } if packet.payload.is_empty() => {
-                self.miss(missed, packet.timestamp);
+                self.advance(missed, packet);
                 self.arrivals.leave_out();
                 return false;
             }
             Arrival::Next { seq, missed } => {
-                self.miss(missed, packet.timestamp);
+                self.advance(missed, packet);
                 packet.seq = self.arrivals.leaves_as(seq);
                 self.temporal.place(packet, &self.marks[index..]);
             }
@@ -184,6 +213,7 @@ impl LayerReader {
                 self.temporal.place_late(packet, mark, counted);
             }
         }
+        self.begin_keyframe(format, packet);
         true
     }
 
@@ -197,10 +227,11 @@ impl LayerReader {
             match self.arrivals.accept(packet.seq as u16) {
                 Some(Arrival::Next { seq, missed }) => {
                     self.release(seq, missed.start, &packet, &mut read);
-                    self.miss(missed, packet.timestamp);
+                    self.advance(missed, &packet);
                     if packet.payload.is_empty() {
                         self.arrivals.leave_out();
                     } else {
+                        self.begin_keyframe(Some(format), &mut packet);
                         if self.bare.contains(&index) && self.gap != Some(packet.timestamp) {
                             self.put_sets(format, seq, &mut packet, index, &mut read);
                         }
@@ -208,7 +239,7 @@ impl LayerReader {
                     }
                 }
                 Some(late) => {
-                    if self.place(late, &mut packet, index) {
+                    if self.place(Some(format), late, &mut packet, index) {
                         read.push(packet);
                     }
                 }
@@ -278,18 +309,14 @@ impl LayerReader {
     /// What the packet says of itself; its number is not yet extended.
     fn inspect(&mut self, codec: Codec, rtp: RtpIn) -> Packet {
         let info = codec::inspect(codec, &rtp.payload);
-        let keyframe_start = info.keyframe_start && self.keyframe_at != Some(rtp.timestamp);
         self.size = info.size.or(self.size);
-        if info.keyframe_start {
-            self.keyframe_at = Some(rtp.timestamp);
-        }
         self.marks.push((rtp.timestamp, info.temporal));
         Packet {
             seq: rtp.seq.into(),
             timestamp: rtp.timestamp,
             captured: rtp.captured,
             marker: rtp.marker,
-            keyframe_start,
+            keyframe_start: info.keyframe_start,
             layering: rtp.layering,
             vp8: info.vp8,
             temporal: Temporal::default(),
@@ -348,9 +375,113 @@ pub(crate) mod tests {
         );
         assert_eq!(packets.len(), 2);
         let (packets, _) = reader.read(Codec::H264, [rtp(11, 55, &[0x65, 1])]);
-        assert_eq!(packets.len(), 1);
+        assert_eq!((packets.len(), packets[0].keyframe_start), (1, false));
         let (packets, _) = reader.read(Codec::H264, [rtp(12, 60, &[0x65, 1])]);
         assert_eq!(packets.len(), 2, "but not the next one");
+    }
+
+    /// Whoever begins a keyframe behind its sets never gets them, and no number tells that they are missing.
+    #[test]
+    fn a_keyframe_begins_where_nothing_is_missing_that_decoders_need_before() {
+        const SPS: &[u8] = &[0x67, 0x42, 0xc0, 0x1f, 0xda, 1];
+        const PPS: &[u8] = &[0x68, 0xce];
+        const IDR: &[u8] = &[0x7c, 0x85, 1];
+        const REST: &[u8] = &[0x7c, 0x45, 1];
+        const VPS: &[u8] = &[0x40, 1, 0x0c];
+        const SPS_265: &[u8] = &[0x42, 1, 1];
+        const IRAP: &[u8] = &[0x26, 1, 0xaf];
+        let (h264, h265) = (Codec::H264, Codec::H265);
+        let separate = &[SPS, PPS, IDR, REST][..];
+        let newer = &[VPS, SPS_265, IRAP][..];
+        // The frame before, whose last packet has the marker and the number 1; the keyframe from number 2 on, as it comes; and
+        // where it starts.
+        for (what, codec, units, comes, start) in [
+            ("whole", h264, separate, &[1, 2, 3, 4, 5][..], Some(2)),
+            (
+                "the end of the one before is missing",
+                h264,
+                separate,
+                &[2, 3, 4, 5],
+                Some(2),
+            ),
+            ("the set is lost", h264, separate, &[1, 3, 4, 5], None),
+            ("all sets are", h264, separate, &[1, 4, 5], None),
+            ("the set is late", h264, separate, &[1, 3, 4, 5, 2], Some(2)),
+            ("reordered", h264, separate, &[1, 3, 2, 4, 5], Some(2)),
+            (
+                "the other set is late",
+                h264,
+                separate,
+                &[1, 2, 4, 5, 3],
+                Some(2),
+            ),
+            (
+                "the start of the picture is",
+                h264,
+                separate,
+                &[1, 2, 3, 5, 4],
+                Some(2),
+            ),
+            (
+                "all that decoders begin with",
+                h264,
+                separate,
+                &[1, 5, 4, 3, 2],
+                Some(2),
+            ),
+            (
+                "no sets, and none known",
+                h264,
+                &[IDR, REST],
+                &[1, 2, 3],
+                Some(2),
+            ),
+            (
+                "no sets, behind the end of another",
+                h264,
+                &[IDR, REST],
+                &[2, 3],
+                Some(2),
+            ),
+            ("a set before the first", h265, newer, &[1, 3, 4], None),
+            ("late", h265, newer, &[1, 3, 4, 2], Some(2)),
+            ("nothing lost", h265, newer, &[1, 2, 3, 4], Some(2)),
+        ] {
+            for at_once in [false, true] {
+                let mut reader = LayerReader::default();
+                let marked = |seq, timestamp, payload: &[u8]| RtpIn {
+                    marker: seq == 1 || usize::from(seq) == units.len() + 1,
+                    ..rtp(seq, timestamp, payload)
+                };
+                let other: &[u8] = if codec == h264 {
+                    &[0x41, 1]
+                } else {
+                    &[2, 1, 1]
+                };
+                let mut packets = vec![
+                    RtpIn {
+                        marker: true,
+                        ..rtp(65_535, 5, other)
+                    },
+                    rtp(0, 10, other),
+                ];
+                packets.extend(comes.iter().map(|seq| match seq {
+                    1 => marked(1, 10, other),
+                    _ => marked(*seq, 20, units[usize::from(*seq) - 2]),
+                }));
+                let read: Vec<_> = match at_once {
+                    true => reader.read(codec, packets).0,
+                    false => packets
+                        .into_iter()
+                        .flat_map(|packet| reader.read(codec, [packet]).0)
+                        .collect(),
+                };
+                let first = read[0].seq - 65_535;
+                let starts = read.iter().filter(|p| p.keyframe_start);
+                let starts: Vec<_> = starts.map(|p| p.seq - first - 65_536).collect();
+                assert_eq!(starts, Vec::from_iter(start), "{what}, at once: {at_once}");
+            }
+        }
     }
 
     #[test]

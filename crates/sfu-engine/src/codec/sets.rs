@@ -47,6 +47,20 @@ fn role(format: Format, first: u8) -> Role {
     }
 }
 
+/// Whether a packet holds the first of the sets that a sequence has, so that a decoder needs nothing before it.
+pub(crate) fn come_first(format: Format, payload: &[u8]) -> bool {
+    let first = match format {
+        Format::H264 => 7,
+        Format::H265 => 32,
+    };
+    let is_first = |unit: &[u8]| role(format, unit[0]) == Role::Set(first);
+    match format.read(payload) {
+        Content::Part(part) => part.start && is_first(&part.header),
+        Content::Aggregate(rest) => format.units(rest).into_iter().flatten().any(is_first),
+        Content::Other => false,
+    }
+}
+
 impl ParameterSets {
     /// Looks at a packet's payload. `true`: a picture begins in it that a decoder could begin with if it had the sets, which
     /// are known and have not come with it.

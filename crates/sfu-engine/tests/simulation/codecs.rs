@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sfu_engine::Why;
+use sfu_engine::{Codec, Why};
 
 use crate::net::good;
 use crate::world::World;
@@ -25,7 +25,7 @@ fn viewers_go_on_with_another_codec_or_are_told() {
     for vp8 in [true, false, true] {
         match vp8 {
             true => world.publisher.use_vp8(),
-            false => world.publisher.use_h264(),
+            false => world.publisher.use_codec(Codec::H264),
         }
         world.run_for(SECOND);
         let before = [both, only].map(|v| (frames(&world, v), audio(&world, v)));

@@ -20,6 +20,7 @@ mod latency;
 mod layers;
 mod net;
 mod participant;
+mod parts;
 mod party;
 mod paths;
 mod peer;

@@ -55,8 +55,8 @@ pub(crate) struct TestPublisher {
     pub(crate) uplink: Option<Uplink>,
     /// Three layers of different rates instead, and a keyframe every two seconds.
     ladder: bool,
-    /// VP8 instead of H.264, whose frames are counted in the packets.
-    vp8: bool,
+    /// VP8, whose frames are counted in the packets, or VP9 instead of H.264.
+    codec: Codec,
     /// Temporal layers: up to three with VP8, two with H.264.
     temporal_layers: u8,
     /// Each layer's last keyframe, with which the pattern of temporal layers begins, and frames of the lowest one.
@@ -103,7 +103,7 @@ impl TestPublisher {
             deaf: false,
             uplink: None,
             ladder: false,
-            vp8: false,
+            codec: Codec::H264,
             temporal_layers: 1,
             key_at: vec![0; layers],
             lowest: (0..layers).map(|layer| 77 * layer as u8).collect(),
@@ -131,19 +131,23 @@ impl TestPublisher {
 
     /// The stream becomes VP8.
     pub(crate) fn use_vp8(&mut self) {
-        self.vp8 = true;
-        let layers = (0..self.seq.len()).map(layer_info);
-        self.stream
-            .set_video(self.lease, Codec::Vp8, layers.collect());
+        self.use_codec(Codec::Vp8);
     }
 
-    /// The stream becomes H.264 again.
-    #[allow(dead_code)]
-    pub(crate) fn use_h264(&mut self) {
-        self.vp8 = false;
+    /// The stream becomes one of H.264, VP8 or VP9.
+    pub(crate) fn use_codec(&mut self, codec: Codec) {
+        self.codec = codec;
         let layers = (0..self.seq.len()).map(layer_info);
-        self.stream
-            .set_video(self.lease, Codec::H264, layers.collect());
+        self.stream.set_video(self.lease, codec, layers.collect());
+    }
+
+    /// Its encoders begin anew, with other numbers and a keyframe.
+    #[allow(dead_code)]
+    pub(crate) fn begin_anew(&mut self) {
+        for (seq, wanted) in self.seq.iter_mut().zip(&self.encoder.wanted) {
+            *seq = seq.wrapping_sub(21_000);
+            wanted.store(true, Ordering::Relaxed);
+        }
     }
 
     /// From now on frames have temporal layers.
@@ -156,10 +160,13 @@ impl TestPublisher {
         if self.packet_size < PACKET {
             plain = plain[..self.packet_size].into();
         }
-        match (self.vp8, self.temporal_layers) {
-            (false, _) => plain,
-            (true, 1) => vp8_payload(&plain, frame, layer, index),
-            (true, _) => vp8_temporal_payload(&plain, frame, self.lowest[layer], layer, index),
+        match (self.codec, self.temporal_layers) {
+            (Codec::Vp8, 1) => vp8_payload(&plain, frame, layer, index),
+            (Codec::Vp8, _) => {
+                vp8_temporal_payload(&plain, frame, self.lowest[layer], layer, index)
+            }
+            (Codec::Vp9, _) => vp9_payload(&plain, frame, index, count),
+            _ => plain,
         }
     }
 
@@ -272,6 +279,43 @@ pub(crate) struct Uplink {
     repair: Duration,
     rng: Rng,
     late: Vec<(Instant, usize, RtpIn)>,
+    /// What becomes of one packet of each layer's next keyframe.
+    keyframe: Option<(Part, Fate)>,
+    /// By layer: it has become of it, of the frame with this timestamp.
+    met: Vec<Option<u32>>,
+}
+
+/// Which packet of a keyframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) enum Part {
+    First,
+    Second,
+    Middle,
+    Last,
+    /// The first two.
+    Begin,
+}
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)]
+pub(crate) enum Fate {
+    Repaired,
+    Reordered,
+    Lost,
+}
+
+impl Part {
+    fn has(self, mark: Mark) -> bool {
+        match self {
+            Self::First => mark.index == 0,
+            Self::Second => mark.index == 1,
+            Self::Middle => mark.index == mark.count / 2,
+            Self::Last => mark.index + 1 == mark.count,
+            Self::Begin => mark.index < 2,
+        }
+    }
 }
 
 impl Uplink {
@@ -286,18 +330,43 @@ impl Uplink {
             repair,
             rng: Rng::new(seed),
             late: Vec::new(),
+            keyframe: None,
+            met: Vec::new(),
         }
+    }
+
+    /// From now on the next keyframe of each layer comes like this, and all else whole.
+    #[allow(dead_code)]
+    pub(crate) fn spoil(&mut self, keyframe: Option<(Part, Fate)>) {
+        self.keyframe = keyframe;
+        self.met.clear();
+    }
+
+    /// What becomes of a packet of a keyframe.
+    fn fate(&mut self, layer: usize, packet: &RtpIn) -> Option<Fate> {
+        let (part, fate) = self.keyframe?;
+        let mark = read_mark(&packet.payload).filter(|m| m.key && part.has(*m))?;
+        self.met.resize(self.met.len().max(layer + 1), None);
+        let met = self.met[layer].get_or_insert(packet.timestamp);
+        (*met == packet.timestamp && mark.key).then_some(fate)
     }
 
     fn pass(&mut self, now: Instant, layer: usize, packets: Vec<RtpIn>) -> Vec<RtpIn> {
         let mut passed = Vec::new();
         for packet in packets {
-            if self.rng.chance(self.loss) {
-                self.late.push((now + self.repair, layer, packet));
-            } else if self.rng.chance(self.reordered) {
-                self.late.push((now + Self::REORDERED, layer, packet));
-            } else {
-                passed.push(packet);
+            match self.fate(layer, &packet) {
+                Some(Fate::Repaired) => self.late.push((now + self.repair, layer, packet)),
+                Some(Fate::Reordered) => {
+                    self.late.push((now + Self::REORDERED, layer, packet));
+                }
+                Some(Fate::Lost) => {}
+                None if self.rng.chance(self.loss) => {
+                    self.late.push((now + self.repair, layer, packet));
+                }
+                None if self.rng.chance(self.reordered) => {
+                    self.late.push((now + Self::REORDERED, layer, packet));
+                }
+                None => passed.push(packet),
             }
         }
         passed
@@ -399,6 +468,18 @@ fn vp8_temporal_payload(
     payload.into()
 }
 
+/// The same packet in VP9 (RFC 9628), of one spatial and one temporal layer.
+fn vp9_payload(plain: &[u8], frame: Frame, index: u32, count: u32) -> Arc<[u8]> {
+    let flags = 0x80
+        | u8::from(!frame.is_key()) << 6
+        | u8::from(index == 0) << 3
+        | u8::from(index + 1 == count) << 2;
+    let [hi, lo] = (frame.number as u16 & 0x1fff).to_be_bytes();
+    let mut payload = vec![flags, 0x80 | hi, lo];
+    payload.extend_from_slice(plain);
+    payload.into()
+}
+
 fn picture_id(frame: Frame, layer: usize) -> [u8; 2] {
     ((frame.number + 12_345 * layer as u32) as u16 | 0x8000).to_be_bytes()
 }
@@ -419,10 +500,13 @@ pub(crate) struct Mark {
 }
 
 pub(crate) fn read_mark(payload: &[u8]) -> Option<Mark> {
-    // No NAL unit's first bit is set; each of our VP8 descriptors' is.
-    let is_vp8 = *payload.first()? & 0x80 != 0;
-    let plain = match payload.get(1)? & 0x20 {
-        _ if !is_vp8 => 0,
+    // No NAL unit's first bit is set; each of our VP8 and VP9 descriptors' is, and the second octets differ.
+    let is_plain = *payload.first()? & 0x80 == 0;
+    let second = *payload.get(1)?;
+    let is_vp8 = !is_plain && second & 0x40 != 0;
+    let plain = match second & 0x20 {
+        _ if is_plain => 0,
+        _ if !is_vp8 => 3,
         0 => 5,
         _ => 6,
     };

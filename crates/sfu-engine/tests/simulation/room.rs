@@ -57,7 +57,7 @@ pub(crate) struct Room {
     pub(crate) counters: Arc<Counters>,
     /// What can be watched: the publishers' streams first, then those of participants.
     pub(crate) streams: Vec<Arc<Stream>>,
-    publishers: Vec<TestPublisher>,
+    pub(crate) publishers: Vec<TestPublisher>,
     participants: Vec<Publishing>,
     pub(crate) guests: Vec<Guest>,
     network: Network,
@@ -405,7 +405,11 @@ impl Room {
     }
 
     fn next_event(&mut self) -> Option<Instant> {
-        let frame = self.publishers.iter().map(|p| p.next_frame).min();
+        let frame = self
+            .publishers
+            .iter()
+            .map(|p| p.next_late().map_or(p.next_frame, |l| l.min(p.next_frame)))
+            .min();
         let guest = self.guests.iter().map(|guest| guest.party.next).min();
         let participant = self.participants.iter().map(|p| p.participant.next).min();
         let network = self.network.next();
@@ -426,6 +430,9 @@ impl Room {
         for publisher in &mut self.publishers {
             if publisher.next_frame <= now {
                 publisher.produce(now);
+            }
+            if publisher.next_late().is_some_and(|at| at <= now) {
+                publisher.produce_late(now);
             }
         }
         while let Some(command) = self.inbox.try_recv() {
