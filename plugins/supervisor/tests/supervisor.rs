@@ -94,6 +94,33 @@ fn a_pipeline_that_fails_starts_again_and_ends_nothing_else() {
 }
 
 #[test]
+fn what_never_begins_has_failed_where_there_is_a_limit() {
+    let nothing = "videotestsrc ! valve drop=true drop-mode=drop-all ! fakesink async=false";
+    let outer = Outer::new(nothing, &[("begin-timeout", "200")]);
+    outer.play();
+    outer.wait_for("failures", 2);
+    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else {
+        unreachable!()
+    };
+    let text = warning.error().message().to_owned();
+    assert!(text.contains("200 ms"), "{text}");
+
+    let plays = "videotestsrc is-live=true ! fakesink";
+    let [begun, unlimited] = [(plays, "200"), (nothing, "0")].map(|(pipeline, limit)| {
+        let settings = [("begin-timeout", limit), ("restart", "never")];
+        let outer = Outer::new(pipeline, &settings);
+        outer.play();
+        outer
+    });
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(
+        (begun.number("failures"), unlimited.number("failures")),
+        (0, 0)
+    );
+}
+
+#[test]
 fn eos_finishes_files() {
     let folder = std::env::temp_dir().join(format!("supervisor-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -201,6 +201,13 @@ fn has_begun(pipeline: &gst::Pipeline) -> bool {
         .any(|sink| sink.current_state() >= gst::State::Paused)
 }
 
+/// Whether nothing at all came to its sinks, not even what it would be.
+fn is_empty(pipeline: &gst::Pipeline) -> bool {
+    let sinks = pipeline.iterate_sinks().into_iter().flatten();
+    let mut pads = sinks.flat_map(|sink| sink.sink_pads());
+    pads.all(|pad| pad.current_caps().is_none())
+}
+
 impl Run {
     fn main(mut self) {
         loop {
@@ -297,6 +304,8 @@ impl Run {
         if pipeline.set_state(gst::State::Null).is_err() {
             gst::warning!(CAT, "{} does not stop", pipeline.name());
         }
+        // What it left on the bus is nothing to the next one. Orders are read elsewhere; on the bus they only wake.
+        while self.bus.pop().is_some() {}
         end
     }
 
@@ -304,10 +313,14 @@ impl Run {
     fn watch(&self, pipeline: &gst::Pipeline) -> End {
         let mut followed = None;
         let mut finish_by = None;
+        let mut begin_by = None;
+        let begins = self.settings.begin_timeout;
         loop {
             let wanted = self.wanted();
             if followed != Some(wanted) {
                 let played = followed == Some(Order::Play);
+                let timed = wanted == Order::Play && !begins.is_zero();
+                begin_by = timed.then(|| Instant::now() + begins);
                 followed = Some(wanted);
                 let done = match wanted {
                     Order::Pause => pipeline.set_state(gst::State::Paused).is_ok(),
@@ -322,10 +335,15 @@ impl Run {
                     return self.why(pipeline, "it does not start");
                 }
             }
-            if let Some(message) = self.pop(finish_by)
+            if let Some(message) = self.pop(finish_by.or(begin_by))
                 && let Some(end) = self.handle(pipeline, &message)
             {
                 return end;
+            }
+            // An error may be lost on its way: decodebin (1.22) keeps some to itself.
+            if begin_by.take_if(|by| *by <= Instant::now()).is_some() && is_empty(pipeline) {
+                let limit = begins.as_millis();
+                return End::Failed(format!("nothing came to a sink in {limit} ms"));
             }
             if finish_by.is_some_and(|by| by <= Instant::now()) {
                 let limit = self.settings.eos_timeout.as_millis();
@@ -355,13 +373,9 @@ impl Run {
         use gst::MessageView::{
             Application, ClockLost, Element, Eos, Error, Latency, RequestState, Warning,
         };
-        // What an earlier run left on the bus is of no interest.
-        let ours = message
-            .src()
-            .is_some_and(|src| src == pipeline || src.has_as_ancestor(pipeline));
+        // Who posted it may be in the pipeline no more: decodebin removes what has failed.
         match message.view() {
             Application(_) => None,
-            _ if !ours => None,
             Eos(_) => Some(End::Eos),
             Error(error) => {
                 gst::debug!(CAT, "{}: {:?}", error.error(), error.debug());

@@ -29,6 +29,8 @@ pub(super) struct Settings {
     pub(super) delay: Duration,
     pub(super) delay_max: Duration,
     pub(super) eos_timeout: Duration,
+    /// Zero: no limit.
+    pub(super) begin_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -40,6 +42,7 @@ impl Default for Settings {
             delay: Duration::from_secs(1),
             delay_max: Duration::from_secs(15),
             eos_timeout: Duration::from_millis(1_500),
+            begin_timeout: Duration::ZERO,
         }
     }
 }
@@ -89,6 +92,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "EOS timeout",
             "How long the pipeline may take to finish after an EOS event, in ms",
             defaults.eos_timeout,
+        ),
+        milliseconds(
+            "begin-timeout",
+            "Begin timeout",
+            "How long it may take until something comes to a sink of the pipeline, in ms; then it has failed. 0: for ever",
+            defaults.begin_timeout,
         ),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
