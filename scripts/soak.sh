@@ -36,12 +36,17 @@ sys.exit(not good)'
       build
       "$ROOT/scripts/door.py" "$seconds"
       ;;
+    fuzz)
+      # Each parser in turn, for as long as is asked for.
+      SFU_FUZZ_SECONDS=$seconds cargo test --release --workspace --lib --bins --test hostile --test offers --test access -- \
+        fuzz_ --nocapture --test-threads=1
+      ;;
     peers)
       install_packages test
       SFU_SECONDS=$seconds cargo test --release --workspace --test simulation -- \
         --ignored --nocapture peers::fifty_peers_for_an_hour
       ;;
-    '') die "soak: which one? There are door, far, inputs, obs and peers" ;;
-    *) die "soak: there is no '$name'; there are door, far, inputs, obs and peers" ;;
+    '') die "soak: which one? There are door, far, fuzz, inputs, obs and peers" ;;
+    *) die "soak: there is no '$name'; there are door, far, fuzz, inputs, obs and peers" ;;
   esac
 }

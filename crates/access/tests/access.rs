@@ -715,3 +715,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn fuzz_tokens() {
+    let folder = Folder::new("fuzz");
+    let access = folder.access("tokens secret\nkey key publish=cam1\n");
+    let known = [
+        by_secret(&play(&json!({}))),
+        by_secret(
+            &json!({ "exp": now() + 60, "mediamtx_permissions": [{ "action": "read", "path": "cam1" }] }),
+        ),
+        KEY.to_owned(),
+    ];
+    let wants = [want(Action::Play, "cam1")];
+    sfu_fuzz::fuzz("tokens", &known, |data| {
+        let shown = String::from_utf8_lossy(data);
+        let visitor = stranger(Some(Credential::Bearer(&shown)));
+        let outcome = access.check(&visitor, &wants, SystemTime::now());
+        let is_in = matches!(outcome, Outcome::Allowed(_));
+        assert!(!is_in || known.iter().any(|k| *k == *shown), "{shown}");
+    });
+}
+
+/// What a holder of the secret signs, and what is in a file of keys.
+#[test]
+fn fuzz_claims_and_keys() {
+    let folder = Folder::new("fuzz-claims");
+    let access = folder.access("tokens secret\n");
+    let claims = [
+        play(&json!({ "nbf": 1, "jti": "a", "sub": "b" })).to_string(),
+        r#"{"exp":4000000000,"mediamtx_permissions":[{"action":"read","path":"~^cam(1|2)$"}]}"#
+            .to_owned(),
+        r#"{"exp":4e9,"sfu":{"play":["*"],"metrics":true,"api":["*"]}}"#.to_owned(),
+    ];
+    let wants = [want(Action::Play, "cam1")];
+    sfu_fuzz::fuzz("claims", &claims, |data| {
+        let Ok(claims) = serde_json::from_slice::<Value>(data) else {
+            return;
+        };
+        let token = by_secret(&claims);
+        let visitor = stranger(Some(Credential::Bearer(&token)));
+        let _ = access.check(&visitor, &wants, SystemTime::now());
+    });
+}

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use sfu_engine::rtcp::{SenderReport, write_bye, write_sender_report};
 use sfu_engine::srtp::{Profile, Role, UnprotectError, session};
+use sfu_engine::{Codec, StreamName, inspect};
 use sfu_impair::Rng;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -148,4 +149,61 @@ fn srtcp_opens_only_what_was_sealed() {
             }
         });
     }
+}
+
+#[test]
+fn fuzz_reports() {
+    sfu_fuzz::fuzz("reports", &samples(), check::rtcp);
+}
+
+/// The beginnings of payloads as encoders make them. The first octet says of which codec.
+const PAYLOADS: [&[u8]; 12] = [
+    // H.264: parameter sets and a keyframe in one packet, a fragment of one, and a picture nobody refers to.
+    b"\x00\x78\x00\x09\x67\x42\x00\x1f\xda\x01\x40\x16\xe4\x00\x04\x68\xce\x3c\x80\x00\x02\x65\x88",
+    b"\x00\x7c\x85\x88\x84",
+    b"\x00\x01\x9a",
+    b"\x00\x67\x64\x00\x28\xac\xd9\x40\x78\x02\x27\xe5\xc0\x44",
+    // VP8: all that a descriptor may have, and the start of a keyframe.
+    b"\x01\x90\xf0\x81\x23\x45\x67\x10\x02\x00\x9d\x01\x2a\x80\x02\xe0\x01",
+    b"\x01\x10\x50\x00\x00\x9d\x01\x2a\x40\x01\xf0\x00",
+    // VP9: flexible or not, with a structure of three layers.
+    b"\x02\xaf\x81\x23\x08\x00\x5c\x01\x40\x00\xb4\x02\x80\x01\x68\x05\x00\x02\xd0\x82\x49\x83\x42",
+    b"\x02\xf8\x81\x23\x26\x03\x05\x82",
+    // AV1: a sequence header and a frame.
+    b"\x03\x18\x0b\x0a\x0a\x00\x00\x00\x24\xce\x1f\x77\xf8\xdb\x60\x32\x02\x10\x00",
+    b"\x03\x10\x34\x40\x01\x02",
+    // H.265: an aggregate of parameter sets, and a fragment of a keyframe.
+    b"\x04\x60\x01\x00\x04\x40\x01\x0c\x01\x00\x05\x42\x01\x01\x01\x60\x00\x03\x44\x01\xc1",
+    b"\x04\x62\x01\x93\xaf",
+];
+
+#[test]
+fn fuzz_payloads() {
+    const CODECS: [Codec; 5] = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
+    sfu_fuzz::fuzz("payloads", &PAYLOADS, |data| {
+        let Some((choice, payload)) = data.split_first() else {
+            return;
+        };
+        let codec = CODECS[usize::from(*choice) % CODECS.len()];
+        let info = inspect(codec, payload);
+        assert!(info.size.is_none() || info.keyframe_start);
+        assert!(info.temporal.is_none_or(|mark| mark.id < 8));
+    });
+}
+
+#[test]
+fn fuzz_names_of_streams() {
+    sfu_fuzz::fuzz(
+        "names of streams",
+        &["cam1", "news/cam-1.b_2", &"a/".repeat(100)],
+        |data| {
+            if let Ok(name) = String::from_utf8_lossy(data).parse::<StreamName>() {
+                let name = name.as_str();
+                assert!(
+                    name.len() <= 255
+                        && name.split('/').all(|part| part != ".." && !part.is_empty())
+                );
+            }
+        },
+    );
 }

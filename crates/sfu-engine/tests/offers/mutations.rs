@@ -8,7 +8,7 @@ use std::env;
 use sfu_impair::Rng;
 
 use crate::rows::ROWS;
-use crate::{KINDS, answer, clients, offer};
+use crate::{KINDS, answer, answered, clients, offer};
 
 fn number(name: &str, default: u64) -> u64 {
     let set = env::var(name).ok().and_then(|value| value.parse().ok());
@@ -129,4 +129,21 @@ fn no_offer_panics_and_what_is_answered_is_whole() {
     }
     println!("{taken} taken, {refused} refused");
     assert!(taken > 0 && refused > 0);
+}
+
+#[test]
+fn fuzz_offers() {
+    let mut offers: Vec<String> = clients::texts()
+        .map(|text| text.replace('\n', "\r\n"))
+        .collect();
+    for kind in KINDS {
+        offers.extend(ROWS.iter().map(|(.., changes)| offer(*kind, changes)));
+    }
+    sfu_fuzz::fuzz("offers", &offers, |data| {
+        let offer = String::from_utf8_lossy(data);
+        for kind in KINDS {
+            // What must hold of an answer is another test's, which reads offers as we do.
+            let _ = answered(*kind, &offer);
+        }
+    });
 }

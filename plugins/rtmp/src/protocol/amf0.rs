@@ -189,6 +189,19 @@ mod tests {
         assert_eq!(read(&counted), Err(Unreadable::TooMany));
     }
 
+    #[test]
+    fn fuzz_commands() {
+        let samples: [&[u8]; 4] = [
+            b"\x02\x00\x07connect\x00\x3f\xf0\0\0\0\0\0\0\x03\x00\x03app\x02\x00\x04live\x00\x00\x09",
+            b"\x02\x00\x07publish\x00\0\0\0\0\0\0\0\0\x05\x02\x00\x03key\x02\x00\x04live",
+            b"\x08\x00\x00\x00\x02\x00\x01a\x01\x01\x00\x01b\x0a\x00\x00\x00\x02\x05\x06\x00\x00\x09",
+            b"\x0c\x00\x00\x00\x03abc\x0b\0\0\0\0\0\0\0\0\0\0",
+        ];
+        sfu_fuzz::fuzz("AMF0", &samples, |data| {
+            let _ = read(data);
+        });
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {

@@ -340,6 +340,27 @@ mod tests {
         assert!(taken <= MAX_MESSAGE + 2 * FIRST_CHUNK_SIZE, "{taken}");
     }
 
+    #[test]
+    fn fuzz_chunks() {
+        let one = [full(3, 0, 5, 20), b"hello".to_vec()].concat();
+        let long = [
+            full(4, EXTENDED + 7, 200, 9),
+            vec![7; 128],
+            vec![0xc4, 0, 0xff, 0xff, 0xff],
+            vec![7; 72],
+        ]
+        .concat();
+        sfu_fuzz::fuzz("chunks", &[one, long], |data| {
+            let mut reader = ChunkReader::default();
+            reader.feed(data);
+            let mut octets = 0;
+            while let Ok(Some(message)) = reader.next() {
+                octets += message.data.len();
+            }
+            assert!(octets <= data.len());
+        });
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, size in 0u32..300) {

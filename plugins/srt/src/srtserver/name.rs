@@ -152,6 +152,20 @@ mod tests {
         assert_eq!(of("read:cam1", "").err(), Some(Reject::BadMode));
     }
 
+    #[test]
+    fn fuzz_stream_ids() {
+        let samples = [
+            "cam1",
+            "#!::r=cam1,m=publish",
+            "#!::h=a,r=news,u=ann,s=1,t=stream",
+        ];
+        sfu_fuzz::fuzz("stream ids", &samples, |data| {
+            if let Ok(name) = of(&String::from_utf8_lossy(data), "") {
+                assert!(is_name(&name) && !name.contains(['"', ' ', '!', '\\']));
+            }
+        });
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_is_asked_a_name_is_plain(id: String, keys: String) {

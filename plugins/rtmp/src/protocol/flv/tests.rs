@@ -278,6 +278,35 @@ fn audio_messages_are_read() {
     }
 }
 
+#[test]
+fn fuzz_tags() {
+    let samples = [
+        [&[9, 0x17, 0, 0, 0, 0][..], &record()].concat(),
+        vec![9, 0x17, 1, 0, 0, 80, 0, 0, 0, 2, 0x65, 0x88],
+        [
+            &b"\x09\x90hvc1"[..],
+            &[1; 22],
+            &[1, 0xa1, 0, 1, 0, 3, 0x42, 1, 1],
+        ]
+        .concat(),
+        b"\x09\x90av01\x81\x08\x0c\x00\x0a\x0b\x00\x00\x00\x24\xce\x1f\x77\xf8\xdb\x60\x00"
+            .to_vec(),
+        vec![8, 0xaf, 0, 0x11, 0x90, 0x56, 0xe5, 0],
+        vec![8, 0xaf, 1, 0x21, 0x10],
+    ];
+    sfu_fuzz::fuzz("tags of FLV", &samples, |data| {
+        let Some((kind, body)) = data.split_first() else {
+            return;
+        };
+        let body = Bytes::copy_from_slice(body);
+        if kind & 1 == 0 {
+            let _ = audio(&body);
+        } else if let Ok(Video::Frame { codec, data, .. }) = video(&body) {
+            let _ = whole(codec, &record(), data);
+        }
+    });
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>, frame: Vec<u8>) {
