@@ -120,6 +120,16 @@ mod tests {
         assert_eq!(read(&[0x80; 100]), Stun::Other);
     }
 
+    #[test]
+    fn fuzz_names_of_checks() {
+        let samples = [check("ours:theirs"), check("a:b"), message(&[0; 40])];
+        sfu_fuzz::fuzz("names of checks", &samples, |data| {
+            if let Stun::For(name) = read(data) {
+                assert!(name.len() <= LONGEST && !name.contains(':'));
+            }
+        });
+    }
+
     proptest! {
         #[test]
         fn names_are_read_as_others_read_them(

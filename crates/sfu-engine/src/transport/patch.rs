@@ -204,4 +204,23 @@ mod tests {
         let lacks = Fragment::parse("a=ice-ufrag:abcd\r\n").unwrap();
         assert!(lacks.restart("efgh").is_err() && lacks.restart("abcd").is_ok());
     }
+
+    #[test]
+    fn fuzz_fragments() {
+        let line = "a=candidate:1 1 udp 2113937151 192.0.2.5 50000 typ host\r\n";
+        let head = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n";
+        let tcp = "a=candidate:2 1 tcp 15 2001:db8::1 9 typ srflx raddr 192.0.2.1 rport 7 tcptype active\r\na=end-of-candidates\r\n";
+        let samples = [
+            format!("{head}{line}"),
+            format!("{head}{tcp}"),
+            line.repeat(30),
+        ];
+        sfu_fuzz::fuzz("fragments", &samples, |data| {
+            let Ok(fragment) = Fragment::parse(&String::from_utf8_lossy(data)) else {
+                return;
+            };
+            assert!(fragment.candidates.len() <= fragment.count.min(CANDIDATES));
+            let _ = fragment.restart("abcd");
+        });
+    }
 }

@@ -273,6 +273,32 @@ mod tests {
         assert_eq!(TrustedProxies::parse(" , "), Ok(TrustedProxies::default()));
     }
 
+    #[test]
+    fn fuzz_what_proxies_say() {
+        let samples = [
+            "f203.0.113.5, 10.0.0.1",
+            "rfor=203.0.113.5;proto=https;by=10.0.0.1, for=\"[2001:db8::1]:80\"",
+            "rfor=\"_hid\\\"den\";host=\"a,b;c\"",
+        ];
+        let proxies = TrustedProxies::parse("10.0.0.0/8").unwrap();
+        let peer: IpAddr = "10.1.2.3".parse().unwrap();
+        sfu_fuzz::fuzz("what proxies say", &samples, |data| {
+            let Some((kind, line)) = data.split_first() else {
+                return;
+            };
+            let name = if kind & 4 == 0 {
+                "forwarded"
+            } else {
+                "x-forwarded-for"
+            };
+            if let Ok(line) = HeaderValue::from_bytes(line) {
+                let mut headers = HeaderMap::new();
+                headers.append(name, line);
+                let _ = proxies.client(peer, &headers);
+            }
+        });
+    }
+
     proptest! {
         /// Whatever a client sends in front of what its proxy adds, it is the proxy's word that counts.
         #[test]

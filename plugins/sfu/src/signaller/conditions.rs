@@ -194,4 +194,28 @@ mod tests {
         assert_eq!(tags[2], tag("cd", 2));
         std::fs::remove_file(&path).unwrap();
     }
+
+    #[test]
+    fn fuzz_conditions() {
+        let samples = [
+            "bytes=0-99\n\"a-1\"\n\"a-1\", W/\"b\"\n".to_owned() + DATE,
+            format!("bytes=-5,7-\n{DATE}\n*\n{DATE}"),
+        ];
+        let version = version();
+        sfu_fuzz::fuzz("conditions", &samples, |data| {
+            let mut headers = HeaderMap::new();
+            let names = [
+                header::RANGE,
+                header::IF_RANGE,
+                header::IF_NONE_MATCH,
+                header::IF_MODIFIED_SINCE,
+            ];
+            for (name, line) in names.into_iter().zip(data.split(|c| *c == b'\n')) {
+                if let Ok(line) = HeaderValue::from_bytes(line) {
+                    headers.append(name, line);
+                }
+            }
+            let _ = version.decide(&mut headers, version.modified.unwrap());
+        });
+    }
 }

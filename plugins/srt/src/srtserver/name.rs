@@ -158,10 +158,13 @@ mod tests {
             "cam1",
             "#!::r=cam1,m=publish",
             "#!::h=a,r=news,u=ann,s=1,t=stream",
+            "%23!::r=cam1,m=publish,token=abc",
+            "publish:cam1:ann:secret",
+            "cam1?token=a%2Bb",
         ];
         sfu_fuzz::fuzz("stream ids", &samples, |data| {
-            if let Ok(name) = of(&String::from_utf8_lossy(data), "") {
-                assert!(is_name(&name) && !name.contains(['"', ' ', '!', '\\']));
+            if let Ok(Asked { stream, .. }) = of(&String::from_utf8_lossy(data), "") {
+                assert!(is_name(&stream) && !stream.contains(['"', ' ', '!', '\\']));
             }
         });
     }

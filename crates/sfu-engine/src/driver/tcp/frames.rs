@@ -256,6 +256,31 @@ mod tests {
         assert_eq!((result, count), (Err(Garbage), 2));
     }
 
+    #[test]
+    fn fuzz_frames() {
+        let samples = [
+            framed(&[vec![1; 20], vec![], vec![0x80; 1_200]]),
+            vec![0, 20],
+        ];
+        sfu_fuzz::fuzz("frames of TCP", &samples, |data| {
+            // In two parts, wherever it breaks.
+            let (one, other) = data.split_at(data.len() / 3);
+            let mut reader = Reader::default();
+            let mut octets = 0;
+            for part in [one, other] {
+                let read = reader.read(part, |frame| {
+                    octets += frame.len();
+                    Ok(())
+                });
+                if read.is_err() {
+                    break;
+                }
+                assert!(reader.partial.len() <= data.len());
+            }
+            assert!(octets <= data.len());
+        });
+    }
+
     proptest! {
         /// Whatever a peer takes when, and whatever is dropped: what it gets are whole frames in their order.
         #[test]

@@ -310,6 +310,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fuzz_packets() {
+        let samples = [
+            packet(0, None, b"payload"),
+            packet(3, Some((0xbede, &[0x10, 0x85, 0, 0x31, 1, 2])), b"payload"),
+            packet(
+                0,
+                Some((0x1000, &[4, 1, b'v', 0, 0, 200, 2, b'a', b'b'])),
+                b"ab\x01",
+            ),
+        ];
+        let numbers = Numbers(NUMBERS.to_vec());
+        sfu_fuzz::fuzz("packets", &samples, |data| {
+            let Some(header) = Header::read(data) else {
+                return;
+            };
+            let payload = &data[header.len..];
+            let media = header.unpadded(payload);
+            assert!(media.is_none_or(|media| media.len() <= payload.len()));
+            let found = header.extensions(data, &numbers);
+            assert!(found.audio_level.is_none_or(|level| level < 128));
+        });
+    }
+
     proptest! {
         #[test]
         fn no_datagram_panics(mut data: Vec<u8>, first in 0x80..=0xbfu8, profile in prop_oneof![Just(0xbedeu16), 0x1000..=0x100fu16, any::<u16>()]) {

@@ -119,6 +119,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fuzz_credentials() {
+        let samples = [
+            "Bearer abc\n/?token=abc",
+            "Basic YW5uOnNlY3JldA==\n/whep/a?x=1&token=a%2Bb%20c",
+            "Digest username=\"a\", uri=\"/\"\n/",
+        ];
+        sfu_fuzz::fuzz("credentials", &samples, |data| {
+            let (line, uri) = data.split_at(data.iter().position(|c| *c == b'\n').unwrap_or(0));
+            let uri = String::from_utf8_lossy(uri);
+            let (Ok(line), Ok(uri)) = (line.try_into(), uri.trim().parse::<Uri>()) else {
+                return;
+            };
+            let mut headers = HeaderMap::new();
+            headers.append(header::AUTHORIZATION, line);
+            let _ = Shown::of(&headers, &uri).credential();
+        });
+    }
+
     proptest! {
         #[test]
         fn no_text_panics(line in "[ -~]{0,80}", query in "[!-~&&[^#<>\"`]]{0,80}") {

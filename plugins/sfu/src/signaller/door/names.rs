@@ -191,4 +191,20 @@ mod tests {
         }
         assert!(!names.is_answered(None));
     }
+
+    #[test]
+    fn fuzz_hosts() {
+        let samples = [
+            "localhost:8080",
+            "[::ffff:127.0.0.1]:80",
+            "sfu.example.org.",
+            "127.1.2.3",
+        ];
+        let names = Names::new("sfu.example.org", "").unwrap();
+        sfu_fuzz::fuzz("hosts", &samples, |data| {
+            if let Some(host) = Host::read(&String::from_utf8_lossy(data)) {
+                let _ = (host.is_local(), names.is_ours(&host));
+            }
+        });
+    }
 }

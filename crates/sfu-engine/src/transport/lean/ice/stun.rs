@@ -353,6 +353,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn fuzz_checks() {
+        let check = |id: &Id| {
+            Writer::new(Vec::new(), Class::Request, id)
+                .username("ours", "theirs")
+                .priority(7)
+                .role(Role::Controlling(9))
+                .use_candidate()
+        };
+        let answer = Writer::new(Vec::new(), Class::Success, &ID)
+            .mapped("[2001:db8::1]:9".parse().unwrap())
+            .finish("secret");
+        let failure = Writer::new(Vec::new(), Class::Failure, &ID)
+            .error(420, "Unknown")
+            .unknown([1, 2, 3].into_iter());
+        let known = [
+            check(&ID).finish("secret"),
+            answer,
+            failure.finish("secret"),
+        ];
+        sfu_fuzz::fuzz("connectivity checks", &known, |data| {
+            let Ok(message) = Message::read(data) else {
+                return;
+            };
+            assert!(message.unknown().count() <= UNKNOWN_MAX);
+            // The end, behind the seal, may be another fingerprint's or none.
+            let same = |k: &Vec<u8>| data.get(4..k.len() - 8) == k.get(4..k.len() - 8);
+            let is_known = || known.iter().any(same);
+            assert!(!message.is_authentic("secret") || is_known());
+        });
+    }
+
     proptest! {
         #[test]
         fn no_octets_panic(data in vec(any::<u8>(), 0..200), kind in 0..4u8) {
