@@ -53,6 +53,11 @@ pub fn isolated(test: &str, environment: &[(&str, OsString)], limit: Duration) -
     false
 }
 
+/// In a namespace in which nothing is up yet: addresses of IPv6 are good at once. Else they change a second or two later, and
+/// Chromium gives up what it is loading (`ERR_NETWORK_CHANGED`).
+pub const SETTLED: &str =
+    "sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.default.accept_dad=0";
+
 /// `unshare` with what makes the namespaces; the program to run is its next argument.
 ///
 /// Loopback is brought up with `ip` (package iproute2). The first process of the process namespace
@@ -63,7 +68,8 @@ pub fn command() -> Command {
         command.arg("--map-root-user");
     }
     command.args(["--net", "--pid", "--fork", "--kill-child", "--"]);
-    command.args(["sh", "-c", r#"ip link set lo up && exec "$@""#, "sh"]);
+    let script = format!(r#"{SETTLED}; ip link set lo up && exec "$@""#);
+    command.args(["sh", "-c", &script, "sh"]);
     command
 }
 

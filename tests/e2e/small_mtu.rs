@@ -27,7 +27,10 @@ impl Namespace {
     fn new() -> Self {
         let mut child = Command::new("unshare")
             .args(["--net", "--kill-child", "--", "sh", "-c"])
-            .arg("ip link set lo up && read pid rest < /proc/self/stat && echo $pid && exec sleep 600")
+            .arg(format!(
+                "{}; ip link set lo up && read pid rest < /proc/self/stat && echo $pid && exec sleep 600",
+                netns::SETTLED
+            ))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
