@@ -4,16 +4,8 @@
 
 #![no_main]
 
-use sfu_engine::{Codec, inspect};
+#[allow(dead_code)]
+#[path = "../../tests/hostile/check.rs"]
+mod check;
 
-const CODECS: [Codec; 5] = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    let Some((choice, payload)) = data.split_first() else {
-        return;
-    };
-    let codec = CODECS[usize::from(*choice) % CODECS.len()];
-    let info = inspect(codec, payload);
-    assert!(info.size.is_none() || info.keyframe_start);
-    assert!(info.temporal.is_none_or(|mark| mark.id < 8));
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| check::payload(data));

@@ -4,6 +4,7 @@
 
 #![no_main]
 
+#[allow(dead_code)]
 #[path = "../../tests/hostile/check.rs"]
 mod check;
 

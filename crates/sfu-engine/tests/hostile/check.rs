@@ -1,9 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What must hold of any bytes that a viewer sends. The targets in `fuzz` check the same.
+//! What must hold of any bytes that a viewer or publisher sends. The targets in `fuzz` check the same.
 
 use sfu_engine::rtcp::{Numbers, Rtcp, TwccReport, packets};
 use sfu_engine::srtp::{Unprotect, UnprotectError};
+use sfu_engine::{Codec, inspect};
+
+const CODECS: [Codec; 5] = [Codec::H264, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H265];
+
+/// Reads the payload of a publisher's packet. The first byte decides on the codec.
+pub(crate) fn payload(data: &[u8]) {
+    let Some((choice, payload)) = data.split_first() else {
+        return;
+    };
+    let codec = CODECS[usize::from(*choice) % CODECS.len()];
+    let info = inspect(codec, payload);
+    assert!(info.size.is_none() || info.keyframe_start);
+    assert!(info.temporal.is_none_or(|mark| mark.id < 8));
+}
 
 /// Reads all of a compound packet.
 pub(crate) fn rtcp(data: &[u8]) {
