@@ -12,6 +12,15 @@ const LAST: Duration = Duration::from_millis(200);
 /// Ctrl-C returns within 2 s. Recordings and playlists have their ends earlier than this.
 const PATIENCE: Duration = Duration::from_millis(1_400);
 
+/// Why a pipeline of our own failed, where its bus tells it.
+pub(crate) fn failure(pipeline: &gst::Pipeline) -> Option<String> {
+    let message = pipeline.bus()?.pop_filtered(&[gst::MessageType::Error])?;
+    match message.view() {
+        gst::MessageView::Error(error) => Some(error.error().message().to_owned()),
+        _ => None,
+    }
+}
+
 /// EOS came to a source so long ago, and pads that it does not have can't hand it on: whatever follows them never begins,
 /// and never ends. Returns whether that has been seen to.
 pub(crate) fn idle_sinks_ended(source: &gst::Element, since: Duration) -> bool {

@@ -155,7 +155,9 @@ impl Session {
         };
         session.connect(settings)?;
         let started = session.pipeline.set_state(gst::State::Playing);
-        started.map_err(|e| session.failure().unwrap_or_else(|| e.to_string()))?;
+        started.map_err(|e| {
+            crate::ending::failure(&session.pipeline).unwrap_or_else(|| e.to_string())
+        })?;
         session.zero = session.now().map_or_else(SystemTime::now, |now| {
             SystemTime::now() - Duration::from_nanos(now)
         });
@@ -289,17 +291,6 @@ impl Session {
         self.silenced.store(true, Relaxed);
         if let Some(source) = self.pipeline.by_name("in") {
             source.send_event(gst::event::Eos::new());
-        }
-    }
-
-    fn failure(&self) -> Option<String> {
-        let message = self
-            .pipeline
-            .bus()?
-            .pop_filtered(&[gst::MessageType::Error])?;
-        match message.view() {
-            gst::MessageView::Error(error) => Some(error.error().to_string()),
-            _ => None,
         }
     }
 }

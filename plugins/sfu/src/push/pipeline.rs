@@ -115,7 +115,8 @@ impl Connection {
             came,
         };
         let started = this.pipeline.set_state(gst::State::Playing);
-        started.map_err(|e| this.failure().unwrap_or_else(|| e.to_string()))?;
+        started
+            .map_err(|e| crate::ending::failure(&this.pipeline).unwrap_or_else(|| e.to_string()))?;
         Ok(this)
     }
 
@@ -152,17 +153,6 @@ impl Connection {
     pub(super) fn finish(&self) {
         if let Some(source) = self.pipeline.by_name("in") {
             source.send_event(gst::event::Eos::new());
-        }
-    }
-
-    fn failure(&self) -> Option<String> {
-        let message = self
-            .pipeline
-            .bus()?
-            .pop_filtered(&[gst::MessageType::Error])?;
-        match message.view() {
-            gst::MessageView::Error(error) => Some(error.error().message().to_owned()),
-            _ => None,
         }
     }
 }
