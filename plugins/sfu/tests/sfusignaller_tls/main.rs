@@ -20,6 +20,9 @@ use client::{H2, Identity, plain, tls};
 /// What NULL may take from any state.
 const STOP: Duration = Duration::from_secs(2);
 
+/// For a machine that is shared with other tests.
+const LATE: Duration = Duration::from_secs(15);
+
 /// The tests have descriptors and the machine in common: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
@@ -68,6 +71,15 @@ impl Served {
     fn stat(&self, name: &str) -> u64 {
         let stats: gst::Structure = self.element.property("stats");
         stats.get::<u64>(name).unwrap()
+    }
+
+    /// It counts at least so many: a peer may see its connection's end before that is counted.
+    fn counts(&self, name: &str, least: u64) {
+        let began = Instant::now();
+        while self.stat(name) < least {
+            assert!(began.elapsed() < LATE, "{name} is {}", self.stat(name));
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// It answers others.
