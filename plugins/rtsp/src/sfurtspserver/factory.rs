@@ -48,7 +48,7 @@ impl RTSPMediaFactoryImpl for Factory {
 
     fn create_element(&self, _url: &gst_rtsp::RTSPUrl) -> Option<gst::Element> {
         let plan = self.plan.get()?;
-        let built = plan.build();
+        let built = plan.build(&self.media);
         let failed = |message: &String| {
             gst::warning!(CAT, "{}: {message}", plan.location.path());
         };
@@ -89,6 +89,11 @@ impl StreamFactory {
     pub(super) fn is_in_use(&self) -> bool {
         self.imp().media.is_in_use()
     }
+
+    /// Lets go of what is kept for those who may come, where nobody came for a while, or at once.
+    pub(super) fn release(&self, at_once: bool) {
+        self.imp().media.release(at_once);
+    }
 }
 
 fn payloader(codec: &str) -> Result<gst::Element, String> {
@@ -123,7 +128,7 @@ fn guard() -> Result<gst::Element, String> {
 }
 
 impl Plan {
-    fn build(&self) -> Result<gst::Element, String> {
+    fn build(&self, media: &SharedMedia) -> Result<gst::Element, String> {
         let Self { shared, location } = self;
         let settings = &shared.settings;
         let tracks = stream::tracks(&settings.router, location);
@@ -157,7 +162,7 @@ impl Plan {
         if inputs.is_empty() {
             return Err("there is nothing that can be sent by RTSP".into());
         }
-        link(shared, location, &bin, &source, inputs);
+        link(shared, location, media, &bin, &source, inputs);
         Ok(bin.upcast())
     }
 }
@@ -166,6 +171,7 @@ impl Plan {
 fn link(
     shared: &Arc<Shared>,
     location: &Location,
+    media: &SharedMedia,
     bin: &gst::Bin,
     source: &gst::Element,
     inputs: Vec<(&'static str, gst::Element)>,
@@ -175,7 +181,7 @@ fn link(
         .map(|(pad, input)| (pad, input.downgrade()))
         .collect();
     let (bin, path) = (bin.downgrade(), location.path());
-    let shared = Arc::downgrade(shared);
+    let (shared, media) = (Arc::downgrade(shared), media.downgrade());
     source.connect_pad_added(move |_, pad| {
         let name = pad.name();
         let wanted = weak.iter().find(|(wanted, _)| *wanted == name);
@@ -193,6 +199,7 @@ fn link(
             CAT,
             "{path}: the codec changed, its players must come again"
         );
+        media.renew();
         if let (Some(shared), Some(bin)) = (shared.upgrade(), bin.upgrade()) {
             shared.disconnect(bin.upcast());
         }

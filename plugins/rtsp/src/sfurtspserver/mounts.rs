@@ -109,6 +109,14 @@ impl Mounts {
         });
     }
 
+    /// Lets go of what is kept for players who may come, where nobody came for a while, or at once.
+    pub(super) fn release(&self, at_once: bool) {
+        let mounted = lock(&self.imp().mounted);
+        for factory in mounted.values() {
+            factory.release(at_once);
+        }
+    }
+
     /// The streams that are being played.
     pub(super) fn in_use(&self) -> usize {
         let mounted = lock(&self.imp().mounted);

@@ -124,7 +124,7 @@ impl Server {
         let (source, port) = server.listen().map_err(|error| {
             format!("RTSP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
-        let mut sources = vec![source, tidy(server.upcast_ref(), &mounts)];
+        let mut sources = vec![source, tidy(server.upcast_ref(), &mounts), release(&mounts)];
         sources.extend(gate.map(|gate| look(server.upcast_ref(), gate)));
         for source in &sources {
             source.attach(Some(&context));
@@ -171,6 +171,7 @@ impl Server {
         }
         let close = &mut |_: &RTSPServer, _: &RTSPClient| RTSPFilterResult::Remove;
         self.server.client_filter(Some(close));
+        self.mounts.release(true);
         let end = Instant::now() + STOP_PATIENCE;
         while self.mounts.in_use() > 0 && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));
@@ -220,6 +221,22 @@ fn tidy(server: &RTSPServer, mounts: &Mounts) -> glib::Source {
             }
             if let Some(mounts) = mounts.upgrade() {
                 mounts.tidy();
+            }
+            glib::ControlFlow::Continue
+        },
+    )
+}
+
+/// Lets go of what is kept for players who may come.
+fn release(mounts: &Mounts) -> glib::Source {
+    let mounts = mounts.downgrade();
+    glib::timeout_source_new(
+        LOOK,
+        Some("sfurtspserver"),
+        glib::Priority::DEFAULT,
+        move || {
+            if let Some(mounts) = mounts.upgrade() {
+                mounts.release(false);
             }
             glib::ControlFlow::Continue
         },

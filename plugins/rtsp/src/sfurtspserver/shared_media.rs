@@ -1,21 +1,47 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The media that the players of a stream share: it ends with the last of them, and who comes at that moment must not get it.
+//! The media that the players of a stream share, and who comes as the last one leaves.
 //!
-//! `gst-rtsp-server` 1.22 looks a shared media up first and prepares it then, which fails (503 for the player) where the
-//! last other player leaves in between. So it is held before it is looked up, until the request has been answered, and where
-//! that is too late, the player gets a new one by another key.
+//! `gst-rtsp-server` asks for the media's key first, looks the media up then, and prepares it: a player whose media ends in
+//! between gets 503. So each media is held for a while after it has been prepared and after each question for its key, longer than a
+//! player needs from there to the preparation; where it ends nevertheless, the next player gets a new one by another key.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
+use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
 use gst_rtsp_server::{RTSPMedia, RTSPMediaStatus};
 
 use super::CAT;
 use super::imp::lock;
 
+/// How long a media stays for those who have its key.
+const HOLD: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Default)]
 pub(super) struct SharedMedia(Arc<Mutex<State>>);
+
+/// For what the media itself owns.
+#[derive(Debug)]
+pub(super) struct WeakMedia(Weak<Mutex<State>>);
+
+impl WeakMedia {
+    fn upgrade(&self) -> Option<SharedMedia> {
+        self.0.upgrade().map(SharedMedia)
+    }
+
+    /// Those who come now get another one.
+    pub(super) fn renew(&self) {
+        let Some(shared) = self.upgrade() else {
+            return;
+        };
+        let media = lock(&shared.0).media.upgrade();
+        if let Some(media) = media {
+            shared.give_up(&media);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -24,6 +50,8 @@ struct State {
     media: glib::WeakRef<RTSPMedia>,
     /// Who looked the media up first has prepared it.
     is_prepared: bool,
+    /// What keeps it, and until when.
+    held: Option<(Hold, Instant)>,
     /// Those whose last player has gone, while their pipelines stop.
     ending: Vec<glib::WeakRef<RTSPMedia>>,
 }
@@ -36,28 +64,30 @@ impl SharedMedia {
             (state.media.upgrade(), state.is_prepared)
         };
         if let Some(media) = media
-            && !hold(&media, is_prepared)
+            && is_prepared
+            && !self.hold(&media)
         {
+            gst::debug!(CAT, "a player came as the last one left");
             self.give_up(&media);
         }
         format!("stream-{}", lock(&self.0).generation)
     }
 
-    /// A new media, which those who come next are to share.
+    /// A new media, which those who come next are to share. Whoever is first prepares it.
     pub(super) fn set(&self, media: &RTSPMedia) {
         {
             let mut state = lock(&self.0);
             state.media.set(Some(media));
             state.is_prepared = false;
         }
-        let shared = Arc::downgrade(&self.0);
+        let shared = self.downgrade();
         media.connect_prepared(move |media| {
             let Some(shared) = shared.upgrade() else {
                 return;
             };
-            let mut state = lock(&shared);
-            if state.media.upgrade().as_ref() == Some(media) {
-                state.is_prepared = true;
+            if shared.is(media) {
+                shared.hold(media);
+                lock(&shared.0).is_prepared = true;
             }
         });
     }
@@ -69,21 +99,65 @@ impl SharedMedia {
         all.any(|media| media.upgrade().is_some())
     }
 
-    fn give_up(&self, media: &RTSPMedia) {
-        let mut state = lock(&self.0);
-        if state.media.upgrade().as_ref() != Some(media) {
-            // Another player was first.
-            return;
+    pub(super) fn downgrade(&self) -> WeakMedia {
+        WeakMedia(Arc::downgrade(&self.0))
+    }
+
+    /// Lets go of what nobody has asked for meanwhile, or at once.
+    pub(super) fn release(&self, at_once: bool) {
+        let now = Instant::now();
+        let held = lock(&self.0)
+            .held
+            .take_if(|(_, until)| at_once || *until <= now);
+        let_go(held);
+    }
+
+    fn is(&self, media: &RTSPMedia) -> bool {
+        lock(&self.0).media.upgrade().as_ref() == Some(media)
+    }
+
+    /// Keeps a media from ending for a while. False where it ends already.
+    fn hold(&self, media: &RTSPMedia) -> bool {
+        use RTSPMediaStatus::{Prepared, Preparing, Suspended};
+        if !matches!(media.status(), Prepared | Preparing | Suspended) {
+            return false;
         }
-        gst::debug!(CAT, "a player came as the last one left");
-        state.ending.retain(|media| media.upgrade().is_some());
-        state.ending.push(media.downgrade());
-        state.media.set(None);
-        state.generation += 1;
+        let until = Instant::now() + HOLD;
+        let extended = {
+            let mut state = lock(&self.0);
+            let held = state.held.as_mut().filter(|(hold, _)| hold.0 == *media);
+            held.map(|held| held.1 = until)
+        };
+        if extended.is_some() {
+            return true;
+        }
+        if media.prepare(None).is_err() {
+            return false;
+        }
+        let before = lock(&self.0).held.replace((Hold(media.clone()), until));
+        let_go(before);
+        true
+    }
+
+    fn give_up(&self, media: &RTSPMedia) {
+        let held = {
+            let mut state = lock(&self.0);
+            if state.media.upgrade().as_ref() != Some(media) {
+                // Another player was first.
+                return;
+            }
+            state.ending.retain(|media| media.upgrade().is_some());
+            state.ending.push(media.downgrade());
+            state.media.set(None);
+            state.generation += 1;
+            state.held.take()
+        };
+        let_go(held);
     }
 }
 
 /// One more user of a media, which keeps it from ending.
+#[derive(Debug)]
 struct Hold(RTSPMedia);
 
 impl Drop for Hold {
@@ -94,27 +168,10 @@ impl Drop for Hold {
     }
 }
 
-/// Keeps a media from ending until the request that is being answered has been answered. False where it ends already.
-fn hold(media: &RTSPMedia, is_prepared: bool) -> bool {
-    use RTSPMediaStatus::{Prepared, Preparing, Suspended, Unprepared};
-    match media.status() {
-        // Somebody else's request is about to prepare it.
-        Unprepared if !is_prepared => return true,
-        Prepared | Preparing | Suspended => (),
-        _ => return false,
+/// Not on this thread, which may be the one that takes connections: the pipeline may have to stop.
+fn let_go(held: Option<(Hold, Instant)>) {
+    if let Some((hold, _)) = held {
+        let element = hold.0.element();
+        element.call_async(move |_| drop(hold));
     }
-    if media.prepare(None).is_err() {
-        return false;
-    }
-    let mut hold = Some(Hold(media.clone()));
-    let answered = move || {
-        hold.take();
-        glib::ControlFlow::Break
-    };
-    let idle = glib::idle_source_new(Some("sfurtspserver"), glib::Priority::DEFAULT, answered);
-    // Without a context the source goes, and the hold with it.
-    if let Some(context) = glib::main_current_source().and_then(|source| source.context()) {
-        idle.attach(Some(&context));
-    }
-    true
 }
