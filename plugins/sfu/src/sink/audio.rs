@@ -2,10 +2,13 @@
 
 //! Raw audio of any number of channels, with positions or without: how it becomes the two channels that browsers play.
 
+use std::sync::Mutex;
+
 use gst::glib;
 use gst::prelude::*;
 
 use super::CAT;
+use crate::properties::lock;
 
 /// Output channels that a matrix may have.
 const OUTPUTS: std::ops::RangeInclusive<usize> = 1..=2;
@@ -77,31 +80,106 @@ fn row_of(value: &glib::SendValue) -> Option<Vec<f32>> {
     row.iter().map(number).collect()
 }
 
-/// Sets how an `audioconvert` mixes, before the caps reach it.
-pub(super) fn set_mix(convert: &gst::Element, matrix: &MixMatrix, caps: &gst::CapsRef) {
-    let Some(structure) = caps.structure(0) else {
-        return;
-    };
-    let channels = structure.get::<i32>("channels").ok();
-    let Some(channels) = channels.and_then(|n| usize::try_from(n).ok()) else {
-        return;
-    };
-    let mask = structure.get::<gst::Bitmask>("channel-mask");
+/// How audio of these caps is mixed.
+fn fitted(matrix: &MixMatrix, caps: &gst::CapsRef) -> Option<MixMatrix> {
+    let structure = caps.structure(0)?;
+    let channels = usize::try_from(structure.get::<i32>("channels").ok()?).ok()?;
     // One or two channels without a mask are mono and stereo; more are without positions.
-    let positioned = match mask {
+    let positioned = match structure.get::<gst::Bitmask>("channel-mask") {
         Ok(mask) => mask.0 != 0,
         Err(_) => channels <= 2,
     };
-    let fitted = matrix.fitted(channels, positioned);
-    gst::debug!(CAT, obj = convert, "{channels} channels: {fitted:?}");
-    // Untouched as long as there is none: what an empty one means is up to the version.
-    if fitted != MixMatrix::default() || !convert.property::<gst::Array>("mix-matrix").is_empty() {
-        convert.set_property_from_value("mix-matrix", &fitted.to_value());
+    Some(matrix.fitted(channels, positioned))
+}
+
+/// An `audioconvert` that mixes like this, and by the channels' positions where there is no matrix.
+fn convert(matrix: &MixMatrix) -> Result<gst::Element, String> {
+    let convert = gst::ElementFactory::make("audioconvert")
+        .build()
+        .map_err(|_| {
+            "element audioconvert is missing: install gstreamer1.0-plugins-base".to_owned()
+        })?;
+    // What an empty one means is up to the version.
+    if *matrix != MixMatrix::default() {
+        convert.set_property_from_value("mix-matrix", &matrix.to_value());
     }
+    Ok(convert)
+}
+
+/// What mixes raw audio by what `matrix` says when caps come.
+///
+/// In it is an `audioconvert`, and another one from caps on that want another matrix: GStreamer 1.26 takes no matrix that
+/// does not fit the caps that are there, and no caps that do not fit the matrix.
+pub(super) fn mixer(
+    matrix: impl Fn() -> MixMatrix + Send + Sync + 'static,
+) -> Result<gst::Element, String> {
+    let failed = |error: glib::BoolError| error.to_string();
+    let bin = gst::Bin::new();
+    let first = convert(&MixMatrix::default())?;
+    bin.add(&first).map_err(failed)?;
+    let end = |name| first.static_pad(name).ok_or("audioconvert has no pads");
+    let sink = gst::GhostPad::with_target(&end("sink")?).map_err(failed)?;
+    let src = gst::GhostPad::with_target(&end("src")?).map_err(failed)?;
+    for pad in [&sink, &src] {
+        bin.add_pad(pad).map_err(failed)?;
+    }
+    let inner = sink.internal().ok_or("a ghost pad has no inside")?;
+    let (weak, current) = (bin.downgrade(), Mutex::new(MixMatrix::default()));
+    inner.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let caps = info.event().and_then(|event| match event.view() {
+            gst::EventView::Caps(caps) => Some(caps.caps_owned()),
+            _ => None,
+        });
+        let (Some(bin), Some(caps)) = (weak.upgrade(), caps) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let Some(wanted) = fitted(&matrix(), &caps) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let before = std::mem::replace(&mut *lock(&current), wanted.clone());
+        if before != wanted {
+            gst::debug!(CAT, obj = bin, "{caps}: {wanted:?}");
+            if let Err(error) = replace(&bin, &sink, &src, &wanted) {
+                gst::warning!(CAT, obj = bin, "{caps} can't be mixed: {error}");
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
+    Ok(bin.upcast())
+}
+
+/// Puts in another `audioconvert`. Called on the thread that brings the audio.
+fn replace(
+    bin: &gst::Bin,
+    sink: &gst::GhostPad,
+    src: &gst::GhostPad,
+    matrix: &MixMatrix,
+) -> Result<(), String> {
+    let failed = |error: glib::BoolError| error.to_string();
+    let new = convert(matrix)?;
+    let old = sink.target().and_then(|pad| pad.parent_element());
+    bin.add(&new).map_err(failed)?;
+    src.set_target(new.static_pad("src").as_ref())
+        .map_err(failed)?;
+    new.sync_state_with_parent().map_err(failed)?;
+    let entry = new.static_pad("sink").ok_or("audioconvert has no pads")?;
+    sink.set_target(Some(&entry)).map_err(failed)?;
+    // It is to come before the caps, which are on their way.
+    let inner = sink.internal();
+    if let Some(start) = inner.and_then(|pad| pad.sticky_event::<gst::event::StreamStart>(0)) {
+        entry.send_event(start);
+    }
+    if let Some(old) = old {
+        // What is stopped must not follow the bin any more.
+        old.set_locked_state(true);
+        let _ = old.set_state(gst::State::Null);
+        let _ = bin.remove(&old);
+    }
+    Ok(())
 }
 
 /// Answers what a pad of raw audio takes: all. A matrix would have `audioconvert` say that the number of channels it is
-/// set to is the only one, though the next caps set it anew.
+/// set to is the only one, though there is another one for the next caps.
 pub(super) fn take_any_raw(pad: &gst::Pad) {
     pad.add_probe(
         gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PUSH,
@@ -151,44 +229,38 @@ mod tests {
         }
     }
 
-    /// What comes out of one frame whose channels are 0.01, 0.02, and so on.
-    fn heard(convert: &gst::Element, matrix: &MixMatrix, channels: usize) -> Vec<f32> {
-        let caps = format!(
-            "audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels={channels},channel-mask=(bitmask)0"
-        );
-        let caps: gst::Caps = caps.parse().unwrap();
-        set_mix(convert, matrix, &caps);
-        let mut harness = gst_check::Harness::with_element(convert, Some("sink"), Some("src"));
-        harness.set_caps(
-            caps,
-            "audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels=2"
-                .parse()
-                .unwrap(),
-        );
-        let samples = (1..=channels).map(|n| n as f32 / 100.0);
-        let bytes: Vec<u8> = samples.flat_map(f32::to_le_bytes).collect();
-        harness.push(gst::Buffer::from_slice(bytes)).unwrap();
-        let buffer = harness.pull().unwrap();
-        let map = buffer.map_readable().unwrap();
-        let (samples, _) = map.as_chunks::<4>();
-        samples.iter().map(|b| f32::from_le_bytes(*b)).collect()
-    }
-
     #[test]
     fn the_first_two_are_heard_or_those_that_were_chosen() {
         gst::init().unwrap();
-        let convert = gst::ElementFactory::make("audioconvert").build().unwrap();
-        let near = |got: &[f32], wanted: &[f32]| {
-            got.len() == wanted.len() && got.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 0.001)
-        };
         let chosen = matrix(&[&[0.0, 0.0, 1.0], &[0.0, 1.0, 0.0]]);
-        // One element after the other: the number of channels changes while running.
-        for channels in [2, 16, 3, 6, 8, MAX_INPUTS, 2] {
-            let first = heard(&convert, &MixMatrix::default(), channels);
-            assert!(near(&first, &[0.01, 0.02]), "{channels}: {first:?}");
-            let third = if channels > 2 { 0.03 } else { 0.0 };
-            let got = heard(&convert, &chosen, channels);
-            assert!(near(&got, &[third, 0.02]), "{channels}: {got:?}");
+        for (matrix, is_chosen) in [(MixMatrix::default(), false), (chosen, true)] {
+            let mixer = mixer(move || matrix.clone()).unwrap();
+            let mut harness = gst_check::Harness::with_element(&mixer, Some("sink"), Some("src"));
+            let stereo = "audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels=2";
+            harness.set_sink_caps_str(stereo);
+            // One element: the number of channels changes while running.
+            for channels in [2, 16, 3, 6, 8, MAX_INPUTS, 2] {
+                harness.set_src_caps_str(&format!(
+                    "audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels={channels},channel-mask=(bitmask)0"
+                ));
+                // One frame whose channels are 0.01, 0.02, and so on.
+                let samples = (1..=channels).map(|n| n as f32 / 100.0);
+                let bytes: Vec<u8> = samples.flat_map(f32::to_le_bytes).collect();
+                harness.push(gst::Buffer::from_slice(bytes)).unwrap();
+                let buffer = harness.pull().unwrap();
+                let map = buffer.map_readable().unwrap();
+                let (samples, _) = map.as_chunks::<4>();
+                let got: Vec<_> = samples.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                let first = match (is_chosen, channels) {
+                    (false, _) => 0.01,
+                    (true, 2) => 0.0,
+                    (true, _) => 0.03,
+                };
+                let near = got.len() == 2
+                    && (got[0] - first).abs() < 0.001
+                    && (got[1] - 0.02).abs() < 0.001;
+                assert!(near, "{channels}: {got:?}");
+            }
         }
     }
 

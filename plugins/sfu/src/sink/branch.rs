@@ -6,6 +6,7 @@ use gst::prelude::*;
 use sfu_elements::layers::Layers;
 use sfu_engine::Codec;
 
+use super::audio::{self, MixMatrix};
 use super::clock::Now;
 use super::decoder;
 use super::media::{Form, Media};
@@ -16,8 +17,6 @@ use super::settings::Settings;
 #[derive(Debug, Default)]
 pub(super) struct Branch {
     elements: Vec<gst::Element>,
-    /// What mixes raw audio.
-    pub(super) mixer: Option<gst::Element>,
     /// The end of each layer.
     pub(super) sinks: Vec<gst::Element>,
     /// What makes the layers of raw video, and the elements of each one behind it.
@@ -306,8 +305,13 @@ fn video_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
 
 fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, String> {
     let base = "gstreamer1.0-plugins-base";
-    let convert = branch.make(plan.bin, "audioconvert", base)?;
-    branch.mixer = Some(convert.clone());
+    let sink = plan.bin.downgrade();
+    let convert = audio::mixer(move || {
+        let sink = sink.upgrade();
+        let matrix = sink.map(|sink| MixMatrix::from_value(&sink.property_value("mix-matrix")));
+        matrix.and_then(Result::ok).unwrap_or_default()
+    })?;
+    branch.add(plan.bin, &convert)?;
     let resample = branch.make(plan.bin, "audioresample", base)?;
     let filter = branch.make(plan.bin, "capsfilter", base)?;
     // With its positions: of two channels without, opusenc makes a mapping that browsers don't play.

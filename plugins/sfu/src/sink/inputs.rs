@@ -13,7 +13,6 @@ use sfu_elements::layers::MAX_LAYERS;
 use sfu_engine::TrackKind;
 
 use super::CAT;
-use super::audio;
 use super::branch::{self, Work};
 use super::clock::Now;
 use super::imp::{Input, SfuSink, key};
@@ -226,19 +225,6 @@ impl SfuSink {
         if buffer.meta::<gst::ReferenceTimestampMeta>().is_some() {
             let wallclock = lock(&self.state).wallclock.clone();
             wallclock.observe(buffer, pad, Now::of(&*self.obj()));
-        }
-    }
-
-    /// Has raw audio mixed as its channels need it.
-    pub(super) fn mix(&self, kind: TrackKind, number: u32, caps: &gst::CapsRef) {
-        let mixer = {
-            let state = lock(&self.state);
-            let input = state.inputs.get(&key(kind, number));
-            input.and_then(|input| input.branch.as_ref()?.mixer.clone())
-        };
-        if let Some(mixer) = mixer {
-            let matrix = lock(&self.settings).mix_matrix.clone();
-            audio::set_mix(&mixer, &matrix, caps);
         }
     }
 

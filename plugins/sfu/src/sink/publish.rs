@@ -82,7 +82,6 @@ impl SfuSink {
                 }
             }
         }
-        self.mix(kind, number, caps);
         self.declare(kind)
     }
 
