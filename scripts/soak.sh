@@ -29,8 +29,9 @@ sys.exit(not good)'
       ;;
     inputs)
       install_packages test
+      "$ROOT/tests/ndi/setup.sh" >/dev/null
       build
-      "$ROOT/scripts/inputs.py" "$seconds"
+      python3 "$ROOT/scripts/inputs" "$seconds"
       ;;
     door)
       build

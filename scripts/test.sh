@@ -38,7 +38,7 @@ run_tests() {
     RUST_TEST_THREADS=1 cargo test --release --workspace
   fi
   echo "== bad sources, a sample that changes with its seed"
-  scripts/inputs.py 12 rtmp-in srt-in
+  python3 scripts/inputs 12 rtmp-in srt-in
   echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
   echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, HLS, nginx, Chromium, Firefox,"
   echo "webrtcbin, libdatachannel, werift, aiortc and FFmpeg's WHIP."

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MPL-2.0
-"""An RTSP server with a test picture and a tone at rtsp://127.0.0.1:PORT/live: tests/rtsp_server.py PORT"""
+"""An RTSP server with a test picture and a tone, or what a line says, at rtsp://127.0.0.1:PORT/live: tests/rtsp_server.py PORT [LINE]"""
 
 import sys
 
@@ -20,7 +20,7 @@ server.set_address("127.0.0.1")
 server.set_service(sys.argv[1])
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_shared(True)
-factory.set_launch(MEDIA)
+factory.set_launch(sys.argv[2] if len(sys.argv) > 2 else MEDIA)
 server.get_mount_points().add_factory("/live", factory)
 server.attach(None)
 GLib.MainLoop().run()
