@@ -55,11 +55,12 @@ install_packages() {
       wanted=("${PACKAGES_BUILD[@]}" chromium curl ffmpeg obs-studio python3 xvfb)
       command -v node >/dev/null || wanted+=(nodejs npm)
       ;;
+    debian13) wanted=(debootstrap git util-linux) ;;
     test)
       wanted=("${PACKAGES_TEST[@]}")
       command -v node >/dev/null || wanted+=(nodejs npm)
       ;;
-    *) die "packages: say run, build, test, bench or obs" ;;
+    *) die "packages: say run, build, test, bench, obs or debian13" ;;
   esac
   if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
     echo "This is no Debian or Ubuntu: make sure that your system has what these packages hold: ${wanted[*]}"

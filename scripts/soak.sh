@@ -33,6 +33,9 @@ sys.exit(not good)'
       build
       python3 "$ROOT/scripts/inputs" "$seconds"
       ;;
+    debian13)
+      "$ROOT/scripts/debian13.sh"
+      ;;
     door)
       build
       "$ROOT/scripts/door.py" "$seconds"
@@ -47,7 +50,7 @@ sys.exit(not good)'
       SFU_SECONDS=$seconds cargo test --release --workspace --test simulation -- \
         --ignored --nocapture peers::fifty_peers_for_an_hour
       ;;
-    '') die "soak: which one? There are door, far, fuzz, inputs, obs and peers" ;;
-    *) die "soak: there is no '$name'; there are door, far, fuzz, inputs, obs and peers" ;;
+    '') die "soak: which one? There are debian13, door, far, fuzz, inputs, obs and peers" ;;
+    *) die "soak: there is no '$name'; there are debian13, door, far, fuzz, inputs, obs and peers" ;;
   esac
 }
