@@ -21,6 +21,7 @@ mod address;
 mod arrival;
 pub mod claim;
 mod codec;
+mod depth;
 mod driver;
 mod engine;
 pub mod estimate;

@@ -226,6 +226,18 @@ impl Estimator for ArrivalEstimator {
         }
     }
 
+    fn sent_again(&mut self, seq: u16) {
+        let Some((_, record)) = self.records.find(seq) else {
+            return;
+        };
+        // So that no report speaks of it any more.
+        if std::mem::replace(&mut record.fate, Fate::Arrived) == Fate::UnderWay {
+            self.loss.lost();
+            self.arrivals.lost(None);
+            self.standing.lost();
+        }
+    }
+
     fn sent_unnumbered(&mut self, now: Instant, bytes: usize) {
         let at = self.tick(now);
         self.meter.add(at, bytes);

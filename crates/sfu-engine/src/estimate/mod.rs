@@ -86,6 +86,10 @@ pub trait Estimator: Send + std::fmt::Debug {
     /// To be called for every packet, padding included, in the order of the numbers and with its size on the wire.
     fn sent(&mut self, now: Instant, seq: u16, bytes: usize);
 
+    /// The packet of this number was lost, says the viewer, and leaves once more as it was. When it arrives tells nothing of
+    /// the network: its departure is the first one's.
+    fn sent_again(&mut self, seq: u16);
+
     /// A packet leaves without such a number, to a viewer that reports no arrivals.
     fn sent_unnumbered(&mut self, now: Instant, bytes: usize);
 

@@ -7,8 +7,8 @@
 
 use std::time::Instant;
 
-use super::depth::Depth;
 use crate::codec::Vp8Header;
+use crate::depth::Depth;
 use crate::packet::Packet;
 use crate::rewrite::{Rewritten, Source};
 
@@ -84,7 +84,7 @@ pub(super) struct History {
 impl History {
     /// A packet leaves.
     pub(super) fn add(&mut self, now: Instant, source: Source, packet: &Packet, sent: &Rewritten) {
-        if let Some(room) = self.depth.add(now, self.records.len()) {
+        if let Some(room) = self.depth.add(now, 1, self.records.len()) {
             self.resize(room, sent.seq);
         }
         let mut flags = USED | if sent.empty { HOLDS_NOTHING } else { 0 };
@@ -318,7 +318,7 @@ mod tests {
                     next += 1;
                 }
             }
-            prop_assert!(history.records.len() <= crate::shard::depth::MOST);
+            prop_assert!(history.records.len() <= crate::depth::MOST_PACKETS);
             let young = |at: &Instant| now.duration_since(*at) < Duration::from_secs(1);
             let newest = left.keys().next_back().copied().unwrap_or(next);
             // Where numbers that nothing left under lie between, they take places, too.

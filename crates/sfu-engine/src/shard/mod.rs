@@ -8,7 +8,6 @@
 mod backlog;
 mod budget;
 mod contact;
-mod depth;
 mod downlink;
 mod fanout;
 mod handover;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::depth::Depth;
+use crate::depth::Depth;
 use crate::packet::{Batch, Packet};
 use crate::rewrite::Source;
 
@@ -61,7 +61,7 @@ impl Slot {
 impl Ring {
     fn push(&mut self, now: Instant, batch: &Arc<Batch>) {
         for index in 0..batch.packets.len() {
-            if let Some(room) = self.depth.add(now, self.slots.len()) {
+            if let Some(room) = self.depth.add(now, 1, self.slots.len()) {
                 self.resize(room);
             }
             self.put(Slot {

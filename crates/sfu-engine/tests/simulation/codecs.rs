@@ -16,7 +16,7 @@ fn viewers_go_on_with_another_codec_or_are_told() {
     let mut world = World::new(1, 1);
     let both = world.join(good(), None);
     // Who lacks retransmissions has H.264 alone.
-    world.viewers_lack_rtx = true;
+    world.viewers_lack_rtx = Some(Codec::H264);
     let only = world.join(good(), None);
     world.run_for(3 * SECOND);
     let frames = |world: &World, viewer: usize| world.viewers[viewer].0.decoded().frames;

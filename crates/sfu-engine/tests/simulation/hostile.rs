@@ -37,7 +37,10 @@ pub(crate) struct Done {
 impl Hostile {
     /// With so many others, who mean well. What was sent in the last seconds was not reported.
     pub(crate) fn new(others: usize) -> Self {
-        let mut world = World::new(1, 1);
+        Self::in_world(World::new(1, 1), others)
+    }
+
+    pub(crate) fn in_world(mut world: World, others: usize) -> Self {
         world.publisher.delta_packets = PACKETS;
         let (crypto, told) = keys::told();
         world.viewers_crypto = Some(crypto);

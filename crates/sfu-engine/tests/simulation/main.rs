@@ -29,6 +29,7 @@ mod price;
 mod publisher;
 mod raw;
 mod recovery;
+mod repeat;
 mod replay;
 mod restart;
 mod room;

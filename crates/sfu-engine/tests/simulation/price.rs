@@ -42,7 +42,7 @@ fn others_saw_all(world: &World, what: &str) {
 }
 
 #[test]
-fn one_viewer_without_rtx_and_one_loss_a_second_costs_the_others_little() {
+fn one_viewer_without_nack_and_one_loss_a_second_costs_the_others_little() {
     // Some 120 packets a second.
     let lossy = Conditions {
         loss: 1.0 / 120.0,
@@ -50,7 +50,8 @@ fn one_viewer_without_rtx_and_one_loss_a_second_costs_the_others_little() {
     };
     let mut world = watched(1, 1);
     world.publisher.delta_packets = 3;
-    world.viewers_lack_rtx = true;
+    world.viewers_lack_rtx = Some(sfu_engine::Codec::H264);
+    world.viewers_lack_nack = true;
     let viewer = world.join(good(), None);
     world.viewers[viewer].0.asks = true;
     world.run_for(2 * SECOND);

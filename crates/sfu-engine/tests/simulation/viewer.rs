@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use sfu_engine::SessionId;
+use sfu_engine::{Codec, SessionId};
 use str0m::change::SdpAnswer;
 use str0m::config::CryptoProvider;
-use str0m::media::{Direction, KeyframeRequestKind, MediaKind, MediaTime, Mid};
+use str0m::format::FormatParams;
+use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{Extension, RedDecoder, RtpPacket};
 use str0m::{Candidate, Event, Input, Output, Rtc};
@@ -54,6 +55,8 @@ pub(crate) struct TestViewer {
     pub(crate) nag: Option<(Duration, Instant)>,
     /// Asks for a keyframe when it can't decode, as browsers do.
     pub(crate) asks: bool,
+    /// Has no stream of retransmissions, and asks for what it misses all the same, which `str0m` does not by itself.
+    repeats: bool,
     /// The computer was switched off.
     pub(crate) dead: bool,
 }
@@ -64,19 +67,29 @@ impl TestViewer {
         index: usize,
         takes_red: bool,
         crypto: Option<CryptoProvider>,
-        no_rtx: bool,
+        no_rtx: Option<Codec>,
+        no_nack: bool,
         no_twcc: bool,
     ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true);
         config.codec_config().enable_opus(true, takes_red);
-        if no_rtx {
+        if let Some(codec) = no_rtx {
             config = config.clear_codecs();
             config.codec_config().enable_opus(true, takes_red);
-            config
-                .codec_config()
-                .add_h264(102.into(), None, true, 0x42_e0_1f);
+            let codecs = config.codec_config();
+            match codec {
+                Codec::Vp8 => codecs.add_config(
+                    96.into(),
+                    None,
+                    str0m::format::Codec::Vp8,
+                    Frequency::NINETY_KHZ,
+                    None,
+                    FormatParams::default(),
+                ),
+                _ => codecs.add_h264(102.into(), None, true, 0x42_e0_1f),
+            }
         }
         let extensions = config.extension_map();
         extensions.set(12, Extension::AbsoluteCaptureTime);
@@ -108,17 +121,15 @@ impl TestViewer {
             red_packets: 0,
             nag: None,
             asks: false,
+            repeats: no_rtx.is_some() && !no_nack,
             dead: false,
         };
         let offer = offer.to_sdp_string();
-        let of_twcc = |line: &&str| line.contains("transport-");
-        let offer = match no_twcc {
-            true => offer
-                .split_inclusive('\n')
-                .filter(|line| !of_twcc(line))
-                .collect(),
-            false => offer,
+        let is_left_out = |line: &&str| {
+            no_twcc && line.contains("transport-") || no_nack && line.trim_end().ends_with(" nack")
         };
+        let lines = offer.split_inclusive('\n');
+        let offer = lines.filter(|line| !is_left_out(line)).collect();
         (viewer, offer)
     }
 
@@ -127,6 +138,11 @@ impl TestViewer {
         let answer = SdpAnswer::from_sdp_string(answer).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
+        let mut api = self.rtc.direct_api();
+        let pictures = api.stream_rx_by_mid(self.video, None);
+        if let Some(pictures) = pictures.filter(|_| self.repeats) {
+            pictures.suppress_nack(false);
+        }
         self.session = Some(session);
     }
 

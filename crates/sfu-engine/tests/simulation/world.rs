@@ -16,7 +16,7 @@ use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{self, Identity};
 use sfu_engine::transport::patch::Fragment;
-use sfu_engine::{PlayoutDelay, Preference, PublishOptions, SessionId};
+use sfu_engine::{Codec, PlayoutDelay, Preference, PublishOptions, SessionId};
 
 use str0m::config::CryptoProvider;
 
@@ -74,8 +74,10 @@ pub(crate) struct World {
     peers_crypto: Option<CryptoProvider>,
     /// They send no pictures.
     peers_are_silent: bool,
-    /// Who joins from now on takes no retransmissions.
-    pub(crate) viewers_lack_rtx: bool,
+    /// Who joins from now on takes pictures of this codec alone, and no stream of retransmissions.
+    pub(crate) viewers_lack_rtx: Option<Codec>,
+    /// Who joins from now on asks for no packet again.
+    pub(crate) viewers_lack_nack: bool,
     /// Who joins from now on reports no arrivals.
     pub(crate) viewers_lack_twcc: bool,
     /// Where reports of viewers are kept, too.
@@ -129,7 +131,8 @@ impl World {
             viewers_crypto: None,
             peers_crypto: None,
             peers_are_silent: false,
-            viewers_lack_rtx: false,
+            viewers_lack_rtx: None,
+            viewers_lack_nack: false,
             viewers_lack_twcc: false,
             overheard: None,
             told: None,
@@ -294,6 +297,7 @@ impl World {
             self.viewers_take_red,
             self.viewers_crypto.clone(),
             self.viewers_lack_rtx,
+            self.viewers_lack_nack,
             self.viewers_lack_twcc,
         );
         let codecs = self.stream.codecs();

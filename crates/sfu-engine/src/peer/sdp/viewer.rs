@@ -132,6 +132,7 @@ pub(super) fn formats(
             pt: chosen.format.pt,
             red: chosen.red.map(|red| red.pt),
             rtx: chosen.rtx.map(|rtx| rtx.pt),
+            nack: chosen.feedback.nack,
             profiles: numbers.into_iter().collect(),
             mid: mid.unwrap_or_default().to_owned(),
             ssrc: sent.ssrc,

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use is::{Candidate, IceCreds};
 
-use crate::codec::Codec;
 use crate::codec::profile::H264Profile;
+use crate::codec::{Codec, TrackKind};
 use crate::peer::sdp::Fingerprint;
 use crate::transport::Slot;
 
@@ -35,6 +35,8 @@ pub(crate) struct Format {
     pub(crate) red: Option<u8>,
     /// Its retransmissions (RFC 4588).
     pub(crate) rtx: Option<u8>,
+    /// The peer asks for what it misses (NACK).
+    pub(crate) nack: bool,
     /// Of H.264 that was offered with several profiles: each with its numbers, the best that is known of first.
     pub(crate) profiles: Vec<Numbers>,
     pub(crate) mid: String,
@@ -53,6 +55,12 @@ pub(crate) struct Numbers {
 }
 
 impl Format {
+    /// What the peer misses can only be sent again as it left.
+    pub(crate) fn is_repeated(&self) -> bool {
+        let lacks_rtx = self.rtx.is_none() || self.profiles.iter().any(|n| n.rtx.is_none());
+        self.nack && lacks_rtx && self.codec.kind() == TrackKind::Video
+    }
+
     /// What comes from here on has this profile: it leaves under the payload type that fits it best.
     pub(crate) fn follow(&mut self, profile: H264Profile) {
         let best = self

@@ -18,6 +18,7 @@ use super::asked::Asked;
 use super::connection::Path;
 use super::control;
 use super::header::{self, Header, Value};
+use super::sealed::{Kept, Sealed};
 use crate::codec::profile::H264Profile;
 use crate::codec::{Codec, TrackKind, red, vp8};
 use crate::size::{MAX_DATAGRAM, OSN, RTP_HEADER};
@@ -112,6 +113,8 @@ pub(super) struct Media {
     protect: Protect,
     /// By slot.
     pub(super) tracks: Vec<Track>,
+    /// The same, of m-lines of which something can only be sent again as it left; empty where there are none.
+    sealed: Vec<Option<Sealed>>,
     /// The next transport-wide number.
     number: u16,
     clock: WallClock,
@@ -128,6 +131,7 @@ impl Media {
         let mut media = Self {
             protect,
             tracks: Vec::new(),
+            sealed: Vec::new(),
             number: 0,
             clock,
             playout_delay: playout_delay.map(PlayoutDelay::octets),
@@ -151,6 +155,24 @@ impl Media {
                 }
             }
         }
+        self.keep_sealed();
+    }
+
+    /// Makes room for what can only be sent again as it left.
+    fn keep_sealed(&mut self) {
+        let is_kept = |track: &Track| track.formats.iter().any(Format::is_repeated);
+        let count = self.tracks.iter().filter(|track| is_kept(track)).count();
+        let mut before = std::mem::take(&mut self.sealed).into_iter();
+        if count == 0 {
+            return;
+        }
+        let sealed = self.tracks.iter().map(|track| {
+            let known = before.next().flatten();
+            let mut sealed = is_kept(track).then(|| known.unwrap_or_default())?;
+            sealed.set_share(count);
+            Some(sealed)
+        });
+        self.sealed = sealed.collect();
     }
 
     /// Tells the viewer of another delay, until its next report.
@@ -174,6 +196,7 @@ impl Media {
     /// Sends a packet.
     pub(super) fn send(
         &mut self,
+        now: Instant,
         path: Path,
         packet: &Outgoing<'_>,
         sink: &mut dyn TransportSink,
@@ -215,7 +238,14 @@ impl Media {
             rollover: (packet.seq >> 16) as u32,
             values,
         };
-        let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
+        let sealed = self.sealed.get_mut(usize::from(packet.slot.0));
+        let sealed = sealed.and_then(Option::as_mut);
+        let keep = sealed.filter(|_| rtx.is_none()).map(|sealed| Keep {
+            sealed,
+            now,
+            seq: packet.seq,
+        });
+        let left = draft.send(path, track, &mut self.protect, sink, keep, |buffer| {
             let body = buffer.len();
             buffer.extend_from_slice(payload);
             if let Some(counters) = packet.vp8 {
@@ -270,7 +300,7 @@ impl Media {
             values,
         );
         track.sent_again.add(packet.payload.len() + OSN);
-        let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
+        let left = draft.send(path, track, &mut self.protect, sink, None, |buffer| {
             buffer.extend_from_slice(&(packet.seq as u16).to_be_bytes());
             let body = buffer.len();
             buffer.extend_from_slice(packet.payload);
@@ -279,6 +309,28 @@ impl Media {
             }
         });
         Some(left)
+    }
+
+    /// Sends the very same datagram again (RFC 4585), where the viewer takes no stream of retransmissions. `packet` has its
+    /// number. The transport-wide number is that of the first time.
+    pub(super) fn repeat(
+        &mut self,
+        path: Path,
+        packet: &Outgoing<'_>,
+        sink: &mut dyn TransportSink,
+    ) -> Option<Left> {
+        let slot = usize::from(packet.slot.0);
+        let kept = self.sealed.get(slot)?.as_ref()?.get(packet.seq)?;
+        let track = self.tracks.get_mut(slot)?;
+        track.sent_again.add(packet.payload.len());
+        track.sent.add(packet.payload.len());
+        sink.compose_media(track.kind, path.local, path.remote, &mut |buffer| {
+            buffer.extend_from_slice(kept.datagram);
+        });
+        Some(Left {
+            number: kept.number,
+            bytes: kept.datagram.len(),
+        })
     }
 
     /// Sends a packet of nothing but padding in the stream of retransmissions, to see whether the network carries it.
@@ -301,7 +353,7 @@ impl Media {
             },
             values,
         );
-        let left = draft.send(path, track, &mut self.protect, sink, |buffer| {
+        let left = draft.send(path, track, &mut self.protect, sink, None, |buffer| {
             buffer.resize(buffer.len() + usize::from(PADDING) - 1, 0);
             buffer.push(PADDING);
         });
@@ -316,6 +368,13 @@ struct Draft {
     /// How often the sequence number has wrapped.
     rollover: u32,
     values: Values,
+}
+
+/// Where a datagram is kept as it leaves.
+struct Keep<'a> {
+    sealed: &'a mut Sealed,
+    now: Instant,
+    seq: u64,
 }
 
 /// What a packet takes beside header, extensions and payload.
@@ -356,8 +415,10 @@ impl Draft {
         track: &Track,
         protect: &mut Protect,
         sink: &mut dyn TransportSink,
+        mut keep: Option<Keep<'_>>,
         payload: impl Fn(&mut Vec<u8>),
     ) -> Left {
+        let number = self.values.number.map(u16::from_be_bytes);
         let mut bytes = 0;
         sink.compose_media(track.kind, path.local, path.remote, &mut |buffer| {
             let start = buffer.len();
@@ -365,11 +426,12 @@ impl Draft {
             let header = self.header.write(buffer, &extensions);
             payload(buffer);
             bytes = seal(protect, buffer, start, header, self.rollover);
+            if let Some(Keep { sealed, now, seq }) = &mut keep {
+                let datagram = &buffer[start..];
+                sealed.push(*now, *seq, Kept { number, datagram });
+            }
         });
-        Left {
-            number: self.values.number.map(u16::from_be_bytes),
-            bytes,
-        }
+        Left { number, bytes }
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) mod ice;
 mod leeway;
 mod media;
 mod pacer;
+mod sealed;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -218,7 +219,7 @@ impl LeanTransport {
         let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
             return;
         };
-        let left = secured.media.send(path, packet, sink);
+        let left = secured.media.send(now, path, packet, sink);
         self.note(now, left);
     }
 
@@ -454,8 +455,18 @@ impl ViewerTransport for LeanTransport {
             return false;
         };
         let left = secured.media.resend(path, packet, sink);
-        self.note(now, left);
-        left.is_some()
+        if left.is_some() {
+            self.note(now, left);
+            return true;
+        }
+        let Some(left) = secured.media.repeat(path, packet, sink) else {
+            return false;
+        };
+        match left.number {
+            Some(number) => self.estimator.sent_again(number),
+            None => self.note(now, Some(left)),
+        }
+        true
     }
 }
 

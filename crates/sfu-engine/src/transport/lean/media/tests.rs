@@ -79,6 +79,7 @@ fn format() -> Format {
         pt: 97,
         red: None,
         rtx: Some(98),
+        nack: true,
         profiles: Vec::new(),
         mid: "v".into(),
         ssrc: 7,
@@ -149,7 +150,9 @@ fn the_capture_time_is_told_at_keyframes_and_once_a_second() {
     for number in 0..25 {
         let is_key = number == 0 || number == 12;
         let packet = packet(number, start + number * 100 * MS, is_key, &data);
-        media.send(path(), &packet, &mut wire).unwrap();
+        media
+            .send(Instant::now(), path(), &packet, &mut wire)
+            .unwrap();
         assert!(wire.extension(TWCC).is_some());
         let delay = wire.extension(DELAY);
         assert_eq!(delay, is_key.then_some(&[0, 0, 20][..]), "{number}");
@@ -163,11 +166,16 @@ fn a_keyframe_that_is_sent_again_tells_the_same() {
     let start = Instant::now();
     let mut media = media(WallClock::new(start, SystemTime::now()));
     let (mut wire, data) = (Wire::default(), Arc::from([0x41; 100]));
-    media.send(path(), &packet(0, start, true, &data), &mut wire);
+    media.send(
+        Instant::now(),
+        path(),
+        &packet(0, start, true, &data),
+        &mut wire,
+    );
     let told = wire.captured().unwrap();
     for number in 1..10 {
         let packet = packet(number, start + number * 100 * MS, false, &data);
-        media.send(path(), &packet, &mut wire);
+        media.send(Instant::now(), path(), &packet, &mut wire);
     }
     // It had been replayed: dated later than it was captured.
     let again = packet(0, start - 500 * MS, true, &data);
@@ -179,6 +187,43 @@ fn a_keyframe_that_is_sent_again_tells_the_same() {
     assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
     media.pad(path(), &mut wire).unwrap();
     assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+}
+
+#[test]
+fn only_what_can_be_sent_again_as_it_left_is_kept() {
+    let clock = WallClock::new(Instant::now(), SystemTime::now());
+    for (what, format, is_kept) in [
+        ("RTX", format(), false),
+        (
+            "NACK alone",
+            Format {
+                rtx: None,
+                ..format()
+            },
+            true,
+        ),
+        (
+            "neither",
+            Format {
+                rtx: None,
+                nack: false,
+                ..format()
+            },
+            false,
+        ),
+        (
+            "sound",
+            Format {
+                rtx: None,
+                codec: Codec::Opus,
+                ..format()
+            },
+            false,
+        ),
+    ] {
+        let media = media_of(format, Profile::AeadAes128Gcm, clock);
+        assert_eq!(!media.sealed.is_empty(), is_kept, "{what}");
+    }
 }
 
 #[test]
@@ -219,7 +264,9 @@ fn each_profile_leaves_under_its_payload_type() {
     {
         let data = Arc::from(payload);
         let packet = packet(number as u32, start, false, &data);
-        media.send(path(), &packet, &mut wire).unwrap();
+        media
+            .send(Instant::now(), path(), &packet, &mut wire)
+            .unwrap();
         assert_eq!(wire.0[1] & 0x7f, pt, "{payload:02x?}");
         media.resend(path(), &packet, &mut wire).unwrap();
         assert_eq!(wire.0[1] & 0x7f, rtx, "{payload:02x?}");
@@ -330,7 +377,7 @@ proptest! {
                 red: case.has_red.then_some(&red),
                 ..packet(number, start + number * 400 * MS, is_key, &data)
             };
-            media.send(path(), &outgoing, &mut wire).unwrap();
+            media.send(Instant::now(), path(), &outgoing, &mut wire).unwrap();
             let limit = |payload| case.least(payload).max(MAX_DATAGRAM);
             prop_assert!(wire.0.len() <= limit(size), "{} of {size}", wire.0.len());
             if size <= MAX_PAYLOAD {
@@ -355,6 +402,37 @@ proptest! {
         }
     }
 
+    /// Two seals under one number would give the keys away: without a stream of retransmissions it is the same seal.
+    #[test]
+    fn without_rtx_what_leaves_again_is_the_same_to_the_last_bit(
+        case in cases(),
+        packets in proptest::collection::vec((sizes(), any::<bool>()), 1..20),
+    ) {
+        let case = Case { has_rtx: false, has_red: false, ..case };
+        let mut media = case.media();
+        let mut wire = Wire::default();
+        let start = Instant::now();
+        let mut left = Vec::new();
+        let data: Vec<Arc<[u8]>> = packets.iter().map(|(size, _)| vec![0x41; *size].into()).collect();
+        let outgoing = |number: usize| Outgoing {
+            codec: case.codec(),
+            ..packet(number as u32, start, packets[number].1, &data[number])
+        };
+        for number in 0..packets.len() {
+            let packet = outgoing(number);
+            let first = media.send(start, path(), &packet, &mut wire).unwrap();
+            left.push((first.number, wire.0.clone()));
+            prop_assert!(media.resend(path(), &packet, &mut wire).is_none());
+        }
+        for (number, (twcc, datagram)) in left.iter().enumerate() {
+            let again = media.repeat(path(), &outgoing(number), &mut wire).unwrap();
+            prop_assert_eq!(&wire.0, datagram);
+            prop_assert_eq!((again.number, again.bytes), (*twcc, datagram.len()));
+        }
+        let next = Outgoing { seq: 1_000 + packets.len() as u64, ..outgoing(0) };
+        prop_assert!(media.repeat(path(), &next, &mut wire).is_none(), "has not left");
+    }
+
     #[test]
     fn what_had_no_room_is_told_by_the_next_packet_that_has(
         case in cases(),
@@ -370,7 +448,7 @@ proptest! {
                 codec: case.codec(),
                 ..packet(number, start + number * 10 * MS, is_key, &data)
             };
-            media.send(path(), &outgoing, wire).unwrap();
+            media.send(Instant::now(), path(), &outgoing, wire).unwrap();
             wire.optional()
         };
         let agreed: Vec<u8> = [(case.agreed[2], DELAY), (case.agreed[3], CAPTURED)]
