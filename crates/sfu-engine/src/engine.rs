@@ -32,6 +32,7 @@ use crate::ids::{SessionId, StreamName};
 use crate::info::StreamLook;
 use crate::interfaces::Interfaces;
 use crate::layers::Preference;
+use crate::peer::sdp;
 use crate::queue::ShardCommand;
 use crate::router::Router;
 use crate::session::{SessionInfo, SessionObserver, SessionShared};
@@ -46,6 +47,8 @@ use admission::Admission;
 
 /// How long a shard may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Addresses of an offer that are remembered with its session.
+const NAMED: usize = 4;
 
 /// What may wait in the kernel, in octets; it counts twice as many. At 10 Gbit/s that lasts for 1.6 ms, so that the sender
 /// is awake in time; at 1 Gbit/s sound waits behind it for 16 ms at the most.
@@ -291,7 +294,7 @@ impl Engine {
             }
         }
         let admitted = self.admit(request.peer)?;
-        let shard = self.least_loaded().ok_or(SubscribeError::Busy)?;
+        let (shard, addresses) = self.place(request.offer).ok_or(SubscribeError::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let (transport, answer) = negotiate::accept(
             &self.identity,
@@ -311,7 +314,8 @@ impl Engine {
             request.preference.clone(),
         );
         let session = session.admitted(admitted).from(request.peer);
-        self.enter(shard, &stream, Box::new(transport), session)?;
+        let transport = Box::new(transport);
+        self.enter(shard, &stream, transport, (session, addresses))?;
         Ok(Subscribed {
             session: id,
             answer,
@@ -331,7 +335,7 @@ impl Engine {
 
     fn try_publish(&self, request: &PublishRequest<'_>) -> Result<Subscribed, PublishRefused> {
         let admitted = self.admit(request.peer)?;
-        let shard = self.least_loaded().ok_or(PublishRefused::Busy)?;
+        let (shard, addresses) = self.place(request.offer).ok_or(PublishRefused::Busy)?;
         let local = self.local_addresses(shard, request.peer);
         let now = Instant::now();
         let (transport, answer, tracks) =
@@ -359,7 +363,7 @@ impl Engine {
             Preference::default(),
         );
         let session = session.admitted(admitted).from(request.peer);
-        let session = self.sessions.enter(session.publishing());
+        let session = self.sessions.enter(session.publishing(), addresses);
         let command = ShardCommand::Publish {
             publications: vec![Publication::new(PublicationId(0), Some(claim), &tracks)],
             transport: Box::new(transport),
@@ -392,23 +396,29 @@ impl Engine {
         shard: &ShardThread,
         stream: &Arc<Stream>,
         transport: Box<dyn ViewerTransport>,
-        session: SessionShared,
+        (session, addresses): (SessionShared, Box<[SocketAddr]>),
     ) -> Result<(), SubscribeError> {
         let viewing = self.router.add_viewer(stream);
         let unknown = || SubscribeError::UnknownStream(stream.name().clone());
         let command = ShardCommand::Subscribe {
             stream: Some(viewing.ok_or_else(unknown)?),
             transport,
-            session: self.sessions.enter(session),
+            session: self.sessions.enter(session, addresses),
         };
         let sent = shard.queue().send(command);
         sent.then_some(()).ok_or(SubscribeError::Busy)
     }
 
-    /// The shard with the fewest sessions.
-    fn least_loaded(&self) -> Option<&ShardThread> {
-        let load = |shard: &&ShardThread| self.sessions.load(shard.index());
-        self.shards.iter().min_by_key(load)
+    /// The shard for a session: the one with the fewest of those that have none at the addresses which the offer names. Where
+    /// all have, the one before may be dead: the shard finds that out.
+    fn place(&self, offer: &str) -> Option<(&ShardThread, Box<[SocketAddr]>)> {
+        let addresses = sdp::named(offer, NAMED);
+        let taken = self.sessions.shards_at(&addresses);
+        let load = |shard: &&ShardThread| {
+            let index = shard.index();
+            (taken.contains(&index), self.sessions.load(index))
+        };
+        Some((self.shards.iter().min_by_key(load)?, addresses))
     }
 
     /// The addresses at which a viewer can reach a shard, by UDP and by TCP.

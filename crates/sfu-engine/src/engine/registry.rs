@@ -3,6 +3,7 @@
 //! The sessions by identifier. Each leaves by itself when its shard lets go of it, so that nobody looks through all.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
@@ -16,6 +17,8 @@ pub(crate) struct Registry {
     sessions: Mutex<HashMap<SessionId, Weak<SessionShared>>>,
     /// The sessions of each shard.
     loads: Box<[AtomicUsize]>,
+    /// The shards of those sessions whose offers named an address.
+    addresses: Mutex<HashMap<SocketAddr, Vec<usize>>>,
     /// All that there ever were.
     count: AtomicU64,
     pub(super) observer: OnceLock<Arc<dyn SessionObserver>>,
@@ -28,6 +31,8 @@ pub(crate) struct Place {
     id: SessionId,
     shard: usize,
     number: u64,
+    /// What its offer named.
+    addresses: Box<[SocketAddr]>,
 }
 
 impl Place {
@@ -48,6 +53,7 @@ impl Registry {
             sessions: Mutex::default(),
             loads: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             count: AtomicU64::new(0),
+            addresses: Mutex::default(),
             observer: OnceLock::new(),
         })
     }
@@ -56,17 +62,39 @@ impl Registry {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the session is found and counted, for as long as somebody holds it.
-    pub(super) fn enter(self: &Arc<Self>, mut session: SessionShared) -> Arc<SessionShared> {
+    fn addresses(&self) -> MutexGuard<'_, HashMap<SocketAddr, Vec<usize>>> {
+        let addresses = self.addresses.lock();
+        addresses.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The shards that have sessions at one of these addresses, as far as offers have named them. Media has no name in it, so
+    /// that an address is one session's in each shard.
+    pub(super) fn shards_at(&self, addresses: &[SocketAddr]) -> Vec<usize> {
+        let known = self.addresses();
+        let shards = addresses.iter().filter_map(|address| known.get(address));
+        shards.flatten().copied().collect()
+    }
+
+    /// From now on the session is found and counted, for as long as somebody holds it. `addresses` are those that its offer
+    /// named.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        mut session: SessionShared,
+        addresses: Box<[SocketAddr]>,
+    ) -> Arc<SessionShared> {
         let (id, shard) = (session.id(), session.shard());
         if let Some(load) = self.loads.get(shard) {
             load.fetch_add(1, Relaxed);
+        }
+        for address in &addresses {
+            self.addresses().entry(*address).or_default().push(shard);
         }
         session.take_place(Place {
             registry: self.clone(),
             id,
             shard,
             number: self.count.fetch_add(1, Relaxed) + 1,
+            addresses,
         });
         let session = Arc::new(session);
         self.lock().insert(id, Arc::downgrade(&session));
@@ -108,6 +136,18 @@ impl Drop for Place {
         if let Some(load) = self.registry.loads.get(self.shard) {
             load.fetch_sub(1, Relaxed);
         }
+        let mut known = self.registry.addresses();
+        for address in &self.addresses {
+            let Some(shards) = known.get_mut(address) else {
+                continue;
+            };
+            if let Some(at) = shards.iter().position(|shard| *shard == self.shard) {
+                shards.swap_remove(at);
+            }
+            if shards.is_empty() {
+                known.remove(address);
+            }
+        }
     }
 }
 
@@ -124,10 +164,37 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_offers_named_are_known_as_long_as_the_sessions() {
+        let registry = Registry::new(3);
+        let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
+        let at = |ports: &[u16]| {
+            let addresses: Vec<_> = ports.iter().copied().map(address).collect();
+            let mut shards = registry.shards_at(&addresses);
+            shards.sort_unstable();
+            shards
+        };
+        let enter = |id, shard, ports: &[u16]| {
+            let addresses = ports.iter().copied().map(address).collect();
+            registry.enter(session(id, shard), addresses)
+        };
+        let first = enter(1, 0, &[5, 6]);
+        let second = enter(2, 2, &[6]);
+        let third = enter(3, 2, &[6, 6]);
+        assert_eq!(at(&[5]), [0]);
+        assert_eq!(at(&[4, 6]), [0, 2, 2, 2]);
+        drop(third);
+        assert_eq!(at(&[6]), [0, 2]);
+        drop(first);
+        assert_eq!((at(&[5]), at(&[6])), (vec![], vec![2]));
+        drop(second);
+        assert!(registry.addresses().is_empty(), "nothing is left");
+    }
+
+    #[test]
     fn a_session_is_found_until_its_shard_lets_go_of_it() {
         let registry = Registry::new(2);
         let mut held: Vec<_> = (0..1_000)
-            .map(|n| registry.enter(session(n, usize::from(n % 3 == 0))))
+            .map(|n| registry.enter(session(n, usize::from(n % 3 == 0)), Box::default()))
             .collect();
         assert_eq!(registry.len(), 1_000);
         assert_eq!((registry.load(0), registry.load(1)), (666, 334));

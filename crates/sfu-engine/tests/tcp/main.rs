@@ -38,10 +38,18 @@ fn name() -> StreamName {
 impl Host {
     /// An engine of one shard; each test has a router of its own.
     fn start(test: &str, config: EngineConfig) -> Self {
+        let config = EngineConfig {
+            shards: 1,
+            ..config
+        };
+        Self::start_all(test, config)
+    }
+
+    /// The same of as many shards as it says.
+    fn start_all(test: &str, config: EngineConfig) -> Self {
         let router = Router::get(test);
         let config = EngineConfig {
             udp_port: 0,
-            shards: 1,
             ..config
         };
         let engine = Engine::start(router.clone(), config).unwrap();
@@ -221,6 +229,38 @@ fn viewers_play_by_tcp_beside_those_by_udp() {
             c.tcp_connections_closed == 1
         });
     }
+}
+
+/// Media has no name in it: two sessions of one socket are told apart by the port that it comes to.
+#[test]
+fn sessions_of_one_socket_go_to_different_shards_while_there_are_some() {
+    let config = EngineConfig {
+        udp_address: "127.0.0.1".parse().unwrap(),
+        shards: 2,
+        ..EngineConfig::default()
+    };
+    let host = Host::start_all("one socket", config);
+    let _camera = host.camera();
+    let port = |named: Option<u16>| {
+        let (_, mut offer) = Peer::new(Direction::RecvOnly);
+        if let Some(port) = named {
+            offer += &format!("a=candidate:1 1 udp 2130706431 127.0.0.1 {port} typ host\r\n");
+        }
+        candidates(&host.offered(&offer), By::Udp)[0].port()
+    };
+    let ports = host.engine.udp_ports();
+    let first = port(Some(5_000));
+    assert_eq!(first, ports[0], "all are free");
+    assert_eq!(port(None), ports[1], "the one with fewer sessions");
+    assert_eq!(
+        port(Some(5_000)),
+        ports[1],
+        "not where the address is known"
+    );
+    assert_eq!(port(Some(5_001)), ports[0], "another address");
+    // All have it: the one before may be dead.
+    let third = port(Some(5_000));
+    assert!(ports.contains(&third));
 }
 
 #[test]

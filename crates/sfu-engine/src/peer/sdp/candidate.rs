@@ -2,8 +2,11 @@
 
 //! A peer's candidates (RFC 8839, section 5.1).
 
-use is::Candidate;
+use std::net::SocketAddr;
 
+use is::{Candidate, CandidateKind, Protocol};
+
+use super::CANDIDATES;
 use super::lines::lines;
 
 /// A line that is longer can't be one.
@@ -26,6 +29,21 @@ pub(crate) fn candidates(fragment: &str, most: usize) -> Option<(usize, Vec<Cand
         found.extend(parse(value));
     }
     Some((count, found))
+}
+
+/// The addresses of their own that an offer names, for UDP: those of its first `most` candidates that are any.
+pub(crate) fn named(offer: &str, most: usize) -> Box<[SocketAddr]> {
+    let attributes = lines(offer).filter_map(super::lines::Line::attribute);
+    let values = attributes.filter(|(name, _)| *name == "candidate");
+    let found = values
+        .take(CANDIDATES)
+        .filter_map(|(_, value)| parse(value));
+    let own = found.filter(|c| c.kind() == CandidateKind::Host && c.proto() == Protocol::Udp);
+    let mut addresses: Vec<_> = own.map(|candidate| candidate.addr()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.truncate(most);
+    addresses.into()
 }
 
 pub(super) fn parse(value: &str) -> Option<Candidate> {
@@ -75,6 +93,29 @@ mod tests {
             let found = found.map(|(count, found)| (count, found.len()));
             assert_eq!(found, Some((1, usize::from(is_one))), "{value}");
         }
+    }
+
+    #[test]
+    fn an_offer_names_addresses_of_its_own() {
+        let line = |rest: &str| format!("a=candidate:1 1 {rest}\r\n");
+        let offer = [
+            line("udp 1 192.0.2.5 50000 typ host"),
+            line("udp 1 192.0.2.5 50000 typ host generation 0"),
+            line("udp 1 198.51.100.1 4 typ srflx raddr 10.0.0.1 rport 1"),
+            line("tcp 1 192.0.2.5 9 typ host tcptype active"),
+            line("udp 1 0b5e2a3c-7d0f-4a4f-9d9f-1f2d3c4b5a69.local 50000 typ host"),
+            line("udp 1 2001:db8::1 50000 typ host"),
+        ]
+        .concat();
+        let all: [SocketAddr; 2] =
+            ["192.0.2.5:50000", "[2001:db8::1]:50000"].map(|address| address.parse().unwrap());
+        assert_eq!(*named(&offer, 4), all);
+        assert_eq!(*named(&offer, 1), all[..1]);
+        let many: String = (1..100)
+            .map(|n| line(&format!("udp 1 192.0.2.5 {n} typ host")))
+            .collect();
+        assert_eq!(named(&many, 4).len(), 4);
+        assert!(named("v=0\r\n", 4).is_empty());
     }
 
     #[test]

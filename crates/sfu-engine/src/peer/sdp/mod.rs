@@ -30,7 +30,7 @@ mod simulcast;
 mod viewer;
 
 pub(crate) use again::{Before, Restart};
-pub(crate) use candidate::candidates;
+pub(crate) use candidate::{candidates, named};
 pub use error::OfferError;
 pub(crate) use ice::{Fingerprint, credentials};
 pub(crate) use offering::{Agreement, Offering};
