@@ -3,7 +3,7 @@
 //! The HTTP connections that there are: how many, whose, what each is waiting for, and who makes room when they are full.
 //!
 //! Who lets us wait for a request makes room for newcomers: idle connections first, then those with half a head, then
-//! those with half a body, each time the one that has waited longest. So whoever opens connections and sends nothing takes
+//! those with half a body, and WebSockets in which nothing is under way, each time the one that has waited longest. So whoever opens connections and sends nothing takes
 //! his own places. Constant or logarithmic work for each change; nothing here is on a packet's way.
 
 use std::collections::{BTreeSet, HashMap};
@@ -29,6 +29,8 @@ pub(super) enum Phase {
     Head,
     /// The body of a request is to come.
     Body,
+    /// A WebSocket is open, and nothing is under way in it.
+    Open,
     /// We are to answer, or answer.
     Busy,
 }
@@ -41,7 +43,8 @@ impl Phase {
             Self::Head => Some(limits::HEAD_TIME),
             // Who reads the body answers before that.
             Self::Body => Some(limits::BODY_TIME * 2),
-            Self::Busy => None,
+            // Who reads the WebSocket knows when its peer is gone.
+            Self::Open | Self::Busy => None,
         }
     }
 }
@@ -231,10 +234,12 @@ impl Connections {
         oldest.is_some()
     }
 
-    /// Ends all connections that wait for something from the peer.
+    /// Ends all connections that wait for something from the peer, but for WebSockets, which say goodbye.
     pub(super) fn end_waiting(&self) {
         let mut table = lock(&self.table);
-        while let Some(oldest) = table.oldest() {
+        while let Some(&(phase, _, oldest)) = table.waiting.first()
+            && phase != Phase::Open
+        {
             table.remove(oldest);
         }
     }
@@ -545,22 +550,46 @@ mod tests {
 
     #[test]
     fn idle_ones_make_room_first_then_the_oldest_that_wait() {
-        let all = connections(4, 4);
-        let [body, head, idle, busy] = [1, 2, 3, 4].map(|n| all.admit(peer(n), false).unwrap());
+        let all = connections(5, 5);
+        let [open, body, head, idle, busy] =
+            [1, 2, 3, 4, 5].map(|n| all.admit(peer(n), false).unwrap());
+        open.enter(Phase::Open);
         body.enter(Phase::Body);
         idle.enter(Phase::Busy);
         idle.enter(Phase::Idle);
         busy.enter(Phase::Busy);
         let mut newcomers = Vec::new();
-        for leaves in [&idle, &head, &body] {
+        for leaves in [&idle, &head, &body, &open] {
             assert!(is_there(leaves));
             newcomers.push(all.admit(peer(9), false).unwrap());
             newcomers.last().unwrap().enter(Phase::Busy);
             assert!(!is_there(leaves) && is_there(&busy));
         }
         assert_eq!(all.admit(peer(9), false).err(), Some(NoRoom::All));
-        assert_eq!(all.count(), 4);
+        assert_eq!(all.count(), 5);
         assert!(!all.make_room());
+    }
+
+    #[test]
+    fn at_the_end_who_may_be_told_so_stays_a_moment() {
+        let all = connections(9, 9);
+        let phases = [
+            Phase::Idle,
+            Phase::Head,
+            Phase::Body,
+            Phase::Open,
+            Phase::Busy,
+        ];
+        let each = phases.map(|phase| {
+            let connection = all.admit(peer(1), false).unwrap();
+            connection.enter(phase);
+            connection
+        });
+        all.end_waiting();
+        assert_eq!(
+            each.map(|c| is_there(&c)),
+            [false, false, false, true, true]
+        );
     }
 
     #[test]
@@ -597,6 +626,9 @@ mod tests {
         assert_eq!(left(), Some(30));
         connection.enter(Phase::Busy);
         assert_eq!(left(), None);
+        connection.enter(Phase::Open);
+        connection.received();
+        assert_eq!(left(), None);
         connection.enter(Phase::Idle);
         assert_eq!(left(), Some(60));
         connection.sent(true);
@@ -610,7 +642,7 @@ mod tests {
     proptest! {
         /// Whatever happens: never more than the limits, newcomers get in while anybody waits, and nothing is left over.
         #[test]
-        fn the_table_is_whole(steps in proptest::collection::vec((0u8..6, 0u8..3, any::<usize>()), 0..300)) {
+        fn the_table_is_whole(steps in proptest::collection::vec((0u8..7, 0u8..3, any::<usize>()), 0..300)) {
             let all = connections(8, 5);
             let mut held: Vec<(u8, Arc<Connection>)> = Vec::new();
             for (step, host, pick) in steps {
@@ -629,6 +661,7 @@ mod tests {
                         2 => held[index].1.enter(Phase::Busy),
                         3 => held[index].1.enter(Phase::Idle),
                         4 => held[index].1.received(),
+                        5 => held[index].1.enter(Phase::Open),
                         _ => drop(held.remove(index)),
                     }
                 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One connection: HTTP/1.1 (RFC 9112), by TLS also HTTP/2 (RFC 9113), until it ends, takes too long, or the server stops.
+//! One connection: HTTP/1.1 (RFC 9112), by TLS also HTTP/2 (RFC 9113), and then maybe a WebSocket, until it ends, takes too long, or the server stops.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -30,6 +30,7 @@ use super::connections::{Connection, Phase};
 use super::limits;
 use super::server::{App, Refusal};
 use super::tls::{Tls, is_handshake};
+use super::websocket::Talk;
 use crate::properties::lock;
 
 /// What all connections have in common.
@@ -45,6 +46,11 @@ impl Speech {
             routes: app.clone().routes(),
             stopping: app.stopping.clone(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(routes: axum::Router, stopping: watch::Receiver<bool>) -> Self {
+        Self { routes, stopping }
     }
 }
 
@@ -124,18 +130,31 @@ async fn speak(
 }
 
 async fn http_1(
-    io: impl AsyncRead + AsyncWrite + Unpin,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Arc<Connection>,
     speech: &Speech,
 ) {
-    let service = service_fn(|request| answer(&connection, &speech.routes, request));
+    let talk = Talk::new(speech.stopping.clone());
+    let service = service_fn(|mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(talk.clone());
+        answer(&connection, &speech.routes, request)
+    });
     let http = http1::Builder::new()
         // What we wait for has its times in `Phase`.
         .header_read_timeout(None)
         .max_headers(limits::FIELDS_MAX)
         .max_buf_size(limits::HEAD_MAX)
-        .serve_connection(TokioIo::new(io), service);
-    drive(http, speech, http1::Connection::graceful_shutdown).await;
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    drive(
+        http,
+        speech,
+        http1::UpgradeableConnection::graceful_shutdown,
+    )
+    .await;
+    if let Some(going_on) = talk.take() {
+        going_on.await;
+    }
 }
 
 async fn http_2(

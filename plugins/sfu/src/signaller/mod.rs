@@ -94,6 +94,9 @@ mod tell;
 mod tls;
 mod turn;
 mod v1;
+// Routes that use it come next.
+#[allow(dead_code)]
+mod websocket;
 mod workers;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
