@@ -84,6 +84,7 @@ pub(crate) struct Job {
     webhook: Webhook,
     asker: Arc<Asker>,
     wants: Vec<Want>,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -188,6 +189,7 @@ impl Webhooks {
                 webhook: webhook.clone(),
                 asker: asker.clone(),
                 wants: again.clone(),
+                since: now,
             };
             if self.ask(job, Box::new(|| {})).is_err() {
                 let mut table = self.shared.table();
@@ -207,6 +209,7 @@ impl Webhooks {
             webhook: webhook.clone(),
             asker,
             wants: wants.to_vec(),
+            since: Instant::now(),
         }
     }
 
@@ -316,8 +319,15 @@ impl Shared {
             let Ok((job, done)) = next else {
                 return;
             };
+            // Who has waited for as long as an answer may take, or for one, is not asked for any more: a server that hangs makes
+            // nobody wait for those before him.
+            let mut silent = job.since.elapsed() >= TIME;
             for want in &job.wants {
-                let verdict = put(client, &job.webhook, &job.asker, want);
+                let verdict = match silent {
+                    true => Verdict::Silent,
+                    false => put(client, &job.webhook, &job.asker, want),
+                };
+                silent |= verdict == Verdict::Silent;
                 let mac = self.mac(&job.webhook, &job.asker, want);
                 let now = Instant::now();
                 let mut table = self.table();

@@ -243,6 +243,51 @@ fn a_crowd_of_questions_is_bounded() {
     );
 }
 
+/// Who comes while it hangs waits for one answer that does not come, and not for those before him.
+#[test]
+fn a_crowd_before_a_server_that_hangs_waits_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let held = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            held.lock().unwrap().push(stream);
+        }
+    });
+    let access = Rules::new("hangs");
+    let access = Arc::new(access.open(&format!("ask {url}\n")));
+    let threads: Vec<_> = (0..200_u8)
+        .map(|n| {
+            let access = access.clone();
+            std::thread::spawn(move || {
+                let text = format!("somebody-{n}");
+                let visitor = Visitor {
+                    address: Some(IpAddr::from([203, 0, 113, n])),
+                    ..visitor(Some(Credential::Bearer(&text)))
+                };
+                let wants = [
+                    want(Action::Publish, "cam1"),
+                    want(Action::Takeover, "cam1"),
+                ];
+                access
+                    .check_and_wait(&visitor, wants.as_flattened())
+                    .map(|_| ())
+            })
+        })
+        .collect();
+    for thread in threads {
+        let found = thread.join().unwrap();
+        assert!(
+            matches!(found, Err(Refused::Silent | Refused::Busy)),
+            "{found:?}"
+        );
+    }
+    // Eight at a time, and those who came before the first eight had waited in vain: all 400 questions would take 150 s.
+    let asked = asked.lock().unwrap().len();
+    assert!((1..=24).contains(&asked), "{asked} questions");
+}
+
 fn token(key: &EncodingKey, id: &str, jti: &str) -> String {
     signed(key, id, jti, &json!({ "play": ["cam1"] }))
 }

@@ -89,7 +89,7 @@ impl Served {
         body: &str,
     ) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).unwrap();
-        let patience = Some(Duration::from_secs(10));
+        let patience = Some(Duration::from_secs(60));
         stream.set_read_timeout(patience).unwrap();
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");

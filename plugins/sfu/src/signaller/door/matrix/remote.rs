@@ -11,7 +11,7 @@ use sfu_access::{Action, Grants};
 use sfu_access_rows::remote::{Asked, answer, ed25519, signed};
 use sfu_access_rows::{SECRET, grants};
 
-use super::{NAME, STRANGER, Served, is_let_in, needed, requests};
+use super::{NAME, RULES, STRANGER, Served, is_let_in, needed, requests};
 
 /// A request, what it needs, and whether it was refused, with the answer.
 type Answered = (String, Vec<Action>, bool, String);
@@ -30,6 +30,8 @@ fn all(served: &Served, shown: &str) -> Vec<Answered> {
     std::thread::scope(|scope| {
         let asked: Vec<_> = requests()
             .into_iter()
+            // Its answer has no body that says why, and it goes by the rule of GET.
+            .filter(|(_, method, _)| *method != "HEAD")
             .map(|(route, method, path)| {
                 scope.spawn(move || {
                     let fields = [STRANGER, ("Authorization", bearer.as_str())];
@@ -72,6 +74,38 @@ fn deaf_and_gone() -> (TcpListener, String, String) {
     let url = |listener: &TcpListener| format!("http://{}/", listener.local_addr().unwrap());
     let (slow, away) = (url(&deaf), url(&gone));
     (deaf, slow, away)
+}
+
+#[test]
+fn what_a_webhook_does_not_allow_lets_nobody_in() {
+    let (_deaf, slow, away) = deaf_and_gone();
+    let says = |status: u16| Asked::new(move |_| answer(status, "")).url;
+    for (what, url, let_in) in [
+        ("says yes", says(200), true),
+        ("says yes without a word", says(204), true),
+        ("says no", says(401), false),
+        ("forbids", says(403), false),
+        ("knows nothing of it", says(404), false),
+        ("is ill", says(500), false),
+        ("is too busy", says(503), false),
+        ("leads elsewhere", says(307), false),
+        (
+            "babbles",
+            Asked::new(|_| "nonsense\r\n\r\n".into()).url,
+            false,
+        ),
+        ("hangs up", Asked::new(|_| String::new()).url, false),
+        ("is slow", slow, false),
+        ("is away", away, false),
+    ] {
+        let served = served("asked", &format!("{RULES}ask {url}\n"));
+        for (request, needed, refused, answer) in all(&served, "let-me-in") {
+            // It is not asked of each part of a list: what it alone allows is in none.
+            let is_list = needed == [Action::Record] && request.ends_with("recordings");
+            let let_in = needed.is_empty() || (let_in && !is_list);
+            assert_eq!(refused, !let_in, "{what}: {request}: {answer}");
+        }
+    }
 }
 
 /// It is asked for each action and stream apart: a yes to one is none to another.
