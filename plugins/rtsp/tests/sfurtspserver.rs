@@ -5,7 +5,9 @@ use gst::prelude::*;
 
 fn server(properties: &[(&str, &str)]) -> gst::Element {
     gst::init().unwrap();
-    gstsfurtsp::plugin_register_static().unwrap();
+    // Tests of one process register them more than once.
+    let _ = gstsfu::plugin_register_static();
+    let _ = gstsfurtsp::plugin_register_static();
     let element = gst::ElementFactory::make("sfurtspserver").build().unwrap();
     for (name, value) in properties {
         element.set_property_from_str(name, value);
@@ -49,4 +51,22 @@ fn passwords_cannot_be_read_back() {
     let users = server.find_property("users").unwrap();
     assert!(!users.flags().contains(glib::ParamFlags::READABLE));
     server.set_state(gst::State::Null).unwrap();
+}
+
+/// Also where its thread has not begun yet.
+#[test]
+fn it_stops_as_soon_as_it_has_started() {
+    let server = server(&[("listen", "127.0.0.1:0"), ("router", "stops")]);
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for state in [gst::State::Ready, gst::State::Paused, gst::State::Playing] {
+            for _ in 0..50 {
+                server.set_state(state).unwrap();
+                server.set_state(gst::State::Null).unwrap();
+            }
+        }
+        let _ = done.send(());
+    });
+    let ended = ended.recv_timeout(std::time::Duration::from_secs(60));
+    assert!(ended.is_ok(), "it hangs");
 }

@@ -179,7 +179,13 @@ impl Server {
         if self.mounts.in_use() > 0 {
             gst::warning!(CAT, "what plays did not end within {STOP_PATIENCE:?}");
         }
-        self.main_loop.quit();
+        // On its own thread: one that has not begun to run yet would begin after that, and run for ever.
+        let main_loop = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.shared.context));
         if self.thread.join().is_err() {
             gst::error!(CAT, "the server's thread has panicked");
         }
