@@ -4,10 +4,13 @@
 
 mod deinterlace;
 mod delay;
+pub mod kick;
 pub mod layers;
 mod live;
 pub mod properties;
+pub mod refusal;
 pub mod server;
+pub mod signals;
 
 pub use delay::Delay;
 pub use live::is_live;

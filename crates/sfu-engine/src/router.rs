@@ -172,6 +172,11 @@ impl Router {
         self.find(name).map(|stream| stream.info(Instant::now()))
     }
 
+    /// Ends whoever sends a stream to its publisher, an element that can tell it. Returns whether it was told.
+    pub fn kick(&self, name: &StreamName) -> bool {
+        self.find(name).is_some_and(|stream| stream.kick())
+    }
+
     pub(crate) fn find(&self, name: &StreamName) -> Option<Arc<Stream>> {
         let stream = self.lock().by_name.get(name).cloned()?;
         stream.is_known().then_some(stream)

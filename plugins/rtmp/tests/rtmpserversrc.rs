@@ -547,6 +547,44 @@ fn who_is_silent_for_a_second_is_replaced_by_one_of_the_same_key() {
 }
 
 #[test]
+fn the_application_hears_of_publishers_and_ends_them() {
+    let server = Server::start("");
+    let (told, heard) = std::sync::mpsc::channel();
+    for name in ["publisher-joined", "publisher-left"] {
+        let told = told.clone();
+        server.source.connect(name, false, move |values| {
+            let about = values[1].get::<gst::Structure>().unwrap();
+            let _ = told.send((name, about.get::<String>("reason").unwrap()));
+            // As long as it likes.
+            std::thread::sleep(Duration::from_millis(300));
+            None
+        });
+    }
+    let kick = || server.source.emit_by_name::<bool>("kick", &[]);
+    assert!(!kick(), "nobody is there");
+    let upstream = || {
+        let sink = server.pipeline.by_name("video").unwrap();
+        sfu_elements::kick::tell(&sink.static_pad("sink").unwrap())
+    };
+    assert!(!upstream(), "nobody is there");
+    for by_upstream in [false, true] {
+        let mut client = publish(&server);
+        assert_eq!(heard.recv_timeout(PATIENCE).unwrap().0, "publisher-joined");
+        send(&mut client, 9, 0, &header());
+        assert!(if by_upstream { upstream() } else { kick() });
+        let said = said(client);
+        assert!(said.contains("The server ended it"), "{said}");
+        let (name, reason) = heard.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(name, "publisher-left");
+        assert!(reason.contains("The server ended it"), "{reason}");
+    }
+    // Others are not meant.
+    let _client = publish(&server);
+    std::thread::sleep(Duration::from_millis(600));
+    assert!(server.source.property::<bool>("connected"));
+}
+
+#[test]
 fn one_connection_publishes_stops_and_publishes_again() {
     let server = Server::start("");
     let mut client = connect(&server, "live", &[]);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, LazyLock, Mutex, Weak};
 use std::time::SystemTime;
 
@@ -12,15 +12,13 @@ use gst::glib;
 use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use serde::Serialize;
+use sfu_elements::signals;
 use tokio::sync::broadcast;
 
 use crate::properties::lock;
 
 /// So many may wait for a listener; older ones are lost to it.
 const KEPT: usize = 1_024;
-
-/// What may wait for an application that handles messages or signals slowly; what is more is lost to it.
-const QUEUE: usize = 256;
 
 /// What has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +61,7 @@ impl Kind {
 
     /// The signal of it, whose argument is what the message has.
     pub(crate) fn signal(self) -> Signal {
-        let told = [gst::Structure::static_type()];
-        Signal::builder(self.name()).param_types(told).build()
+        signals::told(self.name())
     }
 }
 
@@ -175,25 +172,15 @@ pub(crate) fn listen(router: &str) -> broadcast::Receiver<Arc<Notice>> {
     sender(router).subscribe()
 }
 
-/// What is done with each notice that is put into the queue, on a thread of its own: handlers of an application may take as
-/// long as they like, and may stop the element, which waits for none of them. The thread ends when the queue is dropped.
+/// What is done with each notice that is put into the queue, on a thread of its own.
 pub(crate) fn handlers(
     name: &str,
     element: glib::WeakRef<gst::Element>,
     act: impl Fn(&gst::Element, &Notice) + Send + 'static,
 ) -> io::Result<SyncSender<Arc<Notice>>> {
-    let (queue, queued) = sync_channel::<Arc<Notice>>(QUEUE);
-    let run = move || {
-        while let Ok(notice) = queued.recv() {
-            let Some(element) = element.upgrade() else {
-                return;
-            };
-            act(&element, &notice);
-        }
-    };
-    let thread = std::thread::Builder::new().name(name.into());
-    thread.spawn(run)?;
-    Ok(queue)
+    signals::handlers(name, element, move |element, notice: &Arc<Notice>| {
+        act(element, notice)
+    })
 }
 
 /// Emits the signals of what happens to the viewers of one stream, until it is dropped.

@@ -451,6 +451,18 @@ fn an_application_splits_stops_and_starts_and_loses_nothing_of_what_it_wants() {
         folder.path()
     ));
     let element = recorder.0.by_name("rec").unwrap();
+    let (told, heard) = std::sync::mpsc::channel();
+    for name in ["recording-started", "recording-finished"] {
+        let told = told.clone();
+        element.connect(name, false, move |values| {
+            let about = values[1].get::<gst::Structure>().unwrap();
+            let _ = told.send((
+                name,
+                PathBuf::from(about.get::<String>("location").unwrap()),
+            ));
+            None
+        });
+    }
     let _publisher = publisher("signals", "h264");
     std::thread::sleep(Duration::from_secs(2));
     assert!(folder.files().is_empty(), "nothing is wanted yet");
@@ -493,4 +505,10 @@ fn an_application_splits_stops_and_starts_and_loses_nothing_of_what_it_wants() {
     assert!(all.windows(2).all(|pair| pair[1] == pair[0] + 1), "{all:?}");
     end(&recorder);
     recorder.quiet();
+    for file in folder.files() {
+        for name in ["recording-started", "recording-finished"] {
+            let said = heard.recv_timeout(Duration::from_secs(20)).unwrap();
+            assert_eq!(said, (name, file.clone()));
+        }
+    }
 }

@@ -267,3 +267,20 @@ fn a_hundred_starts_and_stops_leak_nothing() {
         drop(running);
     });
 }
+
+#[test]
+fn whoever_sends_is_told_upstream_that_it_is_to_end() {
+    init();
+    let running = Running::start(
+        "videotestsrc name=source is-live=true ! video/x-raw,width=64,height=64,framerate=15/1 ! queue ! sfusink stream=kick",
+    );
+    wait_for("kick", |info| info.live);
+    let kick = || Router::get("default").kick(&"kick".parse().unwrap());
+    assert!(!kick(), "nobody there can be ended");
+    let (told, heard) = std::sync::mpsc::channel();
+    let source = running.0.by_name("source").unwrap();
+    let pad = source.static_pad("src").unwrap();
+    sfu_elements::kick::hear(&pad, move || told.send(()).is_ok());
+    assert!(kick());
+    assert_eq!(heard.try_iter().count(), 1);
+}

@@ -184,6 +184,43 @@ fn who_may_no_longer_is_cut() {
     assert!(why.contains("it may no longer"), "{why}");
 }
 
+#[test]
+fn the_application_hears_of_callers_and_ends_them() {
+    let served = Served::new("kick", "loopback publish\n", &[]);
+    let (told, heard) = std::sync::mpsc::channel();
+    for name in ["caller-joined", "caller-left"] {
+        let told = told.clone();
+        served.element.connect(name, false, move |values| {
+            let about = values[1].get::<gst::Structure>().unwrap();
+            let text = |field| about.get::<String>(field).unwrap();
+            let _ = told.send((name, text("stream"), text("reason")));
+            None
+        });
+    }
+    let kick = |stream: &str| served.element.emit_by_name::<bool>("kick", &[&stream]);
+    let (_other, _caller) = (served.call("cam2", ""), served.call("cam1", ""));
+    let mut joined: Vec<_> = (0..2).map(|_| heard.recv_timeout(LIMIT).unwrap()).collect();
+    joined.sort();
+    let joined: Vec<_> = joined
+        .iter()
+        .map(|(name, stream, _)| (*name, stream.as_str()))
+        .collect();
+    assert_eq!(
+        joined,
+        [("caller-joined", "cam1"), ("caller-joined", "cam2")]
+    );
+    assert!(!kick("cam3"), "nobody sends it");
+    assert!(kick("cam1"));
+    let left = heard.recv_timeout(LIMIT).unwrap();
+    let expected = (
+        "caller-left",
+        "cam1".to_owned(),
+        "the application ended it".to_owned(),
+    );
+    assert_eq!(left, expected);
+    assert_eq!((served.callers(), served.count("cut")), (1, 0));
+}
+
 /// Wrong passwords take a publisher's place not even while they are looked at, whoever shows them.
 #[test]
 fn who_waits_to_be_known_takes_nobodys_place() {

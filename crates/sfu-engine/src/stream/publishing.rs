@@ -53,6 +53,11 @@ pub trait Feedback: Send + Sync {
 
     /// Another publisher has stepped in: what this one sends is ignored from now on.
     fn replaced(&self) {}
+
+    /// Whoever sends it is to be ended. Returns whether somebody can be: not where it is a pipeline of this process.
+    fn kick(&self) -> bool {
+        false
+    }
 }
 
 /// The right to publish a stream. What comes with an older one is ignored.
@@ -133,6 +138,16 @@ impl Stream {
             before.options.feedback.replaced();
         }
         Some(lease)
+    }
+
+    /// Ends whoever sends it, where that can be told. Returns whether it was.
+    pub(crate) fn kick(&self) -> bool {
+        let publisher = self
+            .lock()
+            .publisher
+            .as_ref()
+            .map(|p| p.options.feedback.clone());
+        publisher.is_some_and(|feedback| feedback.kick())
     }
 
     /// The publisher is gone: viewers keep their sessions and wait for the next one.

@@ -99,6 +99,9 @@ impl Client<'_> {
             if let Some(why) = self.overdue() {
                 return End::Cut(why);
             }
+            if self.publishing.is_some() && self.shared.is_kicked(self.id) {
+                return self.end_by_application();
+            }
             let read = match self.stream.read(&mut buffer) {
                 Ok(0) => return End::Gone,
                 Ok(read) => read,
@@ -221,6 +224,14 @@ impl Client<'_> {
             Ok(()) => End::Refused(why.to_owned()),
             Err(misuse) => misuse.into(),
         }
+    }
+
+    /// The client is told. It may come again.
+    fn end_by_application(&mut self) -> End {
+        let end = self.refuse("NetStream.Publish.Rejected", "The server ended it.");
+        let output = self.session.take_output();
+        let _ = self.stream.write_all(&output);
+        end
     }
 
     /// Lets a client read its refusal: a socket that is closed over unread bytes is reset.

@@ -4,15 +4,19 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
+use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::kick;
 use sfu_elements::properties::may_change;
+use sfu_elements::refusal::explained;
+use sfu_elements::signals::told;
 use sfu_tls::Certificates;
 
 use super::CAT;
 use super::access::Door;
 use super::output::{Kind, Output, TEMPLATES};
-use super::server::{Server, Shared, Tls};
+use super::server::{JOINED, LEFT, Server, Shared, Tls};
 use super::settings::{PROPERTIES, Settings};
 use super::stats::Stats;
 
@@ -50,6 +54,20 @@ impl ObjectImpl for RtmpServerSrc {
         &PROPERTIES
     }
 
+    fn signals() -> &'static [Signal] {
+        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+            let kick = Signal::builder("kick")
+                .return_type::<bool>()
+                .action()
+                .class_handler(|args| {
+                    let element = args.first()?.get::<super::RtmpServerSrc>().ok()?;
+                    Some(element.imp().kick().to_value())
+                });
+            vec![kick.build(), told(JOINED), told(LEFT)]
+        });
+        &SIGNALS
+    }
+
     fn constructed(&self) {
         self.parent_constructed();
         let obj = self.obj();
@@ -59,6 +77,10 @@ impl ObjectImpl for RtmpServerSrc {
             if let Err(err) = output.install(obj.upcast_ref()) {
                 gst::error!(CAT, imp = self, "Pad {}: {err}", output.kind.name());
             }
+            let weak = obj.downgrade();
+            kick::hear(output.pad.upcast_ref(), move || {
+                weak.upgrade().is_some_and(|obj| obj.imp().kick())
+            });
         }
     }
 
@@ -135,13 +157,30 @@ impl ElementImpl for RtmpServerSrc {
     }
 }
 
-impl BinImpl for RtmpServerSrc {}
+impl BinImpl for RtmpServerSrc {
+    /// What is linked to a pad and can't take it is named.
+    fn handle_message(&self, message: gst::Message) {
+        let told = match message.view() {
+            gst::MessageView::Error(error) => explained(self.obj().upcast_ref(), error),
+            _ => None,
+        };
+        match told {
+            Some(told) => gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}")),
+            None => self.parent_handle_message(message),
+        }
+    }
+}
 
 impl RtmpServerSrc {
     fn shared(&self) -> Option<Arc<Shared>> {
         lock(&self.server)
             .as_ref()
             .map(|server| Arc::clone(&server.shared))
+    }
+
+    /// Ends whoever publishes. Returns whether there is somebody.
+    fn kick(&self) -> bool {
+        self.shared().is_some_and(|shared| shared.kick())
     }
 
     fn prepare(&self) {

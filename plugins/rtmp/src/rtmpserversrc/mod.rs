@@ -66,6 +66,10 @@
  * * `connected` (gboolean): whether one publishes now
  * * `reason` (gchararray): what happened, for a log
  * * `running-time` (GstClockTime as guint64): when, in running time of the element
+ *
+ * The signals `publisher-joined` and `publisher-left` have the same as their argument, on a thread that nothing
+ * waits for. The action signal `kick` ends whoever publishes, who may come again, and returns whether
+ * there was somebody; so does `kick-publisher` of `sfusignaller` where a `sfusink` publishes it.
  */
 use std::sync::LazyLock;
 

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use sfu_elements::signals::Signals;
 use sfu_tls::rustls::ServerConfig;
 use sfu_tls::{Certificates, TlsError};
 
@@ -23,6 +24,9 @@ use super::settings::Settings;
 use super::stats::{Stats, count};
 use super::stream::Stream;
 
+/// The signals of a publisher.
+pub(super) const JOINED: &str = "publisher-joined";
+pub(super) const LEFT: &str = "publisher-left";
 /// Connections at a time. One publishes, the others are on their way in or out.
 const MAX_CONNECTIONS: usize = 32;
 /// How long a publisher must have been silent for one of the same key to take its place.
@@ -67,6 +71,9 @@ pub(super) struct Shared {
     /// The connection that publishes.
     publisher: Mutex<Option<Publisher>>,
     connections: Mutex<BTreeMap<u64, Connection>>,
+    /// The connection that the application ends; 0: none. They are counted from 1.
+    kicked: AtomicU64,
+    signals: Option<Signals>,
 }
 
 #[derive(Debug)]
@@ -163,6 +170,8 @@ impl Shared {
             playing: AtomicBool::new(false),
             publisher: Mutex::default(),
             connections: Mutex::default(),
+            kicked: AtomicU64::new(0),
+            signals: Signals::start(element).ok(),
         }
     }
 
@@ -187,6 +196,10 @@ impl Shared {
             .field("reason", reason)
             .field("running-time", element.current_running_time())
             .build();
+        let signal = if connected { JOINED } else { LEFT };
+        if let Some(signals) = &self.signals {
+            signals.emit(signal, details.clone());
+        }
         let message = gst::message::Element::builder(details)
             .src(&element)
             .build();
@@ -201,6 +214,17 @@ impl Shared {
         if let Some(element) = self.element.upgrade() {
             element.notify("connected");
         }
+    }
+
+    /// Ends whoever publishes, as the application wants it. Returns whether there is somebody. Never waits.
+    pub(super) fn kick(&self) -> bool {
+        let publisher = lock(&self.publisher).as_ref().map(|publisher| publisher.id);
+        self.kicked.store(publisher.unwrap_or(0), Relaxed);
+        publisher.is_some()
+    }
+
+    pub(super) fn is_kicked(&self, id: u64) -> bool {
+        self.kicked.load(Relaxed) == id
     }
 
     /// Ends a connection that another one takes over from.

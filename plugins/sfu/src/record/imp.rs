@@ -15,6 +15,7 @@ use super::settings::{PROPERTIES, Settings};
 use super::stats::Shared;
 use super::take;
 use super::worker::Recorder;
+use crate::notices::Kind;
 use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
@@ -62,6 +63,8 @@ impl ObjectImpl for SfuRecorder {
                 action("split-now", |recorder| recorder.send(Event::Split)),
                 action("start", |recorder| recorder.record(true)),
                 action("stop", |recorder| recorder.record(false)),
+                Kind::RecordingStarted.signal(),
+                Kind::RecordingFinished.signal(),
             ]
         });
         &SIGNALS

@@ -65,7 +65,9 @@
  * ## Messages
  *
  * The element message `sfu-recording` tells of each file that begins or is finished: `stream`,
- * `state` (`recording`, `finished`), `location`, and at the end `bytes` and `duration`.
+ * `state` (`recording`, `finished`), `location`, and at the end `bytes` and `duration`. The signals
+ * `recording-started` and `recording-finished` have the same as their argument, on a thread that nothing
+ * waits for.
  */
 use std::sync::LazyLock;
 

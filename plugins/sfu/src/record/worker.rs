@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use sfu_elements::signals::Signals;
 
 use super::allowance::Allowance;
 use super::disk::{Disk, Trouble};
@@ -79,6 +80,7 @@ pub(super) struct Recorder {
     ended: Option<bool>,
     /// Trouble was told of, and not yet that it is over.
     told: bool,
+    signals: Option<Signals>,
 }
 
 impl Recorder {
@@ -114,6 +116,7 @@ impl Recorder {
             wanted: false,
             ended: None,
             told: false,
+            signals: Signals::start(element).ok(),
         }
     }
 
@@ -589,19 +592,23 @@ impl Recorder {
             .field("stream", self.plan.stream.as_str())
             .field("state", state)
             .field("location", path.to_string_lossy().as_ref());
-        self.notice(path, written.as_ref());
+        let kind = self.notice(path, written.as_ref());
         let about = match written {
             None => about,
             Some(w) => about
                 .field("bytes", w.bytes)
                 .field("duration", gst::ClockTime::try_from(w.duration).ok()),
         };
-        let message = gst::message::Element::builder(about.build()).src(&element);
+        let about = about.build();
+        if let Some(signals) = &self.signals {
+            signals.emit(kind.name(), about.clone());
+        }
+        let message = gst::message::Element::builder(about).src(&element);
         let _ = element.post_message(message.build());
     }
 
     /// The same for who listens to the router.
-    fn notice(&self, path: &Path, written: Option<&Written>) {
+    fn notice(&self, path: &Path, written: Option<&Written>) -> Kind {
         let kind = match written {
             None => Kind::RecordingStarted,
             Some(_) => Kind::RecordingFinished,
@@ -612,5 +619,6 @@ impl Recorder {
         notice.octets = written.map(|w| w.bytes);
         notice.seconds = written.map(|w| w.duration.as_secs_f64());
         notices::tell(&self.plan.router, notice);
+        kind
     }
 }

@@ -80,9 +80,12 @@ impl ObjectImpl for SfuSignaller {
                 .action()
                 .class_handler(|args| {
                     let stream = text_of(args.get(1)?).parse().ok();
-                    let engine = element(args)?.imp().engine();
-                    let kicked = engine.zip(stream);
-                    let kicked = kicked.is_some_and(|(e, stream)| kick::publisher(&e, &stream));
+                    let imp = element(args)?;
+                    let imp = imp.imp();
+                    let router = Router::get(&lock(&imp.settings).router);
+                    let kicked = imp.engine().zip(stream);
+                    let kicked = kicked
+                        .is_some_and(|(engine, stream)| kick::publisher(&engine, &router, &stream));
                     Some(kicked.to_value())
                 });
             let told = Kind::ALL.map(Kind::signal);

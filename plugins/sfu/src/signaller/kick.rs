@@ -2,7 +2,7 @@
 
 //! Ends sessions of others: for the API and for the element's action signals alike. Whoever is ended may come again.
 
-use sfu_engine::{Engine, StreamName};
+use sfu_engine::{Engine, Router, StreamName};
 
 /// Ends a session by its number; not where there is none.
 pub(super) fn session(engine: &Engine, number: u64) -> bool {
@@ -12,11 +12,12 @@ pub(super) fn session(engine: &Engine, number: u64) -> bool {
     found.is_some_and(|session| engine.close(session.id).is_ok())
 }
 
-/// Ends a stream's publisher; not where none of its publishers came by WHIP.
-pub(super) fn publisher(engine: &Engine, stream: &StreamName) -> bool {
+/// Ends a stream's publisher: who came by WHIP, or what an element hears of that has somebody to end (RTMP, SRT). Not where it is
+/// a pipeline of this process.
+pub(super) fn publisher(engine: &Engine, router: &Router, stream: &StreamName) -> bool {
     let sessions = engine.all_sessions();
     let of_it = sessions
         .iter()
         .filter(|s| s.publishes && s.stream == *stream);
-    of_it.filter(|s| engine.close(s.id).is_ok()).count() > 0
+    of_it.filter(|s| engine.close(s.id).is_ok()).count() > 0 || router.kick(stream)
 }

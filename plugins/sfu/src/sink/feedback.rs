@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The router's keyframe requests become `GstForceKeyUnit` events on their way to the encoder.
+//! What the router asks of a publisher becomes events upstream: for a keyframe `GstForceKeyUnit` to the encoder, and the end
+//! of whoever sends.
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::kick;
 use sfu_engine::Feedback;
 
 use super::{CAT, SfuSink};
@@ -39,5 +41,12 @@ impl Feedback for ForceKeyUnit {
                 );
             }
         });
+    }
+
+    fn kick(&self) -> bool {
+        let sink = self.0.upgrade();
+        let pads = sink.map(|sink| sink.sink_pads()).unwrap_or_default();
+        let heard = pads.iter().filter(|pad| kick::tell(pad));
+        heard.count() > 0
     }
 }

@@ -9,6 +9,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
+use sfu_elements::refusal::explained;
 use sfu_engine::{Publisher, TrackKind};
 
 use super::CAT;
@@ -253,7 +254,13 @@ impl BinImpl for SfuSink {
             .src()
             .is_some_and(|source| self.is_beside_video(source))
         {
-            return self.parent_handle_message(message);
+            match explained(self.obj().upcast_ref(), error) {
+                Some(told) => {
+                    gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}"))
+                }
+                None => self.parent_handle_message(message),
+            }
+            return;
         }
         let (error, debug) = (error.error(), error.debug());
         let debug = debug.unwrap_or_default();

@@ -8,6 +8,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::layers::{Layer, Layers};
 use sfu_elements::properties::may_change;
+use sfu_elements::refusal::{self, explained};
 
 use super::CAT;
 use super::elements::pad;
@@ -138,6 +139,7 @@ impl ObjectImpl for SimulcastEnc {
                 .name("sink")
                 .build();
             front::answer_caps(sink.upcast_ref(), self.takes.clone());
+            refusal::watch(sink.upcast_ref());
             if obj.add_pad(&sink).is_ok() {
                 *lock(&self.sink) = Some(sink);
             }
@@ -289,8 +291,12 @@ impl BinImpl for SimulcastEnc {
             .collect();
         let reason = error.error().to_string();
         let is_encoders = |source: &gst::Object| layers.iter().any(|l| l.complain(source, &reason));
-        if !message.src().is_some_and(is_encoders) {
-            self.parent_handle_message(message);
+        if message.src().is_some_and(is_encoders) {
+            return;
+        }
+        match explained(self.obj().upcast_ref(), error) {
+            Some(told) => gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}")),
+            None => self.parent_handle_message(message),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use sfu_access::Pass;
+use sfu_elements::kick;
 
 use super::CAT;
 use super::server::{Entry, Shared};
@@ -32,6 +33,7 @@ const MAX_WAITING: u64 = 8 * 1024 * 1024;
 pub(super) enum End {
     Gone,
     Stopped,
+    Kicked,
     Cut(String),
 }
 
@@ -40,6 +42,7 @@ impl std::fmt::Display for End {
         match self {
             Self::Gone => f.write_str("it hung up"),
             Self::Stopped => f.write_str("it is ended"),
+            Self::Kicked => f.write_str("the application ended it"),
             Self::Cut(why) => write!(f, "cut: {why}"),
         }
     }
@@ -129,6 +132,18 @@ impl Running {
         }
     }
 
+    /// Whoever publishes what this caller sends may say that it is to end.
+    fn of(self, entry: &Arc<Entry>) -> Self {
+        let entry = entry.clone();
+        if let Some(pad) = self.source.static_pad("src") {
+            kick::hear(&pad, move || {
+                entry.kick();
+                true
+            });
+        }
+        self
+    }
+
     /// Why it has ended, if it has.
     fn ended(&mut self) -> Option<String> {
         use gst::MessageView::{ClockLost, Element, Eos, Error, Latency, RequestState};
@@ -182,7 +197,7 @@ impl Running {
 
 struct Caller<'a> {
     shared: &'a Arc<Shared>,
-    entry: &'a Entry,
+    entry: &'a Arc<Entry>,
     socket: &'a Socket,
     /// By what it was let in.
     pass: Option<Pass>,
@@ -194,7 +209,12 @@ struct Caller<'a> {
 }
 
 /// Serves a caller to its end.
-pub(super) fn run(shared: &Arc<Shared>, entry: &Entry, socket: &Socket, pass: Option<Pass>) -> End {
+pub(super) fn run(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    socket: &Socket,
+    pass: Option<Pass>,
+) -> End {
     let mut caller = Caller {
         shared,
         entry,
@@ -207,7 +227,7 @@ pub(super) fn run(shared: &Arc<Shared>, entry: &Entry, socket: &Socket, pass: Op
     };
     loop {
         let why = match Running::start(&shared.settings.pipeline, &entry.stream) {
-            Ok(running) => match caller.feed(running) {
+            Ok(running) => match caller.feed(running.of(entry)) {
                 Ok(why) => why,
                 Err(end) => return end,
             },
@@ -230,6 +250,9 @@ impl Caller<'_> {
     fn receive(&mut self) -> Result<Option<gst::Buffer>, End> {
         if self.shared.stopping.load(Relaxed) || self.entry.ends.load(Relaxed) {
             return Err(End::Stopped);
+        }
+        if self.entry.kicked.load(Relaxed) {
+            return Err(End::Kicked);
         }
         if let Some(pass) = &mut self.pass
             && let Err(why) = self.shared.still(pass)

@@ -3,11 +3,13 @@
 use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
+use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::signals::told;
 
 use super::caller;
-use super::server::Server;
+use super::server::{JOINED, LEFT, Server};
 use super::settings::{PROPERTIES, Settings};
 use super::stats::Stats;
 use crate::lock;
@@ -30,6 +32,22 @@ impl ObjectSubclass for SrtServer {
 impl ObjectImpl for SrtServer {
     fn properties() -> &'static [glib::ParamSpec] {
         &PROPERTIES
+    }
+
+    fn signals() -> &'static [Signal] {
+        static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
+            let kick = Signal::builder("kick")
+                .param_types([String::static_type()])
+                .return_type::<bool>()
+                .action()
+                .class_handler(|args| {
+                    let element = args.first()?.get::<super::SrtServer>().ok()?;
+                    let stream = args.get(1)?.get::<Option<String>>().ok()?;
+                    Some(element.imp().kick(&stream.unwrap_or_default()).to_value())
+                });
+            vec![kick.build(), told(JOINED), told(LEFT)]
+        });
+        &SIGNALS
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
@@ -161,6 +179,14 @@ impl SrtServer {
                  whose UDP port is free."
             ))),
         }
+    }
+
+    /// Ends whoever sends a stream. Returns whether there is somebody.
+    fn kick(&self, stream: &str) -> bool {
+        let server = lock(&self.server);
+        let shared = server.as_ref().map(|server| server.shared.clone());
+        drop(server);
+        shared.is_some_and(|shared| shared.kick(stream))
     }
 
     fn stop(&self) {

@@ -56,6 +56,10 @@
  *
  * * `stream` (gchararray), `connected` (gboolean), `callers` (guint)
  * * `reason` (gchararray): where from, or why it went, for a log
+ *
+ * The signals `caller-joined` and `caller-left` have the same as their argument, on a thread that nothing waits
+ * for. The action signal `kick` (a stream's name) ends whoever sends it, who may come again, and returns whether
+ * there was somebody; so does `kick-publisher` of `sfusignaller` where a `sfusink` publishes it.
  */
 use std::sync::LazyLock;
 

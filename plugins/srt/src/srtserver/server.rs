@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use sfu_access::{Action, Door, Knock, Pass, Refused, Visitor};
+use sfu_elements::signals::Signals;
 
 use super::name::Asked;
 use super::settings::{Keys, Settings};
@@ -21,6 +22,9 @@ use super::{CAT, SrtServer, caller, name};
 use crate::libsrt::{Gate, Listener, Reject, Socket};
 use crate::lock;
 
+/// The signals of a caller.
+pub(super) const JOINED: &str = "caller-joined";
+pub(super) const LEFT: &str = "caller-left";
 /// Callers at a time.
 const MAX_CALLERS: usize = 32;
 /// Who has sent nothing for so long makes room for another caller of the same stream.
@@ -40,10 +44,17 @@ pub(super) struct Entry {
     pub(super) from: String,
     /// It is to end.
     pub(super) ends: AtomicBool,
+    /// Because the application wants it.
+    pub(super) kicked: AtomicBool,
     last: Mutex<Instant>,
 }
 
 impl Entry {
+    /// The application ends it.
+    pub(super) fn kick(&self) {
+        self.kicked.store(true, Relaxed);
+    }
+
     /// A message has come.
     pub(super) fn refresh(&self) {
         *lock(&self.last) = Instant::now();
@@ -66,6 +77,7 @@ pub(super) struct Shared {
     callers: Mutex<Callers>,
     /// Those of whom it is not known yet whether they may.
     waiting: AtomicUsize,
+    signals: Option<Signals>,
 }
 
 type Callers = BTreeMap<u64, Arc<Entry>>;
@@ -164,8 +176,19 @@ impl Shared {
             .field("callers", callers)
             .field("reason", reason)
             .build();
+        let signal = if connected { JOINED } else { LEFT };
+        if let Some(signals) = &self.signals {
+            signals.emit(signal, details.clone());
+        }
         let message = gst::message::Element::builder(details).src(&element);
         let _ = element.post_message(message.build());
+    }
+
+    /// Ends whoever sends a stream, as the application wants it. Returns whether there is somebody. Never waits.
+    pub(super) fn kick(&self, stream: &str) -> bool {
+        let callers = lock(&self.callers);
+        let of_it = callers.values().filter(|entry| entry.stream == stream);
+        of_it.inspect(|entry| entry.kick()).count() > 0
     }
 
     /// A warning on the bus.
@@ -197,7 +220,7 @@ impl Shared {
         }
     }
 
-    fn serve(self: &Arc<Self>, entry: &Entry, socket: &Socket, pass: Admitted) {
+    fn serve(self: &Arc<Self>, entry: &Arc<Entry>, socket: &Socket, pass: Admitted) {
         self.announce(entry, true, &format!("called from {}", entry.from));
         let end = match self.takes_over(entry) {
             true => caller::run(self, entry, socket, pass),
@@ -230,6 +253,7 @@ impl Shared {
             stream,
             from: from.map_or_else(|| "?".into(), |from| from.to_string()),
             ends: AtomicBool::new(false),
+            kicked: AtomicBool::new(false),
             last: Mutex::new(Instant::now()),
         });
         let waiting = Waiting::begin(self)?;
@@ -325,6 +349,7 @@ impl Server {
             door,
             callers: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            signals: Signals::start(element).ok(),
         });
         let asked = Arc::downgrade(&shared);
         let gate: Box<Gate> = Box::new(move |id, from| {

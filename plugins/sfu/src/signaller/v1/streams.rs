@@ -237,10 +237,10 @@ pub(in crate::signaller) async fn kick(
 ) -> Result<StatusCode, Refusal> {
     app.router.stream(&name).ok_or_else(|| unknown(&name))?;
     let looks = app.looks.clone();
-    let ended = looks.run(move || kick::publisher(&app.engine, &name));
+    let ended = looks.run(move || kick::publisher(&app.engine, &app.router, &name));
     if ended.await? {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let message = "no publisher of this stream came by WHIP: end the pipeline that publishes it";
+    let message = "this stream's publisher is a pipeline of this process: end that, or what it takes the media from";
     Err(Refusal::new(StatusCode::CONFLICT, message))
 }

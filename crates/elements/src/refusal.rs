@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who refused what: `not-negotiated` says of a stream only that somebody did, and comes from the element at its beginning.
+
+use std::collections::HashSet;
+
+use gst::prelude::*;
+
+/// Caps are shown up to here.
+const LONGEST: usize = 300;
+
+/// What an error from inside `element` means, where that is `not-negotiated`: names the pad of `element`, who refused, what, and
+/// what it takes.
+pub fn explained(element: &gst::Element, error: &gst::message::Error) -> Option<String> {
+    let debug = error.debug();
+    let is_one = debug.is_some_and(|debug| debug.contains("not-negotiated"));
+    let source = error
+        .src()
+        .and_then(|src| src.downcast_ref::<gst::Element>());
+    let source = source.filter(|_| is_one)?;
+    let refusal = source
+        .src_pads()
+        .into_iter()
+        .find_map(|pad| find(pad, element));
+    let from = source.name();
+    let told = refusal.unwrap_or_else(|| {
+        format!("no format was agreed on behind {from}: link what takes what it gives")
+    });
+    Some(told)
+}
+
+/// Has an element say what its sink pad does not take. Else whoever sends it would be the only one that says anything.
+pub fn watch(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
+        if let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view())
+            && !pad.query_accept_caps(&caps.caps_owned())
+            && let Some(element) = pad.parent_element()
+        {
+            let (caps, takes) = (short(&caps.caps_owned()), short(&pad.query_caps(None)));
+            let name = pad.name();
+            gst::element_error!(
+                element,
+                gst::StreamError::WrongType,
+                ("{name}: {caps} can't be taken; this pad takes {takes}. Decode or convert it first")
+            );
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Follows a stream to where its format stopped.
+fn find(first: gst::Pad, element: &gst::Element) -> Option<String> {
+    let (mut seen, mut next) = (HashSet::new(), vec![(first, None::<String>)]);
+    while let Some((pad, mut out)) = next.pop() {
+        if !seen.insert(pad.clone()) {
+            continue;
+        }
+        let Some(peer) = pad.peer() else {
+            continue;
+        };
+        // A pad of the element itself is passed by its inner side.
+        if peer.parent().is_some_and(|parent| parent.is::<gst::Pad>()) {
+            out = inner_of(&peer, element).or(out);
+        }
+        let caps = pad.current_caps();
+        if let Some(caps) = &caps
+            && peer.current_caps().as_ref() != Some(caps)
+            && !peer.query_accept_caps(caps)
+        {
+            return Some(refused(&peer, caps, out.as_deref()));
+        }
+        let inside = peer.iterate_internal_links().into_iter().flatten();
+        next.extend(inside.map(|pad| (pad, out.clone())));
+    }
+    None
+}
+
+/// The name of the element's pad that this one is the inner side of.
+fn inner_of(pad: &gst::Pad, element: &gst::Element) -> Option<String> {
+    let outer = pad.parent().and_downcast::<gst::Pad>()?;
+    let parent = outer.parent()?;
+    (parent == *element.upcast_ref::<gst::Object>()).then(|| outer.name().to_string())
+}
+
+fn refused(pad: &gst::Pad, caps: &gst::Caps, out: Option<&str>) -> String {
+    let mut owner = pad.parent();
+    while let Some(inner) = owner
+        .as_ref()
+        .and_then(|owner| owner.downcast_ref::<gst::Pad>())
+    {
+        owner = inner.parent();
+    }
+    let name = owner.as_ref().map(GstObjectExt::name).unwrap_or_default();
+    let factory = owner
+        .and_downcast::<gst::Element>()
+        .and_then(|e| e.factory());
+    let factory = factory.map(|f| f.name()).unwrap_or_default();
+    let takes = short(&pad.query_caps(None));
+    let of = out.map_or_else(String::new, |out| format!("{out}: "));
+    format!(
+        "{of}{name} ({factory}) does not take {}; it takes {takes}. Put what converts between the two, or another element in its place",
+        short(caps)
+    )
+}
+
+fn short(caps: &gst::Caps) -> String {
+    let text = caps.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an element in the middle says of an error that its stream ends with.
+    fn error(line: &str) -> String {
+        gst::init().unwrap();
+        let pipeline = gst::parse::launch(line).unwrap();
+        let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
+        let _ = pipeline.set_state(gst::State::Playing);
+        let bus = pipeline.bus().unwrap();
+        let message =
+            bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &[gst::MessageType::Error]);
+        let message = message.expect("an error");
+        let gst::MessageView::Error(error) = message.view() else {
+            unreachable!("only errors are popped");
+        };
+        let told = explained(pipeline.upcast_ref(), error);
+        pipeline.set_state(gst::State::Null).unwrap();
+        told.unwrap_or_else(|| error.error().to_string())
+    }
+
+    #[test]
+    fn who_refuses_what_is_named() {
+        for (line, says) in [
+            (
+                "typefind force-caps=video/x-h264 ! identity ! queue ! capsfilter name=only caps=video/x-vp8 ! fakesink",
+                &[
+                    "only (capsfilter)",
+                    "does not take video/x-h264",
+                    "it takes video/x-vp8",
+                ][..],
+            ),
+            (
+                "typefind force-caps=audio/x-opus ! bin.( identity ! capsfilter name=in caps=video/x-raw ) ! fakesink",
+                &["in (capsfilter)", "audio/x-opus"],
+            ),
+        ] {
+            let file = std::env::current_exe().unwrap();
+            let told = error(&format!("filesrc location={} ! {line}", file.display()));
+            println!("{told}");
+            for part in says {
+                assert!(told.contains(part), "{line}: {told}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_errors_are_left_alone() {
+        let told = error("filesrc location=/nowhere/at/all ! fakesink");
+        assert!(
+            told.contains("nowhere") || told.contains("such file"),
+            "{told}"
+        );
+    }
+}
