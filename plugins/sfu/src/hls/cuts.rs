@@ -137,10 +137,16 @@ impl Cutter {
         self.current.map(|(slot, _)| slot)
     }
 
-    /// Nothing has come for long. The next segment begins at a keyframe.
+    /// Nothing has come for long.
     pub(super) fn lapse(&mut self, now: u64) -> Option<u64> {
         let silent = now.saturating_sub(self.last) > self.rules.limit();
-        (silent && self.current.take().is_some()).then(|| self.end())
+        silent.then(|| self.leave()).flatten()
+    }
+
+    /// Nothing more will come for now: where the segment ends, if there is one. The next one begins at a keyframe.
+    pub(super) fn leave(&mut self) -> Option<u64> {
+        let left = self.current.take();
+        left.map(|_| self.end())
     }
 }
 

@@ -21,6 +21,7 @@ use super::cuts::{Cut, Cutter, Rules};
 use super::master::{Media, h264_codec};
 use super::output::Output;
 use super::slots::Segment;
+use super::standstill::{STANDSTILL, Standstill, Then};
 use crate::properties::lock;
 
 /// The cut of what has no pictures.
@@ -36,6 +37,8 @@ pub(super) struct Common {
     pub(super) audio: bool,
     /// The running time at which the first layer's first segment begins; the grid begins there.
     origin: AtomicU64,
+    /// Running time of the newest picture of all layers.
+    newest: AtomicU64,
     pub(super) report: Sender<Report>,
 }
 
@@ -54,6 +57,7 @@ impl Common {
             folder,
             audio,
             origin: AtomicU64::new(NEVER),
+            newest: AtomicU64::new(0),
             report,
         }
     }
@@ -79,7 +83,7 @@ pub(super) struct Layer {
     pictures: bool,
     plan: Mutex<Plan>,
     writer: Mutex<Writer>,
-    /// Running time of the first picture: sound from before it is dropped.
+    /// Running time of the first picture since there was none: sound from before it is dropped.
     begin: AtomicU64,
 }
 
@@ -89,6 +93,9 @@ struct Plan {
     media: Media,
     /// Cuts on their way through the muxer.
     cuts: VecDeque<Cut>,
+    standstill: Standstill,
+    /// The newest keyframe.
+    keyframe: Option<gst::Buffer>,
 }
 
 impl Layer {
@@ -100,6 +107,8 @@ impl Layer {
                 ..Media::default()
             },
             cuts: VecDeque::new(),
+            standstill: Standstill::default(),
+            keyframe: None,
         };
         Self {
             common,
@@ -118,6 +127,17 @@ impl Layer {
     /// The slot that the newest segment is in, if there is one.
     pub(super) fn slot(&self) -> Option<u64> {
         lock(&self.plan).cutter.slot()
+    }
+
+    /// Nothing comes of it: what is written shows its last keyframe, or nothing.
+    pub(super) fn stalls(&self) -> bool {
+        let plan = lock(&self.plan);
+        plan.standstill.is_still() || plan.cutter.slot().is_none()
+    }
+
+    /// Its pictures are back, and wait for a keyframe.
+    pub(super) fn wants_keyframe(&self) -> bool {
+        lock(&self.plan).standstill.wants_keyframe()
     }
 
     /// Watches what goes into the muxer, on the pad `from`, and puts the cuts in front of it, by the pad `into`.
@@ -151,6 +171,10 @@ impl Layer {
         let keyframe = !self.pictures || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let cut = {
             let mut plan = lock(&self.plan);
+            if self.pictures && !plan.standstill.picture(at, keyframe) {
+                return gst::PadProbeReturn::Drop;
+            }
+            self.common.newest.fetch_max(at, Relaxed);
             let origin = match plan.cutter.slot() {
                 None if keyframe => self.common.origin_or(at),
                 _ => self.common.origin().unwrap_or(at),
@@ -158,8 +182,11 @@ impl Layer {
             let cut = plan.cutter.picture(at, keyframe, origin);
             gst::trace!(CAT, obj = pad, "{at} keyframe {keyframe}: {cut:?}");
             plan.cuts.extend(cut);
-            if cut.is_some() && self.pictures && keyframe {
-                look_at(&mut plan.media, pad, buffer);
+            if self.pictures && keyframe {
+                plan.keyframe = self.common.audio.then(|| buffer.clone());
+                if cut.is_some() {
+                    look_at(&mut plan.media, pad, buffer);
+                }
             }
             match plan.cutter.slot() {
                 // It would be in no segment.
@@ -186,17 +213,57 @@ impl Layer {
         gst::event::CustomDownstream::new(gst::Structure::new_empty(CUT))
     }
 
-    /// Drops sound that comes before the first picture, so that the muxer's clock (PCR) is the pictures'.
-    pub(super) fn watch_sound(self: &Arc<Self>, pad: &gst::Pad) {
-        let layer = self.clone();
+    /// Drops sound that comes before the first picture, so that the muxer's clock (PCR) is the pictures', and lets the last
+    /// keyframe stand in by the pad `into` where there are no more.
+    pub(super) fn watch_sound(self: &Arc<Self>, pad: &gst::Pad, into: &gst::Pad) {
+        let (layer, into) = (self.clone(), into.downgrade());
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            let begin = layer.begin.load(Relaxed);
             let at = info.buffer().and_then(|buffer| buffer.pts());
-            match at.is_some_and(|at| at.nseconds() >= begin) {
+            let goes_on = at.zip(into.upgrade());
+            match goes_on.is_some_and(|(at, into)| layer.sound(at.nseconds(), &into)) {
                 true => gst::PadProbeReturn::Ok,
                 false => gst::PadProbeReturn::Drop,
             }
         });
+    }
+
+    /// Returns whether sound of this moment goes on.
+    fn sound(&self, at: u64, into: &gst::Pad) -> bool {
+        if at < self.begin.load(Relaxed) {
+            return false;
+        }
+        loop {
+            let mut plan = lock(&self.plan);
+            let newest = self.common.newest.load(Relaxed);
+            let again = match plan.standstill.sound(at, newest) {
+                Then::Nothing => return true,
+                Then::Again(again) => again,
+                Then::Away => {
+                    // It begins anew with its next picture.
+                    self.begin.store(NEVER, Relaxed);
+                    let end = plan.cutter.leave();
+                    drop(plan);
+                    end.into_iter().for_each(|end| self.finish(end));
+                    return false;
+                }
+            };
+            let Some(mut buffer) = plan.keyframe.clone() else {
+                return true;
+            };
+            let origin = self.common.origin().unwrap_or(again);
+            let cut = plan.cutter.picture(again, true, origin);
+            plan.cuts.extend(cut);
+            drop(plan);
+            let made = buffer.make_mut();
+            let time = gst::ClockTime::from_nseconds(again);
+            made.set_pts(time);
+            made.set_dts(time);
+            if cut.is_some() {
+                into.push_event(self.cut_event());
+            }
+            // Where this ends, sound is told as well.
+            let _ = into.push(buffer);
+        }
     }
 
     /// Writes what comes out of the muxer.
@@ -243,8 +310,11 @@ impl Layer {
         is_cut
     }
 
-    /// Ends the segment of a layer from which nothing has come for long: the others go on without it.
+    /// Ends the segment of a layer from which nothing has come for long: the others go on without it. Where there is sound,
+    /// that sees to it, unless it does not come either.
     pub(super) fn lapse(&self, now: u64) {
+        let sound = self.pictures && self.common.audio;
+        let now = now.saturating_sub(if sound { 2 * STANDSTILL } else { 0 });
         let end = lock(&self.plan).cutter.lapse(now);
         if let Some(end) = end {
             self.finish(end);

@@ -36,6 +36,11 @@
  * next lower one stands in for it. That, and a publisher that comes back, is a discontinuity in all
  * playlists.
  *
+ * Sound and pictures go on without each other: where no sound comes there is silence, and where no
+ * picture comes for 2 s the last keyframe stands in until the next one (`stats` then says `stalled`).
+ * Pictures that were promised and do not come at all are not waited for: sound alone is written after
+ * 3 s, and playlists with pictures follow it when these come.
+ *
  * ## What it can't carry
  *
  * Video that is not H.264: a warning says what to do, and the next publisher is waited for.
@@ -63,6 +68,7 @@ mod output;
 mod session;
 mod settings;
 mod slots;
+mod standstill;
 mod window;
 mod worker;
 

@@ -7,20 +7,22 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
-use sfu_engine::{Codec, StreamInfo};
+use sfu_engine::{Codec, StreamInfo, TrackHealth};
 
 use super::CAT;
 use super::layer::{Common, Layer, Report};
 use super::master::Media;
 use super::settings::Settings;
+use super::standstill::STANDSTILL;
 use crate::aac;
 
 const AUDIO_BITRATE: i32 = 128_000;
-/// How long the muxer waits for a track that is late. Two cores that encode may hold sound up.
-const MUXER_LATENCY: u64 = 1_000_000_000;
+/// How long the muxer waits for a track that is late: longer than until a standstill, and two cores that encode may hold
+/// sound up.
+const MUXER_LATENCY: u64 = STANDSTILL + 1_000_000_000;
 /// How long the mixer waits for sound before it puts silence there.
 const MIXER_LATENCY: u64 = 200_000_000;
 
@@ -42,6 +44,21 @@ impl Tracks {
         };
         let any = tracks.layers > 0 || tracks.audio.is_some();
         (info.live && any).then_some(tracks)
+    }
+
+    /// The same without what was promised and does not come.
+    pub(super) fn flowing(info: &StreamInfo) -> Option<Self> {
+        let tracks = Self::of(info)?;
+        let flows = |track: &TrackHealth| track.frames > 0 && track.frame_rate != Some(0.0);
+        let pictures = info.video.iter().flat_map(|video| &video.health).any(flows);
+        Some(match tracks.audio {
+            Some(_) if !pictures => Self {
+                video: None,
+                layers: 0,
+                ..tracks
+            },
+            _ => tracks,
+        })
     }
 
     /// Why HLS can't carry it.
@@ -116,12 +133,15 @@ pub(super) struct Session {
     layers: Vec<Arc<Layer>>,
     /// When running time was zero.
     zero: SystemTime,
+    started: Instant,
     /// By layer: the last slot whose keyframe was asked for, and when, in running time.
     asked: Vec<(u64, u64)>,
 }
 
 /// A keyframe that does not come is asked for again.
 const ASK_AGAIN: u64 = 250_000_000;
+/// Nothing can be written for so long: it does not begin.
+const BEGINS: Duration = Duration::from_secs(5);
 
 impl Session {
     pub(super) fn start(
@@ -151,6 +171,7 @@ impl Session {
             common,
             layers,
             zero: SystemTime::now(),
+            started: Instant::now(),
             asked: vec![(0, 0); tracks.outputs()],
         };
         session.connect(settings)?;
@@ -206,7 +227,7 @@ impl Session {
             });
             layer.watch_input(&first.ok_or("a layer has no queue")?, &into);
             if let Ok(pad) = self.pad(&format!("sound_{n}"), "src") {
-                layer.watch_sound(&pad);
+                layer.watch_sound(&pad, &into);
             }
             let sink = self
                 .child(&format!("sink_{n}"))?
@@ -240,7 +261,8 @@ impl Session {
         for (n, layer) in self.layers.iter().enumerate() {
             layer.lapse(now);
             let slot = layer.slot().map_or(0, |slot| slot + 1);
-            if now < self.common.rules.ask_at(slot, origin) {
+            let due = now >= self.common.rules.ask_at(slot, origin);
+            if !due && !layer.wants_keyframe() {
                 continue;
             }
             let (asked, at) = self.asked[n];
@@ -255,9 +277,15 @@ impl Session {
         }
     }
 
-    /// Nothing is being written: no layer has got anything for long.
+    /// Nothing has been written yet, which takes too long.
+    pub(super) fn does_not_begin(&self) -> bool {
+        self.common.origin().is_none() && self.started.elapsed() > BEGINS
+    }
+
+    /// No layer has got anything for long.
     pub(super) fn stalls(&self) -> bool {
-        self.common.origin().is_some() && self.layers.iter().all(|layer| layer.slot().is_none())
+        let begun = self.common.origin().is_some();
+        self.does_not_begin() || (begun && self.layers.iter().all(|layer| layer.stalls()))
     }
 
     /// The source's pad of a layer with pictures that has come.

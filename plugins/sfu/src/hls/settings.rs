@@ -88,7 +88,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("state (waiting, live, stalled (nothing comes for long), refused or ended), layers, segments, sequence (the next segment's), \
+            .blurb("state (waiting, live, stalled (no pictures for long, or nothing at all), refused or ended), layers, segments, sequence (the next segment's), \
                     discontinuities, late (segments that came too late for their row), errors, last-error")
             .read_only()
             .build(),

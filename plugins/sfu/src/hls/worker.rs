@@ -24,6 +24,8 @@ use crate::src::OnLoss;
 const LOOK: Duration = Duration::from_millis(50);
 /// Tracks that have not changed for this long are all that there are.
 const SETTLED: Duration = Duration::from_millis(500);
+/// Pictures that were promised with sound, and of which none has come for this long.
+const NO_PICTURES: Duration = Duration::from_secs(3);
 /// How long the last segments may take when a publisher goes, and when the element is to end, which NULL waits for.
 const FINISH: Duration = Duration::from_secs(4);
 const FINISH_AT_END: Duration = Duration::from_secs(1);
@@ -181,7 +183,8 @@ impl Worker {
         let mut refused = None;
         while self.orders.wait(LOOK) {
             self.tidy();
-            let tracks = router.stream(&self.name).as_ref().and_then(Tracks::of);
+            let info = router.stream(&self.name);
+            let tracks = info.as_ref().and_then(Tracks::flowing);
             let Some(tracks) = tracks else {
                 seen = None;
                 if refused.take().is_some() {
@@ -193,7 +196,8 @@ impl Worker {
                 Some((before, since)) if before == tracks => since,
                 _ => Instant::now(),
             };
-            let settled = since.elapsed() >= SETTLED;
+            let whole = info.as_ref().and_then(Tracks::of).as_ref() == Some(&tracks);
+            let settled = since.elapsed() >= if whole { SETTLED } else { NO_PICTURES };
             seen = Some((tracks.clone(), since));
             if !settled || refused.as_ref() == Some(&tracks) {
                 continue;
@@ -271,7 +275,12 @@ impl Worker {
             let state = if session.stalls() { "stalled" } else { "live" };
             self.update(|stats| stats.state = state);
             self.take(session, reports, slots);
-            let now = router.stream(&self.name).as_ref().and_then(Tracks::of);
+            let info = router.stream(&self.name);
+            // Pictures that have begun may stall. Those that have not are looked for.
+            let now = match tracks.video.is_some() && !session.does_not_begin() {
+                true => info.as_ref().and_then(Tracks::of),
+                false => info.as_ref().and_then(Tracks::flowing),
+            };
             if now.as_ref() != Some(tracks) {
                 return End::Lost;
             }
