@@ -23,7 +23,7 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::srtp::SrtpProfileId;
+use openssl::srtp::{SrtpProfileId, SrtpProtectionProfileRef};
 use openssl::ssl::{
     ErrorCode, ShutdownState, Ssl, SslContext, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
     SslStream, SslVerifyMode,
@@ -57,8 +57,10 @@ const AGAIN_MAX: Duration = Duration::from_secs(4);
 const LAST_AGAIN: u8 = 12;
 const NEVER: Duration = Duration::from_secs(3_600);
 const CERTIFICATE_DAYS: u32 = 365;
-/// What a viewer may say in a record after the handshake; nothing of it matters.
+/// The longest record that is read after the handshake. What SCTP makes of data fits (RFC 8261, section 5).
 const RECORD: usize = 2_048;
+/// Data that waits for whoever asks for it after each datagram, in records. What does not fit is lost, as on the way.
+const WAITING: usize = 64;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -96,7 +98,9 @@ fn context(profiles: &[SrtpProfile], cert: &DtlsCert) -> Result<SslContext, Erro
     context.set_cipher_list(CIPHERS)?;
     context.set_groups_list(GROUPS)?;
     let names: Vec<_> = profiles.iter().filter_map(|p| name(*p)).collect();
-    context.set_tlsext_use_srtp(&names.join(":"))?;
+    if !names.is_empty() {
+        context.set_tlsext_use_srtp(&names.join(":"))?;
+    }
     // Any certificate: it is compared with the fingerprint of the offer afterwards.
     let verify = SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT;
     context.set_verify_callback(verify, |_, _| true);
@@ -152,6 +156,7 @@ impl DtlsProvider for OpenSslDtls {
             failures: 0,
             active: false,
             connected: None,
+            received: VecDeque::new(),
             ended: false,
             closed: false,
             now,
@@ -204,6 +209,8 @@ struct Datagrams {
     flight: Vec<Vec<u8>>,
     /// Something has come since.
     answered: bool,
+    /// What is written is data: nobody says that again but SCTP.
+    is_data: bool,
     numbers: Numbers,
 }
 
@@ -231,6 +238,10 @@ impl Read for Datagrams {
 
 impl Write for Datagrams {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.is_data {
+            self.outgoing.push_back(data.to_vec());
+            return Ok(data.len());
+        }
         if std::mem::take(&mut self.answered) {
             self.flight.clear();
         }
@@ -249,8 +260,8 @@ impl Write for Datagrams {
 /// What a handshake has found out, and how much of it was told.
 #[derive(Debug)]
 struct Outcome {
-    keys: Vec<u8>,
-    profile: SrtpProfile,
+    /// None where the peer has no SRTP, but data alone.
+    keys: Option<(Vec<u8>, SrtpProfile)>,
     certificate: Vec<u8>,
     told: Told,
 }
@@ -273,6 +284,8 @@ struct Session {
     failures: u8,
     active: bool,
     connected: Option<Outcome>,
+    /// Data that nobody has asked for yet.
+    received: VecDeque<Vec<u8>>,
     /// The peer said goodbye; we did.
     ended: bool,
     closed: bool,
@@ -349,30 +362,47 @@ impl Session {
 
     fn outcome(&self) -> Result<Outcome, Box<dyn std::error::Error>> {
         let ssl = self.stream.ssl();
-        let profile = ssl.selected_srtp_profile().ok_or("no SRTP profile")?;
-        let profile = match profile.id() {
-            SrtpProfileId::SRTP_AEAD_AES_128_GCM => SrtpProfile::AEAD_AES_128_GCM,
-            SrtpProfileId::SRTP_AEAD_AES_256_GCM => SrtpProfile::AEAD_AES_256_GCM,
-            SrtpProfileId::SRTP_AES128_CM_SHA1_80 => SrtpProfile::AES128_CM_SHA1_80,
-            _ => return Err("another SRTP profile than was offered".into()),
+        let profile = match ssl
+            .selected_srtp_profile()
+            .map(SrtpProtectionProfileRef::id)
+        {
+            Some(SrtpProfileId::SRTP_AEAD_AES_128_GCM) => Some(SrtpProfile::AEAD_AES_128_GCM),
+            Some(SrtpProfileId::SRTP_AEAD_AES_256_GCM) => Some(SrtpProfile::AEAD_AES_256_GCM),
+            Some(SrtpProfileId::SRTP_AES128_CM_SHA1_80) => Some(SrtpProfile::AES128_CM_SHA1_80),
+            Some(_) => return Err("another SRTP profile than was offered".into()),
+            None => None,
         };
-        let mut keys = vec![0; profile.keying_material_len()];
-        ssl.export_keying_material(&mut keys, EXPORTER_LABEL, None)?;
+        let keys = match profile {
+            Some(profile) => {
+                let mut keys = vec![0; profile.keying_material_len()];
+                ssl.export_keying_material(&mut keys, EXPORTER_LABEL, None)?;
+                Some((keys, profile))
+            }
+            None => None,
+        };
         let certificate = ssl.peer_certificate().ok_or("no certificate")?;
         Ok(Outcome {
             keys,
-            profile,
             certificate: certificate.to_der()?,
             told: Told::Nothing,
         })
     }
 
-    /// Reads what there is to read. Peers say nothing that matters but goodbye.
+    /// Reads what there is to read: data, and goodbye.
     fn read(&mut self) -> Result<(), DtlsImplError> {
         let mut record = [0; RECORD];
         loop {
             match self.stream.ssl_read(&mut record) {
-                Ok(_) => {}
+                Ok(length) => {
+                    // Who sends data has our last messages.
+                    if !self.active && self.last_again > 0 {
+                        self.last_again = 0;
+                        self.stream.get_mut().flight = Vec::new();
+                    }
+                    if self.received.len() < WAITING {
+                        self.received.push_back(record[..length].to_vec());
+                    }
+                }
                 Err(error) if error.code() == ErrorCode::WANT_READ => return Ok(()),
                 Err(error) if error.code() == ErrorCode::ZERO_RETURN => {
                     self.ended = true;
@@ -387,6 +417,18 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+impl Session {
+    /// The next record of data.
+    fn tell_received<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        let needed = self.received.front().map_or(0, Vec::len);
+        let Some(room) = buffer.get_mut(..needed) else {
+            return DtlsOutput::BufferTooSmall { needed };
+        };
+        room.copy_from_slice(&self.received.pop_front().unwrap_or_default());
+        DtlsOutput::ApplicationData(room)
     }
 }
 
@@ -455,9 +497,14 @@ impl DtlsInstance for Session {
             }
             Told::Certificate => {
                 outcome.told = Told::Keys;
-                let keys = std::mem::take(&mut outcome.keys);
-                DtlsOutput::KeyingMaterial(KeyingMaterial::new(&keys), outcome.profile)
+                match outcome.keys.take() {
+                    Some((keys, profile)) => {
+                        DtlsOutput::KeyingMaterial(KeyingMaterial::new(&keys), profile)
+                    }
+                    None => self.poll_output(buf),
+                }
             }
+            Told::Keys if !self.received.is_empty() => self.tell_received(buf),
             Told::Keys if self.ended => {
                 outcome.told = Told::End;
                 DtlsOutput::CloseNotify
@@ -495,9 +542,15 @@ impl DtlsInstance for Session {
         Ok(())
     }
 
-    fn send_application_data(&mut self, _data: &[u8]) -> Result<usize, DtlsImplError> {
-        // There are no data channels.
-        Ok(0)
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        if self.connected.is_none() || self.is_closing() || data.is_empty() {
+            return Ok(0);
+        }
+        self.stream.get_mut().is_data = true;
+        let written = self.stream.ssl_write(data);
+        self.stream.get_mut().is_data = false;
+        // What is not sent is lost, as on the way.
+        Ok(written.unwrap_or(0))
     }
 
     fn is_active(&self) -> bool {

@@ -17,13 +17,24 @@ static DTLS: OpenSslDtls = OpenSslDtls::new(&[SrtpProfile::AEAD_AES_128_GCM]);
 struct End {
     dtls: Box<dyn DtlsInstance>,
     keys: Option<Vec<u8>>,
+    data: Vec<Vec<u8>>,
+    connected: bool,
     over: bool,
 }
 
 impl End {
     fn new(active: bool, certificate: &DtlsCert, now: Instant) -> Self {
+        Self::of(&[SrtpProfile::AEAD_AES_128_GCM], active, certificate, now)
+    }
+
+    fn of(
+        profiles: &'static [SrtpProfile],
+        active: bool,
+        certificate: &DtlsCert,
+        now: Instant,
+    ) -> Self {
         // A context of its own for each certificate.
-        let provider = OpenSslDtls::new(&[SrtpProfile::AEAD_AES_128_GCM]);
+        let provider = OpenSslDtls::new(profiles);
         let dtls = provider.new_dtls(certificate, now, DtlsVersion::Dtls12, None);
         let mut dtls = dtls.expect("a session");
         dtls.set_active(active);
@@ -31,6 +42,8 @@ impl End {
         let mut end = Self {
             dtls,
             keys: None,
+            data: Vec::new(),
+            connected: false,
             over: false,
         };
         if active {
@@ -50,6 +63,8 @@ impl End {
             match self.dtls.poll_output(&mut buffer) {
                 DtlsOutput::Packet(data) => all.push(data.to_vec()),
                 DtlsOutput::KeyingMaterial(keys, _) => self.keys = Some(keys.to_vec()),
+                DtlsOutput::Connected => self.connected = true,
+                DtlsOutput::ApplicationData(data) => self.data.push(data.to_vec()),
                 DtlsOutput::CloseNotify => self.over = true,
                 DtlsOutput::Timeout(_) => return all,
                 _ => {}
@@ -252,6 +267,64 @@ fn goodbye_ends_a_session() {
     }
     let _ = pair.server.put_out();
     assert!(pair.server.over);
+}
+
+#[test]
+fn data_goes_both_ways_and_is_never_said_again() {
+    let mut pair = Pair::new(&certificate());
+    // Nothing leaves before there are keys.
+    assert_eq!(pair.client.dtls.send_application_data(&[1]).unwrap(), 0);
+    pair.run(&[]);
+    for round in 0..200_usize {
+        for forward in [true, false] {
+            let (from, to) = match forward {
+                true => (&mut pair.client, &mut pair.server),
+                false => (&mut pair.server, &mut pair.client),
+            };
+            let data = vec![round as u8; 1 + round * 6];
+            assert_eq!(from.dtls.send_application_data(&data).unwrap(), data.len());
+            let said = from.put_out();
+            assert_eq!(said.len(), 1);
+            for record in said.iter().chain(&said) {
+                to.take(record);
+            }
+            let _ = to.put_out();
+            assert_eq!(to.data.pop().as_ref(), Some(&data));
+            assert!(to.data.is_empty(), "a replay is none");
+        }
+        pair.now += AGAIN_MAX;
+        for end in [&mut pair.client, &mut pair.server] {
+            end.dtls.handle_timeout(pair.now).unwrap();
+            assert!(end.put_out().is_empty());
+        }
+    }
+    pair.assert_secured("afterwards");
+    // What nobody asks for is bounded.
+    for _ in 0..10 * WAITING {
+        pair.client.dtls.send_application_data(&[1]).unwrap();
+        for record in pair.client.put_out() {
+            pair.server.take(&record);
+        }
+    }
+    let _ = pair.server.put_out();
+    assert_eq!(pair.server.data.len(), WAITING);
+}
+
+#[test]
+fn a_peer_without_srtp_is_connected_for_data_alone() {
+    let now = Instant::now();
+    let mut pair = Pair {
+        now,
+        client: End::of(&[], true, &certificate(), now),
+        server: End::new(false, &certificate(), now),
+    };
+    pair.run(&[]);
+    pair.client.dtls.send_application_data(b"hello").unwrap();
+    pair.run(&[]);
+    assert!(pair.client.connected && pair.server.connected);
+    assert!(!pair.client.over && !pair.server.over);
+    assert!(pair.server.keys.is_none());
+    assert_eq!(pair.server.data, [b"hello"]);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use crate::ids::{SessionId, StreamName};
 use crate::info::StreamLook;
 use crate::interfaces::Interfaces;
 use crate::layers::Preference;
+use crate::peer::data::DataCommand;
 use crate::peer::sdp;
 use crate::queue::ShardCommand;
 use crate::router::Router;
@@ -537,6 +538,17 @@ impl Engine {
             }
             Err(PatchError::Invalid(why)) => Err(SessionError::InvalidFragment(why)),
         }
+    }
+
+    /// Has something done with a session's data channels. What comes of it its [`DataObserver`](crate::data::DataObserver) is told.
+    pub fn data(&self, id: SessionId, command: DataCommand) -> Result<(), SessionError> {
+        let (_, shard) = self.find(id)?;
+        let command = ShardCommand::Data {
+            session: id,
+            command,
+        };
+        let sent = shard.queue().send(command);
+        sent.then_some(()).ok_or(SessionError::Stopped)
     }
 
     /// Ends a session.

@@ -51,11 +51,14 @@ pub mod shard;
 mod size;
 mod snapshot;
 mod spatial;
+mod speech;
 pub mod srtp;
 pub mod stats;
 pub mod stream;
 pub mod temporal;
 pub mod transport;
+
+pub use peer::data;
 
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
@@ -73,6 +76,7 @@ pub use packet::{Layering, RtpIn};
 pub use router::{PublishError, Publisher, Router};
 pub use session::{PathInfo, SessionInfo, SessionObserver};
 pub use size::{MAX_DATAGRAM, MAX_PAYLOAD, PAYLOADER_MTU};
+pub use speech::Speech;
 pub use stats::{Carried, CountersSnapshot, NetworkInfo, ShardInfo};
 pub use stream::{Feedback, PublishOptions};
 pub use transport::negotiate::PlayoutDelay;

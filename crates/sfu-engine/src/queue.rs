@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::ids::SessionId;
 use crate::layers::Preference;
 use crate::packet::Batch;
+use crate::peer::data::DataCommand;
 use crate::session::SessionShared;
 use crate::shard::{Publication, PublicationId};
 use crate::stream::Viewing;
@@ -96,6 +97,13 @@ pub enum ShardCommand {
         /// What.
         preference: Preference,
     },
+    /// Something is to be done with a session's data channels.
+    Data {
+        /// Whose.
+        session: SessionId,
+        /// What.
+        command: DataCommand,
+    },
     /// Trickle ICE or ICE restart.
     Patch {
         /// Whose.
@@ -125,6 +133,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Republish { .. } => "Republish",
             Self::AskPublisher { .. } => "AskPublisher",
             Self::SetPreference { .. } => "SetPreference",
+            Self::Data { .. } => "Data",
             Self::Patch { .. } => "Patch",
             Self::Close { .. } => "Close",
             Self::Stop => "Stop",

@@ -77,6 +77,8 @@ impl End {
         Self {
             dtls,
             keys: None,
+            data: Vec::new(),
+            connected: false,
             over: false,
         }
     }

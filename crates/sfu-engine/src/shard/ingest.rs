@@ -146,7 +146,7 @@ impl Ingest {
         tracks: AgreedTracks,
         publications: Vec<Publication>,
     ) {
-        self.transport.set_tracks(tracks);
+        self.transport.set_tracks(now, tracks);
         match self.transport.reports_arrivals() {
             true => self.remb = None,
             false => self.remb = self.remb.take().or_else(|| Some(Remb::new(now))),

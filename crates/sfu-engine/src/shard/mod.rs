@@ -224,6 +224,14 @@ impl Shard {
                     });
                 }
             }
+            ShardCommand::Data { session, command } => {
+                if let Some(&index) = self.by_session.get(&session) {
+                    self.visit(now, index, |member, _| {
+                        member.transport_mut().data(now, command);
+                        true
+                    });
+                }
+            }
             ShardCommand::Patch {
                 session,
                 fragment,

@@ -13,6 +13,7 @@ use crate::ids::Rid;
 use crate::layers::LayerInfo;
 use crate::loudness::Loudness;
 use crate::packet::{Layering, RtpIn};
+use crate::speech::Windows;
 use crate::stream::{Lease, Stream};
 use crate::transport::negotiate::PublisherTrack;
 use crate::transport::{Incoming, TrackIn};
@@ -64,6 +65,7 @@ pub(super) struct Published {
     /// The last number of its sound, whichever track that came on.
     last_sound: Option<u16>,
     loudness: Loudness,
+    windows: Windows,
 }
 
 /// One of its tracks.
@@ -125,6 +127,7 @@ impl Published {
             audio: publication.audio.map(Track::new),
             last_sound: None,
             loudness: Loudness::default(),
+            windows: Windows::default(),
         };
         if let Some(lease) = this.claim.lease() {
             this.declare(lease);
@@ -238,6 +241,10 @@ impl Published {
                 self.last_sound = Some(seq);
                 let level = self.loudness.add(now, packet.audio_level);
                 self.stream.set_sound_level(level);
+                let speech = self.windows.add(now, packet.timestamp, packet.audio_level);
+                if let Some(level) = speech {
+                    self.stream.set_speech(now, level);
+                }
             }
         }
         Some(RtpIn {

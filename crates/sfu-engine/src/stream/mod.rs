@@ -30,6 +30,7 @@ use crate::rate::RateMeter;
 use crate::router::Home;
 use crate::snapshot::Snapshot;
 use crate::spatial::Splitter;
+use crate::speech::{LastSpeech, Speech};
 use crate::transport::negotiate::StreamCodecs;
 use publishing::PublisherState;
 pub use publishing::{Feedback, Lease, PublishOptions};
@@ -56,6 +57,7 @@ pub struct Stream {
     keyframes_refused: AtomicU64,
     /// Of the publisher's sound, in dB below the loudest; [`NO_LEVEL`] where it tells none.
     sound_level: AtomicU8,
+    speech: LastSpeech,
     latencies: Latencies,
     state: Mutex<State>,
     /// Replaced with the lock, read without.
@@ -147,6 +149,7 @@ impl Stream {
             bytes_in: AtomicU64::new(0),
             keyframes_refused: AtomicU64::new(0),
             sound_level: AtomicU8::new(NO_LEVEL),
+            speech: LastSpeech::new(Instant::now()),
             latencies: Latencies::default(),
             state: Mutex::default(),
             snapshot: ArcSwap::default(),
@@ -297,6 +300,15 @@ impl Stream {
     fn sound_level(&self) -> Option<u8> {
         let level = self.sound_level.load(Relaxed);
         (level != NO_LEVEL).then_some(level)
+    }
+
+    /// Whether its publisher's sound is speech, and how loud. Reads one number: for whoever asks each 400 ms.
+    pub fn speech(&self, now: Instant) -> Speech {
+        self.speech.get(now)
+    }
+
+    pub(crate) fn set_speech(&self, now: Instant, level: f32) {
+        self.speech.set(now, level);
     }
 
     /// What there is to say of the stream.

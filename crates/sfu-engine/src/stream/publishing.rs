@@ -127,6 +127,7 @@ impl Stream {
             state.splitter = None;
             self.keyframes_refused.store(0, Relaxed);
             self.set_sound_level(None);
+            self.speech.clear();
             state.audio_reader = LayerReader::default();
             state.audio_rate = RateMeter::default();
             state.audio_health = Health::default();

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::codec::{Codec, TrackKind, Vp8Header};
+use crate::peer::data::DataCommand;
 pub use crate::peer::uplink::agreed::AgreedTracks;
 pub use work::Work;
 
@@ -244,6 +245,8 @@ pub trait Transport: Send {
         now: Instant,
         fragment: &patch::Fragment,
     ) -> Result<PatchOutcome, patch::PatchError>;
+    /// Something is to be done with the session's data channels.
+    fn data(&mut self, _now: Instant, _command: DataCommand) {}
     /// Ends the session towards the peer, as far as it can still be told.
     fn close(&mut self);
 }
@@ -282,5 +285,5 @@ pub trait PublisherTransport: Transport {
     /// Asks the peer for a keyframe of a track's layer (PLI or FIR).
     fn request_keyframe(&mut self, now: Instant, track: TrackIn, layer: usize);
     /// The peer sends these from now on. Those that go on as they were are not touched.
-    fn set_tracks(&mut self, tracks: AgreedTracks);
+    fn set_tracks(&mut self, now: Instant, tracks: AgreedTracks);
 }

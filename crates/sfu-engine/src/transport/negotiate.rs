@@ -17,6 +17,7 @@ use super::patch::Fragment;
 use super::{AgreedTracks, TrackIn};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
+use crate::peer::data::DataObserver;
 pub use crate::peer::sdp::OfferError;
 use crate::peer::sdp::{self, Agreement, Before, Offering, Published, Wanted};
 use crate::peer::uplink::Uplink;
@@ -172,18 +173,25 @@ pub fn accept_publisher(
     let (published, fingerprint) = (Published::Stream, &identity.fingerprint);
     let (agreed, _, answer) = sdp::answer_publisher(offer, published, fingerprint, local)?;
     let tracks = agreed.tracks.publisher()?;
-    Ok((Uplink::new(now, identity, agreed), answer, tracks))
+    let uplink = Uplink::new(now, identity, agreed, None);
+    Ok((uplink, answer, tracks))
 }
 
 /// Answers the offer of a peer that publishes any tracks (sounds, cameras, screens) with a session that receives them, and with
-/// what answers its later offers.
+/// what answers its later offers. With somebody who is told of data channels, the peer may have these, too, or at first these
+/// alone.
 pub fn accept_tracks(
     identity: &Identity,
     offer: &str,
     local: &[SocketAddr],
+    data: Option<Arc<dyn DataObserver>>,
     now: Instant,
 ) -> Result<(Uplink, Negotiation, Answered), OfferError> {
-    let (published, fingerprint) = (Published::Many, identity.fingerprint.clone());
+    let takes_data = data.is_some();
+    let (published, fingerprint) = (
+        Published::Many { data: takes_data },
+        identity.fingerprint.clone(),
+    );
     let (agreed, before, answer) = sdp::answer_publisher(offer, published, &fingerprint, local)?;
     let answered = Answered {
         sdp: answer,
@@ -192,8 +200,10 @@ pub fn accept_tracks(
     let negotiation = Negotiation {
         fingerprint,
         before,
+        takes_data,
     };
-    Ok((Uplink::new(now, identity, agreed), negotiation, answered))
+    let uplink = Uplink::new(now, identity, agreed, data);
+    Ok((uplink, negotiation, answered))
 }
 
 /// An offer was answered.
@@ -211,6 +221,8 @@ pub struct Answered {
 pub struct Negotiation {
     fingerprint: Arc<str>,
     before: Before,
+    /// Data channels are taken.
+    takes_data: bool,
 }
 
 /// What the shard is to be told of a later offer.
@@ -227,7 +239,9 @@ impl Negotiation {
     /// offer that is refused changes nothing.
     pub fn answer(&mut self, offer: &str) -> Result<(Changed, Answered), OfferError> {
         let mut before = self.before.clone();
-        let (tracks, restart, answer) = sdp::answer_again(offer, &mut before, &self.fingerprint)?;
+        let fingerprint = &self.fingerprint;
+        let (tracks, restart, answer) =
+            sdp::answer_again(offer, self.takes_data, &mut before, fingerprint)?;
         let answered = Answered {
             sdp: answer,
             tracks: tracks.publisher()?,
@@ -245,6 +259,8 @@ pub struct Offers {
     identity: Identity,
     offering: Offering,
     delay: Option<PlayoutDelay>,
+    /// Who is told of data channels, until the session begins.
+    data: Option<Arc<dyn DataObserver>>,
 }
 
 /// An answer to an offer of ours was taken.
@@ -262,16 +278,19 @@ pub enum AnswerTaken {
 }
 
 impl Offers {
-    /// To a peer that reaches us at `local` addresses.
+    /// To a peer that reaches us at `local` addresses. With somebody who is told of data channels, the first m-line is for these,
+    /// and may be the only one at first.
     pub fn new(
         identity: &Identity,
         local: &[SocketAddr],
         delay: Option<PlayoutDelay>,
+        data: Option<Arc<dyn DataObserver>>,
     ) -> Result<Self, OfferError> {
         Ok(Self {
             identity: identity.clone(),
-            offering: Offering::new(local, delay.is_some())?,
+            offering: Offering::new(local, delay.is_some(), data.is_some())?,
             delay,
+            data,
         })
     }
 
@@ -303,7 +322,8 @@ impl Offers {
         self.offering = next;
         Ok(match agreement {
             Agreement::New(agreed) => {
-                let transport = LeanTransport::new(now, &self.identity, *agreed, self.delay);
+                let data = self.data.take();
+                let transport = LeanTransport::new(now, &self.identity, *agreed, self.delay, data);
                 AnswerTaken::Begun(Box::new(transport))
             }
             Agreement::More(slots, restart) => AnswerTaken::Changed {
@@ -353,7 +373,7 @@ fn answer(
 ) -> Result<(LeanTransport, String), OfferError> {
     let told = delay.is_some();
     let (agreed, answer) = sdp::answer_viewer(offer, wanted, &identity.fingerprint, local, told)?;
-    let transport = LeanTransport::new(now, identity, agreed, delay);
+    let transport = LeanTransport::new(now, identity, agreed, delay, None);
     Ok((transport, answer))
 }
 

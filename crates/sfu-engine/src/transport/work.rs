@@ -38,6 +38,9 @@ impl Work {
     pub(crate) const CHECK: Self = Self::of(15_000);
     /// A record of DTLS while that is at work.
     pub(crate) const RECORD: Self = Self::of(20_000);
+    /// A record of data, and the packet in it; and each chunk of that.
+    pub(crate) const DATA: Self = Self::of(10_000);
+    pub(crate) const DATA_CHUNK: Self = Self::of(1_000);
     /// A packet of a publishing peer, without the fan-out.
     pub(crate) const MEDIA: Self = Self::of(3_000);
 
@@ -147,6 +150,11 @@ pub(crate) const PUBLISHER: Limit = Limit {
 pub(crate) const PUBLISHER_CONTROL: Limit = Limit {
     share: Duration::from_millis(10),
     burst: Duration::from_millis(40),
+};
+/// What a peer's data channels may cost: 2 % of a core, some 1,800 packets a second.
+pub(crate) const DATA: Limit = Limit {
+    share: Duration::from_millis(20),
+    burst: Duration::from_millis(200),
 };
 
 impl Allowance {

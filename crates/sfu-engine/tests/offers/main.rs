@@ -7,6 +7,7 @@
 //! `SFU_SEED=…` tries another, `SFU_FUZZ_ITERATIONS=…` longer.
 
 mod answer;
+mod channels;
 mod clients;
 mod limits;
 mod mutations;

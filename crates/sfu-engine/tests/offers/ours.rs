@@ -13,7 +13,7 @@ use crate::{IDENTITY, answer};
 
 fn offers() -> Offers {
     let local = ["192.0.2.1:8189".parse().unwrap()];
-    Offers::new(&IDENTITY, &local, None).unwrap()
+    Offers::new(&IDENTITY, &local, None, None).unwrap()
 }
 
 fn add(offers: &mut Offers, kind: TrackKind, n: usize) -> usize {

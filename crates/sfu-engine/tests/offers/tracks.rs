@@ -99,7 +99,8 @@ impl Peer {
 
     fn begin(&self) -> Result<(Negotiation, Answered), OfferError> {
         let local = ["192.0.2.1:8189".parse().unwrap()];
-        let accepted = negotiate::accept_tracks(&IDENTITY, &self.offer(), &local, Instant::now());
+        let accepted =
+            negotiate::accept_tracks(&IDENTITY, &self.offer(), &local, None, Instant::now());
         accepted.map(|(_, negotiation, answered)| (negotiation, answered))
     }
 }

@@ -114,7 +114,7 @@ impl Room {
         let (participant, offer) = Participant::new(self.now, index, screen);
         let local = [self.server];
         let (transport, negotiation, answered) =
-            negotiate::accept_tracks(&self.identity, &offer, &local, self.now).unwrap();
+            negotiate::accept_tracks(&self.identity, &offer, &local, None, self.now).unwrap();
         let first = self.streams.len();
         self.participants.push(Publishing {
             participant,
@@ -274,7 +274,7 @@ impl Room {
         let index = self.guests.len();
         self.joined += 1;
         let mut party = Party::invited(self.now, index, self.joined);
-        let mut offers = Offers::new(&self.identity, &[self.server], None).unwrap();
+        let mut offers = Offers::new(&self.identity, &[self.server], None, None).unwrap();
         let lines = streams.iter().flat_map(|stream| add(&mut offers, *stream));
         let lines: Vec<_> = lines.collect();
         let answer = party.answer(&offers.offer().unwrap());

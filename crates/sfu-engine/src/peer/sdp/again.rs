@@ -62,10 +62,10 @@ impl Before {
         plan: &Plan<'_, '_>,
     ) -> Result<Option<Restart>, OfferError> {
         self.check(offer)?;
-        let restart = match plan.lines.iter().any(Option::is_some) {
-            true => self.restart(plan)?,
+        let restart = match plan.rejects_all() {
+            false => self.restart(plan)?,
             // All is given up.
-            false => None,
+            true => None,
         };
         if let Some(Restart { remote, local }) = &restart {
             self.connection.remote = remote.clone();
@@ -120,11 +120,11 @@ impl Before {
 }
 
 fn lines(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> Vec<Line> {
-    let all = offer.medias.iter().zip(&plan.lines);
-    let all = all.map(|(media, line)| Line {
+    let all = offer.medias.iter().enumerate();
+    let all = all.map(|(at, media)| Line {
         mid: media.mid.unwrap_or_default().to_owned(),
         name: media.name.to_owned(),
-        is_given_up: line.is_none(),
+        is_given_up: plan.rejects(at),
     });
     all.collect()
 }

@@ -10,9 +10,11 @@ use super::super::uplink::agreed::Feedback;
 use super::choice::{Accepted, Chosen, Plan};
 use super::extension::Extension;
 use super::format::Format;
+use super::media::Media;
 use super::offer::Offer;
 use super::session::Origin;
 use crate::codec::TrackKind;
+use crate::peer::data::{MESSAGE_MAX, PORT};
 
 /// Room for a usual answer.
 const ROOM: usize = 6 * 1024;
@@ -83,12 +85,14 @@ pub(super) fn write(
         out.push_str("a=ice-lite\r\n");
     }
     let tagged = plan.group.as_ref().and_then(|group| group.first().copied());
-    let is_tagged = |line: &Accepted<'_, '_>| tagged.is_none_or(|mid| line.media.mid == Some(mid));
-    let first = plan
-        .lines
-        .iter()
-        .position(|l| l.as_ref().is_some_and(is_tagged));
+    let mut all = offer.medias.iter().enumerate();
+    let is_tagged = |media: &Media<'_>| tagged.is_none_or(|mid| media.mid == Some(mid));
+    let first = all.position(|(n, media)| !plan.rejects(n) && is_tagged(media));
     for (n, (media, line)) in offer.medias.iter().zip(&plan.lines).enumerate() {
+        if plan.data == Some(n) {
+            write_data(&mut out, media, local, Some(n) == first);
+            continue;
+        }
         let Some(line) = line else {
             let words = if media.words.is_empty() {
                 "0"
@@ -127,20 +131,8 @@ fn write_line(out: &mut String, line: &Accepted<'_, '_>, local: Local<'_>, is_ta
     for pt in red.iter().copied().chain(others) {
         let _ = write!(out, " {pt}");
     }
-    out.push_str("\r\nc=IN IP4 0.0.0.0\r\n");
-    if is_tagged {
-        for candidate in local.candidates {
-            out.extend(["a=", &candidate.to_sdp_string(), "\r\n"]);
-        }
-        out.push_str("a=end-of-candidates\r\n");
-    }
-    let IceCreds { ufrag, pass } = local.credentials;
-    let _ = write!(
-        out,
-        "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\na=ice-options:trickle\r\na=fingerprint:{}\r\na=setup:{}\r\n",
-        local.fingerprint, local.setup
-    );
-    write_mid(out, media.mid);
+    out.push_str("\r\n");
+    write_transport(out, media.mid, local, is_tagged);
     for (extension, mapped) in line.extensions.iter() {
         let _ = write!(out, "a=extmap:{}", mapped.id);
         if let Some(direction) = mapped.direction {
@@ -156,6 +148,40 @@ fn write_line(out: &mut String, line: &Accepted<'_, '_>, local: Local<'_>, is_ta
         write_format(out, chosen);
     }
     write_layers(out, line);
+}
+
+/// Data channels (RFC 8841, section 10.1).
+fn write_data(out: &mut String, media: &Media<'_>, local: Local<'_>, is_tagged: bool) {
+    out.extend([
+        "m=",
+        media.name,
+        " 9 ",
+        media.protocol,
+        " webrtc-datachannel\r\n",
+    ]);
+    write_transport(out, media.mid, local, is_tagged);
+    let _ = write!(
+        out,
+        "a=sctp-port:{PORT}\r\na=max-message-size:{MESSAGE_MAX}\r\n"
+    );
+}
+
+/// How the peer finds and knows us, of an m-line.
+fn write_transport(out: &mut String, mid: Option<&str>, local: Local<'_>, is_tagged: bool) {
+    out.push_str("c=IN IP4 0.0.0.0\r\n");
+    if is_tagged {
+        for candidate in local.candidates {
+            out.extend(["a=", &candidate.to_sdp_string(), "\r\n"]);
+        }
+        out.push_str("a=end-of-candidates\r\n");
+    }
+    let IceCreds { ufrag, pass } = local.credentials;
+    let _ = write!(
+        out,
+        "a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pass}\r\na=ice-options:trickle\r\na=fingerprint:{}\r\na=setup:{}\r\n",
+        local.fingerprint, local.setup
+    );
+    write_mid(out, mid);
 }
 
 fn write_format(out: &mut String, chosen: &Chosen<'_, '_>) {

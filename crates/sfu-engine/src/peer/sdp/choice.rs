@@ -23,11 +23,15 @@ pub(super) enum Purpose {
         delay: bool,
         /// All m-lines that receive carry something, not the first of its kind alone.
         all: bool,
+        /// Data channels are taken.
+        data: bool,
     },
     /// It sends (WHIP).
     Publish {
         /// Any number of tracks, not one of each kind.
         all: bool,
+        /// Data channels are taken.
+        data: bool,
     },
 }
 
@@ -58,8 +62,10 @@ pub(super) struct Accepted<'o, 'a> {
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Plan<'o, 'a> {
-    /// For each m-line of the offer; `None` is rejected.
+    /// For each m-line of the offer; `None` carries no media, and is rejected unless it is that of `data`.
     pub(super) lines: Vec<Option<Accepted<'o, 'a>>>,
+    /// The m-line of data channels, by its place.
+    pub(super) data: Option<usize>,
     /// The names in the answer's BUNDLE group, if the offer has that.
     pub(super) group: Option<Vec<&'a str>>,
     /// That of the m-line that stands for all.
@@ -82,7 +88,14 @@ impl Purpose {
     fn takes_all(self) -> bool {
         matches!(
             self,
-            Self::Watch { all: true, .. } | Self::Publish { all: true }
+            Self::Watch { all: true, .. } | Self::Publish { all: true, .. }
+        )
+    }
+
+    fn takes_data(self) -> bool {
+        matches!(
+            self,
+            Self::Watch { data: true, .. } | Self::Publish { data: true, .. }
         )
     }
 
@@ -116,7 +129,8 @@ impl Purpose {
 impl<'o, 'a> Plan<'o, 'a> {
     pub(super) fn new(offer: &'o Offer<'a>, purpose: Purpose) -> Result<Self, OfferError> {
         let carriers = carriers(offer, purpose)?;
-        let main = main(&carriers).ok_or_else(|| nothing(offer, purpose))?;
+        let main = main(&carriers).or_else(|| data(offer, purpose).map(|(_, media)| media));
+        let main = main.ok_or_else(|| nothing(offer, purpose))?;
         Self::of(offer, purpose, &carriers, main)
     }
 
@@ -125,7 +139,9 @@ impl<'o, 'a> Plan<'o, 'a> {
         let carriers = carriers(offer, purpose)?;
         let mut medias = offer.medias.iter();
         let is_kept = |m: &&Media<'_>| !m.is_rejected() && m.has_known_codec();
-        let kept = medias.find(is_kept).or(offer.medias.first());
+        let kept = medias.find(is_kept);
+        let kept = kept.or_else(|| data(offer, purpose).map(|(_, media)| media));
+        let kept = kept.or(offer.medias.first());
         let main = main(&carriers)
             .or(kept)
             .ok_or_else(|| nothing(offer, purpose))?;
@@ -159,18 +175,31 @@ impl<'o, 'a> Plan<'o, 'a> {
             let accepted = takes.then(|| Accepted::new(media, carries, purpose));
             lines.push(accepted.transpose()?.flatten());
         }
+        let data = data(offer, purpose).filter(|(_, media)| shares(media));
         let names = |group: &[&'a str]| {
             let accepted = lines.iter().flatten().filter_map(|line| line.media.mid);
-            let accepted: Vec<_> = accepted.collect();
+            let data = data.and_then(|(_, media)| media.mid);
+            let accepted: Vec<_> = accepted.chain(data).collect();
             let kept = group.iter().filter(|mid| accepted.contains(mid));
             kept.copied().collect()
         };
         Ok(Self {
             group: group.map(names),
+            data: data.map(|(at, _)| at),
             lines,
             transport: &transport.transport,
             mixed: offer.mixed,
         })
+    }
+
+    /// Whether an m-line is rejected.
+    pub(super) fn rejects(&self, at: usize) -> bool {
+        self.data != Some(at) && self.lines.get(at).is_none_or(Option::is_none)
+    }
+
+    /// Whether all of them are.
+    pub(super) fn rejects_all(&self) -> bool {
+        self.data.is_none() && self.lines.iter().all(Option::is_none)
     }
 
     /// The m-lines that carry media.
@@ -187,6 +216,13 @@ fn main<'o, 'a>(carriers: &[&'o Media<'a>]) -> Option<&'o Media<'a>> {
     main.copied()
 }
 
+/// The m-line of data channels, of which there is one (RFC 8841, section 10.1), and its place.
+fn data<'o, 'a>(offer: &'o Offer<'a>, purpose: Purpose) -> Option<(usize, &'o Media<'a>)> {
+    let mut medias = offer.medias.iter().enumerate();
+    let found = medias.find(|(_, media)| media.is_data() && !media.is_rejected());
+    found.filter(|_| purpose.takes_data())
+}
+
 /// The m-lines that are to carry media: the first of its kind that can, or all. The publisher of a stream has no others.
 fn carriers<'o, 'a>(
     offer: &'o Offer<'a>,
@@ -195,7 +231,7 @@ fn carriers<'o, 'a>(
     let mut carriers: Vec<&'o Media<'a>> = Vec::new();
     for media in offer.medias.iter().filter(|m| purpose.uses(m)) {
         let is_media = matches!(media.name, "audio" | "video");
-        if purpose == (Purpose::Publish { all: false }) && is_media {
+        if matches!(purpose, Purpose::Publish { all: false, .. }) && is_media {
             check_published(media, &carriers)?;
         }
         let is_first = carriers.iter().all(|c| c.kind() != media.kind());

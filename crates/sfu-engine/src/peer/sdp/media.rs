@@ -99,6 +99,10 @@ pub(super) struct Media<'a> {
     pub(super) reduced_rtcp: bool,
     /// Headers of one and two octets may be mixed (RFC 8285, section 6).
     pub(super) mixed: bool,
+    /// The peer's SCTP port, where it says one (RFC 8841, section 5).
+    pub(super) sctp_port: Option<u16>,
+    /// The largest message that the peer takes, where it says so (section 6). 0: any.
+    pub(super) message_size: Option<u64>,
     candidates: usize,
 }
 
@@ -141,6 +145,8 @@ impl<'a> Media<'a> {
             "extmap-allow-mixed" => self.mixed = true,
             "bundle-only" => self.is_bundle_only = true,
             "rtcp-rsize" => self.reduced_rtcp = true,
+            "sctp-port" => self.sctp_port = self.sctp_port.or(value.parse().ok()),
+            "max-message-size" => self.message_size = self.message_size.or(value.parse().ok()),
             "ssrc" => self.read_source(value)?,
             "ssrc-group" => self.read_group(value),
             "candidate" => {
@@ -240,6 +246,14 @@ impl<'a> Media<'a> {
             "video" => Some(TrackKind::Video),
             _ => None,
         }
+    }
+
+    /// Whether it is for data channels (RFC 8841), over the DTLS of the others. Datagrams are the same by TCP.
+    pub(super) fn is_data(&self) -> bool {
+        let mut words = self.words.split_ascii_whitespace();
+        self.name == "application"
+            && matches!(self.protocol, "UDP/DTLS/SCTP" | "TCP/DTLS/SCTP")
+            && words.next() == Some("webrtc-datachannel")
     }
 
     /// Whether the offer itself has given it up.

@@ -48,7 +48,8 @@ const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104 105 106 107 9
 const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n\
     a=rtcp-fb:* transport-cc\r\na=rtpmap:111 opus/48000/2\r\n\
     a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
-/// Of each m-line.
+const DATA: &str = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n";
+/// Of each m-line of media.
 const ALL: &str = "a=rtcp-mux\r\na=rtcp-rsize\r\n\
     a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\n\
     a=extmap:2 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\n\
@@ -75,7 +76,8 @@ pub(crate) struct Offering {
 /// An m-line of ours. Its name is its place.
 #[derive(Debug, Clone)]
 struct Line {
-    kind: TrackKind,
+    /// `None`: it is for data channels.
+    kind: Option<TrackKind>,
     ssrc: u32,
     rtx: Option<u32>,
     /// What it carries: a stream's name and a track's. `None`: it is inactive.
@@ -93,15 +95,38 @@ pub(crate) enum Agreement {
     More(AgreedSlots, Option<Restart>),
 }
 
+impl Line {
+    const DATA: Self = Self {
+        kind: None,
+        ssrc: 0,
+        rtx: None,
+        msid: None,
+        slot: None,
+    };
+
+    fn name(&self) -> &'static str {
+        self.kind.map_or("application", TrackKind::name)
+    }
+}
+
 impl Offering {
-    pub(crate) fn new(addresses: &[SocketAddr], delay: bool) -> Result<Self, OfferError> {
+    /// With `data` the first m-line is that of data channels.
+    pub(crate) fn new(
+        addresses: &[SocketAddr],
+        delay: bool,
+        data: bool,
+    ) -> Result<Self, OfferError> {
         Ok(Self {
             origin: Origin::new()?,
             local: credentials()?,
             addresses: addresses.to_vec(),
             name: random_text::<NAME>()?.replace(['+', '/'], "x"),
-            purpose: Purpose::Watch { delay, all: true },
-            lines: Vec::new(),
+            purpose: Purpose::Watch {
+                delay,
+                all: true,
+                data,
+            },
+            lines: data.then_some(Line::DATA).into_iter().collect(),
             offered: 0,
             agreed: None,
         })
@@ -115,7 +140,7 @@ impl Offering {
             let why = format!("{} is no a=msid: two names", shown(msid));
             return Err(OfferError::invalid(why));
         }
-        let free = |line: &Line| line.kind == kind && line.msid.is_none();
+        let free = |line: &Line| line.kind == Some(kind) && line.msid.is_none();
         if let Some(at) = self.lines.iter().position(free) {
             self.lines[at].msid = Some(msid.to_owned());
             return Ok(at);
@@ -130,7 +155,7 @@ impl Offering {
             TrackKind::Audio => None,
         };
         self.lines.push(Line {
-            kind,
+            kind: Some(kind),
             ssrc,
             rtx,
             msid: Some(msid.to_owned()),
@@ -172,15 +197,16 @@ impl Offering {
         }
         out.push_str("\r\n");
         for (mid, line) in self.lines.iter().enumerate() {
-            let (section, direction) = match line.kind {
-                TrackKind::Video => (VIDEO, "a=recvonly\r\n"),
-                TrackKind::Audio => (AUDIO, "a=recvonly\r\n"),
+            let (section, all) = match line.kind {
+                Some(TrackKind::Video) => (VIDEO, ALL),
+                Some(TrackKind::Audio) => (AUDIO, ALL),
+                None => (DATA, ""),
             };
             let direction = match line.msid {
-                Some(_) => direction,
+                Some(_) => "a=recvonly\r\n",
                 None => "a=inactive\r\n",
             };
-            out.extend([section, "a=mid:", &mid.to_string(), "\r\n", direction, ALL]);
+            out.extend([section, "a=mid:", &mid.to_string(), "\r\n", direction, all]);
         }
         out
     }
@@ -223,7 +249,7 @@ impl Offering {
         let answer = Offer::read(sdp, SLOTS)?;
         self.check(&answer)?;
         let plan = Plan::again(&answer, self.purpose)?;
-        if plan.lines.iter().all(Option::is_none) && self.agreed.is_none() {
+        if plan.rejects_all() && self.agreed.is_none() {
             let why = "it takes none of the m-lines that it was offered";
             return Err(OfferError::unacceptable(why));
         }
@@ -254,6 +280,7 @@ impl Offering {
         }
         formats.sort_by_key(|format| format.slot);
         agreed.asks_for_keyframes |= viewer::asks_for_keyframes(&plan);
+        agreed.data = agreed.data.or(session::data(&answer, &plan));
         agreed.formats = formats;
         let is_new = self.agreed.is_none();
         self.agreed = Some(agreed.clone());
@@ -263,6 +290,7 @@ impl Offering {
                 AgreedSlots {
                     formats: agreed.formats,
                     asks_for_keyframes: agreed.asks_for_keyframes,
+                    data: agreed.data,
                 },
                 restart,
             ),
@@ -281,14 +309,14 @@ impl Offering {
         }
         for (at, (line, media)) in self.lines.iter().zip(&answer.medias).enumerate() {
             let mid = media.mid.unwrap_or_default();
-            let is_same = media.name == line.kind.name() && mid == at.to_string();
+            let is_same = media.name == line.name() && mid == at.to_string();
             let is_nameless = media.is_rejected() && mid.is_empty();
             if !is_same && !is_nameless {
                 let why = format!(
                     "its {} m-line with a=mid {} stands where {} with {at} was offered",
                     shown(media.name),
                     shown(mid),
-                    line.kind.name()
+                    line.name()
                 );
                 return Err(OfferError::unacceptable(why));
             }
@@ -303,7 +331,7 @@ impl Offering {
             agreed.by_slot = true;
             return Ok(None);
         }
-        if plan.lines.iter().all(Option::is_none) {
+        if plan.rejects_all() {
             return Ok(None);
         }
         let (remote, fingerprints, _) = plan.transport.agree()?;

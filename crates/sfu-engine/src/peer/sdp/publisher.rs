@@ -20,8 +20,8 @@ use crate::transport::TrackIn;
 pub(crate) enum Published {
     /// A stream: a track of each kind.
     Stream,
-    /// Any tracks.
-    Many,
+    /// Any tracks, and maybe data channels.
+    Many { data: bool },
 }
 
 /// Answers an offer to publish. `fingerprint` is our certificate's.
@@ -31,32 +31,33 @@ pub(crate) fn answer_publisher(
     fingerprint: &str,
     addresses: &[SocketAddr],
 ) -> Result<(Agreed, Before, String), OfferError> {
-    let (most, all) = match published {
-        Published::Stream => (MEDIAS, false),
-        Published::Many => (SLOTS, true),
+    let (most, all, data) = match published {
+        Published::Stream => (MEDIAS, false, false),
+        Published::Many { data } => (SLOTS, true, data),
     };
     let offer = Offer::read(sdp, most)?;
-    let plan = Plan::new(&offer, Purpose::Publish { all })?;
+    let plan = Plan::new(&offer, Purpose::Publish { all, data })?;
     check(&plan)?;
     let connection = session::agree(&offer, &plan, addresses)?;
     let before = Before::new(&offer, &plan, connection.clone(), Origin::new()?);
     let answer = session::write(&offer, &plan, before.ours(), fingerprint, Stream::NONE);
-    let tracks = tracks(&plan);
+    let tracks = tracks(&offer, &plan);
     Ok((Agreed { connection, tracks }, before, answer))
 }
 
 /// Answers another offer of a peer that publishes any tracks. It may have none left.
 pub(crate) fn answer_again(
     sdp: &str,
+    data: bool,
     before: &mut Before,
     fingerprint: &str,
 ) -> Result<(AgreedTracks, Option<Restart>, String), OfferError> {
     let offer = Offer::read(sdp, SLOTS)?;
-    let plan = Plan::again(&offer, Purpose::Publish { all: true })?;
+    let plan = Plan::again(&offer, Purpose::Publish { all: true, data })?;
     check(&plan)?;
     let restart = before.next(&offer, &plan)?;
     let answer = session::write(&offer, &plan, before.ours(), fingerprint, Stream::NONE);
-    Ok((tracks(&plan), restart, answer))
+    Ok((tracks(&offer, &plan), restart, answer))
 }
 
 fn check(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
@@ -64,12 +65,15 @@ fn check(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
     check_layers(plan)
 }
 
-/// The m-lines that are received.
-fn tracks(plan: &Plan<'_, '_>) -> AgreedTracks {
+/// The m-lines that are received, and data channels.
+fn tracks(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> AgreedTracks {
     let lines = (0..).map(TrackIn).zip(&plan.lines);
     let lines = lines.filter_map(|(track, line)| Some((track, line.as_ref()?)));
     let carriers = lines.filter(|(_, line)| line.direction.receives());
-    AgreedTracks(carriers.map(|(track, line)| media(track, line)).collect())
+    AgreedTracks {
+        medias: carriers.map(|(track, line)| media(track, line)).collect(),
+        data: session::data(offer, plan),
+    }
 }
 
 /// One payload type may stand for two codecs only where packets tell otherwise whose they are (RFC 9143, section 9.2).

@@ -14,6 +14,7 @@ use super::error::OfferError;
 use super::ice::{credentials, random};
 use super::offer::Offer;
 use crate::address;
+use crate::peer::data::AgreedData;
 use crate::transport::lean::agreed::Agreed;
 
 /// Which session a text describes, and how often it was described before (RFC 8866, section 5.2).
@@ -46,6 +47,7 @@ pub(super) fn agree(
         false => Vec::new(),
     };
     let mid = plan.lines.iter().flatten().find_map(|l| l.media.mid);
+    let mid = mid.or(plan.data.and_then(|at| offer.medias.get(at)?.mid));
     Ok(Agreed {
         local: credentials()?,
         remote,
@@ -59,7 +61,14 @@ pub(super) fn agree(
         formats: Vec::new(),
         asks_for_keyframes: false,
         by_slot: false,
+        data: data(offer, plan),
     })
+}
+
+/// What the peer says of data channels, where they are taken.
+pub(super) fn data(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> Option<AgreedData> {
+    let media = offer.medias.get(plan.data?)?;
+    Some(AgreedData::new(media.sctp_port, media.message_size))
 }
 
 /// Our addresses as candidates.

@@ -45,7 +45,12 @@ pub(crate) fn answer_viewer(
         Wanted::Many => (SLOTS, true),
     };
     let offer = Offer::read(sdp, most)?;
-    let plan = Plan::new(&offer, Purpose::Watch { delay, all })?;
+    let purpose = Purpose::Watch {
+        delay,
+        all,
+        data: false,
+    };
+    let plan = Plan::new(&offer, purpose)?;
     if let Wanted::Stream(codecs) = wanted {
         check(codecs, &offer, &plan)?;
     }

@@ -7,6 +7,7 @@
 
 use crate::codec::{Codec, TrackKind};
 use crate::ids::{NameError, Rid};
+use crate::peer::data::AgreedData;
 use crate::transport::TrackIn;
 use crate::transport::lean;
 use crate::transport::negotiate::{OfferError, PublisherTrack};
@@ -19,9 +20,14 @@ pub(crate) struct Agreed {
     pub(crate) tracks: AgreedTracks,
 }
 
-/// The m-lines that are received, in the offer's order.
+/// What the peer sends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AgreedTracks(pub(crate) Vec<Media>);
+pub struct AgreedTracks {
+    /// The m-lines that are received, in the offer's order.
+    pub(crate) medias: Vec<Media>,
+    /// Data channels, both ways, where there are to be some.
+    pub(crate) data: Option<AgreedData>,
+}
 
 /// An m-line that is received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +99,7 @@ pub(crate) struct Extensions {
 impl AgreedTracks {
     /// What is going to come.
     pub(crate) fn publisher(&self) -> Result<Vec<PublisherTrack>, OfferError> {
-        let tracks = self.0.iter().filter_map(|media| {
+        let tracks = self.medias.iter().filter_map(|media| {
             let codec = media.formats.first()?.codec;
             Some(media.layers().map(|rids| PublisherTrack {
                 track: media.track,
@@ -111,7 +117,7 @@ impl AgreedTracks {
     pub(crate) fn reports_arrivals(&self) -> bool {
         let is_told =
             |m: &Media| m.extensions.twcc.is_some() && m.formats.iter().any(|f| f.feedback.twcc);
-        self.0.iter().any(is_told)
+        self.medias.iter().any(is_told)
     }
 }
 

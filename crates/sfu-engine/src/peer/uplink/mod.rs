@@ -26,9 +26,11 @@ use self::packet::{Header, Numbers};
 use self::receiver::{Came, Place, Receiver, Receivers};
 use self::route::{Content, Route, Router};
 use crate::codec::{self, TrackKind, red};
+use crate::peer::data::{DataCommand, DataObserver};
 use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
+use crate::transport::lean;
 use crate::transport::lean::connection::Connection;
-use crate::transport::lean::{self, handshake::Keys};
+use crate::transport::lean::handshake::{Keys, Secured as Handshaken};
 use crate::transport::negotiate::Identity;
 use crate::transport::patch::{self, Fragment, PatchError};
 use crate::transport::work::{Allowance, PUBLISHER_CONTROL};
@@ -85,10 +87,15 @@ impl std::fmt::Debug for Uplink {
 }
 
 impl Uplink {
-    pub(crate) fn new(now: Instant, identity: &Identity, agreed: Agreed) -> Self {
-        let connection = Connection::new(now, identity, &agreed.connection);
+    pub(crate) fn new(
+        now: Instant,
+        identity: &Identity,
+        agreed: Agreed,
+        data: Option<Arc<dyn DataObserver>>,
+    ) -> Self {
+        let connection = Connection::new(now, identity, &agreed.connection, data);
         let reports_arrivals = agreed.tracks.reports_arrivals();
-        let numbers = Numbers::new(&agreed.tracks.0);
+        let numbers = Numbers::new(&agreed.tracks.medias);
         let router = Router::new(agreed.tracks);
         let receivers = Receivers::new(router.lines());
         let (ssrc, cname) = name();
@@ -390,8 +397,11 @@ impl Transport for Uplink {
                 accepted
             }
             Some(20..=63) => {
+                let Some(work) = self.connection.dtls(now, data) else {
+                    return Taken::OverBudget;
+                };
                 self.connection_due = now;
-                self.allowance.spend(self.connection.dtls(now, data));
+                self.allowance.spend(work);
                 return Taken::Unproven(Work::default());
             }
             _ => false,
@@ -405,8 +415,10 @@ impl Transport for Uplink {
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
         if self.connection_due <= now || std::mem::take(&mut self.closing) {
             self.connection_due = self.connection.drain(now, sink);
-            if let Some(keys) = self.connection.take_keys() {
-                self.secure(&keys);
+            match self.connection.take_secured() {
+                Some(Handshaken::Media(keys)) => self.secure(&keys),
+                Some(Handshaken::Data) => self.events.push(TransportEvent::Connected),
+                None => {}
             }
         }
         for packet in self.incoming.drain(..) {
@@ -430,6 +442,11 @@ impl Transport for Uplink {
     fn patch(&mut self, now: Instant, fragment: &Fragment) -> Result<PatchOutcome, PatchError> {
         self.connection_due = now;
         patch::patch(now, &mut self.connection, &mut self.agreed, fragment)
+    }
+
+    fn data(&mut self, now: Instant, command: DataCommand) {
+        self.connection.command(now, command);
+        self.connection_due = now;
     }
 
     fn close(&mut self) {
@@ -457,9 +474,11 @@ impl PublisherTransport for Uplink {
         }
     }
 
-    fn set_tracks(&mut self, tracks: AgreedTracks) {
+    fn set_tracks(&mut self, now: Instant, tracks: AgreedTracks) {
+        self.connection.agree_on_data(tracks.data);
+        self.connection_due = now;
         self.reports_arrivals = tracks.reports_arrivals();
-        self.numbers = Numbers::new(&tracks.0);
+        self.numbers = Numbers::new(&tracks.medias);
         let before = self.router.change(tracks);
         self.receivers.change(self.router.lines(), &before);
     }

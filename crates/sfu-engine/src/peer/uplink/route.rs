@@ -83,7 +83,7 @@ impl Media {
 impl Router {
     pub(super) fn new(tracks: AgreedTracks) -> Self {
         Self {
-            lines: tracks.0,
+            lines: tracks.medias,
             known: Vec::new(),
             packets: 0,
             forgotten: 0,
@@ -99,7 +99,7 @@ impl Router {
     ///
     /// One that has stopped is remembered: when it begins again, its SSRCs need not say any more whose they are.
     pub(super) fn change(&mut self, tracks: AgreedTracks) -> Vec<Option<usize>> {
-        let mut lines = tracks.0;
+        let mut lines = tracks.medias;
         let stopped = self.lines.iter().filter(|line| {
             let mut others = lines.iter().map(|l| l.track);
             others.all(|track| track != line.track)
@@ -235,6 +235,10 @@ mod tests {
     use crate::codec::{Codec, TrackKind};
     use crate::peer::uplink::agreed::{self, Feedback, Source};
     use crate::transport::TrackIn;
+
+    fn tracks_of(medias: Vec<Media>) -> AgreedTracks {
+        AgreedTracks { medias, data: None }
+    }
 
     fn format(codec: Codec, pt: u8, rtx: Option<u8>, red: Option<u8>) -> Format {
         Format {
@@ -412,7 +416,7 @@ mod tests {
                 &[(1, 97, NONE, Some(1))],
             ),
         ] {
-            let mut router = Router::new(AgreedTracks(medias.to_vec()));
+            let mut router = Router::new(tracks_of(medias.to_vec()));
             for (ssrc, pt, names, expected) in packets {
                 let route = router.route(*ssrc, *pt, names);
                 assert_eq!(
@@ -426,7 +430,7 @@ mod tests {
 
     #[test]
     fn the_first_packet_of_an_ssrc_is_told_and_what_is_in_it() {
-        let mut router = Router::new(AgreedTracks(vec![audio(), video()]));
+        let mut router = Router::new(tracks_of(vec![audio(), video()]));
         let formats = video().formats;
         let mut next = |ssrc, pt| {
             let route = router.route(ssrc, pt, &NONE).unwrap();
@@ -447,7 +451,7 @@ mod tests {
             track: TrackIn(1),
             ..simulcast()
         };
-        let mut router = Router::new(AgreedTracks(vec![video(), second]));
+        let mut router = Router::new(tracks_of(vec![video(), second]));
         let mut at = |ssrc, names| {
             let route = router.route(ssrc, 96, &names)?;
             Some((route.line, route.layer))
@@ -464,7 +468,7 @@ mod tests {
             track: TrackIn(track),
             ..media(mid, TrackKind::Video, video().formats)
         };
-        let lines = |all: &[Media]| AgreedTracks(all.to_vec());
+        let lines = |all: &[Media]| tracks_of(all.to_vec());
         let (a, b, c) = (track("a", 0), track("b", 1), track("c", 2));
         let mut router = Router::new(lines(&[a.clone(), b.clone()]));
         for (ssrc, mid) in [(1, "a"), (2, "b")] {
@@ -506,7 +510,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded_and_forgets_who_was_silent_longest() {
-        let mut router = Router::new(AgreedTracks(vec![audio(), video()]));
+        let mut router = Router::new(tracks_of(vec![audio(), video()]));
         for ssrc in 0..1_000 {
             router.route(ssrc, 96, &NONE).unwrap();
             router.route(7_777, 111, &NONE).unwrap();

@@ -8,6 +8,7 @@ use is::{Candidate, IceCreds};
 
 use crate::codec::profile::H264Profile;
 use crate::codec::{Codec, TrackKind};
+use crate::peer::data::AgreedData;
 use crate::peer::sdp::Fingerprint;
 use crate::transport::Slot;
 
@@ -97,6 +98,8 @@ pub(crate) struct Agreed {
     pub(crate) asks_for_keyframes: bool,
     /// Each m-line is a place of its own; else the first of each kind are one, and so on.
     pub(crate) by_slot: bool,
+    /// Data channels, where there are to be some.
+    pub(crate) data: Option<AgreedData>,
 }
 
 /// What may be sent on all m-lines after another offer of ours was answered.
@@ -105,4 +108,5 @@ pub struct AgreedSlots {
     /// By slot. Those that there were are still there.
     pub(crate) formats: Vec<Format>,
     pub(crate) asks_for_keyframes: bool,
+    pub(crate) data: Option<AgreedData>,
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The way to a peer: ICE, and the handshake over it. Nothing here is on a packet's way.
+//! The way to a peer: ICE, the handshake over it, and data channels over that. Nothing here is on a packet's way.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use is::{Candidate, IceCreds, Protocol};
@@ -10,9 +11,10 @@ use is::{Candidate, IceCreds, Protocol};
 use super::super::negotiate::Identity;
 use super::super::{TransportSink, Work};
 use super::agreed::Agreed;
-use super::handshake::{Handshake, Keys};
+use super::handshake::{Handshake, Secured};
 use super::ice::Agent;
 pub(crate) use super::ice::Path;
+use crate::peer::data::{AgreedData, Data, DataCommand, DataObserver};
 
 /// What was dropped is told once in this time.
 const COMPLAINT: Duration = Duration::from_secs(1);
@@ -27,6 +29,8 @@ const FAREWELL: Duration = Duration::from_secs(3);
 pub(crate) struct Connection {
     ice: Agent,
     handshake: Handshake,
+    /// Of a session that is to have channels.
+    data: Option<Box<Data>>,
     /// Records from before there was a path.
     waiting: Vec<Vec<u8>>,
     /// When it was last told what was dropped.
@@ -44,15 +48,23 @@ impl std::fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(now: Instant, identity: &Identity, agreed: &Agreed) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        identity: &Identity,
+        agreed: &Agreed,
+        observer: Option<Arc<dyn DataObserver>>,
+    ) -> Self {
         let (local, remote) = (agreed.local.clone(), agreed.remote.clone());
         let mut ice = Agent::new(local, remote, agreed.peer_is_lite);
         for remote in &agreed.remote_candidates {
             ice.add_remote(now, *remote);
         }
+        let data = observer
+            .map(|observer| Box::new(Data::new(now, observer, agreed.is_client, agreed.data)));
         Self {
             ice,
-            handshake: Handshake::new(identity, agreed),
+            handshake: Handshake::new(identity, agreed, data.is_some()),
+            data,
             waiting: Vec::new(),
             complained: None,
             closing: false,
@@ -80,9 +92,23 @@ impl Connection {
         self.over || self.handshake.is_over()
     }
 
-    /// The media's keys, once.
-    pub(crate) fn take_keys(&mut self) -> Option<Keys> {
-        self.handshake.take_keys()
+    /// What the handshake found out, once.
+    pub(crate) fn take_secured(&mut self) -> Option<Secured> {
+        self.handshake.take_secured()
+    }
+
+    /// Channels were agreed on, if they were not before.
+    pub(crate) fn agree_on_data(&mut self, agreed: Option<AgreedData>) {
+        if let Some(data) = &mut self.data {
+            data.agree(agreed);
+        }
+    }
+
+    /// Something is to be done with the channels.
+    pub(crate) fn command(&mut self, now: Instant, command: DataCommand) {
+        if let Some(data) = &mut self.data {
+            data.command(now, command);
+        }
     }
 
     /// A STUN message. `false`: it is not the peer's.
@@ -110,17 +136,24 @@ impl Connection {
         true
     }
 
-    /// A DTLS record. Costs next to nothing once DTLS is let go, when anybody may have sent it.
-    pub(crate) fn dtls(&mut self, now: Instant, data: &[u8]) -> Work {
-        let work = match self.handshake.is_let_go() {
-            true => Work::default(),
-            false => Work::RECORD,
+    /// A DTLS record. Costs next to nothing once DTLS is let go, when anybody may have sent it. What data costs is reckoned apart:
+    /// it stops neither media nor reports. `None`: that was too much, and it was not read.
+    pub(crate) fn dtls(&mut self, now: Instant, data: &[u8]) -> Option<Work> {
+        let is_over = match &mut self.data {
+            Some(channels) if self.handshake.is_up() => Some(channels.is_over_budget(now)),
+            _ => None,
+        };
+        let work = match is_over {
+            Some(true) => return None,
+            Some(false) => Work::default(),
+            None if self.handshake.is_let_go() => Work::default(),
+            None => Work::RECORD,
         };
         if self.handshake.receive(now, data) {
             // Anybody may have said it: who answers is still there.
             self.ice.ask(now, None);
         }
-        work
+        Some(work)
     }
 
     /// The viewer has said something with the keys: it is there. Returns whether to be drained.
@@ -146,7 +179,20 @@ impl Connection {
             None if waiting.len() < MAX_WAITING => waiting.push(data.to_vec()),
             None => {}
         };
-        let handshake = self.handshake.drain(now, &mut send);
+        let data = &mut self.data;
+        let mut take = |packet: &[u8]| {
+            if let Some(data) = data {
+                data.receive(now, packet);
+            }
+        };
+        let mut handshake = self.handshake.drain(now, &mut send, &mut take);
+        let mut data_due = None;
+        if let Some(data) = &mut self.data
+            && self.handshake.is_up()
+        {
+            data_due = data.drain(now, &mut |packet| self.handshake.send_data(packet));
+            handshake = self.handshake.drain(now, &mut send, &mut |_| {});
+        }
         if self.closing {
             self.handshake.close(&mut send);
         }
@@ -158,7 +204,7 @@ impl Connection {
         let farewell = self.handshake.farewell.map(|at| at + FAREWELL);
         self.over |= farewell.is_some_and(|at| at <= now);
         let ice = self.ice.poll_timeout().unwrap_or(now + IDLE);
-        let others = [handshake, farewell].into_iter().flatten();
+        let others = [handshake, farewell, data_due].into_iter().flatten();
         others.fold(ice, Instant::min)
     }
 

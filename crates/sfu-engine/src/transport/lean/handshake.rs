@@ -3,7 +3,8 @@
 //! The DTLS handshake (RFC 5764) by which both sides get the media's keys.
 //!
 //! A DTLS session takes as much memory as all the rest of a viewer, and says nothing more after the handshake but
-//! goodbye. So it is let go of once the peer has used the keys, and only the goodbye is kept.
+//! goodbye. So it is let go of once the peer has used the keys, and only the goodbye is kept; but where the session is to have
+//! data channels it stays.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,15 @@ const ALERT: u8 = 21;
 const GOODBYE_MIN: usize = 13 + 8 + 2 + 16;
 const GOODBYE_MAX: usize = 13 + 16 + 2 + 48 + 32;
 
-/// What the handshake found out.
+/// What the handshake found out, once.
+pub(crate) enum Secured {
+    /// Media may flow, and data.
+    Media(Keys),
+    /// Data alone: the peer has no SRTP.
+    Data,
+}
+
+/// The media's keys.
 pub(crate) struct Keys {
     /// As RFC 5764 exports it.
     pub(crate) material: Vec<u8>,
@@ -43,7 +52,11 @@ pub(super) struct Handshake {
     is_client: bool,
     /// The peer showed that certificate.
     verified: bool,
-    keys: Option<Keys>,
+    secured: Option<Secured>,
+    /// It is there for data, too.
+    keeps: bool,
+    /// The handshake is over, and the peer is the one of its offer.
+    is_up: bool,
     due: Option<Instant>,
     /// When the session is let go of.
     let_go: Option<Instant>,
@@ -55,14 +68,17 @@ pub(super) struct Handshake {
 }
 
 impl Handshake {
-    pub(super) fn new(identity: &Identity, agreed: &Agreed) -> Self {
+    /// `keeps` it for data.
+    pub(super) fn new(identity: &Identity, agreed: &Agreed, keeps: bool) -> Self {
         Self {
             waits: Some(identity.clone()),
             dtls: None,
             fingerprints: agreed.fingerprints.clone(),
             is_client: agreed.is_client,
             verified: false,
-            keys: None,
+            secured: None,
+            keeps,
+            is_up: false,
             due: None,
             let_go: None,
             goodbye: Vec::new(),
@@ -81,9 +97,23 @@ impl Handshake {
         self.dtls.is_none() && self.waits.is_none()
     }
 
-    /// The media's keys, once, and only those agreed on with the peer of the offer.
-    pub(super) fn take_keys(&mut self) -> Option<Keys> {
-        self.keys.take().filter(|_| self.verified)
+    /// Whether data may be sent and come.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up
+    }
+
+    /// What was found out, once, and only with the peer of the offer.
+    pub(super) fn take_secured(&mut self) -> Option<Secured> {
+        self.secured.take().filter(|_| self.verified)
+    }
+
+    /// Seals data. It leaves with the next [`drain`](Self::drain).
+    pub(super) fn send_data(&mut self, data: &[u8]) {
+        if let Some(dtls) = &mut self.dtls
+            && let Err(error) = dtls.send_application_data(data)
+        {
+            self.fail(&error);
+        }
     }
 
     /// A record of the peer. Returns whether it may be its goodbye, or anybody's.
@@ -140,8 +170,13 @@ impl Handshake {
         }
     }
 
-    /// Puts out what is due and returns when to call again.
-    pub(super) fn drain(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) -> Option<Instant> {
+    /// Puts out what is due, hands over data that has come, and returns when to call again.
+    pub(super) fn drain(
+        &mut self,
+        now: Instant,
+        send: &mut dyn FnMut(&[u8]),
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Option<Instant> {
         if self.waits.is_some() {
             return None;
         }
@@ -153,12 +188,12 @@ impl Handshake {
         if let Some(Err(error)) = timed.map(|dtls| dtls.handle_timeout(now)) {
             self.fail(&error);
         }
-        self.poll(now, send);
+        self.poll(now, send, take);
         let both = [self.due, self.let_go];
         both.into_iter().flatten().min()
     }
 
-    fn poll(&mut self, now: Instant, send: &mut dyn FnMut(&[u8])) {
+    fn poll(&mut self, now: Instant, send: &mut dyn FnMut(&[u8]), take: &mut dyn FnMut(&[u8])) {
         let mut record = [0; RECORD];
         let mut large = Vec::new();
         loop {
@@ -179,14 +214,19 @@ impl Handshake {
                     }
                 }
                 DtlsOutput::KeyingMaterial(material, profile) => {
-                    self.keys = Some(Keys {
+                    self.secured = Some(Secured::Media(Keys {
                         material: material.to_vec(),
                         profile,
                         is_client: self.is_client,
-                    });
-                    self.let_go = Some(now + LINGER);
+                    }));
+                    self.is_up = true;
+                    self.let_go = (!self.keeps).then(|| now + LINGER);
                 }
+                DtlsOutput::ApplicationData(data) if self.is_up => take(data),
                 DtlsOutput::Timeout(at) => {
+                    if self.verified && !self.is_up {
+                        self.be_up_without_keys();
+                    }
                     self.due = Some(at);
                     return;
                 }
@@ -197,6 +237,15 @@ impl Handshake {
                 _ => {}
             }
         }
+    }
+
+    /// The handshake is over, and no keys for media came of it.
+    fn be_up_without_keys(&mut self) {
+        if !self.keeps {
+            return self.fail(&"no SRTP profile in common");
+        }
+        self.is_up = true;
+        self.secured = Some(Secured::Data);
     }
 
     fn let_go(&mut self) {

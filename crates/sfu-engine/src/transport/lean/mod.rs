@@ -20,6 +20,7 @@ mod pacer;
 mod sealed;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use str0m::crypto::dtls::SrtpProfile;
@@ -32,11 +33,12 @@ use super::{
 };
 use crate::codec::{Codec, TrackKind};
 use crate::estimate::{ArrivalEstimator, Estimator};
+use crate::peer::data::{DataCommand, DataObserver};
 use crate::srtp::{self, Profile, Role, Unprotect};
 pub(crate) use agreed::Agreed;
 pub use agreed::AgreedSlots;
 use connection::Connection;
-use handshake::Keys;
+use handshake::{Keys, Secured as Handshaken};
 use leeway::Leeway;
 use media::{Left, Media};
 use pacer::Pacer;
@@ -94,8 +96,9 @@ impl LeanTransport {
         identity: &Identity,
         agreed: Agreed,
         playout_delay: Option<PlayoutDelay>,
+        data: Option<Arc<dyn DataObserver>>,
     ) -> Self {
-        let connection = Connection::new(now, identity, &agreed);
+        let connection = Connection::new(now, identity, &agreed, data);
         let reports_arrivals = reports_arrivals(&agreed.formats);
         Self {
             identity: identity.clone(),
@@ -333,8 +336,11 @@ impl Transport for LeanTransport {
                 })
             }
             Some(20..=63) => {
+                let Some(work) = self.connection.dtls(now, data) else {
+                    return Taken::OverBudget;
+                };
                 self.connection_due = now;
-                return Taken::Unproven(self.connection.dtls(now, data));
+                return Taken::Unproven(work);
             }
             Some(128..=191) => self.receive_report(now, data),
             _ => None,
@@ -345,8 +351,10 @@ impl Transport for LeanTransport {
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
         if self.connection_due <= now || std::mem::take(&mut self.closing) {
             self.connection_due = self.connection.drain(now, sink);
-            if let Some(keys) = self.connection.take_keys() {
-                self.secure(now, &keys);
+            match self.connection.take_secured() {
+                Some(Handshaken::Media(keys)) => self.secure(now, &keys),
+                Some(Handshaken::Data) => self.events.push(TransportEvent::Connected),
+                None => {}
             }
         }
         if self.pacer.due().is_some_and(|at| at <= now) {
@@ -374,6 +382,11 @@ impl Transport for LeanTransport {
     fn patch(&mut self, now: Instant, fragment: &Fragment) -> Result<PatchOutcome, PatchError> {
         self.connection_due = now;
         patch::patch(now, &mut self.connection, &mut self.agreed, fragment)
+    }
+
+    fn data(&mut self, now: Instant, command: DataCommand) {
+        self.connection.command(now, command);
+        self.connection_due = now;
     }
 
     fn close(&mut self) {
@@ -417,6 +430,8 @@ impl ViewerTransport for LeanTransport {
         }
         self.agreed.formats = slots.formats;
         self.agreed.asks_for_keyframes = slots.asks_for_keyframes;
+        self.connection.agree_on_data(slots.data);
+        self.connection_due = now;
         if let Some(secured) = &mut self.secured {
             secured.media.set_formats(&self.agreed.formats);
         }

@@ -114,6 +114,7 @@ fn media_of(format: Format, profile: Profile, clock: WallClock) -> Media {
         formats: vec![format],
         asks_for_keyframes: true,
         by_slot: false,
+        data: None,
     };
     let keys = vec![3; profile.exporter_len()];
     let (protect, _) = session(profile, &keys, Role::Server).unwrap();
