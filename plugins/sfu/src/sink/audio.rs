@@ -125,6 +125,8 @@ pub(super) fn mixer(
     }
     let inner = sink.internal().ok_or("a ghost pad has no inside")?;
     let (weak, current) = (bin.downgrade(), Mutex::new(MixMatrix::default()));
+    // The probe belongs to the pad: it must not hold it.
+    let ends = (sink.downgrade(), src.downgrade());
     inner.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let caps = info.event().and_then(|event| match event.view() {
             gst::EventView::Caps(caps) => Some(caps.caps_owned()),
@@ -137,7 +139,8 @@ pub(super) fn mixer(
             return gst::PadProbeReturn::Ok;
         };
         let before = std::mem::replace(&mut *lock(&current), wanted.clone());
-        if before != wanted {
+        let ends = ends.0.upgrade().zip(ends.1.upgrade());
+        if let Some((sink, src)) = ends.filter(|_| before != wanted) {
             gst::debug!(CAT, obj = bin, "{caps}: {wanted:?}");
             if let Err(error) = replace(&bin, &sink, &src, &wanted) {
                 gst::warning!(CAT, obj = bin, "{caps} can't be mixed: {error}");
