@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who may join: tokens signed with an API key (JWT, HS256), as LiveKit's server SDKs make them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use livekit_protocol::{ParticipantPermission, TrackSource};
+use livekit_token::{Claims, VideoGrants};
+
+use crate::limits::Limits;
+
+/// A client's clock may be so wrong, in seconds.
+const LEEWAY: u64 = 60;
+
+/// API keys and their secrets.
+#[derive(Clone, Default)]
+pub struct Keys(BTreeMap<String, String>);
+
+/// A text that holds no keys.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an API key is written as KEY:SECRET, several with commas between; entry {0} is not")]
+pub struct KeysError(usize);
+
+/// Why a client is not let in: an HTTP status, and the words that LiveKit's clients know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The HTTP status.
+    pub status: u16,
+    /// The body, as text.
+    pub reason: String,
+}
+
+/// What a token allows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Permit {
+    /// The room's name.
+    pub room: String,
+    /// Who it is: of two with the same identity in a room the second takes the first one's place.
+    pub identity: String,
+    /// As it is shown.
+    pub name: String,
+    /// What the application keeps with the participant.
+    pub metadata: String,
+    /// The same, by keys.
+    pub attributes: HashMap<String, String>,
+    /// What it may do.
+    pub permission: ParticipantPermission,
+    /// When it ends, in seconds of Unix time.
+    pub expires: u64,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Keys").field(&self.0.keys()).finish()
+    }
+}
+
+impl std::str::FromStr for Keys {
+    type Err = KeysError;
+
+    fn from_str(text: &str) -> Result<Self, KeysError> {
+        let entries = text.split(',').map(str::trim).filter(|e| !e.is_empty());
+        let key = |(n, entry): (usize, &str)| {
+            let (key, secret) = entry.split_once(':').ok_or(KeysError(n + 1))?;
+            let (key, secret) = (key.trim(), secret.trim());
+            match key.is_empty() || secret.is_empty() {
+                true => Err(KeysError(n + 1)),
+                false => Ok((key.to_owned(), secret.to_owned())),
+            }
+        };
+        entries
+            .enumerate()
+            .map(key)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl Refused {
+    pub(crate) fn new(status: u16, reason: impl Into<String>) -> Self {
+        let reason = reason.into();
+        Self { status, reason }
+    }
+}
+
+impl Keys {
+    /// Whether there are none, so that nobody can join.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a token says, if one of the keys has signed it and it is its time. `now` is in seconds of Unix time.
+    pub fn claims(&self, token: &str, now: u64) -> Result<Claims, Refused> {
+        let unreadable = || Refused::new(401, "invalid authorization token");
+        let unverified = jsonwebtoken::dangerous::insecure_decode::<Claims>(token);
+        let issuer = unverified.map_err(|_| unreadable())?.claims.iss;
+        // Not the token itself, as LiveKit has it: it would be in logs.
+        let invalid = |why: &str| Refused::new(401, format!("invalid token, error: {why}"));
+        let secret = self
+            .0
+            .get(&issuer)
+            .ok_or_else(|| invalid("the API key is not known"))?;
+        let mut validation = Validation::new(Algorithm::HS256);
+        // By the time that is given, below.
+        validation.validate_exp = false;
+        validation.validate_nbf = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let key = DecodingKey::from_secret(secret.as_bytes());
+        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+            .map_err(|_| invalid("token signature is invalid: signature is invalid"))?
+            .claims;
+        if claims.exp as u64 + LEEWAY < now {
+            return Err(invalid("token has invalid claims: token is expired"));
+        }
+        if claims.nbf as u64 > now + LEEWAY {
+            return Err(invalid("token has invalid claims: token is not valid yet"));
+        }
+        Ok(claims)
+    }
+
+    /// What a token allows who joins with it.
+    pub fn permit(&self, token: &str, now: u64, limits: &Limits) -> Result<Permit, Refused> {
+        if token.is_empty() {
+            return Err(Refused::new(401, "no permissions to access the room"));
+        }
+        let claims = self.claims(token, now)?;
+        let denied = || Refused::new(401, "permissions denied");
+        let video = claims.video;
+        if !video.room_join || video.room.is_empty() || claims.sub.is_empty() {
+            return Err(denied());
+        }
+        let texts = [&video.room, &claims.sub, &claims.name];
+        if texts.iter().any(|text| text.len() > limits.name) {
+            let reason = format!(
+                "a room's name, an identity or a name is longer than {}",
+                limits.name
+            );
+            return Err(Refused::new(400, reason));
+        }
+        if claims.metadata.len() > limits.metadata || size(&claims.attributes) > limits.metadata {
+            let reason = format!("metadata or attributes are larger than {}", limits.metadata);
+            return Err(Refused::new(400, reason));
+        }
+        Ok(Permit {
+            permission: permission(&video)?,
+            room: video.room,
+            identity: claims.sub,
+            name: claims.name,
+            metadata: claims.metadata,
+            attributes: claims.attributes,
+            expires: claims.exp as u64,
+        })
+    }
+}
+
+/// What all keys and values take.
+pub(crate) fn size(attributes: &HashMap<String, String>) -> usize {
+    attributes.iter().map(|(k, v)| k.len() + v.len()).sum()
+}
+
+fn permission(video: &VideoGrants) -> Result<ParticipantPermission, Refused> {
+    let source = |name: &String| {
+        let source = match name.as_str() {
+            "camera" => TrackSource::Camera,
+            "microphone" => TrackSource::Microphone,
+            "screen_share" => TrackSource::ScreenShare,
+            "screen_share_audio" => TrackSource::ScreenShareAudio,
+            _ => {
+                return Err(Refused::new(
+                    401,
+                    format!("canPublishSources has no '{name}'"),
+                ));
+            }
+        };
+        Ok(source.into())
+    };
+    let sources = video.can_publish_sources.iter().map(source);
+    Ok(ParticipantPermission {
+        can_subscribe: video.can_subscribe(),
+        can_publish: video.can_publish() || !video.can_publish_sources.is_empty(),
+        can_publish_data: video.can_publish_data(),
+        can_publish_sources: sources.collect::<Result<_, _>>()?,
+        hidden: video.hidden,
+        can_update_metadata: video.can_update_own_metadata(),
+        ..ParticipantPermission::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use livekit_token::AccessToken;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn claims() -> Claims {
+        Claims {
+            iss: "key".into(),
+            sub: "ann".into(),
+            exp: NOW as usize + 600,
+            video: VideoGrants {
+                room_join: true,
+                room: "r".into(),
+                ..VideoGrants::default()
+            },
+            ..Claims::default()
+        }
+    }
+
+    fn sign(claims: &Claims, secret: &str) -> String {
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).unwrap()
+    }
+
+    #[test]
+    fn each_refusal_has_its_words() {
+        // The library that makes tokens installs what signs them.
+        drop(AccessToken::with_api_key("a", "b").to_jwt());
+        let keys: Keys = "key:secret, other: more".parse().unwrap();
+        let limits = Limits::default();
+        let ask = |token: &str| keys.permit(token, NOW, &limits);
+        let with = |change: fn(&mut Claims)| {
+            let mut claims = claims();
+            change(&mut claims);
+            sign(&claims, "secret")
+        };
+        let permit = ask(&with(|_| ())).unwrap();
+        assert_eq!(
+            (permit.room.as_str(), permit.identity.as_str()),
+            ("r", "ann")
+        );
+        assert!(permit.permission.can_publish && permit.permission.can_subscribe);
+        for (token, status, words) in [
+            (String::new(), 401, "no permissions to access the room"),
+            ("x.y.z".into(), 401, "invalid authorization token"),
+            (sign(&claims(), "wrong"), 401, "signature is invalid"),
+            (with(|c| c.iss = "nobody".into()), 401, "not known"),
+            (with(|c| c.exp = NOW as usize - 61), 401, "token is expired"),
+            (with(|c| c.nbf = NOW as usize + 61), 401, "not valid yet"),
+            (
+                with(|c| c.video.room_join = false),
+                401,
+                "permissions denied",
+            ),
+            (with(|c| c.video.room.clear()), 401, "permissions denied"),
+            (with(|c| c.sub.clear()), 401, "permissions denied"),
+            (with(|c| c.sub = "x".repeat(257)), 400, "longer"),
+            (with(|c| c.metadata = "x".repeat(70_000)), 400, "larger"),
+            (
+                with(|c| c.video.can_publish_sources = vec!["x".into()]),
+                401,
+                "no 'x'",
+            ),
+        ] {
+            let refused = ask(&token).unwrap_err();
+            assert_eq!(refused.status, status, "{refused:?}");
+            assert!(refused.reason.contains(words), "{refused:?}: {words}");
+            assert!(token.is_empty() || !refused.reason.contains(&token));
+        }
+        // RFC 8725, section 3.1: the algorithm is ours to choose.
+        let none = format!(
+            "{}.{}.",
+            "eyJhbGciOiJub25lIn0",
+            with(|_| ()).split('.').nth(1).unwrap()
+        );
+        ask(&none).unwrap_err();
+    }
+
+    #[test]
+    fn keys_are_read_or_refused() {
+        for (text, expected) in [
+            ("", Ok(0)),
+            ("a:b", Ok(1)),
+            ("a:b,c:d:e", Ok(2)),
+            ("a:b,c", Err(2)),
+            (":b", Err(1)),
+        ] {
+            let keys = text.parse::<Keys>().map(|keys| keys.0.len());
+            assert_eq!(keys, expected.map_err(KeysError), "{text}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What clients may make grow.
+
+/// See the module's description. Texts are counted in octets.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Rooms at a time.
+    pub rooms: usize,
+    /// Participants of a room.
+    pub participants: usize,
+    /// Tracks that a participant publishes or has announced.
+    pub tracks: usize,
+    /// A participant's metadata; all keys and values of its attributes together.
+    pub metadata: usize,
+    /// A participant's identity or name, and a room's name.
+    pub name: usize,
+    /// A message of a client.
+    pub message: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rooms: 1_000,
+            participants: 1_000,
+            tracks: 16,
+            // LiveKit's own.
+            metadata: 64 * 1_024,
+            name: 256,
+            message: 256 * 1_024,
+        }
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The seam to what carries media: what it is to do for participants, and what became of that.
+//!
+//! A participant has two connections (LiveKit's v0): on one it publishes and offers, on the other it gets what it subscribed to
+//! and the server offers. M-lines that the server offers are numbered here and only grow; one whose track is gone is used again.
+
+use std::sync::Arc;
+
+use livekit_protocol::{SessionDescription, TrackType};
+
+use crate::sid::Sid;
+
+/// What the media is to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Answer what a participant offers to publish: [`Negotiated::Answered`].
+    Answer {
+        /// Who offers.
+        participant: Sid,
+        /// The offer.
+        offer: SessionDescription,
+        /// What it has announced, in the order of the announcements.
+        expected: Vec<Expected>,
+    },
+    /// Offer a participant these m-lines: [`Negotiated::Offered`].
+    Offer {
+        /// To whom.
+        participant: Sid,
+        /// All of them, those of earlier offers first and in the same order.
+        sections: Vec<Section>,
+        /// The way is to be found anew.
+        restart_ice: bool,
+    },
+    /// Take the answer to that.
+    Accept {
+        /// Who answers.
+        participant: Sid,
+        /// The answer.
+        answer: SessionDescription,
+    },
+    /// A way to a participant, as it says.
+    Trickle {
+        /// Who says so.
+        participant: Sid,
+        /// Of the connection on which it publishes, or of the other one.
+        publisher: bool,
+        /// The candidate, as clients write it (JSON of `RTCIceCandidateInit`).
+        candidate: String,
+    },
+    /// How a participant wants to see a track.
+    Show {
+        /// Who.
+        participant: Sid,
+        /// What.
+        track: Sid,
+        /// How.
+        wish: Wish,
+    },
+    /// Carry this to a participant on the channel of this kind.
+    Data {
+        /// To whom.
+        participant: Sid,
+        /// Nothing is lost, and all in order.
+        reliable: bool,
+        /// A `DataPacket`.
+        packet: Arc<[u8]>,
+    },
+    /// Both connections end.
+    End {
+        /// Whose.
+        participant: Sid,
+    },
+}
+
+/// A track that was announced, and by which of the client's own names its m-line may be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The track.
+    pub track: Sid,
+    /// Sound or pictures.
+    pub kind: TrackType,
+    /// The ids that the client gave it, one for each codec.
+    pub cids: Vec<String>,
+    /// The codec that is to come first in the answer, as `vp9`.
+    pub codecs: Vec<String>,
+}
+
+/// An m-line towards a participant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// Sound or pictures.
+    pub kind: TrackType,
+    /// What it carries, and who published that. Nothing: it is there to be used again.
+    pub track: Option<(Sid, Sid)>,
+}
+
+/// How a subscriber wants a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wish {
+    /// At all.
+    pub shown: bool,
+    /// No layer is to be higher, in lines. 0: any.
+    pub height: u32,
+    /// No more pictures a second. 0: any.
+    pub fps: u32,
+    /// What goes down last where the network has too little room. 0: as others of its kind.
+    pub priority: u32,
+}
+
+impl Default for Wish {
+    fn default() -> Self {
+        Self {
+            shown: true,
+            height: 0,
+            fps: 0,
+            priority: 0,
+        }
+    }
+}
+
+/// What became of a command, or happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Negotiated {
+    /// The answer to a participant's offer.
+    Answered {
+        /// Its SDP.
+        sdp: String,
+        /// The tracks that the offer has, of those expected and those found before.
+        tracks: Vec<Found>,
+    },
+    /// An offer can't be taken, with the reason.
+    Refused(String),
+    /// The offer to a participant.
+    Offered {
+        /// Its SDP.
+        sdp: String,
+        /// The m-lines' mids, in the order of the sections.
+        mids: Vec<String>,
+    },
+    /// A way to it, as clients read it.
+    Candidate {
+        /// Of the connection on which it publishes, or of the other one.
+        publisher: bool,
+        /// JSON of `RTCIceCandidateInit`.
+        candidate: String,
+        /// There are no more.
+        last: bool,
+    },
+    /// A connection is up.
+    Connected {
+        /// The one on which it publishes, or the other one.
+        publisher: bool,
+    },
+    /// Nothing is heard of the participant any more.
+    Lost,
+}
+
+/// A published track in an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Which.
+    pub track: Sid,
+    /// The id of the client's that it was known by.
+    pub cid: String,
+    /// Its m-line's mid.
+    pub mid: String,
+    /// The codec that was agreed on, as `video/VP8`.
+    pub mime: String,
+    /// The layers' RIDs from the lowest up; none where there is one layer.
+    pub rids: Vec<String>,
+}

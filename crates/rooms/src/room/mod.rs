@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One room: who is there, what each is told, and what is forwarded to whom.
+
+mod data;
+mod demand;
+mod offering;
+mod participant;
+mod requests;
+mod speakers;
+mod subscriptions;
+mod track;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use livekit_protocol::participant_info::State;
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{
+    self as proto, DisconnectReason, JoinResponse, LeaveRequest, ParticipantInfo,
+    ParticipantUpdate, ReconnectResponse, RoomUpdate, ServerInfo, SessionDescription,
+    SpeakersChanged, TrickleRequest, leave_request, server_info,
+};
+
+use crate::claims::Permit;
+use crate::hello::Hello;
+use crate::media::{Command, Negotiated};
+use crate::rooms::{Config, Connection, Now, Output};
+use crate::sid::Sid;
+use participant::Participant;
+use speakers::Speakers;
+
+/// The protocol's version that is spoken here, and a server's that speaks it: clients look at both.
+const PROTOCOL: i32 = 17;
+const VERSION: &str = "1.13.5";
+/// Clients ask this often whether the server is there, and are taken for gone after that long.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
+/// So long a participant without a connection may come back.
+const RESUME: Duration = Duration::from_secs(20);
+/// How often a client gets another token.
+const REFRESH: Duration = Duration::from_secs(300);
+/// How many there are is told so long after somebody came.
+const TELL_ROOM: Duration = Duration::from_secs(5);
+/// In a room of more, who publishes nothing comes and goes unannounced for this long, so that N who come cost less than N² messages.
+const CROWD: usize = 30;
+const BATCH: Duration = Duration::from_secs(3);
+
+type Outputs = VecDeque<Output>;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Room {
+    sid: Sid,
+    name: String,
+    config: Config,
+    created: Duration,
+    metadata: String,
+    participants: BTreeMap<Sid, Participant>,
+    /// Whose changes others are to be told of.
+    changed: BTreeSet<Sid>,
+    /// The same, at the end of the batch.
+    quiet: BTreeSet<Sid>,
+    batch: Option<Instant>,
+    tell_room: Option<Instant>,
+    speakers: Speakers,
+    empty_since: Option<Instant>,
+}
+
+impl Room {
+    pub(crate) fn new(now: Now, name: String, config: &Config) -> Self {
+        Self {
+            sid: Sid::room(),
+            name,
+            config: config.clone(),
+            created: now.unix(),
+            metadata: String::new(),
+            participants: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            quiet: BTreeSet::new(),
+            batch: None,
+            tell_room: None,
+            speakers: Speakers::default(),
+            empty_since: Some(now.at),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.participants.len()
+    }
+
+    pub(crate) fn of_identity(&self, identity: &str) -> Option<Sid> {
+        let mut all = self.participants.values();
+        all.find(|p| p.identity == identity).map(|p| p.sid.clone())
+    }
+
+    /// Nobody is there, and nobody is waited for.
+    pub(crate) fn is_over(&self, now: Now) -> bool {
+        self.empty_since
+            .is_some_and(|since| now.at >= since + self.config.empty_timeout)
+    }
+
+    /// Somebody comes.
+    pub(crate) fn join(
+        &mut self,
+        now: Now,
+        connection: Connection,
+        permit: Permit,
+        hello: Hello,
+        out: &mut Outputs,
+    ) -> Sid {
+        let mut participant = Participant::new(now, connection, permit, hello);
+        participant.refresh = now.at + REFRESH;
+        let sid = participant.sid.clone();
+        let join = self.join_response(&participant);
+        out.push_back(Output::Send(connection, Box::new(Message::Join(join))));
+        out.push_back(Output::Refresh(connection));
+        let speaking = self.speakers.all();
+        if !speaking.is_empty() {
+            let speaking = SpeakersChanged { speakers: speaking };
+            out.push_back(Output::Send(
+                connection,
+                Box::new(Message::SpeakersChanged(speaking)),
+            ));
+        }
+        participant.offering.again(now.at, false);
+        self.participants.insert(sid.clone(), participant);
+        self.empty_since = None;
+        self.tell_room_in(now, TELL_ROOM);
+        self.subscribe_to_all(now, &sid, out);
+        self.settle(now, out);
+        sid
+    }
+
+    fn join_response(&self, participant: &Participant) -> JoinResponse {
+        let others = self.participants.values().filter(|p| !p.permission.hidden);
+        JoinResponse {
+            room: Some(self.info()),
+            participant: Some(participant.info()),
+            other_participants: others.map(Participant::info).collect(),
+            server_version: VERSION.into(),
+            server_info: Some(server_info()),
+            ice_servers: self.config.ice_servers.clone(),
+            subscriber_primary: true,
+            ping_interval: PING_INTERVAL.as_secs() as i32,
+            ping_timeout: PING_TIMEOUT.as_secs() as i32,
+            enabled_publish_codecs: self.config.codecs.clone(),
+            fast_publish: true,
+            ..JoinResponse::default()
+        }
+    }
+
+    fn info(&self) -> proto::Room {
+        let visible = self.participants.values().filter(|p| !p.permission.hidden);
+        let publishers = visible.clone().filter(|p| p.is_publisher());
+        proto::Room {
+            sid: String::from(&self.sid),
+            name: self.name.clone(),
+            empty_timeout: self.config.empty_timeout.as_secs() as u32,
+            departure_timeout: RESUME.as_secs() as u32,
+            creation_time: self.created.as_secs() as i64,
+            creation_time_ms: self.created.as_millis() as i64,
+            enabled_codecs: self.config.codecs.clone(),
+            metadata: self.metadata.clone(),
+            num_participants: visible.count() as u32,
+            num_publishers: publishers.count() as u32,
+            ..proto::Room::default()
+        }
+    }
+
+    /// Somebody whose connection broke is back. Returns who, and a connection that was not known to be broken.
+    pub(crate) fn resume(
+        &mut self,
+        now: Now,
+        connection: Connection,
+        identity: &str,
+        sid: &str,
+        out: &mut Outputs,
+    ) -> Option<(Sid, Option<Connection>)> {
+        let known = self.participants.get_mut(sid)?;
+        if known.identity != identity {
+            return None;
+        }
+        let before = known.connection.replace(connection);
+        known.heard = now.at;
+        known.refresh = now.at + REFRESH;
+        known.answering = None;
+        known.offering.again(now.at, true);
+        // What it was told may be lost with the connection.
+        known
+            .tracks
+            .iter_mut()
+            .for_each(|track| track.demand.forget());
+        let sid = known.sid.clone();
+        let reconnect = ReconnectResponse {
+            ice_servers: self.config.ice_servers.clone(),
+            server_info: Some(server_info()),
+            ..ReconnectResponse::default()
+        };
+        let visible = self.visible_to(&sid).map(Participant::info).collect();
+        let update = ParticipantUpdate {
+            participants: visible,
+        };
+        let room = RoomUpdate {
+            room: Some(self.info()),
+        };
+        for message in [
+            Message::Reconnect(reconnect),
+            Message::Update(update),
+            Message::RoomUpdate(room),
+        ] {
+            out.push_back(Output::Send(connection, Box::new(message)));
+        }
+        out.push_back(Output::Refresh(connection));
+        self.settle(now, out);
+        Some((sid, before))
+    }
+
+    /// All that a participant may know of, itself included.
+    fn visible_to(&self, sid: &Sid) -> impl Iterator<Item = &Participant> {
+        self.participants
+            .values()
+            .filter(move |p| p.sid == *sid || !p.permission.hidden)
+    }
+
+    /// A connection broke.
+    pub(crate) fn closed(&mut self, now: Now, participant: &Sid, connection: Connection) {
+        if let Some(known) = self.participants.get_mut(participant)
+            && known.connection == Some(connection)
+        {
+            known.connection = None;
+            known.heard = now.at;
+        }
+    }
+
+    /// Somebody goes. Returns the connection, which is told why and closed.
+    pub(crate) fn remove(
+        &mut self,
+        now: Now,
+        sid: &Sid,
+        reason: DisconnectReason,
+        out: &mut Outputs,
+    ) -> Option<Connection> {
+        let mut gone = self.participants.remove(sid)?;
+        if let Some(connection) = gone.connection {
+            let leave = LeaveRequest {
+                reason: reason.into(),
+                action: match reason {
+                    DisconnectReason::MediaFailure => leave_request::Action::Reconnect.into(),
+                    _ => leave_request::Action::Disconnect.into(),
+                },
+                can_reconnect: reason == DisconnectReason::MediaFailure,
+                ..LeaveRequest::default()
+            };
+            out.push_back(Output::Send(connection, Box::new(Message::Leave(leave))));
+            out.push_back(Output::Close(connection));
+        }
+        out.push_back(Output::Media(Command::End {
+            participant: sid.clone(),
+        }));
+        for track in &gone.tracks {
+            self.unsubscribe_all(now, &track.sid);
+        }
+        self.changed.remove(sid);
+        self.quiet.remove(sid);
+        self.speakers.forget(sid);
+        gone.changed();
+        gone.state = State::Disconnected;
+        gone.tracks.clear();
+        let mut info = gone.info();
+        info.disconnect_reason = reason.into();
+        if !gone.permission.hidden {
+            self.tell_others(sid, &info, out);
+        }
+        if self.participants.is_empty() {
+            self.empty_since = Some(now.at);
+        }
+        self.tell_room_in(now, Duration::ZERO);
+        self.settle(now, out);
+        gone.connection
+    }
+
+    /// What became of somebody's media. Returns why it has to go, if it has.
+    pub(crate) fn negotiated(
+        &mut self,
+        now: Now,
+        sid: &Sid,
+        what: Negotiated,
+        out: &mut Outputs,
+    ) -> Option<DisconnectReason> {
+        let participant = self.participants.get_mut(sid)?;
+        let connection = participant.connection;
+        match what {
+            Negotiated::Answered { sdp, tracks } => {
+                let id = participant.answering.take()?;
+                let answer = SessionDescription {
+                    r#type: "answer".into(),
+                    sdp,
+                    id,
+                    ..SessionDescription::default()
+                };
+                say(connection, Message::Answer(answer), out);
+                self.published(now, sid, &tracks, out);
+            }
+            Negotiated::Refused(reason) => {
+                tracing::info!(participant = %sid, %reason, "an offer can't be taken");
+                return Some(DisconnectReason::MediaFailure);
+            }
+            Negotiated::Offered { sdp, mids } => {
+                let offer = participant.offering.made(sdp, &mids)?;
+                match connection {
+                    Some(_) => say(connection, Message::Offer(offer), out),
+                    None => participant.offering.failed(now.at),
+                }
+            }
+            Negotiated::Candidate {
+                publisher,
+                candidate,
+                last,
+            } => {
+                let target = match publisher {
+                    true => proto::SignalTarget::Publisher,
+                    false => proto::SignalTarget::Subscriber,
+                };
+                let trickle = TrickleRequest {
+                    candidate_init: candidate,
+                    target: target.into(),
+                    r#final: last,
+                };
+                say(connection, Message::Trickle(trickle), out);
+            }
+            Negotiated::Connected { publisher } => {
+                // What clients begin with: the one that the server offers.
+                if !publisher && participant.state != State::Active {
+                    participant.state = State::Active;
+                    participant.changed();
+                    self.note(now, sid);
+                }
+            }
+            Negotiated::Lost => return Some(DisconnectReason::MediaFailure),
+        }
+        self.settle(now, out);
+        None
+    }
+
+    pub(crate) fn heard(&mut self, sid: &Sid, level: f32) {
+        if self.participants.contains_key(sid) {
+            self.speakers.heard(sid, level);
+        }
+    }
+
+    /// Something of a participant has changed, of which others are told.
+    fn note(&mut self, now: Now, sid: &Sid) {
+        let is_crowd = self.participants.len() > CROWD;
+        match self.participants.get(sid) {
+            Some(p) if is_crowd && p.tracks.is_empty() => {
+                self.quiet.insert(sid.clone());
+                self.batch.get_or_insert(now.at + BATCH);
+            }
+            _ => {
+                self.changed.insert(sid.clone());
+            }
+        }
+    }
+
+    /// Tells what has changed, and what is to be offered.
+    fn settle(&mut self, now: Now, out: &mut Outputs) {
+        self.tell_changes(out);
+        self.ask_for_layers(now, out);
+        for participant in self.participants.values_mut() {
+            // Who is away is offered nothing before it is back.
+            let Some(_) = participant.connection else {
+                continue;
+            };
+            if let Some((sections, restart_ice)) = participant.offering.next(now.at) {
+                out.push_back(Output::Media(Command::Offer {
+                    participant: participant.sid.clone(),
+                    sections,
+                    restart_ice,
+                }));
+            }
+        }
+    }
+
+    fn tell_changes(&mut self, out: &mut Outputs) {
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return;
+        }
+        let known = changed.iter().filter_map(|sid| self.participants.get(sid));
+        let infos: Vec<_> = known
+            .map(|p| (&p.sid, p.permission.hidden, p.info()))
+            .collect();
+        for participant in self.participants.values() {
+            let may_know = |(sid, hidden, _): &&(&Sid, bool, ParticipantInfo)| {
+                !hidden || **sid == participant.sid
+            };
+            let infos = infos
+                .iter()
+                .filter(may_know)
+                .map(|(_, _, info)| info.clone());
+            let update = ParticipantUpdate {
+                participants: infos.collect(),
+            };
+            if !update.participants.is_empty() {
+                say(participant.connection, Message::Update(update), out);
+            }
+        }
+    }
+
+    fn tell_others(&self, sid: &Sid, info: &ParticipantInfo, out: &mut Outputs) {
+        for other in self.participants.values().filter(|p| p.sid != *sid) {
+            let update = ParticipantUpdate {
+                participants: vec![info.clone()],
+            };
+            say(other.connection, Message::Update(update), out);
+        }
+    }
+
+    fn tell_room_in(&mut self, now: Now, delay: Duration) {
+        let due = now.at + delay;
+        self.tell_room = Some(self.tell_room.map_or(due, |at| at.min(due)));
+    }
+
+    /// Tells all that are connected.
+    fn tell_all(&self, message: &Message, out: &mut Outputs) {
+        for participant in self.participants.values() {
+            say(participant.connection, message.clone(), out);
+        }
+    }
+
+    /// Does what is due. Returns who has to go, and why.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Now,
+        out: &mut Outputs,
+    ) -> Vec<(Sid, DisconnectReason)> {
+        let mut over = Vec::new();
+        for participant in self.participants.values_mut() {
+            match participant.connection {
+                Some(connection) if now.at >= participant.heard + PING_TIMEOUT => {
+                    out.push_back(Output::Close(connection));
+                    participant.connection = None;
+                    participant.heard = now.at;
+                }
+                Some(connection) if now.at >= participant.refresh => {
+                    participant.refresh = now.at + REFRESH;
+                    out.push_back(Output::Refresh(connection));
+                }
+                None if now.at >= participant.heard + RESUME => {
+                    over.push((participant.sid.clone(), DisconnectReason::SignalClose));
+                }
+                _ => {}
+            }
+        }
+        if self.batch.is_some_and(|at| now.at >= at) {
+            self.batch = None;
+            self.changed.append(&mut self.quiet);
+        }
+        if self.tell_room.is_some_and(|at| now.at >= at) {
+            self.tell_room = None;
+            let room = RoomUpdate {
+                room: Some(self.info()),
+            };
+            self.tell_all(&Message::RoomUpdate(room), out);
+        }
+        let speakers = self.speakers.changes(now.at);
+        if !speakers.is_empty() {
+            self.tell_all(&Message::SpeakersChanged(SpeakersChanged { speakers }), out);
+        }
+        self.settle(now, out);
+        over
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let each = self.participants.values().map(|p| match p.connection {
+            Some(_) => (p.heard + PING_TIMEOUT).min(p.refresh),
+            None => p.heard + RESUME,
+        });
+        let layers = self.participants.values().flat_map(|p| &p.tracks);
+        let layers = layers.filter_map(|track| track.demand.due());
+        let connected = self
+            .participants
+            .values()
+            .filter(|p| p.connection.is_some());
+        let offers = connected.filter_map(|p| p.offering.due());
+        let empty = self.empty_since.map(|at| at + self.config.empty_timeout);
+        let own = [self.batch, self.tell_room, self.speakers.due(), empty];
+        each.chain(layers)
+            .chain(offers)
+            .chain(own.into_iter().flatten())
+            .min()
+    }
+}
+
+/// Tells somebody, if it is connected.
+fn say(to: Option<Connection>, message: Message, out: &mut Outputs) {
+    if let Some(connection) = to {
+        out.push_back(Output::Send(connection, Box::new(message)));
+    }
+}
+
+fn server_info() -> ServerInfo {
+    ServerInfo {
+        edition: server_info::Edition::Standard.into(),
+        version: VERSION.into(),
+        protocol: PROTOCOL,
+        ..ServerInfo::default()
+    }
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The m-lines that a participant gets, and the offers that tell it: one at a time, and the newest state in each.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use livekit_protocol::{SessionDescription, TrackType};
+
+use crate::media::Section;
+use crate::sid::Sid;
+
+/// What ends is offered so much later: more may end with it, or begin again. As LiveKit's server does.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Offering {
+    sections: Vec<Section>,
+    /// As they are in the offer that is being made or answered.
+    offered: Vec<Section>,
+    state: State,
+    /// What was offered last is not what there is now, and is offered then.
+    due: Option<Instant>,
+    restart_ice: bool,
+    /// Of the offer that was sent last.
+    id: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Idle,
+    /// The media writes it.
+    Making,
+    /// The client reads it.
+    Sent,
+}
+
+impl Offering {
+    /// There is to be an offer, even if nothing has changed.
+    pub(super) fn again(&mut self, now: Instant, restart_ice: bool) {
+        self.due = Some(now);
+        self.restart_ice |= restart_ice;
+        if restart_ice {
+            // Whoever was to answer the last one is gone.
+            self.state = State::Idle;
+        }
+    }
+
+    /// A track is to be carried.
+    pub(super) fn add(&mut self, now: Instant, kind: TrackType, track: Sid, publisher: Sid) {
+        self.due = Some(now);
+        let free = |section: &&mut Section| section.kind == kind && section.track.is_none();
+        let track = Some((track, publisher));
+        match self.sections.iter_mut().find(free) {
+            Some(section) => section.track = track,
+            None => self.sections.push(Section { kind, track }),
+        }
+    }
+
+    /// A track is not to be carried any more.
+    pub(super) fn remove(&mut self, now: Instant, track: &Sid) {
+        let is_it =
+            |section: &&mut Section| section.track.as_ref().is_some_and(|(t, _)| t == track);
+        if let Some(section) = self.sections.iter_mut().find(is_it) {
+            section.track = None;
+            self.due.get_or_insert(now + LINGER);
+        }
+    }
+
+    /// What is to be offered now, and whether the way is to be found anew.
+    pub(super) fn next(&mut self, now: Instant) -> Option<(Vec<Section>, bool)> {
+        if self.due()? > now {
+            return None;
+        }
+        self.due = None;
+        self.state = State::Making;
+        self.offered.clone_from(&self.sections);
+        Some((self.offered.clone(), std::mem::take(&mut self.restart_ice)))
+    }
+
+    /// When there is something to offer, if nothing has to come before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due.filter(|_| self.state == State::Idle)
+    }
+
+    /// The offer is written: what the client is told.
+    pub(super) fn made(&mut self, sdp: String, mids: &[String]) -> Option<SessionDescription> {
+        if self.state != State::Making {
+            return None;
+        }
+        self.state = State::Sent;
+        self.id += 1;
+        // What has changed meanwhile is in the next one.
+        let both = self.offered.iter().zip(&self.sections).zip(mids);
+        let named = both.filter_map(|((offered, section), mid)| {
+            let (track, _) = offered.track.as_ref().filter(|_| offered == section)?;
+            Some((mid.clone(), String::from(track)))
+        });
+        Some(SessionDescription {
+            r#type: "offer".into(),
+            sdp,
+            id: self.id,
+            mid_to_track_id: named.collect::<HashMap<_, _>>(),
+        })
+    }
+
+    /// Nobody could be told: the next one is for who comes back.
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.state = State::Idle;
+        self.due = Some(now);
+    }
+
+    /// Whether this answers the offer that was sent last. Some clients leave the number out.
+    pub(super) fn answered(&mut self, id: u32) -> bool {
+        let is_it = self.state == State::Sent && (id == self.id || id == 0);
+        if is_it {
+            self.state = State::Idle;
+        }
+        is_it
+    }
+
+    /// What the last offer carries, and who published it.
+    pub(super) fn carried(&self) -> impl Iterator<Item = &(Sid, Sid)> {
+        self.offered.iter().filter_map(|s| s.track.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use livekit_protocol::TrackSource;
+
+    use super::*;
+
+    #[test]
+    fn one_offer_at_a_time_and_places_are_used_again() {
+        let (camera, screen) = (
+            Sid::track(TrackSource::Camera),
+            Sid::track(TrackSource::ScreenShare),
+        );
+        let (ann, video) = (Sid::participant(), TrackType::Video);
+        let now = Instant::now();
+        let mut offering = Offering::default();
+        assert!(offering.next(now).is_none());
+        offering.add(now, video, camera.clone(), ann.clone());
+        let (first, _) = offering.next(now).unwrap();
+        assert_eq!(first.len(), 1);
+        offering.remove(now, &camera);
+        offering.add(
+            now,
+            TrackType::Audio,
+            Sid::track(TrackSource::Microphone),
+            ann.clone(),
+        );
+        assert!(offering.next(now).is_none(), "the first one is on its way");
+        let told = offering.made("sdp".into(), &["1".into()]).unwrap();
+        assert_eq!(
+            (told.id, told.mid_to_track_id.len()),
+            (1, 0),
+            "what is gone meanwhile is not named"
+        );
+        assert!(!offering.answered(7));
+        assert!(offering.answered(0));
+        offering.add(now, video, screen.clone(), ann);
+        let (second, restart) = offering.next(now).unwrap();
+        let kinds: Vec<_> = second.iter().map(|s| s.kind).collect();
+        assert_eq!((kinds, restart), (vec![video, TrackType::Audio], false));
+        assert_eq!(second[0].track.as_ref().unwrap().0, screen);
+        // The connection broke.
+        offering.again(now, true);
+        assert!(offering.next(now).unwrap().1);
+    }
+
+    #[test]
+    fn what_ends_is_offered_a_little_later_and_not_if_it_begins_again() {
+        let now = Instant::now();
+        let camera = Sid::track(TrackSource::Camera);
+        let mut offering = Offering::default();
+        offering.add(now, TrackType::Video, camera.clone(), Sid::participant());
+        offering.next(now).unwrap();
+        offering.made(String::new(), &["1".into()]).unwrap();
+        assert!(offering.answered(1));
+        offering.remove(now, &camera);
+        assert!(offering.next(now).is_none());
+        assert_eq!(offering.due(), Some(now + LINGER));
+        let (sections, _) = offering.next(now + LINGER).unwrap();
+        assert!(sections.iter().all(|section| section.track.is_none()));
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Somebody in a room.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use livekit_protocol::participant_info::State;
+use livekit_protocol::{
+    ParticipantInfo, ParticipantPermission, SubscriptionPermission, TrackPermission, TrackSource,
+};
+
+use super::offering::Offering;
+use super::track::Track;
+use crate::claims::Permit;
+use crate::hello::Hello;
+use crate::media::Wish;
+use crate::rooms::{Connection, Now};
+use crate::sid::Sid;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Participant {
+    pub(super) sid: Sid,
+    pub(super) identity: String,
+    pub(super) name: String,
+    pub(super) metadata: String,
+    pub(super) attributes: HashMap<String, String>,
+    pub(super) permission: ParticipantPermission,
+    pub(super) hello: Hello,
+    pub(super) state: State,
+    /// Grows with each change: clients take the newest of two.
+    version: u32,
+    joined_at_ms: i64,
+    /// `None`: it is broken, and may come back.
+    pub(super) connection: Option<Connection>,
+    /// When it was last heard of, by its present connection or before that broke.
+    pub(super) heard: Instant,
+    /// When it gets another token.
+    pub(super) refresh: Instant,
+    pub(super) tracks: Vec<Track>,
+    /// By track.
+    pub(super) subscriptions: BTreeMap<Sid, Subscription>,
+    /// Who may have its tracks.
+    allows: SubscriptionPermission,
+    /// What the server offers it.
+    pub(super) offering: Offering,
+    /// The newest offer of its own that is being answered.
+    pub(super) answering: Option<u32>,
+}
+
+/// A track that a participant wants.
+#[derive(Debug, Default)]
+pub(super) struct Subscription {
+    pub(super) wish: Wish,
+    /// It was offered, and taken.
+    pub(super) told: bool,
+}
+
+impl Participant {
+    pub(super) fn new(now: Now, connection: Connection, permit: Permit, hello: Hello) -> Self {
+        Self {
+            sid: Sid::participant(),
+            identity: permit.identity,
+            name: permit.name,
+            metadata: permit.metadata,
+            attributes: permit.attributes,
+            permission: permit.permission,
+            hello,
+            state: State::Joined,
+            version: 0,
+            joined_at_ms: now.unix().as_millis() as i64,
+            connection: Some(connection),
+            heard: now.at,
+            refresh: now.at,
+            tracks: Vec::new(),
+            subscriptions: BTreeMap::new(),
+            allows: SubscriptionPermission {
+                all_participants: true,
+                track_permissions: Vec::new(),
+            },
+            offering: Offering::default(),
+            answering: None,
+        }
+    }
+
+    /// Something that others are told has changed.
+    pub(super) fn changed(&mut self) {
+        self.version += 1;
+    }
+
+    pub(super) fn is_publisher(&self) -> bool {
+        self.tracks.iter().any(|track| track.live)
+    }
+
+    pub(super) fn info(&self) -> ParticipantInfo {
+        let live = self.tracks.iter().filter(|track| track.live);
+        ParticipantInfo {
+            sid: String::from(&self.sid),
+            identity: self.identity.clone(),
+            state: self.state.into(),
+            tracks: live.map(|track| track.info().clone()).collect(),
+            metadata: self.metadata.clone(),
+            joined_at: self.joined_at_ms / 1_000,
+            joined_at_ms: self.joined_at_ms,
+            name: self.name.clone(),
+            version: self.version,
+            permission: Some(self.permission.clone()),
+            is_publisher: self.is_publisher(),
+            attributes: self.attributes.clone(),
+            client_protocol: self.hello.client_protocol,
+            capabilities: self.hello.capabilities.clone(),
+            ..ParticipantInfo::default()
+        }
+    }
+
+    pub(super) fn track(&mut self, sid: &str) -> Option<&mut Track> {
+        self.tracks
+            .iter_mut()
+            .find(|track| track.sid.as_str() == sid)
+    }
+
+    pub(super) fn may_publish(&self, source: TrackSource) -> bool {
+        let sources = &self.permission.can_publish_sources;
+        self.permission.can_publish && (sources.is_empty() || sources.contains(&i32::from(source)))
+    }
+
+    pub(super) fn set_allows(&mut self, allows: SubscriptionPermission) {
+        self.allows = allows;
+    }
+
+    /// Whether this one lets another one have its track.
+    pub(super) fn allows(&self, other: &Participant, track: &Sid) -> bool {
+        let is_other = |permission: &&TrackPermission| {
+            permission.participant_sid == other.sid.as_str()
+                || !permission.participant_identity.is_empty()
+                    && permission.participant_identity == other.identity
+        };
+        let names = |permission: &TrackPermission| {
+            permission.all_tracks
+                || permission
+                    .track_sids
+                    .iter()
+                    .any(|sid| sid == track.as_str())
+        };
+        self.allows.all_participants
+            || self
+                .allows
+                .track_permissions
+                .iter()
+                .filter(is_other)
+                .any(names)
+    }
+}

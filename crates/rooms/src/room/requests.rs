@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What clients ask for: part of [`Room`].
+
+use livekit_protocol::request_response::{Reason, Request};
+use livekit_protocol::signal_request::Message as Asked;
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::simulate_scenario::Scenario;
+use livekit_protocol::{
+    AddTrackRequest, DisconnectReason, MuteTrackRequest, Pong, RequestResponse, SessionDescription,
+    SignalTarget, TrackPublishedResponse, UpdateParticipantMetadata, UpdateSubscription,
+    UpdateTrackSettings,
+};
+
+use super::track::Track;
+use super::{Outputs, Room, say};
+use crate::claims;
+use crate::media::{Command, Wish};
+use crate::rooms::{Now, Output};
+use crate::sid::Sid;
+
+/// Codecs of a track, and layers of a codec.
+const CODECS: usize = 4;
+const LAYERS: usize = 8;
+
+impl Room {
+    /// Somebody says something. Returns why it has to go, if it has.
+    pub(crate) fn receive(
+        &mut self,
+        now: Now,
+        sid: &Sid,
+        asked: Asked,
+        out: &mut Outputs,
+    ) -> Option<DisconnectReason> {
+        let participant = self.participants.get_mut(sid)?;
+        participant.heard = now.at;
+        match asked {
+            Asked::Leave(_) => return Some(DisconnectReason::ClientInitiated),
+            Asked::Simulate(simulate) => return self.simulate(sid, simulate.scenario, out),
+            Asked::Ping(_) => {
+                let time = now.unix().as_millis() as i64;
+                say(participant.connection, Message::Pong(time), out);
+            }
+            Asked::PingReq(ping) => {
+                let pong = Pong {
+                    last_ping_timestamp: ping.timestamp,
+                    timestamp: now.unix().as_millis() as i64,
+                };
+                say(participant.connection, Message::PongResp(pong), out);
+            }
+            Asked::AddTrack(add) => self.add_track(now, sid, add, out),
+            Asked::Offer(offer) => self.offered(sid, offer, out),
+            Asked::Answer(answer) => self.answered(sid, answer, out),
+            Asked::Trickle(trickle) => {
+                let publisher = trickle.target() == SignalTarget::Publisher;
+                out.push_back(Output::Media(Command::Trickle {
+                    participant: sid.clone(),
+                    publisher,
+                    candidate: trickle.candidate_init,
+                }));
+            }
+            Asked::Mute(mute) => self.mute(now, sid, &mute),
+            Asked::Subscription(subscription) => self.subscription(now, sid, subscription, out),
+            Asked::TrackSetting(setting) => self.track_setting(sid, &setting, out),
+            Asked::SubscriptionPermission(allows) => {
+                participant.set_allows(allows);
+                self.allow(now, sid, out);
+            }
+            Asked::UpdateMetadata(update) => self.update_metadata(now, sid, update, out),
+            Asked::UpdateLayers(update) => {
+                let layers = update.layers.into_iter().take(LAYERS).collect();
+                self.change(now, sid, &update.track_sid, |track| {
+                    track.set_layers(now, layers);
+                });
+            }
+            Asked::UpdateAudioTrack(update) => {
+                let features = update.features.into_iter().take(16).collect();
+                self.change(now, sid, &update.track_sid, |t| {
+                    t.set_audio_features(now, features);
+                });
+            }
+            Asked::UpdateVideoTrack(update) => {
+                let (width, height) = (update.width, update.height);
+                self.change(now, sid, &update.track_sid, |t| {
+                    t.set_size(now, width, height);
+                });
+            }
+            Asked::SyncState(state) => {
+                // What it wants, from before its connection broke.
+                if let Some(subscription) = state.subscription {
+                    self.subscription(now, sid, subscription, out);
+                }
+            }
+            Asked::PublishDataTrackRequest(request) => {
+                let request = Request::PublishDataTrack(request);
+                self.refuse(sid, 0, Reason::UnsupportedType, Some(request), out);
+            }
+            Asked::UnpublishDataTrackRequest(request) => {
+                let request = Request::UnpublishDataTrack(request);
+                self.refuse(sid, 0, Reason::UnsupportedType, Some(request), out);
+            }
+            Asked::UpdateDataSubscription(_)
+            | Asked::StoreDataBlobRequest(_)
+            | Asked::GetDataBlobRequest(_) => {
+                self.refuse(sid, 0, Reason::UnsupportedType, None, out);
+            }
+        }
+        self.settle(now, out);
+        None
+    }
+
+    /// A request that is not done, and why.
+    fn refuse(
+        &self,
+        sid: &Sid,
+        request_id: u32,
+        reason: Reason,
+        request: Option<Request>,
+        out: &mut Outputs,
+    ) {
+        let connection = self.participants.get(sid).and_then(|p| p.connection);
+        let response = RequestResponse {
+            request_id,
+            reason: reason.into(),
+            message: String::new(),
+            request,
+        };
+        say(connection, Message::RequestResponse(response), out);
+    }
+
+    fn add_track(&mut self, now: Now, sid: &Sid, mut add: AddTrackRequest, out: &mut Outputs) {
+        let limits = self.config.limits;
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        let texts = [&add.cid, &add.name, &add.stream, &add.sid];
+        let refusal = if !participant.may_publish(add.source()) {
+            Some(Reason::NotAllowed)
+        } else if participant.tracks.len() >= limits.tracks {
+            Some(Reason::LimitExceeded)
+        } else if add.cid.is_empty() || texts.iter().any(|text| text.len() > limits.name) {
+            Some(Reason::InvalidRequest)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            return self.refuse(sid, 0, reason, Some(Request::AddTrack(add)), out);
+        }
+        add.layers.truncate(LAYERS);
+        add.simulcast_codecs.truncate(CODECS);
+        add.audio_features.truncate(16);
+        add.packet_trailer_features.truncate(16);
+        for codec in &mut add.simulcast_codecs {
+            codec.layers.truncate(LAYERS);
+            codec
+                .codec
+                .truncate(32.min(codec.codec.floor_char_boundary(32)));
+            codec
+                .cid
+                .truncate(codec.cid.floor_char_boundary(limits.name));
+        }
+        let connection = participant.connection;
+        let known = match add.sid.is_empty() {
+            true => None,
+            false => participant.track(&add.sid),
+        };
+        let track = match known {
+            Some(track) => {
+                track.add_codecs(now, &add);
+                track.info().clone()
+            }
+            None => {
+                let track = Track::announced(now, &add);
+                let info = track.info().clone();
+                participant.tracks.push(track);
+                info
+            }
+        };
+        let published = TrackPublishedResponse {
+            cid: add.cid,
+            track: Some(track),
+        };
+        say(connection, Message::TrackPublished(published), out);
+    }
+
+    /// What it publishes.
+    fn offered(&mut self, sid: &Sid, offer: SessionDescription, out: &mut Outputs) {
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        participant.answering = Some(offer.id);
+        let expected = participant.tracks.iter().map(Track::expected).collect();
+        out.push_back(Output::Media(Command::Answer {
+            participant: sid.clone(),
+            offer,
+            expected,
+        }));
+    }
+
+    /// The answer to what it gets.
+    fn answered(&mut self, sid: &Sid, answer: SessionDescription, out: &mut Outputs) {
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        if !participant.offering.answered(answer.id) {
+            return;
+        }
+        out.push_back(Output::Media(Command::Accept {
+            participant: sid.clone(),
+            answer,
+        }));
+        self.carried(sid, out);
+    }
+
+    fn mute(&mut self, now: Now, sid: &Sid, mute: &MuteTrackRequest) {
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        let track = participant.track(&mute.sid);
+        if track.is_some_and(|track| track.set_muted(now, mute.muted)) {
+            participant.changed();
+            self.note(now, sid);
+        }
+    }
+
+    /// Something of a track of its own has changed.
+    fn change(&mut self, now: Now, sid: &Sid, track: &str, change: impl FnOnce(&mut Track)) {
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        if let Some(track) = participant.track(track) {
+            change(track);
+            participant.changed();
+            self.note(now, sid);
+        }
+    }
+
+    fn subscription(&mut self, now: Now, sid: &Sid, asked: UpdateSubscription, out: &mut Outputs) {
+        let mut tracks = asked.track_sids;
+        tracks.extend(
+            asked
+                .participant_tracks
+                .into_iter()
+                .flat_map(|p| p.track_sids),
+        );
+        tracks.sort();
+        tracks.dedup();
+        for track in tracks {
+            match asked.subscribe {
+                true => self.subscribe(now, sid, &track, out),
+                false => self.unsubscribe(now, sid, &track),
+            }
+        }
+    }
+
+    fn track_setting(&mut self, sid: &Sid, setting: &UpdateTrackSettings, out: &mut Outputs) {
+        for asked in &setting.track_sids {
+            let known = self.participants.values().flat_map(|p| &p.tracks);
+            let Some(track) = known.into_iter().find(|t| t.sid.as_str() == asked) else {
+                continue;
+            };
+            let height = match setting.width.min(setting.height) {
+                0 => track.height_of(setting.quality()),
+                // Pictures may stand upright.
+                lines => lines,
+            };
+            let wish = Wish {
+                shown: !setting.disabled,
+                height,
+                fps: setting.fps,
+                priority: setting.priority,
+            };
+            let Some(subscriber) = self.participants.get_mut(sid) else {
+                return;
+            };
+            let Some((track, subscription)) = subscriber
+                .subscriptions
+                .iter_mut()
+                .find(|(t, _)| t.as_str() == asked)
+            else {
+                continue;
+            };
+            if std::mem::replace(&mut subscription.wish, wish) != wish && subscription.told {
+                out.push_back(Output::Media(Command::Show {
+                    participant: sid.clone(),
+                    track: track.clone(),
+                    wish,
+                }));
+            }
+        }
+    }
+
+    fn update_metadata(
+        &mut self,
+        now: Now,
+        sid: &Sid,
+        update: UpdateParticipantMetadata,
+        out: &mut Outputs,
+    ) {
+        let limits = self.config.limits;
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        let id = update.request_id;
+        let mut attributes = participant.attributes.clone();
+        for (key, value) in &update.attributes {
+            match value.is_empty() {
+                true => _ = attributes.remove(key),
+                false => _ = attributes.insert(key.clone(), value.clone()),
+            }
+        }
+        let too_large = update.metadata.len() > limits.metadata
+            || update.name.len() > limits.name
+            || claims::size(&attributes) > limits.metadata;
+        let reason = match (participant.permission.can_update_metadata, too_large) {
+            (false, _) => Reason::NotAllowed,
+            (true, true) => Reason::LimitExceeded,
+            (true, false) => Reason::Ok,
+        };
+        if reason == Reason::Ok {
+            if !update.metadata.is_empty() {
+                participant.metadata.clone_from(&update.metadata);
+            }
+            if !update.name.is_empty() {
+                participant.name.clone_from(&update.name);
+            }
+            participant.attributes = attributes;
+            participant.changed();
+            self.note(now, sid);
+        }
+        let request = (reason != Reason::Ok).then_some(Request::UpdateMetadata(update));
+        self.refuse(sid, id, reason, request, out);
+    }
+
+    /// What clients' own tests ask for.
+    fn simulate(
+        &mut self,
+        sid: &Sid,
+        scenario: Option<Scenario>,
+        out: &mut Outputs,
+    ) -> Option<DisconnectReason> {
+        let connection = self.participants.get(sid)?.connection?;
+        match scenario? {
+            Scenario::ServerLeave(true) => return Some(DisconnectReason::ServerShutdown),
+            Scenario::LeaveRequestFullReconnect(true) | Scenario::NodeFailure(true) => {
+                return Some(DisconnectReason::MediaFailure);
+            }
+            Scenario::DisconnectSignalOnResume(true)
+            | Scenario::DisconnectSignalOnResumeNoMessages(true)
+            | Scenario::Migration(true) => out.push_back(Output::Close(connection)),
+            _ => {}
+        }
+        None
+    }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who gets which track: part of [`Room`].
+
+use livekit_protocol::signal_response::Message;
+use livekit_protocol::{
+    StreamState, StreamStateInfo, StreamStateUpdate, SubscriptionPermissionUpdate, TrackSubscribed,
+    VideoQuality,
+};
+
+use super::participant::Subscription;
+use super::{Outputs, Room, demand, say};
+use crate::media::{Command, Found, Wish};
+use crate::rooms::{Now, Output};
+use crate::sid::Sid;
+
+impl Room {
+    /// The tracks in a publisher's offer, as it was answered.
+    pub(super) fn published(&mut self, now: Now, sid: &Sid, found: &[Found], out: &mut Outputs) {
+        let Some(publisher) = self.participants.get_mut(sid) else {
+            return;
+        };
+        let (mut is_new, mut live, mut gone) = (false, Vec::new(), Vec::new());
+        let was_publisher = publisher.is_publisher();
+        for track in found {
+            if let Some(known) = publisher.track(track.track.as_str()) {
+                let was_live = known.live;
+                is_new |= known.found(now, track);
+                if !was_live {
+                    live.push(known.sid.clone());
+                }
+            }
+        }
+        publisher.tracks.retain(|track| {
+            let is_there = !track.live || found.iter().any(|f| f.track == track.sid);
+            if !is_there {
+                gone.push(track.sid.clone());
+            }
+            is_there
+        });
+        if !is_new && gone.is_empty() {
+            return;
+        }
+        publisher.changed();
+        if publisher.is_publisher() != was_publisher {
+            self.tell_room_in(now, std::time::Duration::ZERO);
+        }
+        for track in &gone {
+            self.unsubscribe_all(now, track);
+        }
+        self.note(now, sid);
+        let all: Vec<_> = self.participants.keys().cloned().collect();
+        for track in live {
+            for subscriber in &all {
+                let wants = self.participants.get(subscriber);
+                if wants.is_some_and(|p| p.hello.auto_subscribe) {
+                    self.subscribe(now, subscriber, track.as_str(), out);
+                }
+            }
+        }
+    }
+
+    /// Who joins gets all that there is, where it wants that.
+    pub(super) fn subscribe_to_all(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
+        let wants = self.participants.get(sid);
+        if wants.is_none_or(|p| !p.hello.auto_subscribe) {
+            return;
+        }
+        let tracks = self.participants.values().flat_map(|p| &p.tracks);
+        let live = tracks.filter(|track| track.live);
+        let all: Vec<_> = live.map(|track| track.sid.clone()).collect();
+        for track in all {
+            self.subscribe(now, sid, track.as_str(), out);
+        }
+    }
+
+    /// The publisher of a track.
+    fn publisher_of(&self, track: &str) -> Option<&super::Participant> {
+        let has = |p: &&super::Participant| p.tracks.iter().any(|t| t.sid.as_str() == track);
+        self.participants.values().find(has)
+    }
+
+    /// From now on somebody gets a track, if it may, and is told whether the publisher lets it.
+    pub(super) fn subscribe(&mut self, now: Now, sid: &Sid, track: &str, out: &mut Outputs) {
+        let Some(publisher) = self.publisher_of(track) else {
+            return;
+        };
+        let known = publisher.tracks.iter().find(|t| t.sid.as_str() == track);
+        let Some(known) = known.filter(|track| track.live) else {
+            return;
+        };
+        let Some(subscriber) = self.participants.get(sid) else {
+            return;
+        };
+        if publisher.sid == *sid
+            || !subscriber.permission.can_subscribe
+            || subscriber.subscriptions.contains_key(track)
+        {
+            return;
+        }
+        let allowed = publisher.allows(subscriber, &known.sid);
+        let update = permission_update(&publisher.sid, &known.sid, allowed);
+        say(subscriber.connection, update, out);
+        let (publisher, kind, track) = (publisher.sid.clone(), known.kind(), known.sid.clone());
+        if let Some(subscriber) = self.participants.get_mut(sid).filter(|_| allowed) {
+            let subscription = Subscription::default();
+            subscriber.subscriptions.insert(track.clone(), subscription);
+            subscriber.offering.add(now.at, kind, track, publisher);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, now: Now, sid: &Sid, track: &str) {
+        if let Some(subscriber) = self.participants.get_mut(sid)
+            && let Some((track, _)) = subscriber.subscriptions.remove_entry(track)
+        {
+            subscriber.offering.remove(now.at, &track);
+        }
+    }
+
+    /// A track is gone, for whoever had it.
+    pub(super) fn unsubscribe_all(&mut self, now: Now, track: &Sid) {
+        let all: Vec<_> = self.participants.keys().cloned().collect();
+        for subscriber in all {
+            self.unsubscribe(now, &subscriber, track.as_str());
+        }
+    }
+
+    /// A publisher changed who may have its tracks: who may not any more loses them, and who may now is told.
+    pub(super) fn allow(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
+        let Some(publisher) = self.participants.get(sid) else {
+            return;
+        };
+        let live = publisher.tracks.iter().filter(|track| track.live);
+        let tracks: Vec<_> = live.map(|track| track.sid.clone()).collect();
+        let others: Vec<_> = self
+            .participants
+            .keys()
+            .filter(|s| *s != sid)
+            .cloned()
+            .collect();
+        for track in &tracks {
+            for other in &others {
+                let (Some(publisher), Some(subscriber)) =
+                    (self.participants.get(sid), self.participants.get(other))
+                else {
+                    continue;
+                };
+                let has = subscriber.subscriptions.contains_key(track);
+                let allowed = publisher.allows(subscriber, track);
+                let wants = subscriber.hello.auto_subscribe;
+                let changes = if allowed { wants && !has } else { has };
+                if !changes {
+                    continue;
+                }
+                if allowed {
+                    self.subscribe(now, other, track.as_str(), out);
+                } else {
+                    say(
+                        subscriber.connection,
+                        permission_update(sid, track, false),
+                        out,
+                    );
+                    self.unsubscribe(now, other, track.as_str());
+                }
+            }
+        }
+    }
+
+    /// The offer of what somebody gets was answered: what is new in it is told to both sides.
+    pub(super) fn carried(&mut self, sid: &Sid, out: &mut Outputs) {
+        let Some(subscriber) = self.participants.get_mut(sid) else {
+            return;
+        };
+        let mut new = Vec::new();
+        for (track, publisher) in subscriber.offering.carried() {
+            if let Some(subscription) = subscriber.subscriptions.get_mut(track)
+                && !std::mem::replace(&mut subscription.told, true)
+            {
+                new.push((track.clone(), publisher.clone(), subscription.wish));
+            }
+        }
+        if new.is_empty() {
+            return;
+        }
+        let connection = subscriber.connection;
+        let active = new.iter().map(|(track, publisher, _)| StreamStateInfo {
+            participant_sid: String::from(publisher),
+            track_sid: String::from(track),
+            state: StreamState::Active.into(),
+        });
+        let active = StreamStateUpdate {
+            stream_states: active.collect(),
+        };
+        say(connection, Message::StreamStateUpdate(active), out);
+        for (track, publisher, wish) in new {
+            if wish != Wish::default() {
+                out.push_back(Output::Media(Command::Show {
+                    participant: sid.clone(),
+                    track: track.clone(),
+                    wish,
+                }));
+            }
+            let publisher = self.participants.get_mut(&publisher);
+            let Some(publisher) = publisher else {
+                continue;
+            };
+            let connection = publisher.connection;
+            if let Some(known) = publisher.track(track.as_str())
+                && !std::mem::replace(&mut known.subscribed, true)
+            {
+                let track_sid = String::from(&track);
+                let told = Message::TrackSubscribed(TrackSubscribed { track_sid });
+                say(connection, told, out);
+            }
+        }
+    }
+
+    /// Tells publishers which layers somebody wants.
+    pub(super) fn ask_for_layers(&mut self, now: Now, out: &mut Outputs) {
+        let mut wanted = std::collections::BTreeMap::<Sid, VideoQuality>::new();
+        for subscriber in self.participants.values() {
+            let shown = subscriber.subscriptions.iter();
+            for (sid, subscription) in shown.filter(|(_, s)| s.told && s.wish.shown) {
+                let Some(track) = self
+                    .publisher_of(sid.as_str())
+                    .and_then(|p| p.tracks.iter().find(|track| track.sid == *sid))
+                else {
+                    continue;
+                };
+                let quality = track.quality_of(subscription.wish.height);
+                let most = wanted.entry(sid.clone()).or_insert(VideoQuality::Low);
+                *most = (*most).max(quality);
+            }
+        }
+        for publisher in self.participants.values_mut() {
+            let connection = publisher.connection;
+            let video = livekit_protocol::TrackType::Video;
+            let pictures = publisher
+                .tracks
+                .iter_mut()
+                .filter(|t| t.live && t.kind() == video);
+            for track in pictures {
+                let most = wanted.get(&track.sid).copied();
+                let most = most.unwrap_or(VideoQuality::Off);
+                if let Some(most) = track.demand.want(now.at, most) {
+                    let update = demand::update(track, most);
+                    say(connection, Message::SubscribedQualityUpdate(update), out);
+                }
+            }
+        }
+    }
+}
+
+fn permission_update(publisher: &Sid, track: &Sid, allowed: bool) -> Message {
+    Message::SubscriptionPermissionUpdate(SubscriptionPermissionUpdate {
+        participant_sid: String::from(publisher),
+        track_sid: String::from(track),
+        allowed,
+    })
+}

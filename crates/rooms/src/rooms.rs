@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! All rooms, and whose connection is whose.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use livekit_protocol::{
+    Codec, DisconnectReason, IceServer, LeaveRequest, leave_request, signal_request,
+    signal_response,
+};
+
+use crate::claims::{Permit, Refused};
+use crate::hello::Hello;
+use crate::limits::Limits;
+use crate::media::{Command, Negotiated};
+use crate::room::Room;
+use crate::sid::Sid;
+
+/// A client's WebSocket, as the caller numbers them: no number is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection(pub u64);
+
+/// What all clients are told.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// What clients may make grow.
+    pub limits: Limits,
+    /// STUN and TURN servers.
+    pub ice_servers: Vec<IceServer>,
+    /// What can be published, as `video/VP8`.
+    pub codecs: Vec<Codec>,
+    /// How long an empty room is kept, for who comes back.
+    pub empty_timeout: Duration,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Say this to a client.
+    Send(Connection, Box<signal_response::Message>),
+    /// Give a client another token: it comes back with the newest one that it has.
+    Refresh(Connection),
+    /// Close a client's connection, after all that was said.
+    Close(Connection),
+    /// For the media.
+    Media(Command),
+}
+
+/// One moment by both clocks: that of intervals, and the one that clients are told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) at: Instant,
+    pub(crate) wall: SystemTime,
+}
+
+impl Now {
+    pub(crate) fn unix(self) -> Duration {
+        self.wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+    }
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Rooms {
+    config: Config,
+    /// By name.
+    rooms: BTreeMap<String, Room>,
+    connections: HashMap<Connection, Place>,
+    /// The room of each participant.
+    places: HashMap<Sid, String>,
+    /// What an instant is on the wall.
+    began: Now,
+    outputs: VecDeque<Output>,
+}
+
+/// Who speaks on a connection.
+#[derive(Debug, Clone)]
+struct Place {
+    room: String,
+    participant: Sid,
+}
+
+impl Rooms {
+    /// None so far. `wall` is the time of `now`.
+    pub fn new(config: Config, now: Instant, wall: SystemTime) -> Self {
+        Self {
+            config,
+            rooms: BTreeMap::new(),
+            connections: HashMap::new(),
+            places: HashMap::new(),
+            began: Now { at: now, wall },
+            outputs: VecDeque::new(),
+        }
+    }
+
+    fn now(&self, at: Instant) -> Now {
+        let wall = self.began.wall + at.saturating_duration_since(self.began.at);
+        Now { at, wall }
+    }
+
+    /// Somebody joins by a new connection, or goes on by it. A refusal is for before the connection is taken; where that is
+    /// too late for the client's protocol it is told on the connection, which then closes.
+    pub fn join(
+        &mut self,
+        at: Instant,
+        connection: Connection,
+        permit: Permit,
+        hello: Hello,
+    ) -> Result<(), Refused> {
+        let now = self.now(at);
+        if let Some(sid) = &hello.resumes {
+            self.resume(now, connection, &permit, sid);
+            return Ok(());
+        }
+        let limits = self.config.limits;
+        if !self.rooms.contains_key(&permit.room) {
+            if self.rooms.len() >= limits.rooms {
+                return Err(Refused::new(
+                    503,
+                    "there are too many rooms: try again later",
+                ));
+            }
+            let room = Room::new(now, permit.room.clone(), &self.config);
+            self.rooms.insert(permit.room.clone(), room);
+        }
+        let Some(room) = self.rooms.get_mut(&permit.room) else {
+            return Ok(());
+        };
+        let name = permit.room.clone();
+        let again = room.of_identity(&permit.identity);
+        if again.is_none() && room.len() >= limits.participants {
+            return Err(Refused::new(503, "the room is full"));
+        }
+        if let Some(before) = again {
+            self.remove(now, &name, &before, DisconnectReason::DuplicateIdentity);
+        }
+        let Some(room) = self.rooms.get_mut(&name) else {
+            return Ok(());
+        };
+        let participant = room.join(now, connection, permit, hello, &mut self.outputs);
+        self.places.insert(participant.clone(), name.clone());
+        self.connections.insert(
+            connection,
+            Place {
+                room: name,
+                participant,
+            },
+        );
+        Ok(())
+    }
+
+    /// A participant whose connection broke goes on by another one.
+    fn resume(&mut self, now: Now, connection: Connection, permit: &Permit, sid: &str) {
+        let room = self.rooms.get_mut(&permit.room);
+        let resumed = room.and_then(|room| {
+            room.resume(now, connection, &permit.identity, sid, &mut self.outputs)
+        });
+        let Some((participant, before)) = resumed else {
+            let leave = LeaveRequest {
+                reason: DisconnectReason::StateMismatch.into(),
+                action: leave_request::Action::Reconnect.into(),
+                can_reconnect: true,
+                ..LeaveRequest::default()
+            };
+            let leave = Box::new(signal_response::Message::Leave(leave));
+            self.outputs.push_back(Output::Send(connection, leave));
+            self.outputs.push_back(Output::Close(connection));
+            return;
+        };
+        if let Some(before) = before {
+            self.connections.remove(&before);
+            self.outputs.push_back(Output::Close(before));
+        }
+        let room = permit.room.clone();
+        self.connections
+            .insert(connection, Place { room, participant });
+    }
+
+    /// A client says something.
+    pub fn receive(
+        &mut self,
+        at: Instant,
+        connection: Connection,
+        message: signal_request::Message,
+    ) {
+        let now = self.now(at);
+        let Some(place) = self.connections.get(&connection).cloned() else {
+            return;
+        };
+        let Some(room) = self.rooms.get_mut(&place.room) else {
+            return;
+        };
+        let over = room.receive(now, &place.participant, message, &mut self.outputs);
+        if let Some(reason) = over {
+            self.remove(now, &place.room, &place.participant, reason);
+        }
+    }
+
+    /// A client's connection is closed. It may come back.
+    pub fn closed(&mut self, at: Instant, connection: Connection) {
+        let now = self.now(at);
+        let Some(place) = self.connections.remove(&connection) else {
+            return;
+        };
+        if let Some(room) = self.rooms.get_mut(&place.room) {
+            room.closed(now, &place.participant, connection);
+        }
+    }
+
+    /// What became of a participant's media.
+    pub fn negotiated(&mut self, at: Instant, participant: &str, what: Negotiated) {
+        let now = self.now(at);
+        let Some((sid, name)) = self.places.get_key_value(participant) else {
+            return;
+        };
+        let (sid, name) = (sid.clone(), name.clone());
+        let Some(room) = self.rooms.get_mut(&name) else {
+            return;
+        };
+        let over = room.negotiated(now, &sid, what, &mut self.outputs);
+        if let Some(reason) = over {
+            self.remove(now, &name, &sid, reason);
+        }
+    }
+
+    /// A participant sent this on one of its channels for data.
+    pub fn data(&mut self, at: Instant, participant: &str, reliable: bool, packet: &[u8]) {
+        let now = self.now(at);
+        let Some((sid, name)) = self.places.get_key_value(participant) else {
+            return;
+        };
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.data(now, sid, reliable, packet, &mut self.outputs);
+        }
+    }
+
+    /// How loud a participant's sound is now, 0 to 1.
+    pub fn heard(&mut self, participant: &str, level: f32) {
+        if let Some((sid, name)) = self.places.get_key_value(participant)
+            && let Some(room) = self.rooms.get_mut(name)
+        {
+            room.heard(sid, level);
+        }
+    }
+
+    /// A participant has to go.
+    fn remove(&mut self, now: Now, name: &str, participant: &Sid, reason: DisconnectReason) {
+        self.places.remove(participant);
+        let Some(room) = self.rooms.get_mut(name) else {
+            return;
+        };
+        let connection = room.remove(now, participant, reason, &mut self.outputs);
+        if let Some(connection) = connection {
+            self.connections.remove(&connection);
+        }
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, at: Instant) {
+        let now = self.now(at);
+        let names: Vec<_> = self.rooms.keys().cloned().collect();
+        for name in names {
+            let Some(room) = self.rooms.get_mut(&name) else {
+                continue;
+            };
+            let over = room.handle_timeout(now, &mut self.outputs);
+            for (participant, reason) in over {
+                self.remove(now, &name, &participant, reason);
+            }
+            let is_over = |room: &Room| room.is_over(now);
+            if self.rooms.get(&name).is_some_and(is_over) {
+                self.rooms.remove(&name);
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.rooms.values().filter_map(Room::due).min()
+    }
+
+    /// What is to be done next.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// How many rooms and participants there are.
+    pub fn count(&self) -> (usize, usize) {
+        (self.rooms.len(), self.places.len())
+    }
+}

@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What real clients said to LiveKit's server (`traces/`, times and messages as they were on the wire), said again to ours: each
+//! client is told the same, in the same order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+use sfu_rooms::proto::{
+    SessionDescription, SignalRequest, SignalResponse, TrackType, signal_request, signal_response,
+};
+use sfu_rooms::{
+    Command, Config, Connection, Expected, Found, Hello, Keys, Limits, Negotiated, Output, Rooms,
+};
+
+/// What both sides say at times of their own, or more often than once where once is enough.
+const BY_THE_CLOCK: [&str; 8] = [
+    "(ws ping frame)",
+    "roomUpdate",
+    "connectionQuality",
+    "speakersChanged",
+    "refreshToken",
+    "trickle",
+    "pong",
+    "pongResp",
+];
+
+struct Replay {
+    rooms: Rooms,
+    start: Instant,
+    /// The names that the server in the trace gave, and ours for the same.
+    names: BTreeMap<String, String>,
+    /// What each connection was told by the server in the trace, and by ours.
+    expected: BTreeMap<u64, Vec<Value>>,
+    told: BTreeMap<u64, Vec<Value>>,
+    /// By participant: its offer has been answered before, so that a connection is up.
+    up: BTreeSet<String>,
+    closed: BTreeSet<u64>,
+}
+
+impl Replay {
+    fn run(name: &str) -> Self {
+        let path = format!("{}/tests/traces/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        let start = Instant::now();
+        let config = Config {
+            empty_timeout: Duration::from_secs(300),
+            ..Config::default()
+        };
+        let mut replay = Self {
+            rooms: Rooms::new(
+                config,
+                start,
+                SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_896_000),
+            ),
+            start,
+            names: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            told: BTreeMap::new(),
+            up: BTreeSet::new(),
+            closed: BTreeSet::new(),
+        };
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            replay.play(&serde_json::from_str(line).unwrap());
+        }
+        replay
+    }
+
+    fn play(&mut self, line: &Value) {
+        let now = self.start + Duration::from_millis(line["t_ms"].as_u64().unwrap());
+        while self.rooms.poll_timeout().is_some_and(|at| at < now) {
+            let due = self.rooms.poll_timeout().unwrap();
+            self.rooms.handle_timeout(due);
+            self.settle(due);
+        }
+        let connection = line["conn"].as_u64().unwrap();
+        match line["dir"].as_str().unwrap() {
+            "ws-open" => self.open(now, connection, line),
+            "ws-close" => {
+                self.closed.insert(connection);
+                self.rooms.closed(now, Connection(connection));
+            }
+            "c>s" => {
+                let message =
+                    serde_json::json!({ line["case"].as_str().unwrap(): line["message"] });
+                let mut text = message.to_string();
+                for (theirs, ours) in &self.names {
+                    text = text.replace(theirs, ours);
+                }
+                let request: SignalRequest = serde_json::from_str(&text).unwrap();
+                match request.message.unwrap() {
+                    // Each server puts into an offer what there is by then: ours are answered when they come.
+                    signal_request::Message::Answer(_) => {}
+                    message => self.rooms.receive(now, Connection(connection), message),
+                }
+            }
+            _ => {
+                let message =
+                    serde_json::json!({ line["case"].as_str().unwrap(): line["message"] });
+                self.learn(connection, &message);
+                self.expected.entry(connection).or_default().push(message);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn open(&mut self, now: Instant, connection: u64, line: &Value) {
+        let key = jsonwebtoken::EncodingKey::from_secret(b"secret");
+        let header = jsonwebtoken::Header::default();
+        let token = jsonwebtoken::encode(&header, &line["claims"], &key).unwrap();
+        let keys: Keys = "devkey:secret".parse().unwrap();
+        let at = line["claims"]["nbf"].as_u64().unwrap() + 1;
+        let permit = keys.permit(&token, at, &Limits::default()).unwrap();
+        let mut query = line["url"]
+            .as_str()
+            .unwrap()
+            .split_once('?')
+            .unwrap()
+            .1
+            .to_owned();
+        for (theirs, ours) in &self.names {
+            query = query.replace(theirs, ours);
+        }
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let hello = Hello::from_query(pairs).unwrap();
+        self.rooms
+            .join(now, Connection(connection), permit, hello)
+            .unwrap();
+    }
+
+    /// Which of our names stands for one in the trace.
+    fn learn(&mut self, connection: u64, theirs: &Value) {
+        let told = self.told.entry(connection).or_default();
+        let pair = |theirs: &Value, ours: &Value| {
+            Some((theirs.as_str()?.to_owned(), ours.as_str()?.to_owned()))
+        };
+        let names = if theirs.get("join").is_some() {
+            let ours = told.iter().find(|m| m.get("join").is_some());
+            ours.and_then(|ours| {
+                pair(
+                    &theirs["join"]["participant"]["sid"],
+                    &ours["join"]["participant"]["sid"],
+                )
+            })
+        } else if let Some(published) = theirs.get("trackPublished") {
+            let ours = told
+                .iter()
+                .rev()
+                .find(|m| m["trackPublished"]["cid"] == published["cid"]);
+            ours.and_then(|ours| {
+                pair(
+                    &published["track"]["sid"],
+                    &ours["trackPublished"]["track"]["sid"],
+                )
+            })
+        } else {
+            None
+        };
+        self.names.extend(names);
+    }
+
+    /// Everything that follows at once, with media that does as it is told.
+    fn settle(&mut self, now: Instant) {
+        while let Some(output) = self.rooms.poll() {
+            match output {
+                Output::Send(connection, message) => {
+                    if let signal_response::Message::Offer(offer) = &*message {
+                        let answer = SessionDescription {
+                            id: offer.id,
+                            ..SessionDescription::default()
+                        };
+                        let answer = signal_request::Message::Answer(answer);
+                        self.rooms.receive(now, connection, answer);
+                    }
+                    let message = SignalResponse {
+                        message: Some(*message),
+                    };
+                    let told = self.told.entry(connection.0).or_default();
+                    told.push(serde_json::to_value(&message).unwrap());
+                }
+                Output::Media(Command::Answer {
+                    participant,
+                    offer,
+                    expected,
+                }) => {
+                    let tracks = found(&offer.sdp, &expected);
+                    let sdp = String::new();
+                    let answered = Negotiated::Answered { sdp, tracks };
+                    self.rooms.negotiated(now, participant.as_str(), answered);
+                }
+                Output::Media(Command::Offer {
+                    participant,
+                    sections,
+                    ..
+                }) => {
+                    let mids = (1..=sections.len()).map(|n| n.to_string()).collect();
+                    let sdp = String::new();
+                    self.rooms.negotiated(
+                        now,
+                        participant.as_str(),
+                        Negotiated::Offered { sdp, mids },
+                    );
+                }
+                Output::Media(Command::Accept { participant, .. }) => {
+                    if self.up.insert(participant.to_string()) {
+                        let up = Negotiated::Connected { publisher: false };
+                        self.rooms.negotiated(now, participant.as_str(), up);
+                    }
+                }
+                Output::Media(_) | Output::Refresh(_) => {}
+                Output::Close(Connection(connection)) => {
+                    self.closed.insert(connection);
+                }
+            }
+        }
+    }
+
+    /// The same with our names, where it has those of the trace.
+    fn ours(&self, text: &str, theirs: bool) -> String {
+        let names = self.names.iter().filter(|_| theirs);
+        names.fold(text.to_owned(), |text, (theirs, ours)| {
+            text.replace(theirs, ours)
+        })
+    }
+
+    /// What is compared of one side: each kind of message and what it is about, and the last that is told of each participant
+    /// (how many updates lead there is each server's own affair).
+    fn told(&self, all: Option<&Vec<Value>>, theirs: bool) -> Vec<String> {
+        let mut told: Vec<String> = Vec::new();
+        let (mut last, mut offered) = (BTreeMap::new(), BTreeSet::new());
+        for message in all.into_iter().flatten() {
+            let (case, body) = message.as_object().unwrap().iter().next().unwrap();
+            if BY_THE_CLOCK.contains(&case.as_str()) {
+                continue;
+            }
+            let about = match case.as_str() {
+                "update" | "join" => {
+                    let others = body["participants"]
+                        .as_array()
+                        .or(body["otherParticipants"].as_array());
+                    for one in others.into_iter().flatten().chain(body.get("participant")) {
+                        let tracks = one["tracks"].as_array().cloned().unwrap_or_default();
+                        let mut tracks: Vec<_> = tracks
+                            .iter()
+                            .map(|t| self.ours(&format!("{} {}", t["sid"], t["muted"]), theirs))
+                            .collect();
+                        tracks.sort();
+                        last.insert(
+                            one["identity"].to_string(),
+                            format!("{} {tracks:?}", one["state"]),
+                        );
+                    }
+                    continue;
+                }
+                "offer" => {
+                    let named = body["midToTrackId"].as_object().into_iter().flatten();
+                    offered.extend(named.map(|(_, track)| self.ours(&track.to_string(), theirs)));
+                    continue;
+                }
+                "trackPublished" => body["cid"].to_string(),
+                "trackSubscribed" => body["trackSid"].to_string(),
+                "subscribedQualityUpdate" => {
+                    format!("{} {}", body["trackSid"], body["subscribedQualities"])
+                }
+                "subscriptionPermissionUpdate" => {
+                    format!("{} {}", body["trackSid"], body["allowed"])
+                }
+                "leave" => format!("{} {}", body["reason"], body["action"]),
+                _ => String::new(),
+            };
+            told.push(self.ours(&format!("{case} {about}"), theirs));
+        }
+        told.extend(
+            last.into_iter()
+                .map(|(who, state)| format!("update {who} {state}")),
+        );
+        told.extend(offered.into_iter().map(|track| format!("offer of {track}")));
+        told
+    }
+}
+
+/// The tracks in an offer, by the ids that the client gave.
+fn found(sdp: &str, expected: &[Expected]) -> Vec<Found> {
+    let mut tracks = Vec::new();
+    for section in sdp
+        .split("m=")
+        .filter(|s| s.starts_with("audio") || s.starts_with("video"))
+    {
+        let line = |start: &str| section.lines().find_map(|l| l.strip_prefix(start));
+        if line("a=inactive").is_some() || line("a=recvonly").is_some() {
+            continue;
+        }
+        let cid = line("a=msid:")
+            .and_then(|msid| msid.split(' ').nth(1))
+            .unwrap_or_default();
+        let kind = if section.starts_with("audio") {
+            TrackType::Audio
+        } else {
+            TrackType::Video
+        };
+        let by_cid = expected.iter().find(|e| e.cids.iter().any(|c| c == cid));
+        let Some(track) = by_cid.or_else(|| expected.iter().find(|e| e.kind == kind)) else {
+            continue;
+        };
+        tracks.push(Found {
+            track: track.track.clone(),
+            cid: cid.to_owned(),
+            mid: line("a=mid:").unwrap_or_default().to_owned(),
+            mime: if kind == TrackType::Audio {
+                "audio/red".into()
+            } else {
+                "video/VP8".into()
+            },
+            rids: section
+                .lines()
+                .filter_map(|l| l.strip_prefix("a=rid:")?.split(' ').next())
+                .map(str::to_owned)
+                .collect(),
+        });
+    }
+    tracks
+}
+
+/// The messages of `of` that are in both, in the order of each: the same, if nothing is missing or turned round.
+fn compare(name: &str) {
+    let replay = Replay::run(name);
+    let mut bad = String::new();
+    for (connection, expected) in &replay.expected {
+        let theirs = replay.told(Some(expected), true);
+        let ours = replay.told(replay.told.get(connection), false);
+        // The trace may end before the server has said that somebody left, or its client before it has heard the echo.
+        let is_end = |line: &String| {
+            let ends = ["update", "leave \"CLIENT", "streamStateUpdate"];
+            ends.iter().any(|end| line.starts_with(end))
+        };
+        let is_gone = |line: &String| {
+            let who = line.split(' ').nth(1).unwrap_or_default();
+            let ours = ours
+                .iter()
+                .find(|line| line.starts_with(&format!("update {who} ")));
+            let is =
+                |state: &str| ours.is_some_and(|line| line.ends_with(&format!("\"{state}\" []")));
+            line.starts_with("update")
+                && (is("DISCONNECTED") || is("ACTIVE") && !line.contains("ACTIVE"))
+        };
+        let missing: Vec<_> = theirs
+            .iter()
+            .filter(|l| !ours.contains(l) && !is_gone(l))
+            .collect();
+        let more: Vec<_> = ours
+            .iter()
+            .filter(|l| !theirs.contains(l) && !is_end(l))
+            .collect();
+        if !missing.is_empty() || !more.is_empty() {
+            bad += &format!(
+                "{name}, connection {connection}:\n  missing {missing:#?}\n  more {more:#?}\n"
+            );
+        }
+    }
+    assert!(bad.is_empty(), "{bad}");
+}
+
+#[test]
+fn two_people() {
+    compare("chrome-v0-two-people");
+}
+
+#[test]
+fn two_people_of_pythons() {
+    compare("python-v0-two-people");
+}
+
+#[test]
+fn qualities() {
+    compare("chrome-v0-quality-settings");
+}
+
+#[test]
+fn adaptive_stream() {
+    compare("chrome-v0-adaptive-dynacast");
+}
+
+#[test]
+fn resumed() {
+    compare("chrome-v0-resume");
+}
+
+#[test]
+fn resumed_by_python() {
+    compare("python-v0-resume");
+}
+
+#[test]
+fn the_same_identity_again() {
+    compare("chrome-v0-duplicate-identity");
+    compare("python-v0-duplicate-identity");
+}
+
+#[test]
+fn many_tracks() {
+    compare("chrome-v0-many-tracks");
+}
+
+#[test]
+fn the_load_tool() {
+    compare("lk-load-test");
+}
