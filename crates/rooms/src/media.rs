@@ -84,6 +84,10 @@ pub struct Expected {
     pub cids: Vec<String>,
     /// The codec that is to come first in the answer, as `vp9`.
     pub codecs: Vec<String>,
+    /// It is a screen, or the sound of one: it is another stream than who shows it.
+    pub is_screen: bool,
+    /// Width and height of its layers, from the smallest up, as far as the client tells.
+    pub sizes: Vec<(u32, u32)>,
 }
 
 /// An m-line towards a participant.

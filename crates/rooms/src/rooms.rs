@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol::{
-    Codec, DisconnectReason, IceServer, LeaveRequest, leave_request, signal_request,
-    signal_response,
+    Codec, DisconnectReason, LeaveRequest, leave_request, signal_request, signal_response,
 };
 
 use crate::claims::{Permit, Refused};
@@ -26,8 +25,6 @@ pub struct Connection(pub u64);
 pub struct Config {
     /// What clients may make grow.
     pub limits: Limits,
-    /// STUN and TURN servers.
-    pub ice_servers: Vec<IceServer>,
     /// What can be published, as `video/VP8`.
     pub codecs: Vec<Codec>,
     /// How long an empty room is kept, for who comes back.
@@ -37,7 +34,7 @@ pub struct Config {
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Say this to a client.
+    /// Say this to a client. STUN and TURN servers are left for the caller to fill in: their credentials may end.
     Send(Connection, Box<signal_response::Message>),
     /// Give a client another token: it comes back with the newest one that it has.
     Refresh(Connection),
@@ -102,18 +99,17 @@ impl Rooms {
     }
 
     /// Somebody joins by a new connection, or goes on by it. A refusal is for before the connection is taken; where that is
-    /// too late for the client's protocol it is told on the connection, which then closes.
+    /// too late for the client's protocol it is told on the connection, which then closes. Returns who it is.
     pub fn join(
         &mut self,
         at: Instant,
         connection: Connection,
         permit: Permit,
         hello: Hello,
-    ) -> Result<(), Refused> {
+    ) -> Result<Option<Sid>, Refused> {
         let now = self.now(at);
         if let Some(sid) = &hello.resumes {
-            self.resume(now, connection, &permit, sid);
-            return Ok(());
+            return Ok(self.resume(now, connection, &permit, sid));
         }
         let limits = self.config.limits;
         if !self.rooms.contains_key(&permit.room) {
@@ -127,7 +123,7 @@ impl Rooms {
             self.rooms.insert(permit.room.clone(), room);
         }
         let Some(room) = self.rooms.get_mut(&permit.room) else {
-            return Ok(());
+            return Ok(None);
         };
         let name = permit.room.clone();
         let again = room.of_identity(&permit.identity);
@@ -138,7 +134,7 @@ impl Rooms {
             self.remove(now, &name, &before, DisconnectReason::DuplicateIdentity);
         }
         let Some(room) = self.rooms.get_mut(&name) else {
-            return Ok(());
+            return Ok(None);
         };
         let participant = room.join(now, connection, permit, hello, &mut self.outputs);
         self.places.insert(participant.clone(), name.clone());
@@ -146,14 +142,20 @@ impl Rooms {
             connection,
             Place {
                 room: name,
-                participant,
+                participant: participant.clone(),
             },
         );
-        Ok(())
+        Ok(Some(participant))
     }
 
     /// A participant whose connection broke goes on by another one.
-    fn resume(&mut self, now: Now, connection: Connection, permit: &Permit, sid: &str) {
+    fn resume(
+        &mut self,
+        now: Now,
+        connection: Connection,
+        permit: &Permit,
+        sid: &str,
+    ) -> Option<Sid> {
         let room = self.rooms.get_mut(&permit.room);
         let resumed = room.and_then(|room| {
             room.resume(now, connection, &permit.identity, sid, &mut self.outputs)
@@ -168,15 +170,18 @@ impl Rooms {
             let leave = Box::new(signal_response::Message::Leave(leave));
             self.outputs.push_back(Output::Send(connection, leave));
             self.outputs.push_back(Output::Close(connection));
-            return;
+            return None;
         };
         if let Some(before) = before {
             self.connections.remove(&before);
             self.outputs.push_back(Output::Close(before));
         }
-        let room = permit.room.clone();
-        self.connections
-            .insert(connection, Place { room, participant });
+        let place = Place {
+            room: permit.room.clone(),
+            participant: participant.clone(),
+        };
+        self.connections.insert(connection, place);
+        Some(participant)
     }
 
     /// A client says something.

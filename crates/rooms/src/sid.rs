@@ -20,12 +20,13 @@ impl Sid {
         Self::new("RM_")
     }
 
-    pub(crate) fn participant() -> Self {
+    /// A new participant's.
+    pub fn participant() -> Self {
         Self::new("PA_")
     }
 
     /// Clients tell a track's source by its name's next letters in logs, as they do with LiveKit's own.
-    pub(crate) fn track(source: TrackSource) -> Self {
+    pub fn track(source: TrackSource) -> Self {
         Self::new(match source {
             TrackSource::Camera => "TR_VC",
             TrackSource::Microphone => "TR_AM",

@@ -2,7 +2,9 @@
 
 //! Messages on the WebSocket: protobuf in binary frames, JSON in text frames. Who sends text is answered in text.
 
-use livekit_protocol::{SignalRequest, SignalResponse, signal_request, signal_response};
+use livekit_protocol::{
+    DataPacket, SignalRequest, SignalResponse, signal_request, signal_response,
+};
 use prost::Message as _;
 
 /// What frames of one connection are written in.
@@ -53,6 +55,21 @@ pub fn write(message: signal_response::Message, encoding: Encoding) -> Result<Fr
         Encoding::Protobuf => Frame::Binary(message.encode_to_vec()),
         Encoding::Json => Frame::Text(serde_json::to_string(&message)?),
     })
+}
+
+/// What the server says in a binary frame, as a client reads it.
+pub fn read_response(octets: &[u8]) -> Option<SignalResponse> {
+    SignalResponse::decode(octets).ok()
+}
+
+/// Writes a packet of data.
+pub fn data(packet: &DataPacket) -> Vec<u8> {
+    packet.encode_to_vec()
+}
+
+/// Reads one.
+pub fn read_data(octets: &[u8]) -> Option<DataPacket> {
+    DataPacket::decode(octets).ok()
 }
 
 #[cfg(test)]

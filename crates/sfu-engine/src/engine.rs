@@ -8,6 +8,7 @@ mod admission;
 mod announce;
 mod error;
 mod latency;
+mod peers;
 mod registry;
 mod stun;
 
@@ -23,6 +24,7 @@ pub use announce::Announce;
 use announce::{Announced, By};
 pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;
+pub use peers::{Grouped, InvitedPeer, Peer, PublishingPeer};
 pub(crate) use registry::Place;
 use registry::Registry;
 
@@ -348,6 +350,7 @@ impl Engine {
                 queue: shard.queue().clone(),
                 session: id,
                 publication: PublicationId(0),
+                input: "whip",
             }),
         };
         let name = request.stream;

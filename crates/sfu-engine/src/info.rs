@@ -16,7 +16,7 @@ pub struct StreamInfo {
     pub name: StreamName,
     /// Whether a publisher is there.
     pub live: bool,
-    /// How the publisher's media comes: `element` or `whip`.
+    /// How the publisher's media comes: `element`, `whip` or `room`.
     pub input: Option<&'static str>,
     /// Viewers' sessions.
     pub viewers: usize,

@@ -62,9 +62,9 @@ pub use peer::data;
 
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
-    AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, Full, LatencyRefused,
-    Patched, PublishRefused, PublishRequest, SEND_BUFFER, SessionError, SubscribeError,
-    SubscribeRequest, Subscribed,
+    AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, Full, Grouped,
+    InvitedPeer, LatencyRefused, Patched, Peer, PublishRefused, PublishRequest, PublishingPeer,
+    SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use health::TrackHealth;
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
@@ -75,6 +75,7 @@ pub use local::{LocalSubscription, Received, Tracks};
 pub use packet::{Layering, RtpIn};
 pub use router::{PublishError, Publisher, Router};
 pub use session::{PathInfo, SessionInfo, SessionObserver};
+pub use shard::PublicationId;
 pub use size::{MAX_DATAGRAM, MAX_PAYLOAD, PAYLOADER_MTU};
 pub use speech::Speech;
 pub use stats::{Carried, CountersSnapshot, NetworkInfo, ShardInfo};

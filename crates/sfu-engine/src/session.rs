@@ -71,6 +71,8 @@ pub struct SessionShared {
     place: Option<Place>,
     /// One of those that there may be. Given back with the session.
     admitted: Option<Admitted>,
+    /// Who is told of this session alone.
+    told: Option<Arc<dyn SessionObserver>>,
 }
 
 /// A snapshot of one session.
@@ -191,6 +193,7 @@ impl SessionShared {
             reported_at: Mutex::default(),
             place: None,
             admitted: None,
+            told: None,
         }
     }
 
@@ -207,6 +210,12 @@ impl SessionShared {
     /// Its offer came from there.
     pub(crate) fn from(mut self, peer: Option<IpAddr>) -> Self {
         self.peer = peer;
+        self
+    }
+
+    /// That one is told of it, too.
+    pub(crate) fn telling(mut self, observer: Arc<dyn SessionObserver>) -> Self {
+        self.told = Some(observer);
         self
     }
 
@@ -273,8 +282,10 @@ impl SessionShared {
 
     pub(crate) fn set_connected(&self) {
         let is_first = !self.connected.swap(true, Relaxed);
-        if let Some(observer) = self.observer().filter(|_| is_first) {
-            observer.connected(&self.info());
+        if is_first {
+            for observer in self.observers() {
+                observer.connected(&self.info());
+            }
         }
         if let Some(admitted) = &self.admitted {
             admitted.set_connected();
@@ -359,8 +370,9 @@ impl SessionShared {
     }
 
     /// Who is told of it.
-    fn observer(&self) -> Option<&dyn SessionObserver> {
-        self.place.as_ref().and_then(Place::observer)
+    fn observers(&self) -> impl Iterator<Item = &dyn SessionObserver> {
+        let all = self.place.as_ref().and_then(Place::observer);
+        all.into_iter().chain(self.told.as_deref())
     }
 
     /// The figures as they are now.
@@ -409,7 +421,7 @@ impl SessionShared {
 
 impl Drop for SessionShared {
     fn drop(&mut self) {
-        if let Some(observer) = self.observer() {
+        for observer in self.observers() {
             observer.ended(&self.info());
         }
     }

@@ -140,7 +140,6 @@ impl Room {
             other_participants: others.map(Participant::info).collect(),
             server_version: VERSION.into(),
             server_info: Some(server_info()),
-            ice_servers: self.config.ice_servers.clone(),
             subscriber_primary: true,
             ping_interval: PING_INTERVAL.as_secs() as i32,
             ping_timeout: PING_TIMEOUT.as_secs() as i32,
@@ -193,7 +192,6 @@ impl Room {
             .for_each(|track| track.demand.forget());
         let sid = known.sid.clone();
         let reconnect = ReconnectResponse {
-            ice_servers: self.config.ice_servers.clone(),
             server_info: Some(server_info()),
             ..ReconnectResponse::default()
         };

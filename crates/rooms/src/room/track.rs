@@ -97,6 +97,11 @@ impl Track {
             kind: self.kind(),
             cids: cids.filter(|cid| !cid.is_empty()).cloned().collect(),
             codecs: self.info.codecs.iter().filter_map(name).collect(),
+            is_screen: matches!(
+                self.info.source(),
+                TrackSource::ScreenShare | TrackSource::ScreenShareAudio
+            ),
+            sizes: self.sizes(),
         }
     }
 
@@ -152,6 +157,13 @@ impl Track {
     pub(super) fn set_layers(&mut self, now: Now, layers: Vec<VideoLayer>) {
         self.info.layers = layers;
         stamp(&mut self.info, now);
+    }
+
+    fn sizes(&self) -> Vec<(u32, u32)> {
+        let sizes = self.info.layers.iter().map(|l| (l.width, l.height));
+        let mut sizes: Vec<_> = sizes.filter(|(w, h)| *w > 0 && *h > 0).collect();
+        sizes.sort_unstable_by_key(|(_, height)| *height);
+        sizes
     }
 
     /// The quality of the lowest layer that is as high as is wanted, or of the highest.

@@ -35,6 +35,8 @@ pub struct PeerFeedback {
     pub session: SessionId,
     /// What of it is the stream's.
     pub publication: PublicationId,
+    /// How its media comes, as [`StreamInfo::input`](crate::StreamInfo::input) tells it.
+    pub input: &'static str,
 }
 
 impl Feedback for PeerFeedback {
@@ -47,7 +49,7 @@ impl Feedback for PeerFeedback {
     }
 
     fn input(&self) -> &'static str {
-        "whip"
+        self.input
     }
 
     fn is_replaceable(&self) -> bool {

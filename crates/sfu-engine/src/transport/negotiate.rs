@@ -333,6 +333,11 @@ impl Offers {
         })
     }
 
+    /// The name of an m-line.
+    pub fn mid(&self, line: usize) -> String {
+        self.offering.mid(line)
+    }
+
     /// The place by which the shard knows an m-line ([`ShardCommand::Watch`](crate::queue::ShardCommand::Watch)), once the
     /// peer has taken it.
     pub fn place(&self, line: usize) -> Option<usize> {

@@ -167,6 +167,7 @@ impl Room {
                     queue: self.queue.clone(),
                     session: publishing.participant.session,
                     publication,
+                    input: "room",
                 }),
             };
             let stream = &self.streams[stream];

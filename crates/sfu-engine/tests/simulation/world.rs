@@ -238,6 +238,7 @@ impl World {
             queue: self.queue.clone(),
             session: peer.session,
             publication: PublicationId(0),
+            input: "whip",
         };
         let options = PublishOptions {
             keyframe_min_interval: Duration::from_millis(500),

@@ -359,6 +359,11 @@ impl Offering {
         }
     }
 
+    /// The name of an m-line.
+    pub(crate) fn mid(&self, line: usize) -> String {
+        line.to_string()
+    }
+
     /// The slot of an m-line that the peer has taken.
     pub(crate) fn slot(&self, line: usize) -> Option<Slot> {
         self.lines.get(line)?.slot

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MPL-2.0
+
+#![doc = "Rooms on an engine: brings together what clients say ([`sfu_rooms`]) and what carries their media ([`sfu_engine`]).\n\n\
+One thread for all rooms, on which offers are written and read; media never waits for it. It knows no sockets: whoever has them \
+hands over what comes ([`Host::join`], [`Host::say`], [`Host::closed`]) and is handed what is to be sent ([`Client`])."]
+
+mod channels;
+mod media;
+mod names;
+mod publications;
+mod worker;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use sfu_engine::data::ChannelId;
+use sfu_engine::{Engine, SessionId};
+use sfu_rooms::proto::IceServer;
+use sfu_rooms::wire::Frame;
+use sfu_rooms::{Config, Connection, Hello, Keys, Permit, Refused, Sid};
+
+/// Messages of all clients that may wait: then whoever reads them is to wait ([`Host::is_behind`]).
+pub(crate) const WAITING: usize = 1_024;
+
+/// What a client's connection is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToClient {
+    /// Send this.
+    Say(Frame),
+    /// Close, after all that was said.
+    Close,
+}
+
+/// The way to a client. Must return at once; `false`: it takes nothing any more, or not as fast as there is something to be told,
+/// and its connection is given up.
+pub type Client = Box<dyn FnMut(ToClient) -> bool + Send>;
+
+/// The STUN and TURN servers for a participant of this name, with credentials that are good from now on.
+pub type IceServers = Box<dyn Fn(&str) -> Vec<IceServer> + Send>;
+
+/// Gets the outcome of a join: the connection's number, or why the client is not let in.
+pub type Joined = Box<dyn FnOnce(Result<Connection, Refused>) + Send>;
+
+/// What the thread is told.
+pub(crate) enum Input {
+    Join(Box<Join>),
+    Say(Connection, Frame),
+    Closed(Connection),
+    /// A session of the engine's is up.
+    Up(SessionId),
+    /// It is over.
+    Over(SessionId),
+    /// A channel to a participant is open.
+    Opened {
+        participant: Sid,
+        reliable: bool,
+        channel: ChannelId,
+    },
+    /// A participant has sent that on one of its own.
+    Data {
+        participant: Sid,
+        reliable: bool,
+        packet: Arc<[u8]>,
+    },
+    Stop,
+}
+
+pub(crate) struct Join {
+    pub(crate) connection: Connection,
+    pub(crate) permit: Permit,
+    pub(crate) hello: Hello,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) client: Client,
+    pub(crate) joined: Joined,
+}
+
+/// See the crate's description. Stops its thread when dropped, if [`Host::stop`] has not done so.
+#[derive(Debug)]
+pub struct Host {
+    inbox: Sender<Input>,
+    waiting: Arc<AtomicUsize>,
+    keys: Arc<Keys>,
+    config: Config,
+    connections: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Host {
+    /// Begins, with no rooms. Clients are let in by tokens of these keys.
+    pub fn start(
+        engine: Arc<Engine>,
+        keys: Keys,
+        config: Config,
+        ice_servers: IceServers,
+    ) -> std::io::Result<Self> {
+        let (inbox, inputs) = channel();
+        let (waiting, keys) = (Arc::new(AtomicUsize::new(0)), Arc::new(keys));
+        let mut worker = worker::Worker::new(
+            engine,
+            keys.clone(),
+            config.clone(),
+            ice_servers,
+            inbox.clone(),
+            waiting.clone(),
+        );
+        let thread = std::thread::Builder::new()
+            .name("sfu-rooms".into())
+            .spawn(move || worker.run(&inputs))?;
+        Ok(Self {
+            inbox,
+            waiting,
+            keys,
+            config,
+            connections: AtomicU64::new(0),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// What a token allows, if it lets in.
+    pub fn permit(&self, token: &str) -> Result<Permit, Refused> {
+        self.keys.permit(token, unix_now(), &self.config.limits)
+    }
+
+    /// The largest message that a client may send.
+    pub fn largest_message(&self) -> usize {
+        self.config.limits.message
+    }
+
+    /// Somebody joins, or comes back. `address` is where from.
+    pub fn join(
+        &self,
+        permit: Permit,
+        hello: Hello,
+        address: Option<IpAddr>,
+        client: Client,
+        joined: Joined,
+    ) {
+        let join = Join {
+            connection: Connection(self.connections.fetch_add(1, Relaxed)),
+            permit,
+            hello,
+            address,
+            client,
+            joined,
+        };
+        self.tell(Input::Join(Box::new(join)));
+    }
+
+    /// A client has sent that.
+    pub fn say(&self, connection: Connection, frame: Frame) {
+        self.waiting.fetch_add(1, Relaxed);
+        self.tell(Input::Say(connection, frame));
+    }
+
+    /// Whether so much waits already that who has more should wait before reading it.
+    pub fn is_behind(&self) -> bool {
+        self.waiting.load(Relaxed) >= WAITING
+    }
+
+    /// A client's connection is closed. It may come back by another one.
+    pub fn closed(&self, connection: Connection) {
+        self.tell(Input::Closed(connection));
+    }
+
+    fn tell(&self, input: Input) {
+        // After its end there is nobody to be told.
+        let _ = self.inbox.send(input);
+    }
+
+    /// Ends the thread. Returns when that is so.
+    pub fn stop(&self) {
+        self.tell(Input::Stop);
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) fn unix_now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default().as_secs()
+}

@@ -1,0 +1,501 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What rooms want of the media ([`Command`]), done by the engine; and what became of it ([`Negotiated`]).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sfu_engine::data::{ChannelId, DataCommand, Message};
+use sfu_engine::stream::Stream;
+use sfu_engine::{
+    Engine, InvitedPeer, Peer, Preference, PublishingPeer, SessionId, SessionObserver, TrackKind,
+};
+use sfu_rooms::proto::{SessionDescription, TrackType};
+use sfu_rooms::{Command, Expected, Negotiated, Section, Sid, Wish};
+
+use crate::Input;
+use crate::channels::{self, Channels, Outgoing};
+use crate::names::Names;
+use crate::publications::Publications;
+
+/// A participant's data reaches 20,000 others a second in the long run (a packet for 1,000 is 1,000), and as many at once: a
+/// packet is a few microseconds of the rooms' thread. Not tuned.
+const DELIVERY: Duration = Duration::from_micros(50);
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// See the module's description.
+pub(crate) struct Media {
+    engine: Arc<Engine>,
+    observer: Arc<dyn SessionObserver>,
+    inbox: Sender<Input>,
+    waiting: Arc<AtomicUsize>,
+    parties: HashMap<Sid, Party>,
+    /// Whose session it is, and whether on it it publishes.
+    sessions: HashMap<SessionId, (Sid, bool)>,
+    /// All that is published.
+    tracks: HashMap<Sid, Published>,
+}
+
+/// A participant.
+struct Party {
+    names: Names,
+    address: Option<IpAddr>,
+    publishing: Option<PublishingPeer>,
+    publications: Publications,
+    invited: Option<InvitedPeer>,
+    /// What it is offered.
+    lines: HashMap<Sid, Line>,
+    wishes: HashMap<Sid, Wish>,
+    /// Data for it.
+    outgoing: Outgoing,
+    /// What it has sent is paid for until then.
+    paid: Instant,
+}
+
+/// An m-line of an offer.
+#[derive(Debug, Clone, Copy)]
+struct Line {
+    number: usize,
+    /// The peer has taken it, and it carries the track.
+    carries: bool,
+}
+
+/// A track that is published.
+struct Published {
+    stream: Arc<Stream>,
+    kind: TrackKind,
+    /// Width and height of its layers, from the smallest up.
+    sizes: Vec<(u32, u32)>,
+}
+
+impl Published {
+    /// A wish in the engine's words. `None`: it is not to be sent.
+    fn preference(&self, wish: Wish) -> Option<Preference> {
+        if !wish.shown {
+            return None;
+        }
+        // The smallest layer that is as large as is wanted; pictures may stand upright, and encoders round.
+        let is_enough = |(width, height): &&(u32, u32)| *width.min(height) >= wish.height;
+        let enough = self.sizes.iter().find(is_enough);
+        Some(Preference {
+            max_height: enough
+                .filter(|_| wish.height > 0)
+                .map(|(_, height)| height.saturating_add(height / 16)),
+            priority: u8::try_from(wish.priority).unwrap_or(u8::MAX),
+            ..Preference::default()
+        })
+    }
+}
+
+impl Media {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        observer: Arc<dyn SessionObserver>,
+        inbox: Sender<Input>,
+        waiting: Arc<AtomicUsize>,
+    ) -> Self {
+        Self {
+            engine,
+            observer,
+            inbox,
+            waiting,
+            parties: HashMap::new(),
+            sessions: HashMap::new(),
+            tracks: HashMap::new(),
+        }
+    }
+
+    /// Somebody has come.
+    pub(crate) fn enter(
+        &mut self,
+        now: Instant,
+        sid: &Sid,
+        room: &str,
+        identity: &str,
+        address: Option<IpAddr>,
+    ) {
+        let Some(names) = Names::new(room, identity, sid) else {
+            return;
+        };
+        self.parties.entry(sid.clone()).or_insert_with(|| Party {
+            names,
+            address,
+            publishing: None,
+            publications: Publications::default(),
+            invited: None,
+            lines: HashMap::new(),
+            wishes: HashMap::new(),
+            outgoing: Outgoing::default(),
+            paid: now,
+        });
+    }
+
+    /// Does that. What became of it, where somebody waits for it.
+    pub(crate) fn obey(&mut self, command: Command) -> Option<(Sid, Negotiated)> {
+        match command {
+            Command::Answer {
+                participant,
+                offer,
+                expected,
+            } => {
+                let outcome = self.answer(&participant, &offer.sdp, &expected)?;
+                Some((participant, outcome))
+            }
+            Command::Offer {
+                participant,
+                sections,
+                restart_ice,
+            } => {
+                let outcome = self.offer(&participant, &sections, restart_ice)?;
+                Some((participant, outcome))
+            }
+            Command::Accept {
+                participant,
+                answer,
+            } => {
+                let refused = self.accept(&participant, &answer)?;
+                Some((participant, refused))
+            }
+            Command::Trickle {
+                participant,
+                publisher,
+                candidate,
+            } => {
+                self.trickle(&participant, publisher, &candidate);
+                None
+            }
+            Command::Show {
+                participant,
+                track,
+                wish,
+            } => {
+                self.show(&participant, &track, wish);
+                None
+            }
+            Command::Data {
+                participant,
+                reliable,
+                packet,
+            } => {
+                self.send(&participant, reliable, &packet);
+                None
+            }
+            Command::End { participant } => {
+                self.end(&participant);
+                None
+            }
+        }
+    }
+
+    fn answer(&mut self, sid: &Sid, offer: &str, expected: &[Expected]) -> Option<Negotiated> {
+        let party = self.parties.get_mut(sid)?;
+        let Party {
+            names,
+            publications,
+            publishing,
+            ..
+        } = party;
+        let before: Vec<_> = publications
+            .all()
+            .map(|(track, ..)| track.clone())
+            .collect();
+        let mut found = Vec::new();
+        let mut group = |tracks: &[_]| {
+            let (all, grouped) = publications.group(names, tracks, expected);
+            found = all;
+            grouped
+        };
+        let answered = match publishing {
+            Some(peer) => self.engine.republish(peer, offer, &mut group),
+            None => {
+                let peer = Peer {
+                    listed: names.publisher.clone(),
+                    address: party.address,
+                    observer: self.observer.clone(),
+                    data: Some(Arc::new(channels(true, sid, &self.inbox, &self.waiting))),
+                };
+                let begun = self.engine.publish_tracks(&peer, offer, &mut group);
+                begun.map(|(peer, answered)| {
+                    self.sessions.insert(peer.session(), (sid.clone(), true));
+                    *publishing = Some(peer);
+                    answered
+                })
+            }
+        };
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(why) => return Some(Negotiated::Refused(why.to_string())),
+        };
+        let peer = publishing.as_ref()?;
+        for track in before {
+            self.tracks.remove(&track);
+        }
+        for (track, kind, publication) in publications.all() {
+            let expected = expected.iter().find(|e| e.track == *track);
+            let known = peer.stream(publication).zip(expected);
+            if let Some((stream, expected)) = known {
+                let published = Published {
+                    stream: stream.clone(),
+                    kind,
+                    sizes: expected.sizes.clone(),
+                };
+                self.tracks.insert(track.clone(), published);
+            }
+        }
+        Some(Negotiated::Answered {
+            sdp: answered.sdp,
+            tracks: found,
+        })
+    }
+
+    fn offer(&mut self, sid: &Sid, sections: &[Section], restart: bool) -> Option<Negotiated> {
+        let party = self.parties.get_mut(sid)?;
+        let peer = Peer {
+            listed: party.names.listener.clone(),
+            address: party.address,
+            observer: self.observer.clone(),
+            data: Some(Arc::new(channels(false, sid, &self.inbox, &self.waiting))),
+        };
+        match offer(&self.engine, peer, party, sections, restart) {
+            Ok((sdp, mids)) => Some(Negotiated::Offered { sdp, mids }),
+            Err(why) => Some(Negotiated::Refused(why)),
+        }
+    }
+
+    /// Returns why an answer can't be taken.
+    fn accept(&mut self, sid: &Sid, answer: &SessionDescription) -> Option<Negotiated> {
+        let party = self.parties.get_mut(sid)?;
+        let peer = party.invited.as_mut()?;
+        let is_first = !peer.has_begun();
+        if let Err(why) = self.engine.answered(peer, &answer.sdp) {
+            return Some(Negotiated::Refused(why.to_string()));
+        }
+        if is_first {
+            for command in channels::open() {
+                let _ = self.engine.data(peer.session(), command);
+            }
+        }
+        self.sessions.insert(peer.session(), (sid.clone(), false));
+        for (track, line) in &mut party.lines {
+            let Some(published) = self.tracks.get(track).filter(|_| !line.carries) else {
+                continue;
+            };
+            let wish = party.wishes.get(track).copied().unwrap_or_default();
+            let preference = published.preference(wish);
+            let stream = preference.as_ref().map(|_| &published.stream);
+            let preference = preference.clone().unwrap_or_default();
+            self.engine.carry(peer, line.number, stream, &preference);
+            line.carries = true;
+        }
+        None
+    }
+
+    fn trickle(&mut self, sid: &Sid, publisher: bool, candidate: &str) {
+        let Some(party) = self.parties.get(sid) else {
+            return;
+        };
+        let invited = party.invited.as_ref().filter(|peer| peer.has_begun());
+        let session = match publisher {
+            true => party.publishing.as_ref().map(PublishingPeer::session),
+            false => invited.map(InvitedPeer::session),
+        };
+        let init: Option<serde_json::Value> = serde_json::from_str(candidate).ok();
+        let line = init.as_ref().and_then(|init| init["candidate"].as_str());
+        // The end of them is an empty one.
+        let line =
+            line.filter(|line| line.starts_with("candidate:") && !line.contains(['\r', '\n']));
+        if let Some((session, line)) = session.zip(line)
+            && let Err(error) = self.engine.trickle(session, line)
+        {
+            tracing::debug!(participant = %sid, %error, "a candidate is not taken");
+        }
+    }
+
+    fn show(&mut self, sid: &Sid, track: &Sid, wish: Wish) {
+        let Some(party) = self.parties.get_mut(sid) else {
+            return;
+        };
+        let before = party.wishes.insert(track.clone(), wish).unwrap_or_default();
+        let line = party.lines.get(track).filter(|line| line.carries);
+        let published = self.tracks.get(track);
+        let Some(((line, published), peer)) = line.zip(published).zip(party.invited.as_ref())
+        else {
+            return;
+        };
+        match (before.shown, published.preference(wish)) {
+            (true, Some(preference)) => self.engine.prefer(peer, line.number, preference),
+            (false, Some(preference)) => {
+                let stream = Some(&published.stream);
+                self.engine.carry(peer, line.number, stream, &preference);
+            }
+            (_, None) => {
+                let preference = Preference::default();
+                self.engine.carry(peer, line.number, None, &preference);
+            }
+        }
+    }
+
+    /// A channel to a participant is open.
+    pub(crate) fn opened(&mut self, sid: &Sid, reliable: bool, channel: ChannelId) {
+        let party = self.parties.get_mut(sid);
+        let early = party.map(|party| party.outgoing.opened(reliable, channel));
+        for packet in early.unwrap_or_default() {
+            self.send(sid, reliable, &packet);
+        }
+    }
+
+    fn send(&mut self, sid: &Sid, reliable: bool, packet: &Arc<[u8]>) {
+        let Some(party) = self.parties.get_mut(sid) else {
+            return;
+        };
+        let channel = party.outgoing.channel(reliable, packet);
+        let session = party.invited.as_ref().map(InvitedPeer::session);
+        if let Some((channel, session)) = channel.zip(session) {
+            let message = Message {
+                text: false,
+                data: packet.clone(),
+            };
+            // A session that is over is told of otherwise.
+            let _ = self
+                .engine
+                .data(session, DataCommand::Send { channel, message });
+        }
+    }
+
+    /// Whether what a participant has sent so far leaves it room for more.
+    pub(crate) fn may_send(&self, sid: &Sid, now: Instant) -> bool {
+        let party = self.parties.get(sid);
+        party.is_some_and(|party| party.paid <= now + AT_ONCE)
+    }
+
+    /// It has sent something to so many.
+    pub(crate) fn has_sent(&mut self, sid: &Sid, now: Instant, deliveries: usize) {
+        if let Some(party) = self.parties.get_mut(sid) {
+            let price = DELIVERY * u32::try_from(deliveries).unwrap_or(u32::MAX);
+            party.paid = party.paid.max(now) + price;
+        }
+    }
+
+    fn end(&mut self, sid: &Sid) {
+        let Some(party) = self.parties.remove(sid) else {
+            return;
+        };
+        let invited = party.invited.as_ref().map(InvitedPeer::session);
+        let publishing = party.publishing.as_ref().map(PublishingPeer::session);
+        for session in [invited, publishing].into_iter().flatten() {
+            self.sessions.remove(&session);
+            // One that has not begun, or is over, is not known there.
+            let _ = self.engine.close(session);
+        }
+        for (track, ..) in party.publications.all() {
+            self.tracks.remove(track);
+        }
+    }
+
+    /// Whose session that is, and whether on it it publishes.
+    pub(crate) fn of_session(&self, session: SessionId) -> Option<(Sid, bool)> {
+        self.sessions.get(&session).cloned()
+    }
+
+    /// Who speaks, and how loud: 0 to 1.
+    pub(crate) fn levels(&self, now: Instant) -> Vec<(Sid, f32)> {
+        let mut levels = Vec::new();
+        for (sid, party) in &self.parties {
+            let sounds = party.publications.all();
+            let sounds = sounds.filter(|(_, kind, _)| *kind == TrackKind::Audio);
+            let streams = sounds.filter_map(|(track, ..)| self.tracks.get(track));
+            let speaking = streams.map(|track| track.stream.speech(now));
+            let speaking = speaking.filter(|speech| speech.active);
+            let level = speaking.map(|speech| speech.level).reduce(f32::max);
+            levels.extend(level.map(|level| (sid.clone(), level)));
+        }
+        levels
+    }
+
+    /// Whether there is any sound to listen to.
+    pub(crate) fn has_sound(&self) -> bool {
+        let mut tracks = self.tracks.values();
+        tracks.any(|track| track.kind == TrackKind::Audio)
+    }
+}
+
+fn channels(
+    publisher: bool,
+    participant: &Sid,
+    inbox: &Sender<Input>,
+    waiting: &Arc<AtomicUsize>,
+) -> Channels {
+    Channels {
+        participant: participant.clone(),
+        publisher,
+        inbox: inbox.clone(),
+        waiting: waiting.clone(),
+        open: Mutex::default(),
+    }
+}
+
+/// The next offer to a participant, and the m-lines' names in the order of the sections.
+fn offer(
+    engine: &Engine,
+    invited: Peer,
+    party: &mut Party,
+    sections: &[Section],
+    restart: bool,
+) -> Result<(String, Vec<String>), String> {
+    let peer = match &mut party.invited {
+        Some(peer) => peer,
+        none => none.insert(engine.invite(invited).map_err(|why| why.to_string())?),
+    };
+    let is_offered = |track: &Sid| {
+        let mut tracks = sections.iter().filter_map(|s| s.track.as_ref());
+        tracks.any(|(offered, _)| offered == track)
+    };
+    let gone: Vec<_> = party
+        .lines
+        .keys()
+        .filter(|t| !is_offered(t))
+        .cloned()
+        .collect();
+    for track in gone {
+        party.wishes.remove(&track);
+        if let Some(line) = party.lines.remove(&track) {
+            engine.carry(peer, line.number, None, &Preference::default());
+            peer.offers().remove(line.number);
+        }
+    }
+    if restart && peer.has_begun() {
+        peer.offers().restart_ice().map_err(|why| why.to_string())?;
+    }
+    let mut mids = Vec::with_capacity(sections.len());
+    for section in sections {
+        let Some((track, publisher)) = &section.track else {
+            mids.push(String::new());
+            continue;
+        };
+        let number = match party.lines.get(track) {
+            Some(line) => line.number,
+            None => {
+                let kind = match section.kind {
+                    TrackType::Audio => TrackKind::Audio,
+                    TrackType::Video | TrackType::Data => TrackKind::Video,
+                };
+                let msid = format!("{publisher}|{track} {track}");
+                let number = peer.offers().add(kind, &msid);
+                let number = number.map_err(|why| why.to_string())?;
+                let line = Line {
+                    number,
+                    carries: false,
+                };
+                party.lines.insert(track.clone(), line);
+                number
+            }
+        };
+        mids.push(peer.offers().mid(number));
+    }
+    let sdp = peer.offers().offer().map_err(|why| why.to_string())?;
+    Ok((sdp, mids))
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Which m-line of a participant's offer is which track that it has announced, and which tracks are one stream: microphone and
+//! camera, so that they stay in sync for whoever plays them; the screen and its sound; each other track alone.
+
+use std::collections::HashMap;
+
+use sfu_engine::transport::negotiate::PublisherTrack;
+use sfu_engine::{Codec, Grouped, PublicationId, TrackKind};
+use sfu_rooms::proto::TrackType;
+use sfu_rooms::{Expected, Found, Sid};
+
+use crate::names::{Names, Part};
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(crate) struct Publications {
+    next: u32,
+    groups: Vec<Group>,
+    /// Of the m-lines of the last offer.
+    by_mid: HashMap<String, Sid>,
+}
+
+/// What is one stream.
+#[derive(Debug)]
+struct Group {
+    id: PublicationId,
+    part: Part,
+    video: Option<Sid>,
+    audio: Option<Sid>,
+}
+
+impl Group {
+    fn of(&mut self, kind: TrackKind) -> &mut Option<Sid> {
+        match kind {
+            TrackKind::Video => &mut self.video,
+            TrackKind::Audio => &mut self.audio,
+        }
+    }
+}
+
+impl Publications {
+    /// The tracks of an offer: what of them was announced, and how they are published.
+    pub(crate) fn group(
+        &mut self,
+        names: &Names,
+        tracks: &[PublisherTrack],
+        expected: &[Expected],
+    ) -> (Vec<Found>, Vec<Grouped>) {
+        let matched = self.matched(tracks, expected);
+        let by_mid = matched
+            .iter()
+            .map(|(t, e)| (t.mid.clone(), e.track.clone()));
+        self.by_mid = by_mid.collect();
+        let found = matched.iter().map(|(track, e)| found(track, e)).collect();
+        // One codec of each track: others are for who can't show the first.
+        let mut one_each: Vec<(&PublisherTrack, &Expected)> = Vec::new();
+        for (track, expected) in matched {
+            if one_each.iter().all(|(_, e)| e.track != expected.track) {
+                one_each.push((track, expected));
+            }
+        }
+        self.assign(&one_each);
+        let grouped = self.groups.iter().map(|group| {
+            let is_in =
+                |e: &Expected| [&group.video, &group.audio].contains(&&Some(e.track.clone()));
+            let tracks = one_each.iter().filter(|(_, e)| is_in(e));
+            Grouped {
+                id: group.id,
+                names: names.of(&group.part),
+                tracks: tracks.map(|(track, _)| (*track).clone()).collect(),
+            }
+        });
+        (found, grouped.collect())
+    }
+
+    /// Which announced track each m-line is: by the client's id for it, by what it was before, or the first of its kind.
+    fn matched<'a>(
+        &self,
+        tracks: &'a [PublisherTrack],
+        expected: &'a [Expected],
+    ) -> Vec<(&'a PublisherTrack, &'a Expected)> {
+        let by_cid = |track: &PublisherTrack| {
+            let cid = cid(track)?;
+            expected.iter().find(|e| e.cids.iter().any(|c| c == cid))
+        };
+        let before = |track: &PublisherTrack| {
+            let sid = self.by_mid.get(&track.mid)?;
+            expected.iter().find(|e| e.track == *sid)
+        };
+        let known = |track: &PublisherTrack| by_cid(track).or_else(|| before(track));
+        let mut taken: Vec<_> = tracks.iter().filter_map(known).map(|e| &e.track).collect();
+        let mut matched = Vec::new();
+        for track in tracks {
+            let is_free =
+                |e: &&Expected| kind(e) == track.codec.kind() && !taken.contains(&&e.track);
+            let found = known(track).or_else(|| expected.iter().find(is_free));
+            // What was not announced is nobody's.
+            let Some(found) = found.filter(|e| kind(e) == track.codec.kind()) else {
+                continue;
+            };
+            taken.push(&found.track);
+            matched.push((track, found));
+        }
+        matched
+    }
+
+    /// Each track to a stream: where it was, with those that it belongs to, or alone.
+    fn assign(&mut self, tracks: &[(&PublisherTrack, &Expected)]) {
+        let is_there = |sid: &Sid| tracks.iter().any(|(_, e)| e.track == *sid);
+        for group in &mut self.groups {
+            group.video.take_if(|sid| !is_there(sid));
+            group.audio.take_if(|sid| !is_there(sid));
+        }
+        self.groups
+            .retain(|group| group.video.is_some() || group.audio.is_some());
+        for (track, expected) in tracks {
+            let (kind, sid) = (track.codec.kind(), &expected.track);
+            if self
+                .groups
+                .iter_mut()
+                .any(|g| g.of(kind).as_ref() == Some(sid))
+            {
+                continue;
+            }
+            let wanted = match expected.is_screen {
+                true => Part::Screen,
+                false => Part::Camera,
+            };
+            let known = self.groups.iter_mut().find(|group| group.part == wanted);
+            match known.map(|group| group.of(kind)) {
+                Some(free @ None) => *free = Some(sid.clone()),
+                Some(_) => self.add(Part::Track(sid.clone()), kind, sid),
+                None => self.add(wanted, kind, sid),
+            }
+        }
+    }
+
+    fn add(&mut self, part: Part, kind: TrackKind, sid: &Sid) {
+        let id = PublicationId(self.next);
+        self.next += 1;
+        let mut group = Group {
+            id,
+            part,
+            video: None,
+            audio: None,
+        };
+        *group.of(kind) = Some(sid.clone());
+        self.groups.push(group);
+    }
+
+    /// All tracks that are published, with their streams.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Sid, TrackKind, PublicationId)> {
+        self.groups.iter().flat_map(|group| {
+            let video = group.video.as_ref();
+            let video = video.map(|sid| (sid, TrackKind::Video, group.id));
+            let audio = group.audio.as_ref();
+            let audio = audio.map(|sid| (sid, TrackKind::Audio, group.id));
+            video.into_iter().chain(audio)
+        })
+    }
+}
+
+/// The id that the client gave it, where its offer tells it (`a=msid`).
+fn cid(track: &PublisherTrack) -> Option<&str> {
+    let (_, cid) = track.msid.as_deref()?.split_once(' ')?;
+    Some(cid)
+}
+
+pub(crate) fn kind(expected: &Expected) -> TrackKind {
+    match expected.kind {
+        TrackType::Audio => TrackKind::Audio,
+        TrackType::Video | TrackType::Data => TrackKind::Video,
+    }
+}
+
+fn found(track: &PublisherTrack, expected: &Expected) -> Found {
+    Found {
+        track: expected.track.clone(),
+        cid: cid(track).unwrap_or_default().to_owned(),
+        mid: track.mid.clone(),
+        mime: mime(track.codec).to_owned(),
+        rids: rids(track),
+    }
+}
+
+/// From the lowest up, as LiveKit's clients list them.
+fn rids(track: &PublisherTrack) -> Vec<String> {
+    let rids = track.rids.iter().flatten();
+    rids.map(|rid| rid.as_str().to_owned()).collect()
+}
+
+fn mime(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "video/H264",
+        Codec::Vp8 => "video/VP8",
+        Codec::Vp9 => "video/VP9",
+        Codec::Av1 => "video/AV1",
+        Codec::H265 => "video/H265",
+        Codec::Opus => "audio/opus",
+    }
+}
+
+#[cfg(test)]
+mod tests;

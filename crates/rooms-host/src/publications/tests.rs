@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use sfu_engine::transport::TrackIn;
+
+use super::*;
+
+fn names() -> Names {
+    Names::new("r", "ann", &Sid::participant()).unwrap()
+}
+
+fn line(mid: u16, codec: Codec, cid: &str) -> PublisherTrack {
+    PublisherTrack {
+        track: TrackIn(mid),
+        mid: mid.to_string(),
+        msid: (!cid.is_empty()).then(|| format!("stream {cid}")),
+        codec,
+        rids: vec![None],
+    }
+}
+
+fn announced(kind: TrackType, cid: &str, is_screen: bool) -> Expected {
+    Expected {
+        track: Sid::participant(),
+        kind,
+        cids: vec![cid.to_owned()],
+        codecs: Vec::new(),
+        is_screen,
+        sizes: Vec::new(),
+    }
+}
+
+/// Each stream's name with the mids of its tracks.
+fn streams(grouped: &[Grouped]) -> Vec<(String, Vec<String>)> {
+    let one = |g: &Grouped| {
+        let mids = g.tracks.iter().map(|t| t.mid.clone());
+        (g.names[0].to_string(), mids.collect())
+    };
+    grouped.iter().map(one).collect()
+}
+
+fn owned(all: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+    let one = |(name, mids): &(&str, &[&str])| {
+        let mids = mids.iter().map(|mid| (*mid).to_owned());
+        ((*name).to_owned(), mids.collect())
+    };
+    all.iter().map(one).collect()
+}
+
+#[test]
+fn what_belongs_together_is_one_stream_and_stays_so() {
+    let (names, mut all) = (names(), Publications::default());
+    let camera = announced(TrackType::Video, "c", false);
+    let voice = announced(TrackType::Audio, "m", false);
+    let screen = announced(TrackType::Video, "s", true);
+    let sound = announced(TrackType::Audio, "ss", true);
+    let second = announced(TrackType::Video, "c2", false);
+    let expected = [camera, voice, screen, sound, second].to_vec();
+    let [c, m, s, ss, c2] = [
+        line(1, Codec::Vp8, "c"),
+        line(2, Codec::Opus, "m"),
+        line(3, Codec::Vp8, "s"),
+        line(4, Codec::Opus, "ss"),
+        line(5, Codec::H264, "c2"),
+    ];
+    let extra = format!("r/ann/{}", expected[4].track);
+    let own = ["r/ann", "r/ann/screen", &extra];
+    let mut ids = Vec::new();
+    let mut offer = |tracks: &[&PublisherTrack], is: &[(&str, &[&str])]| {
+        let tracks: Vec<_> = tracks.iter().map(|t| (*t).clone()).collect();
+        let (found, grouped) = all.group(&names, &tracks, &expected);
+        assert_eq!(found.len(), tracks.len());
+        assert_eq!(streams(&grouped), owned(is));
+        ids.push(grouped.iter().map(|g| g.id).collect::<Vec<_>>());
+    };
+    offer(&[], &[]);
+    offer(&[&m], &[(own[0], &["2"])]);
+    offer(&[&c, &m], &[(own[0], &["1", "2"])]);
+    let three: [(&str, &[&str]); 3] = [
+        (own[0], &["1", "2"]),
+        (own[1], &["3", "4"]),
+        (own[2], &["5"]),
+    ];
+    offer(&[&c, &m, &s, &ss, &c2], &three);
+    // The second camera stays another stream when the first one goes.
+    offer(&[&m, &c2], &[(own[0], &["2"]), (own[2], &["5"])]);
+    offer(&[&c2], &[(own[2], &["5"])]);
+    offer(&[&c2, &m], &[(own[2], &["5"]), (own[0], &["2"])]);
+    let id = PublicationId;
+    let expected_ids = [
+        vec![],
+        vec![id(0)],
+        vec![id(0)],
+        vec![id(0), id(1), id(2)],
+        vec![id(0), id(2)],
+        vec![id(2)],
+        vec![id(2), id(3)],
+    ];
+    assert_eq!(ids, expected_ids, "one that ended has its number no more");
+}
+
+#[test]
+fn tracks_are_found_by_the_clients_id_or_by_what_they_were_or_by_their_kind() {
+    let (names, mut all) = (names(), Publications::default());
+    let first = announced(TrackType::Video, "a", false);
+    let second = announced(TrackType::Video, "b", false);
+    let expected = [first.clone(), second.clone()];
+    let mut found = |tracks: &[PublisherTrack]| {
+        let (found, _) = all.group(&names, tracks, &expected);
+        let one = |f: Found| (f.mid, f.track, f.cid, f.mime);
+        found.into_iter().map(one).collect::<Vec<_>>()
+    };
+    let vp8 = |mid, cid| line(mid, Codec::Vp8, cid);
+    let is = |mid: &str, e: &Expected, cid: &str| {
+        (
+            mid.to_owned(),
+            e.track.clone(),
+            cid.to_owned(),
+            "video/VP8".to_owned(),
+        )
+    };
+    // By id, whatever the order.
+    let (a, b) = (is("1", &first, "a"), is("2", &second, "b"));
+    assert_eq!(found(&[vp8(2, "b"), vp8(1, "a")]), [b.clone(), a]);
+    // A browser that has replaced a track keeps the m-line.
+    let kept = is("1", &first, "other");
+    assert_eq!(found(&[vp8(1, "other"), vp8(2, "b")]), [kept, b]);
+    // Without ids: the first of its kind that is free.
+    let mut all = Publications::default();
+    let (by_kind, grouped) = all.group(&names, &[vp8(1, ""), vp8(2, "b")], &expected);
+    assert_eq!(
+        (&by_kind[0].track, &by_kind[1].track),
+        (&first.track, &second.track)
+    );
+    assert_eq!(grouped.len(), 2);
+    // What was not announced, or as something else, is nobody's.
+    let mut all = Publications::default();
+    let strange = [
+        line(1, Codec::Opus, "a"),
+        vp8(2, "b"),
+        vp8(3, ""),
+        vp8(4, ""),
+    ];
+    let (by_kind, grouped) = all.group(&names, &strange, &expected);
+    let mids: Vec<_> = by_kind.iter().map(|f| f.mid.as_str()).collect();
+    assert_eq!(mids, ["2", "3"]);
+    assert_eq!(grouped.len(), 2);
+}
+
+#[test]
+fn a_second_codec_of_a_track_is_told_of_and_not_published_twice() {
+    let (names, mut all) = (names(), Publications::default());
+    let mut track = announced(TrackType::Video, "vp9", false);
+    track.cids.push("vp8".into());
+    let tracks = [line(1, Codec::Vp9, "vp9"), line(2, Codec::Vp8, "vp8")];
+    let (found, grouped) = all.group(&names, &tracks, &[track]);
+    let mimes: Vec<_> = found.iter().map(|f| f.mime.as_str()).collect();
+    assert_eq!(mimes, ["video/VP9", "video/VP8"]);
+    assert_eq!(streams(&grouped), owned(&[("r/ann", &["1"])]));
+}

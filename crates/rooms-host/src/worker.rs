@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! The thread that all rooms are on: what comes is done in the order in which it comes.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use sfu_engine::{Engine, SessionInfo, SessionObserver};
+use sfu_rooms::proto::{signal_request, signal_response};
+use sfu_rooms::wire::{self, Encoding, Frame};
+use sfu_rooms::{Command, Config, Connection, Keys, Negotiated, Output, Permit, Rooms};
+
+use crate::media::Media;
+use crate::{Client, IceServers, Input, Join, ToClient, unix_now};
+
+/// So often is listened to who speaks: twice for each time that clients are told.
+const LISTEN: Duration = Duration::from_millis(200);
+/// The thread wakes up at least this often.
+const AT_LEAST: Duration = Duration::from_secs(1);
+
+/// See the module's description.
+pub(crate) struct Worker {
+    rooms: Rooms,
+    media: Media,
+    clients: HashMap<Connection, Held>,
+    keys: Arc<Keys>,
+    ice_servers: IceServers,
+    waiting: Arc<AtomicUsize>,
+    listen: Instant,
+}
+
+/// A client's connection.
+struct Held {
+    client: Client,
+    encoding: Encoding,
+    permit: Permit,
+}
+
+/// Tells the thread of the engine's sessions.
+#[derive(Debug)]
+struct Observer(Sender<Input>);
+
+impl SessionObserver for Observer {
+    fn connected(&self, session: &SessionInfo) {
+        // After its end there is nobody to be told.
+        let _ = self.0.send(Input::Up(session.id));
+    }
+
+    fn ended(&self, session: &SessionInfo) {
+        let _ = self.0.send(Input::Over(session.id));
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        keys: Arc<Keys>,
+        config: Config,
+        ice_servers: IceServers,
+        inbox: Sender<Input>,
+        waiting: Arc<AtomicUsize>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            rooms: Rooms::new(config, now, SystemTime::now()),
+            media: Media::new(
+                engine,
+                Arc::new(Observer(inbox.clone())),
+                inbox,
+                waiting.clone(),
+            ),
+            clients: HashMap::new(),
+            keys,
+            ice_servers,
+            waiting,
+            listen: now,
+        }
+    }
+
+    /// Until it is told to stop.
+    pub(crate) fn run(&mut self, inputs: &Receiver<Input>) {
+        loop {
+            let input = match inputs.recv_timeout(self.pause()) {
+                Ok(Input::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+            };
+            // What one client brings about must not end the rooms of all.
+            let done = catch_unwind(AssertUnwindSafe(|| self.step(Instant::now(), input)));
+            if done.is_err() {
+                tracing::error!("a step of the rooms' thread failed");
+            }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        let due = self.rooms.poll_timeout();
+        let listen = self.media.has_sound().then_some(self.listen);
+        let next = [due, listen].into_iter().flatten().min();
+        next.map_or(AT_LEAST, |at| {
+            at.saturating_duration_since(Instant::now()).min(AT_LEAST)
+        })
+    }
+
+    fn step(&mut self, now: Instant, input: Option<Input>) {
+        match input {
+            Some(Input::Join(join)) => self.join(now, *join),
+            Some(Input::Say(connection, frame)) => {
+                self.waiting.fetch_sub(1, Relaxed);
+                self.hear(now, connection, &frame);
+            }
+            Some(Input::Closed(connection)) => self.closed(now, connection),
+            Some(Input::Up(session)) => {
+                if let Some((participant, publisher)) = self.media.of_session(session) {
+                    let up = Negotiated::Connected { publisher };
+                    self.rooms.negotiated(now, participant.as_str(), up);
+                }
+            }
+            Some(Input::Over(session)) => {
+                if let Some((participant, _)) = self.media.of_session(session) {
+                    self.rooms
+                        .negotiated(now, participant.as_str(), Negotiated::Lost);
+                }
+            }
+            Some(Input::Opened {
+                participant,
+                reliable,
+                channel,
+            }) => self.media.opened(&participant, reliable, channel),
+            Some(Input::Data {
+                participant,
+                reliable,
+                packet,
+            }) => {
+                self.waiting.fetch_sub(1, Relaxed);
+                if self.media.may_send(&participant, now) {
+                    self.rooms
+                        .data(now, participant.as_str(), reliable, &packet);
+                    let delivered = self.settle(now);
+                    self.media.has_sent(&participant, now, delivered);
+                }
+            }
+            Some(Input::Stop) | None => {}
+        }
+        if self.listen <= now {
+            self.listen = now + LISTEN;
+            for (participant, level) in self.media.levels(now) {
+                self.rooms.heard(participant.as_str(), level);
+            }
+        }
+        if self.rooms.poll_timeout().is_some_and(|at| at <= now) {
+            self.rooms.handle_timeout(now);
+        }
+        self.settle(now);
+    }
+
+    fn join(&mut self, now: Instant, join: Join) {
+        let Join {
+            connection,
+            permit,
+            hello,
+            address,
+            client,
+            joined,
+        } = join;
+        let held = Held {
+            client,
+            encoding: Encoding::default(),
+            permit: permit.clone(),
+        };
+        let (room, identity) = (permit.room.clone(), permit.identity.clone());
+        match self.rooms.join(now, connection, permit, hello) {
+            Ok(participant) => {
+                if let Some(participant) = participant {
+                    self.media
+                        .enter(now, &participant, &room, &identity, address);
+                }
+                self.clients.insert(connection, held);
+                joined(Ok(connection));
+            }
+            Err(refused) => joined(Err(refused)),
+        }
+    }
+
+    fn hear(&mut self, now: Instant, connection: Connection, frame: &Frame) {
+        let Some(held) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        if matches!(frame, Frame::Text(_)) {
+            held.encoding = Encoding::Json;
+        }
+        match wire::read(frame) {
+            Ok(Some(message)) => self.receive(now, connection, message),
+            Ok(None) => tracing::debug!(?connection, "a message of a kind that is not known"),
+            Err(error) => tracing::debug!(?connection, %error, "not understood"),
+        }
+    }
+
+    fn receive(&mut self, now: Instant, from: Connection, message: signal_request::Message) {
+        tracing::trace!(connection = from.0, ?message, "a client says");
+        self.rooms.receive(now, from, message);
+    }
+
+    fn closed(&mut self, now: Instant, connection: Connection) {
+        if self.clients.remove(&connection).is_some() {
+            self.rooms.closed(now, connection);
+        }
+    }
+
+    /// Everything that follows at once. Returns how many packets of data were sent.
+    fn settle(&mut self, now: Instant) -> usize {
+        let mut delivered = 0;
+        while let Some(output) = self.rooms.poll() {
+            match output {
+                Output::Send(connection, message) => self.say(now, connection, *message),
+                Output::Refresh(connection) => {
+                    let held = self.clients.get(&connection);
+                    let token = held.and_then(|held| self.keys.renew(&held.permit, unix_now()));
+                    if let Some(token) = token {
+                        let message = signal_response::Message::RefreshToken(token);
+                        self.say(now, connection, message);
+                    }
+                }
+                Output::Close(connection) => {
+                    if let Some(mut held) = self.clients.remove(&connection) {
+                        (held.client)(ToClient::Close);
+                    }
+                    self.rooms.closed(now, connection);
+                }
+                Output::Media(command) => {
+                    delivered += usize::from(matches!(command, Command::Data { .. }));
+                    if let Some((participant, outcome)) = self.media.obey(command) {
+                        self.rooms.negotiated(now, participant.as_str(), outcome);
+                    }
+                }
+            }
+        }
+        delivered
+    }
+
+    fn say(&mut self, now: Instant, to: Connection, mut message: signal_response::Message) {
+        let Some(held) = self.clients.get_mut(&to) else {
+            return;
+        };
+        let identity = &held.permit.identity;
+        match &mut message {
+            signal_response::Message::Join(join) => {
+                join.ice_servers = (self.ice_servers)(identity);
+            }
+            signal_response::Message::Reconnect(reconnect) => {
+                reconnect.ice_servers = (self.ice_servers)(identity);
+            }
+            _ => {}
+        }
+        let is_taken = match wire::write(message, held.encoding) {
+            Ok(frame) => (held.client)(ToClient::Say(frame)),
+            Err(error) => {
+                tracing::error!(%error, "a message can't be written");
+                true
+            }
+        };
+        if !is_taken {
+            // It may come back, and is told anew then.
+            self.closed(now, to);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! A client of rooms over a real engine: what it says as JSON, and two `str0m` connections with a socket each, as v0 has it.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sfu_rooms::proto::{
+    AddTrackRequest, DataPacket, SessionDescription, SignalRequest, SignalResponse, TrackSource,
+    TrackType, UserPacket, data_packet, signal_request, signal_response,
+};
+use sfu_rooms::wire::Frame;
+use sfu_rooms::{Connection, Hello, Refused};
+use sfu_rooms_host::{Host, ToClient};
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::channel::ChannelId;
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpWrite;
+use str0m::{Candidate, Event, Input, Output, Rtc};
+
+use super::KEYS;
+
+/// What there is to wait for comes within this time, on a busy machine, too.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two packets of a sound.
+const FRAME: Duration = Duration::from_millis(20);
+
+/// One of a guest's connections.
+pub(crate) struct Leg {
+    rtc: Rtc,
+    socket: UdpSocket,
+    address: SocketAddr,
+    pending: Option<SdpPendingOffer>,
+    pub(crate) connected: bool,
+    /// Packets that have come.
+    pub(crate) packets: usize,
+    channels: Vec<(ChannelId, String)>,
+    /// By label.
+    pub(crate) data: Vec<(String, Vec<u8>)>,
+}
+
+impl Leg {
+    fn new() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let address = socket.local_addr().unwrap();
+        let mut rtc = Rtc::builder().set_rtp_mode(true).build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
+        Self {
+            rtc,
+            socket,
+            address,
+            pending: None,
+            connected: false,
+            packets: 0,
+            channels: Vec::new(),
+            data: Vec::new(),
+        }
+    }
+
+    fn turn(&mut self) {
+        let mut octets = [0; 2_000];
+        while let Ok((length, source)) = self.socket.recv_from(&mut octets) {
+            let data = &octets[..length];
+            let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
+            let input = Input::Receive(Instant::now(), receive);
+            self.rtc.handle_input(input).unwrap();
+        }
+        self.rtc
+            .handle_input(Input::Timeout(Instant::now()))
+            .unwrap();
+        loop {
+            match self.rtc.poll_output().unwrap() {
+                Output::Timeout(_) => return,
+                Output::Transmit(datagram) => {
+                    let _ = self
+                        .socket
+                        .send_to(&datagram.contents, datagram.destination);
+                }
+                Output::Event(Event::Connected) => self.connected = true,
+                Output::Event(Event::RtpPacket(_)) => self.packets += 1,
+                Output::Event(Event::ChannelOpen(id, label)) => self.channels.push((id, label)),
+                Output::Event(Event::ChannelData(data)) => {
+                    let known = self.channels.iter().find(|(id, _)| *id == data.id);
+                    let label = known.map(|(_, label)| label.clone()).unwrap_or_default();
+                    self.data.push((label, data.data));
+                }
+                Output::Event(_) => {}
+            }
+        }
+    }
+}
+
+pub(crate) struct Guest<'a> {
+    host: &'a Host,
+    pub(crate) connection: Connection,
+    inbox: Receiver<ToClient>,
+    /// All that it was told, as JSON.
+    pub(crate) told: Vec<Value>,
+    pub(crate) closed: bool,
+    pub(crate) publisher: Leg,
+    pub(crate) subscriber: Leg,
+    sounds: Vec<(Mid, u64)>,
+    next: Instant,
+}
+
+pub(crate) fn token(identity: &str) -> String {
+    let (key, secret) = KEYS.split_once(':').unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let claims = serde_json::json!({
+        "iss": key, "sub": identity, "nbf": 0, "exp": now + 600,
+        "video": { "room": "meeting", "roomJoin": true },
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+}
+
+impl<'a> Guest<'a> {
+    pub(crate) fn join(host: &'a Host, identity: &str) -> Result<Self, Refused> {
+        Self::connect(host, identity, &[])
+    }
+
+    pub(crate) fn connect(
+        host: &'a Host,
+        identity: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Self, Refused> {
+        let permit = host.permit(&token(identity))?;
+        let (said, inbox) = sync_channel(256);
+        let (done, joined) = sync_channel(1);
+        let client = Box::new(move |what| said.try_send(what).is_ok());
+        let tell = Box::new(move |outcome| done.send(outcome).unwrap());
+        let hello = Hello::from_query(query.iter().copied())?;
+        let here = Some(Ipv4Addr::LOCALHOST.into());
+        host.join(permit, hello, here, client, tell);
+        let connection = joined.recv_timeout(PATIENCE).unwrap()?;
+        let mut guest = Self {
+            host,
+            connection,
+            inbox,
+            told: Vec::new(),
+            closed: false,
+            publisher: Leg::new(),
+            subscriber: Leg::new(),
+            sounds: Vec::new(),
+            next: Instant::now(),
+        };
+        // Text from the first word on, so that all that is told can be read.
+        guest.say(signal_request::Message::Ping(1));
+        Ok(guest)
+    }
+
+    pub(crate) fn say(&mut self, message: signal_request::Message) {
+        let request = SignalRequest {
+            message: Some(message),
+        };
+        let text = serde_json::to_string(&request).unwrap();
+        self.host.say(self.connection, Frame::Text(text));
+    }
+
+    /// Announces a sound, and offers it. A client's data channels are in its first offer.
+    pub(crate) fn publish(&mut self, cid: &str, source: TrackSource) {
+        self.say(signal_request::Message::AddTrack(AddTrackRequest {
+            cid: cid.into(),
+            r#type: TrackType::Audio.into(),
+            source: source.into(),
+            ..AddTrackRequest::default()
+        }));
+        let is_first = self.sounds.is_empty();
+        let mut api = self.publisher.rtc.sdp_api();
+        if is_first {
+            api.add_channel("_reliable".into());
+        }
+        let mid = api.add_media(
+            MediaKind::Audio,
+            Direction::SendOnly,
+            None,
+            Some(cid.into()),
+            None,
+        );
+        self.sounds.push((mid, 1_000));
+        let change = api.apply().unwrap();
+        self.offer(change);
+    }
+
+    /// Nothing is published, and data may be sent.
+    pub(crate) fn open_channels(&mut self) {
+        let mut api = self.publisher.rtc.sdp_api();
+        api.add_channel("_reliable".into());
+        let change = api.apply().unwrap();
+        self.offer(change);
+    }
+
+    pub(crate) fn unpublish(&mut self) {
+        let (mid, _) = self.sounds.remove(0);
+        let mut api = self.publisher.rtc.sdp_api();
+        api.set_direction(mid, Direction::Inactive);
+        let change = api.apply().unwrap();
+        self.offer(change);
+    }
+
+    fn offer(&mut self, (offer, pending): (SdpOffer, SdpPendingOffer)) {
+        self.publisher.pending = Some(pending);
+        self.say(signal_request::Message::Offer(SessionDescription {
+            r#type: "offer".into(),
+            sdp: offer.to_sdp_string(),
+            id: 7,
+            ..SessionDescription::default()
+        }));
+    }
+
+    /// Sends data to all. `false`: its channel is not open yet.
+    pub(crate) fn send(&mut self, text: &str) -> bool {
+        let packet = DataPacket {
+            value: Some(data_packet::Value::User(UserPacket {
+                payload: text.into(),
+                ..UserPacket::default()
+            })),
+            ..DataPacket::default()
+        };
+        let octets = sfu_rooms::wire::data(&packet);
+        let open = self.publisher.channels.first().map(|(id, _)| *id);
+        let channel = open.and_then(|id| self.publisher.rtc.channel(id));
+        channel.is_some_and(|mut channel| channel.write(true, &octets).unwrap())
+    }
+
+    fn turn(&mut self) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(ToClient::Say(Frame::Text(text))) => self.read(&text),
+                Ok(ToClient::Say(Frame::Binary(octets))) => {
+                    let message = sfu_rooms::wire::read_response(&octets);
+                    self.read(&serde_json::to_string(&message).unwrap());
+                }
+                Ok(ToClient::Close) => self.closed = true,
+                Err(_) => break,
+            }
+        }
+        self.publisher.turn();
+        self.subscriber.turn();
+        if self.publisher.connected && self.next <= Instant::now() {
+            self.next += FRAME;
+            self.send_sound();
+        }
+    }
+
+    fn send_sound(&mut self) {
+        let rtc = &mut self.publisher.rtc;
+        for (mid, seq) in &mut self.sounds {
+            let Some(pt) = rtc
+                .media(*mid)
+                .and_then(|m| m.remote_pts().first().copied())
+            else {
+                continue;
+            };
+            *seq += 1;
+            let timestamp = *seq as u32 * 960;
+            let write = RtpWrite::new(pt, (*seq).into(), timestamp, Instant::now(), vec![0x78; 80]);
+            let mut api = rtc.direct_api();
+            if let Some(stream) = api.stream_tx_by_mid(*mid, None) {
+                stream.write_rtp(write);
+            }
+        }
+    }
+
+    fn read(&mut self, text: &str) {
+        self.told.push(serde_json::from_str(text).unwrap());
+        let response: SignalResponse = serde_json::from_str(text).unwrap();
+        match response.message.unwrap() {
+            signal_response::Message::Offer(offer) => {
+                let parsed = SdpOffer::from_sdp_string(&offer.sdp).unwrap();
+                let answer = self.subscriber.rtc.sdp_api().accept_offer(parsed).unwrap();
+                self.say(signal_request::Message::Answer(SessionDescription {
+                    r#type: "answer".into(),
+                    sdp: answer.to_sdp_string(),
+                    id: offer.id,
+                    ..SessionDescription::default()
+                }));
+            }
+            signal_response::Message::Answer(answer) => {
+                assert_eq!(answer.id, 7, "the offer's");
+                let answer = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
+                let pending = self.publisher.pending.take().unwrap();
+                let api = self.publisher.rtc.sdp_api();
+                api.accept_answer(pending, answer).unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// The messages of a kind, in order.
+    pub(crate) fn all(&self, kind: &str) -> Vec<&Value> {
+        self.told.iter().filter_map(|m| m.get(kind)).collect()
+    }
+
+    /// What it was told last of somebody.
+    pub(crate) fn last_of(&self, identity: &str) -> Option<&Value> {
+        let updates = self.told.iter().rev();
+        let lists = updates.filter_map(|m| match m.get("join") {
+            Some(join) => join["otherParticipants"].as_array(),
+            None => m.get("update")?["participants"].as_array(),
+        });
+        lists
+            .flat_map(|list| list.iter().rev())
+            .find(|p| p["identity"] == identity)
+    }
+}
+
+/// Until that is so.
+pub(crate) fn until<'a, const N: usize>(
+    mut guests: [&mut Guest<'a>; N],
+    what: &str,
+    mut is_so: impl FnMut(&mut [&mut Guest<'a>; N]) -> bool,
+) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        guests.iter_mut().for_each(|guest| guest.turn());
+        if is_so(&mut guests) {
+            return;
+        }
+        if Instant::now() > end {
+            let told = guests.iter().map(|g| format!("{:#?}", g.told));
+            panic!("waited in vain for {what}: {}", told.collect::<String>());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! People meet: rooms on a real engine, by UDP on loopback, with clients of `str0m`.
+
+mod guest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use sfu_engine::{Engine, EngineConfig, Router};
+use sfu_rooms::proto::{LeaveRequest, MuteTrackRequest, TrackSource, signal_request};
+use sfu_rooms::{Config, Keys};
+use sfu_rooms_host::Host;
+
+use guest::{Guest, until};
+
+const KEYS: &str = "key:secret";
+
+struct Served {
+    engine: Arc<Engine>,
+    router: Arc<Router>,
+    host: Host,
+}
+
+impl Served {
+    fn new(name: &str) -> Self {
+        let router = Router::get(name);
+        let config = EngineConfig {
+            udp_address: std::net::Ipv4Addr::LOCALHOST.into(),
+            udp_port: 0,
+            shards: 2,
+            ..EngineConfig::default()
+        };
+        let engine = Arc::new(Engine::start(router.clone(), config).unwrap());
+        let keys: Keys = KEYS.parse().unwrap();
+        let config = Config {
+            empty_timeout: Duration::from_secs(1),
+            ..Config::default()
+        };
+        let none = Box::new(|_: &str| Vec::new());
+        let host = Host::start(engine.clone(), keys, config, none).unwrap();
+        Self {
+            engine,
+            router,
+            host,
+        }
+    }
+
+    fn streams(&self) -> Vec<String> {
+        let streams = self.router.streams();
+        let live = streams.iter().filter(|s| s.live);
+        live.map(|s| s.name.to_string()).collect()
+    }
+}
+
+fn is_active(guest: &Guest<'_>, identity: &str) -> bool {
+    guest
+        .last_of(identity)
+        .is_some_and(|p| p["state"] == "ACTIVE")
+}
+
+fn tracks(participant: &Value) -> usize {
+    participant["tracks"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn two_hear_each_other_until_one_is_silent_and_the_other_leaves() {
+    let served = Served::new("hear");
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    ann.publish("voice", TrackSource::Microphone);
+    until([&mut ann], "ann to be active", |[ann]| {
+        is_active(ann, "ann") && ann.publisher.connected && ann.subscriber.connected
+    });
+    let published = ann.all("trackPublished")[0];
+    assert_eq!(published["cid"], "voice");
+    let sid = published["track"]["sid"].as_str().unwrap().to_owned();
+    let mut ben = Guest::join(&served.host, "ben").unwrap();
+    until([&mut ann, &mut ben], "ben to hear ann", |[_, ben]| {
+        ben.subscriber.packets > 20
+    });
+    assert!(
+        ben.told[0].get("join").is_some(),
+        "the first of all: {:?}",
+        ben.told[0]
+    );
+    assert_eq!(tracks(ben.last_of("ann").unwrap()), 1);
+    let named = ben.all("offer").into_iter().any(|offer| {
+        let sids = offer["midToTrackId"].as_object();
+        sids.is_some_and(|sids| sids.values().any(|s| *s == *sid))
+    });
+    assert!(named, "an offer names the track");
+    until([&mut ann, &mut ben], "ann to know", |[ann, _]| {
+        ann.all("trackSubscribed")
+            .iter()
+            .any(|t| t["trackSid"] == *sid)
+    });
+    assert_eq!(served.streams(), ["meeting/ann"]);
+    // Both ways, and one more sound of ann's, which is another stream.
+    ben.publish("his", TrackSource::Microphone);
+    ann.publish("screen", TrackSource::ScreenShareAudio);
+    until([&mut ann, &mut ben], "ann to hear ben", |[ann, ben]| {
+        ann.subscriber.packets > 20 && tracks(ben.last_of("ann").unwrap()) == 2
+    });
+    let all = ["meeting/ann", "meeting/ann/screen", "meeting/ben"];
+    assert_eq!(served.streams(), all);
+    ann.say(signal_request::Message::Mute(MuteTrackRequest {
+        sid: sid.clone(),
+        muted: true,
+    }));
+    until([&mut ann, &mut ben], "ann to be muted", |[_, ben]| {
+        let ann = ben.last_of("ann").unwrap();
+        ann["tracks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|t| t["muted"] == true)
+    });
+    // The m-line is offered without it, and the stream goes.
+    ann.unpublish();
+    until([&mut ann, &mut ben], "one track less", |[_, ben]| {
+        tracks(ben.last_of("ann").unwrap()) == 1
+    });
+    until([&mut ann, &mut ben], "one stream less", |_| {
+        served.streams() == ["meeting/ann/screen", "meeting/ben"]
+    });
+    let before = ben.subscriber.packets;
+    until(
+        [&mut ann, &mut ben],
+        "the other one to go on",
+        |[_, ben]| ben.subscriber.packets > before + 20,
+    );
+    ann.say(signal_request::Message::Leave(LeaveRequest::default()));
+    until([&mut ann, &mut ben], "ann to be gone", |[ann, ben]| {
+        ann.closed && ben.last_of("ann").unwrap()["state"] == "DISCONNECTED"
+    });
+    until([&mut ben], "her sessions to end", |_| {
+        served.engine.sessions() == 2
+    });
+    assert_eq!(served.streams(), ["meeting/ben"]);
+}
+
+#[test]
+fn data_reaches_all_others_and_not_who_sent_it() {
+    let served = Served::new("data");
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    let mut ben = Guest::join(&served.host, "ben").unwrap();
+    let mut cat = Guest::join(&served.host, "cat").unwrap();
+    ann.open_channels();
+    let mut sent = false;
+    until([&mut ann, &mut ben, &mut cat], "data", |[ann, ben, cat]| {
+        let all_up = ben.subscriber.connected && cat.subscriber.connected;
+        sent = sent || all_up && ann.send("hello");
+        !ben.subscriber.data.is_empty() && !cat.subscriber.data.is_empty()
+    });
+    for guest in [&ben, &cat] {
+        let (label, octets) = &guest.subscriber.data[0];
+        assert_eq!(label, "_reliable");
+        let packet = sfu_rooms::wire::read_data(octets).unwrap();
+        let packet = serde_json::to_value(&packet).unwrap();
+        assert_eq!(packet["participantIdentity"], "ann");
+        assert_eq!(packet["user"]["payload"], "aGVsbG8=");
+    }
+    assert!(ann.subscriber.data.is_empty());
+}
+
+#[test]
+fn whose_connection_broke_goes_on_and_who_comes_twice_is_once() {
+    let served = Served::new("twice");
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    until([&mut ann], "ann to be active", |[ann]| {
+        is_active(ann, "ann")
+    });
+    let sid = ann.all("join")[0]["participant"]["sid"].clone();
+    let query = [("reconnect", "1"), ("sid", sid.as_str().unwrap())];
+    served.host.closed(ann.connection);
+    let mut again = Guest::connect(&served.host, "ann", &query).unwrap();
+    (again.publisher, again.subscriber) = (ann.publisher, ann.subscriber);
+    until([&mut again], "a reconnect", |[again]| {
+        !again.all("reconnect").is_empty() && !again.all("offer").is_empty()
+    });
+    assert!(!again.closed, "{:?}", again.told);
+    assert_eq!(again.last_of("ann").unwrap()["sid"], sid);
+    let mut other = Guest::join(&served.host, "ann").unwrap();
+    until([&mut again, &mut other], "the first to go", |[again, _]| {
+        again.closed
+    });
+    assert_eq!(again.all("leave")[0]["reason"], "DUPLICATE_IDENTITY");
+    // What she was is gone.
+    let mut late = Guest::connect(&served.host, "ann", &query).unwrap();
+    until([&mut late], "a refusal", |[late]| late.closed);
+    assert_eq!(late.told.len(), 1);
+    assert_eq!(late.all("leave")[0]["reason"], "STATE_MISMATCH");
+    assert_eq!(late.all("leave")[0]["action"], "RECONNECT");
+}
+
+/// Whatever comes: the rooms go on.
+#[test]
+fn what_is_not_understood_harms_nobody() {
+    use sfu_rooms::wire::Frame;
+    let served = Served::new("strange");
+    let mut bad = Guest::join(&served.host, "bad").unwrap();
+    for frame in [
+        Frame::Binary(vec![255; 100]),
+        Frame::Binary(Vec::new()),
+        Frame::Text("{".into()),
+        Frame::Text(r#"{"offer":{"type":"offer","sdp":"v=0"}}"#.into()),
+        Frame::Text(r#"{"answer":{"type":"answer","sdp":"v=0"}}"#.into()),
+        Frame::Text(r#"{"trickle":{"candidateInit":"{\"candidate\":\"candidate:1\"}"}}"#.into()),
+        Frame::Text(r#"{"trickle":{"candidateInit":"]","target":"SUBSCRIBER"}}"#.into()),
+        Frame::Text(r#"{"trackSetting":{"trackSids":["TR_1"],"width":4294967295}}"#.into()),
+        Frame::Text(r#"{"mute":{"sid":"TR_1","muted":true}}"#.into()),
+    ] {
+        served.host.say(bad.connection, frame);
+    }
+    // An offer that is none ends who made it, and nobody else.
+    until([&mut bad], "the bad one to go", |[bad]| bad.closed);
+    let mut good = Guest::join(&served.host, "good").unwrap();
+    until([&mut good], "the good one to be active", |[good]| {
+        is_active(good, "good")
+    });
+    let refused = |token: &str| served.host.permit(token).unwrap_err().status;
+    assert_eq!((refused(""), refused("x.y.z")), (401, 401));
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Peers of rooms: who publishes any tracks and makes more offers, and who is offered tracks as these come and go.
+//!
+//! What was agreed on is kept by whoever speaks with the peer ([`PublishingPeer`], [`InvitedPeer`]); the shard is told of what
+//! comes of it. Nothing here waits for a shard.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use super::{Admitted, Engine, NAMED, PublishRefused, SubscribeError, random_bits};
+use crate::codec::TrackKind;
+use crate::driver::ShardThread;
+use crate::ids::{SessionId, StreamName};
+use crate::layers::Preference;
+use crate::peer::data::DataObserver;
+use crate::peer::sdp;
+use crate::queue::ShardCommand;
+use crate::session::{SessionObserver, SessionShared};
+use crate::shard::{PeerFeedback, Publication, PublicationId};
+use crate::stream::{PublishOptions, Stream};
+use crate::transport::negotiate::{
+    self, AnswerTaken, Answered, Negotiation, Offers, PublisherTrack,
+};
+use crate::transport::patch::{Fragment, PatchError};
+
+/// Who speaks with the engine for a peer.
+#[derive(Debug)]
+pub struct Peer {
+    /// What its sessions are listed as.
+    pub listed: StreamName,
+    /// Where it is: on this machine it is also offered the loopback address.
+    pub address: Option<IpAddr>,
+    /// Told when its session is up, and when it is over.
+    pub observer: Arc<dyn SessionObserver>,
+    /// Told of its data channels, if it may have some.
+    pub data: Option<Arc<dyn DataObserver>>,
+}
+
+/// Tracks that are one stream: one of each kind at most.
+#[derive(Debug)]
+pub struct Grouped {
+    /// Which publication of the peer's.
+    pub id: PublicationId,
+    /// Under which name it is published: the first that is free when it is new.
+    pub names: Vec<StreamName>,
+    /// The tracks.
+    pub tracks: Vec<PublisherTrack>,
+}
+
+/// A peer that publishes any tracks.
+#[derive(Debug)]
+pub struct PublishingPeer {
+    session: SessionId,
+    shard: usize,
+    negotiation: Negotiation,
+    streams: Vec<(PublicationId, Arc<Stream>)>,
+}
+
+impl PublishingPeer {
+    /// Its session.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// The stream that a publication feeds.
+    pub fn stream(&self, id: PublicationId) -> Option<&Arc<Stream>> {
+        let known = self.streams.iter().find(|(known, _)| *known == id);
+        known.map(|(_, stream)| stream)
+    }
+}
+
+/// A peer that is offered tracks.
+#[derive(Debug)]
+pub struct InvitedPeer {
+    session: SessionId,
+    shard: usize,
+    peer: Peer,
+    offers: Offers,
+    /// Its place among the sessions, until it has answered.
+    admitted: Option<Admitted>,
+    stream: Arc<Stream>,
+}
+
+impl InvitedPeer {
+    /// Its session, which begins with its first answer.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Whether it has begun.
+    pub fn has_begun(&self) -> bool {
+        self.admitted.is_none()
+    }
+
+    /// What it is offered next.
+    pub fn offers(&mut self) -> &mut Offers {
+        &mut self.offers
+    }
+}
+
+impl Engine {
+    /// Answers the first offer of a peer that publishes any tracks. `group` says which of them are one stream.
+    pub fn publish_tracks(
+        &self,
+        peer: &Peer,
+        offer: &str,
+        group: &mut dyn FnMut(&[PublisherTrack]) -> Vec<Grouped>,
+    ) -> Result<(PublishingPeer, Answered), PublishRefused> {
+        let admitted = self.admit(peer.address)?;
+        let (shard, addresses) = self.place(offer).ok_or(PublishRefused::Busy)?;
+        let local = self.local_addresses(shard, peer.address);
+        let data = peer.data.clone();
+        let accepted =
+            negotiate::accept_tracks(&self.identity, offer, &local, data, Instant::now());
+        let (transport, negotiation, answered) =
+            accepted.inspect_err(|_| self.counters.offers_refused.add(1))?;
+        let session = SessionId::from_bits(random_bits().ok_or(PublishRefused::Busy)?);
+        let mut publishing = PublishingPeer {
+            session,
+            shard: shard.index(),
+            negotiation,
+            streams: Vec::new(),
+        };
+        let publications = self.publications(&mut publishing, shard, group(&answered.tracks));
+        let stream = Arc::new(Stream::new(peer.listed.clone(), 0));
+        let shared = self.shared_of(peer, session, shard, stream);
+        let shared = shared.admitted(admitted).publishing();
+        let command = ShardCommand::Publish {
+            publications,
+            transport: Box::new(transport),
+            session: self.sessions.enter(shared, addresses),
+            timeout: self.config.publisher_timeout,
+            max_bitrate: self.config.publisher_max_bitrate,
+        };
+        let sent = shard.queue().send(command);
+        sent.then_some((publishing, answered))
+            .ok_or(PublishRefused::Busy)
+    }
+
+    /// Answers another offer of it. One that is refused changes nothing.
+    pub fn republish(
+        &self,
+        peer: &mut PublishingPeer,
+        offer: &str,
+        group: &mut dyn FnMut(&[PublisherTrack]) -> Vec<Grouped>,
+    ) -> Result<Answered, PublishRefused> {
+        let shard = self.shards.get(peer.shard).ok_or(PublishRefused::Busy)?;
+        let answer = peer.negotiation.answer(offer);
+        let (changed, answered) = answer.inspect_err(|_| self.counters.offers_refused.add(1))?;
+        let publications = self.publications(peer, shard, group(&answered.tracks));
+        let command = ShardCommand::Republish {
+            session: peer.session,
+            tracks: changed.tracks,
+            publications,
+        };
+        if !shard.queue().send(command) {
+            return Err(PublishRefused::Busy);
+        }
+        if let Some(fragment) = changed.restart {
+            send_patch(shard, peer.session, fragment);
+        }
+        Ok(answered)
+    }
+
+    /// What a peer publishes from now on.
+    fn publications(
+        &self,
+        peer: &mut PublishingPeer,
+        shard: &ShardThread,
+        grouped: Vec<Grouped>,
+    ) -> Vec<Publication> {
+        let before = std::mem::take(&mut peer.streams);
+        let mut publications = Vec::with_capacity(grouped.len());
+        for Grouped { id, names, tracks } in grouped {
+            let known = before.iter().find(|(known, _)| *known == id);
+            let (stream, claim) = match known {
+                Some((_, stream)) => (stream.clone(), None),
+                None => {
+                    let options = || PublishOptions {
+                        keyframe_min_interval: self.config.keyframe_min_interval,
+                        feedback: Arc::new(PeerFeedback {
+                            queue: shard.queue().clone(),
+                            session: peer.session,
+                            publication: id,
+                            input: "room",
+                        }),
+                    };
+                    let mut claims = names.iter();
+                    let claimed = claims.find_map(|name| self.router.claim(name, options(), false));
+                    let Some((stream, claim)) = claimed else {
+                        tracing::info!(?names, "not published: others have these names");
+                        continue;
+                    };
+                    tracing::info!(stream = %stream.name(), session = ?peer.session, "published by a peer");
+                    (stream, Some(claim))
+                }
+            };
+            peer.streams.push((id, stream));
+            publications.push(Publication::new(id, claim, &tracks));
+        }
+        publications
+    }
+
+    /// A peer is to be offered tracks. It takes a place among the sessions at once.
+    pub fn invite(&self, peer: Peer) -> Result<InvitedPeer, SubscribeError> {
+        let admitted = self.admit(peer.address)?;
+        // It has named no address yet.
+        let (shard, _) = self.place("").ok_or(SubscribeError::Busy)?;
+        let local = self.local_addresses(shard, peer.address);
+        Ok(InvitedPeer {
+            session: SessionId::from_bits(random_bits().ok_or(SubscribeError::Busy)?),
+            shard: shard.index(),
+            offers: Offers::new(
+                &self.identity,
+                &local,
+                self.config.playout_delay,
+                peer.data.clone(),
+            )?,
+            admitted: Some(admitted),
+            stream: Arc::new(Stream::new(peer.listed.clone(), 0)),
+            peer,
+        })
+    }
+
+    /// Takes its answer to the last offer. One that is refused changes nothing.
+    pub fn answered(&self, peer: &mut InvitedPeer, answer: &str) -> Result<(), SubscribeError> {
+        let shard = self.shards.get(peer.shard).ok_or(SubscribeError::Busy)?;
+        let session = peer.session;
+        let command = match peer.offers.answered(answer, Instant::now())? {
+            AnswerTaken::Begun(transport) => {
+                let admitted = peer.admitted.take().ok_or(SubscribeError::Busy)?;
+                let shared = self.shared_of(&peer.peer, session, shard, peer.stream.clone());
+                ShardCommand::Subscribe {
+                    stream: None,
+                    transport,
+                    session: self
+                        .sessions
+                        .enter(shared.admitted(admitted), sdp::named(answer, NAMED)),
+                }
+            }
+            AnswerTaken::Changed { slots, restart } => {
+                if let Some(fragment) = restart {
+                    send_patch(shard, session, fragment);
+                }
+                ShardCommand::Slots { session, slots }
+            }
+        };
+        let sent = shard.queue().send(command);
+        sent.then_some(()).ok_or(SubscribeError::Busy)
+    }
+
+    /// An m-line that the peer has taken carries this from now on, or nothing.
+    pub fn carry(
+        &self,
+        peer: &InvitedPeer,
+        line: usize,
+        stream: Option<&Arc<Stream>>,
+        preference: &Preference,
+    ) {
+        let place = peer.offers.place(line);
+        let Some((place, shard)) = place.zip(self.shards.get(peer.shard)) else {
+            return;
+        };
+        let of = stream.unwrap_or(&peer.stream).clone();
+        let tag = String::new();
+        let figures = SessionShared::new(peer.session, of, peer.shard, tag, preference.clone());
+        shard.queue().send(ShardCommand::Watch {
+            session: peer.session,
+            place,
+            // One that is forgotten has ended meanwhile.
+            stream: stream.and_then(|stream| self.router.add_viewer(stream)),
+            figures: Arc::new(figures),
+        });
+    }
+
+    /// What a peer wants of what an m-line carries has changed.
+    pub fn prefer(&self, peer: &InvitedPeer, line: usize, preference: Preference) {
+        let place = peer.offers.place(line);
+        if let Some((place, shard)) = place.zip(self.shards.get(peer.shard)) {
+            shard.queue().send(ShardCommand::SetPreference {
+                session: peer.session,
+                place,
+                preference,
+            });
+        }
+    }
+
+    /// A way to a peer (`candidate:…`, RFC 8839), which it has told after its offer or answer.
+    pub fn trickle(&self, session: SessionId, candidate: &str) -> Result<(), PatchError> {
+        let fragment = Fragment::parse(&format!("a={candidate}\r\n"))?;
+        if let Ok((_, shard)) = self.find(session) {
+            send_patch(shard, session, fragment);
+        }
+        Ok(())
+    }
+
+    fn shared_of(
+        &self,
+        peer: &Peer,
+        session: SessionId,
+        shard: &ShardThread,
+        stream: Arc<Stream>,
+    ) -> SessionShared {
+        let (tag, preference) = (self.next_etag(), Preference::default());
+        SessionShared::new(session, stream, shard.index(), tag, preference)
+            .from(peer.address)
+            .telling(peer.observer.clone())
+    }
+}
+
+/// What comes of it is seen on the connection.
+fn send_patch(shard: &ShardThread, session: SessionId, fragment: Fragment) {
+    let (reply, _) = sync_channel(1);
+    shard.queue().send(ShardCommand::Patch {
+        session,
+        fragment,
+        reply,
+    });
+}
+
+impl Grouped {
+    /// Whether it has a track of this kind already.
+    pub fn has(&self, kind: TrackKind) -> bool {
+        self.tracks.iter().any(|track| track.codec.kind() == kind)
+    }
+}
