@@ -96,7 +96,7 @@ check_value() {
     PUSH)
       check_push "$value"
       ;;
-    CERTIFICATE | PRIVATE_KEY | RTMP_CERTIFICATE | RTMP_PRIVATE_KEY | KEY | KEYS | KEYS_FILE | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
+    API_KEYS | CERTIFICATE | PRIVATE_KEY | RTMP_CERTIFICATE | RTMP_PRIVATE_KEY | KEY | KEYS | KEYS_FILE | TEMPLATE | USERS | USERS_FILE | MICROPHONE)
       # Empty is a choice.
       ;;
     *)
@@ -180,6 +180,9 @@ print_pipeline() (
 # Names the file that says who may do what, GST_SFU_ACCESS; where that is set and empty there is none.
 name_access() {
   export GST_SFU_ACCESS=${GST_SFU_ACCESS-${XDG_CONFIG_HOME:-${HOME:-/var/lib}/.config}/gst-sfu/access}
+  # The API keys of rooms are beside it.
+  GST_SFU_API_KEYS=$(dirname "${GST_SFU_ACCESS:-./access}")/api.keys
+  export GST_SFU_API_KEYS
 }
 
 # Makes that file at the first start, and says the key for who publishes from another machine that one time.
@@ -191,6 +194,14 @@ prepare_access() {
     if [ -x "$tool" ] && "$tool" init >&2; then return 0; fi
     echo "There is no access file: only this machine may publish. GST_SFU_ACCESS names another place for it." >&2
     GST_SFU_ACCESS=
+  fi
+}
+
+# Makes the API key of rooms where this pipeline has some and is told of none.
+prepare_keys() {
+  local tool=$ROOT/target/release/sfu-access
+  if grep -q GST_SFU_API_KEYS "$1" && [ -z "${API_KEYS:-}" ] && [ -n "$GST_SFU_ACCESS" ] && [ -x "$tool" ]; then
+    "$tool" keys >&2
   fi
 }
 
@@ -208,6 +219,7 @@ start_pipeline() {
     die "the plugins are not built or not installed: run './sfu build'"
   fi
   prepare_access
+  prepare_keys "$1"
   # A stock limit of 1,024 open files would leave few HTTP connections: sfusignaller derives their number from it.
   ulimit -Sn hard || true
   gst-launch-1.0() {

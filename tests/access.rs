@@ -76,3 +76,10 @@ impl Rules {
         Ok(String::from_utf8(output.stdout)?)
     }
 }
+
+/// A token for somebody in a room of a server that [`Server::pipeline`](crate::server::Server::pipeline) has started.
+pub fn room_token(room: &str, identity: &str) -> Result<String> {
+    let access = Rules(ndi::repository().join("target/e2e-logs/access/access"));
+    let text = access.run(&["token", "--room", room, "--identity", identity], "")?;
+    Ok(text.trim().to_owned())
+}

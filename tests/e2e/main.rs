@@ -26,6 +26,7 @@ mod publisher_returns;
 mod queue;
 mod re_encode;
 mod record;
+mod rooms;
 mod rtmp_in;
 mod rtsp_in;
 mod rtsp_out;

@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use sfu_access::{Access, Action, Grants, hash_password, make_token, store};
+use sfu_access::{Access, Action, Grants, hash_password, make_room_token, make_token, store};
 
 const USAGE: &str = "\
 usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--record STREAM] [--api] [--metrics]
                    [--for 2h] [--user NAME] [--url http://HOST:8080]
          makes a token for the server that ./sfu run starts, and the address that it opens. STREAM may have * for any
          characters, and each option may come more than once. --for takes s, m, h and d, 366d at most
+       ./sfu token --room NAME --identity ANN [--name \"Ann B.\"] [--for 2h]
+         makes a token for somebody in a room of ./sfu run rooms, for LiveKit's clients
        ./sfu password [NAME]
          reads a password from standard input, and prints its hash for a line `user NAME HASH …` of the access file; with the
          name also what RTSP's Digest needs (`ha1=…`), with which who reads the file may play by RTSP as that user";
@@ -26,6 +28,9 @@ fn main() -> ExitCode {
         .map_or(("", &[][..]), |(c, r)| (c, r));
     let done = match command {
         "init" => init(),
+        "keys" => file()
+            .and_then(|access| store::api_keys(&access))
+            .map(|_| String::new()),
         "token" => token(rest),
         "password" if rest.len() <= 1 => password(rest.first().map(String::as_str)),
         _ => Err(USAGE.to_owned()),
@@ -71,6 +76,7 @@ fn token(arguments: &[String]) -> Result<String, String> {
     let mut life = Duration::from_secs(2 * 3600);
     let (mut user, mut url) = (None, "http://localhost:8080".to_owned());
     let mut opens = None;
+    let (mut room, mut identity, mut shown) = (None, None, None);
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
         let name = argument.strip_prefix("--").ok_or(USAGE)?;
@@ -85,6 +91,9 @@ fn token(arguments: &[String]) -> Result<String, String> {
             "for" => life = duration(value()?)?,
             "user" => user = Some(value()?.to_owned()),
             "url" => url = value()?.trim_end_matches('/').to_owned(),
+            "room" => room = Some(value()?.to_owned()),
+            "identity" => identity = Some(value()?.to_owned()),
+            "name" => shown = Some(value()?.to_owned()),
             _ => {
                 let action = Action::named(name).ok_or(USAGE)?;
                 let pattern = if action.is_of_a_stream() {
@@ -103,7 +112,20 @@ fn token(arguments: &[String]) -> Result<String, String> {
             }
         }
     }
-    if grants == Grants::default() {
+    if let (Some(room), Some(identity)) = (&room, &identity)
+        && grants == Grants::default()
+    {
+        let (key, secret) = store::api_key(&file()?)?;
+        let who = (
+            room.as_str(),
+            identity.as_str(),
+            shown.as_deref().unwrap_or(""),
+        );
+        let until = SystemTime::now() + life;
+        let token = make_room_token((&key, &secret), who, until)?;
+        return Ok(format!("{token}\n"));
+    }
+    if grants == Grants::default() || room.is_some() || identity.is_some() || shown.is_some() {
         return Err(USAGE.to_owned());
     }
     let path = file()?;

@@ -5,12 +5,15 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::token::random;
 
 const KEY: &str = "publish.key";
 const SECRET: &str = "tokens.secret";
+const API_KEYS: &str = "api.keys";
+/// The key that `./sfu token --room` signs with.
+const API_KEY: &str = "sfu";
 
 const RULES: &str = "\
 # Who may do what on this server; docs/access.md explains each rule. It is read again when it changes.
@@ -48,6 +51,27 @@ pub fn first_start(path: &Path) -> Result<Option<String>, String> {
     let key = folder.join(KEY);
     let key = fs::read_to_string(&key).map_err(|e| wrong(&key, &e))?;
     Ok(Some(key.trim().to_owned()))
+}
+
+/// The file with the API keys of rooms, beside the access file; made where there is none.
+pub fn api_keys(access: &Path) -> Result<PathBuf, String> {
+    let path = access.with_file_name(API_KEYS);
+    let made = write_new(&path, &format!("{API_KEY}:{}\n", random(32)?));
+    made.map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(path)
+}
+
+/// The first key of that file, and its secret.
+pub fn api_key(access: &Path) -> Result<(String, String), String> {
+    let path = api_keys(access)?;
+    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let lines = text.lines().map(str::trim);
+    let mut entries = lines
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(|line| line.split(','));
+    let first = entries.find_map(|entry| entry.split_once(':'));
+    let (key, secret) = first.ok_or_else(|| format!("{}: it has no KEY:SECRET", path.display()))?;
+    Ok((key.trim().to_owned(), secret.trim().to_owned()))
 }
 
 /// Only its owner may read it. What is there stays: it is somebody's.

@@ -24,6 +24,7 @@ pub const RESERVED: &[&str] = &[
     "studio",
     "publish",
     "recordings",
+    "rtc",
 ];
 
 const PART_MAX: usize = 64;

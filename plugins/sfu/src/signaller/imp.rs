@@ -21,6 +21,7 @@ use super::kick;
 use super::limits::Limits;
 use super::recent::Recent;
 use super::recordings::Recordings;
+use super::rooms;
 use super::serve::Server;
 use super::server::{App, Parts};
 use super::settings::{PROPERTIES, Settings};
@@ -130,6 +131,8 @@ impl ObjectImpl for SfuSignaller {
             "max-connections-per-address" => settings.max_connections_per_address = number(),
             "trusted-proxies" => settings.trusted_proxies = text(),
             "access" => settings.access = text(),
+            "api-keys" => settings.api_keys = text(),
+            "api-keys-file" => settings.api_keys_file = text(),
             "allowed-origins" => settings.allowed_origins = text(),
             "server-names" => settings.server_names = text(),
             "event-webhooks" => settings.event_webhooks = text(),
@@ -170,6 +173,9 @@ impl ObjectImpl for SfuSignaller {
             "max-connections-per-address" => settings.max_connections_per_address.to_value(),
             "trusted-proxies" => settings.trusted_proxies.to_value(),
             "access" => settings.access.to_value(),
+            // Who may read the element's properties need not know the secrets.
+            "api-keys" => hidden(&settings.api_keys).to_value(),
+            "api-keys-file" => settings.api_keys_file.to_value(),
             "allowed-origins" => settings.allowed_origins.to_value(),
             "server-names" => settings.server_names.to_value(),
             "event-webhooks" => settings.event_webhooks.to_value(),
@@ -273,7 +279,8 @@ impl SfuSignaller {
         let settings = lock(&self.settings).clone();
         let listen = settings.listen_address()?;
         let config = settings.engine()?;
-        let ice_servers = settings.ice_servers()?;
+        let ice_servers = Arc::new(settings.ice_servers()?);
+        let room_keys = rooms::keys(&settings.api_keys, &settings.api_keys_file)?;
         let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
         let door = Arc::new(settings.door()?);
         let webhooks = Webhooks::new(&settings.event_webhooks, &settings.event_webhook_secret)?;
@@ -303,9 +310,14 @@ impl SfuSignaller {
         let recent = Arc::<Recent>::default();
         let viewers = Viewers::new(router_name.clone(), door.clone(), recent.clone());
         engine.observe(viewers);
+        let rooms = room_keys
+            .map(|keys| rooms::start(engine.clone(), keys, ice_servers.clone()))
+            .transpose()?
+            .map(Arc::new);
         let parts = Parts {
             router_name,
             ice_servers,
+            rooms,
             hls: settings.hls_directory(),
             recordings: Recordings::new(&settings.recordings_directory),
             proxies,
@@ -348,18 +360,32 @@ impl SfuSignaller {
                 engine,
                 recorders,
                 pushes,
+                app,
                 ..
             } = running;
             // Files take a while to be finished, and services to be told.
             let files = std::thread::spawn(move || recorders.stop_all());
             let services = std::thread::spawn(move || pushes.stop_all());
             server.stop();
+            if let Some(rooms) = &app.rooms {
+                rooms.stop();
+            }
             // A request that is answered on another thread may hold it a moment longer: its ports must not wait for that.
             engine.stop();
             let _ = (files.join(), services.join());
             self.obj().notify("port");
         }
     }
+}
+
+/// Keys without their secrets.
+fn hidden(keys: &str) -> String {
+    let key = |entry: &str| match entry.split_once(':') {
+        Some((key, _)) => format!("{key}:…"),
+        None => "…".to_owned(),
+    };
+    let entries = keys.split(',').filter(|entry| !entry.is_empty());
+    entries.map(key).collect::<Vec<_>>().join(",")
 }
 
 /// Of a signal's arguments.

@@ -5,8 +5,10 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use sfu_engine::SessionId;
 
-/// The `Link` headers for the property `ice-servers`, or what is wrong with it.
-pub(super) fn ice_servers(list: &str) -> Result<Vec<HeaderValue>, String> {
+use super::turn::IceServer;
+
+/// Those of the property `ice-servers`, or what is wrong with it.
+pub(super) fn ice_servers(list: &str) -> Result<Vec<IceServer>, String> {
     list.split(',')
         .map(str::trim)
         .filter(|server| !server.is_empty())
@@ -20,27 +22,46 @@ pub(super) fn ice_servers(list: &str) -> Result<Vec<HeaderValue>, String> {
         .collect()
 }
 
-fn ice_server(server: &str) -> Option<HeaderValue> {
+fn ice_server(server: &str) -> Option<IceServer> {
     let (scheme, rest) = server.split_once(':')?;
     let plain = |text: &str| {
         let allowed = |c: char| c.is_ascii_graphic() && !"\"<>\\".contains(c);
         !text.is_empty() && text.chars().all(allowed)
     };
-    let link = match (scheme, rest.rsplit_once('@')) {
-        ("stun" | "stuns", None) if plain(rest) => {
-            format!("<{scheme}:{rest}>; rel=\"ice-server\"")
-        }
+    match (scheme, rest.rsplit_once('@')) {
+        ("stun" | "stuns", None) if plain(rest) => Some(IceServer {
+            url: format!("{scheme}:{rest}"),
+            user: String::new(),
+            credential: String::new(),
+        }),
         ("turn" | "turns", Some((credentials, address))) if plain(address) => {
             let (user, password) = credentials.split_once(':')?;
             if !plain(user) || !plain(password) {
                 return None;
             }
-            format!(
-                "<{scheme}:{address}>; rel=\"ice-server\"; username=\"{user}\"; credential=\"{password}\"; \
-                 credential-type=\"password\""
-            )
+            Some(IceServer {
+                url: format!("{scheme}:{address}"),
+                user: user.to_owned(),
+                credential: password.to_owned(),
+            })
         }
-        _ => return None,
+        _ => None,
+    }
+}
+
+/// The `Link` header of one.
+pub(super) fn of(server: &IceServer) -> Option<HeaderValue> {
+    let IceServer {
+        url,
+        user,
+        credential,
+    } = server;
+    let link = match user.is_empty() {
+        true => format!("<{url}>; rel=\"ice-server\""),
+        false => format!(
+            "<{url}>; rel=\"ice-server\"; username=\"{user}\"; credential=\"{credential}\"; \
+             credential-type=\"password\""
+        ),
     };
     HeaderValue::try_from(link).ok()
 }
@@ -72,7 +93,7 @@ mod tests {
     fn ice_servers_become_links() {
         let links =
             ice_servers("stun:a.example:3478, turn:me:s3cret@b.example?transport=tcp,").unwrap();
-        let links: Vec<_> = links.iter().map(|l| l.to_str().unwrap()).collect();
+        let links: Vec<_> = links.iter().map(|l| of(l).unwrap()).collect();
         assert_eq!(
             links,
             [

@@ -28,6 +28,7 @@
  *   `GET /hls/{stream}`: a page that plays it where the browser does.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
  *   `/api/v1/…`: health, sessions, kick, record, for who may; `GET /api/v1/openapi.json` describes it.
+ * * `GET /rtc`: rooms for LiveKit's clients, with `api-keys` or `api-keys-file`.
  * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
  *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
  *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
@@ -85,6 +86,7 @@ mod problem;
 mod recent;
 mod recordings;
 mod requests;
+mod rooms;
 mod routes;
 mod serve;
 mod server;

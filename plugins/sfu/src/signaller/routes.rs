@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::door::{Rule, gate};
 use super::recordings;
 use super::server::App;
-use super::{api, events, hls, latency, metrics, pages, sessions, v1};
+use super::{api, events, hls, latency, metrics, pages, rooms, sessions, v1};
 
 /// One of them.
 pub(super) struct Route {
@@ -90,6 +90,12 @@ pub(super) static ROUTES: &[Route] = &[
         Rule::Session,
         || get(events::events).post(events::create),
     ),
+    route("/rtc", GET, Rule::Room, || get(rooms::join)),
+    route("/rtc/validate", GET, Rule::Room, || get(rooms::validate)),
+    route("/rtc/v1", GET, Rule::Room, || get(rooms::other_version)),
+    route("/rtc/v1/validate", GET, Rule::Room, || {
+        get(rooms::other_version)
+    }),
     route("/recordings", GET, Rule::Open, || get(recordings::page)),
     route("/recordings/play/{*file}", GET, Rule::Open, || {
         get(recordings::page)

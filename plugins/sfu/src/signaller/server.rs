@@ -11,6 +11,7 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use sfu_engine::{Engine, Router};
+use sfu_rooms_host::Host;
 use tokio::sync::watch;
 
 use super::address::TrustedProxies;
@@ -56,6 +57,8 @@ pub(super) struct App {
     pub(super) files: Arc<Files>,
     /// Event streams, by session.
     pub(super) listeners: Arc<Listeners>,
+    /// Rooms, where there are keys for them.
+    pub(super) rooms: Option<Arc<Host>>,
     /// Threads that are kept for offers, for fragments, and for looking at everything.
     pub(super) offers: Workers,
     pub(super) fragments: Workers,
@@ -84,7 +87,8 @@ pub(super) struct App {
 #[derive(Debug)]
 pub(super) struct Parts {
     pub(super) router_name: Arc<str>,
-    pub(super) ice_servers: IceServers,
+    pub(super) ice_servers: Arc<IceServers>,
+    pub(super) rooms: Option<Arc<Host>>,
     pub(super) hls: Option<Arc<Path>>,
     pub(super) recordings: Option<Arc<Recordings>>,
     pub(super) proxies: TrustedProxies,
@@ -109,7 +113,8 @@ impl App {
             answers: Arc::default(),
             files: Arc::new(Files::new(parts.connections.files())),
             listeners: Arc::default(),
-            ice_servers: Arc::new(parts.ice_servers),
+            ice_servers: parts.ice_servers,
+            rooms: parts.rooms,
             hls: parts.hls,
             recordings: parts.recordings,
             proxies: Arc::new(parts.proxies),

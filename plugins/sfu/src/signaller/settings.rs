@@ -42,6 +42,8 @@ pub(super) struct Settings {
     pub(super) max_connections_per_address: u32,
     pub(super) trusted_proxies: String,
     pub(super) access: String,
+    pub(super) api_keys: String,
+    pub(super) api_keys_file: String,
     pub(super) allowed_origins: String,
     pub(super) server_names: String,
     pub(super) event_webhooks: String,
@@ -80,6 +82,8 @@ impl Default for Settings {
             max_connections_per_address: 0,
             trusted_proxies: String::new(),
             access: String::new(),
+            api_keys: String::new(),
+            api_keys_file: String::new(),
             allowed_origins: String::new(),
             server_names: String::new(),
             event_webhooks: String::new(),
@@ -380,6 +384,19 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "File of rules that say who may do what (docs/access.md), read again when it changes; empty: the one that \
              GST_SFU_ACCESS names in the environment, or, without it, this machine may do everything and others may play",
             &defaults.access,
+        ),
+        text(
+            "api-keys",
+            "API keys",
+            "KEY:SECRET, several with commas between: rooms for LiveKit's clients, at /rtc, by tokens that these sign (empty, \
+             and no api-keys-file: no rooms). Read back without the secrets",
+            &defaults.api_keys,
+        ),
+        text(
+            "api-keys-file",
+            "API keys file",
+            "File with such keys, one a line, which nobody else may read (mode 0600)",
+            &defaults.api_keys_file,
         ),
         text(
             "allowed-origins",

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -19,10 +19,19 @@ const SECRET_MIN: usize = 16;
 /// A file that holds more than a secret is none.
 const SECRET_MAX: u64 = 4096;
 
+/// One of them, as a client is told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct IceServer {
+    pub(super) url: String,
+    /// Both empty where it needs none.
+    pub(super) user: String,
+    pub(super) credential: String,
+}
+
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct IceServers {
-    links: Vec<HeaderValue>,
+    same: Vec<IceServer>,
     turn: Option<Turn>,
 }
 
@@ -40,7 +49,7 @@ impl std::fmt::Debug for Turn {
 impl IceServers {
     /// From the properties `ice-servers`, `turn-servers`, and `turn-secret`, which names a file.
     pub(super) fn new(servers: &str, turn: &str, secret: &str) -> Result<Self, String> {
-        let links = links::ice_servers(servers)?;
+        let same = links::ice_servers(servers)?;
         let turn =
             match (turn.trim().is_empty(), secret.is_empty()) {
                 (true, true) => None,
@@ -54,12 +63,12 @@ impl IceServers {
                         .into(),
                 ),
             };
-        Ok(Self { links, turn })
+        Ok(Self { same, turn })
     }
 
     /// Whether clients are told of any.
     pub(super) fn is_empty(&self) -> bool {
-        self.links.is_empty() && self.turn.is_none()
+        self.same.is_empty() && self.turn.is_none()
     }
 
     /// `Link` headers for one session. `until`: when it ends anyhow.
@@ -70,33 +79,40 @@ impl IceServers {
         until: Option<SystemTime>,
         now: SystemTime,
     ) {
-        let own = self
-            .turn
-            .iter()
-            .flat_map(|turn| turn.links(session, until, now));
-        for link in self.links.iter().cloned().chain(own) {
+        let links = self.all(session, until, now);
+        for link in links.filter_map(|server| links::of(&server)) {
             headers.append(header::LINK, link);
         }
     }
-}
 
-impl Turn {
-    fn links(
+    /// All of them for one session.
+    pub(super) fn all(
         &self,
         session: &str,
         until: Option<SystemTime>,
         now: SystemTime,
-    ) -> impl Iterator<Item = HeaderValue> {
+    ) -> impl Iterator<Item = IceServer> {
+        let turn = self.turn.iter();
+        let own = turn.flat_map(move |turn| turn.servers(session, until, now));
+        self.same.iter().cloned().chain(own)
+    }
+}
+
+impl Turn {
+    fn servers(
+        &self,
+        session: &str,
+        until: Option<SystemTime>,
+        now: SystemTime,
+    ) -> impl Iterator<Item = IceServer> + use<'_> {
         let end = until.map_or(now + LIFE, |until| until.min(now + LIFE));
         let end = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let user = format!("{end}:{session}");
         let credential = STANDARD.encode(hmac::sign(&self.key, user.as_bytes()));
-        self.addresses.iter().filter_map(move |address| {
-            let link = format!(
-                "<{address}>; rel=\"ice-server\"; username=\"{user}\"; credential=\"{credential}\"; \
-                 credential-type=\"password\""
-            );
-            HeaderValue::try_from(link).ok()
+        self.addresses.iter().map(move |address| IceServer {
+            url: address.clone(),
+            user: user.clone(),
+            credential: credential.clone(),
         })
     }
 }

@@ -51,6 +51,8 @@ pub(in crate::signaller) enum Rule {
     Recording,
     /// Who may read metrics.
     Metrics,
+    /// Who has a token that one of the rooms' own keys has signed: its handler looks.
+    Room,
     /// Who may see and change everything.
     Api,
 }
@@ -58,7 +60,7 @@ pub(in crate::signaller) enum Rule {
 impl Rule {
     pub(super) fn share(self) -> Share {
         match self {
-            Self::Player | Self::Session | Self::Watch | Self::Hls => Share::All,
+            Self::Player | Self::Session | Self::Watch | Self::Hls | Self::Room => Share::All,
             _ => Share::Ours,
         }
     }
@@ -268,7 +270,7 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
         }])
     };
     match route.rule {
-        Rule::Open | Rule::Player | Rule::Session => Needs::All(Vec::new()),
+        Rule::Open | Rule::Player | Rule::Session | Rule::Room => Needs::All(Vec::new()),
         Rule::Watch | Rule::Stream => play(&path),
         Rule::Publish => {
             let mut wants = vec![want(Action::Publish, &path)];

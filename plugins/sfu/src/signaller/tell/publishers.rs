@@ -104,9 +104,9 @@ impl Known {
     }
 }
 
-/// Who published it by WHIP.
+/// Who published it by WHIP, or in a room.
 fn who(app: &App, stream: &StreamName, mut notice: Notice) -> Notice {
-    if notice.input != Some("whip") {
+    if !matches!(notice.input, Some("whip" | "room")) {
         return notice;
     }
     let sessions = app.engine.all_sessions();

@@ -72,7 +72,13 @@ fn nobody_gets_in_by_what_is_not_right() {
         );
         let is_shared = matches!(
             route.rule,
-            Rule::Watch | Rule::Hls | Rule::Session | Rule::Player | Rule::Open | Rule::Health
+            Rule::Watch
+                | Rule::Hls
+                | Rule::Session
+                | Rule::Player
+                | Rule::Room
+                | Rule::Open
+                | Rule::Health
         );
         for origin in [
             "https://evil.example",

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who joins rooms: by tokens of the rooms' own keys, and by nothing else.
+
+use sfu_access::{Action, make_room_token};
+use sfu_access_rows::{grants, wrong};
+
+use super::{NAME, RULES, STRANGER, Served};
+
+const KEY: &str = "key";
+const ROOM_SECRET: &str = "rooms-have-secrets-of-their-own-32";
+const UPGRADE: [(&str, &str); 4] = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+];
+
+fn served(test: &str) -> Served {
+    let keys = format!("{KEY}:{ROOM_SECRET}");
+    let properties = [
+        ("trusted-proxies", "127.0.0.1"),
+        ("server-names", NAME),
+        ("api-keys", keys.as_str()),
+    ];
+    Served::new(test, Some(RULES), &properties)
+}
+
+fn token(key: &str, secret: &str, who: (&str, &str, &str), seconds: i64) -> String {
+    let now = std::time::SystemTime::now();
+    let span = std::time::Duration::from_secs(seconds.unsigned_abs());
+    let until = if seconds < 0 { now - span } else { now + span };
+    make_room_token((key, secret), who, until).unwrap()
+}
+
+#[test]
+fn rooms_let_in_by_their_own_keys_alone() {
+    let served = served("rooms");
+    let who = ("meeting", "ann", "");
+    let mut rows = vec![
+        (
+            "expired",
+            token(KEY, ROOM_SECRET, who, -100),
+            "token is expired",
+        ),
+        (
+            "another key",
+            token("other", ROOM_SECRET, who, 60),
+            "not known",
+        ),
+        (
+            "another secret",
+            token(KEY, &"x".repeat(34), who, 60),
+            "signature is invalid",
+        ),
+        (
+            "no room",
+            token(KEY, ROOM_SECRET, ("", "ann", ""), 60),
+            "permissions denied",
+        ),
+        (
+            "nobody",
+            token(KEY, ROOM_SECRET, ("meeting", "", ""), 60),
+            "permissions denied",
+        ),
+        (
+            "no token",
+            "x.y.z".to_owned(),
+            "invalid authorization token",
+        ),
+        ("nothing", String::new(), "no permissions"),
+    ];
+    // What lets in elsewhere, and what lets in nowhere.
+    let all: Vec<_> = Action::ALL.into_iter().collect();
+    let right = sfu_access_rows::token(sfu_access_rows::SECRET, &grants(&all, "*"), 60);
+    rows.push(("all that the access file knows", right, ""));
+    rows.extend(
+        wrong(&all, "*")
+            .into_iter()
+            .map(|(what, shown)| (what, shown, "")),
+    );
+    for (what, shown, words) in rows {
+        for path in ["/rtc", "/rtc/validate"] {
+            let bearer = format!("Bearer {shown}");
+            for (query, fields) in [
+                (
+                    format!("?access_token={shown}&auto_subscribe=1"),
+                    &[STRANGER][..],
+                ),
+                (String::new(), &[STRANGER, ("Authorization", &bearer)]),
+            ] {
+                let fields = [fields, &UPGRADE].concat();
+                let (status, answer) = served.ask("GET", &format!("{path}{query}"), NAME, &fields);
+                assert_eq!(status, 401, "{path} with {what}: {answer}");
+                assert!(answer.contains(words), "{path} with {what}: {answer}");
+                assert!(shown.is_empty() || !answer.contains(&shown), "{answer}");
+            }
+        }
+    }
+    let good = token(KEY, ROOM_SECRET, who, 60);
+    let path = format!("/rtc/validate?access_token={good}");
+    for fields in [
+        &[STRANGER][..],
+        &[STRANGER, ("Origin", "https://app.example")],
+    ] {
+        let (status, answer) = served.ask("GET", &path, NAME, fields);
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.ends_with("success"), "{answer}");
+    }
+    // Who is let in and speaks no WebSocket.
+    let (status, answer) = served.ask(
+        "GET",
+        &format!("/rtc?access_token={good}"),
+        NAME,
+        &[STRANGER],
+    );
+    assert_eq!(status, 426, "{answer}");
+}
+
+/// Clients go on with v0 where v1 is not there; a browser's sees that by CORS alone.
+#[test]
+fn another_version_is_not_there() {
+    let served = served("versions");
+    for path in ["/rtc/v1", "/rtc/v1/validate"] {
+        let fields = [STRANGER, ("Origin", "https://app.example")];
+        let (status, answer) = served.ask("GET", path, NAME, &fields);
+        assert_eq!(status, 404, "{answer}");
+        assert!(
+            answer.contains("access-control-allow-origin: *"),
+            "{answer}"
+        );
+        assert!(
+            !answer.contains("requested room does not exist"),
+            "{answer}"
+        );
+    }
+}

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Rooms by LiveKit's client protocol (v0): `/rtc` is its WebSocket, `/rtc/validate` tells a browser, which can't see why a
+//! WebSocket was refused, what it would have been told.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sfu_engine::Engine;
+use sfu_rooms::proto::{Codec, IceServer};
+use sfu_rooms::wire::Frame;
+use sfu_rooms::{Config, Connection, Hello, Keys, Permit, Refused};
+use sfu_rooms_host::{Host, ToClient};
+use tokio::sync::{mpsc, oneshot};
+
+use super::CAT;
+use super::address::Client;
+use super::server::{App, Refusal};
+use super::turn::IceServers;
+use super::websocket::{Message, Socket, Upgrade};
+
+/// What a client is told may wait for it: who has more of it waiting comes back by another connection, and is told anew.
+const WAITING: usize = 512;
+/// An empty room is kept so long, for who comes back.
+const EMPTY: Duration = Duration::from_secs(20);
+/// Between two looks whether the rooms' thread has caught up.
+const CATCH_UP: Duration = Duration::from_millis(10);
+/// A file that holds more than keys is none.
+const KEYS_MAX: u64 = 64 * 1024;
+/// What can be published.
+const CODECS: [&str; 6] = [
+    "audio/opus",
+    "audio/red",
+    "video/VP8",
+    "video/H264",
+    "video/VP9",
+    "video/AV1",
+];
+
+type Asked = Vec<(String, String)>;
+
+/// By the properties `api-keys` and `api-keys-file`. `None`: there are no rooms.
+pub(super) fn keys(keys: &str, file: &str) -> Result<Option<Keys>, String> {
+    let mut all = keys.to_owned();
+    if !file.is_empty() {
+        let read =
+            read_keys(Path::new(file)).map_err(|why| format!("api-keys-file: {file}: {why}"))?;
+        all.push(',');
+        all.push_str(&read);
+    }
+    let keys: Keys = all.parse().map_err(|why| format!("api-keys: {why}"))?;
+    Ok((!keys.is_empty()).then_some(keys))
+}
+
+/// A key on each line, or several with commas between.
+fn read_keys(file: &Path) -> Result<String, String> {
+    let metadata = std::fs::metadata(file).map_err(|e| e.to_string())?;
+    if !metadata.is_file() || metadata.len() > KEYS_MAX {
+        return Err("it is no file with keys".into());
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err("others may read it: chmod 600".into());
+        }
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
+    let lines = text.lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(lines.collect::<Vec<_>>().join(","))
+}
+
+/// Begins with no rooms.
+pub(super) fn start(
+    engine: Arc<Engine>,
+    keys: Keys,
+    ice_servers: Arc<IceServers>,
+) -> Result<Host, String> {
+    let codec = |mime: &str| Codec {
+        mime: mime.to_owned(),
+        ..Codec::default()
+    };
+    let config = Config {
+        codecs: CODECS.map(codec).into(),
+        empty_timeout: EMPTY,
+        ..Config::default()
+    };
+    let servers = move |name: &str| {
+        let all = ice_servers.all(name, None, SystemTime::now());
+        let servers = all.map(|server| IceServer {
+            urls: vec![server.url],
+            username: server.user,
+            credential: server.credential,
+        });
+        servers.collect()
+    };
+    let host = Host::start(engine, keys, config, Box::new(servers));
+    host.map_err(|e| format!("the rooms' thread can't be started: {e}"))
+}
+
+/// `GET /rtc`
+pub(super) async fn join(
+    State(app): State<App>,
+    Client(peer): Client,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    upgrade: Result<Upgrade, Refusal>,
+) -> Response {
+    let (host, permit, hello) = match admit(&app, &asked, &headers) {
+        Ok(admitted) => admitted,
+        Err(refused) => return refusal(&refused),
+    };
+    // Who is let in, and does not speak WebSocket.
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let (said, told) = mpsc::channel(WAITING);
+    let guest = match enter(&host, permit, hello, peer, said).await {
+        Ok(guest) => guest,
+        Err(refused) => return refusal(&refused),
+    };
+    upgrade.begin(host.largest_message(), move |socket| {
+        talk(socket, guest, told)
+    })
+}
+
+/// `GET /rtc/validate`
+pub(super) async fn validate(
+    State(app): State<App>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    match admit(&app, &asked, &headers) {
+        Ok(_) => "success".into_response(),
+        Err(refused) => refusal(&refused),
+    }
+}
+
+/// `GET /rtc/v1`, `GET /rtc/v1/validate`: clients then go on with `/rtc`.
+pub(super) async fn other_version() -> Response {
+    (StatusCode::NOT_FOUND, "this server speaks v0: /rtc").into_response()
+}
+
+/// Whether a token lets in.
+fn admit(
+    app: &App,
+    asked: &Asked,
+    headers: &HeaderMap,
+) -> Result<(Arc<Host>, Permit, Hello), Refused> {
+    let Some(host) = &app.rooms else {
+        return Err(Refused {
+            status: 404,
+            reason: "this server has no rooms: api-keys of sfusignaller opens them".into(),
+        });
+    };
+    if app.drain.is_on() {
+        app.measures.refused("draining");
+        return Err(Refused {
+            status: 503,
+            reason: "this server is about to end and takes nobody any more".into(),
+        });
+    }
+    let bearer = headers.get(header::AUTHORIZATION);
+    let bearer = bearer.and_then(|line| line.to_str().ok()?.strip_prefix("Bearer "));
+    let in_query = asked.iter().find(|(key, _)| key == "access_token");
+    let token = in_query.map(|(_, token)| token.as_str()).or(bearer);
+    let permit = host.permit(token.unwrap_or_default());
+    let query = asked.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+    let admitted = permit.and_then(|permit| Ok((permit, Hello::from_query(query)?)));
+    match admitted {
+        Ok((permit, hello)) => Ok((host.clone(), permit, hello)),
+        Err(refused) => {
+            let reason = if token.is_some() {
+                "credential"
+            } else {
+                "nothing"
+            };
+            app.measures.refused(reason);
+            Err(refused)
+        }
+    }
+}
+
+/// In the words that clients know.
+fn refusal(refused: &Refused) -> Response {
+    let status = StatusCode::from_u16(refused.status);
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, refused.reason.clone()).into_response()
+}
+
+/// A connection of the rooms', for as long as its WebSocket is there or to come.
+struct Guest {
+    host: Arc<Host>,
+    connection: Connection,
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.host.closed(self.connection);
+    }
+}
+
+async fn enter(
+    host: &Arc<Host>,
+    permit: Permit,
+    hello: Hello,
+    peer: Option<IpAddr>,
+    said: mpsc::Sender<ToClient>,
+) -> Result<Guest, Refused> {
+    let (done, joined) = oneshot::channel();
+    let client = Box::new(move |what| said.try_send(what).is_ok());
+    let held = host.clone();
+    let tell = Box::new(move |outcome: Result<Connection, Refused>| {
+        let guest = outcome.map(|connection| Guest {
+            host: held,
+            connection,
+        });
+        // Who has given up meanwhile is gone with its guest.
+        let _ = done.send(guest);
+    });
+    host.join(permit, hello, peer, client, tell);
+    let stopped = |_| Refused {
+        status: 503,
+        reason: "the server is stopping".into(),
+    };
+    joined.await.map_err(stopped)?
+}
+
+/// Until either side has enough.
+async fn talk(mut socket: Socket, guest: Guest, mut told: mpsc::Receiver<ToClient>) {
+    socket.set_in_use(true);
+    let (code, why) = loop {
+        tokio::select! {
+            told = told.recv() => match told {
+                Some(ToClient::Say(frame)) => {
+                    if socket.send(message(frame)).await.is_err() {
+                        return;
+                    }
+                }
+                Some(ToClient::Close) => break (1000, ""),
+                // It was not read as fast as there was something to be told.
+                None => break (1013, "too slow"),
+            },
+            said = socket.next(), if !guest.host.is_behind() => match said {
+                Ok(said) => guest.host.say(guest.connection, frame(said)),
+                Err(ended) => {
+                    gst::debug!(CAT, "a room's connection ends: {ended:?}");
+                    break (1001, "");
+                }
+            },
+            () = tokio::time::sleep(CATCH_UP), if guest.host.is_behind() => {}
+        }
+    };
+    drop(guest);
+    socket.close(code, why).await;
+}
+
+fn message(frame: Frame) -> Message {
+    match frame {
+        Frame::Binary(octets) => Message::Binary(octets.into()),
+        Frame::Text(text) => Message::Text(text.into()),
+    }
+}
+
+fn frame(message: Message) -> Frame {
+    match message {
+        Message::Binary(octets) => Frame::Binary(octets.into()),
+        Message::Text(text) => Frame::Text(text.as_str().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_from_a_property_a_file_or_both() {
+        let path = std::env::temp_dir().join(format!("sfu-keys-{}", std::process::id()));
+        let write = |text: &str, mode: u32| {
+            std::fs::write(&path, text).unwrap();
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            }
+        };
+        let file = path.to_str().unwrap();
+        assert!(keys("", "").unwrap().is_none());
+        assert!(keys("a:b", "").unwrap().is_some());
+        write("# ours\nc:d\n\ne:f,g:h\n", 0o600);
+        let shown = format!("{:?}", keys("a:b", file).unwrap().unwrap());
+        for name in ["\"a\"", "\"c\"", "\"e\"", "\"g\""] {
+            assert!(shown.contains(name), "{shown}");
+        }
+        for secret in ["\"b\"", "\"d\"", "\"f\"", "\"h\""] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        for (text, mode, words) in [
+            ("c:d", 0o644, "chmod 600"),
+            ("c:d", 0o640, "chmod 600"),
+            ("c", 0o600, "KEY:SECRET"),
+        ] {
+            write(text, mode);
+            let error = keys("", file).unwrap_err();
+            assert!(
+                error.contains(words) && error.contains("api-keys"),
+                "{error}"
+            );
+        }
+        let _ = std::fs::remove_file(&path);
+        for file in ["/nowhere", "/dev/zero", "/"] {
+            keys("", file).unwrap_err();
+        }
+    }
+}
