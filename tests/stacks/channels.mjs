@@ -69,6 +69,8 @@ if (!channels.every(({ channel }) => channel.isOpen())) throw new Error('channel
 const every = Math.max(1, Math.floor(messages / negotiations));
 let lines = 0;
 for (let n = 0; n < messages; n += 1) {
+  // What comes back is as much, and the server keeps 2 MiB of it for us.
+  for (let waits = 0; waits < 3000 && n - got.reliable.length > 300; waits += 1) await sleep(10);
   for (const { channel } of channels) {
     const size = n % 100 === 99 ? 30_000 : 8 + (n % 400);
     if (n % 2) {

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use host::{Host, Way};
 
 const NEGOTIATIONS: u64 = 100;
-const PATIENCE: Duration = Duration::from_secs(300);
+/// For each thousand messages.
+const PATIENCE: Duration = Duration::from_secs(200);
 
 fn messages() -> u64 {
     let said = std::env::var("SFU_MESSAGES").ok();
@@ -85,7 +86,10 @@ fn play(script: &str) {
     let mut program = Program::start(script);
     let mut host = Host::new(0.02, 5);
     program.tell(&json!({ "offer": host.offer() }));
-    let (end, mut seen) = (Instant::now() + PATIENCE, None);
+    let (end, mut seen) = (
+        Instant::now() + PATIENCE * messages().div_ceil(1_000) as u32,
+        None,
+    );
     loop {
         assert!(
             Instant::now() < end,
