@@ -88,15 +88,19 @@ impl Publications {
             let sid = self.by_mid.get(&track.mid)?;
             expected.iter().find(|e| e.track == *sid)
         };
-        let known = |track: &PublisherTrack| by_cid(track).or_else(|| before(track));
+        // Of another kind it is another track, whatever its id.
+        let fits = |track: &PublisherTrack, e: &Expected| kind(e) == track.codec.kind();
+        let known = |track: &PublisherTrack| {
+            let known = by_cid(track).or_else(|| before(track));
+            known.filter(|e| fits(track, e))
+        };
         let mut taken: Vec<_> = tracks.iter().filter_map(known).map(|e| &e.track).collect();
         let mut matched = Vec::new();
         for track in tracks {
-            let is_free =
-                |e: &&Expected| kind(e) == track.codec.kind() && !taken.contains(&&e.track);
+            let is_free = |e: &&Expected| fits(track, e) && !taken.contains(&&e.track);
             let found = known(track).or_else(|| expected.iter().find(is_free));
             // What was not announced is nobody's.
-            let Some(found) = found.filter(|e| kind(e) == track.codec.kind()) else {
+            let Some(found) = found else {
                 continue;
             };
             taken.push(&found.track);
