@@ -179,7 +179,7 @@ pub(crate) fn handlers(
     act: impl Fn(&gst::Element, &Notice) + Send + 'static,
 ) -> io::Result<SyncSender<Arc<Notice>>> {
     signals::handlers(name, element, move |element, notice: &Arc<Notice>| {
-        act(element, notice)
+        act(element, notice);
     })
 }
 

@@ -68,7 +68,11 @@ fn whatever_is_wrong_is_said_with_its_cause_and_what_to_do() {
     let path = |name: &str| folder.join(name).display().to_string();
     std::fs::write(folder.join("file"), b"no PEM and no rules").unwrap();
     std::fs::write(folder.join("closed"), b"").unwrap();
-    std::fs::set_permissions(folder.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(
+        folder.join("closed"),
+        std::fs::Permissions::from_mode(0o000),
+    )
+    .unwrap();
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let held = tcp.local_addr().unwrap();
     let bound = UdpSocket::bind("127.0.0.1:0").unwrap();

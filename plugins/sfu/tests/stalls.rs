@@ -243,7 +243,7 @@ fn run(kind: &Kind) {
     // How much of it came, at the ends of the phases.
     let (mut made, mut sent) = (vec![[0.0; 2]], vec![[0.0; 2]]);
     let mut states = Vec::new();
-    for phase in 0..3 {
+    for (phase, lasts) in PHASES.into_iter().enumerate() {
         for track in [0, 1] {
             source.open(track, kind.comes(track, phase));
             if kind.ends && phase == 1 && !kind.comes(track, 1) {
@@ -251,7 +251,7 @@ fn run(kind: &Kind) {
             }
         }
         let began = now();
-        wait("time", || now() > began + PHASES[phase]);
+        wait("time", || now() > began + lasts);
         let begins = if phase == 0 { BEGINS } else { BACK };
         let wanted = [0, 1].map(|track| kind.comes(track, phase));
         let is_listed = |all: &BTreeMap<String, Playlist>| {

@@ -256,7 +256,7 @@ impl BinImpl for SfuSink {
         {
             match explained(self.obj().upcast_ref(), error) {
                 Some(told) => {
-                    gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}"))
+                    gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}"));
                 }
                 None => self.parent_handle_message(message),
             }
