@@ -77,9 +77,16 @@ impl Rules {
     }
 }
 
-/// A token for somebody in a room of a server that [`Server::pipeline`](crate::server::Server::pipeline) has started.
-pub fn room_token(room: &str, identity: &str) -> Result<String> {
-    let access = Rules(ndi::repository().join("target/e2e-logs/access/access"));
-    let text = access.run(&["token", "--room", room, "--identity", identity], "")?;
-    Ok(text.trim().to_owned())
+/// Tokens of these people for a room, and the key that signs them, as the pipeline `rooms` takes it.
+pub fn room_tokens<const N: usize>(room: &str, people: [&str; N]) -> Result<([String; N], String)> {
+    let folder = ndi::repository().join("target/e2e-logs/rooms");
+    std::fs::create_dir_all(&folder)?;
+    let rules = Rules(folder.join("access"));
+    let mut tokens = [const { String::new() }; N];
+    for (token, identity) in tokens.iter_mut().zip(people) {
+        let text = rules.run(&["token", "--room", room, "--identity", identity], "")?;
+        *token = text.trim().to_owned();
+    }
+    let keys = std::fs::read_to_string(folder.join("api.keys"))?;
+    Ok((tokens, format!("API_KEYS={}", keys.trim())))
 }

@@ -93,9 +93,6 @@ impl Server {
         let mut command = Command::new(ndi::repository().join("sfu"));
         command.args(["run", pipeline]).args(keys);
         command.args([format!("PORT={port}"), format!("UDP_PORT={udp}")]);
-        // The key that the first start makes is not kept among the user's own files.
-        let access = ndi::repository().join("target/e2e-logs/access/access");
-        command.env("GST_SFU_ACCESS", access);
         Self::start(name, command, port, udp)
     }
 

@@ -8,16 +8,17 @@ use sfu_tests::{access, browser};
 
 /// Two join, publish, see and hear each other, mute, send data, and leave.
 fn meet(name: &str, browsers: &str) -> Value {
-    let server = Server::pipeline(name, "rooms", &[]).unwrap();
+    let ([ann, ben], keys) = access::room_tokens("meeting", ["ann", "ben"]).unwrap();
+    let server = Server::pipeline(name, "rooms", &[&keys]).unwrap();
     let picture = browser::screenshot(name).unwrap();
     let url = server.url("").replace("http://", "ws://");
     let arguments = [
         "--url",
         &url,
         "--ann",
-        &access::room_token("meeting", "ann").unwrap(),
+        &ann,
         "--ben",
-        &access::room_token("meeting", "ben").unwrap(),
+        &ben,
         "--browsers",
         browsers,
         "--screenshot",
