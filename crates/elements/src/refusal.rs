@@ -9,9 +9,22 @@ use gst::prelude::*;
 /// Caps are shown up to here.
 const LONGEST: usize = 300;
 
+/// Posts in the place of an error from inside `element` that is only `not-negotiated` what explains it. Returns whether it has.
+pub fn tell(element: &gst::Element, message: &gst::Message) -> bool {
+    let told = match message.view() {
+        gst::MessageView::Error(error) => explained(element, error),
+        _ => None,
+    };
+    let Some(told) = told else {
+        return false;
+    };
+    gst::element_error!(element, gst::CoreError::Negotiation, ("{told}"));
+    true
+}
+
 /// What an error from inside `element` means, where that is `not-negotiated`: names the pad of `element`, who refused, what, and
 /// what it takes.
-pub fn explained(element: &gst::Element, error: &gst::message::Error) -> Option<String> {
+fn explained(element: &gst::Element, error: &gst::message::Error) -> Option<String> {
     let debug = error.debug();
     let is_one = debug.is_some_and(|debug| debug.contains("not-negotiated"));
     let source = error

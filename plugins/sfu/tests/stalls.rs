@@ -8,14 +8,14 @@ mod hls;
 mod running;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gst::prelude::*;
 use hls::{Checker, Playlist, Segment};
-use running::Running;
+use running::{Folder, Running};
 
 /// Pictures and buffers of sound a second.
 const RATES: [f64; 2] = [15.0, 50.0];
@@ -47,23 +47,6 @@ struct Kind {
 impl Kind {
     fn comes(&self, track: usize, phase: usize) -> bool {
         [self.pictures, self.sound][track][phase]
-    }
-}
-
-fn init() {
-    running::init();
-    let program = std::env::current_exe().unwrap();
-    let built = program.ancestors().nth(2).unwrap().join("libgstfmp4.so");
-    gst::Plugin::load_file(built).expect("isofmp4mux must be built: ./sfu build");
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
     }
 }
 
@@ -318,7 +301,7 @@ fn run(kind: &Kind) {
 
 #[test]
 fn picture_and_sound_go_on_without_each_other() {
-    init();
+    running::init_recordings();
     const ALL: [bool; 3] = [true; 3];
     const STALLS: [bool; 3] = [true, false, true];
     const ENDS: [bool; 3] = [true, false, false];

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use running::Running;
+use running::{Folder, Running};
 
 /// Frames a second, and sound buffers.
 const RATE: f64 = 15.0;
@@ -22,23 +22,6 @@ const BEFORE: f64 = 0.5;
 const AFTER: f64 = 3.5;
 /// How long anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-fn init() {
-    running::init();
-    let program = std::env::current_exe().unwrap();
-    let built = program.ancestors().nth(2).unwrap().join("libgstfmp4.so");
-    gst::Plugin::load_file(built).expect("isofmp4mux must be built: ./sfu build");
-}
-
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
@@ -336,7 +319,7 @@ fn run(name: &str, encoded: bool, by: By) {
 
 #[test]
 fn every_output_goes_on_and_the_next_publisher_finds_nothing_left() {
-    init();
+    running::init_recordings();
     const FRAME: f64 = 1.0 / RATE;
     let kinds: [(&str, By); 8] = [
         ("clean", |_| Some(0.0)),

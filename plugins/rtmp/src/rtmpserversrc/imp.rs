@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::kick;
 use sfu_elements::properties::may_change;
-use sfu_elements::refusal::explained;
+use sfu_elements::refusal;
 use sfu_elements::signals::told;
 use sfu_tls::Certificates;
 
@@ -160,13 +160,8 @@ impl ElementImpl for RtmpServerSrc {
 impl BinImpl for RtmpServerSrc {
     /// What is linked to a pad and can't take it is named.
     fn handle_message(&self, message: gst::Message) {
-        let told = match message.view() {
-            gst::MessageView::Error(error) => explained(self.obj().upcast_ref(), error),
-            _ => None,
-        };
-        match told {
-            Some(told) => gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}")),
-            None => self.parent_handle_message(message),
+        if !refusal::tell(self.obj().upcast_ref(), &message) {
+            self.parent_handle_message(message);
         }
     }
 }

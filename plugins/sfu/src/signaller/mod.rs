@@ -96,8 +96,6 @@ mod tell;
 mod tls;
 mod turn;
 mod v1;
-// Routes that use it come next.
-#[allow(dead_code)]
 mod websocket;
 mod workers;
 

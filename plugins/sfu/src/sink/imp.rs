@@ -9,7 +9,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
-use sfu_elements::refusal::explained;
+use sfu_elements::refusal;
 use sfu_engine::{Publisher, TrackKind};
 
 use super::CAT;
@@ -254,11 +254,8 @@ impl BinImpl for SfuSink {
             .src()
             .is_some_and(|source| self.is_beside_video(source))
         {
-            match explained(self.obj().upcast_ref(), error) {
-                Some(told) => {
-                    gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}"));
-                }
-                None => self.parent_handle_message(message),
+            if !refusal::tell(self.obj().upcast_ref(), &message) {
+                self.parent_handle_message(message);
             }
             return;
         }

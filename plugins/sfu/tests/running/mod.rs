@@ -21,6 +21,25 @@ pub(crate) fn init() {
     });
 }
 
+/// The same, with the muxer of recordings.
+pub(crate) fn init_recordings() {
+    init();
+    let program = std::env::current_exe().unwrap();
+    let built = program.ancestors().nth(2).unwrap().join("libgstfmp4.so");
+    gst::Plugin::load_file(built).expect("isofmp4mux must be built: ./sfu build");
+}
+
+/// A folder that is removed where its test has passed.
+pub(crate) struct Folder(pub(crate) std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
 /// See the module's description. Streams are named after the test: all tests of a program share the router.
 pub(crate) struct Running(pub(crate) gst::Pipeline);
 

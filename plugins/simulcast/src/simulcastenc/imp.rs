@@ -8,7 +8,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::layers::{Layer, Layers};
 use sfu_elements::properties::may_change;
-use sfu_elements::refusal::{self, explained};
+use sfu_elements::refusal;
 
 use super::CAT;
 use super::elements::pad;
@@ -294,9 +294,8 @@ impl BinImpl for SimulcastEnc {
         if message.src().is_some_and(is_encoders) {
             return;
         }
-        match explained(self.obj().upcast_ref(), error) {
-            Some(told) => gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{told}")),
-            None => self.parent_handle_message(message),
+        if !refusal::tell(self.obj().upcast_ref(), &message) {
+            self.parent_handle_message(message);
         }
     }
 }
