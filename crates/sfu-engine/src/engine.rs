@@ -544,6 +544,7 @@ impl Engine {
     }
 
     /// Has something done with a session's data channels. What comes of it its [`DataObserver`](crate::data::DataObserver) is told.
+    /// A message that finds 4,096 others waiting for the session's shard, or 16 MiB, is not taken.
     pub fn data(&self, id: SessionId, command: DataCommand) -> Result<(), SessionError> {
         let (_, shard) = self.find(id)?;
         let command = ShardCommand::Data {
@@ -551,7 +552,7 @@ impl Engine {
             command,
         };
         let sent = shard.queue().send(command);
-        sent.then_some(()).ok_or(SessionError::Stopped)
+        sent.then_some(()).ok_or(SessionError::Busy)
     }
 
     /// Ends a session.

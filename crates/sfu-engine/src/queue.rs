@@ -2,9 +2,9 @@
 
 //! The way into a shard: a bounded queue of commands and media, with a wake-up for the thread that sleeps on sockets.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use crate::ids::SessionId;
@@ -20,6 +20,10 @@ use crate::transport::{AgreedTracks, PatchOutcome, PublisherTransport, ViewerTra
 
 /// Frames and commands that may wait for a shard. A shard that is so far behind drops media: late video is no video.
 const CAPACITY: usize = 8_192;
+/// Octets of messages for data channels that may wait for it: 64 of the largest. One that goes to many is there once.
+const DATA: usize = 16 * 1024 * 1024;
+/// So many of them, so that there is always room for media and commands.
+const MESSAGES: usize = CAPACITY / 2;
 
 /// What a shard is told.
 pub enum ShardCommand {
@@ -150,8 +154,15 @@ pub trait Wake: Send + Sync {
 /// The sending half.
 #[derive(Clone)]
 pub struct ShardQueue {
-    sender: SyncSender<ShardCommand>,
+    sender: SyncSender<(ShardCommand, Charge)>,
     shared: Arc<Shared>,
+}
+
+/// What a command adds to the messages that wait, and to their octets.
+#[derive(Debug, Clone, Copy, Default)]
+struct Charge {
+    messages: usize,
+    octets: usize,
 }
 
 struct Shared {
@@ -159,6 +170,11 @@ struct Shared {
     /// The thread sleeps or is about to: whoever clears this must wake it.
     asleep: AtomicBool,
     dropped: AtomicU64,
+    /// Messages for data channels that wait, and their octets.
+    messages: AtomicUsize,
+    octets: AtomicUsize,
+    /// The message that came last, which the next command may have, too. To know its place is enough, as long as that is not free.
+    last: Mutex<Option<Weak<[u8]>>>,
 }
 
 impl std::fmt::Debug for ShardQueue {
@@ -175,6 +191,9 @@ impl ShardQueue {
             wake,
             asleep: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
+            messages: AtomicUsize::new(0),
+            octets: AtomicUsize::new(0),
+            last: Mutex::default(),
         });
         let inbox = ShardInbox {
             receiver,
@@ -185,7 +204,7 @@ impl ShardQueue {
 
     /// Hands over media. Never waits: a full queue drops it and counts. `false`: the shard is gone.
     pub(crate) fn send_media(&self, command: ShardCommand) -> bool {
-        match self.sender.try_send(command) {
+        match self.sender.try_send((command, Charge::default())) {
             Ok(()) => self.wake(),
             Err(TrySendError::Full(_)) => {
                 self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -197,9 +216,41 @@ impl ShardQueue {
 
     /// Hands over a command. `false`: the shard is gone or hopelessly behind.
     pub fn send(&self, command: ShardCommand) -> bool {
-        let sent = self.sender.try_send(command).is_ok();
+        let Some(charge) = self.charge(&command) else {
+            return false;
+        };
+        let sent = self.sender.try_send((command, charge)).is_ok();
+        if !sent {
+            self.shared.take(charge);
+        }
         self.wake();
         sent
+    }
+
+    /// What a command makes wait, which it does from now on. `None`: there is no room for it.
+    fn charge(&self, command: &ShardCommand) -> Option<Charge> {
+        let ShardCommand::Data {
+            command: DataCommand::Send { message, .. },
+            ..
+        } = command
+        else {
+            return Some(Charge::default());
+        };
+        let last = &self.shared.last;
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = |data: *const [u8]| data.cast::<u8>();
+        let here = place(Arc::as_ptr(&message.data));
+        let is_known = last.as_ref().is_some_and(|l| place(l.as_ptr()) == here);
+        let charge = Charge {
+            messages: 1,
+            octets: if is_known { 0 } else { message.data.len() },
+        };
+        if !self.shared.add(charge) {
+            self.shared.take(charge);
+            return None;
+        }
+        *last = Some(Arc::downgrade(&message.data));
+        Some(charge)
     }
 
     pub(crate) fn same_as(&self, other: &Self) -> bool {
@@ -220,10 +271,25 @@ impl ShardQueue {
     }
 }
 
+impl Shared {
+    /// Returns whether there was room for it.
+    fn add(&self, charge: Charge) -> bool {
+        let Charge { messages, octets } = charge;
+        let messages = messages + self.messages.fetch_add(messages, Ordering::Relaxed);
+        let octets = octets + self.octets.fetch_add(octets, Ordering::Relaxed);
+        messages <= MESSAGES && octets <= DATA
+    }
+
+    fn take(&self, charge: Charge) {
+        self.messages.fetch_sub(charge.messages, Ordering::Relaxed);
+        self.octets.fetch_sub(charge.octets, Ordering::Relaxed);
+    }
+}
+
 /// The receiving half.
 #[derive(Debug)]
 pub struct ShardInbox {
-    receiver: Receiver<ShardCommand>,
+    receiver: Receiver<(ShardCommand, Charge)>,
     shared: Arc<Shared>,
 }
 
@@ -236,11 +302,75 @@ impl std::fmt::Debug for Shared {
 impl ShardInbox {
     /// The next command, if there is one.
     pub fn try_recv(&self) -> Option<ShardCommand> {
-        self.receiver.try_recv().ok()
+        let (command, charge) = self.receiver.try_recv().ok()?;
+        self.shared.take(charge);
+        Some(command)
     }
 
     /// Announces that the thread is going to sleep. Look into the queue once more after this.
     pub(crate) fn set_asleep(&self, asleep: bool) {
         self.shared.asleep.store(asleep, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::data::{ChannelId, MESSAGE_MAX, Message};
+
+    fn say(queue: &ShardQueue, data: &Arc<[u8]>) -> bool {
+        let message = Message {
+            text: false,
+            data: data.clone(),
+        };
+        queue.send(ShardCommand::Data {
+            session: SessionId::from_bits(1),
+            command: DataCommand::Send {
+                channel: ChannelId(0),
+                message,
+            },
+        })
+    }
+
+    #[test]
+    fn messages_that_wait_are_bounded_by_their_octets_and_nothing_else_is() {
+        let (queue, inbox) = ShardQueue::new(None);
+        let one = || -> Arc<[u8]> { vec![0; MESSAGE_MAX as usize].into() };
+        let most = DATA / MESSAGE_MAX as usize;
+        for round in 0..3 {
+            let taken = (0..3 * most).filter(|_| say(&queue, &one())).count();
+            assert_eq!(taken, most, "round {round}");
+            let close = ShardCommand::Close {
+                session: SessionId::from_bits(1),
+            };
+            assert!(queue.send(close), "what is no message has room");
+            let left = std::iter::from_fn(|| inbox.try_recv()).count();
+            assert_eq!(left, most + 1);
+        }
+        // One for many is there once; the next one is another, even where the first one lay.
+        for _ in 0..most {
+            let shared = one();
+            for _ in 0..MESSAGES / most {
+                assert!(say(&queue, &shared));
+            }
+        }
+        assert_eq!(std::iter::from_fn(|| inbox.try_recv()).count(), MESSAGES);
+        let all: Vec<_> = (0..most).map(|_| one()).collect();
+        let taken = all
+            .iter()
+            .filter(|data| say(&queue, data) && say(&queue, data));
+        assert_eq!(taken.count(), most);
+        assert!(!say(&queue, &one()));
+        while inbox.try_recv().is_some() {}
+        // Small ones leave room for others.
+        let small: Vec<Arc<[u8]>> = (0..2 * CAPACITY).map(|_| vec![0; 9].into()).collect();
+        let taken = small.iter().filter(|data| say(&queue, data)).count();
+        assert_eq!(taken, MESSAGES);
+        let others = (0..CAPACITY).take_while(|_| queue.send(ShardCommand::Stop));
+        assert_eq!(others.count(), CAPACITY - MESSAGES);
+        assert!(!say(&queue, &small[0]));
+        while inbox.try_recv().is_some() {}
+        let left = [&queue.shared.messages, &queue.shared.octets];
+        assert_eq!(left.map(|left| left.load(Ordering::Relaxed)), [0, 0]);
     }
 }

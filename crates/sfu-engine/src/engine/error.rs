@@ -132,6 +132,9 @@ pub enum SessionError {
     /// The shard is gone.
     #[error("the server is stopping")]
     Stopped,
+    /// So much waits for the shard that there is no room.
+    #[error("the server is behind; try again in a second")]
+    Busy,
 }
 
 impl From<OfferError> for PublishRefused {

@@ -239,11 +239,11 @@ fn session_refusal(error: &SessionError) -> Refusal {
         SessionError::UnknownLayer { .. } | SessionError::InvalidFragment(_) => {
             StatusCode::BAD_REQUEST
         }
-        SessionError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        SessionError::Stopped | SessionError::Busy => StatusCode::SERVICE_UNAVAILABLE,
     };
     let refusal = Refusal::new(status, error.to_string());
     match error {
-        SessionError::Stopped => refusal.with(header::RETRY_AFTER, "1"),
+        SessionError::Stopped | SessionError::Busy => refusal.with(header::RETRY_AFTER, "1"),
         _ => refusal,
     }
 }
