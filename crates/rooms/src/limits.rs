@@ -11,6 +11,10 @@ pub struct Limits {
     pub participants: usize,
     /// Tracks that a participant publishes or has announced.
     pub tracks: usize,
+    /// Tracks that a participant gets at a time, or got at a time: each is an m-line for good.
+    pub offered: usize,
+    /// Times that somebody may join at once: more wait two seconds each.
+    pub joins: u32,
     /// A participant's metadata; all keys and values of its attributes together.
     pub metadata: usize,
     /// A participant's identity or name, and a room's name.
@@ -25,6 +29,9 @@ impl Default for Limits {
             rooms: 1_000,
             participants: 1_000,
             tracks: 16,
+            // The engine has 256 m-lines of a peer, of which one is for data.
+            offered: 255,
+            joins: 20,
             // LiveKit's own.
             metadata: 64 * 1_024,
             name: 256,

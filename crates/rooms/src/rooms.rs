@@ -2,7 +2,7 @@
 
 //! All rooms, and whose connection is whose.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol::{
@@ -65,6 +65,9 @@ pub struct Rooms {
     config: Config,
     /// By name.
     rooms: BTreeMap<String, Room>,
+    /// When each room has something to do.
+    due: BTreeSet<(Instant, String)>,
+    joins: Joins,
     connections: HashMap<Connection, Place>,
     /// The room of each participant.
     places: HashMap<Sid, String>,
@@ -86,6 +89,8 @@ impl Rooms {
         Self {
             config,
             rooms: BTreeMap::new(),
+            due: BTreeSet::new(),
+            joins: Joins::default(),
             connections: HashMap::new(),
             places: HashMap::new(),
             began: Now { at: now, wall },
@@ -108,10 +113,15 @@ impl Rooms {
         hello: Hello,
     ) -> Result<Option<Sid>, Refused> {
         let now = self.now(at);
-        if let Some(sid) = &hello.resumes {
-            return Ok(self.resume(now, connection, &permit, sid));
-        }
         let limits = self.config.limits;
+        if !self.joins.may(at, &permit, limits.joins) {
+            return Err(Refused::new(429, "this identity joins all the time"));
+        }
+        if let Some(sid) = &hello.resumes {
+            let resumed = self.resume(now, connection, &permit, sid);
+            self.schedule(&permit.room);
+            return Ok(resumed);
+        }
         if !self.rooms.contains_key(&permit.room) {
             if self.rooms.len() >= limits.rooms {
                 return Err(Refused::new(
@@ -137,6 +147,7 @@ impl Rooms {
             return Ok(None);
         };
         let participant = room.join(now, connection, permit, hello, &mut self.outputs);
+        self.schedule(&name);
         self.places.insert(participant.clone(), name.clone());
         self.connections.insert(
             connection,
@@ -202,6 +213,7 @@ impl Rooms {
         if let Some(reason) = over {
             self.remove(now, &place.room, &place.participant, reason);
         }
+        self.schedule(&place.room);
     }
 
     /// A client's connection is closed. It may come back.
@@ -212,6 +224,7 @@ impl Rooms {
         };
         if let Some(room) = self.rooms.get_mut(&place.room) {
             room.closed(now, &place.participant, connection);
+            self.schedule(&place.room);
         }
     }
 
@@ -229,6 +242,7 @@ impl Rooms {
         if let Some(reason) = over {
             self.remove(now, &name, &sid, reason);
         }
+        self.schedule(&name);
     }
 
     /// A participant sent this on one of its channels for data.
@@ -248,6 +262,8 @@ impl Rooms {
             && let Some(room) = self.rooms.get_mut(name)
         {
             room.heard(sid, level);
+            let name = name.clone();
+            self.schedule(&name);
         }
     }
 
@@ -266,11 +282,15 @@ impl Rooms {
     /// Does what is due.
     pub fn handle_timeout(&mut self, at: Instant) {
         let now = self.now(at);
-        let names: Vec<_> = self.rooms.keys().cloned().collect();
-        for name in names {
+        let mut due = std::mem::take(&mut self.due);
+        let is_due = |(due, _): &(Instant, String)| *due <= at;
+        let names: Vec<_> = due.extract_if(.., is_due).collect();
+        self.due = due;
+        for (_, name) in names {
             let Some(room) = self.rooms.get_mut(&name) else {
                 continue;
             };
+            room.scheduled = None;
             let over = room.handle_timeout(now, &mut self.outputs);
             for (participant, reason) in over {
                 self.remove(now, &name, &participant, reason);
@@ -279,12 +299,31 @@ impl Rooms {
             if self.rooms.get(&name).is_some_and(is_over) {
                 self.rooms.remove(&name);
             }
+            self.schedule(&name);
+        }
+    }
+
+    /// Something of a room has changed.
+    fn schedule(&mut self, name: &str) {
+        let Some(room) = self.rooms.get_mut(name) else {
+            return;
+        };
+        let due = room.due();
+        let before = std::mem::replace(&mut room.scheduled, due);
+        if before == due {
+            return;
+        }
+        if let Some(before) = before {
+            self.due.remove(&(before, name.to_owned()));
+        }
+        if let Some(due) = due {
+            self.due.insert((due, name.to_owned()));
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.rooms.values().filter_map(Room::due).min()
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// What is to be done next.
@@ -295,5 +334,35 @@ impl Rooms {
     /// How many rooms and participants there are.
     pub fn count(&self) -> (usize, usize) {
         (self.rooms.len(), self.places.len())
+    }
+}
+
+/// Who joins again and again: each time costs all who are in the room.
+#[derive(Debug, Default)]
+struct Joins {
+    /// By room and identity: what was so far is paid for until then.
+    paid: HashMap<(String, String), Instant>,
+    /// There were so many when it was looked last which are over.
+    kept: usize,
+}
+
+impl Joins {
+    const EACH: Duration = Duration::from_secs(2);
+    /// There is no look at fewer.
+    const FEW: usize = 1_024;
+
+    fn may(&mut self, now: Instant, permit: &Permit, at_once: u32) -> bool {
+        if self.paid.len() > 2 * self.kept.max(Self::FEW) {
+            self.paid.retain(|_, paid| *paid > now);
+            self.kept = self.paid.len();
+        }
+        let who = (permit.room.clone(), permit.identity.clone());
+        let paid = self.paid.entry(who).or_insert(now);
+        *paid = now.max(*paid);
+        if *paid + Self::EACH > now + Self::EACH * at_once {
+            return false;
+        }
+        *paid += Self::EACH;
+        true
     }
 }

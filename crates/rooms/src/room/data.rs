@@ -2,6 +2,7 @@
 
 //! What clients say to one another by way of the server: part of [`Room`].
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use livekit_protocol::DataPacket;
@@ -51,11 +52,14 @@ impl Room {
             }
             to_sids.clone_from(&user.destination_sids);
         }
+        // A packet may name more than there are.
         let to = &packet.destination_identities;
-        let is_meant = |identity: &String, sid: &Sid| {
+        let to: HashSet<&str> = to.iter().map(String::as_str).collect();
+        let to_sids: HashSet<&str> = to_sids.iter().map(String::as_str).collect();
+        let is_meant = |identity: &str, sid: &Sid| {
             to.is_empty() && to_sids.is_empty()
                 || to.contains(identity)
-                || to_sids.iter().any(|to| to == sid.as_str())
+                || to_sids.contains(sid.as_str())
         };
         let encoded: Arc<[u8]> = packet.encode_to_vec().into();
         for other in self.participants.values() {

@@ -2,6 +2,7 @@
 
 //! One room: who is there, what each is told, and what is forwarded to whom.
 
+mod allowed;
 mod data;
 mod demand;
 mod offering;
@@ -11,7 +12,7 @@ mod speakers;
 mod subscriptions;
 mod track;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use livekit_protocol::participant_info::State;
@@ -46,6 +47,10 @@ const TELL_ROOM: Duration = Duration::from_secs(5);
 const CROWD: usize = 30;
 const BATCH: Duration = Duration::from_secs(3);
 
+/// Which layers are wanted is looked at anew so long after so many subscriptions were looked at: a hundredth of the time.
+const LOOK: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 100;
+
 type Outputs = VecDeque<Output>;
 
 /// See the module's description.
@@ -57,6 +62,8 @@ pub(crate) struct Room {
     created: Duration,
     metadata: String,
     participants: BTreeMap<Sid, Participant>,
+    /// Of each track.
+    publishers: HashMap<Sid, Sid>,
     /// Whose changes others are to be told of.
     changed: BTreeSet<Sid>,
     /// The same, at the end of the batch.
@@ -64,7 +71,11 @@ pub(crate) struct Room {
     batch: Option<Instant>,
     tell_room: Option<Instant>,
     speakers: Speakers,
+    /// When it may be looked again at which layers are wanted, and whether there is a reason to.
+    layers: (Instant, bool),
     empty_since: Option<Instant>,
+    /// For who keeps when it is due.
+    pub(crate) scheduled: Option<Instant>,
 }
 
 impl Room {
@@ -76,12 +87,15 @@ impl Room {
             created: now.unix(),
             metadata: String::new(),
             participants: BTreeMap::new(),
+            publishers: HashMap::new(),
             changed: BTreeSet::new(),
             quiet: BTreeSet::new(),
             batch: None,
             tell_room: None,
             speakers: Speakers::default(),
+            layers: (now.at, false),
             empty_since: Some(now.at),
+            scheduled: None,
         }
     }
 
@@ -257,6 +271,7 @@ impl Room {
             participant: sid.clone(),
         }));
         for track in &gone.tracks {
+            self.publishers.remove(&track.sid);
             self.unsubscribe_all(now, &track.sid);
         }
         self.changed.remove(sid);
@@ -364,7 +379,13 @@ impl Room {
     /// Tells what has changed, and what is to be offered.
     fn settle(&mut self, now: Now, out: &mut Outputs) {
         self.tell_changes(out);
-        self.ask_for_layers(now, out);
+        self.subscribe_who_waits(now, out);
+        if self.layers.0 > now.at {
+            self.layers.1 = true;
+        } else {
+            let looked_at = self.ask_for_layers(now, out);
+            self.layers = (now.at + LOOK * (looked_at / LOOKS), false);
+        }
         for participant in self.participants.values_mut() {
             // Who is away is offered nothing before it is back.
             let Some(_) = participant.connection else {
@@ -484,11 +505,10 @@ impl Room {
             .filter(|p| p.connection.is_some());
         let offers = connected.filter_map(|p| p.offering.due());
         let empty = self.empty_since.map(|at| at + self.config.empty_timeout);
+        let layers_again = Some(self.layers.0).filter(|_| self.layers.1);
         let own = [self.batch, self.tell_room, self.speakers.due(), empty];
-        each.chain(layers)
-            .chain(offers)
-            .chain(own.into_iter().flatten())
-            .min()
+        let own = own.into_iter().chain([layers_again]);
+        each.chain(layers).chain(offers).chain(own.flatten()).min()
     }
 }
 

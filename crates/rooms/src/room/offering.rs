@@ -23,6 +23,8 @@ pub(super) struct Offering {
     /// What was offered last is not what there is now, and is offered then.
     due: Option<Instant>,
     restart_ice: bool,
+    /// A section has been given up.
+    freed: bool,
     /// Of the offer that was sent last.
     id: u32,
 }
@@ -48,6 +50,17 @@ impl Offering {
         }
     }
 
+    /// Whether one more track of this kind can be carried, where there may be so many sections.
+    pub(super) fn has_room(&self, kind: TrackType, most: usize) -> bool {
+        let free = |section: &Section| section.kind == kind && section.track.is_none();
+        self.sections.len() < most || self.sections.iter().any(free)
+    }
+
+    /// Whether a section has been given up since this was asked last.
+    pub(super) fn take_freed(&mut self) -> bool {
+        std::mem::take(&mut self.freed)
+    }
+
     /// A track is to be carried.
     pub(super) fn add(&mut self, now: Instant, kind: TrackType, track: Sid, publisher: Sid) {
         self.due = Some(now);
@@ -65,6 +78,7 @@ impl Offering {
             |section: &&mut Section| section.track.as_ref().is_some_and(|(t, _)| t == track);
         if let Some(section) = self.sections.iter_mut().find(is_it) {
             section.track = None;
+            self.freed = true;
             self.due.get_or_insert(now + LINGER);
         }
     }

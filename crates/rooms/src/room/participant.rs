@@ -2,14 +2,13 @@
 
 //! Somebody in a room.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use livekit_protocol::participant_info::State;
-use livekit_protocol::{
-    ParticipantInfo, ParticipantPermission, SubscriptionPermission, TrackPermission, TrackSource,
-};
+use livekit_protocol::{ParticipantInfo, ParticipantPermission, TrackSource};
 
+use super::allowed::Allowed;
 use super::offering::Offering;
 use super::track::Track;
 use crate::claims::Permit;
@@ -41,8 +40,10 @@ pub(super) struct Participant {
     pub(super) tracks: Vec<Track>,
     /// By track.
     pub(super) subscriptions: BTreeMap<Sid, Subscription>,
+    /// Tracks that it wants and has no m-line for.
+    pub(super) waiting: BTreeSet<Sid>,
     /// Who may have its tracks.
-    allows: SubscriptionPermission,
+    allowed: Allowed,
     /// What the server offers it.
     pub(super) offering: Offering,
     /// The newest offer of its own that is being answered.
@@ -75,10 +76,8 @@ impl Participant {
             refresh: now.at,
             tracks: Vec::new(),
             subscriptions: BTreeMap::new(),
-            allows: SubscriptionPermission {
-                all_participants: true,
-                track_permissions: Vec::new(),
-            },
+            waiting: BTreeSet::new(),
+            allowed: Allowed::default(),
             offering: Offering::default(),
             answering: None,
         }
@@ -125,30 +124,13 @@ impl Participant {
         self.permission.can_publish && (sources.is_empty() || sources.contains(&i32::from(source)))
     }
 
-    pub(super) fn set_allows(&mut self, allows: SubscriptionPermission) {
-        self.allows = allows;
+    pub(super) fn set_allowed(&mut self, allowed: Allowed) {
+        self.allowed = allowed;
     }
 
     /// Whether this one lets another one have its track.
     pub(super) fn allows(&self, other: &Participant, track: &Sid) -> bool {
-        let is_other = |permission: &&TrackPermission| {
-            permission.participant_sid == other.sid.as_str()
-                || !permission.participant_identity.is_empty()
-                    && permission.participant_identity == other.identity
-        };
-        let names = |permission: &TrackPermission| {
-            permission.all_tracks
-                || permission
-                    .track_sids
-                    .iter()
-                    .any(|sid| sid == track.as_str())
-        };
-        self.allows.all_participants
-            || self
-                .allows
-                .track_permissions
-                .iter()
-                .filter(is_other)
-                .any(names)
+        let (sid, identity) = (other.sid.as_str(), &other.identity);
+        self.allowed.has(sid, identity, track.as_str())
     }
 }

@@ -9,9 +9,10 @@ use livekit_protocol::simulate_scenario::Scenario;
 use livekit_protocol::{
     AddTrackRequest, DisconnectReason, MuteTrackRequest, Pong, RequestResponse, SessionDescription,
     SignalTarget, TrackPublishedResponse, UpdateParticipantMetadata, UpdateSubscription,
-    UpdateTrackSettings,
+    UpdateTrackSettings, VideoLayer,
 };
 
+use super::allowed::Allowed;
 use super::track::Track;
 use super::{Outputs, Room, say};
 use crate::claims;
@@ -22,6 +23,16 @@ use crate::sid::Sid;
 /// Codecs of a track, and layers of a codec.
 const CODECS: usize = 4;
 const LAYERS: usize = 8;
+/// Octets of a layer's name.
+const RID: usize = 16;
+
+/// Others are told of these.
+fn bound(layers: &mut Vec<VideoLayer>) {
+    layers.truncate(LAYERS);
+    for layer in layers {
+        layer.rid.truncate(layer.rid.floor_char_boundary(RID));
+    }
+}
 
 impl Room {
     /// Somebody says something. Returns why it has to go, if it has.
@@ -63,12 +74,13 @@ impl Room {
             Asked::Subscription(subscription) => self.subscription(now, sid, subscription, out),
             Asked::TrackSetting(setting) => self.track_setting(sid, &setting, out),
             Asked::SubscriptionPermission(allows) => {
-                participant.set_allows(allows);
+                participant.set_allowed(Allowed::new(allows, &self.config.limits));
                 self.allow(now, sid, out);
             }
             Asked::UpdateMetadata(update) => self.update_metadata(now, sid, update, out),
             Asked::UpdateLayers(update) => {
-                let layers = update.layers.into_iter().take(LAYERS).collect();
+                let mut layers = update.layers;
+                bound(&mut layers);
                 self.change(now, sid, &update.track_sid, |track| {
                     track.set_layers(now, layers);
                 });
@@ -146,12 +158,12 @@ impl Room {
         if let Some(reason) = refusal {
             return self.refuse(sid, 0, reason, Some(Request::AddTrack(add)), out);
         }
-        add.layers.truncate(LAYERS);
+        bound(&mut add.layers);
         add.simulcast_codecs.truncate(CODECS);
         add.audio_features.truncate(16);
         add.packet_trailer_features.truncate(16);
         for codec in &mut add.simulcast_codecs {
-            codec.layers.truncate(LAYERS);
+            bound(&mut codec.layers);
             codec
                 .codec
                 .truncate(32.min(codec.codec.floor_char_boundary(32)));
@@ -166,12 +178,13 @@ impl Room {
         };
         let track = match known {
             Some(track) => {
-                track.add_codecs(now, &add);
+                track.add_codecs(now, &add, CODECS);
                 track.info().clone()
             }
             None => {
                 let track = Track::announced(now, &add);
                 let info = track.info().clone();
+                self.publishers.insert(track.sid.clone(), sid.clone());
                 participant.tracks.push(track);
                 info
             }
@@ -255,10 +268,12 @@ impl Room {
 
     fn track_setting(&mut self, sid: &Sid, setting: &UpdateTrackSettings, out: &mut Outputs) {
         for asked in &setting.track_sids {
-            let known = self.participants.values().flat_map(|p| &p.tracks);
-            let Some(track) = known.into_iter().find(|t| t.sid.as_str() == asked) else {
+            let known = self.publisher_of(asked);
+            let Some(track) = known.and_then(|p| p.tracks.iter().find(|t| t.sid.as_str() == asked))
+            else {
                 continue;
             };
+            let sid_of_track = track.sid.clone();
             let height = match setting.width.min(setting.height) {
                 0 => track.height_of(setting.quality()),
                 // Pictures may stand upright.
@@ -273,17 +288,13 @@ impl Room {
             let Some(subscriber) = self.participants.get_mut(sid) else {
                 return;
             };
-            let Some((track, subscription)) = subscriber
-                .subscriptions
-                .iter_mut()
-                .find(|(t, _)| t.as_str() == asked)
-            else {
+            let Some(subscription) = subscriber.subscriptions.get_mut(asked.as_str()) else {
                 continue;
             };
             if std::mem::replace(&mut subscription.wish, wish) != wish && subscription.told {
                 out.push_back(Output::Media(Command::Show {
                     participant: sid.clone(),
-                    track: track.clone(),
+                    track: sid_of_track,
                     wish,
                 }));
             }

@@ -46,6 +46,7 @@ impl Room {
             self.tell_room_in(now, std::time::Duration::ZERO);
         }
         for track in &gone {
+            self.publishers.remove(track);
             self.unsubscribe_all(now, track);
         }
         self.note(now, sid);
@@ -75,9 +76,8 @@ impl Room {
     }
 
     /// The publisher of a track.
-    fn publisher_of(&self, track: &str) -> Option<&super::Participant> {
-        let has = |p: &&super::Participant| p.tracks.iter().any(|t| t.sid.as_str() == track);
-        self.participants.values().find(has)
+    pub(super) fn publisher_of(&self, track: &str) -> Option<&super::Participant> {
+        self.participants.get(self.publishers.get(track)?)
     }
 
     /// From now on somebody gets a track, if it may, and is told whether the publisher lets it.
@@ -95,14 +95,26 @@ impl Room {
         if publisher.sid == *sid
             || !subscriber.permission.can_subscribe
             || subscriber.subscriptions.contains_key(track)
+            || subscriber.waiting.contains(track)
         {
             return;
         }
         let allowed = publisher.allows(subscriber, &known.sid);
+        let most = self.config.limits.offered;
+        let has_room = subscriber.offering.has_room(known.kind(), most);
         let update = permission_update(&publisher.sid, &known.sid, allowed);
-        say(subscriber.connection, update, out);
+        if has_room || !allowed {
+            say(subscriber.connection, update, out);
+        }
         let (publisher, kind, track) = (publisher.sid.clone(), known.kind(), known.sid.clone());
         if let Some(subscriber) = self.participants.get_mut(sid).filter(|_| allowed) {
+            if !has_room {
+                // More would be much to go through each time.
+                if subscriber.waiting.len() < most {
+                    subscriber.waiting.insert(track);
+                }
+                return;
+            }
             let subscription = Subscription::default();
             subscriber.subscriptions.insert(track.clone(), subscription);
             subscriber.offering.add(now.at, kind, track, publisher);
@@ -110,10 +122,27 @@ impl Room {
     }
 
     pub(super) fn unsubscribe(&mut self, now: Now, sid: &Sid, track: &str) {
-        if let Some(subscriber) = self.participants.get_mut(sid)
-            && let Some((track, _)) = subscriber.subscriptions.remove_entry(track)
-        {
+        let Some(subscriber) = self.participants.get_mut(sid) else {
+            return;
+        };
+        subscriber.waiting.remove(track);
+        if let Some((track, _)) = subscriber.subscriptions.remove_entry(track) {
             subscriber.offering.remove(now.at, &track);
+        }
+    }
+
+    /// Who had no m-line for all that it wanted gets more of it where some have become free.
+    pub(super) fn subscribe_who_waits(&mut self, now: Now, out: &mut Outputs) {
+        let freed = |(sid, p): (&Sid, &mut super::Participant)| {
+            let is_due = p.offering.take_freed() && !p.waiting.is_empty();
+            is_due.then(|| (sid.clone(), std::mem::take(&mut p.waiting)))
+        };
+        let all = self.participants.iter_mut();
+        let due: Vec<_> = all.filter_map(freed).collect();
+        for (subscriber, tracks) in due {
+            for track in tracks {
+                self.subscribe(now, &subscriber, track.as_str(), out);
+            }
         }
     }
 
@@ -215,10 +244,12 @@ impl Room {
         }
     }
 
-    /// Tells publishers which layers somebody wants.
-    pub(super) fn ask_for_layers(&mut self, now: Now, out: &mut Outputs) {
+    /// Tells publishers which layers somebody wants. Returns how many subscriptions were looked at.
+    pub(super) fn ask_for_layers(&mut self, now: Now, out: &mut Outputs) -> u32 {
+        let mut looked_at = 0;
         let mut wanted = std::collections::BTreeMap::<Sid, VideoQuality>::new();
         for subscriber in self.participants.values() {
+            looked_at += subscriber.subscriptions.len() as u32;
             let shown = subscriber.subscriptions.iter();
             for (sid, subscription) in shown.filter(|(_, s)| s.told && s.wish.shown) {
                 let Some(track) = self
@@ -248,6 +279,7 @@ impl Room {
                 }
             }
         }
+        looked_at
     }
 }
 

@@ -74,13 +74,15 @@ impl Track {
         self.info.r#type()
     }
 
-    /// Another codec of it is announced, for who can't show the first.
-    pub(super) fn add_codecs(&mut self, now: Now, add: &AddTrackRequest) {
+    /// Another codec of it is announced, for who can't show the first. There are `most` at most.
+    pub(super) fn add_codecs(&mut self, now: Now, add: &AddTrackRequest, most: usize) {
         for codec in codecs(add) {
+            let has_room = self.info.codecs.len() < most;
             let same = |known: &&mut SimulcastCodecInfo| known.mime_type == codec.mime_type;
             match self.info.codecs.iter_mut().find(same) {
                 Some(known) => known.cid = codec.cid,
-                None => self.info.codecs.push(codec),
+                None if has_room => self.info.codecs.push(codec),
+                None => {}
             }
         }
         stamp(&mut self.info, now);

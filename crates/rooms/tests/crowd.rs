@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What one client may cost all others: many participants, and messages that ask for much.
+
+#![allow(deprecated)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::json;
+use sfu_rooms::proto::signal_request::Message as Asked;
+use sfu_rooms::proto::signal_response::Message as Told;
+use sfu_rooms::proto::{
+    self, AddTrackRequest, DataPacket, SessionDescription, SimulcastCodec, SubscriptionPermission,
+    TrackPermission, TrackSource, TrackType, UpdateSubscription, UpdateTrackSettings,
+    UpdateVideoLayers, UserPacket, VideoLayer, data_packet,
+};
+use sfu_rooms::{
+    Command, Config, Connection, Found, Hello, Keys, Limits, Negotiated, Output, Permit, Rooms, Sid,
+};
+
+const AT: u64 = 1_800_000_000;
+
+/// Rooms whose clients answer each offer, with media that does as it is told.
+struct Crowd {
+    rooms: Rooms,
+    now: Instant,
+    told: BTreeMap<u64, Vec<Told>>,
+    closed: BTreeSet<u64>,
+    /// Of each connection.
+    sids: BTreeMap<u64, Sid>,
+    offered: BTreeMap<Sid, Vec<Option<Sid>>>,
+    /// How often media was told something.
+    commands: usize,
+}
+
+fn permit(identity: &str) -> Permit {
+    let claims = json!({
+        "iss": "key", "sub": identity, "exp": AT + 600,
+        "video": {"roomJoin": true, "room": "r", "canUpdateOwnMetadata": true},
+    });
+    let key = jsonwebtoken::EncodingKey::from_secret(b"secret");
+    let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
+    let keys: Keys = "key:secret".parse().unwrap();
+    keys.permit(&token, AT, &Limits::default()).unwrap()
+}
+
+fn add(cid: &str) -> AddTrackRequest {
+    AddTrackRequest {
+        cid: cid.into(),
+        r#type: TrackType::Video.into(),
+        source: TrackSource::Camera.into(),
+        ..AddTrackRequest::default()
+    }
+}
+
+impl Crowd {
+    fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        let config = Config {
+            limits,
+            empty_timeout: Duration::from_secs(20),
+            ..Config::default()
+        };
+        Self {
+            rooms: Rooms::new(config, now, SystemTime::now()),
+            now,
+            told: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            sids: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            commands: 0,
+        }
+    }
+
+    /// Returns whether it was let in.
+    fn join(&mut self, connection: u64, identity: &str) -> bool {
+        let hello = Hello::from_query([]).unwrap();
+        let joined = self
+            .rooms
+            .join(self.now, Connection(connection), permit(identity), hello);
+        let sid = joined.ok().flatten();
+        let is_in = sid.is_some();
+        self.sids.extend(sid.map(|sid| (connection, sid)));
+        self.settle();
+        is_in
+    }
+
+    fn ask(&mut self, connection: u64, asked: Asked) {
+        self.rooms.receive(self.now, Connection(connection), asked);
+        self.settle();
+    }
+
+    /// Announces tracks with these names, and offers them instead of what there was.
+    fn publish(&mut self, connection: u64, new: &[&str], all: &[&str]) {
+        for cid in new {
+            self.ask(connection, Asked::AddTrack(add(cid)));
+        }
+        let offer = SessionDescription {
+            sdp: all.join(" "),
+            ..SessionDescription::default()
+        };
+        self.ask(connection, Asked::Offer(offer));
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.rooms.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.rooms.handle_timeout(self.now);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    fn settle(&mut self) {
+        while let Some(output) = self.rooms.poll() {
+            match output {
+                Output::Send(connection, message) => self.hear(connection, *message),
+                Output::Refresh(_) => {}
+                Output::Close(Connection(connection)) => {
+                    self.closed.insert(connection);
+                }
+                Output::Media(command) => self.obey(command),
+            }
+        }
+    }
+
+    fn hear(&mut self, connection: Connection, message: Told) {
+        if let Told::Offer(offer) = &message {
+            let answer = SessionDescription {
+                id: offer.id,
+                ..SessionDescription::default()
+            };
+            let answer = Asked::Answer(answer);
+            self.rooms.receive(self.now, connection, answer);
+        }
+        self.told.entry(connection.0).or_default().push(message);
+    }
+
+    fn obey(&mut self, command: Command) {
+        self.commands += 1;
+        let (who, outcome) = match command {
+            Command::Answer {
+                participant,
+                offer,
+                expected,
+            } => {
+                let found = offer.sdp.split_whitespace().filter_map(|cid| {
+                    let known = expected.iter().find(|e| e.cids.iter().any(|c| c == cid));
+                    Some(Found {
+                        track: known?.track.clone(),
+                        cid: cid.into(),
+                        mid: cid.into(),
+                        mime: "video/VP8".into(),
+                        rids: Vec::new(),
+                    })
+                });
+                let (sdp, tracks) = (String::new(), found.collect());
+                (participant, Negotiated::Answered { sdp, tracks })
+            }
+            Command::Offer {
+                participant,
+                sections,
+                ..
+            } => {
+                let mids = (0..sections.len()).map(|n| n.to_string()).collect();
+                let tracks = sections.into_iter().map(|s| Some(s.track?.0)).collect();
+                self.offered.insert(participant.clone(), tracks);
+                let sdp = String::new();
+                (participant, Negotiated::Offered { sdp, mids })
+            }
+            Command::Accept { participant, .. } => {
+                (participant, Negotiated::Connected { publisher: false })
+            }
+            _ => return,
+        };
+        self.rooms.negotiated(self.now, who.as_str(), outcome);
+    }
+
+    /// The tracks that a client is offered, and how many m-lines it has.
+    fn gets(&self, connection: u64) -> (BTreeSet<Sid>, usize) {
+        let offered = &self.offered[&self.sids[&connection]];
+        (offered.iter().flatten().cloned().collect(), offered.len())
+    }
+
+    /// The newest that a client knows of its track.
+    fn track(&self, connection: u64) -> proto::TrackInfo {
+        let published = self.told[&connection].iter().rev();
+        let mut published = published.filter_map(|told| match told {
+            Told::TrackPublished(published) => published.track.clone(),
+            _ => None,
+        });
+        published.next().unwrap()
+    }
+}
+
+#[test]
+fn tracks_without_an_m_line_wait_for_one_and_nobody_has_to_go() {
+    let limits = Limits {
+        offered: 3,
+        ..Limits::default()
+    };
+    let mut crowd = Crowd::new(limits);
+    assert!(crowd.join(1, "ann") && crowd.join(2, "ben") && crowd.join(3, "carl"));
+    crowd.publish(1, &["a", "b"], &["a", "b"]);
+    crowd.publish(2, &["c", "d", "e"], &["c", "d", "e"]);
+    crowd.run_for(Duration::from_secs(2));
+    // Who was there before, and who comes later.
+    assert!(crowd.join(4, "dora"));
+    crowd.run_for(Duration::from_secs(2));
+    for connection in [3, 4] {
+        let (before, lines) = crowd.gets(connection);
+        assert_eq!((before.len(), lines), (3, 3), "of five");
+    }
+    // One of the five ends, then another.
+    for left in [&["b"][..], &[]] {
+        crowd.publish(1, &[], left);
+        crowd.run_for(Duration::from_secs(2));
+        for connection in [3, 4] {
+            assert_eq!(crowd.gets(connection).1, 3);
+            assert_eq!(crowd.gets(connection).0.len(), 3, "{left:?}");
+        }
+    }
+    // Who takes less has room for another; what it gave up by itself does not come back.
+    let gone = crowd.gets(3).0.first().unwrap().to_string();
+    let subscription = UpdateSubscription {
+        track_sids: vec![gone],
+        subscribe: false,
+        ..UpdateSubscription::default()
+    };
+    crowd.ask(3, Asked::Subscription(subscription));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!(crowd.gets(3).0.len(), 2);
+    crowd.publish(1, &["f"], &["f"]);
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!(crowd.gets(3).0.len(), 3);
+    assert!(crowd.closed.is_empty(), "{:?}", crowd.closed);
+}
+
+#[test]
+fn who_joins_all_the_time_is_held_and_nobody_else_is() {
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    crowd.run_for(Duration::from_secs(1));
+    let before = crowd.told[&1].len();
+    let joined = (10..1_010).filter(|n| crowd.join(*n, "eve")).count();
+    assert_eq!(joined, 20);
+    assert!(
+        crowd.told[&1].len() - before <= 4 * joined,
+        "what others hear of it"
+    );
+    assert!(crowd.join(2, "ben"));
+    assert!(!crowd.closed.contains(&1));
+    // One more each two seconds, and after a while as many as at first.
+    for (n, wait, most) in [(2_000, 2, 1), (3_000, 4, 2), (4_000, 60, 20)] {
+        crowd.run_for(Duration::from_secs(wait));
+        let joined = (n..n + 100).filter(|n| crowd.join(*n, "eve")).count();
+        assert_eq!(joined, most, "after {wait} s");
+    }
+    // Thousands of names leave nothing that grows for ever: those whose time is over are forgotten.
+    for n in 0..5_000 {
+        assert!(crowd.join(10_000 + n, "one of a few"), "{n}");
+        crowd.run_for(Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn what_others_are_told_of_a_track_is_bounded() {
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    crowd.publish(1, &["a"], &["a"]);
+    let sid = crowd.track(1).sid;
+    let layer = VideoLayer {
+        rid: "ä".repeat(50_000),
+        ..VideoLayer::default()
+    };
+    for n in 0..1_000 {
+        let more = AddTrackRequest {
+            sid: sid.clone(),
+            layers: vec![layer.clone()],
+            simulcast_codecs: vec![SimulcastCodec {
+                codec: format!("codec{n}"),
+                layers: vec![layer.clone()],
+                ..SimulcastCodec::default()
+            }],
+            ..add("a")
+        };
+        crowd.ask(1, Asked::AddTrack(more));
+    }
+    let layers = UpdateVideoLayers {
+        track_sid: sid,
+        layers: vec![layer; 4],
+    };
+    crowd.ask(1, Asked::UpdateLayers(layers));
+    assert!(crowd.join(2, "ben"));
+    let join = crowd.told[&2].iter().find_map(|told| match told {
+        Told::Join(join) => Some(join.clone()),
+        _ => None,
+    });
+    let track = &join.unwrap().other_participants[0].tracks[0];
+    assert!(track.codecs.len() <= 4, "{}", track.codecs.len());
+    assert!(format!("{track:?}").len() < 16 * 1_024);
+}
+
+#[test]
+fn messages_that_name_much_cost_little_in_a_large_room() {
+    let mut crowd = Crowd::new(Limits::default());
+    let names: Vec<_> = (0..16).map(|n| format!("c{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    for n in 0..300 {
+        assert!(crowd.join(n, &format!("p{n}")));
+    }
+    for n in 0..20 {
+        crowd.publish(n, &names, &names);
+    }
+    crowd.run_for(Duration::from_secs(10));
+    let sids = || (0..20_000).map(|n| format!("{n:04x}")).collect::<Vec<_>>();
+    let setting = UpdateTrackSettings {
+        track_sids: sids(),
+        ..UpdateTrackSettings::default()
+    };
+    let subscription = UpdateSubscription {
+        track_sids: sids(),
+        subscribe: true,
+        ..UpdateSubscription::default()
+    };
+    let one = |identity: String| TrackPermission {
+        participant_identity: identity,
+        all_tracks: true,
+        ..TrackPermission::default()
+    };
+    let permission = SubscriptionPermission {
+        all_participants: false,
+        track_permissions: sids().into_iter().map(one).collect(),
+    };
+    let user = UserPacket {
+        destination_sids: sids(),
+        ..UserPacket::default()
+    };
+    let packet = DataPacket {
+        destination_identities: sids(),
+        value: Some(data_packet::Value::User(user)),
+        ..DataPacket::default()
+    };
+    let packet = sfu_rooms::wire::data(&packet);
+    assert!(packet.len() <= Limits::default().message);
+    let began = Instant::now();
+    for _ in 0..20 {
+        crowd.ask(0, Asked::TrackSetting(setting.clone()));
+        crowd.ask(0, Asked::Subscription(subscription.clone()));
+        crowd.ask(0, Asked::SubscriptionPermission(permission.clone()));
+        let sid = crowd.sids[&0].clone();
+        crowd.rooms.data(crowd.now, sid.as_str(), true, &packet);
+        crowd.settle();
+        for n in 0..300 {
+            crowd.ask(n, Asked::Ping(0));
+        }
+    }
+    // Some 0.8 s on a quiet machine; each of these took seconds where all tracks of the room were gone through for each name.
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(crowd.closed.is_empty());
+}
