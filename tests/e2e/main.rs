@@ -21,6 +21,7 @@ mod ndi_devices;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod prometheus;
+mod properties;
 mod proxies;
 mod publisher_returns;
 mod queue;

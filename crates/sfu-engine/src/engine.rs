@@ -13,9 +13,9 @@ mod registry;
 mod stun;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 pub(crate) use admission::Admitted;
@@ -105,6 +105,28 @@ impl Default for EngineConfig {
     }
 }
 
+/// What of its configuration may change while it runs. It holds for those who come from then on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// [`EngineConfig::admission`].
+    pub admission: AdmissionLimits,
+    /// [`EngineConfig::publisher_timeout`].
+    pub publisher_timeout: Duration,
+    /// [`EngineConfig::publisher_max_bitrate`].
+    pub publisher_max_bitrate: Option<u64>,
+}
+
+impl EngineConfig {
+    /// What of it may change.
+    pub fn limits(&self) -> EngineLimits {
+        EngineLimits {
+            admission: self.admission,
+            publisher_timeout: self.publisher_timeout,
+            publisher_max_bitrate: self.publisher_max_bitrate,
+        }
+    }
+}
+
 /// What a viewer asks for.
 #[derive(Debug, Clone)]
 pub struct SubscribeRequest<'a> {
@@ -164,6 +186,7 @@ pub struct Engine {
     identity: Identity,
     counters: Arc<Counters>,
     admission: Arc<Admission>,
+    limits: Mutex<EngineLimits>,
     announced: Announced,
     shards: Vec<ShardThread>,
     interfaces: Interfaces,
@@ -215,6 +238,7 @@ impl Engine {
         Ok(Self {
             router,
             admission: Admission::new(config.admission),
+            limits: Mutex::new(config.limits()),
             announced: Announced::new(config.announce.clone()),
             config,
             identity,
@@ -368,12 +392,13 @@ impl Engine {
         );
         let session = session.admitted(admitted).from(request.peer);
         let session = self.sessions.enter(session.publishing(), addresses);
+        let limits = self.limits();
         let command = ShardCommand::Publish {
             publications: vec![Publication::new(PublicationId(0), Some(claim), &tracks)],
             transport: Box::new(transport),
             session,
-            timeout: self.config.publisher_timeout,
-            max_bitrate: self.config.publisher_max_bitrate,
+            timeout: limits.publisher_timeout,
+            max_bitrate: limits.publisher_max_bitrate,
         };
         if !shard.queue().send(command) {
             return Err(PublishRefused::Busy);
@@ -384,6 +409,16 @@ impl Engine {
             answer,
             etag,
         })
+    }
+
+    /// Other limits, for those who come from now on.
+    pub fn set_limits(&self, limits: EngineLimits) {
+        self.admission.set_limits(limits.admission);
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    fn limits(&self) -> EngineLimits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a session, before its offer costs anything.

@@ -62,9 +62,10 @@ pub use peer::data;
 
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
-    AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, Full, Grouped,
-    InvitedPeer, LatencyRefused, Patched, Peer, PublishRefused, PublishRequest, PublishingPeer,
-    SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest, Subscribed,
+    AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, EngineLimits, Full,
+    Grouped, InvitedPeer, LatencyRefused, Patched, Peer, PublishRefused,
+    PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest,
+    Subscribed,
 };
 pub use health::TrackHealth;
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};

@@ -40,6 +40,60 @@ pub(crate) fn number(
         .build()
 }
 
+/// A text that is read on the way to READY, and may change in NULL only.
+pub(crate) fn text_at_start(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(Some(default))
+        .build()
+}
+
+/// A number that is.
+pub(crate) fn number_at_start(
+    name: &str,
+    nick: &str,
+    blurb: &str,
+    range: RangeInclusive<u32>,
+    default: u32,
+) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .minimum(*range.start())
+        .maximum(*range.end())
+        .default_value(default)
+        .build()
+}
+
+/// A text that may change while it plays.
+pub(crate) fn live_text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
+    glib::ParamSpecString::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .default_value(Some(default))
+        .mutable_playing()
+        .build()
+}
+
+/// A number that may change while it plays.
+pub(crate) fn live_number(
+    name: &str,
+    nick: &str,
+    blurb: &str,
+    range: RangeInclusive<u32>,
+    default: u32,
+) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .minimum(*range.start())
+        .maximum(*range.end())
+        .default_value(default)
+        .mutable_playing()
+        .build()
+}
+
 /// Which stream to take, for elements that take one, and from where.
 pub(crate) fn stream_and_router(stream: &str, router: &str) -> [glib::ParamSpec; 2] {
     [

@@ -260,6 +260,37 @@ fn all_layers_are_pads_highest_first() {
 }
 
 #[test]
+fn the_layer_changes_while_it_plays_but_not_how_many() {
+    init();
+    let _publisher = publisher("change", "vp8");
+    let player = Running::start(
+        "sfusrc name=in stream=change in.video_0 ! fakesink name=v sync=false async=false",
+    );
+    let source = player.0.by_name("in").unwrap();
+    let height = |wanted: i32| {
+        let sink = player.0.by_name("v").unwrap().static_pad("sink").unwrap();
+        until(&format!("picture of {wanted} lines"), || {
+            let caps = sink.current_caps();
+            caps.is_some_and(|caps| caps.structure(0).unwrap().get("height") == Ok(wanted))
+        });
+    };
+    height(180);
+    for (layer, lines) in [("lowest", 90), ("highest", 180), ("1", 90)] {
+        source.set_property("layer", layer);
+        height(lines);
+    }
+    for refused in ["all", "no such name"] {
+        source.set_property("layer", refused);
+        assert_eq!(source.property::<String>("layer"), "1");
+    }
+    source.set_property("keyframe-interval", 300u32);
+    let before = stats(&player).get::<u64>("keyframe-requests").unwrap();
+    until("requests", || {
+        stats(&player).get::<u64>("keyframe-requests").unwrap() >= before + 2
+    });
+}
+
+#[test]
 fn a_publisher_that_returns_is_continued() {
     init();
     let player = player("returns", "");

@@ -193,6 +193,40 @@ fn a_pause_is_followed_and_a_stop_joined() {
 }
 
 #[test]
+fn what_is_set_while_it_plays_holds_from_the_next_start_on() {
+    let outer = Outer::new(
+        "videotestsrc ! identity error-after=3 ! fakesink",
+        &[
+            ("restart-delay", "3600000"),
+            ("restart-delay-max", "3600000"),
+        ],
+    );
+    outer.play();
+    outer.wait_for("failures", 1);
+    outer.supervisor.set_property("pipeline", "nosuchelement");
+    let refused = |message: &gst::Message| match message.view() {
+        gst::MessageView::Warning(w) => w.error().message().starts_with("pipeline stays"),
+        _ => false,
+    };
+    let end = Instant::now() + PATIENCE;
+    while !outer
+        .message(&[gst::MessageType::Warning])
+        .is_some_and(|message| refused(&message))
+    {
+        assert!(Instant::now() < end, "nothing is said");
+    }
+    let before = outer.supervisor.property::<String>("pipeline");
+    assert!(before.contains("error-after"), "{before}");
+    drop(outer);
+    let outer = Outer::new("videotestsrc num-buffers=3 ! fakesink", &[]);
+    outer.play();
+    outer.wait_for("starts", 2);
+    outer.supervisor.set_property_from_str("restart", "never");
+    // EOS is the end now.
+    assert!(outer.message(&[gst::MessageType::Eos]).is_some());
+}
+
+#[test]
 fn a_description_that_cannot_be_built_is_an_error_at_the_start() {
     for (description, word) in [
         ("", "empty"),

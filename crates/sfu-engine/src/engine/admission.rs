@@ -66,12 +66,12 @@ pub enum Full {
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    limits: AdmissionLimits,
     counts: Mutex<Counts>,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
+    limits: AdmissionLimits,
     sessions: usize,
     /// Addresses without unconnected sessions are not in it, so that it is never larger than their number.
     unconnected: HashMap<AddressKey, usize>,
@@ -80,21 +80,29 @@ struct Counts {
 impl Admission {
     pub(crate) fn new(limits: AdmissionLimits) -> Arc<Self> {
         Arc::new(Self {
-            limits,
-            counts: Mutex::default(),
+            counts: Mutex::new(Counts {
+                limits,
+                ..Counts::default()
+            }),
         })
+    }
+
+    /// Others hold from now on. Who has a place keeps it.
+    pub(crate) fn set_limits(&self, limits: AdmissionLimits) {
+        self.lock().limits = limits;
     }
 
     /// A place for a session, which is given back when it is dropped. Who is in this process has no address.
     pub(crate) fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Admitted, Full> {
         let address = address.map(AddressKey::from);
         let mut counts = self.lock();
-        if counts.sessions >= self.limits.sessions {
+        let limits = counts.limits;
+        if counts.sessions >= limits.sessions {
             return Err(Full::Sessions);
         }
         if let Some(address) = address {
             let unconnected = counts.unconnected.entry(address).or_default();
-            if *unconnected >= self.limits.unconnected_per_address {
+            if *unconnected >= limits.unconnected_per_address {
                 return Err(Full::Address);
             }
             *unconnected += 1;
@@ -189,6 +197,27 @@ mod tests {
         assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Address));
         drop(one);
         assert_eq!(admission.admit(ip("192.0.2.1")).err(), Some(Full::Address));
+    }
+
+    #[test]
+    fn limits_change_and_who_has_a_place_keeps_it() {
+        let admission = admission(1, 1);
+        let one = admission.admit(ip("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(ip("192.0.2.2")).err(), Some(Full::Sessions));
+        let more = AdmissionLimits {
+            sessions: 2,
+            unconnected_per_address: 2,
+        };
+        admission.set_limits(more);
+        let two = admission.admit(ip("192.0.2.1")).unwrap();
+        admission.set_limits(AdmissionLimits {
+            sessions: 1,
+            ..more
+        });
+        drop(two);
+        assert_eq!(admission.admit(ip("192.0.2.2")).err(), Some(Full::Sessions));
+        drop(one);
+        assert!(admission.admit(ip("192.0.2.2")).is_ok());
     }
 
     #[test]

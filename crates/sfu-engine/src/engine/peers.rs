@@ -128,12 +128,13 @@ impl Engine {
         let stream = Arc::new(Stream::new(peer.listed.clone(), 0));
         let shared = self.shared_of(peer, session, shard, stream);
         let shared = shared.admitted(admitted).publishing();
+        let limits = self.limits();
         let command = ShardCommand::Publish {
             publications,
             transport: Box::new(transport),
             session: self.sessions.enter(shared, addresses),
-            timeout: self.config.publisher_timeout,
-            max_bitrate: self.config.publisher_max_bitrate,
+            timeout: limits.publisher_timeout,
+            max_bitrate: limits.publisher_max_bitrate,
         };
         let sent = shard.queue().send(command);
         sent.then_some((publishing, answered))

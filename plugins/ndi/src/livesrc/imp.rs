@@ -255,11 +255,10 @@ impl NdiLiveSrc {
     fn build_parts(&self) -> Result<Ingest, Missing> {
         let obj = self.obj();
         let bin = obj.upcast_ref::<gst::Bin>();
-        let settings = self.settings();
         let ingest = Ingest::new(bin, &self.shared)?;
         let stream = |kind: Kind| {
             let pad = &self.pads[kind as usize];
-            Stream::new(bin, kind, pad, &settings, &self.shared).map(Arc::new)
+            Stream::new(bin, kind, pad, &self.shared).map(Arc::new)
         };
         let streams = [stream(Kind::Video)?, stream(Kind::Audio)?];
         *lock(&self.parts) = Some(Parts {
@@ -302,7 +301,9 @@ impl NdiLiveSrc {
         else {
             return Err(gst::StateChangeError);
         };
-        self.shared.start(sender, self.settings().fallback);
+        let settings = self.settings();
+        streams.iter().for_each(|stream| stream.set_up(&settings));
+        self.shared.start(sender, settings.fallback);
         let supervisor = Supervisor::new(&self.obj(), events, ingest, streams);
         let thread = std::thread::Builder::new().name("ndilivesrc".into());
         match thread.spawn(move || supervisor.run()) {

@@ -65,12 +65,10 @@ impl Stream {
         bin: &gst::Bin,
         kind: Kind,
         ghost: &gst::GhostPad,
-        settings: &Settings,
         shared: &Arc<Shared>,
     ) -> Result<Self, Missing> {
         let name = kind.name();
         let switch = make("fallbackswitch", &format!("{name}-switch"))?;
-        switch.set_property("timeout", u64::from(settings.timeout) * 1_000_000);
         switch.set_property("immediate-fallback", true);
         let mut elements = vec![switch.clone()];
         if kind == Kind::Audio {
@@ -109,6 +107,13 @@ impl Stream {
         };
         stream.add_to(bin)?;
         Ok(stream)
+    }
+
+    /// Before it starts: what is set in READY holds, too.
+    pub(super) fn set_up(&self, settings: &Settings) {
+        if let Some(switch) = self.elements.first() {
+            switch.set_property("timeout", u64::from(settings.timeout) * 1_000_000);
+        }
     }
 
     fn add_to(&self, bin: &gst::Bin) -> Result<(), Missing> {

@@ -159,7 +159,6 @@ fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
         .nick(nick)
         .blurb(blurb)
         .default_value(Some(default))
-        .mutable_ready()
         .build()
 }
 
@@ -169,7 +168,6 @@ fn number(name: &str, nick: &str, blurb: &str, maximum: u32, default: u32) -> gl
         .blurb(blurb)
         .maximum(maximum)
         .default_value(default)
-        .mutable_ready()
         .build()
 }
 
@@ -211,8 +209,7 @@ fn configuration() -> Vec<glib::ParamSpec> {
             .default_value(defaults.protocols)
             .nick("Protocols")
             .blurb("How media may be sent: tcp is inside of the RTSP connection")
-            .mutable_ready()
-            .build(),
+                .build(),
         text(
             "udp-ports",
             "UDP ports",
@@ -222,8 +219,7 @@ fn configuration() -> Vec<glib::ParamSpec> {
         glib::ParamSpecEnum::builder_with_default("auth", defaults.auth)
             .nick("Authentication")
             .blurb("How players are asked for their passwords. By the rules of access, both means Digest only where all that they know is users with an HA1")
-            .mutable_ready()
-            .build(),
+                .build(),
         text(
             "access",
             "Access",
@@ -235,8 +231,7 @@ fn configuration() -> Vec<glib::ParamSpec> {
             .nick("Users")
             .blurb("Who may watch, instead of whom access lets in: NAME:PASSWORD, separated by commas. It can't be read back")
             .write_only()
-            .mutable_ready()
-            .build(),
+                .build(),
         text(
             "users-file",
             "Users' file",

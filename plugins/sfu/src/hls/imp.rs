@@ -16,7 +16,7 @@ use crate::properties::{lock, number_of, text_of};
 
 #[derive(Debug, Default)]
 pub struct SfuHlsSink {
-    settings: Mutex<Settings>,
+    settings: Arc<Mutex<Settings>>,
     running: Mutex<Option<Running>>,
     stats: Arc<Mutex<Stats>>,
 }
@@ -149,6 +149,7 @@ impl SfuHlsSink {
         let worker = Worker {
             element: self.obj().downgrade(),
             settings,
+            current: self.settings.clone(),
             name,
             orders: orders.clone(),
             output,

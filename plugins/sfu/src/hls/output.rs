@@ -126,6 +126,11 @@ impl Output {
         };
     }
 
+    /// Playlists are to have so many segments from the next one on.
+    pub(super) fn set_length(&mut self, length: usize) {
+        self.window.length = length;
+    }
+
     /// The number of the next segments.
     pub(super) fn sequence(&self) -> u64 {
         self.window.next()

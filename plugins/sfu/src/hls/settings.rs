@@ -10,7 +10,7 @@ use gst::prelude::*;
 use sfu_engine::StreamName;
 
 use super::cuts::Rules;
-use crate::properties::{latency, number, stream_and_router, text};
+use crate::properties::{latency, live_number, number, stream_and_router, text};
 use crate::src::OnLoss;
 
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             1_000..=20_000,
             defaults.segment_ms,
         ),
-        number(
+        live_number(
             "playlist-length",
             "Playlist length",
             "Segments in a playlist; files stay on disk about twice as long",
@@ -84,7 +84,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         glib::ParamSpecEnum::builder_with_default("on-loss", defaults.on_loss)
             .nick("On loss")
             .blurb("What happens when the publisher goes; with eos the playlists end")
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")

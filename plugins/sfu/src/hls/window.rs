@@ -33,7 +33,7 @@ struct Row {
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Window {
-    length: usize,
+    pub(super) length: usize,
     target: u64,
     rows: VecDeque<Row>,
     /// The next row's sequence number.

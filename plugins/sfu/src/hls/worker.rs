@@ -138,7 +138,9 @@ enum End {
 /// See the module's description.
 pub(super) struct Worker {
     pub(super) element: glib::WeakRef<SfuHlsSink>,
+    /// Those of the start, and those that the element has now, some of which may change.
     pub(super) settings: Settings,
+    pub(super) current: Arc<Mutex<Settings>>,
     pub(super) name: StreamName,
     pub(super) orders: Arc<Orders>,
     pub(super) output: Output,
@@ -160,7 +162,7 @@ impl Worker {
         while let Some(tracks) = self.wait_for_publisher() {
             match self.session(&tracks) {
                 End::Ordered => break,
-                End::Lost if self.settings.on_loss == OnLoss::Eos => {
+                End::Lost if lock(&self.current).on_loss == OnLoss::Eos => {
                     ends = true;
                     break;
                 }
@@ -333,6 +335,7 @@ impl Worker {
     }
 
     fn publish(&mut self, session: &Session, row: Row) {
+        self.output.set_length(lock(&self.current).length as usize);
         let published = self
             .output
             .publish(row, |at| session.date(at), |n| session.media(n));

@@ -35,6 +35,11 @@ impl Disk {
         }
     }
 
+    /// So much is to stay free from now on.
+    pub(super) fn keep_free(&mut self, min_free: u64) {
+        self.min_free = min_free;
+    }
+
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.trouble.map(|(trouble, _)| trouble)
     }

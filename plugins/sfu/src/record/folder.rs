@@ -3,6 +3,7 @@
 //! The folder of the recordings: what is in it, what is left over there by a process that was killed, and what is old.
 //! A file of somebody else is never changed.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -107,7 +108,8 @@ fn repair_all(root: &Path, stopped: impl Fn() -> bool) {
 /// Looks after the folder on a thread of its own, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    stop: Option<Sender<()>>,
+    /// How old recordings may become; it stops when this is gone.
+    ages: Option<Sender<Option<Duration>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -119,38 +121,62 @@ impl Keeper {
         delete_after: Option<Duration>,
         deleted: impl Fn(usize) + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (stop, stopped) = channel();
+        let (ages, changed) = channel();
         let thread = std::thread::Builder::new()
             .name("sfurecorder-keeper".into())
             .spawn(move || {
-                let over = || stopped.try_recv() == Err(TryRecvError::Disconnected);
+                let age = Cell::new(delete_after);
+                let over = || match changed.try_recv() {
+                    Ok(other) => {
+                        age.set(other);
+                        false
+                    }
+                    Err(error) => error == TryRecvError::Disconnected,
+                };
                 repair_all(&root, over);
-                if let Some(age) = delete_after {
-                    keep(&root, &stream, age, &stopped, deleted);
-                }
+                keep(&root, &stream, age.get(), &changed, deleted);
             })?;
         Ok(Self {
-            stop: Some(stop),
+            ages: Some(ages),
             thread: Some(thread),
         })
     }
+
+    /// Recordings are to be deleted when they are so old, or never.
+    pub(super) fn keep_for(&self, age: Option<Duration>) {
+        if let Some(ages) = &self.ages {
+            // Nobody hears it once the thread has panicked.
+            let _ = ages.send(age);
+        }
+    }
 }
 
-fn keep(root: &Path, stream: &str, age: Duration, stopped: &Receiver<()>, deleted: impl Fn(usize)) {
-    let wait = LOOK.min(age / 4).max(Duration::from_millis(250));
+fn keep(
+    root: &Path,
+    stream: &str,
+    mut age: Option<Duration>,
+    changed: &Receiver<Option<Duration>>,
+    deleted: impl Fn(usize),
+) {
     loop {
-        if let Some(before) = SystemTime::now().checked_sub(age) {
+        let before = age.and_then(|age| SystemTime::now().checked_sub(age));
+        if let Some(before) = before {
             deleted(delete_older(root, stream, before));
         }
-        if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-            return;
+        let wait = age.map_or(LOOK, |age| {
+            LOOK.min(age / 4).max(Duration::from_millis(250))
+        });
+        match changed.recv_timeout(wait) {
+            Ok(other) => age = other,
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.ages.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -261,5 +287,22 @@ mod tests {
         drop(keeper);
         assert!(!old.exists());
         assert!(!file::repair(&left).unwrap(), "it was repaired");
+    }
+
+    #[test]
+    fn how_old_recordings_may_become_changes_while_they_are_kept() {
+        let folder = Folder::new("ages");
+        let old = folder.0.join("1.mp4");
+        record(&old, "a", 1, false);
+        age(&old);
+        let (sender, deleted) = channel();
+        let keeper = Keeper::start(folder.0.clone(), "a".into(), None, move |count| {
+            let _ = sender.send(count);
+        });
+        let keeper = keeper.unwrap();
+        keeper.keep_for(Some(Duration::from_secs(86_400)));
+        assert_eq!(deleted.recv_timeout(Duration::from_secs(20)), Ok(0));
+        keeper.keep_for(Some(Duration::from_secs(3_600)));
+        assert_eq!(deleted.recv_timeout(Duration::from_secs(20)), Ok(1));
     }
 }

@@ -31,7 +31,7 @@ struct Running {
     inbox: Inbox,
     thread: JoinHandle<()>,
     /// Deletes what is old until it is dropped.
-    _keeper: Keeper,
+    keeper: Keeper,
 }
 
 #[glib::object_subclass]
@@ -93,6 +93,12 @@ impl ObjectImpl for SfuRecorder {
             "delete-after" => settings.delete_after = number(),
             "min-free" => settings.min_free = bytes(),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
+        }
+        let limits = settings.limits();
+        drop(settings);
+        if let Some(running) = &*lock(&self.running) {
+            running.keeper.keep_for(limits.delete_after);
+            running.inbox.send(Event::Limits(limits));
         }
     }
 
@@ -197,7 +203,7 @@ impl SfuRecorder {
         let keeper = Keeper::start(
             plan.directory.clone(),
             plan.stream.as_str().to_owned(),
-            plan.delete_after,
+            plan.limits.delete_after,
             move |count| deleted.delete(count),
         );
         let no_thread = |e: std::io::Error| format!("no thread could be started: {e}");
@@ -211,7 +217,7 @@ impl SfuRecorder {
         *lock(&self.running) = Some(Running {
             inbox,
             thread,
-            _keeper: keeper,
+            keeper,
         });
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use super::file::Written;
+use super::settings::Limits;
 
 /// Frames and packets of sound that may wait: half a minute. What comes on top is dropped.
 const CAPACITY: usize = 3_000;
@@ -44,6 +45,8 @@ pub(super) enum Event {
     Split,
     /// It wants what comes to be recorded, or not.
     Record(bool),
+    /// Other limits hold from now on.
+    Limits(Limits),
     /// EOS: finish, and say so.
     End,
     /// Finish, and end.

@@ -10,7 +10,7 @@ use gst::prelude::*;
 use sfu_engine::StreamName;
 
 use super::template::Template;
-use crate::properties::{number, stream_and_router, text};
+use crate::properties::{live_number, number, stream_and_router, text};
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -54,14 +54,30 @@ pub(super) struct Plan {
     pub(super) directory: PathBuf,
     pub(super) template: Template,
     pub(super) fragment: gst::ClockTime,
+    pub(super) limits: Limits,
+    pub(super) recording: bool,
+}
+
+/// What may change while it records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
     pub(super) max_duration: Option<gst::ClockTime>,
     pub(super) max_size: Option<u64>,
     pub(super) delete_after: Option<Duration>,
     pub(super) min_free: u64,
-    pub(super) recording: bool,
 }
 
 impl Settings {
+    pub(super) fn limits(&self) -> Limits {
+        let seconds = |s: u32| (s > 0).then_some(u64::from(s));
+        Limits {
+            max_duration: seconds(self.max_duration).map(gst::ClockTime::from_seconds),
+            max_size: Some(self.max_size).filter(|size| *size > 0),
+            delete_after: seconds(self.delete_after).map(Duration::from_secs),
+            min_free: self.min_free,
+        }
+    }
+
     pub(super) fn plan(&self) -> Result<Plan, String> {
         if self.directory.is_empty() {
             return Err("directory is empty: name the folder for the recordings".into());
@@ -72,7 +88,6 @@ impl Settings {
                     .into(),
             );
         }
-        let seconds = |s: u32| (s > 0).then_some(u64::from(s));
         Ok(Plan {
             stream: self.stream.parse().map_err(|e| format!("stream: {e}"))?,
             router: self.router.clone(),
@@ -80,10 +95,7 @@ impl Settings {
             directory: self.directory.clone().into(),
             template: self.location_template.parse()?,
             fragment: gst::ClockTime::from_mseconds(self.fragment_duration.into()),
-            max_duration: seconds(self.max_duration).map(gst::ClockTime::from_seconds),
-            max_size: Some(self.max_size).filter(|size| *size > 0),
-            delete_after: seconds(self.delete_after).map(Duration::from_secs),
-            min_free: self.min_free,
+            limits: self.limits(),
             recording: self.recording,
         })
     }
@@ -94,7 +106,7 @@ fn bytes(name: &str, nick: &str, blurb: &str, default: u64) -> glib::ParamSpec {
         .nick(nick)
         .blurb(blurb)
         .default_value(default)
-        .mutable_ready()
+        .mutable_playing()
         .build()
 }
 
@@ -130,7 +142,7 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
             100..=60_000,
             defaults.fragment_duration,
         ),
-        number(
+        live_number(
             "max-duration",
             "Maximum duration",
             "A new file begins with the first keyframe after this many seconds; 0 is never",
@@ -143,7 +155,7 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
             "A new file begins with the first keyframe after this many bytes; 0 is never",
             defaults.max_size,
         ),
-        number(
+        live_number(
             "delete-after",
             "Delete after",
             "Recordings of this stream in directory are deleted when they are this many seconds old; 0 is never",

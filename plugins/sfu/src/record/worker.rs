@@ -92,7 +92,7 @@ impl Recorder {
     ) -> Self {
         Self {
             element: element.downgrade(),
-            disk: Disk::new(plan.min_free),
+            disk: Disk::new(plan.limits.min_free),
             recording: plan.recording,
             plan,
             inbox,
@@ -198,6 +198,10 @@ impl Recorder {
                     self.end_current();
                 }
             }
+            Event::Limits(limits) => {
+                self.plan.limits = limits;
+                self.disk.keep_free(limits.min_free);
+            }
             Event::End => {
                 self.ended.get_or_insert(false);
                 self.input = None;
@@ -246,12 +250,14 @@ impl Recorder {
     fn is_full(&self, take: &Take) -> bool {
         let long = self
             .plan
+            .limits
             .max_duration
             .is_some_and(|max| take.duration() >= max);
         self.wanted
             || long
             || self
                 .plan
+                .limits
                 .max_size
                 .is_some_and(|max| take.written.bytes >= max)
     }

@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
 
 use gst::glib;
 use gst::glib::subclass::Signal;
@@ -16,7 +15,7 @@ use sfu_engine::{Engine, Router};
 use super::CAT;
 use super::address::TrustedProxies;
 use super::connections::Connections;
-use super::drain::{self, Defaults};
+use super::drain;
 use super::kick;
 use super::limits::Limits;
 use super::recent::Recent;
@@ -103,46 +102,16 @@ impl ObjectImpl for SfuSignaller {
         if !may_change(&*self.obj(), pspec) {
             return;
         }
-        let text = || text_of(value);
-        let number = || number_of(value);
-        let mut settings = lock(&self.settings);
-        match pspec.name() {
-            "listen" => settings.listen = text(),
-            "udp-address" => settings.udp_address = text(),
-            "udp-port" => settings.udp_port = number(),
-            "shards" => settings.shards = number(),
-            "send-buffer" => settings.send_buffer = number(),
-            "dscp" => settings.dscp = value.get().unwrap_or_default(),
-            "announce-address" => settings.announce_address = text(),
-            "ice-tcp" => settings.ice_tcp = value.get().unwrap_or_default(),
-            "max-tcp-connections" => settings.max_tcp_connections = number(),
-            "router" => settings.router = text(),
-            "publisher-timeout" => settings.publisher_timeout = number(),
-            "ice-servers" => settings.ice_servers = text(),
-            "turn-servers" => settings.turn_servers = text(),
-            "turn-secret" => settings.turn_secret = text(),
-            "playout-delay" => settings.playout_delay = text(),
-            "hls-directory" => settings.hls_directory = text(),
-            "recordings-directory" => settings.recordings_directory = text(),
-            "max-sessions" => settings.max_sessions = number(),
-            "max-sessions-per-address" => settings.max_sessions_per_address = number(),
-            "max-bitrate" => settings.max_bitrate = number(),
-            "max-connections" => settings.max_connections = number(),
-            "max-connections-per-address" => settings.max_connections_per_address = number(),
-            "trusted-proxies" => settings.trusted_proxies = text(),
-            "access" => settings.access = text(),
-            "api-keys" => settings.api_keys = text(),
-            "api-keys-file" => settings.api_keys_file = text(),
-            "allowed-origins" => settings.allowed_origins = text(),
-            "server-names" => settings.server_names = text(),
-            "event-webhooks" => settings.event_webhooks = text(),
-            "event-webhook-secret" => settings.event_webhook_secret = text(),
-            "drain-timeout" => settings.drain_timeout = number(),
-            "drain-redirect" => settings.drain_redirect = text(),
-            "certificate" => settings.certificate = text(),
-            "private-key" => settings.private_key = text(),
-            "plain-listen" => settings.plain_listen = text(),
-            name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
+        // What runs takes a change over first, or refuses it.
+        let mut wanted = lock(&self.settings).clone();
+        set(&mut wanted, pspec.name(), value);
+        match self.follow(&wanted) {
+            Ok(()) => set(&mut lock(&self.settings), pspec.name(), value),
+            Err(why) => gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("{} stays as it was: {why}", pspec.name())
+            ),
         }
     }
 
@@ -266,13 +235,30 @@ impl SfuSignaller {
             .as_ref()
             .map(|running| running.app.clone());
         if let Some(app) = app {
-            let Defaults { redirect, .. } = &*app.drain_defaults;
-            drain::begin(&app, app.drain_defaults.within(), redirect.clone());
+            let defaults = app.drain_defaults();
+            drain::begin(&app, defaults.within(), defaults.redirect);
         }
     }
 
     fn engine(&self) -> Option<Arc<Engine>> {
         lock(&self.running).as_ref().map(|r| r.engine.clone())
+    }
+
+    /// Takes over what may change while it runs: all of it or nothing.
+    fn follow(&self, settings: &Settings) -> Result<(), String> {
+        let running = lock(&self.running);
+        let app = running.as_ref().map(|running| running.app.clone());
+        drop(running);
+        let Some(app) = app else {
+            return Ok(());
+        };
+        let limits = settings.engine()?.limits();
+        let ice_servers = settings.ice_servers()?;
+        let drain_defaults = settings.drain_defaults()?;
+        app.engine.set_limits(limits);
+        app.ice_servers.follow(&ice_servers);
+        app.set_drain_defaults(drain_defaults);
+        Ok(())
     }
 
     fn start(&self) -> Result<(), String> {
@@ -285,11 +271,7 @@ impl SfuSignaller {
         let door = Arc::new(settings.door()?);
         let webhooks = Webhooks::new(&settings.event_webhooks, &settings.event_webhook_secret)?;
         gst::info!(CAT, imp = self, "{}", door.summary());
-        let drain_defaults = drain::Defaults {
-            timeout: Duration::from_millis(settings.drain_timeout.into()),
-            redirect: drain::checked(&settings.drain_redirect)
-                .map_err(|e| format!("drain-redirect: {e}"))?,
-        };
+        let drain_defaults = settings.drain_defaults()?;
         let certificates = settings.certificates()?;
         let listener = bind("listen", listen)?;
         let plain = settings.plain_listen()?;
@@ -375,6 +357,49 @@ impl SfuSignaller {
             let _ = (files.join(), services.join());
             self.obj().notify("port");
         }
+    }
+}
+
+fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
+    let text = || text_of(value);
+    let number = || number_of(value);
+    match name {
+        "listen" => settings.listen = text(),
+        "udp-address" => settings.udp_address = text(),
+        "udp-port" => settings.udp_port = number(),
+        "shards" => settings.shards = number(),
+        "send-buffer" => settings.send_buffer = number(),
+        "dscp" => settings.dscp = value.get().unwrap_or_default(),
+        "announce-address" => settings.announce_address = text(),
+        "ice-tcp" => settings.ice_tcp = value.get().unwrap_or_default(),
+        "max-tcp-connections" => settings.max_tcp_connections = number(),
+        "router" => settings.router = text(),
+        "publisher-timeout" => settings.publisher_timeout = number(),
+        "ice-servers" => settings.ice_servers = text(),
+        "turn-servers" => settings.turn_servers = text(),
+        "turn-secret" => settings.turn_secret = text(),
+        "playout-delay" => settings.playout_delay = text(),
+        "hls-directory" => settings.hls_directory = text(),
+        "recordings-directory" => settings.recordings_directory = text(),
+        "max-sessions" => settings.max_sessions = number(),
+        "max-sessions-per-address" => settings.max_sessions_per_address = number(),
+        "max-bitrate" => settings.max_bitrate = number(),
+        "max-connections" => settings.max_connections = number(),
+        "max-connections-per-address" => settings.max_connections_per_address = number(),
+        "trusted-proxies" => settings.trusted_proxies = text(),
+        "access" => settings.access = text(),
+        "api-keys" => settings.api_keys = text(),
+        "api-keys-file" => settings.api_keys_file = text(),
+        "allowed-origins" => settings.allowed_origins = text(),
+        "server-names" => settings.server_names = text(),
+        "event-webhooks" => settings.event_webhooks = text(),
+        "event-webhook-secret" => settings.event_webhook_secret = text(),
+        "drain-timeout" => settings.drain_timeout = number(),
+        "drain-redirect" => settings.drain_redirect = text(),
+        "certificate" => settings.certificate = text(),
+        "private-key" => settings.private_key = text(),
+        "plain-listen" => settings.plain_listen = text(),
+        name => gst::warning!(CAT, "property {name} can't be set"),
     }
 }
 

@@ -3,8 +3,8 @@
 //! The HTTP server: routes, and what all answers have in common.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -30,6 +30,7 @@ use super::turn::IceServers;
 use super::v1::{Pushes, Recorders};
 use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
 use super::{CAT, SfuSignaller, body, routes};
+use crate::properties::lock;
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ pub(super) struct App {
     pub(super) webhooks: Arc<Webhooks>,
     /// Whether it is about to end, and how where nobody says.
     pub(super) drain: Arc<Drain>,
-    pub(super) drain_defaults: Arc<drain::Defaults>,
+    drain_defaults: Arc<Mutex<drain::Defaults>>,
     /// The element whose server this is.
     pub(super) element: glib::WeakRef<SfuSignaller>,
     /// Turns true when the server is to stop: what streams without end must end.
@@ -130,11 +131,20 @@ impl App {
             recent: parts.recent,
             webhooks: Arc::new(parts.webhooks),
             drain: Arc::default(),
-            drain_defaults: Arc::new(parts.drain_defaults),
+            drain_defaults: Arc::new(Mutex::new(parts.drain_defaults)),
             element: parts.element,
             stopping,
             stop: Arc::new(stop),
         }
+    }
+
+    /// How it ends where nobody says.
+    pub(super) fn drain_defaults(&self) -> drain::Defaults {
+        lock(&self.drain_defaults).clone()
+    }
+
+    pub(super) fn set_drain_defaults(&self, defaults: drain::Defaults) {
+        *lock(&self.drain_defaults) = defaults;
     }
 
     /// Tells all that the server stops.

@@ -12,9 +12,10 @@ use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUF
 use sfu_tls::Certificates;
 
 use super::door::{Door, Names, Origins};
+use super::drain;
 use super::limits::Limits;
 use super::turn::IceServers;
-use crate::properties::{number, text};
+use crate::properties::{live_number, live_text, number_at_start as number, text_at_start as text};
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -117,6 +118,15 @@ impl Settings {
     /// What clients are told.
     pub(super) fn ice_servers(&self) -> Result<IceServers, String> {
         IceServers::new(&self.ice_servers, &self.turn_servers, &self.turn_secret)
+    }
+
+    /// How it ends where nobody says.
+    pub(super) fn drain_defaults(&self) -> Result<drain::Defaults, String> {
+        Ok(drain::Defaults {
+            timeout: Duration::from_millis(self.drain_timeout.into()),
+            redirect: drain::checked(&self.drain_redirect)
+                .map_err(|e| format!("drain-redirect: {e}"))?,
+        })
     }
 
     /// For HTTPS, if it is spoken.
@@ -255,7 +265,6 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("DSCP")
             .blurb("Mark media for networks that treat it by kind (RFC 8837): sound EF, pictures AF42")
             .default_value(defaults.dscp)
-            .mutable_ready()
             .build(),
         text(
             "announce-address",
@@ -269,7 +278,6 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .nick("ICE over TCP")
             .blurb("Take media by TCP, too, on the numbers of the UDP ports, from peers whose networks block UDP")
             .default_value(defaults.ice_tcp)
-            .mutable_ready()
             .build(),
         number(
             "max-tcp-connections",
@@ -291,9 +299,9 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .minimum(2_000)
             .maximum(3_600_000)
             .default_value(defaults.publisher_timeout)
-            .mutable_ready()
+            .mutable_playing()
             .build(),
-        text(
+        live_text(
             "ice-servers",
             "ICE servers",
             "STUN and TURN servers to tell clients (Link headers), separated by commas: stun:HOST[:PORT], \
@@ -333,21 +341,21 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
              empty leaves it to them",
             &defaults.playout_delay,
         ),
-        number(
+        live_number(
             "max-sessions",
             "Max sessions",
             "Sessions of viewers and publishers at most; further offers are answered with 503",
             1..=1_000_000,
             defaults.max_sessions,
         ),
-        number(
+        live_number(
             "max-sessions-per-address",
             "Max sessions per address",
             "Sessions of one address (IPv6: of one /64) that have not connected yet at most; connected ones don't count",
             1..=1_000_000,
             defaults.max_sessions_per_address,
         ),
-        number(
+        live_number(
             "max-bitrate",
             "Max bitrate",
             "What a WHIP publisher may send in all, in bit/s: what is more is dropped, and for more than 10 s ends it; \
@@ -425,7 +433,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "File that holds what event webhooks are signed by: whsec_ and base64, or a text, of 24 octets or more",
             &defaults.event_webhook_secret,
         ),
-        number(
+        live_number(
             "drain-timeout",
             "Drain timeout",
             "On SIGTERM (./sfu run) and by the action signal drain, take nobody any more, tell viewers to reconnect, and end when \
@@ -433,7 +441,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             0..=86_400_000,
             defaults.drain_timeout,
         ),
-        text(
+        live_text(
             "drain-redirect",
             "Drain redirect",
             "Another server, such as https://other.example.org, that newcomers (307) and viewers are sent to then; empty: newcomers \

@@ -3,6 +3,7 @@
 //! ICE servers for clients: those that are the same for all, and TURN servers with credentials of each session's own, by the
 //! secret that coturn has as `static-auth-secret` (draft-uberti-behave-turn-rest-00): an end, a name, and an HMAC over both.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::hmac;
@@ -11,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::links;
+use crate::properties::lock;
 
 /// How long a relay may be asked for, and kept, with what was told once. TURN servers ask for it again each ten minutes.
 const LIFE: Duration = Duration::from_secs(12 * 3600);
@@ -28,9 +30,12 @@ pub(super) struct IceServer {
     pub(super) credential: String,
 }
 
-/// See the module's description.
+/// See the module's description. They may change while it runs.
 #[derive(Debug, Default)]
-pub(super) struct IceServers {
+pub(super) struct IceServers(Mutex<Arc<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
     same: Vec<IceServer>,
     turn: Option<Turn>,
 }
@@ -63,12 +68,23 @@ impl IceServers {
                         .into(),
                 ),
             };
-        Ok(Self { same, turn })
+        Ok(Self(Mutex::new(Arc::new(Known { same, turn }))))
+    }
+
+    /// Those are told from now on.
+    pub(super) fn follow(&self, other: &Self) {
+        let known = other.known();
+        *lock(&self.0) = known;
+    }
+
+    fn known(&self) -> Arc<Known> {
+        lock(&self.0).clone()
     }
 
     /// Whether clients are told of any.
     pub(super) fn is_empty(&self) -> bool {
-        self.same.is_empty() && self.turn.is_none()
+        let known = self.known();
+        known.same.is_empty() && known.turn.is_none()
     }
 
     /// `Link` headers for one session. `until`: when it ends anyhow.
@@ -91,10 +107,12 @@ impl IceServers {
         session: &str,
         until: Option<SystemTime>,
         now: SystemTime,
-    ) -> impl Iterator<Item = IceServer> {
-        let turn = self.turn.iter();
+    ) -> impl Iterator<Item = IceServer> + use<> {
+        let known = self.known();
+        let turn = known.turn.iter();
         let own = turn.flat_map(move |turn| turn.servers(session, until, now));
-        self.same.iter().cloned().chain(own)
+        let all: Vec<_> = known.same.iter().cloned().chain(own).collect();
+        all.into_iter()
     }
 }
 

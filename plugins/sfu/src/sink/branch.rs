@@ -26,6 +26,9 @@ pub(super) struct Branch {
     head: usize,
 }
 
+/// The encoder of sound.
+const OPUS: &str = "opusenc";
+
 impl Branch {
     pub(super) fn make(
         &mut self,
@@ -38,6 +41,12 @@ impl Branch {
             .map_err(|_| format!("element {factory} is missing: install {from}"))?;
         self.add(bin, &element)?;
         Ok(element)
+    }
+
+    /// Those of the sound that is encoded here, if any.
+    pub(super) fn audio_encoders(&self) -> impl Iterator<Item = gst::Element> {
+        let is_opus = |e: &&gst::Element| e.factory().is_some_and(|f| f.name() == OPUS);
+        self.elements.iter().filter(is_opus).cloned()
     }
 
     /// The element behind which it is decided what becomes of what comes encoded.
@@ -323,9 +332,8 @@ fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
     let stereo = caps(2).field("channel-mask", gst::Bitmask(0x3)).build();
     let caps: gst::Caps = [stereo, caps(1).build()].into_iter().collect();
     filter.set_property("caps", &caps);
-    let encoder = branch.make(plan.bin, "opusenc", base)?;
-    let bitrate = i32::try_from(plan.settings.audio_bitrate).unwrap_or(i32::MAX);
-    encoder.set_property("bitrate", bitrate);
+    let encoder = branch.make(plan.bin, OPUS, base)?;
+    set_audio_bitrate(&encoder, plan.settings.audio_bitrate);
     // A lost packet is filled in from the next one, which comes before the viewer could ask for it again.
     encoder.set_property("inband-fec", true);
     encoder.set_property("packet-loss-percentage", 10i32);
@@ -333,6 +341,12 @@ fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
     gst::Element::link_many([plan.entry, &convert, &resample, &filter, &encoder])
         .map_err(|e| e.to_string())?;
     Ok(encoder)
+}
+
+/// While it plays, too.
+pub(super) fn set_audio_bitrate(encoder: &gst::Element, bitrate: u32) {
+    let bitrate = i32::try_from(bitrate).unwrap_or(i32::MAX);
+    encoder.set_property("bitrate", bitrate);
 }
 
 /// Links what brings encoded media into the form that payloaders and decoders take, and returns the last element of it.

@@ -14,7 +14,7 @@ use sfu_engine::{Publisher, TrackKind};
 
 use super::CAT;
 use super::audio::MixMatrix;
-use super::branch::{Branch, Work};
+use super::branch::{Branch, Work, set_audio_bitrate};
 use super::clock::Wallclock;
 use super::media::{self, Media};
 use super::settings::{PROPERTIES, Settings};
@@ -117,6 +117,17 @@ impl ObjectImpl for SfuSink {
         }
         let text = || text_of(value);
         let number = || number_of(value);
+        if pspec.name() == "audio-bitrate" {
+            let bitrate = number();
+            lock(&self.settings).audio_bitrate = bitrate;
+            let encoders: Vec<_> = {
+                let state = lock(&self.state);
+                let branches = state.inputs.values().filter_map(|i| i.branch.as_ref());
+                branches.flat_map(Branch::audio_encoders).collect()
+            };
+            encoders.iter().for_each(|e| set_audio_bitrate(e, bitrate));
+            return;
+        }
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "stream" => settings.stream = text(),
@@ -130,7 +141,6 @@ impl ObjectImpl for SfuSink {
             "keyframe-interval" => settings.keyframe_interval_ms = number(),
             "temporal-layers" => settings.temporal_layers = number(),
             "keyframe-min-interval" => settings.keyframe_min_interval_ms = number(),
-            "audio-bitrate" => settings.audio_bitrate = number(),
             "mix-matrix" => match MixMatrix::from_value(value) {
                 Ok(matrix) => settings.mix_matrix = matrix,
                 Err(reason) => gst::warning!(CAT, imp = self, "kept as it was: {reason}"),

@@ -10,7 +10,7 @@ use gst::prelude::*;
 use sfu_elements::layers::Layers;
 
 use super::audio::MixMatrix;
-use crate::properties::{number, text};
+use crate::properties::{live_number, number, text};
 
 /// To what raw video is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
@@ -195,7 +195,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             100..=60_000,
             defaults.keyframe_min_interval_ms,
         ),
-        number(
+        live_number(
             "audio-bitrate",
             "Audio bitrate",
             "Raw audio only: bitrate of the Opus stream, in bit/s",

@@ -27,6 +27,11 @@ impl Cadence {
         }
     }
 
+    /// From now on.
+    pub(super) fn set_interval(&mut self, interval: Duration) {
+        self.interval = (!interval.is_zero()).then_some(interval);
+    }
+
     /// A keyframe went out, whoever asked for it.
     pub(super) fn keyframe(&mut self, now: Instant) {
         self.last = Some(now);

@@ -13,7 +13,7 @@ use sfu_engine::{LocalSubscription, Router, StreamName};
 
 use super::CAT;
 use super::branch::Branch;
-use super::reader::{Reader, Shared};
+use super::reader::{Reader, Shared, Wanted};
 use super::settings::{Choice, Codecs, PROPERTIES, Settings};
 use crate::properties::{lock, number_of, text_of};
 
@@ -48,6 +48,16 @@ impl ObjectImpl for SfuSrc {
             return;
         }
         let text = || text_of(value);
+        if pspec.name() == "layer"
+            && let Err(why) = self.follow_layer(&text())
+        {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("{why}; it stays as it was")
+            );
+            return;
+        }
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "stream" => settings.stream = text(),
@@ -58,6 +68,12 @@ impl ObjectImpl for SfuSrc {
             "latency" => settings.latency_ms = number_of(value),
             "keyframe-interval" => settings.keyframe_interval_ms = number_of(value),
             name => gst::warning!(CAT, imp = self, "property {name} can't be set"),
+        }
+        let (on_loss, interval) = (settings.on_loss, settings.keyframe_interval());
+        drop(settings);
+        if let Some(running) = &*lock(&self.running) {
+            let mut wanted = lock(&running.shared.wanted);
+            (wanted.on_loss, wanted.keyframe_interval) = (on_loss, interval);
         }
     }
 
@@ -228,11 +244,15 @@ impl SfuSrc {
         let codecs: Codecs = settings.video_codecs.parse()?;
         let subscription = Arc::new(Router::get(&settings.router).subscribe(&name));
         let shared = Arc::new(Shared::default());
+        *lock(&shared.wanted) = Wanted {
+            choice,
+            on_loss: settings.on_loss,
+            keyframe_interval: settings.keyframe_interval(),
+        };
         let reader = Reader::new(
             &self.obj(),
             subscription.clone(),
             shared.clone(),
-            choice,
             codecs,
             &settings,
         );
@@ -257,6 +277,25 @@ impl SfuSrc {
             gst::error!(CAT, imp = self, "the element's thread has panicked");
             Vec::new()
         })
+    }
+
+    /// Another layer, while it runs. One pad does not become several, nor the other way round.
+    fn follow_layer(&self, layer: &str) -> Result<(), String> {
+        let Some((shared, subscription)) = lock(&self.running)
+            .as_ref()
+            .map(|running| (running.shared.clone(), running.subscription.clone()))
+        else {
+            return Ok(());
+        };
+        let choice: Choice = layer.parse()?;
+        let mut wanted = lock(&shared.wanted);
+        if (choice == Choice::All) != (wanted.choice == Choice::All) {
+            return Err("layer can't change to all nor from all while it plays".into());
+        }
+        wanted.choice = choice;
+        drop(wanted);
+        subscription.wake();
+        Ok(())
     }
 
     /// Sends the streams that an application chose, and nothing else.

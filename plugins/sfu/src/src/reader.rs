@@ -33,9 +33,18 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// A group of pictures that is older is not replayed: a recording should not begin in fast motion.
 const REPLAY: Duration = Duration::from_millis(500);
 
+/// What may change while it plays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Wanted {
+    pub(super) choice: Choice,
+    pub(super) on_loss: OnLoss,
+    pub(super) keyframe_interval: Duration,
+}
+
 /// What the element and its thread share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
+    pub(super) wanted: Mutex<Wanted>,
     pub(super) playing: AtomicBool,
     pub(super) live: AtomicBool,
     /// The application sent EOS.
@@ -79,11 +88,9 @@ pub(super) struct Reader {
     pub(super) element: glib::WeakRef<SfuSrc>,
     pub(super) subscription: Arc<LocalSubscription>,
     pub(super) shared: Arc<Shared>,
-    choice: Choice,
+    wanted: Wanted,
     codecs: Codecs,
-    on_loss: OnLoss,
     latency_ms: u32,
-    keyframe_interval: Duration,
     group: gst::GroupId,
     mapping: Mapping,
     tracks: Tracks,
@@ -107,23 +114,20 @@ impl Reader {
         element: &SfuSrc,
         subscription: Arc<LocalSubscription>,
         shared: Arc<Shared>,
-        choice: Choice,
         codecs: Codecs,
         settings: &Settings,
     ) -> Self {
         let now = Instant::now();
-        let milliseconds = |ms: u32| Duration::from_millis(ms.into());
+        let wanted = lock(&shared.wanted).clone();
         Self {
             element: element.downgrade(),
             subscription,
+            wanted,
             shared,
-            choice,
             codecs,
-            on_loss: settings.on_loss,
             latency_ms: settings.latency_ms,
-            keyframe_interval: milliseconds(settings.keyframe_interval_ms),
             group: gst::GroupId::next(),
-            mapping: Mapping::new(milliseconds(settings.latency_ms)),
+            mapping: Mapping::new(Duration::from_millis(settings.latency_ms.into())),
             tracks: Tracks::default(),
             declared: (now, false),
             looked: now,
@@ -161,8 +165,16 @@ impl Reader {
         self.outputs.into_values().map(|o| o.branch).collect()
     }
 
-    /// Running time stands still outside of PLAYING, and nothing goes out.
+    /// What is wanted may change. Running time stands still outside of PLAYING, and nothing goes out.
     fn follow_state(&mut self, element: &SfuSrc) {
+        let wanted = lock(&self.shared.wanted).clone();
+        if wanted != self.wanted {
+            let interval = wanted.keyframe_interval;
+            let outputs = self.outputs.values_mut();
+            outputs.for_each(|output| output.cadence.set_interval(interval));
+            self.wanted = wanted;
+            self.look(element);
+        }
         let playing = self.shared.playing.load(Relaxed);
         if playing != self.was_playing {
             self.was_playing = playing;
@@ -260,7 +272,7 @@ impl Reader {
                 output.clock.reset();
             }
         }
-        if lost && self.on_loss == OnLoss::Eos {
+        if lost && self.wanted.on_loss == OnLoss::Eos {
             self.end("the publisher is gone");
         }
     }
@@ -269,7 +281,7 @@ impl Reader {
     fn aim(&mut self, element: &SfuSrc) -> Result<(), String> {
         let settled = self.declared.0.elapsed() >= SETTLED;
         if let Some(codec) = self.tracks.video.filter(|_| !self.tracks.layers.is_empty()) {
-            match &self.choice {
+            match self.wanted.choice.clone() {
                 Choice::All => self.aim_at_all(element, codec)?,
                 choice => match choice.pick(&self.tracks) {
                     Some(layer) => self.aim_at(element, codec, 0, layer)?,
@@ -282,7 +294,7 @@ impl Reader {
             self.aim_at(element, codec, 0, 0)?;
         }
         self.collect(element);
-        let videos = match self.choice {
+        let videos = match self.wanted.choice {
             Choice::All => self.tracks.layers.len(),
             _ => usize::from(self.tracks.video.is_some()),
         };
@@ -316,7 +328,7 @@ impl Reader {
             .iter()
             .map(|l| l.info.rid.as_str())
             .collect();
-        let (wrong, stream) = (&self.choice, self.subscription.name());
+        let (wrong, stream) = (&self.wanted.choice, self.subscription.name());
         let wrong = match wrong {
             Choice::Rid(rid) => rid.as_str(),
             _ => "",
@@ -401,7 +413,7 @@ impl Reader {
         key: (bool, u32),
         layer: usize,
     ) -> Result<(), String> {
-        let several = !key.0 && matches!(self.choice, Choice::All);
+        let several = !key.0 && matches!(self.wanted.choice, Choice::All);
         let layer = self.tracks.layers.get(layer).filter(|_| several);
         let branch = Branch::new(&Plan {
             element,
@@ -418,7 +430,7 @@ impl Reader {
             clock: TrackClock::new(codec.clock_rate()),
             branch,
             asked: None,
-            cadence: Cadence::new(self.keyframe_interval),
+            cadence: Cadence::new(self.wanted.keyframe_interval),
         };
         self.outputs.insert(key, output);
         self.tell_pads();

@@ -4,11 +4,12 @@
 
 use std::str::FromStr;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use gst::prelude::*;
 use sfu_engine::{Codec, Rid, layers, local::Tracks};
 
-use crate::properties::{latency, number, stream_and_router, text};
+use crate::properties::{latency, live_number, stream_and_router, text};
 
 /// What happens when the publisher goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
@@ -23,8 +24,9 @@ pub(crate) enum OnLoss {
 }
 
 /// Which layers of the video go out.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Choice {
+    #[default]
     Highest,
     Lowest,
     Rid(Rid),
@@ -102,6 +104,12 @@ pub(super) struct Settings {
     pub(super) keyframe_interval_ms: u32,
 }
 
+impl Settings {
+    pub(super) fn keyframe_interval(&self) -> Duration {
+        Duration::from_millis(self.keyframe_interval_ms.into())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -119,12 +127,12 @@ impl Default for Settings {
 pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let defaults = Settings::default();
     let own = [
-        text(
-            "layer",
-            "Layer",
-            "Which simulcast layer: highest or lowest of those that are sent, a layer's name (RID), or all, one a pad",
-            &defaults.layer,
-        ),
+        glib::ParamSpecString::builder("layer")
+            .nick("Layer")
+            .blurb("Which simulcast layer: highest or lowest of those that are sent, a layer's name (RID), or all, one a pad, to which and from which it can't change while playing")
+            .default_value(Some(defaults.layer.as_str()))
+            .mutable_playing()
+            .build(),
         text(
             "video-codecs",
             "Video codecs",
@@ -134,10 +142,10 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         glib::ParamSpecEnum::builder_with_default("on-loss", defaults.on_loss)
             .nick("On loss")
             .blurb("What happens when the publisher goes")
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         latency(defaults.latency_ms),
-        number(
+        live_number(
             "keyframe-interval",
             "Keyframe interval",
             "Ask for a keyframe where none came for this long, in ms; 0 leaves it to the publisher",

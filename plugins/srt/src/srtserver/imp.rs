@@ -6,6 +6,7 @@ use gst::glib;
 use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::properties::may_change;
 use sfu_elements::signals::told;
 
 use super::caller;
@@ -51,6 +52,9 @@ impl ObjectImpl for SrtServer {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        if !may_change(&*self.obj(), pspec) {
+            return;
+        }
         let text = || value.get::<Option<String>>().ok().flatten();
         let mut settings = lock(&self.settings);
         match pspec.name() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,8 @@ struct Running {
 
 #[derive(Debug, Default)]
 pub struct PeerWatch {
-    settings: Mutex<Settings>,
+    /// What of it may change is looked at anew each time.
+    settings: Arc<Mutex<Settings>>,
     running: Mutex<Option<Running>>,
 }
 
@@ -68,7 +69,7 @@ impl ObjectImpl for PeerWatch {
                     .minimum(5_000)
                     .maximum(3_600_000)
                     .default_value(Settings::default().timeout.as_millis() as u32)
-                    .mutable_ready()
+                    .mutable_playing()
                     .build(),
             ]
         });
@@ -139,6 +140,7 @@ impl ElementImpl for PeerWatch {
 impl PeerWatch {
     fn start(&self) -> Result<(), String> {
         let Settings { element, timeout } = lock(&self.settings).clone();
+        let settings = self.settings.clone();
         let bin = self.obj().parent().and_downcast::<gst::Bin>();
         let watched = bin.and_then(|bin| bin.by_name(&element));
         let watched = watched.filter(|watched| watched.find_property("stats").is_some());
@@ -152,14 +154,17 @@ impl PeerWatch {
         let run = move || {
             let mut peer = Peer::new(timeout, Instant::now());
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                peer.timeout = lock(&settings).timeout;
                 let Some(watched) = watched.upgrade() else {
                     return;
                 };
                 let stats = watched.property::<Option<gst::Structure>>("stats");
                 if peer.is_gone(stats.as_deref(), Instant::now()) {
                     if let Some(watch) = watch.upgrade() {
-                        let what =
-                            format!("The peer of {element} has reported nothing for {timeout:?}");
+                        let what = format!(
+                            "The peer of {element} has reported nothing for {:?}",
+                            peer.timeout
+                        );
                         gst::element_error!(watch, gst::ResourceError::Read, ("{what}"));
                     }
                     return;

@@ -16,7 +16,7 @@ use crate::lock;
 
 #[derive(Debug, Default)]
 pub struct Supervisor {
-    settings: Mutex<Settings>,
+    settings: Arc<Mutex<Settings>>,
     stats: Arc<Mutex<Stats>>,
     runner: Mutex<Option<Runner>>,
 }
@@ -37,17 +37,27 @@ impl ObjectImpl for Supervisor {
         if !may_change(&*self.obj(), pspec) {
             return;
         }
+        let text = || {
+            let text = value.get::<Option<String>>().ok().flatten();
+            text.unwrap_or_default()
+        };
+        // What runs now was looked at before it began, and so is what is to follow it.
+        if pspec.name() == "pipeline"
+            && lock(&self.runner).is_some()
+            && let Err(error) = checked(&text())
+        {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Settings,
+                ("pipeline stays as it was, for the new one cannot be run: {error}")
+            );
+            return;
+        }
         let milliseconds = || Duration::from_millis(value.get::<u32>().unwrap_or_default().into());
         let mut settings = lock(&self.settings);
         match pspec.name() {
-            "pipeline" => {
-                let text = value.get::<Option<String>>().ok().flatten();
-                settings.pipeline = text.unwrap_or_default();
-            }
-            "files" => {
-                let text = value.get::<Option<String>>().ok().flatten();
-                settings.files = text.unwrap_or_default();
-            }
+            "pipeline" => settings.pipeline = text(),
+            "files" => settings.files = text(),
             "restart" => settings.restart = value.get::<Restart>().unwrap_or_default(),
             "restart-delay" => settings.delay = milliseconds(),
             "restart-delay-max" => settings.delay_max = milliseconds(),
@@ -134,11 +144,7 @@ impl Supervisor {
     /// Builds the pipeline once, so that a mistake in its description is seen at the start.
     fn check(&self) -> Result<(), gst::StateChangeError> {
         let description = lock(&self.settings).pipeline.clone();
-        let built = match description.trim() {
-            "" => Err("it is empty".to_owned()),
-            description => build(description).map(drop),
-        };
-        built.map_err(|error| {
+        checked(&description).map_err(|error| {
             gst::element_imp_error!(
                 self,
                 gst::ResourceError::Settings,
@@ -154,7 +160,7 @@ impl Supervisor {
             runner.order(Order::Play);
             return Ok(());
         }
-        let settings = lock(&self.settings).clone();
+        let settings = self.settings.clone();
         *lock(&self.stats) = Stats::default();
         let started = Runner::start(&self.obj(), settings, self.stats.clone());
         *runner = Some(started.map_err(|error| {
@@ -186,5 +192,13 @@ impl Supervisor {
             runner.stop();
         }
         lock(&self.stats).state = super::stats::State::Stopped;
+    }
+}
+
+/// Whether that can be run.
+fn checked(description: &str) -> Result<(), String> {
+    match description.trim() {
+        "" => Err("it is empty".to_owned()),
+        description => build(description).map(drop),
     }
 }

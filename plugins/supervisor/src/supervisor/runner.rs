@@ -69,22 +69,21 @@ const STOPS_AFTER_EOS: Duration = Duration::from_millis(300);
 impl Runner {
     pub(super) fn start(
         element: &Supervisor,
-        settings: Settings,
+        settings: Arc<Mutex<Settings>>,
         stats: Arc<Mutex<Stats>>,
     ) -> std::io::Result<Self> {
         let order = Arc::new(AtomicU8::new(Order::Play as u8));
         let bus = gst::Bus::new();
-        let delay = Delay::new(settings.delay, settings.delay_max);
-        let files = &settings.files;
-        let files = (!files.is_empty()).then(|| Files::new(files));
+        let now = lock(&settings).clone();
         let run = Run {
             element: element.downgrade(),
-            files,
-            settings,
+            files: files_of(&now),
+            delay: Delay::new(now.delay, now.delay_max),
+            settings: now,
+            wanted_settings: settings,
             stats,
             order: order.clone(),
             bus: bus.clone(),
-            delay,
         };
         let (running, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -164,12 +163,19 @@ impl Runner {
 /// The thread's own.
 struct Run {
     element: glib::WeakRef<Supervisor>,
+    /// Those that hold, and those that the element has.
     settings: Settings,
+    wanted_settings: Arc<Mutex<Settings>>,
     stats: Arc<Mutex<Stats>>,
     order: Arc<AtomicU8>,
     bus: gst::Bus,
     delay: Delay,
     files: Option<Files>,
+}
+
+fn files_of(settings: &Settings) -> Option<Files> {
+    let files = &settings.files;
+    (!files.is_empty()).then(|| Files::new(files))
 }
 
 /// Builds the pipeline of a description.
@@ -213,6 +219,7 @@ impl Run {
         loop {
             let started = Instant::now();
             let end = self.once();
+            self.follow_settings();
             let again = match (&end, self.settings.restart) {
                 (End::Stopped, _) | (_, Restart::Never) => false,
                 (End::Eos, Restart::OnError) => false,
@@ -226,9 +233,23 @@ impl Run {
             if !delay.is_some_and(|delay| self.wait(delay)) {
                 break;
             }
+            self.follow_settings();
         }
         if self.wanted() != Order::Stop {
             self.post(|element| gst::message::Eos::builder().src(element).build());
+        }
+    }
+
+    /// Takes over what has been set meanwhile.
+    fn follow_settings(&mut self) {
+        let wanted = lock(&self.wanted_settings).clone();
+        let before = std::mem::replace(&mut self.settings, wanted);
+        let now = &self.settings;
+        if (before.delay, before.delay_max) != (now.delay, now.delay_max) {
+            self.delay = Delay::new(now.delay, now.delay_max);
+        }
+        if before.files != now.files {
+            self.files = files_of(now);
         }
     }
 
@@ -315,6 +336,7 @@ impl Run {
         let mut finish_by = None;
         let mut begin_by = None;
         let begins = self.settings.begin_timeout;
+        let mut limit = self.settings.eos_timeout;
         loop {
             let wanted = self.wanted();
             if followed != Some(wanted) {
@@ -326,7 +348,8 @@ impl Run {
                     Order::Pause => pipeline.set_state(gst::State::Paused).is_ok(),
                     Order::Play => pipeline.set_state(gst::State::Playing).is_ok(),
                     Order::Finish if played && has_begun(pipeline) => {
-                        finish_by = Some(Instant::now() + self.settings.eos_timeout);
+                        limit = lock(&self.wanted_settings).eos_timeout;
+                        finish_by = Some(Instant::now() + limit);
                         pipeline.send_event(gst::event::Eos::new())
                     }
                     Order::Finish | Order::Stop => return End::Stopped,
@@ -346,7 +369,7 @@ impl Run {
                 return End::Failed(format!("nothing came to a sink in {limit} ms"));
             }
             if finish_by.is_some_and(|by| by <= Instant::now()) {
-                let limit = self.settings.eos_timeout.as_millis();
+                let limit = limit.as_millis();
                 return End::Failed(format!("it was not finished {limit} ms after EOS"));
             }
         }

@@ -53,7 +53,7 @@ fn milliseconds(name: &str, nick: &str, blurb: &str, default: Duration) -> glib:
         .blurb(blurb)
         .maximum(3_600_000)
         .default_value(default.as_millis() as u32)
-        .mutable_ready()
+        .mutable_playing()
         .build()
 }
 
@@ -62,18 +62,18 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
     vec![
         glib::ParamSpecString::builder("pipeline")
             .nick("Pipeline")
-            .blurb("The pipeline to run, in the words of gst-launch-1.0")
-            .mutable_ready()
+            .blurb("The pipeline to run, in the words of gst-launch-1.0; a change while playing holds from its next start on")
+            .mutable_playing()
             .build(),
         glib::ParamSpecString::builder("files")
             .nick("Files")
-            .blurb("FOLDER/PATTERN, such as /srv/films/*.mp4: {file} in pipeline stands for the next of them at each start (default: none)")
-            .mutable_ready()
+            .blurb("FOLDER/PATTERN, such as /srv/films/*.mp4: {file} in pipeline stands for the next of them at each start (default: none); a change while playing holds from the next start on")
+            .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder_with_default("restart", defaults.restart)
             .nick("Restart")
             .blurb("When the pipeline is started again")
-            .mutable_ready()
+            .mutable_playing()
             .build(),
         milliseconds(
             "restart-delay",

@@ -46,14 +46,14 @@ pub(in crate::signaller) async fn begin(
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let redirect = match &wish.redirect {
         Some(server) => drain::checked(server).map_err(bad)?,
-        None => app.drain_defaults.redirect.clone(),
+        None => app.drain_defaults().redirect,
     };
     let within = match wish.timeout_ms.map(Duration::from_millis) {
         Some(within) if within > drain::LONGEST => {
             return Err(bad("timeout_ms is a day at most".to_owned()));
         }
         Some(within) => within,
-        None => app.drain_defaults.within(),
+        None => app.drain_defaults().within(),
     };
     drain::begin(&app, within, redirect);
     Ok(StatusCode::ACCEPTED)
