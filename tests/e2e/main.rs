@@ -14,6 +14,7 @@ mod conformance;
 mod documents;
 mod drain;
 mod endings;
+mod gst_webrtc;
 mod load;
 mod nat;
 mod ndi_by_name;

@@ -231,6 +231,24 @@ fn doors(proxy: &Proxy) {
             vec!["-X", "DELETE"],
             404,
         ),
+        // A WebSocket, which stays until curl gives up.
+        (
+            "/gst-webrtc",
+            vec![
+                "--http1.1",
+                "--max-time",
+                "2",
+                "-H",
+                "Connection: Upgrade",
+                "-H",
+                "Upgrade: websocket",
+                "-H",
+                "Sec-WebSocket-Version: 13",
+                "-H",
+                "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            ],
+            101,
+        ),
         ("/hls/cam1/index.m3u8", vec![], 200),
         ("/hls/cam1/index.m3u8", vec!["--http1.1"], 200),
     ] {

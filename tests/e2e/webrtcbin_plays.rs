@@ -14,7 +14,7 @@ use sfu_tests::server::{self, Server};
 /// Frames of video and buffers of sound that must arrive.
 const ENOUGH: u64 = 60;
 
-fn count(pipeline: &gst::Pipeline, sink: &str) -> Arc<AtomicU64> {
+pub(crate) fn count(pipeline: &gst::Pipeline, sink: &str) -> Arc<AtomicU64> {
     let counter = Arc::new(AtomicU64::new(0));
     let pad = pipeline.by_name(sink).unwrap().static_pad("sink").unwrap();
     let buffers = counter.clone();
@@ -25,14 +25,14 @@ fn count(pipeline: &gst::Pipeline, sink: &str) -> Arc<AtomicU64> {
     counter
 }
 
-fn play(line: &str) -> gst::Pipeline {
+pub(crate) fn play(line: &str) -> gst::Pipeline {
     let pipeline = gst::parse::launch(line).unwrap();
     let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     pipeline
 }
 
-fn assert_no_error(pipeline: &gst::Pipeline) {
+pub(crate) fn assert_no_error(pipeline: &gst::Pipeline) {
     let bus = pipeline.bus().unwrap();
     let error = bus.pop_filtered(&[gst::MessageType::Error]);
     assert!(error.is_none(), "{error:?}");

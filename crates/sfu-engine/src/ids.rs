@@ -25,6 +25,7 @@ pub const RESERVED: &[&str] = &[
     "publish",
     "recordings",
     "rtc",
+    "gst-webrtc",
 ];
 
 const PART_MAX: usize = 64;

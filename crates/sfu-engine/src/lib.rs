@@ -63,7 +63,7 @@ pub use peer::data;
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, EngineLimits, Full,
-    Grouped, InvitedPeer, LatencyRefused, Patched, Peer, PublishRefused,
+    Grouped, InvitedPeer, LatencyRefused, OfferedViewer, Patched, Peer, PublishRefused,
     PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, SubscribeError, SubscribeRequest,
     Subscribed,
 };

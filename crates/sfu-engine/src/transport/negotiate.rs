@@ -16,7 +16,7 @@ use super::lean::{AgreedSlots, LeanTransport};
 use super::patch::Fragment;
 use super::{AgreedTracks, TrackIn};
 use crate::codec::{Codec, TrackKind};
-use crate::ids::Rid;
+use crate::ids::{Rid, StreamName};
 use crate::peer::data::DataObserver;
 pub use crate::peer::sdp::OfferError;
 use crate::peer::sdp::{self, Agreement, Before, Offering, Published, Wanted};
@@ -291,6 +291,30 @@ impl Offers {
             offering: Offering::new(local, delay.is_some(), data.is_some())?,
             delay,
             data,
+        })
+    }
+
+    /// To a viewer of one stream: its tracks are all that it is ever offered, in the codecs that they have now.
+    pub fn of_stream(
+        identity: &Identity,
+        local: &[SocketAddr],
+        delay: Option<PlayoutDelay>,
+        name: &StreamName,
+        codecs: StreamCodecs,
+    ) -> Result<Self, OfferError> {
+        let mut offering = Offering::of_stream(local, delay.is_some(), codecs.video)?;
+        // Their names are any without blanks; a stream's name may be longer than one may be.
+        let msid = format!("{} track", name.as_str().get(..64).unwrap_or(name.as_str()));
+        for kind in [TrackKind::Video, TrackKind::Audio] {
+            if codecs.of(kind).is_some() {
+                offering.add(kind, &msid)?;
+            }
+        }
+        Ok(Self {
+            identity: identity.clone(),
+            offering,
+            delay,
+            data: None,
         })
     }
 

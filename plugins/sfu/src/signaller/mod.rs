@@ -82,6 +82,7 @@ mod limits;
 mod links;
 mod metrics;
 mod pages;
+mod peers;
 mod problem;
 mod recent;
 mod recordings;

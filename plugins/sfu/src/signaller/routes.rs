@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::door::{Rule, gate};
 use super::recordings;
 use super::server::App;
-use super::{api, events, hls, latency, metrics, pages, rooms, sessions, v1};
+use super::{api, events, hls, latency, metrics, pages, peers, rooms, sessions, v1};
 
 /// One of them.
 pub(super) struct Route {
@@ -95,6 +95,10 @@ pub(super) static ROUTES: &[Route] = &[
     route("/rtc/v1", GET, Rule::Room, || get(rooms::other_version)),
     route("/rtc/v1/validate", GET, Rule::Room, || {
         get(rooms::other_version)
+    }),
+    route("/gst-webrtc", GET, Rule::Peers, || get(peers::join)),
+    route("/gst-webrtc/{*stream}", GET, Rule::Peers, || {
+        get(peers::join_as)
     }),
     route("/recordings", GET, Rule::Open, || get(recordings::page)),
     route("/recordings/play/{*file}", GET, Rule::Open, || {

@@ -19,7 +19,7 @@ use super::ice::{Fingerprint, credentials, random, random_text};
 use super::offer::Offer;
 use super::session::{self, Origin};
 use super::viewer::{self, NAME};
-use crate::codec::TrackKind;
+use crate::codec::{Codec, TrackKind};
 use crate::transport::Slot;
 use crate::transport::lean::agreed::{Agreed, AgreedSlots};
 
@@ -27,24 +27,52 @@ use crate::transport::lean::agreed::{Agreed, AgreedSlots};
 const MSID: usize = 256;
 
 /// What a peer knows that knows all that we send. Payload types are Chromium's, where it has some.
-const VIDEO: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 102 103 104 105 106 107 98 99 45 46 49 50\r\n\
-    a=rtcp-fb:* goog-remb\r\na=rtcp-fb:* transport-cc\r\na=rtcp-fb:* ccm fir\r\na=rtcp-fb:* nack\r\n\
-    a=rtcp-fb:* nack pli\r\n\
-    a=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
-    a=rtpmap:102 H264/90000\r\n\
-    a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
-    a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n\
-    a=rtpmap:104 H264/90000\r\n\
-    a=fmtp:104 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=4d001f\r\n\
-    a=rtpmap:105 rtx/90000\r\na=fmtp:105 apt=104\r\n\
-    a=rtpmap:106 H264/90000\r\n\
-    a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f\r\n\
-    a=rtpmap:107 rtx/90000\r\na=fmtp:107 apt=106\r\n\
-    a=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\na=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\n\
-    a=rtpmap:45 AV1/90000\r\na=fmtp:45 level-idx=5;profile=0;tier=0\r\n\
-    a=rtpmap:46 rtx/90000\r\na=fmtp:46 apt=45\r\n\
-    a=rtpmap:49 H265/90000\r\na=fmtp:49 level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST\r\n\
-    a=rtpmap:50 rtx/90000\r\na=fmtp:50 apt=49\r\n";
+struct Known {
+    codec: Codec,
+    /// Payload types, and what they are.
+    types: &'static str,
+    lines: &'static str,
+}
+
+const VIDEO: [Known; 5] = [
+    Known {
+        codec: Codec::Vp8,
+        types: " 96 97",
+        lines: "a=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n",
+    },
+    Known {
+        codec: Codec::H264,
+        types: " 102 103 104 105 106 107",
+        lines: "a=rtpmap:102 H264/90000\r\n\
+            a=fmtp:102 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
+            a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n\
+            a=rtpmap:104 H264/90000\r\n\
+            a=fmtp:104 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=4d001f\r\n\
+            a=rtpmap:105 rtx/90000\r\na=fmtp:105 apt=104\r\n\
+            a=rtpmap:106 H264/90000\r\n\
+            a=fmtp:106 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f\r\n\
+            a=rtpmap:107 rtx/90000\r\na=fmtp:107 apt=106\r\n",
+    },
+    Known {
+        codec: Codec::Vp9,
+        types: " 98 99",
+        lines: "a=rtpmap:98 VP9/90000\r\na=fmtp:98 profile-id=0\r\na=rtpmap:99 rtx/90000\r\na=fmtp:99 apt=98\r\n",
+    },
+    Known {
+        codec: Codec::Av1,
+        types: " 45 46",
+        lines: "a=rtpmap:45 AV1/90000\r\na=fmtp:45 level-idx=5;profile=0;tier=0\r\n\
+            a=rtpmap:46 rtx/90000\r\na=fmtp:46 apt=45\r\n",
+    },
+    Known {
+        codec: Codec::H265,
+        types: " 49 50",
+        lines: "a=rtpmap:49 H265/90000\r\na=fmtp:49 level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST\r\n\
+            a=rtpmap:50 rtx/90000\r\na=fmtp:50 apt=49\r\n",
+    },
+];
+const VIDEO_ALL: &str = "a=rtcp-fb:* goog-remb\r\na=rtcp-fb:* transport-cc\r\na=rtcp-fb:* ccm fir\r\n\
+    a=rtcp-fb:* nack\r\na=rtcp-fb:* nack pli\r\n";
 const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n\
     a=rtcp-fb:* transport-cc\r\na=rtpmap:111 opus/48000/2\r\n\
     a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n";
@@ -66,6 +94,10 @@ pub(crate) struct Offering {
     /// That of all our sources (CNAME).
     name: String,
     purpose: Purpose,
+    /// One stream's picture is all that is offered, in this codec.
+    only: Option<Codec>,
+    /// Each m-line is a place of its own.
+    by_slot: bool,
     lines: Vec<Line>,
     /// M-lines of our last offer.
     offered: usize,
@@ -126,9 +158,24 @@ impl Offering {
                 all: true,
                 data,
             },
+            only: None,
+            by_slot: true,
             lines: data.then_some(Line::DATA).into_iter().collect(),
             offered: 0,
             agreed: None,
+        })
+    }
+
+    /// To a viewer of one stream, of whose picture this is the codec: some answer with a single format, the first.
+    pub(crate) fn of_stream(
+        addresses: &[SocketAddr],
+        delay: bool,
+        video: Option<Codec>,
+    ) -> Result<Self, OfferError> {
+        Ok(Self {
+            only: video,
+            by_slot: false,
+            ..Self::new(addresses, delay, false)?
         })
     }
 
@@ -189,7 +236,16 @@ impl Offering {
 
     /// The offer of a peer that knows all that we know, and wants all that we have.
     fn ideal(&self) -> String {
-        let each = VIDEO.len() + ALL.len() + 32;
+        let known = || {
+            let wanted = |known: &&Known| self.only.is_none_or(|only| only == known.codec);
+            VIDEO.iter().filter(wanted)
+        };
+        let mut video = "m=video 9 UDP/TLS/RTP/SAVPF".to_owned();
+        video.extend(known().map(|known| known.types));
+        video.push_str("\r\n");
+        video.push_str(VIDEO_ALL);
+        video.extend(known().map(|known| known.lines));
+        let each = video.len() + ALL.len() + 32;
         let mut out = String::with_capacity(64 + self.lines.len() * (each + 5));
         out.push_str("v=0\r\na=group:BUNDLE");
         for (mid, _) in self.lines.iter().enumerate() {
@@ -198,7 +254,7 @@ impl Offering {
         out.push_str("\r\n");
         for (mid, line) in self.lines.iter().enumerate() {
             let (section, all) = match line.kind {
-                Some(TrackKind::Video) => (VIDEO, ALL),
+                Some(TrackKind::Video) => (video.as_str(), ALL),
                 Some(TrackKind::Audio) => (AUDIO, ALL),
                 None => (DATA, ""),
             };
@@ -328,7 +384,7 @@ impl Offering {
     fn way(&self, plan: &Plan<'_, '_>, agreed: &mut Agreed) -> Result<Option<Restart>, OfferError> {
         if self.agreed.is_none() {
             agreed.local = self.local.clone();
-            agreed.by_slot = true;
+            agreed.by_slot = self.by_slot;
             return Ok(None);
         }
         if plan.rejects_all() {

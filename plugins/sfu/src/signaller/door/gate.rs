@@ -53,6 +53,8 @@ pub(in crate::signaller) enum Rule {
     Metrics,
     /// Who has a token that one of the rooms' own keys has signed: its handler looks.
     Room,
+    /// Everyone speaks: what may be published and played is looked at as it is asked for.
+    Peers,
     /// Who may see and change everything.
     Api,
 }
@@ -296,7 +298,7 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
                 }
             }
         },
-        Rule::Streams => Needs::Parts,
+        Rule::Streams | Rule::Peers => Needs::Parts,
         Rule::Health => {
             let query = Query::<crate::signaller::api::HealthQuery>::try_from_uri(request.uri());
             let stream = query.ok().and_then(|Query(query)| query.stream);

@@ -90,6 +90,14 @@ pub(super) struct Pass {
 }
 
 impl Pass {
+    /// The same for something else that it may do.
+    pub(super) fn with(&self, want: Want) -> Self {
+        Self {
+            wants: [want].into(),
+            ..self.clone()
+        }
+    }
+
     /// What else it may do.
     pub(super) fn rights(&self, app: &App) -> Rights {
         app.door

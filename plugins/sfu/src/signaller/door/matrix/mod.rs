@@ -6,6 +6,7 @@
 mod ends;
 mod lists;
 mod pages;
+mod peers;
 mod remote;
 mod rooms;
 mod who;
@@ -150,7 +151,9 @@ fn requests() -> Vec<(&'static Route, &'static str, String)> {
 /// What a request needs; none where everyone is let in.
 fn needed(rule: Rule, path: &str) -> Vec<Action> {
     match rule {
-        Rule::Open | Rule::Player | Rule::Session | Rule::Streams | Rule::Room => vec![],
+        Rule::Open | Rule::Player | Rule::Session | Rule::Streams | Rule::Peers | Rule::Room => {
+            vec![]
+        }
         Rule::Watch | Rule::Hls | Rule::Stream => vec![Action::Play],
         Rule::Health if path.contains("stream=") => vec![Action::Play],
         Rule::Health => vec![],

@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! One connection of GStreamer's signalling: what its peer says, and what becomes of it. Called by the WebSocket's task.
+//!
+//! Who may do what is asked for at each message, by the rights of who opened the connection: publishing a stream as WHIP
+//! asks, playing one as WHEP does. What nobody may see does not exist.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use gst_plugin_webrtc_signalling_protocol as p;
+use serde_json::{Value, json};
+use sfu_access::{Action, Want};
+use sfu_engine::{
+    OfferedViewer, Preference, PublishRequest, SessionId, StreamInfo, StreamName, SubscribeRequest,
+};
+
+use super::super::door::{Pass, may_play, want};
+use super::super::server::App;
+
+/// What this server is called where it is somebody's consumer.
+const CONSUMER: &str = "gst-sfu";
+/// Sessions of one connection, begun or not. A page that shows a wall of streams has that many.
+const SESSIONS: usize = 32;
+/// An offer or answer that does not come for so long will not: encoders look for what they can do before they offer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Candidates that come before the answer.
+const EARLY: usize = 30;
+/// Streams that are listed at most.
+const LISTED: usize = 1_000;
+
+/// See the module's description.
+pub(super) struct Peer {
+    app: App,
+    address: Option<IpAddr>,
+    pass: Pass,
+    /// The stream that the address names.
+    named: Option<String>,
+    id: String,
+    /// What it sends, if it is a producer.
+    producing: Option<StreamName>,
+    /// It is told of producers that come and go, and knows of these.
+    listening: Option<BTreeMap<String, Value>>,
+    sessions: BTreeMap<String, Session>,
+    told: Vec<p::OutgoingMessage>,
+    over: bool,
+}
+
+struct Session {
+    since: Instant,
+    state: State,
+}
+
+enum State {
+    /// A producer was asked for an offer.
+    Asked(StreamName),
+    /// A consumer was made one.
+    Offered(Box<OfferedViewer>, StreamName, Vec<String>),
+    Begun(SessionId, Does),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Publish,
+    Play,
+}
+
+type Heard = Result<(), String>;
+
+impl Peer {
+    pub(super) fn new(
+        app: App,
+        address: Option<IpAddr>,
+        pass: Pass,
+        named: Option<String>,
+    ) -> Self {
+        let id = random_id();
+        let welcome = p::OutgoingMessage::Welcome {
+            peer_id: id.clone(),
+        };
+        Self {
+            app,
+            address,
+            pass,
+            named,
+            id,
+            producing: None,
+            listening: None,
+            sessions: BTreeMap::new(),
+            told: vec![welcome],
+            over: false,
+        }
+    }
+
+    /// What it is to be told now.
+    pub(super) fn told(&mut self) -> Vec<p::OutgoingMessage> {
+        std::mem::take(&mut self.told)
+    }
+
+    /// Whether there is no more to be said.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Whether its connection should not make room for others.
+    pub(super) fn is_in_use(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    pub(super) fn refuse(&mut self, details: String) {
+        self.told.push(p::OutgoingMessage::Error { details });
+    }
+
+    pub(super) async fn hear(&mut self, message: p::IncomingMessage) {
+        let heard = match message {
+            p::IncomingMessage::NewPeer => Ok(()),
+            p::IncomingMessage::SetPeerStatus(status) => self.set_status(&status).await,
+            p::IncomingMessage::List => {
+                let producers = self.producers().await;
+                let peer = |(id, meta)| p::Peer {
+                    id,
+                    meta: Some(meta),
+                };
+                let producers = producers.into_iter().map(peer).collect();
+                self.told.push(p::OutgoingMessage::List { producers });
+                Ok(())
+            }
+            p::IncomingMessage::ListConsumers => {
+                let consumers = Vec::new();
+                self.told
+                    .push(p::OutgoingMessage::ListConsumers { consumers });
+                Ok(())
+            }
+            p::IncomingMessage::StartSession(start) => self.start(start).await,
+            p::IncomingMessage::EndSession(end) => {
+                self.end(&end.session_id);
+                Ok(())
+            }
+            p::IncomingMessage::Peer(said) => self.message(said).await,
+        };
+        if let Err(details) = heard {
+            self.refuse(details);
+        }
+    }
+
+    /// The live streams that it may play, by name.
+    async fn producers(&self) -> BTreeMap<String, Value> {
+        let (app, pass) = (self.app.clone(), self.pass.clone());
+        // However many listen, one look at a time is at work.
+        let looked = self.app.looks.run(move || {
+            let rights = pass.rights(&app);
+            let streams = app.router.streams();
+            let live = |stream: &&StreamInfo| stream.live && may_play(&rights, &stream.name);
+            let names = streams.iter().filter(live).map(|s| s.name.as_str());
+            let meta = |name: &str| json!({ "name": name, "display-name": name });
+            let shown = names.take(LISTED).map(|name| (name.to_owned(), meta(name)));
+            shown.collect()
+        });
+        looked.await.unwrap_or_default()
+    }
+
+    fn may(&self, action: Action, stream: &StreamName) -> Result<Want, String> {
+        let want = want(action, stream.as_str());
+        let rights = self.pass.rights(&self.app);
+        match rights.may(std::slice::from_ref(&want)) {
+            Ok(()) => Ok(want),
+            Err(why) => {
+                self.app.measures.refused("permission");
+                let what = match action {
+                    Action::Publish => "publishing",
+                    _ => "playing",
+                };
+                Err(format!(
+                    "{what} {stream}: {why}; a token goes into signaller::headers as authorization"
+                ))
+            }
+        }
+    }
+
+    async fn set_status(&mut self, status: &p::PeerStatus) -> Heard {
+        if status.producing() && status.consuming() {
+            return Err("a peer is a producer or a consumer, not both".into());
+        }
+        self.listening = match (status.listening(), self.listening.take()) {
+            (false, _) => None,
+            (true, Some(known)) => Some(known),
+            (true, None) => Some(self.producers().await),
+        };
+        if !status.producing() {
+            self.stop_producing();
+            return Ok(());
+        }
+        let stream = self.stream_of(status.meta.as_ref())?;
+        if self.producing.as_ref() == Some(&stream) {
+            return Ok(());
+        }
+        self.may(Action::Publish, &stream)?;
+        self.stop_producing();
+        let session_id = self.add(State::Asked(stream.clone()))?;
+        self.producing = Some(stream);
+        self.told.push(p::OutgoingMessage::StartSession {
+            peer_id: CONSUMER.to_owned(),
+            session_id,
+            offer: None,
+        });
+        Ok(())
+    }
+
+    /// As the address has it, or else what it says of itself.
+    fn stream_of(&self, meta: Option<&Value>) -> Result<StreamName, String> {
+        let says = |key: &str| meta?.get(key)?.as_str();
+        let name = self.named.as_deref().or(says("name"));
+        let name = name.or(says("display-name")).ok_or(
+            "a producer says which stream it sends: by meta=\"meta,name=cam1\", or by the address ws://…/gst-webrtc/cam1",
+        )?;
+        name.parse().map_err(|e| format!("the stream's name: {e}"))
+    }
+
+    fn stop_producing(&mut self) {
+        self.producing = None;
+        let publishes = |session: &Session| {
+            matches!(
+                session.state,
+                State::Asked(_) | State::Begun(_, Does::Publish)
+            )
+        };
+        let sessions = self.sessions.iter();
+        let ids: Vec<_> = sessions
+            .filter(|(_, session)| publishes(session))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in ids {
+            self.end(&id);
+            self.tell_end(id);
+        }
+    }
+
+    fn add(&mut self, state: State) -> Result<String, String> {
+        if self.sessions.len() >= SESSIONS {
+            return Err(format!("this connection has {SESSIONS} sessions already"));
+        }
+        let id = random_id();
+        let since = Instant::now();
+        self.sessions.insert(id.clone(), Session { since, state });
+        Ok(id)
+    }
+
+    /// It wants to play.
+    async fn start(&mut self, start: p::StartSessionMessage) -> Heard {
+        // What may not be seen does not exist.
+        let unknown = || format!("Peer with ID '{}' not found", start.peer_id);
+        let stream: StreamName = start.peer_id.parse().map_err(|_| unknown())?;
+        let want = self.may(Action::Play, &stream)?;
+        if self.sessions.len() >= SESSIONS {
+            return Err(format!("this connection has {SESSIONS} sessions already"));
+        }
+        let (engine, address) = (self.app.engine.clone(), self.address);
+        let of = stream.clone();
+        let (session_id, sdp) = if let Some(offer) = start.offer {
+            let answered = self.app.offers.run(move || {
+                engine.subscribe(&SubscribeRequest {
+                    stream: &of,
+                    offer: &offer,
+                    preference: Preference::default(),
+                    peer: address,
+                })
+            });
+            let answered = answered.await.map_err(|_| "the server failed")?;
+            let answered = answered.map_err(|e| e.to_string())?;
+            self.hold(answered.session, want);
+            let id = self.add(State::Begun(answered.session, Does::Play))?;
+            (
+                id,
+                p::SdpMessage::Answer {
+                    sdp: answered.answer,
+                },
+            )
+        } else {
+            let offered = self.app.offers.run(move || engine.offer(&of, address));
+            let offered = offered.await.map_err(|_| "the server failed")?;
+            let offered = offered.map_err(|e| e.to_string())?;
+            let sdp = offered.offer().to_owned();
+            let state = State::Offered(Box::new(offered), stream, Vec::new());
+            (self.add(state)?, p::SdpMessage::Offer { sdp })
+        };
+        self.told.push(p::OutgoingMessage::SessionStarted {
+            peer_id: start.peer_id,
+            session_id: session_id.clone(),
+        });
+        self.say(session_id, sdp);
+        Ok(())
+    }
+
+    fn say(&mut self, session_id: String, sdp: p::SdpMessage) {
+        self.told.push(p::OutgoingMessage::Peer(p::PeerMessage {
+            session_id,
+            peer_message: p::PeerMessageInner::Sdp(sdp),
+        }));
+    }
+
+    async fn message(&mut self, said: p::PeerMessage) -> Heard {
+        let id = said.session_id;
+        // One that has ended meanwhile is nothing new.
+        let Some(session) = self.sessions.remove(&id) else {
+            return Ok(());
+        };
+        let Session { since, state } = session;
+        let (state, heard) = match (said.peer_message, state) {
+            (p::PeerMessageInner::Sdp(p::SdpMessage::Offer { sdp }), State::Asked(stream)) => {
+                match self.publish(&id, &stream, sdp).await {
+                    Ok(session) => (Some(State::Begun(session, Does::Publish)), Ok(())),
+                    Err(why) => (None, Err(why)),
+                }
+            }
+            (
+                p::PeerMessageInner::Sdp(p::SdpMessage::Answer { sdp }),
+                State::Offered(viewer, stream, early),
+            ) => match self.play(*viewer, &stream, sdp, &early).await {
+                Ok(session) => (Some(State::Begun(session, Does::Play)), Ok(())),
+                Err(why) => (None, Err(why)),
+            },
+            (p::PeerMessageInner::Sdp(_), state) => {
+                let why = "that is neither the offer nor the answer that was asked for";
+                (Some(state), Err(why.to_owned()))
+            }
+            (p::PeerMessageInner::Ice { candidate, .. }, state) => {
+                (Some(self.candidate(candidate, state)), Ok(()))
+            }
+        };
+        match state {
+            Some(state) => {
+                self.sessions.insert(id, Session { since, state });
+            }
+            None => self.tell_end(id),
+        }
+        heard
+    }
+
+    /// A producer's offer.
+    async fn publish(
+        &mut self,
+        id: &str,
+        stream: &StreamName,
+        offer: String,
+    ) -> Result<SessionId, String> {
+        let want = self.may(Action::Publish, stream)?;
+        let (engine, address, stream) = (self.app.engine.clone(), self.address, stream.clone());
+        let answered = self.app.offers.run(move || {
+            engine.publish(&PublishRequest {
+                stream: &stream,
+                offer: &offer,
+                takeover: false,
+                peer: address,
+            })
+        });
+        let answered = answered.await.map_err(|_| "the server failed")?;
+        let answered = answered.map_err(|e| {
+            self.producing = None;
+            e.to_string()
+        })?;
+        self.hold(answered.session, want);
+        let sdp = answered.answer;
+        self.say(id.to_owned(), p::SdpMessage::Answer { sdp });
+        Ok(answered.session)
+    }
+
+    /// A consumer's answer.
+    async fn play(
+        &mut self,
+        viewer: OfferedViewer,
+        stream: &StreamName,
+        answer: String,
+        early: &[String],
+    ) -> Result<SessionId, String> {
+        let want = self.may(Action::Play, stream)?;
+        let engine = self.app.engine.clone();
+        let begun = self.app.offers.run(move || engine.begin(viewer, &answer));
+        let begun = begun.await.map_err(|_| "the server failed")?;
+        let session = begun.map_err(|e| e.to_string())?;
+        self.hold(session, want);
+        for candidate in early {
+            self.trickle(session, candidate);
+        }
+        Ok(session)
+    }
+
+    fn hold(&self, session: SessionId, want: Want) {
+        self.app.door.hold(session, self.pass.with(want));
+    }
+
+    fn candidate(&mut self, candidate: String, mut state: State) -> State {
+        match &mut state {
+            State::Begun(session, _) => self.trickle(*session, &candidate),
+            State::Offered(_, _, early) if early.len() < EARLY => early.push(candidate),
+            State::Offered(..) | State::Asked(_) => {}
+        }
+        state
+    }
+
+    /// The peer checks our addresses, whatever its own are: a candidate that can't be read is left out.
+    fn trickle(&self, session: SessionId, candidate: &str) {
+        let candidate = candidate.trim();
+        if !candidate.is_empty() {
+            let _ = self.app.engine.trickle(session, candidate);
+        }
+    }
+
+    /// The peer has ended it.
+    fn end(&mut self, id: &str) {
+        if let Some(session) = self.sessions.remove(id)
+            && let State::Begun(session, _) = session.state
+        {
+            // One that has ended already is what is wanted.
+            let _ = self.app.engine.close(session);
+        }
+    }
+
+    fn tell_end(&mut self, session_id: String) {
+        let end = p::EndSessionMessage { session_id };
+        self.told.push(p::OutgoingMessage::EndSession(end));
+    }
+
+    /// Looks what has ended, and what has come and gone.
+    pub(super) async fn look(&mut self) {
+        let engine = &self.app.engine;
+        let is_over = |session: &Session| match session.state {
+            State::Begun(id, _) => engine.session(id).is_none(),
+            State::Asked(_) | State::Offered(..) => session.since.elapsed() > PATIENCE,
+        };
+        let over: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| is_over(session))
+            .map(|(id, session)| {
+                let plays = matches!(
+                    session.state,
+                    State::Offered(..) | State::Begun(_, Does::Play)
+                );
+                (id.clone(), plays)
+            })
+            .collect();
+        for (id, plays) in over {
+            self.sessions.remove(&id);
+            self.tell_end(id);
+            if !plays {
+                // A producer without a consumer would wait for ever.
+                self.refuse("the session has ended: nothing came, or it was ended here".into());
+                self.over = true;
+            }
+        }
+        self.look_at_producers().await;
+    }
+
+    async fn look_at_producers(&mut self) {
+        if self.listening.is_none() {
+            return;
+        }
+        let now = self.producers().await;
+        let Some(before) = self.listening.replace(now.clone()) else {
+            return;
+        };
+        let changed = |id: &String, meta: &Value, roles| {
+            p::OutgoingMessage::PeerStatusChanged(p::PeerStatus {
+                roles,
+                meta: Some(meta.clone()),
+                peer_id: Some(id.clone()),
+            })
+        };
+        let gone = before.iter().filter(|(id, _)| !now.contains_key(*id));
+        let gone = gone.map(|(id, meta)| changed(id, meta, Vec::new()));
+        let come = now.iter().filter(|(id, _)| !before.contains_key(*id));
+        let come = come.map(|(id, meta)| changed(id, meta, vec![p::PeerRole::Producer]));
+        self.told.extend(gone.chain(come));
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        for id in self.sessions.keys().cloned().collect::<Vec<_>>() {
+            self.end(&id);
+        }
+        gst::debug!(super::CAT, "peer {} is gone", self.id);
+    }
+}
+
+/// A name that nobody guesses. Without random numbers there is none that serves.
+fn random_id() -> String {
+    let mut octets = [0; 16];
+    // It opens nothing: who knows it is on the connection anyhow.
+    let _ = aws_lc_rs::rand::fill(&mut octets);
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
