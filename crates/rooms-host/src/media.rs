@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use sfu_engine::data::{ChannelId, DataCommand, Message};
 use sfu_engine::stream::Stream;
 use sfu_engine::{
-    Engine, InvitedPeer, Peer, Preference, PublishingPeer, SessionId, SessionObserver, TrackKind,
+    Engine, InvitedPeer, Peer, Preference, PublishingPeer, SessionId, SessionObserver, Shown,
+    TrackKind,
 };
 use sfu_rooms::proto::{SessionDescription, TrackType};
-use sfu_rooms::{Command, Expected, Negotiated, Section, Sid, Wish};
+use sfu_rooms::{Command, Expected, Measured, Negotiated, Path, Section, Sid, Sound, Wish};
 
 use crate::Input;
 use crate::channels::{self, Channels, Outgoing};
@@ -57,11 +58,15 @@ struct Party {
 }
 
 /// An m-line of an offer.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Line {
     number: usize,
     /// The peer has taken it, and it carries the track.
     carries: bool,
+    /// The track, as it is sent now.
+    shown: Option<Shown>,
+    /// What was last seen of that.
+    starved: bool,
 }
 
 /// A track that is published.
@@ -288,7 +293,7 @@ impl Media {
             let preference = published.preference(wish);
             let stream = preference.as_ref().map(|_| &published.stream);
             let preference = preference.clone().unwrap_or_default();
-            self.engine.carry(peer, line.number, stream, &preference);
+            line.shown = self.engine.carry(peer, line.number, stream, &preference);
             line.carries = true;
         }
         None
@@ -320,7 +325,7 @@ impl Media {
             return;
         };
         let before = party.wishes.insert(track.clone(), wish).unwrap_or_default();
-        let line = party.lines.get(track).filter(|line| line.carries);
+        let line = party.lines.get_mut(track).filter(|line| line.carries);
         let published = self.tracks.get(track);
         let Some(((line, published), peer)) = line.zip(published).zip(party.invited.as_ref())
         else {
@@ -330,11 +335,11 @@ impl Media {
             (true, Some(preference)) => self.engine.prefer(peer, line.number, preference),
             (false, Some(preference)) => {
                 let stream = Some(&published.stream);
-                self.engine.carry(peer, line.number, stream, &preference);
+                line.shown = self.engine.carry(peer, line.number, stream, &preference);
             }
             (_, None) => {
                 let preference = Preference::default();
-                self.engine.carry(peer, line.number, None, &preference);
+                line.shown = self.engine.carry(peer, line.number, None, &preference);
             }
         }
     }
@@ -401,25 +406,97 @@ impl Media {
         self.sessions.get(&session).cloned()
     }
 
-    /// Who speaks, and how loud: 0 to 1.
-    pub(crate) fn levels(&self, now: Instant) -> Vec<(Sid, f32)> {
-        let mut levels = Vec::new();
+    /// Who is heard.
+    pub(crate) fn sounds(&self, now: Instant) -> Vec<(Sid, Sound)> {
+        let mut heard = Vec::new();
         for (sid, party) in &self.parties {
             let sounds = party.publications.all();
             let sounds = sounds.filter(|(_, kind, _)| *kind == TrackKind::Audio);
             let streams = sounds.filter_map(|(track, ..)| self.tracks.get(track));
-            let speaking = streams.map(|track| track.stream.speech(now));
-            let speaking = speaking.filter(|speech| speech.active);
-            let level = speaking.map(|speech| speech.level).reduce(f32::max);
-            levels.extend(level.map(|level| (sid.clone(), level)));
+            let all = streams.map(|track| {
+                let speech = track.stream.speech(now);
+                Sound {
+                    speech: if speech.active { speech.level } else { 0.0 },
+                    loud: track.stream.is_loud(now),
+                }
+            });
+            let loudest = all.reduce(|a, b| Sound {
+                speech: a.speech.max(b.speech),
+                loud: a.loud || b.loud,
+            });
+            let loudest = loudest.filter(|sound| *sound != Sound::default());
+            heard.extend(loudest.map(|sound| (sid.clone(), sound)));
         }
-        levels
+        heard
+    }
+
+    /// Who has, or has no more, too little room on its network for a track: participant and track.
+    pub(crate) fn starvations(&mut self) -> Vec<(Sid, Sid, bool)> {
+        let mut changed = Vec::new();
+        for (sid, party) in &mut self.parties {
+            for (track, line) in &mut party.lines {
+                let starved = line.shown.as_ref().is_some_and(Shown::is_starved);
+                if std::mem::replace(&mut line.starved, starved) != starved {
+                    changed.push((sid.clone(), track.clone(), starved));
+                }
+            }
+        }
+        changed
+    }
+
+    /// How each participant's connections do.
+    pub(crate) fn measure(&self, now: Instant) -> Vec<(Sid, Measured)> {
+        let parties = self.parties.iter();
+        let each = parties.map(|(sid, party)| (sid.clone(), self.measured(now, party)));
+        each.collect()
+    }
+
+    fn measured(&self, now: Instant, party: &Party) -> Measured {
+        let path = |session: SessionId| {
+            let info = self.engine.session(session).filter(|info| info.connected)?;
+            Some(Path {
+                loss: info.loss.unwrap_or(0.0),
+                round_trip: info.rtt,
+                ..Path::default()
+            })
+        };
+        let up = party.publishing.as_ref().map(PublishingPeer::session);
+        let down = party.invited.as_ref().map(InvitedPeer::session);
+        let down = down.and_then(path).map(|path| {
+            let missing = party.lines.iter().map(|(track, line)| {
+                let published = self.tracks.get(track);
+                let wish = party.wishes.get(track).copied().unwrap_or_default();
+                let most = published.and_then(|p| p.preference(wish)?.max_height);
+                line.shown.as_ref().map_or(0, |shown| shown.missing(most))
+            });
+            Path {
+                missing: missing.max().unwrap_or(0),
+                starved: party.lines.values().any(|line| line.starved),
+                ..path
+            }
+        });
+        let pictures = party.publications.all();
+        let pictures = pictures.filter(|(_, kind, _)| *kind == TrackKind::Video);
+        let layers = pictures.filter_map(|(track, ..)| {
+            let stream = &self.tracks.get(track)?.stream;
+            Some((track.clone(), stream.active_layers(now)))
+        });
+        Measured {
+            up: up.and_then(path),
+            down,
+            layers: layers.collect(),
+        }
     }
 
     /// Whether there is any sound to listen to.
     pub(crate) fn has_sound(&self) -> bool {
         let mut tracks = self.tracks.values();
         tracks.any(|track| track.kind == TrackKind::Audio)
+    }
+
+    /// Whether there is anybody.
+    pub(crate) fn has_parties(&self) -> bool {
+        !self.parties.is_empty()
     }
 }
 
@@ -489,6 +566,8 @@ fn offer(
                 let line = Line {
                     number,
                     carries: false,
+                    shown: None,
+                    starved: false,
                 };
                 party.lines.insert(track.clone(), line);
                 number

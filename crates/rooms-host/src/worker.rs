@@ -19,6 +19,8 @@ use crate::{Client, IceServers, Input, Join, ToClient, unix_now};
 
 /// So often is listened to who speaks: twice for each time that clients are told.
 const LISTEN: Duration = Duration::from_millis(200);
+/// So often it is looked at how good connections are, as LiveKit's server does.
+const MEASURE: Duration = Duration::from_secs(5);
 /// The thread wakes up at least this often.
 const AT_LEAST: Duration = Duration::from_secs(1);
 
@@ -31,6 +33,7 @@ pub(crate) struct Worker {
     ice_servers: IceServers,
     waiting: Arc<AtomicUsize>,
     listen: Instant,
+    measure: Instant,
 }
 
 /// A client's connection.
@@ -78,6 +81,7 @@ impl Worker {
             ice_servers,
             waiting,
             listen: now,
+            measure: now,
         }
     }
 
@@ -100,7 +104,8 @@ impl Worker {
     fn pause(&self) -> Duration {
         let due = self.rooms.poll_timeout();
         let listen = self.media.has_sound().then_some(self.listen);
-        let next = [due, listen].into_iter().flatten().min();
+        let measure = self.media.has_parties().then_some(self.measure);
+        let next = [due, listen, measure].into_iter().flatten().min();
         next.map_or(AT_LEAST, |at| {
             at.saturating_duration_since(Instant::now()).min(AT_LEAST)
         })
@@ -148,14 +153,31 @@ impl Worker {
         }
         if self.listen <= now {
             self.listen = now + LISTEN;
-            for (participant, level) in self.media.levels(now) {
-                self.rooms.heard(participant.as_str(), level);
+            self.look(now);
+        }
+        if self.measure <= now {
+            self.measure = now + MEASURE;
+            for (participant, measured) in self.media.measure(now) {
+                self.rooms.measured(participant.as_str(), &measured);
             }
+            self.rooms.tell_quality();
         }
         if self.rooms.poll_timeout().is_some_and(|at| at <= now) {
             self.rooms.handle_timeout(now);
         }
         self.settle(now);
+    }
+
+    /// What media has come to since the last look.
+    fn look(&mut self, now: Instant) {
+        for (participant, sound) in self.media.sounds(now) {
+            self.rooms.heard(participant.as_str(), sound);
+        }
+        self.rooms.listened(now);
+        for (participant, track, starved) in self.media.starvations() {
+            self.rooms
+                .starved(now, participant.as_str(), track.as_str(), starved);
+        }
     }
 
     fn join(&mut self, now: Instant, join: Join) {

@@ -17,7 +17,7 @@ pub mod wire;
 pub use claims::{Keys, KeysError, Permit, Refused};
 pub use hello::Hello;
 pub use limits::Limits;
-pub use media::{Command, Expected, Found, Negotiated, Section, Wish};
+pub use media::{Command, Expected, Found, Measured, Negotiated, Path, Section, Sound, Wish};
 pub use rooms::{Config, Connection, Output, Rooms};
 pub use sid::Sid;
 

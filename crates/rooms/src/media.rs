@@ -6,6 +6,7 @@
 //! and the server offers. M-lines that the server offers are numbered here and only grow; one whose track is gone is used again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use livekit_protocol::{SessionDescription, TrackType};
 
@@ -173,4 +174,37 @@ pub struct Found {
     pub mime: String,
     /// The layers' RIDs from the lowest up; none where there is one layer.
     pub rids: Vec<String>,
+}
+
+/// What is heard of a participant.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sound {
+    /// How loud it speaks, 0 to 1; 0 where what is heard is no speech, or not yet known to be.
+    pub speech: f32,
+    /// It was loud a moment ago, speech or not.
+    pub loud: bool,
+}
+
+/// How a participant's connections do, over the last seconds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Measured {
+    /// What it publishes, if it does.
+    pub up: Option<Path>,
+    /// What it gets.
+    pub down: Option<Path>,
+    /// How many layers of each of its tracks come.
+    pub layers: Vec<(Sid, usize)>,
+}
+
+/// One way of them.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Path {
+    /// The share of packets that is lost, 0 to 1.
+    pub loss: f32,
+    /// There and back, where that is known.
+    pub round_trip: Option<Duration>,
+    /// So many layers below what it could be shown the worst of its pictures are.
+    pub missing: usize,
+    /// The network has no room at all for one of them.
+    pub starved: bool,
 }

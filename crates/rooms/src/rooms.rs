@@ -12,7 +12,7 @@ use livekit_protocol::{
 use crate::claims::{Permit, Refused};
 use crate::hello::Hello;
 use crate::limits::Limits;
-use crate::media::{Command, Negotiated};
+use crate::media::{Command, Measured, Negotiated, Sound};
 use crate::room::Room;
 use crate::sid::Sid;
 
@@ -29,6 +29,8 @@ pub struct Config {
     pub codecs: Vec<Codec>,
     /// How long an empty room is kept, for who comes back.
     pub empty_timeout: Duration,
+    /// So many pictures and sounds are forwarded to each participant, by who spoke last. 0: all.
+    pub last_n: usize,
 }
 
 /// What is to be done.
@@ -256,15 +258,59 @@ impl Rooms {
         }
     }
 
-    /// How loud a participant's sound is now, 0 to 1.
-    pub fn heard(&mut self, participant: &str, level: f32) {
-        if let Some((sid, name)) = self.places.get_key_value(participant)
-            && let Some(room) = self.rooms.get_mut(name)
-        {
-            room.heard(sid, level);
+    /// What is heard of a participant now.
+    pub fn heard(&mut self, participant: &str, sound: Sound) {
+        if let Some((room, sid)) = self.room_of(participant) {
+            room.heard(&sid, sound);
+            let name = room.name().to_owned();
+            self.schedule(&name);
+        }
+    }
+
+    /// All who are heard were named: who is forwarded is chosen anew.
+    pub fn listened(&mut self, at: Instant) {
+        let now = self.now(at);
+        let mut changed = Vec::new();
+        for (name, room) in &mut self.rooms {
+            if room.listened(now, &mut self.outputs) {
+                changed.push(name.clone());
+            }
+        }
+        for name in changed {
+            self.schedule(&name);
+        }
+    }
+
+    /// The network has no room for a track that a participant gets, or has again.
+    pub fn starved(&mut self, at: Instant, participant: &str, track: &str, starved: bool) {
+        let now = self.now(at);
+        let Some((sid, name)) = self.places.get_key_value(participant) else {
+            return;
+        };
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.starved(now, sid, track, starved, &mut self.outputs);
             let name = name.clone();
             self.schedule(&name);
         }
+    }
+
+    /// How a participant's connections do.
+    pub fn measured(&mut self, participant: &str, measured: &Measured) {
+        if let Some((room, sid)) = self.room_of(participant) {
+            room.measured(&sid, measured);
+        }
+    }
+
+    /// All have been measured: what has changed is told.
+    pub fn tell_quality(&mut self) {
+        for room in self.rooms.values_mut() {
+            room.tell_quality(&mut self.outputs);
+        }
+    }
+
+    fn room_of(&mut self, participant: &str) -> Option<(&mut Room, Sid)> {
+        let (sid, name) = self.places.get_key_value(participant)?;
+        Some((self.rooms.get_mut(name)?, sid.clone()))
     }
 
     /// A participant has to go.

@@ -26,7 +26,7 @@ use announce::{Announced, By};
 pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;
 pub use offered::OfferedViewer;
-pub use peers::{Grouped, InvitedPeer, Peer, PublishingPeer};
+pub use peers::{Grouped, InvitedPeer, Peer, PublishingPeer, Shown};
 pub(crate) use registry::Place;
 use registry::Registry;
 

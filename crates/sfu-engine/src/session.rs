@@ -268,6 +268,11 @@ impl SessionShared {
         self.why.store(why as u8, Relaxed);
     }
 
+    /// Whether it is to get pictures, and why no better ones.
+    pub(crate) fn choice(&self) -> (bool, Why) {
+        (self.target.load(Relaxed) != NONE, self.why())
+    }
+
     pub(crate) fn set_estimate(&self, bits_per_second: u64) {
         self.estimate.store(bits_per_second, Relaxed);
     }

@@ -5,7 +5,7 @@
 //! The rules and their numbers are LiveKit's (`pkg/sfu/audio/audiolevel.go`), so that clients see what they are used to: in a window
 //! a part of a certain length must be loud enough; its loudest packet counts, less as less of the window is; and that is smoothed.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_millis(400);
@@ -92,6 +92,8 @@ pub(crate) struct LastSpeech {
     base: Instant,
     /// Milliseconds since `base`, and the level's bits.
     packed: AtomicU64,
+    /// Milliseconds since `base`, of the last packet that was loud enough, and one.
+    loud: AtomicU32,
 }
 
 impl LastSpeech {
@@ -99,6 +101,7 @@ impl LastSpeech {
         Self {
             base,
             packed: AtomicU64::new(0),
+            loud: AtomicU32::new(0),
         }
     }
 
@@ -113,8 +116,25 @@ impl LastSpeech {
         self.packed.store(packed, Relaxed);
     }
 
+    /// A packet has this level.
+    pub(crate) fn packet(&self, now: Instant, level: Option<u8>) {
+        if level.is_some_and(|level| level <= ACTIVE) {
+            self.loud
+                .store(self.millis(now).wrapping_add(1).max(1), Relaxed);
+        }
+    }
+
+    /// Whether there was a loud packet within the last window: sooner known than whether that is speech.
+    pub(crate) fn is_loud(&self, now: Instant) -> bool {
+        let loud = self.loud.load(Relaxed);
+        let age = self.millis(now).wrapping_add(1).wrapping_sub(loud);
+        let is_new = u128::from(age) <= WINDOW.as_millis() || age > u32::MAX / 2;
+        loud != 0 && is_new
+    }
+
     pub(crate) fn clear(&self) {
         self.packed.store(0, Relaxed);
+        self.loud.store(0, Relaxed);
     }
 
     pub(crate) fn get(&self, now: Instant) -> Speech {
@@ -198,6 +218,17 @@ mod tests {
                 level: 0.01
             }
         );
+        for (at, level) in [
+            (7_000, Some(ACTIVE + 1)),
+            (7_000, None),
+            (7_000, Some(ACTIVE)),
+        ] {
+            assert!(!last.is_loud(after(at)), "{level:?}");
+            last.packet(after(at), level);
+        }
+        for (ms, loud) in [(6_999, true), (7_000, true), (7_400, true), (7_401, false)] {
+            assert_eq!(last.is_loud(after(ms)), loud, "{ms}");
+        }
         // Seven weeks later, too.
         let later = 5_000_000_000;
         last.set(after(later), 0.5);

@@ -2,6 +2,7 @@
 
 //! A client of rooms over a real engine: what it says as JSON, and two `str0m` connections with a socket each, as v0 has it.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::ChannelId;
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpWrite;
+use str0m::rtp::{ExtensionValues, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use super::KEYS;
@@ -35,8 +36,9 @@ pub(crate) struct Leg {
     address: SocketAddr,
     pending: Option<SdpPendingOffer>,
     pub(crate) connected: bool,
-    /// Packets that have come.
+    /// Packets that have come, and whose.
     pub(crate) packets: usize,
+    whose: HashMap<u8, usize>,
     channels: Vec<(ChannelId, String)>,
     /// By label.
     pub(crate) data: Vec<(String, Vec<u8>)>,
@@ -56,6 +58,7 @@ impl Leg {
             pending: None,
             connected: false,
             packets: 0,
+            whose: HashMap::new(),
             channels: Vec::new(),
             data: Vec::new(),
         }
@@ -81,7 +84,11 @@ impl Leg {
                         .send_to(&datagram.contents, datagram.destination);
                 }
                 Output::Event(Event::Connected) => self.connected = true,
-                Output::Event(Event::RtpPacket(_)) => self.packets += 1,
+                Output::Event(Event::RtpPacket(packet)) => {
+                    self.packets += 1;
+                    let mark = packet.payload.get(1).copied().unwrap_or_default();
+                    *self.whose.entry(mark).or_default() += 1;
+                }
                 Output::Event(Event::ChannelOpen(id, label)) => self.channels.push((id, label)),
                 Output::Event(Event::ChannelData(data)) => {
                     let known = self.channels.iter().find(|(id, _)| *id == data.id);
@@ -105,6 +112,10 @@ pub(crate) struct Guest<'a> {
     pub(crate) subscriber: Leg,
     sounds: Vec<(Mid, u64)>,
     next: Instant,
+    /// It speaks.
+    pub(crate) loud: bool,
+    /// In each of its packets.
+    mark: u8,
 }
 
 pub(crate) fn token(identity: &str) -> String {
@@ -147,6 +158,8 @@ impl<'a> Guest<'a> {
             subscriber: Leg::new(),
             sounds: Vec::new(),
             next: Instant::now(),
+            loud: false,
+            mark: identity.as_bytes()[0],
         };
         // Text from the first word on, so that all that is told can be read.
         guest.say(signal_request::Message::Ping(1));
@@ -247,7 +260,15 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// How many packets of somebody's have come.
+    pub(crate) fn heard(&self, whom: &Guest<'_>) -> usize {
+        self.subscriber.whose.get(&whom.mark).copied().unwrap_or(0)
+    }
+
     fn send_sound(&mut self) {
+        let level = if self.loud { -10 } else { -127 };
+        let mut payload = vec![0x78; 80];
+        payload[1] = self.mark;
         let rtc = &mut self.publisher.rtc;
         for (mid, seq) in &mut self.sounds {
             let Some(pt) = rtc
@@ -258,7 +279,19 @@ impl<'a> Guest<'a> {
             };
             *seq += 1;
             let timestamp = *seq as u32 * 960;
-            let write = RtpWrite::new(pt, (*seq).into(), timestamp, Instant::now(), vec![0x78; 80]);
+            let levels = ExtensionValues {
+                audio_level: Some(level),
+                voice_activity: Some(self.loud),
+                ..ExtensionValues::default()
+            };
+            let write = RtpWrite::new(
+                pt,
+                (*seq).into(),
+                timestamp,
+                Instant::now(),
+                payload.clone(),
+            )
+            .ext_vals(levels);
             let mut api = rtc.direct_api();
             if let Some(stream) = api.stream_tx_by_mid(*mid, None) {
                 stream.write_rtp(write);

@@ -25,6 +25,10 @@ struct Served {
 
 impl Served {
     fn new(name: &str) -> Self {
+        Self::with(name, 0)
+    }
+
+    fn with(name: &str, last_n: usize) -> Self {
         let router = Router::get(name);
         let config = EngineConfig {
             udp_address: std::net::Ipv4Addr::LOCALHOST.into(),
@@ -36,6 +40,7 @@ impl Served {
         let keys: Keys = KEYS.parse().unwrap();
         let config = Config {
             empty_timeout: Duration::from_secs(1),
+            last_n,
             ..Config::default()
         };
         let none = Box::new(|_: &str| Vec::new());
@@ -85,6 +90,12 @@ fn two_hear_each_other_until_one_is_silent_and_the_other_leaves() {
         ben.told[0]
     );
     assert_eq!(tracks(ben.last_of("ann").unwrap()), 1);
+    until([&mut ann, &mut ben], "how good it is", |[ann, ben]| {
+        let told = ben.all("connectionQuality").into_iter();
+        let mut told = told.flat_map(|update| update["updates"].as_array().unwrap());
+        let sid = &ann.last_of("ann").unwrap()["sid"];
+        told.any(|of| of["participantSid"] == *sid && of["quality"] == "EXCELLENT")
+    });
     let named = ben.all("offer").into_iter().any(|offer| {
         let sids = offer["midToTrackId"].as_object();
         sids.is_some_and(|sids| sids.values().any(|s| *s == *sid))
@@ -138,6 +149,56 @@ fn two_hear_each_other_until_one_is_silent_and_the_other_leaves() {
         served.engine.sessions() == 2
     });
     assert_eq!(served.streams(), ["meeting/ben"]);
+}
+
+/// The state of somebody's tracks, as a guest was told last.
+fn state_of<'a>(guest: &'a Guest<'_>, identity: &str) -> Option<&'a str> {
+    let sid = &guest.last_of(identity)?["sid"];
+    let told = guest.all("streamStateUpdate").into_iter().rev();
+    let mut states =
+        told.flat_map(|update| update["streamStates"].as_array().into_iter().flatten());
+    let last = states.find(|state| state["participantSid"] == *sid)?;
+    // What has its default value is left out.
+    Some(last["state"].as_str().unwrap_or("ACTIVE"))
+}
+
+#[test]
+fn who_speaks_takes_the_place_of_who_is_silent_without_negotiation() {
+    let served = Served::with("last_n", 1);
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    ann.publish("hers", TrackSource::Microphone);
+    until([&mut ann], "ann", |[ann]| is_active(ann, "ann"));
+    let mut ben = Guest::join(&served.host, "ben").unwrap();
+    ben.publish("his", TrackSource::Microphone);
+    let mut cat = Guest::join(&served.host, "cat").unwrap();
+    let all = [&mut ann, &mut ben, &mut cat];
+    until(all, "cat to hear ann", |[ann, ben, cat]| {
+        cat.heard(ann) > 20
+            && state_of(cat, "ann") == Some("ACTIVE")
+            && state_of(cat, "ben") == Some("PAUSED")
+            && ann.heard(ben) > 20
+    });
+    assert_eq!(cat.heard(&ben), 0, "he is outside");
+    let offers = cat.all("offer").len();
+    ben.loud = true;
+    let (spoke, mut came) = (std::time::Instant::now(), None);
+    let all = [&mut ann, &mut ben, &mut cat];
+    until(all, "cat to hear ben instead", |[_, ben, cat]| {
+        if cat.heard(ben) > 0 {
+            came.get_or_insert_with(|| spoke.elapsed());
+        }
+        cat.heard(ben) > 20
+            && state_of(cat, "ann") == Some("PAUSED")
+            && state_of(cat, "ben") == Some("ACTIVE")
+    });
+    println!("heard after {came:?}");
+    let (before, his) = (cat.heard(&ann), cat.heard(&ben));
+    let all = [&mut ann, &mut ben, &mut cat];
+    until(all, "ben to go on", |[_, ben, cat]| {
+        cat.heard(ben) > his + 20
+    });
+    assert_eq!(cat.heard(&ann), before, "she costs no packet");
+    assert_eq!(cat.all("offer").len(), offers);
 }
 
 #[test]

@@ -50,6 +50,16 @@ impl Demand {
         Some(quality)
     }
 
+    /// How many layers the publisher was asked for.
+    pub(super) fn layers(&self) -> usize {
+        match self.told {
+            None | Some(VideoQuality::Off) => 0,
+            Some(VideoQuality::Low) => 1,
+            Some(VideoQuality::Medium) => 2,
+            Some(VideoQuality::High) => 3,
+        }
+    }
+
     /// What was told may not have come through.
     pub(super) fn forget(&mut self) {
         *self = Self::default();

@@ -5,10 +5,13 @@
 mod allowed;
 mod data;
 mod demand;
+mod forwarded;
 mod offering;
 mod participant;
+mod quality;
 mod requests;
 mod speakers;
+mod stage;
 mod subscriptions;
 mod track;
 
@@ -30,6 +33,7 @@ use crate::rooms::{Config, Connection, Now, Output};
 use crate::sid::Sid;
 use participant::Participant;
 use speakers::Speakers;
+use stage::Stage;
 
 /// The protocol's version that is spoken here, and a server's that speaks it: clients look at both.
 const PROTOCOL: i32 = 17;
@@ -73,6 +77,13 @@ pub(crate) struct Room {
     speakers: Speakers,
     /// When it may be looked again at which layers are wanted, and whether there is a reason to.
     layers: (Instant, bool),
+    /// Whose pictures, and whose sound, come first.
+    faces: Stage,
+    voices: Stage,
+    /// For whom it is to be chosen anew what is forwarded.
+    to_choose: BTreeSet<Sid>,
+    /// The same for all, when it is next looked at who speaks.
+    is_order_stale: bool,
     empty_since: Option<Instant>,
     /// For who keeps when it is due.
     pub(crate) scheduled: Option<Instant>,
@@ -94,9 +105,17 @@ impl Room {
             tell_room: None,
             speakers: Speakers::default(),
             layers: (now.at, false),
+            faces: Stage::new(config.last_n),
+            voices: Stage::new(config.last_n),
+            to_choose: BTreeSet::new(),
+            is_order_stale: false,
             empty_since: Some(now.at),
             scheduled: None,
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -139,6 +158,8 @@ impl Room {
         }
         participant.offering.again(now.at, false);
         self.participants.insert(sid.clone(), participant);
+        self.faces.add(&sid);
+        self.voices.add(&sid);
         self.empty_since = None;
         self.tell_room_in(now, TELL_ROOM);
         self.subscribe_to_all(now, &sid, out);
@@ -277,6 +298,9 @@ impl Room {
         self.changed.remove(sid);
         self.quiet.remove(sid);
         self.speakers.forget(sid);
+        self.faces.remove(sid);
+        self.voices.remove(sid);
+        self.to_choose.remove(sid);
         gone.changed();
         gone.state = State::Disconnected;
         gone.tracks.clear();
@@ -356,12 +380,6 @@ impl Room {
         None
     }
 
-    pub(crate) fn heard(&mut self, sid: &Sid, level: f32) {
-        if self.participants.contains_key(sid) {
-            self.speakers.heard(sid, level);
-        }
-    }
-
     /// Something of a participant has changed, of which others are told.
     fn note(&mut self, now: Now, sid: &Sid) {
         let is_crowd = self.participants.len() > CROWD;
@@ -380,6 +398,7 @@ impl Room {
     fn settle(&mut self, now: Now, out: &mut Outputs) {
         self.tell_changes(out);
         self.subscribe_who_waits(now, out);
+        self.choose(out);
         if self.layers.0 > now.at {
             self.layers.1 = true;
         } else {

@@ -10,6 +10,7 @@ use livekit_protocol::{ParticipantInfo, ParticipantPermission, TrackSource};
 
 use super::allowed::Allowed;
 use super::offering::Offering;
+use super::quality::Quality;
 use super::track::Track;
 use crate::claims::Permit;
 use crate::hello::Hello;
@@ -48,14 +49,40 @@ pub(super) struct Participant {
     pub(super) offering: Offering,
     /// The newest offer of its own that is being answered.
     pub(super) answering: Option<u32>,
+    pub(super) quality: Quality,
 }
 
 /// A track that a participant wants.
 #[derive(Debug, Default)]
 pub(super) struct Subscription {
     pub(super) wish: Wish,
+    /// The participant says how large it shows it.
+    pub(super) on_screen: bool,
     /// It was offered, and taken.
     pub(super) told: bool,
+    /// Enough others come before it.
+    pub(super) outside: bool,
+    /// The network has no room for it.
+    pub(super) starved: bool,
+    /// What the media was asked for last.
+    pub(super) asked: Option<Wish>,
+    /// What the participant was told last.
+    pub(super) paused: bool,
+}
+
+impl Subscription {
+    /// What is to be forwarded.
+    pub(super) fn effective(&self) -> Wish {
+        Wish {
+            shown: self.wish.shown && !self.outside,
+            ..self.wish
+        }
+    }
+
+    /// The participant wants it and does not get it.
+    pub(super) fn is_paused(&self) -> bool {
+        self.wish.shown && (self.outside || self.starved)
+    }
 }
 
 impl Participant {
@@ -80,6 +107,7 @@ impl Participant {
             allowed: Allowed::default(),
             offering: Offering::default(),
             answering: None,
+            quality: Quality::default(),
         }
     }
 

@@ -72,7 +72,7 @@ impl Room {
             }
             Asked::Mute(mute) => self.mute(now, sid, &mute),
             Asked::Subscription(subscription) => self.subscription(now, sid, subscription, out),
-            Asked::TrackSetting(setting) => self.track_setting(sid, &setting, out),
+            Asked::TrackSetting(setting) => self.track_setting(sid, &setting),
             Asked::SubscriptionPermission(allows) => {
                 participant.set_allowed(Allowed::new(allows, &self.config.limits));
                 self.allow(now, sid, out);
@@ -233,6 +233,7 @@ impl Room {
         if track.is_some_and(|track| track.set_muted(now, mute.muted)) {
             participant.changed();
             self.note(now, sid);
+            self.is_order_stale = true;
         }
     }
 
@@ -266,14 +267,13 @@ impl Room {
         }
     }
 
-    fn track_setting(&mut self, sid: &Sid, setting: &UpdateTrackSettings, out: &mut Outputs) {
+    fn track_setting(&mut self, sid: &Sid, setting: &UpdateTrackSettings) {
         for asked in &setting.track_sids {
             let known = self.publisher_of(asked);
             let Some(track) = known.and_then(|p| p.tracks.iter().find(|t| t.sid.as_str() == asked))
             else {
                 continue;
             };
-            let sid_of_track = track.sid.clone();
             let height = match setting.width.min(setting.height) {
                 0 => track.height_of(setting.quality()),
                 // Pictures may stand upright.
@@ -291,13 +291,9 @@ impl Room {
             let Some(subscription) = subscriber.subscriptions.get_mut(asked.as_str()) else {
                 continue;
             };
-            if std::mem::replace(&mut subscription.wish, wish) != wish && subscription.told {
-                out.push_back(Output::Media(Command::Show {
-                    participant: sid.clone(),
-                    track: sid_of_track,
-                    wish,
-                }));
-            }
+            subscription.wish = wish;
+            subscription.on_screen = setting.width.min(setting.height) > 0;
+            self.to_choose.insert(sid.clone());
         }
     }
 

@@ -4,14 +4,14 @@
 
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    StreamState, StreamStateInfo, StreamStateUpdate, SubscriptionPermissionUpdate, TrackSubscribed,
-    VideoQuality,
+    StreamStateUpdate, SubscriptionPermissionUpdate, TrackSubscribed, VideoQuality,
 };
 
+use super::forwarded::stream_state;
 use super::participant::Subscription;
 use super::{Outputs, Room, demand, say};
-use crate::media::{Command, Found, Wish};
-use crate::rooms::{Now, Output};
+use crate::media::Found;
+use crate::rooms::Now;
 use crate::sid::Sid;
 
 impl Room {
@@ -118,6 +118,7 @@ impl Room {
             let subscription = Subscription::default();
             subscriber.subscriptions.insert(track.clone(), subscription);
             subscriber.offering.add(now.at, kind, track, publisher);
+            self.to_choose.insert(sid.clone());
         }
     }
 
@@ -128,6 +129,7 @@ impl Room {
         subscriber.waiting.remove(track);
         if let Some((track, _)) = subscriber.subscriptions.remove_entry(track) {
             subscriber.offering.remove(now.at, &track);
+            self.to_choose.insert(sid.clone());
         }
     }
 
@@ -205,30 +207,24 @@ impl Room {
             if let Some(subscription) = subscriber.subscriptions.get_mut(track)
                 && !std::mem::replace(&mut subscription.told, true)
             {
-                new.push((track.clone(), publisher.clone(), subscription.wish));
+                subscription.paused = subscription.is_paused();
+                new.push((track.clone(), publisher.clone(), subscription.paused));
             }
         }
         if new.is_empty() {
             return;
         }
+        // Of those whom it now gets something of.
+        subscriber.quality.knows = false;
         let connection = subscriber.connection;
-        let active = new.iter().map(|(track, publisher, _)| StreamStateInfo {
-            participant_sid: String::from(publisher),
-            track_sid: String::from(track),
-            state: StreamState::Active.into(),
-        });
-        let active = StreamStateUpdate {
-            stream_states: active.collect(),
+        let states = new
+            .iter()
+            .map(|(track, publisher, paused)| stream_state(publisher, track, *paused));
+        let states = StreamStateUpdate {
+            stream_states: states.collect(),
         };
-        say(connection, Message::StreamStateUpdate(active), out);
-        for (track, publisher, wish) in new {
-            if wish != Wish::default() {
-                out.push_back(Output::Media(Command::Show {
-                    participant: sid.clone(),
-                    track: track.clone(),
-                    wish,
-                }));
-            }
+        say(connection, Message::StreamStateUpdate(states), out);
+        for (track, publisher, _) in new {
             let publisher = self.participants.get_mut(&publisher);
             let Some(publisher) = publisher else {
                 continue;
@@ -258,7 +254,11 @@ impl Room {
                 else {
                     continue;
                 };
-                let quality = track.quality_of(subscription.wish.height);
+                let quality = match subscription.outside {
+                    // So that there is something to show at once when it is to be shown.
+                    true => VideoQuality::Low,
+                    false => track.quality_of(subscription.wish.height),
+                };
                 let most = wanted.entry(sid.clone()).or_insert(VideoQuality::Low);
                 *most = (*most).max(quality);
             }

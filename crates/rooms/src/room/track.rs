@@ -26,6 +26,8 @@ pub(super) struct Track {
     pub(super) demand: Demand,
     /// Its publisher knows that somebody has it.
     pub(super) subscribed: bool,
+    /// How many layers the offer has.
+    layers: usize,
 }
 
 impl Track {
@@ -63,6 +65,7 @@ impl Track {
             live: false,
             demand: Demand::default(),
             subscribed: false,
+            layers: 1,
         }
     }
 
@@ -72,6 +75,11 @@ impl Track {
 
     pub(super) fn kind(&self) -> TrackType {
         self.info.r#type()
+    }
+
+    /// How many layers its publisher is to send.
+    pub(super) fn wanted_layers(&self) -> usize {
+        self.demand.layers().min(self.layers)
     }
 
     /// Another codec of it is announced, for who can't show the first. There are `most` at most.
@@ -124,6 +132,7 @@ impl Track {
             name_layers(&mut codec.layers, &found.rids);
         }
         if place == 0 {
+            self.layers = found.rids.len().max(1);
             found.mid.clone_into(&mut self.info.mid);
             found.mime.clone_into(&mut self.info.mime_type);
             name_layers(&mut self.info.layers, &found.rids);

@@ -14,7 +14,7 @@ use super::{Admitted, Engine, NAMED, PublishRefused, SubscribeError, random_bits
 use crate::codec::TrackKind;
 use crate::driver::ShardThread;
 use crate::ids::{SessionId, StreamName};
-use crate::layers::Preference;
+use crate::layers::{Preference, Why};
 use crate::peer::data::DataObserver;
 use crate::peer::sdp;
 use crate::queue::ShardCommand;
@@ -98,6 +98,35 @@ impl InvitedPeer {
     /// What it is offered next.
     pub fn offers(&mut self) -> &mut Offers {
         &mut self.offers
+    }
+}
+
+/// What an m-line of a peer carries, as it is sent.
+#[derive(Debug, Clone)]
+pub struct Shown(Arc<SessionShared>);
+
+impl Shown {
+    /// The peer's network has no room for its pictures.
+    pub fn is_starved(&self) -> bool {
+        self.0.choice() == (false, Why::NoBandwidth)
+    }
+
+    /// How many layers below the best that the peer would have its pictures are, since its network carries no better ones.
+    pub fn missing(&self, max_height: Option<u32>) -> usize {
+        let (true, Why::Bandwidth) = self.0.choice() else {
+            return 0;
+        };
+        let info = self.0.info();
+        let limit = max_height.unwrap_or(u32::MAX);
+        let look = self.0.stream().look(Instant::now());
+        let wanted = look.layers.iter().filter(|layer| {
+            let fits = layer.height.is_none_or(|height| height <= limit);
+            layer.active && (fits || Some(&layer.rid) == info.target.as_ref())
+        });
+        let mut wanted = wanted.map(|layer| &layer.rid);
+        wanted
+            .position(|rid| Some(rid) == info.target.as_ref())
+            .unwrap_or(0)
     }
 }
 
@@ -260,21 +289,21 @@ impl Engine {
         line: usize,
         stream: Option<&Arc<Stream>>,
         preference: &Preference,
-    ) {
+    ) -> Option<Shown> {
         let place = peer.offers.place(line);
-        let Some((place, shard)) = place.zip(self.shards.get(peer.shard)) else {
-            return;
-        };
+        let (place, shard) = place.zip(self.shards.get(peer.shard))?;
         let of = stream.unwrap_or(&peer.stream).clone();
         let tag = String::new();
         let figures = SessionShared::new(peer.session, of, peer.shard, tag, preference.clone());
+        let figures = Arc::new(figures);
         shard.queue().send(ShardCommand::Watch {
             session: peer.session,
             place,
             // One that is forgotten has ended meanwhile.
             stream: stream.and_then(|stream| self.router.add_viewer(stream)),
-            figures: Arc::new(figures),
+            figures: figures.clone(),
         });
+        stream.map(|_| Shown(figures))
     }
 
     /// What a peer wants of what an m-line carries has changed.

@@ -219,7 +219,10 @@ impl Ingest {
                     self.session.set_connected();
                 }
                 TransportEvent::Closed => over = true,
-                TransportEvent::IngressLoss(loss) => self.loss = loss,
+                TransportEvent::IngressLoss { pictures, all } => {
+                    self.loss = pictures.unwrap_or(self.loss);
+                    self.session.set_report(0, None, Some(all));
+                }
                 TransportEvent::KeyframeRequest(_)
                 | TransportEvent::Report { .. }
                 | TransportEvent::Lost { .. }

@@ -241,6 +241,7 @@ impl Published {
                 self.last_sound = Some(seq);
                 let level = self.loudness.add(now, packet.audio_level);
                 self.stream.set_sound_level(level);
+                self.stream.heard(now, packet.audio_level);
                 let speech = self.windows.add(now, packet.timestamp, packet.audio_level);
                 if let Some(level) = speech {
                     self.stream.set_speech(now, level);

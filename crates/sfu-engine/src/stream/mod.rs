@@ -307,6 +307,21 @@ impl Stream {
         self.speech.get(now)
     }
 
+    /// How many layers of its pictures come.
+    pub fn active_layers(&self, now: Instant) -> usize {
+        let layers = self.snapshot().ranked(now);
+        layers.iter().filter(|layer| layer.active).count()
+    }
+
+    /// Whether its publisher's sound was loud a moment ago, if only for one packet. Reads one number.
+    pub fn is_loud(&self, now: Instant) -> bool {
+        self.speech.is_loud(now)
+    }
+
+    pub(crate) fn heard(&self, now: Instant, level: Option<u8>) {
+        self.speech.packet(now, level);
+    }
+
     pub(crate) fn set_speech(&self, now: Instant, level: f32) {
         self.speech.set(now, level);
     }

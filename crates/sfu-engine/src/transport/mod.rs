@@ -79,7 +79,12 @@ pub enum TransportEvent {
         seq: u64,
     },
     /// The share of a publishing peer's packets that was lost lately, 0 to 1.
-    IngressLoss(f32),
+    IngressLoss {
+        /// Of its pictures, where there are any.
+        pictures: Option<f32>,
+        /// Of all.
+        all: f32,
+    },
     /// What the viewer's network carries.
     Estimate(Estimate),
     /// The session is over and can be dropped.

@@ -145,6 +145,7 @@ impl ObjectImpl for SfuSignaller {
             // Who may read the element's properties need not know the secrets.
             "api-keys" => hidden(&settings.api_keys).to_value(),
             "api-keys-file" => settings.api_keys_file.to_value(),
+            "last-n" => settings.last_n.to_value(),
             "allowed-origins" => settings.allowed_origins.to_value(),
             "server-names" => settings.server_names.to_value(),
             "event-webhooks" => settings.event_webhooks.to_value(),
@@ -293,7 +294,10 @@ impl SfuSignaller {
         let viewers = Viewers::new(router_name.clone(), door.clone(), recent.clone());
         engine.observe(viewers);
         let rooms = room_keys
-            .map(|keys| rooms::start(engine.clone(), keys, ice_servers.clone()))
+            .map(|keys| {
+                let last_n = settings.last_n as usize;
+                rooms::start(engine.clone(), keys, ice_servers.clone(), last_n)
+            })
             .transpose()?
             .map(Arc::new);
         let parts = Parts {
@@ -390,6 +394,7 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
         "access" => settings.access = text(),
         "api-keys" => settings.api_keys = text(),
         "api-keys-file" => settings.api_keys_file = text(),
+        "last-n" => settings.last_n = number(),
         "allowed-origins" => settings.allowed_origins = text(),
         "server-names" => settings.server_names = text(),
         "event-webhooks" => settings.event_webhooks = text(),

@@ -81,6 +81,7 @@ pub(super) fn start(
     engine: Arc<Engine>,
     keys: Keys,
     ice_servers: Arc<IceServers>,
+    last_n: usize,
 ) -> Result<Host, String> {
     let codec = |mime: &str| Codec {
         mime: mime.to_owned(),
@@ -89,6 +90,7 @@ pub(super) fn start(
     let config = Config {
         codecs: CODECS.map(codec).into(),
         empty_timeout: EMPTY,
+        last_n,
         ..Config::default()
     };
     let servers = move |name: &str| {

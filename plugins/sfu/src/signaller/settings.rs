@@ -45,6 +45,7 @@ pub(super) struct Settings {
     pub(super) access: String,
     pub(super) api_keys: String,
     pub(super) api_keys_file: String,
+    pub(super) last_n: u32,
     pub(super) allowed_origins: String,
     pub(super) server_names: String,
     pub(super) event_webhooks: String,
@@ -85,6 +86,7 @@ impl Default for Settings {
             access: String::new(),
             api_keys: String::new(),
             api_keys_file: String::new(),
+            last_n: 9,
             allowed_origins: String::new(),
             server_names: String::new(),
             event_webhooks: String::new(),
@@ -405,6 +407,14 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "API keys file",
             "File with such keys, one a line, which nobody else may read (mode 0600)",
             &defaults.api_keys_file,
+        ),
+        number(
+            "last-n",
+            "Last N",
+            "So many pictures, and sounds, of a room's participants are forwarded to each of the others: those who spoke last; \
+             0: all",
+            0..=1_000,
+            defaults.last_n,
         ),
         text(
             "allowed-origins",

@@ -167,15 +167,18 @@ impl Control {
     ) {
         let mut blocks = Vec::new();
         let (mut expected, mut lost) = (0, 0);
+        let (mut expected_pictures, mut lost_pictures) = (0, 0);
         for receiver in receivers.iter_mut() {
             let Some(stream) = &mut receiver.stream else {
                 continue;
             };
             let (block, expected_now, lost_now) = stream.report(now);
             blocks.push(block);
+            expected += expected_now;
+            lost += lost_now;
             if receiver.kind == TrackKind::Video {
-                expected += expected_now;
-                lost += lost_now;
+                expected_pictures += expected_now;
+                lost_pictures += lost_now;
             }
         }
         if blocks.is_empty() {
@@ -185,8 +188,11 @@ impl Control {
             rtcp::write_receiver_report(compound, self.reporter(), blocks);
         }
         if expected > 0 {
-            let loss = lost as f32 / expected as f32;
-            events.push(TransportEvent::IngressLoss(loss));
+            let share = |lost, expected| lost as f32 / expected as f32;
+            events.push(TransportEvent::IngressLoss {
+                pictures: (expected_pictures > 0).then(|| share(lost_pictures, expected_pictures)),
+                all: share(lost, expected),
+            });
         }
     }
 

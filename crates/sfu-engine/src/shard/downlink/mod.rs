@@ -360,7 +360,7 @@ impl Downlink {
                 self.session.set_estimate(estimate.bits_per_second);
                 self.choose(now);
             }
-            TransportEvent::IngressLoss(_) => {}
+            TransportEvent::IngressLoss { .. } => {}
             TransportEvent::Closed => return false,
         }
         true
