@@ -64,8 +64,8 @@ pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect}
 pub use engine::{
     AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, EngineLimits, Full,
     Grouped, InvitedPeer, LatencyRefused, OfferedViewer, Patched, Peer, PublishRefused,
-    PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, Shown, SubscribeError, SubscribeRequest,
-    Subscribed,
+    PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, Shown, SubscribeError,
+    SubscribeRequest, Subscribed,
 };
 pub use health::TrackHealth;
 pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};

@@ -148,7 +148,9 @@ fn two_hear_each_other_until_one_is_silent_and_the_other_leaves() {
     until([&mut ben], "her sessions to end", |_| {
         served.engine.sessions() == 2
     });
-    assert_eq!(served.streams(), ["meeting/ben"]);
+    until([&mut ben], "her streams to go", |_| {
+        served.streams() == ["meeting/ben"]
+    });
 }
 
 /// The state of somebody's tracks, as a guest was told last.

@@ -119,10 +119,12 @@ fn who_is_on_screen_comes_first_and_who_is_not_wanted_takes_no_place() {
     let shown: Vec<_> = (25..30).collect();
     for who in &shown {
         crowd.set(0, *who, |setting| {
-            (setting.width, setting.height) = (320, 180)
+            (setting.width, setting.height) = (320, 180);
         });
     }
-    crowd.set(0, 1, |setting| setting.disabled = true);
+    crowd.set(0, 1, |setting| {
+        setting.disabled = true;
+    });
     let seen = |crowd: &Crowd| {
         let pictures = crowd
             .forwarded(0)
@@ -204,7 +206,7 @@ fn what_the_network_has_no_room_for_is_told_and_so_is_how_good_it_is() {
     assert_eq!(crowd.paused(0), 0);
     // What it does not want is not paused.
     crowd.set(0, 1, |setting: &mut UpdateTrackSettings| {
-        setting.disabled = true
+        setting.disabled = true;
     });
     crowd.starve(0, &camera, true);
     assert_eq!(crowd.paused(0), 0);
