@@ -81,11 +81,26 @@ fn an_encoder_without_b_frames_is_passed_on_as_it_is() {
     let rtmp_port = format!("RTMP_PORT={port}");
     let server = Server::pipeline("rtmp_copy", "rtmp-in", &["ENCODE=never", &rtmp_port]).unwrap();
     let address = format!("rtmp://127.0.0.1:{port}/live/any");
-    let _publisher = Publisher::ffmpeg("rtmp_copy_1", false, "flv", &address).unwrap();
+    let publisher = Publisher::ffmpeg("rtmp_copy_1", false, "flv", &address).unwrap();
     let info = server.wait_for_stream("demo").unwrap();
     // No layer is made: it is the publisher's picture.
     assert_eq!(info["video"]["layers"].as_array().unwrap().len(), 1);
     watch(&server, "demo");
+
+    // The API ends it, and takes the next one.
+    kick(&server, "demo");
+    let said = publisher.ended("rtmp_copy_1").unwrap();
+    println!("{said}");
+    server.wait_until_silent("demo").unwrap();
+    let _publisher = Publisher::ffmpeg("rtmp_copy_2", false, "flv", &address).unwrap();
+    server.wait_for_stream("demo").unwrap();
+}
+
+/// Ends a stream's publisher through the API.
+pub(crate) fn kick(server: &Server, stream: &str) {
+    let url = server.url(&format!("/api/v1/streams/{stream}"));
+    let answer = ureq::delete(url).call().unwrap();
+    assert_eq!(answer.status(), 204);
 }
 
 /// A connection after the handshake, which ends the client if the server does not take what it sends.

@@ -15,7 +15,7 @@ use sfu_tests::publisher::Publisher;
 use sfu_tests::server::{Server, free_ports};
 use sfu_tests::{load, ndi};
 
-use crate::rtmp_in::watch;
+use crate::rtmp_in::{kick, watch};
 
 /// How long the files are that callers send again and again.
 const SECONDS: u64 = 4;
@@ -64,13 +64,19 @@ fn an_encoder_that_calls_is_seen_and_comes_back() {
         // FFmpeg encodes, srt-live-transmit is who calls: it is SRT's own program.
         let from = free_ports().unwrap().1;
         let local = format!("udp://127.0.0.1:{from}");
-        let transmit = ["-q", &local, &call(id, key)];
+        let transmit = ["-q", "-a:no", &local, &call(id, key)];
         let caller = Publisher::start(name, "srt-live-transmit", &transmit).unwrap();
         let encoder = format!("{name}_encoder");
         let local = format!("{local}?pkt_size=1316");
         let _encoder = Publisher::ffmpeg(&encoder, false, "mpegts", &local).unwrap();
         watch(&server, stream);
-        drop(caller);
+        if name == "srt_4" {
+            // The API ends it.
+            kick(&server, stream);
+            caller.ended(name).unwrap();
+        } else {
+            drop(caller);
+        }
         wait_until_gone(&server, stream);
     }
 }

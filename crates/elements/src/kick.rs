@@ -3,7 +3,29 @@
 //! An application ends whoever sends a stream. `sfusink` tells it upstream, where an element that has somebody to end hears
 //! it on its source pads: an event of its own, since nothing else goes up through any pipeline.
 
+use gst::glib;
+use gst::glib::subclass::Signal;
 use gst::prelude::*;
+
+/// The action signal by which an application ends whoever sends to an element. It returns whether there was somebody. Where
+/// `streams` it takes the name of one.
+pub fn signal<T>(streams: bool, end: fn(&T, &str) -> bool) -> Signal
+where
+    T: IsA<gst::Element>,
+{
+    let text = streams.then(String::static_type);
+    let kick = Signal::builder("kick").param_types(text);
+    let ends = move |args: &[glib::Value]| {
+        let element = args.first()?.get::<gst::Element>().ok()?;
+        let stream = args.get(1).map(|stream| stream.get::<Option<String>>());
+        let stream = stream.transpose().ok()?.flatten().unwrap_or_default();
+        Some(end(element.downcast_ref::<T>()?, &stream).to_value())
+    };
+    kick.return_type::<bool>()
+        .action()
+        .class_handler(ends)
+        .build()
+}
 
 const NAME: &str = "sfu-kick";
 

@@ -56,14 +56,9 @@ impl ObjectImpl for RtmpServerSrc {
 
     fn signals() -> &'static [Signal] {
         static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-            let kick = Signal::builder("kick")
-                .return_type::<bool>()
-                .action()
-                .class_handler(|args| {
-                    let element = args.first()?.get::<super::RtmpServerSrc>().ok()?;
-                    Some(element.imp().kick().to_value())
-                });
-            vec![kick.build(), told(JOINED), told(LEFT)]
+            let kick =
+                kick::signal::<super::RtmpServerSrc>(false, |element, _| element.imp().kick());
+            vec![kick, told(JOINED), told(LEFT)]
         });
         &SIGNALS
     }

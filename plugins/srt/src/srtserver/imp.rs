@@ -6,6 +6,7 @@ use gst::glib;
 use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_elements::kick;
 use sfu_elements::properties::may_change;
 use sfu_elements::signals::told;
 
@@ -37,16 +38,10 @@ impl ObjectImpl for SrtServer {
 
     fn signals() -> &'static [Signal] {
         static SIGNALS: LazyLock<Vec<Signal>> = LazyLock::new(|| {
-            let kick = Signal::builder("kick")
-                .param_types([String::static_type()])
-                .return_type::<bool>()
-                .action()
-                .class_handler(|args| {
-                    let element = args.first()?.get::<super::SrtServer>().ok()?;
-                    let stream = args.get(1)?.get::<Option<String>>().ok()?;
-                    Some(element.imp().kick(&stream.unwrap_or_default()).to_value())
-                });
-            vec![kick.build(), told(JOINED), told(LEFT)]
+            let kick = kick::signal::<super::SrtServer>(true, |element, stream| {
+                element.imp().kick(stream)
+            });
+            vec![kick, told(JOINED), told(LEFT)]
         });
         &SIGNALS
     }
