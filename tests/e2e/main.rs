@@ -22,6 +22,7 @@ mod ndi_devices;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
 mod prometheus;
+mod promised;
 mod properties;
 mod proxies;
 mod publisher_returns;

@@ -12,7 +12,7 @@ use gst_rtsp_server::{RTSPMedia, RTSPMediaFactory};
 use super::CAT;
 use super::location::Location;
 use super::server::Shared;
-use super::shared_media::SharedMedia;
+use super::shared_media::{SharedMedia, WeakMedia};
 use super::stream;
 use super::users::ROLE;
 
@@ -162,19 +162,24 @@ impl Plan {
         if inputs.is_empty() {
             return Err("there is nothing that can be sent by RTSP".into());
         }
-        link(shared, location, media, &bin, &source, inputs);
+        let silent = [("video_0", tracks.silent.0), ("audio_0", tracks.silent.1)];
+        let silent = silent.into_iter().filter(|(_, is)| *is).map(|(pad, _)| pad);
+        link(
+            (shared, location, media),
+            &bin,
+            &source,
+            (inputs, silent.collect()),
+        );
         Ok(bin.upcast())
     }
 }
 
 /// Links each pad to what leads to its payloader when it comes. One that comes with another codec than before is the end.
 fn link(
-    shared: &Arc<Shared>,
-    location: &Location,
-    media: &SharedMedia,
+    (shared, location, media): (&Arc<Shared>, &Location, &SharedMedia),
     bin: &gst::Bin,
     source: &gst::Element,
-    inputs: Vec<(&'static str, gst::Element)>,
+    (inputs, silent): (Vec<(&'static str, gst::Element)>, Vec<&'static str>),
 ) {
     let weak: Vec<_> = inputs
         .into_iter()
@@ -186,6 +191,9 @@ fn link(
         let name = pad.name();
         let wanted = weak.iter().find(|(wanted, _)| *wanted == name);
         let Some(input) = wanted.and_then(|(_, input)| input.upgrade()) else {
+            if silent.contains(&name.as_str()) {
+                renew_when_it_begins(pad, &media);
+            }
             return;
         };
         if fits(pad, &input)
@@ -203,6 +211,15 @@ fn link(
         if let (Some(shared), Some(bin)) = (shared.upgrade(), bin.upgrade()) {
             shared.disconnect(bin.upcast());
         }
+    });
+}
+
+/// Who comes when a track that was silent has begun gets that, too.
+fn renew_when_it_begins(pad: &gst::Pad, media: &WeakMedia) {
+    let media = media.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        media.renew();
+        gst::PadProbeReturn::Remove
     });
 }
 

@@ -23,7 +23,7 @@ const HOLD: Duration = Duration::from_secs(2);
 pub(super) struct SharedMedia(Arc<Mutex<State>>);
 
 /// For what the media itself owns.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct WeakMedia(Weak<Mutex<State>>);
 
 impl WeakMedia {

@@ -12,17 +12,43 @@ use super::location::Location;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A stream with one track that has had only that for so long gets no other.
 const SETTLED: Duration = Duration::from_millis(700);
+/// A track that is declared and silent is left out after this, where another one plays: a player would wait for it in vain.
+const SILENT: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A stream's tracks, by the names of their codecs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tracks {
     pub(super) video: Option<String>,
     pub(super) audio: Option<String>,
     pub(super) layers: Vec<String>,
+    /// Of video and of audio, whether it is declared and nothing of it comes.
+    pub(super) silent: (bool, bool),
+    /// Since the publisher came.
+    uptime: Duration,
 }
 
 impl Tracks {
+    /// Video and audio.
+    fn declared(&self) -> (bool, bool) {
+        (self.video.is_some(), self.audio.is_some())
+    }
+
+    fn flow(&self) -> (bool, bool) {
+        let (video, audio) = self.declared();
+        (video && !self.silent.0, audio && !self.silent.1)
+    }
+
+    /// Without the one that is silent beside another one.
+    fn flowing(mut self) -> Self {
+        match self.flow() {
+            (true, false) => self.audio = None,
+            (false, true) => self.video = None,
+            _ => {}
+        }
+        self
+    }
+
     /// Whether there is a layer with that name, or one can be chosen so.
     fn have(&self, layer: &str) -> bool {
         matches!(layer, "highest" | "lowest") || self.layers.iter().any(|rid| rid == layer)
@@ -50,6 +76,11 @@ fn look(source: &gst::Element) -> Option<Tracks> {
             video: text("video"),
             audio: text("audio"),
             layers: layers.filter_map(|rid| rid.get().ok()).collect(),
+            uptime: Duration::from_millis(info.get("uptime").unwrap_or(0)),
+            silent: (
+                info.get::<bool>("video-flows") == Ok(false),
+                info.get::<bool>("audio-flows") == Ok(false),
+            ),
         })
 }
 
@@ -66,21 +97,22 @@ pub(super) fn tracks(router: &str, location: &Location) -> Option<Tracks> {
     let mut last = (Tracks::default(), began);
     loop {
         let tracks = look(&source)?;
-        let has = |tracks: &Tracks| (tracks.video.is_some(), tracks.audio.is_some());
+        let has = |tracks: &Tracks| (tracks.declared(), tracks.flow());
         if has(&tracks) != has(&last.0) {
             last.1 = Instant::now();
         }
         last.0 = tracks;
         let (tracks, since) = &last;
         let settled = match has(tracks) {
-            (true, true) => true,
-            (false, false) => false,
+            ((false, false), _) | ((true, true), (false, false)) => false,
+            (_, (true, true)) => true,
+            ((true, true), _) => since.elapsed().max(tracks.uptime) >= SILENT,
             _ => since.elapsed() >= SETTLED,
         };
         let layer = location.layer.as_deref();
         let wanted = layer.is_none_or(|layer| tracks.have(layer));
         if settled && (wanted || since.elapsed() >= SETTLED) {
-            return wanted.then(|| tracks.clone());
+            return wanted.then(|| last.0.flowing());
         }
         if began.elapsed() >= PATIENCE {
             return None;

@@ -24,6 +24,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 const AGAIN_MOST: Duration = Duration::from_secs(30);
 /// How often it is looked at.
 const LOOK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
+/// What a publisher has promised is waited for, once anything of it has come. Some services take no other tracks later, so that
+/// what comes after this begins the push anew.
+const PROMISED: Duration = Duration::from_secs(3);
 /// A service to which nothing went for so long does not answer, or has nothing more to take.
 const SILENT: Duration = Duration::from_secs(15);
 /// How long the end of what is under way may take.
@@ -143,7 +146,7 @@ impl Push {
 
 /// How a connection ended.
 enum End {
-    /// The publisher has gone, or sends other tracks.
+    /// The publisher has gone, or sends other tracks: one that was late, too.
     Published,
     Failed(String),
     Stopped,
@@ -162,8 +165,18 @@ struct Pusher {
 impl Pusher {
     fn main(self) {
         let mut delay = Delay::new(AGAIN, AGAIN_MOST);
+        let mut since = None;
         loop {
-            let Some(tracks) = self.tracks() else {
+            let (tracks, all) = self.tracks();
+            let since_any = match tracks {
+                Some(_) => *since.get_or_insert_with(Instant::now),
+                None => Instant::now(),
+            };
+            let settled = tracks == all || since_any.elapsed() >= PROMISED;
+            let Some(tracks) = tracks.filter(|_| settled) else {
+                if all.is_none() {
+                    since = None;
+                }
                 self.set(State::Waiting, |_| {});
                 if !self.wait(Duration::from_millis(250)) {
                     return;
@@ -208,8 +221,11 @@ impl Pusher {
         pause
     }
 
-    fn tracks(&self) -> Option<Tracks> {
-        Tracks::of(&self.router.stream(&self.stream)?)
+    /// The tracks that have begun, and all that are promised.
+    fn tracks(&self) -> (Option<Tracks>, Option<Tracks>) {
+        let info = self.router.stream(&self.stream);
+        let info = info.as_ref();
+        (info.and_then(Tracks::begun), info.and_then(Tracks::of))
     }
 
     /// `false`: it is to end.
@@ -275,7 +291,7 @@ impl Pusher {
                     status.reason = None;
                 }
             });
-            if self.tracks().as_ref() != Some(tracks) {
+            if self.tracks().0.as_ref() != Some(tracks) {
                 return End::Published;
             }
         }

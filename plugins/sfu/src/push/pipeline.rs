@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use gst::prelude::*;
-use sfu_engine::{Codec, StreamInfo, StreamName};
+use sfu_engine::{Codec, StreamInfo, StreamName, TrackHealth};
 
 use super::address::Address;
 use crate::aac;
@@ -35,6 +35,18 @@ impl Tracks {
             video,
             audio: info.audio,
         })
+    }
+
+    /// What of it has begun, if anything has. What is only promised the muxer would wait for.
+    pub(super) fn begun(info: &StreamInfo) -> Option<Self> {
+        let tracks = Self::of(info)?;
+        let has = |health: &TrackHealth| health.frames > 0;
+        let pictures = info.video.iter().flat_map(|video| &video.health).any(has);
+        let begun = Self {
+            video: tracks.video.filter(|_| pictures),
+            audio: tracks.audio.filter(|_| has(&info.audio_health)),
+        };
+        (begun.video.is_some() || begun.audio.is_some()).then_some(begun)
     }
 
     /// The pipeline's description: nothing that comes from outside is in it.
@@ -97,7 +109,7 @@ impl Connection {
             let name = pad.name();
             let kind = name.split('_').next().unwrap_or_default();
             let queue = weak.upgrade().and_then(|pipeline| pipeline.by_name(kind));
-            // What has come since the tracks were looked at is not linked: the next pipeline has it.
+            // What had not begun when the tracks were looked at is not linked: the next pipeline has it.
             if let Some(sink) = queue.and_then(|queue| queue.static_pad("sink")) {
                 let _ = pad.link(&sink);
             }

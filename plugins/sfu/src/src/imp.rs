@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
 use sfu_elements::refusal;
-use sfu_engine::{LocalSubscription, Router, StreamName};
+use sfu_engine::{LocalSubscription, Router, StreamName, TrackHealth};
 
 use super::CAT;
 use super::branch::Branch;
@@ -107,6 +107,11 @@ impl ObjectImpl for SfuSrc {
     }
 }
 
+/// Whether something of a track has come, and still does.
+fn flows(track: &TrackHealth) -> bool {
+    track.frames > 0 && track.frame_rate != Some(0.0)
+}
+
 /// What other plugins ask about streams: they have no router of their own.
 fn stream_info(settings: &Settings) -> Option<gst::Structure> {
     let name = settings.stream.parse().ok()?;
@@ -121,10 +126,13 @@ fn stream_info(settings: &Settings) -> Option<gst::Structure> {
         let layers = layers.map(|layer| layer.rid.as_str().to_send_value());
         structure = structure
             .field("video", video.codec.name())
+            .field("video-flows", video.health.iter().any(flows))
             .field("layers", gst::Array::from_values(layers));
     }
     if let Some(audio) = info.audio {
-        structure = structure.field("audio", audio.name());
+        structure = structure
+            .field("audio", audio.name())
+            .field("audio-flows", flows(&info.audio_health));
     }
     Some(structure.build())
 }
