@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use gst::prelude::*;
 
+const RTP: &str = "application/x-rtp";
 /// Caps are shown up to here.
 const LONGEST: usize = 300;
 
@@ -43,19 +44,57 @@ fn explained(element: &gst::Element, error: &gst::message::Error) -> Option<Stri
 }
 
 /// Has an element say what its sink pad does not take. Else whoever sends it would be the only one that says anything.
-pub fn watch(pad: &gst::Pad) {
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |pad, info| {
-        if let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view())
-            && !pad.query_accept_caps(&caps.caps_owned())
-            && let Some(element) = pad.parent_element()
-        {
-            let (caps, takes) = (short(&caps.caps_owned()), short(&pad.query_caps(None)));
-            let name = pad.name();
+pub fn watch(pad: &gst::Pad, takes: impl Fn() -> gst::Caps + Send + Sync + 'static) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let takes = takes();
+        if caps.caps().can_intersect(&takes) {
+            return gst::PadProbeReturn::Ok;
+        }
+        if let Some(element) = pad.parent_element() {
+            let (name, caps, takes) = (pad.name(), short(&caps.caps_owned()), short(&takes));
             gst::element_error!(
                 element,
                 gst::StreamError::WrongType,
                 ("{name}: {caps} can't be taken; this pad takes {takes}. Decode or convert it first")
             );
+        }
+        info.flow_res = Err(gst::FlowError::NotNegotiated);
+        gst::PadProbeReturn::Handled
+    });
+}
+
+/// Whether nothing of it is of a kind that is taken. Such formats a pad that says what it does not take has to let come: else a
+/// queue in front is refused, and what stands before that says "not-negotiated". Among those of its kinds upstream chooses.
+pub fn is_foreign(caps: &gst::CapsRef, takes: &gst::CapsRef) -> bool {
+    // RTP's kinds have one name.
+    let like = |one: &gst::StructureRef, taken: &gst::StructureRef| {
+        one.name() == taken.name() && (one.name() != RTP || one.can_intersect(taken))
+    };
+    let is_like = |one: &gst::StructureRef| takes.iter().any(|taken| like(one, taken));
+    !caps.is_empty() && !caps.is_any() && !caps.iter().any(is_like)
+}
+
+/// Lets formats come that are of no kind that a pad takes, so that its element can say so.
+pub fn let_come(pad: &gst::Pad, takes: gst::Caps) {
+    let mask = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL;
+    pad.add_probe(mask, move |_, info| {
+        match info.query_mut().map(|query| query.view_mut()) {
+            Some(gst::QueryViewMut::Caps(query)) => {
+                let none = query.result().is_some_and(gst::CapsRef::is_empty);
+                let foreign = query.filter_owned().filter(|caps| is_foreign(caps, &takes));
+                if let Some(foreign) = foreign.filter(|_| none) {
+                    query.set_result(&foreign);
+                }
+            }
+            Some(gst::QueryViewMut::AcceptCaps(query)) => {
+                if is_foreign(query.caps(), &takes) {
+                    query.set_result(true);
+                }
+            }
+            _ => {}
         }
         gst::PadProbeReturn::Ok
     });

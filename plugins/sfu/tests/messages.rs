@@ -143,11 +143,75 @@ fn whatever_is_wrong_is_said_with_its_cause_and_what_to_do() {
         }
     }
     let _ = std::fs::remove_dir_all(&folder);
+    told(wrong, rows.len());
+}
+
+/// Whatever stands between a source and the element that refuses its format, the element says so.
+#[test]
+fn what_stands_between_keeps_no_cause_back() {
+    init();
+    let mut wrong = Vec::new();
+    let ends = [
+        (
+            "image/jpeg",
+            "sfusink name=x stream=",
+            &["video_0", "image/jpeg", "takes"],
+        ),
+        (
+            "audio/mpeg,mpegversion=4",
+            "x.audio_0 sfusink name=x stream=",
+            &["audio_0", "audio/mpeg", "takes"],
+        ),
+        (
+            "application/x-rtp,media=video,clock-rate=90000,encoding-name=JPEG",
+            "x.video_0 sfusink name=x stream=",
+            &["video_0", "encoding-name", "H264"],
+        ),
+        (
+            "video/x-h264",
+            "simulcastenc name=x ! fakesink",
+            &["sink", "video/x-h264", "video/x-raw"],
+        ),
+    ];
+    let between = [
+        "",
+        "queue",
+        "identity",
+        "queue ! identity",
+        "tee ! queue",
+        "identity ! queue ! valve",
+        "queue2",
+        "funnel",
+        "input-selector ! queue",
+    ];
+    for (n, elements) in between.iter().enumerate() {
+        for (m, (caps, end, words)) in ends.iter().enumerate() {
+            let stream = if end.ends_with('=') {
+                format!("between{n}x{m}")
+            } else {
+                String::new()
+            };
+            let link = if elements.is_empty() {
+                String::new()
+            } else {
+                format!("! {elements} ")
+            };
+            let line = format!("{} {link}! {end}{stream}", format(caps));
+            let (from, text) = said(&line);
+            println!("{line}\n    {from}: {text}");
+            if !from.starts_with('x') || words.iter().any(|word| !text.contains(word)) {
+                wrong.push(format!("{line}\n    {from}: {text}"));
+            }
+        }
+    }
+    told(wrong, between.len() * ends.len());
+}
+
+fn told(wrong: Vec<String>, rows: usize) {
     assert!(
         wrong.is_empty(),
-        "{} of {}:\n{}",
+        "{} of {rows}:\n{}",
         wrong.len(),
-        rows.len(),
         wrong.join("\n")
     );
 }

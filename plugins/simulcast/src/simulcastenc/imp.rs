@@ -139,7 +139,8 @@ impl ObjectImpl for SimulcastEnc {
                 .name("sink")
                 .build();
             front::answer_caps(sink.upcast_ref(), self.takes.clone());
-            refusal::watch(sink.upcast_ref());
+            let takes = self.takes.clone();
+            refusal::watch(sink.upcast_ref(), move || lock(&takes).clone());
             if obj.add_pad(&sink).is_ok() {
                 *lock(&self.sink) = Some(sink);
             }
