@@ -17,7 +17,7 @@ where
     let kick = Signal::builder("kick").param_types(text);
     let ends = move |args: &[glib::Value]| {
         let element = args.first()?.get::<gst::Element>().ok()?;
-        let stream = args.get(1).map(|stream| stream.get::<Option<String>>());
+        let stream = args.get(1).map(glib::Value::get::<Option<String>>);
         let stream = stream.transpose().ok()?.flatten().unwrap_or_default();
         Some(end(element.downcast_ref::<T>()?, &stream).to_value())
     };

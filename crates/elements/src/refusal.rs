@@ -89,10 +89,8 @@ pub fn let_come(pad: &gst::Pad, takes: gst::Caps) {
                     query.set_result(&foreign);
                 }
             }
-            Some(gst::QueryViewMut::AcceptCaps(query)) => {
-                if is_foreign(query.caps(), &takes) {
-                    query.set_result(true);
-                }
+            Some(gst::QueryViewMut::AcceptCaps(query)) if is_foreign(query.caps(), &takes) => {
+                query.set_result(true);
             }
             _ => {}
         }

@@ -143,7 +143,7 @@ fn whatever_is_wrong_is_said_with_its_cause_and_what_to_do() {
         }
     }
     let _ = std::fs::remove_dir_all(&folder);
-    told(wrong, rows.len());
+    told(&wrong, rows.len());
 }
 
 /// Whatever stands between a source and the element that refuses its format, the element says so.
@@ -204,10 +204,10 @@ fn what_stands_between_keeps_no_cause_back() {
             }
         }
     }
-    told(wrong, between.len() * ends.len());
+    told(&wrong, between.len() * ends.len());
 }
 
-fn told(wrong: Vec<String>, rows: usize) {
+fn told(wrong: &[String], rows: usize) {
     assert!(
         wrong.is_empty(),
         "{} of {rows}:\n{}",

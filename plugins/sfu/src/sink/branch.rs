@@ -2,6 +2,9 @@
 
 //! The elements behind a pad, built when its caps are known: encoder where needed, payloader, and the way to the router.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use gst::prelude::*;
 use sfu_elements::layers::Layers;
 use sfu_engine::Codec;
@@ -133,6 +136,14 @@ impl Branch {
 }
 
 impl Branch {
+    /// A flush begins. The ends of what is not live then have the pipeline begin its running time anew, as all sinks do, since
+    /// that is what the timestamps behind the flush count from. Before they don't: one that is added while the others play would
+    /// set those back.
+    pub(super) fn flush(&self) {
+        let paced = self.sinks.iter().filter(|sink| sink.property("sync"));
+        paced.for_each(|sink| sink.set_property("async", true));
+    }
+
     pub(super) fn has_encoder(&self) -> bool {
         self.encoder.is_some()
     }
@@ -223,6 +234,8 @@ pub(super) struct Plan<'a> {
     pub(super) work: Work,
     /// Whether upstream produces in real time.
     pub(super) live: bool,
+    /// Before this timestamp nothing that is decoded is to be seen.
+    pub(super) hidden: Arc<AtomicU64>,
 }
 
 /// Builds what a pad's media needs. `sender` makes the end of a layer, by its number in this branch.
@@ -266,7 +279,7 @@ fn behind(
         (Work::Encode(layers), form) => {
             let mut last = last.clone();
             if let Form::Encoded(codec) = form {
-                last = decoder::put(branch, bin, &last, codec)?;
+                last = decoder::put(branch, bin, &last, (codec, &plan.hidden))?;
             }
             let encoder = video_encoder(branch, plan)?;
             branch.encoder = Some(encoder.clone());
@@ -321,6 +334,8 @@ fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
         matrix.and_then(Result::ok).unwrap_or_default()
     })?;
     branch.add(plan.bin, &convert)?;
+    // Where a seek asked for another speed.
+    let tempo = branch.make(plan.bin, "scaletempo", "gstreamer1.0-plugins-good")?;
     let resample = branch.make(plan.bin, "audioresample", base)?;
     let filter = branch.make(plan.bin, "capsfilter", base)?;
     // With its positions: of two channels without, opusenc makes a mapping that browsers don't play.
@@ -338,7 +353,7 @@ fn audio_encoder(branch: &mut Branch, plan: &Plan<'_>) -> Result<gst::Element, S
     encoder.set_property("inband-fec", true);
     encoder.set_property("packet-loss-percentage", 10i32);
     encoder.set_property_from_str("frame-size", "20");
-    gst::Element::link_many([plan.entry, &convert, &resample, &filter, &encoder])
+    gst::Element::link_many([plan.entry, &convert, &tempo, &resample, &filter, &encoder])
         .map_err(|e| e.to_string())?;
     Ok(encoder)
 }
@@ -444,6 +459,7 @@ fn finish(
     last: &gst::Element,
     mut sender: Sender,
 ) -> Result<(), String> {
+    let flushed = sender.flushed();
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -458,6 +474,14 @@ fn finish(
         .callbacks(callbacks)
         .build();
     let sink: gst::Element = sink.upcast();
+    let end = sink.static_pad("sink").ok_or("appsink has no sink pad")?;
+    end.add_probe(gst::PadProbeType::EVENT_FLUSH, move |_, info| {
+        let event = info.event().map(|event| event.type_());
+        if event == Some(gst::EventType::FlushStop) {
+            flushed.store(true, Relaxed);
+        }
+        gst::PadProbeReturn::Ok
+    });
     branch.add(bin, &sink)?;
     last.link(&sink).map_err(|e| e.to_string())?;
     branch.sinks.push(sink);

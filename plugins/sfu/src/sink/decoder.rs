@@ -2,6 +2,9 @@
 
 //! The decoder of what came encoded and is encoded anew: the best one installed, as ranks have it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use gst::prelude::*;
 use sfu_engine::Codec;
 
@@ -55,7 +58,7 @@ pub(super) fn put(
     branch: &mut Branch,
     bin: &gst::Bin,
     last: &gst::Element,
-    codec: Codec,
+    (codec, hidden): (Codec, &Arc<AtomicU64>),
 ) -> Result<gst::Element, String> {
     let missing = || {
         let name = codec.name();
@@ -65,5 +68,15 @@ pub(super) fn put(
     let decoder = find(codec, known.as_ref()).ok_or_else(missing)?;
     branch.add(bin, &decoder)?;
     last.link(&decoder).map_err(|e| e.to_string())?;
+    if let Some(out) = decoder.static_pad("src") {
+        let hidden = hidden.clone();
+        out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let time = info.buffer().and_then(|buffer| buffer.pts());
+            match time {
+                Some(time) if time.nseconds() < hidden.load(Relaxed) => gst::PadProbeReturn::Drop,
+                _ => gst::PadProbeReturn::Ok,
+            }
+        });
+    }
     Ok(decoder)
 }

@@ -118,6 +118,13 @@ impl Look {
         }
     }
 
+    /// Time does, and so does what is decoded.
+    fn begin_anew(&mut self) {
+        self.watch = Watch::default();
+        self.shown = None;
+        self.forget();
+    }
+
     fn forget(&mut self) {
         self.kept.clear();
         self.octets = 0;
@@ -153,7 +160,8 @@ impl SfuSink {
         });
         drop((settings, state));
         let (sink, pad) = (self.obj().downgrade(), pad.name());
-        source.add_probe(gst::PadProbeType::DATA_DOWNSTREAM, move |source, info| {
+        let mask = gst::PadProbeType::DATA_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
+        source.add_probe(mask, move |source, info| {
             let Some(sink) = sink.upgrade() else {
                 return gst::PadProbeReturn::Ok;
             };
@@ -172,6 +180,7 @@ impl SfuSink {
         match &info.data {
             Some(gst::PadProbeData::Event(event)) => match event.view() {
                 gst::EventView::Caps(caps) => lock(look).says = order::says(caps.caps()),
+                gst::EventView::FlushStop(_) => lock(look).begin_anew(),
                 gst::EventView::Eos(_) if lock(look).work == Work::Wait => {
                     self.close(number);
                 }

@@ -14,6 +14,7 @@ use sfu_engine::{Publisher, TrackKind};
 
 use super::CAT;
 use super::audio::MixMatrix;
+use super::begins::Begins;
 use super::branch::{Branch, Work, set_audio_bitrate};
 use super::clock::Wallclock;
 use super::media::{self, Media};
@@ -55,6 +56,10 @@ pub(super) struct Input {
     pub(super) branch: Option<Branch>,
     /// The layer that it is, of encoded video, as long as it is there: what comes later is another one.
     pub(super) layer: Option<usize>,
+    /// Before this timestamp nothing that is decoded is to be seen.
+    pub(super) hidden: Arc<AtomicU64>,
+    /// Of video that comes encoded.
+    pub(super) begins: Arc<Begins>,
 }
 
 impl State {

@@ -10,13 +10,15 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::is_live;
 use sfu_elements::layers::MAX_LAYERS;
+use sfu_elements::refusal;
 use sfu_engine::TrackKind;
 
 use super::CAT;
+use super::begins::Begins;
 use super::branch::{self, Work};
 use super::clock::Now;
 use super::imp::{Input, SfuSink, key};
-use super::media::{self, Form};
+use super::media;
 use super::way::Way;
 use crate::properties::lock;
 
@@ -74,7 +76,15 @@ impl SfuSink {
             });
         }
         let pad = pad.build();
-        self.watch(&pad, &entry, kind, number);
+        let hidden = Arc::default();
+        let way = Way::new(
+            Arc::default(),
+            kind == TrackKind::Audio,
+            Arc::clone(&hidden),
+        );
+        refusal::let_come(pad.upcast_ref(), media::template_caps(kind));
+        let begins = Arc::<Begins>::default();
+        self.watch(&pad, &entry, (kind, number), (way, begins.clone()));
         let input = Input {
             pad: pad.clone(),
             entry: entry.clone(),
@@ -82,6 +92,8 @@ impl SfuSink {
             work: Work::Wait,
             branch: None,
             layer: None,
+            hidden,
+            begins,
         };
         lock(&self.state).inputs.insert(key(kind, number), input);
         pad.set_active(true).map_err(|e| e.to_string())?;
@@ -126,11 +138,17 @@ impl SfuSink {
     }
 
     /// Builds the pad's elements when its caps come, before they go further.
-    fn watch(&self, pad: &gst::GhostPad, entry: &gst::Element, kind: TrackKind, number: u32) {
+    fn watch(
+        &self,
+        pad: &gst::GhostPad,
+        entry: &gst::Element,
+        (kind, number): (TrackKind, u32),
+        (way, begins): (Way, Arc<Begins>),
+    ) {
         let weak = self.obj().downgrade();
         let negotiated = entry.static_pad("src").map(|pad| pad.downgrade());
         let refused = AtomicBool::new(false);
-        let way = Mutex::new(Way::new(Arc::default(), kind == TrackKind::Audio));
+        let way = Mutex::new(way);
         let mask = gst::PadProbeType::DATA_DOWNSTREAM | gst::PadProbeType::EVENT_FLUSH;
         pad.add_probe(mask, move |pad, info| {
             let Some(obj) = weak.upgrade() else {
@@ -138,13 +156,18 @@ impl SfuSink {
             };
             let imp = obj.imp();
             if !imp.in_time(&way, pad.upcast_ref(), kind, info) {
-                return gst::PadProbeReturn::Drop;
+                info.flow_res = Ok(gst::FlowSuccess::Ok);
+                return gst::PadProbeReturn::Handled;
             }
             if info.event().is_some() && !imp.has(kind, number) {
                 // It was just released.
                 return gst::PadProbeReturn::Ok;
             }
             let result = match info.event().map(|e| e.view()) {
+                Some(gst::EventView::FlushStart(_)) => {
+                    imp.flush_comes(kind, number);
+                    return gst::PadProbeReturn::Ok;
+                }
                 Some(gst::EventView::Caps(caps)) => {
                     imp.caps_came(pad.upcast_ref(), kind, number, caps.caps())
                 }
@@ -155,6 +178,7 @@ impl SfuSink {
                     let through = negotiated.as_ref().and_then(glib::WeakRef::upgrade);
                     if !refused && through.is_some_and(|pad| pad.has_current_caps()) {
                         if let (TrackKind::Video, Some(buffer)) = (kind, info.buffer()) {
+                            begins.look(pad.upcast_ref(), buffer);
                             imp.observe(buffer, pad.upcast_ref());
                         }
                         return gst::PadProbeReturn::Ok;
@@ -202,7 +226,7 @@ impl SfuSink {
             Some(gst::PadProbeData::Event(event)) => {
                 if let gst::EventView::Caps(caps) = event.view() {
                     let media = media::parse(kind, caps.caps());
-                    way.raw = media.is_ok_and(|media| media.form == Form::Raw);
+                    way.form = media.ok().map(|media| media.form);
                     way.live = is_live(pad);
                     way.begin(&lock(&self.state).timeline);
                 }
@@ -249,6 +273,14 @@ impl SfuSink {
                 Ok(gst::FlowSuccess::Ok)
             }
             None => result,
+        }
+    }
+
+    fn flush_comes(&self, kind: TrackKind, number: u32) {
+        let state = lock(&self.state);
+        let input = state.inputs.get(&key(kind, number));
+        if let Some(branch) = input.and_then(|input| input.branch.as_ref()) {
+            branch.flush();
         }
     }
 

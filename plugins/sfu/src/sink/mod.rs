@@ -84,6 +84,7 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 
 mod audio;
+mod begins;
 mod branch;
 mod clock;
 mod decoder;

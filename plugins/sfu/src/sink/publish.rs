@@ -93,7 +93,7 @@ impl SfuSink {
         media: Media,
     ) -> Result<(), String> {
         let settings = lock(&self.settings).clone();
-        let (parts, entry, layer, videos) = {
+        let (parts, entry, hidden, begins, layer, videos) = {
             let mut state = lock(&self.state);
             state.number_layers();
             let videos = state.inputs.keys().filter(|(audio, _)| !audio).count();
@@ -102,7 +102,9 @@ impl SfuSink {
                 .get(&key(kind, number))
                 .ok_or("the pad was released")?;
             let (entry, layer) = (input.entry.clone(), input.layer.unwrap_or_default());
-            (Parts::of(&state)?, entry, layer, videos)
+            let hidden = input.hidden.clone();
+            let begins = input.begins.clone();
+            (Parts::of(&state)?, entry, hidden, begins, layer, videos)
         };
         let work = encoded::work(kind, media.form, &settings, videos)?;
         let obj = self.obj();
@@ -114,11 +116,23 @@ impl SfuSink {
             media,
             work,
             live: is_live(pad),
+            hidden,
         };
         let foreign = matches!(media.form, Form::Rtp(_));
         let branch = branch::build(&plan, |codec, index| {
             parts.sender(codec, layer + index, foreign)
         })?;
+        begins.reset();
+        match (media.form, branch.point()) {
+            (Form::Encoded(_), Some(point)) => {
+                point
+                    .static_pad("src")
+                    .iter()
+                    .for_each(|pad| begins.watch(pad));
+            }
+            (Form::Encoded(_), None) => begins.watch(pad),
+            _ => begins.keyframe(),
+        }
         self.look(pad, number, media.form, &branch);
         if let Some(input) = lock(&self.state).inputs.get_mut(&key(kind, number)) {
             input.branch = Some(branch);
@@ -130,7 +144,7 @@ impl SfuSink {
     /// Decides otherwise what becomes of a video pad that comes encoded. Called by its streaming thread.
     pub(super) fn decide(&self, number: u32, work: Work) -> Result<(), String> {
         let settings = lock(&self.settings).clone();
-        let (parts, mut branch, before, media, pad, entry) = {
+        let (parts, mut branch, before, media, pad, entry, hidden) = {
             let mut state = lock(&self.state);
             let parts = Parts::of(&state)?;
             let input = state.inputs.get_mut(&key(TrackKind::Video, number));
@@ -145,6 +159,7 @@ impl SfuSink {
                 media,
                 input.pad.clone(),
                 input.entry.clone(),
+                input.hidden.clone(),
             )
         };
         let obj = self.obj();
@@ -156,6 +171,7 @@ impl SfuSink {
             media,
             work,
             live: is_live(pad.upcast_ref()),
+            hidden,
         };
         if before != Work::Wait {
             // To viewers it is another publisher, also where the codec and the layers are the same.

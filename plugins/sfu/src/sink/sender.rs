@@ -2,6 +2,7 @@
 
 //! The end of a branch: RTP buffers become the router's packets, on the track's common timeline.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -18,6 +19,8 @@ pub(super) struct Sender {
     wallclock: Arc<Wallclock>,
     timeline: Arc<Timeline>,
     track: Track,
+    /// Upstream has begun elsewhere.
+    flushed: Arc<AtomicBool>,
     codec: Codec,
     layer: usize,
     /// What to add to the timestamps of RTP that others payloaded, fixed at the first packet and where they step.
@@ -41,6 +44,7 @@ impl Sender {
             wallclock,
             timeline,
             track: Track::new(Order::DecodingParts),
+            flushed: Arc::default(),
             codec,
             layer,
             foreign_offset: None,
@@ -49,11 +53,19 @@ impl Sender {
         }
     }
 
+    /// To be set when a flush ends.
+    pub(super) fn flushed(&self) -> Arc<AtomicBool> {
+        self.flushed.clone()
+    }
+
     /// Sends a frame's packets, or whatever came together.
     pub(super) fn send(&mut self, sample: &gst::SampleRef, now: Now) {
         let Some(publisher) = self.publisher.upgrade() else {
             return;
         };
+        if self.flushed.swap(false, Relaxed) {
+            self.track.interrupt();
+        }
         let Some(segment) = sample
             .segment()
             .and_then(|s| s.downcast_ref::<gst::ClockTime>())

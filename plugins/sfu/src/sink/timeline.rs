@@ -68,7 +68,7 @@ impl Timeline {
         lock(&self.offsets).clear();
     }
 
-    fn newest(&self) -> i64 {
+    pub(super) fn newest(&self) -> i64 {
         lock(&self.offsets).front().copied().unwrap_or_default()
     }
 }
@@ -107,6 +107,8 @@ pub(super) struct Track {
     before: Option<i64>,
     /// How often they did so since.
     repeats: u32,
+    /// What comes next has nothing to do with what came last.
+    interrupted: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +128,13 @@ impl Track {
             offset: 0,
             before: None,
             repeats: 0,
+            interrupted: false,
         }
+    }
+
+    /// Upstream goes on elsewhere: whatever time comes next follows what came last.
+    pub(super) fn interrupt(&mut self) {
+        self.interrupted = true;
     }
 
     /// How far it moves what comes now.
@@ -151,6 +159,11 @@ impl Track {
             let time = wanted.saturating_sub(self.offset);
             return self.went(frame, time, wanted, last.duration);
         };
+        if std::mem::take(&mut self.interrupted) {
+            (self.before, self.repeats) = (None, 0);
+            self.offset = timeline.offset(time, wanted, last.newest);
+            return self.went(frame, time, time.saturating_add(self.offset), last.duration);
+        }
         let delta = time.saturating_sub(last.time);
         if self.goes_back(delta, last.duration) && delta > -MOMENT {
             timeline.steps.fetch_add(1, Relaxed);
@@ -391,6 +404,42 @@ mod tests {
             });
             let out = [0, 1].map(|i| tracks[i].at(&timeline, both[i]));
             assert_eq!(out[0], out[1], "{n}");
+        }
+    }
+
+    #[test]
+    fn after_a_seek_every_layer_goes_on_behind_what_was_shown_wherever_it_goes() {
+        for to in [0, 10 * STEP, 24 * STEP, 25 * STEP, 26 * STEP, 90_000 * MS] {
+            let timeline = Timeline::default();
+            let mut tracks = [
+                Track::new(Order::DecodingParts),
+                Track::new(Order::DecodingParts),
+            ];
+            let t0 = Instant::now();
+            let mut out = [Vec::new(), Vec::new()];
+            for n in 0..50i64 {
+                for (track, out) in tracks.iter_mut().zip(&mut out) {
+                    if n == 25 {
+                        track.interrupt();
+                    }
+                    let time = if n < 25 {
+                        n * STEP
+                    } else {
+                        to + (n - 25) * STEP
+                    };
+                    let frame = Frame {
+                        time: Some(time),
+                        duration: None,
+                        came: t0 + Duration::from_nanos((n * STEP) as u64),
+                        now: Some(time),
+                    };
+                    out.push(track.at(&timeline, frame));
+                }
+            }
+            assert_eq!(out[0], out[1], "{to}");
+            let even = |w: &[i64]| (w[1] - w[0] - STEP).abs() <= TOGETHER && w[1] > w[0];
+            assert!(out[0].windows(2).all(even), "{to}: {:?}", out[0]);
+            assert_eq!(timeline.steps(), 0, "who seeks knows that");
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use sfu_elements::is_live;
+use sfu_elements::refusal::is_foreign;
 
 use super::elements::{add_and_link, make, pad, queue};
 use super::encoders::Candidate;
@@ -128,12 +129,18 @@ fn weave_and_filter(
 ) {
     let weave = Mutex::new(Weave::default());
     let filter = filter.downgrade();
-    let mask = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+    let mask = gst::PadProbeType::EVENT_DOWNSTREAM
+        | gst::PadProbeType::EVENT_FLUSH
+        | gst::PadProbeType::BUFFER;
     pad.add_probe(mask, move |_, info| {
         let mut weave = lock(&weave);
         match &mut info.data {
             Some(gst::PadProbeData::Event(event)) => {
                 let woven = match event.view() {
+                    gst::EventView::FlushStop(_) => {
+                        weave.flush();
+                        None
+                    }
                     gst::EventView::Caps(caps) => {
                         let formats = memory_of(caps.caps());
                         let formats =
@@ -175,6 +182,7 @@ pub(super) fn answer_caps(sink: &gst::Pad, takes: Arc<Mutex<gst::Caps>>) {
             Some(gst::QueryViewMut::Caps(query)) => {
                 let takes = lock(&takes).clone();
                 let caps = match query.filter_owned() {
+                    Some(filter) if is_foreign(&filter, &takes) => filter,
                     Some(filter) => {
                         takes.intersect_with_mode(&filter, gst::CapsIntersectMode::First)
                     }
@@ -183,7 +191,9 @@ pub(super) fn answer_caps(sink: &gst::Pad, takes: Arc<Mutex<gst::Caps>>) {
                 query.set_result(&caps);
             }
             Some(gst::QueryViewMut::AcceptCaps(query)) => {
-                let accepted = query.caps().can_intersect(&lock(&takes));
+                let takes = lock(&takes);
+                let accepted =
+                    query.caps().can_intersect(&takes) || is_foreign(query.caps(), &takes);
                 query.set_result(accepted);
             }
             _ => return gst::PadProbeReturn::Ok,

@@ -37,6 +37,7 @@ pub(super) struct Shared {
     /// None where `layers` has it no more: it rests.
     wanted: Mutex<Option<Layer>>,
     changed: AtomicBool,
+    flushed: AtomicBool,
     /// The one that encodes now, and where it comes from.
     encoder: Mutex<Option<gst::Element>>,
     /// What it complained of.
@@ -122,6 +123,12 @@ pub(super) fn build(
     let mask = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
     // The lock is this thread's alone.
     from.add_probe(mask, move |pad, info| lock(&gate).pass(pad, info));
+    let flushed = shared.clone();
+    from.add_probe(gst::PadProbeType::EVENT_FLUSH, move |_, _| {
+        // By whoever flushes: the gate may be held by the layer's thread just then.
+        flushed.flushed.store(true, Relaxed);
+        gst::PadProbeReturn::Ok
+    });
     count(&exit, shared.clone(), ghost);
     for (name, inner) in [("sink", pad(&queue, "sink")?), ("src", exit)] {
         let outer = gst::GhostPad::builder_with_target(&inner).map_err(|e| e.to_string())?;
@@ -372,6 +379,9 @@ impl Gate {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         if self.shared.changed.swap(false, Relaxed) {
             self.change(pad)?;
+        }
+        if self.shared.flushed.swap(false, Relaxed) {
+            self.thinner.flush();
         }
         let time = running_time(pad, buffer);
         let keeps = time.is_none_or(|time| {

@@ -23,6 +23,11 @@ impl Thinner {
         self.slot = None;
     }
 
+    /// Time begins anew.
+    pub(super) fn flush(&mut self) {
+        (self.due, self.slot) = (0, None);
+    }
+
     /// Whether the frame of this time is kept. The first one of each `slot`, where keyframes are forced, always is.
     pub(super) fn keeps(&mut self, time: gst::ClockTime, slot: u64) -> bool {
         if self.interval == 0 {

@@ -235,7 +235,13 @@ fn behind(codec: Codec) -> Result<Vec<gst::Element>, String> {
 /// Every layer reckons from the timestamps alone, so all choose the same frame, and one that lost that frame the next.
 fn align_keyframes(encoder: &gst::Pad, interval: gst::ClockTime) {
     let last = Arc::new(AtomicU64::new(u64::MAX));
-    encoder.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_FLUSH;
+    encoder.add_probe(mask, move |pad, info| {
+        if info.event().is_some() {
+            // What is encoded after a flush needs a keyframe of its own, whenever that is.
+            last.store(u64::MAX, Relaxed);
+            return gst::PadProbeReturn::Ok;
+        }
         let Some(time) = info.buffer().and_then(|b| running_time(pad, b)) else {
             return gst::PadProbeReturn::Ok;
         };

@@ -53,6 +53,11 @@ impl Weave {
         Some(woven)
     }
 
+    /// The next field has nothing to do with the last one.
+    pub(super) fn flush(&mut self) {
+        self.first = None;
+    }
+
     pub(super) fn buffer(&mut self, buffer: &gst::Buffer) -> Woven {
         let Some((fields, frames)) = &self.infos else {
             return Woven::AsItIs;
