@@ -3,7 +3,6 @@
 //! Data channels, by the labels that clients know: what participants send comes on the connection on which they publish, and
 //! what they are sent leaves on the other one, where we open the channels.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,12 +11,15 @@ use sfu_engine::data::{
 };
 use sfu_rooms::Sid;
 
-use crate::{Input, WAITING};
+use crate::Input;
+use crate::load::Load;
 
 /// What clients open, and expect to be opened, in this order.
 const LABELS: [&str; 3] = ["_reliable", "_lossy", "_data_track"];
 /// Packets for a participant whose reliable channel is not open yet.
 const EARLY: usize = 64;
+/// Octets of them.
+const EARLY_OCTETS: usize = 256 * 1_024;
 
 /// What opens the channels to a participant.
 pub(crate) fn open() -> impl Iterator<Item = DataCommand> {
@@ -59,7 +61,9 @@ impl Outgoing {
         if !reliable {
             return self.lossy;
         }
-        if self.reliable.is_none() && self.early.len() < EARLY {
+        let waiting: usize = self.early.iter().map(|packet| packet.len()).sum();
+        let has_room = self.early.len() < EARLY && waiting + packet.len() <= EARLY_OCTETS;
+        if self.reliable.is_none() && has_room {
             self.early.push(packet.clone());
         }
         self.reliable
@@ -73,8 +77,11 @@ pub(crate) struct Channels {
     /// It is the session on which the participant publishes.
     pub(crate) publisher: bool,
     pub(crate) inbox: Sender<Input>,
-    /// Messages of all clients that the rooms' thread has not taken yet.
-    pub(crate) waiting: Arc<AtomicUsize>,
+    /// Messages that the rooms' thread has not taken yet: of all clients, and of this participant.
+    pub(crate) waiting: Load,
+    pub(crate) own: Load,
+    /// Full while a shard is behind with what was sent.
+    pub(crate) late: Load,
     pub(crate) open: Mutex<Vec<(ChannelId, bool)>>,
 }
 
@@ -109,14 +116,15 @@ impl DataObserver for Channels {
         let Some((_, reliable)) = known.filter(|_| self.publisher && !message.text) else {
             return true;
         };
-        if self.waiting.load(Relaxed) >= WAITING {
+        if self.waiting.is_behind() || self.own.is_full() || self.late.is_full() {
             return false;
         }
-        self.waiting.fetch_add(1, Relaxed);
+        let octets = message.data.len();
         let _ = self.inbox.send(Input::Data {
             participant: self.participant.clone(),
             reliable,
             packet: message.data.clone(),
+            waiting: [self.waiting.add(octets), self.own.add(octets)],
         });
         true
     }
@@ -128,5 +136,80 @@ impl DataObserver for Channels {
     fn ended(&self, why: DataEnd) {
         self.lock().clear();
         tracing::info!(participant = %self.participant, %why, "no data channels any more");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_for_a_channel_is_bounded_in_packets_and_octets() {
+        for (octets, most) in [
+            (1, EARLY),
+            (100_000, EARLY_OCTETS / 100_000),
+            (EARLY_OCTETS + 1, 0),
+        ] {
+            let mut outgoing = Outgoing::default();
+            let packet: Arc<[u8]> = vec![0; octets].into();
+            for _ in 0..1_000 {
+                assert_eq!(outgoing.channel(true, &packet), None);
+            }
+            assert_eq!(outgoing.opened(true, ChannelId(1)).len(), most, "{octets}");
+            assert_eq!(outgoing.channel(true, &packet), Some(ChannelId(1)));
+        }
+    }
+
+    /// What it sends waits, and nobody else's.
+    #[test]
+    fn who_sends_more_than_is_taken_has_to_wait() {
+        let (inbox, inputs) = channel();
+        let (waiting, late) = (Load::default(), Load::default());
+        let channels = |_| {
+            let channels = Channels {
+                participant: Sid::participant(),
+                publisher: true,
+                inbox: inbox.clone(),
+                waiting: waiting.clone(),
+                own: Load::default(),
+                late: late.clone(),
+                open: Mutex::default(),
+            };
+            let config = ChannelConfig {
+                label: LABELS[0].into(),
+                ..ChannelConfig::default()
+            };
+            channels.opened(ChannelId(1), &config);
+            channels
+        };
+        let message = |octets: usize| Message {
+            text: false,
+            data: vec![0; octets].into(),
+        };
+        let all: Vec<_> = (0..100).map(channels).collect();
+        for (octets, least, most) in [(1, 64, 64), (200_000, 1, 2)] {
+            for one in all.iter().take(5) {
+                let taken = (0..1_000).take_while(|_| one.message(ChannelId(1), &message(octets)));
+                let taken = taken.count();
+                assert!((least..=most).contains(&taken), "{taken} of {octets}");
+            }
+            while inputs.try_recv().is_ok() {}
+        }
+        // All together no more than there is room for.
+        let taken = |one: &Channels| {
+            (0..99)
+                .take_while(|_| one.message(ChannelId(1), &message(200_000)))
+                .count()
+        };
+        let taken: usize = all.iter().map(taken).sum();
+        assert!(taken * 200_000 <= 17 * 1_024 * 1_024, "{taken}");
+        while inputs.try_recv().is_ok() {}
+        assert!(all[99].message(ChannelId(1), &message(1)));
+        let full = late.fill();
+        assert!(!all[99].message(ChannelId(1), &message(1)));
+        drop(full);
+        assert!(all[99].message(ChannelId(1), &message(1)));
     }
 }

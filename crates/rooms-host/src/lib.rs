@@ -5,15 +5,19 @@ One thread for all rooms, on which offers are written and read; media never wait
 hands over what comes ([`Host::join`], [`Host::say`], [`Host::closed`]) and is handed what is to be sent ([`Client`])."]
 
 mod channels;
+mod late;
+mod load;
 mod media;
 mod names;
 mod publications;
+mod share;
 mod worker;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -23,8 +27,7 @@ use sfu_rooms::proto::IceServer;
 use sfu_rooms::wire::Frame;
 use sfu_rooms::{Config, Connection, Hello, Keys, Permit, Refused, Sid};
 
-/// Messages of all clients that may wait: then whoever reads them is to wait ([`Host::is_behind`]).
-pub(crate) const WAITING: usize = 1_024;
+use load::{Load, Waiting};
 
 /// What a client's connection is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +51,13 @@ pub type Joined = Box<dyn FnOnce(Result<Connection, Refused>) + Send>;
 /// What the thread is told.
 pub(crate) enum Input {
     Join(Box<Join>),
-    Say(Connection, Frame),
+    Say {
+        connection: Connection,
+        frame: Frame,
+        /// Among what waits of all, and of this connection.
+        all: Waiting,
+        own: Waiting,
+    },
     Closed(Connection),
     /// A session of the engine's is up.
     Up(SessionId),
@@ -65,6 +74,7 @@ pub(crate) enum Input {
         participant: Sid,
         reliable: bool,
         packet: Arc<[u8]>,
+        waiting: [Waiting; 2],
     },
     Stop,
 }
@@ -82,7 +92,9 @@ pub(crate) struct Join {
 #[derive(Debug)]
 pub struct Host {
     inbox: Sender<Input>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Load,
+    /// What of each connection waits.
+    own: Arc<Mutex<HashMap<Connection, Load>>>,
     keys: Arc<Keys>,
     config: Config,
     connections: AtomicU64,
@@ -98,7 +110,7 @@ impl Host {
         ice_servers: IceServers,
     ) -> std::io::Result<Self> {
         let (inbox, inputs) = channel();
-        let (waiting, keys) = (Arc::new(AtomicUsize::new(0)), Arc::new(keys));
+        let (waiting, keys) = (Load::default(), Arc::new(keys));
         let mut worker = worker::Worker::new(
             engine,
             keys.clone(),
@@ -113,6 +125,7 @@ impl Host {
         Ok(Self {
             inbox,
             waiting,
+            own: Arc::default(),
             keys,
             config,
             connections: AtomicU64::new(0),
@@ -139,8 +152,17 @@ impl Host {
         client: Client,
         joined: Joined,
     ) {
+        let connection = Connection(self.connections.fetch_add(1, Relaxed));
+        lock(&self.own).insert(connection, Load::default());
+        let own = self.own.clone();
+        let joined: Joined = Box::new(move |outcome| {
+            if outcome.is_err() {
+                lock(&own).remove(&connection);
+            }
+            joined(outcome);
+        });
         let join = Join {
-            connection: Connection(self.connections.fetch_add(1, Relaxed)),
+            connection,
             permit,
             hello,
             address,
@@ -152,17 +174,31 @@ impl Host {
 
     /// A client has sent that.
     pub fn say(&self, connection: Connection, frame: Frame) {
-        self.waiting.fetch_add(1, Relaxed);
-        self.tell(Input::Say(connection, frame));
+        let Some(own) = lock(&self.own).get(&connection).cloned() else {
+            return;
+        };
+        let octets = match &frame {
+            Frame::Binary(octets) => octets.len(),
+            Frame::Text(text) => text.len(),
+        };
+        let (all, own) = (self.waiting.add(octets), own.add(octets));
+        self.tell(Input::Say {
+            connection,
+            frame,
+            all,
+            own,
+        });
     }
 
-    /// Whether so much waits already that who has more should wait before reading it.
-    pub fn is_behind(&self) -> bool {
-        self.waiting.load(Relaxed) >= WAITING
+    /// Whether so much waits already, of all clients or of this one, that who has more of it should wait before reading it.
+    pub fn is_behind(&self, connection: Connection) -> bool {
+        let own = lock(&self.own);
+        self.waiting.is_behind() || own.get(&connection).is_some_and(Load::is_full)
     }
 
     /// A client's connection is closed. It may come back by another one.
     pub fn closed(&self, connection: Connection) {
+        lock(&self.own).remove(&connection);
         self.tell(Input::Closed(connection));
     }
 
@@ -174,8 +210,7 @@ impl Host {
     /// Ends the thread. Returns when that is so.
     pub fn stop(&self) {
         self.tell(Input::Stop);
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
+        if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
     }
@@ -185,6 +220,10 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(crate) fn unix_now() -> u64 {

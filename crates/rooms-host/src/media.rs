@@ -2,14 +2,14 @@
 
 //! What rooms want of the media ([`Command`]), done by the engine; and what became of it ([`Negotiated`]).
 
+mod delivery;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sfu_engine::data::{ChannelId, DataCommand, Message};
 use sfu_engine::stream::Stream;
 use sfu_engine::{
     Engine, InvitedPeer, Peer, Preference, PublishingPeer, SessionId, SessionObserver, Shown,
@@ -20,20 +20,18 @@ use sfu_rooms::{Command, Expected, Measured, Negotiated, Path, Section, Sid, Sou
 
 use crate::Input;
 use crate::channels::{self, Channels, Outgoing};
+use crate::late::Late;
+use crate::load::Load;
 use crate::names::Names;
 use crate::publications::Publications;
-
-/// A participant's data reaches 20,000 others a second in the long run (a packet for 1,000 is 1,000), and as many at once: a
-/// packet is a few microseconds of the rooms' thread. Not tuned.
-const DELIVERY: Duration = Duration::from_micros(50);
-const AT_ONCE: Duration = Duration::from_secs(1);
 
 /// See the module's description.
 pub(crate) struct Media {
     engine: Arc<Engine>,
     observer: Arc<dyn SessionObserver>,
     inbox: Sender<Input>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Load,
+    late: Late,
     parties: HashMap<Sid, Party>,
     /// Whose session it is, and whether on it it publishes.
     sessions: HashMap<SessionId, (Sid, bool)>,
@@ -101,13 +99,14 @@ impl Media {
         engine: Arc<Engine>,
         observer: Arc<dyn SessionObserver>,
         inbox: Sender<Input>,
-        waiting: Arc<AtomicUsize>,
+        waiting: Load,
     ) -> Self {
         Self {
             engine,
             observer,
             inbox,
             waiting,
+            late: Late::default(),
             parties: HashMap::new(),
             sessions: HashMap::new(),
             tracks: HashMap::new(),
@@ -221,7 +220,13 @@ impl Media {
                     listed: names.publisher.clone(),
                     address: party.address,
                     observer: self.observer.clone(),
-                    data: Some(Arc::new(channels(true, sid, &self.inbox, &self.waiting))),
+                    data: Some(Arc::new(channels(
+                        true,
+                        sid,
+                        &self.inbox,
+                        &self.waiting,
+                        self.late.load(),
+                    ))),
                 };
                 let begun = self.engine.publish_tracks(&peer, offer, &mut group);
                 begun.map(|(peer, answered)| {
@@ -263,7 +268,13 @@ impl Media {
             listed: party.names.listener.clone(),
             address: party.address,
             observer: self.observer.clone(),
-            data: Some(Arc::new(channels(false, sid, &self.inbox, &self.waiting))),
+            data: Some(Arc::new(channels(
+                false,
+                sid,
+                &self.inbox,
+                &self.waiting,
+                self.late.load(),
+            ))),
         };
         match offer(&self.engine, peer, party, sections, restart) {
             Ok((sdp, mids)) => Some(Negotiated::Offered { sdp, mids }),
@@ -341,47 +352,6 @@ impl Media {
                 let preference = Preference::default();
                 line.shown = self.engine.carry(peer, line.number, None, &preference);
             }
-        }
-    }
-
-    /// A channel to a participant is open.
-    pub(crate) fn opened(&mut self, sid: &Sid, reliable: bool, channel: ChannelId) {
-        let party = self.parties.get_mut(sid);
-        let early = party.map(|party| party.outgoing.opened(reliable, channel));
-        for packet in early.unwrap_or_default() {
-            self.send(sid, reliable, &packet);
-        }
-    }
-
-    fn send(&mut self, sid: &Sid, reliable: bool, packet: &Arc<[u8]>) {
-        let Some(party) = self.parties.get_mut(sid) else {
-            return;
-        };
-        let channel = party.outgoing.channel(reliable, packet);
-        let session = party.invited.as_ref().map(InvitedPeer::session);
-        if let Some((channel, session)) = channel.zip(session) {
-            let message = Message {
-                text: false,
-                data: packet.clone(),
-            };
-            // A session that is over is told of otherwise.
-            let _ = self
-                .engine
-                .data(session, DataCommand::Send { channel, message });
-        }
-    }
-
-    /// Whether what a participant has sent so far leaves it room for more.
-    pub(crate) fn may_send(&self, sid: &Sid, now: Instant) -> bool {
-        let party = self.parties.get(sid);
-        party.is_some_and(|party| party.paid <= now + AT_ONCE)
-    }
-
-    /// It has sent something to so many.
-    pub(crate) fn has_sent(&mut self, sid: &Sid, now: Instant, deliveries: usize) {
-        if let Some(party) = self.parties.get_mut(sid) {
-            let price = DELIVERY * u32::try_from(deliveries).unwrap_or(u32::MAX);
-            party.paid = party.paid.max(now) + price;
         }
     }
 
@@ -504,13 +474,16 @@ fn channels(
     publisher: bool,
     participant: &Sid,
     inbox: &Sender<Input>,
-    waiting: &Arc<AtomicUsize>,
+    waiting: &Load,
+    late: &Load,
 ) -> Channels {
     Channels {
         participant: participant.clone(),
         publisher,
         inbox: inbox.clone(),
         waiting: waiting.clone(),
+        own: Load::default(),
+        late: late.clone(),
         open: Mutex::default(),
     }
 }

@@ -2,10 +2,9 @@
 
 //! The thread that all rooms are on: what comes is done in the order in which it comes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +13,10 @@ use sfu_rooms::proto::{signal_request, signal_response};
 use sfu_rooms::wire::{self, Encoding, Frame};
 use sfu_rooms::{Command, Config, Connection, Keys, Negotiated, Output, Permit, Rooms};
 
+use crate::late::AGAIN;
+use crate::load::{Load, Waiting};
 use crate::media::Media;
+use crate::share::Share;
 use crate::{Client, IceServers, Input, Join, ToClient, unix_now};
 
 /// So often is listened to who speaks: twice for each time that clients are told.
@@ -31,7 +33,8 @@ pub(crate) struct Worker {
     clients: HashMap<Connection, Held>,
     keys: Arc<Keys>,
     ice_servers: IceServers,
-    waiting: Arc<AtomicUsize>,
+    /// Whose messages wait, since they have taken their share of the time.
+    resting: BTreeSet<(Instant, Connection)>,
     listen: Instant,
     measure: Instant,
 }
@@ -41,6 +44,7 @@ struct Held {
     client: Client,
     encoding: Encoding,
     permit: Permit,
+    share: Share,
 }
 
 /// Tells the thread of the engine's sessions.
@@ -65,21 +69,16 @@ impl Worker {
         config: Config,
         ice_servers: IceServers,
         inbox: Sender<Input>,
-        waiting: Arc<AtomicUsize>,
+        waiting: Load,
     ) -> Self {
         let now = Instant::now();
         Self {
             rooms: Rooms::new(config, now, SystemTime::now()),
-            media: Media::new(
-                engine,
-                Arc::new(Observer(inbox.clone())),
-                inbox,
-                waiting.clone(),
-            ),
+            media: Media::new(engine, Arc::new(Observer(inbox.clone())), inbox, waiting),
             clients: HashMap::new(),
             keys,
             ice_servers,
-            waiting,
+            resting: BTreeSet::new(),
             listen: now,
             measure: now,
         }
@@ -105,7 +104,10 @@ impl Worker {
         let due = self.rooms.poll_timeout();
         let listen = self.media.has_sound().then_some(self.listen);
         let measure = self.media.has_parties().then_some(self.measure);
-        let next = [due, listen, measure].into_iter().flatten().min();
+        let resting = self.resting.first().map(|(at, _)| *at);
+        let late = self.media.is_late().then(|| Instant::now() + AGAIN);
+        let all = [due, listen, measure, resting, late];
+        let next = all.into_iter().flatten().min();
         next.map_or(AT_LEAST, |at| {
             at.saturating_duration_since(Instant::now()).min(AT_LEAST)
         })
@@ -114,9 +116,14 @@ impl Worker {
     fn step(&mut self, now: Instant, input: Option<Input>) {
         match input {
             Some(Input::Join(join)) => self.join(now, *join),
-            Some(Input::Say(connection, frame)) => {
-                self.waiting.fetch_sub(1, Relaxed);
-                self.hear(now, connection, &frame);
+            Some(Input::Say {
+                connection,
+                frame,
+                all,
+                own,
+            }) => {
+                drop(all);
+                self.said(now, connection, frame, own);
             }
             Some(Input::Closed(connection)) => self.closed(now, connection),
             Some(Input::Up(session)) => {
@@ -140,17 +147,21 @@ impl Worker {
                 participant,
                 reliable,
                 packet,
+                waiting,
             }) => {
-                self.waiting.fetch_sub(1, Relaxed);
+                drop(waiting);
                 if self.media.may_send(&participant, now) {
                     self.rooms
                         .data(now, participant.as_str(), reliable, &packet);
                     let delivered = self.settle(now);
-                    self.media.has_sent(&participant, now, delivered);
+                    let octets = packet.len();
+                    self.media.has_sent(&participant, now, octets, delivered);
                 }
             }
             Some(Input::Stop) | None => {}
         }
+        self.media.send_late(now);
+        self.hear_who_has_rested(now);
         if self.listen <= now {
             self.listen = now + LISTEN;
             self.look(now);
@@ -193,6 +204,7 @@ impl Worker {
             client,
             encoding: Encoding::default(),
             permit: permit.clone(),
+            share: Share::new(now),
         };
         let (room, identity) = (permit.room.clone(), permit.identity.clone());
         match self.rooms.join(now, connection, permit, hello) {
@@ -205,6 +217,47 @@ impl Worker {
                 joined(Ok(connection));
             }
             Err(refused) => joined(Err(refused)),
+        }
+    }
+
+    /// A client has said something: heard at once, if it has not had its share of the time.
+    fn said(&mut self, now: Instant, connection: Connection, frame: Frame, own: Waiting) {
+        let Some(held) = self.clients.get_mut(&connection) else {
+            return;
+        };
+        match held.share.put_off(now, frame, own) {
+            Some(frame) => self.take_time(now, connection, &frame),
+            None => self.rest(now, connection),
+        }
+    }
+
+    fn hear_who_has_rested(&mut self, now: Instant) {
+        while let Some(&(at, connection)) = self.resting.first()
+            && at <= now
+        {
+            self.resting.pop_first();
+            let held = self.clients.get_mut(&connection);
+            if let Some(frame) = held.and_then(|held| held.share.next()) {
+                self.take_time(now, connection, &frame);
+                self.rest(now, connection);
+            }
+        }
+    }
+
+    fn rest(&mut self, now: Instant, connection: Connection) {
+        let held = self.clients.get(&connection);
+        if let Some(at) = held.and_then(|held| held.share.due(now)) {
+            self.resting.insert((at, connection));
+        }
+    }
+
+    /// Does what a client wants, with all that follows, which is its affair.
+    fn take_time(&mut self, now: Instant, connection: Connection, frame: &Frame) {
+        let began = Instant::now();
+        self.hear(now, connection, frame);
+        self.settle(now);
+        if let Some(held) = self.clients.get_mut(&connection) {
+            held.share.spend(now, began.elapsed());
         }
     }
 
@@ -239,6 +292,7 @@ impl Worker {
         while let Some(output) = self.rooms.poll() {
             match output {
                 Output::Send(connection, message) => self.say(now, connection, *message),
+                Output::Tell(to, message) => self.tell(now, &to, &message),
                 Output::Refresh(connection) => {
                     let held = self.clients.get(&connection);
                     let token = held.and_then(|held| self.keys.renew(&held.permit, unix_now()));
@@ -278,16 +332,38 @@ impl Worker {
             }
             _ => {}
         }
-        let is_taken = match wire::write(message, held.encoding) {
-            Ok(frame) => (held.client)(ToClient::Say(frame)),
-            Err(error) => {
-                tracing::error!(%error, "a message can't be written");
-                true
-            }
-        };
-        if !is_taken {
+        let frame = written(message, held.encoding);
+        self.hand(now, to, frame);
+    }
+
+    /// The same to many: it is written once.
+    fn tell(&mut self, now: Instant, to: &[Connection], message: &signal_response::Message) {
+        let mut frames = [None, None];
+        for connection in to {
+            let Some(held) = self.clients.get(connection) else {
+                continue;
+            };
+            let encoding = held.encoding;
+            let frame = &mut frames[usize::from(encoding == Encoding::Json)];
+            let frame = frame.get_or_insert_with(|| written(message.clone(), encoding));
+            self.hand(now, *connection, frame.clone());
+        }
+    }
+
+    fn hand(&mut self, now: Instant, to: Connection, frame: Option<Frame>) {
+        let client = self.clients.get_mut(&to).map(|held| &mut held.client);
+        if let (Some(client), Some(frame)) = (client, frame)
+            && !client(ToClient::Say(frame))
+        {
             // It may come back, and is told anew then.
             self.closed(now, to);
         }
     }
+}
+
+fn written(message: signal_response::Message, encoding: Encoding) -> Option<Frame> {
+    let written = wire::write(message, encoding);
+    written
+        .inspect_err(|error| tracing::error!(%error, "a message can't be written"))
+        .ok()
 }

@@ -17,6 +17,8 @@ pub struct Limits {
     pub joins: u32,
     /// A participant's metadata; all keys and values of its attributes together.
     pub metadata: usize,
+    /// Metadata and attributes of all participants of a room together: who joins is told all of them.
+    pub texts: usize,
     /// A participant's identity or name, and a room's name.
     pub name: usize,
     /// A message of a client.
@@ -34,6 +36,7 @@ impl Default for Limits {
             joins: 20,
             // LiveKit's own.
             metadata: 64 * 1_024,
+            texts: 8 * 1_024 * 1_024,
             name: 256,
             message: 256 * 1_024,
         }

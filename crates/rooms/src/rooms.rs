@@ -9,7 +9,7 @@ use livekit_protocol::{
     Codec, DisconnectReason, LeaveRequest, leave_request, signal_request, signal_response,
 };
 
-use crate::claims::{Permit, Refused};
+use crate::claims::{self, Permit, Refused};
 use crate::hello::Hello;
 use crate::limits::Limits;
 use crate::media::{Command, Measured, Negotiated, Sound};
@@ -38,6 +38,8 @@ pub struct Config {
 pub enum Output {
     /// Say this to a client. STUN and TURN servers are left for the caller to fill in: their credentials may end.
     Send(Connection, Box<signal_response::Message>),
+    /// Say this to all of these.
+    Tell(Vec<Connection>, Box<signal_response::Message>),
     /// Give a client another token: it comes back with the newest one that it has.
     Refresh(Connection),
     /// Close a client's connection, after all that was said.
@@ -141,6 +143,11 @@ impl Rooms {
         let again = room.of_identity(&permit.identity);
         if again.is_none() && room.len() >= limits.participants {
             return Err(Refused::new(503, "the room is full"));
+        }
+        let texts = permit.metadata.len() + claims::size(&permit.attributes);
+        if texts > 0 && !room.has_room_for(texts, &permit.identity) {
+            let reason = "the room's participants have too much metadata";
+            return Err(Refused::new(503, reason));
         }
         if let Some(before) = again {
             self.remove(now, &name, &before, DisconnectReason::DuplicateIdentity);

@@ -2,6 +2,7 @@
 
 //! Messages on the WebSocket: protobuf in binary frames, JSON in text frames. Who sends text is answered in text.
 
+use bytes::Bytes;
 use livekit_protocol::{
     DataPacket, SignalRequest, SignalResponse, signal_request, signal_response,
 };
@@ -20,8 +21,8 @@ pub enum Encoding {
 /// A frame as it travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// A binary one.
-    Binary(Vec<u8>),
+    /// A binary one. To clone it is to share it.
+    Binary(Bytes),
     /// A text one.
     Text(String),
 }
@@ -40,7 +41,7 @@ pub enum WireError {
 /// Reads what a client says. `None`: a message of a kind that is not known here.
 pub fn read(frame: &Frame) -> Result<Option<signal_request::Message>, WireError> {
     let request = match frame {
-        Frame::Binary(octets) => SignalRequest::decode(octets.as_slice())?,
+        Frame::Binary(octets) => SignalRequest::decode(octets.clone())?,
         Frame::Text(text) => serde_json::from_str::<SignalRequest>(text)?,
     };
     Ok(request.message)
@@ -52,7 +53,7 @@ pub fn write(message: signal_response::Message, encoding: Encoding) -> Result<Fr
         message: Some(message),
     };
     Ok(match encoding {
-        Encoding::Protobuf => Frame::Binary(message.encode_to_vec()),
+        Encoding::Protobuf => Frame::Binary(message.encode_to_vec().into()),
         Encoding::Json => Frame::Text(serde_json::to_string(&message)?),
     })
 }
@@ -83,7 +84,7 @@ mod tests {
         let request = SignalRequest {
             message: Some(message.clone()),
         };
-        let binary = Frame::Binary(request.encode_to_vec());
+        let binary = Frame::Binary(request.encode_to_vec().into());
         assert_eq!(read(&binary).unwrap(), Some(message));
         let pong = write(signal_response::Message::Pong(7), Encoding::Json).unwrap();
         assert_eq!(pong, Frame::Text(r#"{"pong":"7"}"#.into()));
@@ -91,10 +92,13 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_an_error_and_what_is_new_is_none() {
-        for bad in [Frame::Binary(vec![255; 9]), Frame::Text("{".into())] {
+        for bad in [Frame::Binary(vec![255; 9].into()), Frame::Text("{".into())] {
             read(&bad).unwrap_err();
         }
         // A field with a number that nobody has used.
-        assert_eq!(read(&Frame::Binary(vec![0x82, 0x7d, 0])).unwrap(), None);
+        assert_eq!(
+            read(&Frame::Binary(vec![0x82, 0x7d, 0].into())).unwrap(),
+            None
+        );
     }
 }

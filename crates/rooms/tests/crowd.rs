@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
+use sfu_rooms::proto::request_response::Reason;
 use sfu_rooms::proto::signal_request::Message as Asked;
 use sfu_rooms::proto::signal_response::Message as Told;
 use sfu_rooms::proto::{
     self, AddTrackRequest, DataPacket, SessionDescription, SimulcastCodec, SubscriptionPermission,
-    TrackPermission, TrackSource, TrackType, UpdateSubscription, UpdateTrackSettings,
-    UpdateVideoLayers, UserPacket, VideoLayer, data_packet,
+    TrackPermission, TrackSource, TrackType, UpdateParticipantMetadata, UpdateSubscription,
+    UpdateTrackSettings, UpdateVideoLayers, UserPacket, VideoLayer, data_packet,
 };
 use sfu_rooms::{
     Command, Config, Connection, Found, Hello, Keys, Limits, Negotiated, Output, Permit, Rooms, Sid,
@@ -117,6 +118,11 @@ impl Crowd {
         while let Some(output) = self.rooms.poll() {
             match output {
                 Output::Send(connection, message) => self.hear(connection, *message),
+                Output::Tell(to, message) => {
+                    for connection in to {
+                        self.hear(connection, (*message).clone());
+                    }
+                }
                 Output::Refresh(_) => {}
                 Output::Close(Connection(connection)) => {
                     self.closed.insert(connection);
@@ -301,6 +307,60 @@ fn what_others_are_told_of_a_track_is_bounded() {
     let track = &join.unwrap().other_participants[0].tracks[0];
     assert!(track.codecs.len() <= 4, "{}", track.codecs.len());
     assert!(format!("{track:?}").len() < 16 * 1_024);
+}
+
+#[test]
+fn many_changes_become_few_messages_and_the_last_one_is_told() {
+    let mut crowd = Crowd::new(Limits::default());
+    for n in 0..25 {
+        assert!(crowd.join(n, &format!("p{n}")));
+    }
+    crowd.run_for(Duration::from_secs(10));
+    let update = |key: &str, value: String| UpdateParticipantMetadata {
+        attributes: [(key.to_owned(), value)].into(),
+        ..UpdateParticipantMetadata::default()
+    };
+    let large = UpdateParticipantMetadata {
+        metadata: "x".repeat(60_000),
+        ..update("large", "x".repeat(60_000))
+    };
+    crowd.ask(0, Asked::UpdateMetadata(large));
+    crowd.told.clear();
+    // A few octets that change bring all of it to everybody, 500 times in ten seconds.
+    for n in 0..500 {
+        crowd.ask(0, Asked::UpdateMetadata(update("n", n.to_string())));
+        crowd.run_for(Duration::from_millis(20));
+        (0..25).for_each(|n| crowd.ask(n, Asked::Ping(0)));
+    }
+    crowd.run_for(Duration::from_secs(10));
+    let told = &crowd.told[&7];
+    let size = |told: &Told| match told {
+        Told::Update(update) => format!("{update:?}").len(),
+        _ => 0,
+    };
+    let octets: usize = told.iter().map(size).sum();
+    // Ten seconds of 50 MB, and one at once, for each of 25; not 60 MB.
+    assert!(octets < 25_000_000, "{octets}");
+    let last = told.iter().rev().find_map(|told| match told {
+        Told::Update(update) => update.participants[0].attributes.get("n").cloned(),
+        _ => None,
+    });
+    assert_eq!(last.as_deref(), Some("499"));
+    // All texts of a room have a bound, and each participant room within it.
+    let (mut crowd, mut refused) = (Crowd::new(Limits::default()), 0);
+    for n in 0..200 {
+        assert!(crowd.join(n, &format!("p{n}")));
+        let large = update("large", "x".repeat(60_000));
+        crowd.ask(n, Asked::UpdateMetadata(large.clone()));
+        crowd.ask(n, Asked::UpdateMetadata(large));
+        let refusals = crowd.told[&n].iter().filter(|told| match told {
+            Told::RequestResponse(response) => response.reason() == Reason::LimitExceeded,
+            _ => false,
+        });
+        refused += refusals.count();
+    }
+    let most = Limits::default().texts / 60_005;
+    assert_eq!(refused, 2 * (200 - most));
 }
 
 #[test]

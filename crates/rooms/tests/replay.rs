@@ -178,6 +178,16 @@ impl Replay {
                     let told = self.told.entry(connection.0).or_default();
                     told.push(serde_json::to_value(&message).unwrap());
                 }
+                Output::Tell(to, message) => {
+                    let message = SignalResponse {
+                        message: Some(*message),
+                    };
+                    let message = serde_json::to_value(&message).unwrap();
+                    for connection in to {
+                        let told = self.told.entry(connection.0).or_default();
+                        told.push(message.clone());
+                    }
+                }
                 Output::Media(Command::Answer {
                     participant,
                     offer,

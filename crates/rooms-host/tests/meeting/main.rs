@@ -264,8 +264,8 @@ fn what_is_not_understood_harms_nobody() {
     let served = Served::new("strange");
     let mut bad = Guest::join(&served.host, "bad").unwrap();
     for frame in [
-        Frame::Binary(vec![255; 100]),
-        Frame::Binary(Vec::new()),
+        Frame::Binary(vec![255; 100].into()),
+        Frame::Binary(Vec::new().into()),
         Frame::Text("{".into()),
         Frame::Text(r#"{"offer":{"type":"offer","sdp":"v=0"}}"#.into()),
         Frame::Text(r#"{"answer":{"type":"answer","sdp":"v=0"}}"#.into()),

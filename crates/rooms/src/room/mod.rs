@@ -55,6 +55,11 @@ const BATCH: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(1);
 const LOOKS: u32 = 100;
 
+/// To tell somebody of a change is reckoned as this, and each octet of it: some 50 MB a second for a room, and as much at once.
+const TELL: Duration = Duration::from_micros(1);
+const TELL_OCTET: Duration = Duration::from_nanos(20);
+const TOLD_AT_ONCE: Duration = Duration::from_secs(1);
+
 type Outputs = VecDeque<Output>;
 
 /// See the module's description.
@@ -73,6 +78,8 @@ pub(crate) struct Room {
     /// The same, at the end of the batch.
     quiet: BTreeSet<Sid>,
     batch: Option<Instant>,
+    /// What was told so far is paid for until then.
+    told: Instant,
     tell_room: Option<Instant>,
     speakers: Speakers,
     /// When it may be looked again at which layers are wanted, and whether there is a reason to.
@@ -102,6 +109,7 @@ impl Room {
             changed: BTreeSet::new(),
             quiet: BTreeSet::new(),
             batch: None,
+            told: now.at,
             tell_room: None,
             speakers: Speakers::default(),
             layers: (now.at, false),
@@ -120,6 +128,15 @@ impl Room {
 
     pub(crate) fn len(&self) -> usize {
         self.participants.len()
+    }
+
+    /// Whether there may be so many octets of metadata and attributes, instead of those that this identity has.
+    pub(crate) fn has_room_for(&self, octets: usize, identity: &str) -> bool {
+        let others = self
+            .participants
+            .values()
+            .filter(|p| p.identity != identity);
+        others.map(Participant::texts).sum::<usize>() + octets <= self.config.limits.texts
     }
 
     pub(crate) fn of_identity(&self, identity: &str) -> Option<Sid> {
@@ -396,7 +413,7 @@ impl Room {
 
     /// Tells what has changed, and what is to be offered.
     fn settle(&mut self, now: Now, out: &mut Outputs) {
-        self.tell_changes(out);
+        self.tell_changes(now, out);
         self.subscribe_who_waits(now, out);
         self.choose(out);
         if self.layers.0 > now.at {
@@ -420,39 +437,44 @@ impl Room {
         }
     }
 
-    fn tell_changes(&mut self, out: &mut Outputs) {
+    /// Where that was much lately it waits, so that many changes become one message.
+    fn tell_changes(&mut self, now: Now, out: &mut Outputs) {
+        if self.told > now.at + TOLD_AT_ONCE {
+            return;
+        }
         let changed = std::mem::take(&mut self.changed);
         if changed.is_empty() {
             return;
         }
         let known = changed.iter().filter_map(|sid| self.participants.get(sid));
-        let infos: Vec<_> = known
-            .map(|p| (&p.sid, p.permission.hidden, p.info()))
-            .collect();
-        for participant in self.participants.values() {
-            let may_know = |(sid, hidden, _): &&(&Sid, bool, ParticipantInfo)| {
-                !hidden || **sid == participant.sid
-            };
-            let infos = infos
-                .iter()
-                .filter(may_know)
-                .map(|(_, _, info)| info.clone());
-            let update = ParticipantUpdate {
-                participants: infos.collect(),
-            };
-            if !update.participants.is_empty() {
-                say(participant.connection, Message::Update(update), out);
-            }
+        let (hidden, visible): (Vec<_>, Vec<_>) = known.partition(|p| p.permission.hidden);
+        let visible: Vec<_> = visible.into_iter().map(Participant::info).collect();
+        // Who is hidden is told of itself, too.
+        for one in &hidden {
+            let mut participants = visible.clone();
+            participants.push(one.info());
+            let update = ParticipantUpdate { participants };
+            say(one.connection, Message::Update(update), out);
         }
+        if visible.is_empty() {
+            return;
+        }
+        let is_told = |p: &&Participant| !hidden.iter().any(|one| one.sid == p.sid);
+        let others = self.participants.values().filter(is_told);
+        let octets: usize = visible.iter().map(prost::Message::encoded_len).sum();
+        let update = ParticipantUpdate {
+            participants: visible,
+        };
+        let told = tell(others, Message::Update(update), out);
+        self.told = self.told.max(now.at) + (TELL + TELL_OCTET * octets as u32) * told;
     }
 
     fn tell_others(&self, sid: &Sid, info: &ParticipantInfo, out: &mut Outputs) {
-        for other in self.participants.values().filter(|p| p.sid != *sid) {
-            let update = ParticipantUpdate {
-                participants: vec![info.clone()],
-            };
-            say(other.connection, Message::Update(update), out);
-        }
+        let update = ParticipantUpdate {
+            participants: vec![info.clone()],
+        };
+        let others = self.participants.values().filter(|p| p.sid != *sid);
+        tell(others, Message::Update(update), out);
     }
 
     fn tell_room_in(&mut self, now: Now, delay: Duration) {
@@ -462,9 +484,7 @@ impl Room {
 
     /// Tells all that are connected.
     fn tell_all(&self, message: &Message, out: &mut Outputs) {
-        for participant in self.participants.values() {
-            say(participant.connection, message.clone(), out);
-        }
+        tell(self.participants.values(), message.clone(), out);
     }
 
     /// Does what is due. Returns who has to go, and why.
@@ -524,9 +544,11 @@ impl Room {
             .filter(|p| p.connection.is_some());
         let offers = connected.filter_map(|p| p.offering.due());
         let empty = self.empty_since.map(|at| at + self.config.empty_timeout);
+        let changes = self.told.checked_sub(TOLD_AT_ONCE);
+        let changes = changes.filter(|_| !self.changed.is_empty());
         let layers_again = Some(self.layers.0).filter(|_| self.layers.1);
         let own = [self.batch, self.tell_room, self.speakers.due(), empty];
-        let own = own.into_iter().chain([layers_again]);
+        let own = own.into_iter().chain([layers_again, changes]);
         each.chain(layers).chain(offers).chain(own.flatten()).min()
     }
 }
@@ -536,6 +558,16 @@ fn say(to: Option<Connection>, message: Message, out: &mut Outputs) {
     if let Some(connection) = to {
         out.push_back(Output::Send(connection, Box::new(message)));
     }
+}
+
+/// Tells all of these that are connected. Returns how many.
+fn tell<'a>(to: impl Iterator<Item = &'a Participant>, message: Message, out: &mut Outputs) -> u32 {
+    let to: Vec<_> = to.filter_map(|p| p.connection).collect();
+    let told = to.len() as u32;
+    if told > 0 {
+        out.push_back(Output::Tell(to, Box::new(message)));
+    }
+    told
 }
 
 fn server_info() -> ServerInfo {

@@ -316,7 +316,17 @@ impl Room {
                 false => _ = attributes.insert(key.clone(), value.clone()),
             }
         }
-        let too_large = update.metadata.len() > limits.metadata
+        let metadata = match update.metadata.is_empty() {
+            true => participant.metadata.len(),
+            false => update.metadata.len(),
+        };
+        let identity = participant.identity.clone();
+        let has_room = self.has_room_for(metadata + claims::size(&attributes), &identity);
+        let Some(participant) = self.participants.get_mut(sid) else {
+            return;
+        };
+        let too_large = !has_room
+            || update.metadata.len() > limits.metadata
             || update.name.len() > limits.name
             || claims::size(&attributes) > limits.metadata;
         let reason = match (participant.permission.can_update_metadata, too_large) {

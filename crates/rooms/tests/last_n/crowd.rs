@@ -228,6 +228,11 @@ impl Crowd {
         while let Some(output) = self.rooms.poll() {
             match output {
                 Output::Send(connection, message) => self.read(connection.0 as usize, *message),
+                Output::Tell(to, message) => {
+                    for connection in to {
+                        self.read(connection.0 as usize, (*message).clone());
+                    }
+                }
                 Output::Media(command) => {
                     self.commands += 1;
                     self.obey(command);

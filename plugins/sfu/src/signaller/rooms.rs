@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use axum::extract::{Query, State};
@@ -26,6 +27,8 @@ use super::websocket::{Message, Socket, Upgrade};
 
 /// What a client is told may wait for it: who has more of it waiting comes back by another connection, and is told anew.
 const WAITING: usize = 512;
+/// Octets of it, where it is not one message alone.
+const WAITING_OCTETS: usize = 4 * 1024 * 1024;
 /// An empty room is kept so long, for who comes back.
 const EMPTY: Duration = Duration::from_secs(20);
 /// Between two looks whether the rooms' thread has caught up.
@@ -123,7 +126,7 @@ pub(super) async fn join(
         Ok(upgrade) => upgrade,
         Err(refusal) => return refusal.into_response(),
     };
-    let (said, told) = mpsc::channel(WAITING);
+    let (said, told) = to_client();
     let guest = match enter(&host, permit, hello, peer, said).await {
         Ok(guest) => guest,
         Err(refused) => return refusal(&refused),
@@ -209,15 +212,62 @@ impl Drop for Guest {
     }
 }
 
+/// What a client is told, on its way from the rooms' thread.
+struct Said {
+    sender: mpsc::Sender<ToClient>,
+    octets: Arc<AtomicUsize>,
+}
+
+struct ToBeTold {
+    receiver: mpsc::Receiver<ToClient>,
+    octets: Arc<AtomicUsize>,
+}
+
+fn to_client() -> (Said, ToBeTold) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let octets = Arc::new(AtomicUsize::new(0));
+    let said = Said {
+        sender,
+        octets: octets.clone(),
+    };
+    (said, ToBeTold { receiver, octets })
+}
+
+impl Said {
+    /// `false`: so much waits already that there is no room for it.
+    fn send(&self, what: ToClient) -> bool {
+        let octets = octets(&what);
+        let before = self.octets.fetch_add(octets, Relaxed);
+        (before == 0 || before + octets <= WAITING_OCTETS) && self.sender.try_send(what).is_ok()
+    }
+}
+
+impl ToBeTold {
+    /// As [`mpsc::Receiver::recv`].
+    async fn recv(&mut self) -> Option<ToClient> {
+        let told = self.receiver.recv().await?;
+        self.octets.fetch_sub(octets(&told), Relaxed);
+        Some(told)
+    }
+}
+
+fn octets(what: &ToClient) -> usize {
+    match what {
+        ToClient::Say(Frame::Binary(octets)) => octets.len(),
+        ToClient::Say(Frame::Text(text)) => text.len(),
+        ToClient::Close => 0,
+    }
+}
+
 async fn enter(
     host: &Arc<Host>,
     permit: Permit,
     hello: Hello,
     peer: Option<IpAddr>,
-    said: mpsc::Sender<ToClient>,
+    said: Said,
 ) -> Result<Guest, Refused> {
     let (done, joined) = oneshot::channel();
-    let client = Box::new(move |what| said.try_send(what).is_ok());
+    let client = Box::new(move |what| said.send(what));
     let held = host.clone();
     let tell = Box::new(move |outcome: Result<Connection, Refused>| {
         let guest = outcome.map(|connection| Guest {
@@ -236,7 +286,7 @@ async fn enter(
 }
 
 /// Until either side has enough.
-async fn talk(mut socket: Socket, guest: Guest, mut told: mpsc::Receiver<ToClient>) {
+async fn talk(mut socket: Socket, guest: Guest, mut told: ToBeTold) {
     socket.set_in_use(true);
     let (code, why) = loop {
         tokio::select! {
@@ -250,14 +300,14 @@ async fn talk(mut socket: Socket, guest: Guest, mut told: mpsc::Receiver<ToClien
                 // It was not read as fast as there was something to be told.
                 None => break (1013, "too slow"),
             },
-            said = socket.next(), if !guest.host.is_behind() => match said {
+            said = socket.next(), if !guest.host.is_behind(guest.connection) => match said {
                 Ok(said) => guest.host.say(guest.connection, frame(said)),
                 Err(ended) => {
                     gst::debug!(CAT, "a room's connection ends: {ended:?}");
                     break (1001, "");
                 }
             },
-            () = tokio::time::sleep(CATCH_UP), if guest.host.is_behind() => {}
+            () = tokio::time::sleep(CATCH_UP), if guest.host.is_behind(guest.connection) => {}
         }
     };
     drop(guest);
@@ -266,14 +316,14 @@ async fn talk(mut socket: Socket, guest: Guest, mut told: mpsc::Receiver<ToClien
 
 fn message(frame: Frame) -> Message {
     match frame {
-        Frame::Binary(octets) => Message::Binary(octets.into()),
+        Frame::Binary(octets) => Message::Binary(octets),
         Frame::Text(text) => Message::Text(text.into()),
     }
 }
 
 fn frame(message: Message) -> Frame {
     match message {
-        Message::Binary(octets) => Frame::Binary(octets.into()),
+        Message::Binary(octets) => Frame::Binary(octets),
         Message::Text(text) => Frame::Text(text.as_str().to_owned()),
     }
 }
@@ -281,6 +331,34 @@ fn frame(message: Message) -> Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_a_client_is_bounded_in_messages_and_octets() {
+        let say = |octets: usize| ToClient::Say(Frame::Binary(vec![0; octets].into()));
+        for (octets, most) in [(10, WAITING), (64 * 1024, 64), (3 * 1024 * 1024, 1)] {
+            let (said, mut told) = to_client();
+            for round in 0..3 {
+                let mut taken = 0;
+                while said.send(say(octets)) {
+                    taken += 1;
+                }
+                assert_eq!(taken, most, "{octets} octets, round {round}");
+                // Who had no room is given up, so that a second one is not tried; what had room comes.
+                let (next, mut waiting) = to_client();
+                for _ in 0..taken {
+                    assert_eq!(told.recv().await, Some(say(octets)));
+                }
+                assert!(next.send(say(octets)));
+                assert_eq!(waiting.recv().await, Some(say(octets)));
+                told.octets.store(0, Relaxed);
+            }
+        }
+        // One that is larger than all that may wait is taken alone.
+        let (said, mut told) = to_client();
+        assert!(said.send(say(2 * WAITING_OCTETS)));
+        assert!(!said.send(say(1)));
+        told.recv().await.unwrap();
+    }
 
     #[test]
     fn keys_come_from_a_property_a_file_or_both() {

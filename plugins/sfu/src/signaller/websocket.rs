@@ -48,7 +48,8 @@ const SEND_TIME: Duration = Duration::from_secs(10);
 /// For it to say goodbye.
 const CLOSE_TIME: Duration = Duration::from_secs(1);
 /// Messages of a peer, pings among them, in the long run and at once: what is beyond waits in the network. Who joins sends
-/// an offer and some thirty candidates. Not tuned.
+/// an offer and some thirty candidates. Each further part of so many octets is as good as a message. Not tuned.
+const MESSAGE_PART: usize = 4 * 1024;
 const MESSAGE_EVERY: Duration = Duration::from_millis(20);
 const MESSAGES_AT_ONCE: u32 = 200;
 /// What may come for one message is so many times its size: fragments have heads, and may hold nothing.
@@ -277,7 +278,11 @@ impl Socket {
                 said = self.stream.next(), if due <= now => said,
             };
             self.heard = Instant::now();
-            self.pace.spend(self.heard);
+            let octets = match &said {
+                Some(Ok(message)) => message.len(),
+                _ => 0,
+            };
+            self.pace.spend(self.heard, octets);
             self.stream.get_mut().get_mut().whole();
             match said {
                 Some(Ok(tungstenite::Message::Text(text))) => return Ok(Message::Text(text)),
@@ -343,8 +348,9 @@ impl Pace {
         self.0.checked_sub(burst).unwrap_or(now)
     }
 
-    fn spend(&mut self, now: Instant) {
-        self.0 = self.0.max(now) + MESSAGE_EVERY;
+    fn spend(&mut self, now: Instant, octets: usize) {
+        let parts = u32::try_from(1 + octets / MESSAGE_PART).unwrap_or(u32::MAX);
+        self.0 = self.0.max(now) + MESSAGE_EVERY.saturating_mul(parts);
     }
 }
 
