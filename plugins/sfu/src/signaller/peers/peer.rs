@@ -27,6 +27,8 @@ const SESSIONS: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Candidates that come before the answer.
 const EARLY: usize = 30;
+/// Octets of one: browsers' have some 150.
+const CANDIDATE: usize = 512;
 /// Streams that are listed at most.
 const LISTED: usize = 1_000;
 
@@ -325,7 +327,7 @@ impl Peer {
                 (Some(state), Err(why.to_owned()))
             }
             (p::PeerMessageInner::Ice { candidate, .. }, state) => {
-                (Some(self.candidate(candidate, state)), Ok(()))
+                (Some(self.candidate(&candidate, state)), Ok(()))
             }
         };
         match state {
@@ -389,21 +391,21 @@ impl Peer {
         self.app.door.hold(session, self.pass.with(want));
     }
 
-    fn candidate(&mut self, candidate: String, mut state: State) -> State {
+    /// Our addresses are checked by the peer, whatever its own are: a candidate that can't be read is left out.
+    fn candidate(&mut self, candidate: &str, mut state: State) -> State {
+        let Some(candidate) = one_line(candidate) else {
+            return state;
+        };
         match &mut state {
-            State::Begun(session, _) => self.trickle(*session, &candidate),
-            State::Offered(_, _, early) if early.len() < EARLY => early.push(candidate),
+            State::Begun(session, _) => self.trickle(*session, candidate),
+            State::Offered(_, _, early) if early.len() < EARLY => early.push(candidate.to_owned()),
             State::Offered(..) | State::Asked(_) => {}
         }
         state
     }
 
-    /// The peer checks our addresses, whatever its own are: a candidate that can't be read is left out.
     fn trickle(&self, session: SessionId, candidate: &str) {
-        let candidate = candidate.trim();
-        if !candidate.is_empty() {
-            let _ = self.app.engine.trickle(session, candidate);
-        }
+        let _ = self.app.engine.trickle(session, candidate);
     }
 
     /// The peer has ended it.
@@ -490,4 +492,36 @@ fn random_id() -> String {
     // It opens nothing: who knows it is on the connection anyhow.
     let _ = aws_lc_rs::rand::fill(&mut octets);
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
+/// A candidate, and nothing beside it: what follows a line's end would be other lines of the fragment that it becomes. The end of
+/// them is an empty one.
+fn one_line(candidate: &str) -> Option<&str> {
+    let candidate = candidate.trim();
+    let is_one = !candidate.is_empty() && !candidate.contains(['\r', '\n']);
+    (is_one && candidate.len() <= CANDIDATE).then_some(candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_is_one_line_and_no_more_than_a_candidate_takes() {
+        let good = "candidate:1 1 UDP 2122260223 192.0.2.1 50000 typ host";
+        assert_eq!(one_line(good), Some(good));
+        assert_eq!(one_line(&format!(" {good}\r\n")), Some(good));
+        let long = "x".repeat(CANDIDATE + 1);
+        let more = format!("{good}\r\na=ice-ufrag:abcd\r\na=ice-pwd:{long}");
+        for bad in [
+            "",
+            "\r\n",
+            &long,
+            &more,
+            &format!("{good}\na=mid:0"),
+            &format!("{good}\ra"),
+        ] {
+            assert_eq!(one_line(bad), None, "{bad:?}");
+        }
+    }
 }
