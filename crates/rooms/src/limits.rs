@@ -36,7 +36,7 @@ impl Default for Limits {
             joins: 20,
             // LiveKit's own.
             metadata: 64 * 1_024,
-            texts: 8 * 1_024 * 1_024,
+            texts: 2 * 1_024 * 1_024,
             name: 256,
             message: 256 * 1_024,
         }

@@ -27,8 +27,9 @@ use super::websocket::{Message, Socket, Upgrade};
 
 /// What a client is told may wait for it: who has more of it waiting comes back by another connection, and is told anew.
 const WAITING: usize = 512;
-/// Octets of it, where it is not one message alone.
-const WAITING_OCTETS: usize = 4 * 1024 * 1024;
+/// Octets of it, where it is not one message alone. Who joins is told of all participants, which is 2 MiB of metadata at most, and
+/// of more before it has read that.
+const WAITING_OCTETS: usize = 8 * 1024 * 1024;
 /// An empty room is kept so long, for who comes back.
 const EMPTY: Duration = Duration::from_secs(20);
 /// Between two looks whether the rooms' thread has caught up.
@@ -335,7 +336,7 @@ mod tests {
     #[tokio::test]
     async fn what_waits_for_a_client_is_bounded_in_messages_and_octets() {
         let say = |octets: usize| ToClient::Say(Frame::Binary(vec![0; octets].into()));
-        for (octets, most) in [(10, WAITING), (64 * 1024, 64), (3 * 1024 * 1024, 1)] {
+        for (octets, most) in [(10, WAITING), (64 * 1024, 128), (5 * 1024 * 1024, 1)] {
             let (said, mut told) = to_client();
             for round in 0..3 {
                 let mut taken = 0;
