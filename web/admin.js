@@ -11,10 +11,11 @@ const SHOWN = 100;
 const given = new URLSearchParams(location.search).get('token');
 let token = given ?? sessionStorage.getItem('token');
 
-async function ask(path, method = 'GET') {
+async function ask(path, method = 'GET', body = null) {
   const headers = { Accept: 'application/json' };
+  if (body) headers['Content-Type'] = 'application/json';
   if (token) headers.Authorization = `Bearer ${token}`;
-  const answer = await fetch(`/api/v1/${path}`, { method, headers });
+  const answer = await fetch(`/api/v1/${path}`, { method, headers, body: body && JSON.stringify(body) });
   if (answer.ok) return answer.status === 204 ? null : answer.json();
   const problem = await answer.json().catch(() => ({}));
   throw Object.assign(new Error(problem.detail ?? problem.title ?? `The server answered ${answer.status}.`), { status: answer.status });
@@ -221,17 +222,50 @@ function showSessions(sessions, more) {
   byId('more').textContent = `The first ${SHOWN} are shown.`;
 }
 
+const pushRows = new Map();
+
+function showPush(push) {
+  const { number } = push;
+  if (!pushRows.has(number)) {
+    const last = document.createElement('td');
+    last.append(button('End', `End push ${number}`, () => ask(`pushes/${number}`, 'DELETE')));
+    pushRows.set(number, { row: document.createElement('tr'), last });
+  }
+  const { row, last } = pushRows.get(number);
+  const again = push.retry_in_ms === null ? '' : `again in ${duration(push.retry_in_ms)}`;
+  row.replaceChildren(
+    cell(`${number}`, duration(push.since_ms)),
+    cell(push.stream),
+    cell(push.service),
+    cell(push.state, [push.reason, again].filter(Boolean).join(', ')),
+    cell(`${(push.octets / 1e6).toFixed(1)} MB`),
+    last,
+  );
+  return row;
+}
+
+function showPushes(pushes) {
+  for (const number of [...pushRows.keys()]) if (!pushes.some((push) => push.number === number)) pushRows.delete(number);
+  const focused = document.activeElement;
+  byId('pushes').tBodies[0].replaceChildren(...pushes.map(showPush));
+  if (focused?.isConnected) focused.focus();
+  byId('pushes').hidden = pushes.length === 0;
+  byId('push').hidden = false;
+}
+
 function say(text, isError = false) {
   byId('state').textContent = text;
   byId('state').className = isError ? 'error' : '';
 }
 
 async function refresh() {
-  const [server, streams, sessions] = await Promise.all([ask('server'), ask('streams?limit=200'), ask('sessions?limit=1000')]);
+  const asked = [ask('server'), ask('streams?limit=200'), ask('sessions?limit=1000'), ask('pushes?limit=100')];
+  const [server, streams, sessions, pushes] = await Promise.all(asked);
   byId('ask').hidden = true;
   plot(server, streams.items, sessions.items);
   showStreams(streams.items, server.recording);
   showSessions(sessions.items, sessions.next !== null);
+  showPushes(pushes.items);
   const drain = server.draining ? ' · draining' : '';
   const counted = (count, what) => `${count} ${what}${count === 1 ? '' : 's'}`;
   const has = [[server.viewers, 'viewer'], [server.publishers, 'publisher'], [server.connections, 'connection']].map((one) => counted(...one));
@@ -250,6 +284,19 @@ async function go() {
   }
   setTimeout(go, EVERY);
 }
+
+byId('push').addEventListener('submit', async (event) => {
+  event.preventDefault();
+  const url = byId('push-url');
+  try {
+    await ask('pushes', 'POST', { stream: byId('push-stream').value.trim(), url: url.value.trim() });
+    // Nobody is to read the key from the page.
+    url.value = '';
+    await refresh();
+  } catch (error) {
+    say(error.message, true);
+  }
+});
 
 byId('ask').addEventListener('submit', (event) => {
   event.preventDefault();

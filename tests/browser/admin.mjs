@@ -39,7 +39,20 @@ const seen = await withBrowsers(setting, async (open) => {
   const before = await sessions();
   await page.evaluate(() => document.querySelector('#sessions tbody button').click());
   await until(page, 'one session less', (count) => document.querySelectorAll('#sessions tbody tr').length < count, before);
+  // A push to nowhere: shown with its state and without its key, and ended.
+  const key = 'a-key-to-be-kept';
+  await page.evaluate(([stream, url]) => {
+    document.getElementById('push-stream').value = stream;
+    document.getElementById('push-url').value = url;
+    document.querySelector('#push button').click();
+  }, [wanted.stream, `rtmp://127.0.0.1:9/live/${key}`]);
+  await until(page, 'the push', () => document.querySelectorAll('#pushes tbody tr').length === 1);
+  const push = await page.evaluate(() => document.querySelector('#pushes tbody tr').textContent);
+  const told = await page.evaluate((text) => document.documentElement.outerHTML.includes(text)
+    || document.getElementById('push-url').value !== '', key);
+  await page.evaluate(() => document.querySelector('#pushes tbody button').click());
+  await until(page, 'no push', () => document.querySelectorAll('#pushes tbody tr').length === 0);
   const state = await page.evaluate(() => document.getElementById('state').textContent);
-  return { plots, overflow, small, before, after: await sessions(), state };
+  return { plots, overflow, small, push, told, before, after: await sessions(), state };
 });
 console.log(JSON.stringify(seen));

@@ -33,6 +33,9 @@ fn the_page_shows_the_server_and_changes_it() {
         );
         let seen = seen.unwrap();
         assert_eq!(seen["overflow"], 0, "{name}: {seen}");
+        let push = seen["push"].as_str().unwrap();
+        assert!(push.contains("rtmp://127.0.0.1:9"), "{push}");
+        assert_eq!(seen["told"], false, "{name}: a key stays: {seen}");
         assert_eq!(seen["small"], 0, "{name}: buttons for fingers: {seen}");
         let plots = seen["plots"].as_array().unwrap();
         for plot in plots {

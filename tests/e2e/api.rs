@@ -4,13 +4,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sfu_tests::load;
 use sfu_tests::ndi::repository;
 use sfu_tests::server::Server;
+use sfu_tests::{load, netns};
 
 const PICTURE: &str = "videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
     ! sfusink name=out stream=news/cam1 layers=360:400k audiotestsrc is-live=true ! out.audio_0";
@@ -193,6 +194,42 @@ fn what_happens_is_told_and_may_be_changed() {
         ));
     }
     assert!(secret.exists());
+}
+
+/// By its own description, with what is good, at the edge, and wrong (tests/stacks/requirements.txt has the program).
+#[test]
+fn the_api_is_what_its_description_says() {
+    // Pushes to wherever.
+    let test = "api::the_api_is_what_its_description_says";
+    if !netns::isolated(test, &[], Duration::from_secs(120)) {
+        return;
+    }
+    let recordings = repository().join("target/e2e-logs/described");
+    let pipeline = format!("recordings-directory={} {PICTURE}", recordings.display());
+    let server = Server::launch("described", &pipeline).unwrap();
+    server.wait_for_stream("news/cam1").unwrap();
+    let output = Command::new(repository().join("tests/stacks/venv/bin/schemathesis"))
+        .args(["run", &server.url("/api/v1/openapi.json")])
+        .args(["--url", &server.url(""), "--no-color"])
+        .args([
+            "--max-examples",
+            "5",
+            "--phases",
+            "examples,coverage,fuzzing",
+        ])
+        // It would end.
+        .args(["--exclude-path", "/api/v1/drain"])
+        .args(["--suppress-health-check", "filter_too_much"])
+        // What an address or a name has to be is said in words.
+        .args(["--exclude-checks", "positive_data_acceptance"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("tests/stacks/setup.sh");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", server.log_tail());
+    for path in ["pushes", "recorders", "revocations", "sessions", "streams"] {
+        assert_eq!(ask(&server, "GET", path).0 / 100, 2, "{path}");
+    }
 }
 
 /// `{"exp":4102444800,"jti":"taken-back","sfu":{"api":["*"]}}`, signed with [`SECRET`].

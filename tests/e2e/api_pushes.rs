@@ -134,10 +134,35 @@ fn streams_are_pushed_while_they_play_and_keys_are_told_nowhere() {
     let ninth = json!({"stream": "later", "url": "rtmp://h/app/k"});
     assert_eq!(ask(&server, "POST", "", &ninth).0, 503);
 
+    // What is counted, and what was told.
+    assert_eq!(
+        server.metric("sfu_pushes{state=\"live\"}").unwrap(),
+        2,
+        "both of them"
+    );
+    let figures = server.get("/metrics").unwrap();
+    let sent = format!(
+        "sfu_push_sent_bytes_total{{push=\"{}\",stream=\"cam2\"",
+        encoded["number"]
+    );
+    assert!(figures.contains(&sent), "{figures}");
+    for (event, least) in [("started", 3), ("failed", 2), ("finished", 0)] {
+        let name = format!("sfu_events_total{{type=\"push-{event}\"}}");
+        assert!(server.metric(&name).unwrap() >= least, "{event}");
+    }
+    let finished = server.metric("sfu_events_total{type=\"push-finished\"}");
+    let finished = finished.unwrap();
+
     let path = format!("/{}", encoded["number"]);
     assert_eq!(ask(&server, "DELETE", &path, &Value::Null).0, 204);
     assert_eq!(ask(&server, "DELETE", &path, &Value::Null).0, 404);
     assert_eq!(ask(&server, "GET", &path, &Value::Null).0, 404);
+    server
+        .wait_for("its end to be told", || {
+            let now = server.metric("sfu_events_total{type=\"push-finished\"}")?;
+            Ok((now > finished).then_some(()))
+        })
+        .unwrap();
     let log = server.log();
     for key in KEYS {
         assert!(!log.contains(key), "a key is in the log");

@@ -10,6 +10,7 @@ mod bad_input;
 mod browser_follows_its_network;
 mod browser_plays;
 mod browser_publishes;
+mod clients;
 mod conformance;
 mod documents;
 mod drain;

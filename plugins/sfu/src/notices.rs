@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What happens to publishers, viewers and recordings: told once, and heard by whoever listens. Nobody who tells waits.
+//! What happens to publishers, viewers, recordings and pushes: told once, and heard by whoever listens. Nobody who tells waits.
 
 use std::collections::HashMap;
 use std::io;
@@ -35,16 +35,25 @@ pub(crate) enum Kind {
     RecordingStarted,
     /// A file is whole.
     RecordingFinished,
+    /// A service takes what it is sent.
+    PushStarted,
+    /// It does not, and is tried again: told once until it does.
+    PushFailed,
+    /// Nothing more goes there, by the API's wish or since the publisher is gone.
+    PushFinished,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::PublisherJoined,
         Self::PublisherLeft,
         Self::ViewerJoined,
         Self::ViewerLeft,
         Self::RecordingStarted,
         Self::RecordingFinished,
+        Self::PushStarted,
+        Self::PushFailed,
+        Self::PushFinished,
     ];
 
     /// The name in the interfaces.
@@ -56,6 +65,9 @@ impl Kind {
             Self::ViewerLeft => "viewer-left",
             Self::RecordingStarted => "recording-started",
             Self::RecordingFinished => "recording-finished",
+            Self::PushStarted => "push-started",
+            Self::PushFailed => "push-failed",
+            Self::PushFinished => "push-finished",
         }
     }
 
@@ -87,6 +99,15 @@ pub(crate) struct Notice {
     /// Of a recording.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
+    /// The number of a push.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) push: Option<u64>,
+    /// Where it goes, without application and key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) service: Option<String>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) reason: Option<String>,
     /// How long it was there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seconds: Option<f64>,
@@ -106,6 +127,9 @@ impl Notice {
             user: None,
             address: None,
             file: None,
+            push: None,
+            service: None,
+            reason: None,
             seconds: None,
             octets: None,
         }
@@ -118,6 +142,9 @@ impl Notice {
         if let Some(session) = self.session {
             told.set("session", session);
         }
+        if let Some(push) = self.push {
+            told.set("push", push);
+        }
         if let Some(input) = self.input {
             told.set("input", input);
         }
@@ -125,6 +152,8 @@ impl Notice {
             ("user", &self.user),
             ("address", &self.address),
             ("file", &self.file),
+            ("service", &self.service),
+            ("reason", &self.reason),
         ] {
             if let Some(text) = text {
                 told.set(name, text);

@@ -29,6 +29,11 @@ pub struct OfferedViewer {
 }
 
 impl OfferedViewer {
+    /// Its session, which begins with its answer.
+    pub fn session(&self) -> SessionId {
+        self.session
+    }
+
     /// What it is offered.
     pub fn offer(&self) -> &str {
         &self.offer

@@ -304,10 +304,11 @@ impl Offers {
     ) -> Result<Self, OfferError> {
         let mut offering = Offering::of_stream(local, delay.is_some(), codecs.video)?;
         // Their names are any without blanks; a stream's name may be longer than one may be.
-        let msid = format!("{} track", name.as_str().get(..64).unwrap_or(name.as_str()));
+        let stream = name.as_str().get(..64).unwrap_or(name.as_str());
         for kind in [TrackKind::Video, TrackKind::Audio] {
             if codecs.of(kind).is_some() {
-                offering.add(kind, &msid)?;
+                // Browsers take no two tracks of one name.
+                offering.add(kind, &format!("{stream} {}", kind.name()))?;
             }
         }
         Ok(Self {

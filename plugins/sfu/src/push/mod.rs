@@ -6,6 +6,7 @@
 mod address;
 mod pipeline;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -17,6 +18,7 @@ use sfu_engine::{Router, StreamName};
 pub(crate) use address::Address;
 use pipeline::{Connection, Tracks};
 
+use crate::notices::{self, Kind, Notice};
 use crate::properties::lock;
 
 /// Between two tries, doubling.
@@ -50,6 +52,8 @@ pub(crate) enum State {
 }
 
 impl State {
+    pub(crate) const ALL: [Self; 4] = [Self::Waiting, Self::Connecting, Self::Live, Self::Failed];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
@@ -87,7 +91,9 @@ pub(crate) struct Push {
 }
 
 impl Push {
+    /// `number` is what it is told as.
     pub(crate) fn start(
+        number: u64,
         stream: StreamName,
         address: Address,
         router: &str,
@@ -103,6 +109,8 @@ impl Push {
         let (stop, stopped) = mpsc::channel();
         let (running, done) = mpsc::channel::<Infallible>();
         let pusher = Pusher {
+            number,
+            told: Cell::default(),
             stream: stream.clone(),
             address: address.clone(),
             router: Router::get(router),
@@ -152,8 +160,19 @@ enum End {
     Stopped,
 }
 
+/// What was told of it last.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    /// It has failed, and was not live since then.
+    failed: bool,
+    /// What had been sent when it became live.
+    octets: u64,
+}
+
 /// The thread's own.
 struct Pusher {
+    number: u64,
+    told: Cell<Told>,
     stream: StreamName,
     address: Address,
     router: Arc<Router>,
@@ -184,7 +203,7 @@ impl Pusher {
                 continue;
             };
             let pause = match self.once(&tracks) {
-                End::Stopped => return,
+                End::Stopped => return self.set(State::Waiting, |_| {}),
                 // At once, but not in a circle.
                 End::Published => Duration::from_millis(500),
                 End::Failed(said) => self.failed(&said, delay.after(self.was_live(), false)),
@@ -234,13 +253,49 @@ impl Pusher {
     }
 
     fn set(&self, state: State, change: impl FnOnce(&mut Status)) {
-        let mut status = lock(&self.status);
-        if status.state != state {
-            status.state = state;
-            status.since = Instant::now();
-            status.again = None;
+        let (before, now) = {
+            let mut status = lock(&self.status);
+            let before = status.clone();
+            if status.state != state {
+                status.state = state;
+                status.since = Instant::now();
+                status.again = None;
+            }
+            change(&mut status);
+            (before, status.clone())
+        };
+        if before.state != now.state {
+            self.tell(&before, &now);
         }
-        change(&mut status);
+    }
+
+    /// What has become of it, to all who listen.
+    fn tell(&self, before: &Status, now: &Status) {
+        let told = self.told.get();
+        let kind = match (before.state, now.state) {
+            (_, State::Live) => Kind::PushStarted,
+            (_, State::Failed) if !told.failed => Kind::PushFailed,
+            (State::Live, State::Waiting | State::Connecting) => Kind::PushFinished,
+            _ => return,
+        };
+        self.told.set(Told {
+            failed: now.state == State::Failed,
+            octets: match now.state {
+                State::Live => before.octets,
+                _ => told.octets,
+            },
+        });
+        let mut notice = Notice::new(kind, self.stream.as_str());
+        notice.push = Some(self.number);
+        notice.service = Some(self.address.service().to_owned());
+        if kind == Kind::PushFailed {
+            notice.reason = now.reason.clone();
+        }
+        if before.state == State::Live {
+            notice.seconds = Some(before.since.elapsed().as_secs_f64());
+            notice.octets = Some(now.octets.saturating_sub(told.octets));
+        }
+        notices::tell(&self.router_name, notice);
     }
 
     /// Connects, and sends until that ends.

@@ -81,6 +81,7 @@ mod latency;
 mod limits;
 mod links;
 mod metrics;
+mod offered;
 mod pages;
 mod peers;
 mod problem;

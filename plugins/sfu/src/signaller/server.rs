@@ -21,6 +21,7 @@ use super::drain::{self, Drain};
 use super::events::Listeners;
 use super::files::Files;
 use super::metrics::Measures;
+use super::offered::Waiting;
 use super::problem::{self, Sentence};
 use super::recent::Recent;
 use super::recordings::Recordings;
@@ -58,6 +59,8 @@ pub(super) struct App {
     pub(super) files: Arc<Files>,
     /// Event streams, by session.
     pub(super) listeners: Arc<Listeners>,
+    /// Viewers who have not answered our offer yet.
+    pub(super) waiting: Waiting,
     /// Rooms, where there are keys for them.
     pub(super) rooms: Option<Arc<Host>>,
     /// Threads that are kept for offers, for fragments, and for looking at everything.
@@ -114,6 +117,7 @@ impl App {
             answers: Arc::default(),
             files: Arc::new(Files::new(parts.connections.files())),
             listeners: Arc::default(),
+            waiting: Waiting::default(),
             ice_servers: parts.ice_servers,
             rooms: parts.rooms,
             hls: parts.hls,

@@ -19,6 +19,7 @@ use sfu_engine::{
 use super::address::Client;
 use super::door::Pass;
 use super::links;
+use super::offered;
 use super::server::{App, Refusal};
 
 pub(super) const SDP: &str = "application/sdp";
@@ -72,6 +73,9 @@ pub(super) async fn watch(
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
+    if body.as_ref().is_ok_and(Bytes::is_empty) && media_type(&headers) == Some(SDP) {
+        return watch_by_our_offer(app, peer, pass, &stream).await;
+    }
     let offer = offer(&headers, body)?;
     let stream = stream_name(&stream)?;
     let layer = query.layer.filter(|l| !l.is_empty());
@@ -92,6 +96,31 @@ pub(super) async fn watch(
     let mut response = created(&app, &answered, &pass);
     app.door.hold(answered.session, pass);
     links::extensions(response.headers_mut(), answered.session);
+    Ok(response)
+}
+
+/// See `offered.rs`.
+async fn watch_by_our_offer(
+    app: App,
+    peer: Option<std::net::IpAddr>,
+    pass: Pass,
+    stream: &str,
+) -> Result<Response, Refusal> {
+    let stream = stream_name(stream)?;
+    let engine = app.engine.clone();
+    let offered = app.offers.run(move || engine.offer(&stream, peer));
+    let viewer = offered.await?.map_err(|e| not_subscribed(&e))?;
+    let headers = [
+        (header::CONTENT_TYPE, SDP.to_owned()),
+        (header::LOCATION, format!("/session/{}", viewer.session())),
+        (
+            header::HeaderName::from_static("accept-patch"),
+            SDP.to_owned(),
+        ),
+    ];
+    let mut response = (StatusCode::CREATED, headers, viewer.offer().to_owned()).into_response();
+    told_ice_servers(&app, response.headers_mut(), viewer.session(), &pass);
+    app.waiting.add(viewer, pass);
     Ok(response)
 }
 
@@ -127,18 +156,17 @@ fn offer(headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Result<Str
     sdp_body(headers, body, SDP)
 }
 
+fn media_type(headers: &HeaderMap) -> Option<&str> {
+    let content_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    content_type.split(';').next().map(str::trim)
+}
+
 fn sdp_body(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
     expected: &str,
 ) -> Result<String, Refusal> {
-    let content_type = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok());
-    let media_type = content_type
-        .and_then(|t| t.split(';').next())
-        .unwrap_or_default()
-        .trim();
+    let media_type = media_type(headers).unwrap_or_default();
     if !media_type.eq_ignore_ascii_case(expected) {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -178,16 +206,19 @@ fn created(app: &App, answered: &Subscribed, pass: &Pass) -> Response {
         ),
     ];
     let mut response = (StatusCode::CREATED, headers, answered.answer.clone()).into_response();
-    // As much of the identifier as the log shows.
-    let session = answered.session.to_string();
-    let session = session.get(..8).unwrap_or_default();
-    let (until, now) = (pass.proof.ends(), SystemTime::now());
-    let headers = response.headers_mut();
-    app.ice_servers.append(headers, session, until, now);
+    told_ice_servers(app, response.headers_mut(), answered.session, pass);
     response
 }
 
-fn not_subscribed(error: &SubscribeError) -> Refusal {
+fn told_ice_servers(app: &App, headers: &mut HeaderMap, session: SessionId, pass: &Pass) {
+    // As much of the identifier as the log shows.
+    let session = session.to_string();
+    let session = session.get(..8).unwrap_or_default();
+    let (until, now) = (pass.proof.ends(), SystemTime::now());
+    app.ice_servers.append(headers, session, until, now);
+}
+
+pub(super) fn not_subscribed(error: &SubscribeError) -> Refusal {
     let status = match error {
         SubscribeError::UnknownStream(_) => StatusCode::NOT_FOUND,
         // draft-ietf-wish-whep-03, section 4.2: where a live publisher is needed.
@@ -258,6 +289,11 @@ pub(super) async fn patch(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let id = session_id(&id)?;
+    if media_type(&headers) == Some(SDP) {
+        let answer = sdp_body(&headers, body, SDP)?;
+        offered::answer(app, id, answer).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     let fragment = sdp_body(&headers, body, FRAGMENT)?;
     let session = app
         .engine
@@ -297,6 +333,7 @@ pub(super) async fn delete(
 ) -> Result<StatusCode, Refusal> {
     let id = session_id(&id)?;
     match app.engine.close(id) {
+        Err(SessionError::Unknown) if app.waiting.remove(id) => {}
         Err(SessionError::Unknown) if app.recent.has(Instant::now(), id) => {}
         closed => closed.map_err(|e| session_refusal(&e))?,
     }

@@ -115,7 +115,7 @@ impl Measures {
         );
         registry.register(
             "sfu_events",
-            "What happened to publishers, viewers and recordings, by type",
+            "What happened to publishers, viewers, recordings and pushes, by type",
             self.notices.clone(),
         );
         registry.register(

@@ -7,6 +7,7 @@ mod encoders;
 mod measures;
 mod page;
 mod process;
+mod pushes;
 mod sessions;
 mod shards;
 mod streams;
@@ -23,6 +24,7 @@ use prometheus_client::registry::Registry;
 use sfu_engine::{CountersSnapshot, SessionInfo, ShardInfo, StreamInfo};
 
 use super::server::{App, Refusal};
+use super::v1::Figures;
 pub(super) use encoders::{Encoder, encoders};
 pub(super) use measures::Measures;
 use page::Page;
@@ -66,6 +68,7 @@ struct Scrape {
     streams: Vec<StreamInfo>,
     sessions: Vec<SessionInfo>,
     encoders: Vec<Encoder>,
+    pushes: Vec<Figures>,
     answers: Vec<u64>,
     http: Vec<(&'static str, &'static str, u64)>,
     connections: usize,
@@ -82,6 +85,7 @@ impl Scrape {
             streams: streams::shown(all),
             sessions: app.engine.all_sessions(),
             encoders: encoders(&app.element),
+            pushes: app.pushes.figures(),
             answers: app
                 .answers
                 .iter()
@@ -130,6 +134,7 @@ impl Scrape {
         streams::write(page, &self.streams)?;
         sessions::write(page, &self.streams, &self.sessions)?;
         encoders::write(page, &self.encoders)?;
+        pushes::write(page, &self.pushes)?;
         process::write(page)
     }
 }

@@ -19,6 +19,7 @@ use axum::response::IntoResponse;
 use utoipa::OpenApi;
 
 pub(super) use drain::begin as drain_begin;
+pub(super) use pushes::Figures;
 pub(super) use pushes::{
     Pushes, add as push_add, delete as push_delete, get as push, list as pushes_list,
 };

@@ -66,12 +66,12 @@ impl Pushes {
                 return refuse(StatusCode::SERVICE_UNAVAILABLE, message);
             }
         }
-        let push = push::Push::start(stream, address, &self.router);
+        let number = running.last + 1;
+        let push = push::Push::start(number, stream, address, &self.router);
         let push = push.map_err(|e| {
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, format!("no thread: {e}"))
         })?;
-        running.last += 1;
-        let number = running.last;
+        running.last = number;
         let told = told(number, &push);
         running.pushes.insert(number, push);
         Ok(told)
@@ -92,6 +92,23 @@ impl Pushes {
             .collect()
     }
 
+    /// What is counted of all of them.
+    pub(in crate::signaller) fn figures(&self) -> Vec<Figures> {
+        let running = lock(&self.running);
+        let of = |(number, push): (&u64, &push::Push)| {
+            let status = push.status();
+            Figures {
+                number: *number,
+                stream: push.stream.as_str().to_owned(),
+                service: push.address.service().to_owned(),
+                state: status.state.as_str(),
+                attempts: status.attempts,
+                octets: status.octets,
+            }
+        };
+        running.pushes.iter().map(of).collect()
+    }
+
     /// Takes a second and a half at most. `false`: there is none of this number.
     fn stop(&self, number: u64) -> bool {
         let push = lock(&self.running).pushes.remove(&number);
@@ -107,6 +124,17 @@ impl Pushes {
             }
         });
     }
+}
+
+/// One of them, for `/metrics`.
+#[derive(Debug)]
+pub(in crate::signaller) struct Figures {
+    pub(in crate::signaller) number: u64,
+    pub(in crate::signaller) stream: String,
+    pub(in crate::signaller) service: String,
+    pub(in crate::signaller) state: &'static str,
+    pub(in crate::signaller) attempts: u64,
+    pub(in crate::signaller) octets: u64,
 }
 
 /// A stream that is sent on to a service.
