@@ -22,7 +22,7 @@ MODULES_BUILD=(
 PACKAGES_TEST=(
   "${PACKAGES_BUILD[@]}" gstreamer1.0-nice caddy chromium curl firefox-esr ffmpeg srt-tools
   coturn gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0 python3-gi python3-venv fonts-dejavu-core iproute2 nftables libavahi-common3
-  libnginx-mod-rtmp meson nginx ninja-build openssl procps prometheus python3 python3-pip shellcheck systemd
+  libnginx-mod-rtmp meson nginx ninja-build openssl pebble procps prometheus python3 python3-pip shellcheck systemd
   util-linux vlc-bin vlc-plugin-base
 )
 PACKAGES_BENCH=(

@@ -2,6 +2,7 @@
 
 //! End to end: real NDI, real browsers, a second WebRTC stack. Few, each with a deadline, each cleaning up.
 
+mod acme;
 mod admin;
 mod api;
 mod api_pushes;

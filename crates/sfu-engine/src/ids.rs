@@ -26,6 +26,7 @@ pub const RESERVED: &[&str] = &[
     "recordings",
     "rtc",
     "gst-webrtc",
+    ".well-known",
 ];
 
 const PART_MAX: usize = 64;

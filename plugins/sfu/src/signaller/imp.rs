@@ -8,22 +8,25 @@ use gst::glib::subclass::Signal;
 use gst::glib::subclass::signal::SignalBuilder;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
+use sfu_acme::Acme;
 use sfu_elements::properties::may_change;
 use sfu_elements::server;
 use sfu_engine::{Engine, Router};
 
 use super::CAT;
+use super::acme;
 use super::address::TrustedProxies;
 use super::connections::Connections;
 use super::drain;
 use super::kick;
 use super::limits::Limits;
+use super::properties::PROPERTIES;
 use super::recent::Recent;
 use super::recordings::Recordings;
 use super::rooms;
 use super::serve::Server;
 use super::server::{App, Parts};
-use super::settings::{PROPERTIES, Settings};
+use super::settings::Settings;
 use super::tell::{Viewers, Webhooks};
 use super::tls::Tls;
 use super::v1::{Pushes, Recorders};
@@ -44,6 +47,8 @@ struct Running {
     recorders: Arc<Recorders>,
     pushes: Arc<Pushes>,
     app: App,
+    /// Ends when it is dropped.
+    _acme: Option<Acme>,
 }
 
 #[glib::object_subclass]
@@ -155,6 +160,11 @@ impl ObjectImpl for SfuSignaller {
             "certificate" => settings.certificate.to_value(),
             "private-key" => settings.private_key.to_value(),
             "plain-listen" => settings.plain_listen.to_value(),
+            "acme-domains" => settings.acme_domains.to_value(),
+            "acme-contact" => settings.acme_contact.to_value(),
+            "acme-directory" => settings.acme_directory.to_value(),
+            "acme-cache" => settings.acme_cache.to_value(),
+            "acme-ca" => settings.acme_ca.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -273,7 +283,8 @@ impl SfuSignaller {
         let webhooks = Webhooks::new(&settings.event_webhooks, &settings.event_webhook_secret)?;
         gst::info!(CAT, imp = self, "{}", door.summary());
         let drain_defaults = settings.drain_defaults()?;
-        let certificates = settings.certificates()?;
+        let acme = settings.acme()?;
+        let certificates = settings.certificates(acme.as_ref())?;
         let listener = bind("listen", listen)?;
         let plain = settings.plain_listen()?;
         let plain = plain.map(|plain| bind("plain-listen", plain)).transpose()?;
@@ -310,6 +321,7 @@ impl SfuSignaller {
             door,
             connections: connections.clone(),
             tls,
+            challenges: acme.as_ref().map(Acme::challenges),
             recorders: recorders.clone(),
             pushes: pushes.clone(),
             recent,
@@ -319,6 +331,10 @@ impl SfuSignaller {
         };
         let app = App::new(engine.clone(), router, parts);
         let server = Server::start(listener, plain, app.clone())?;
+        if let Some(acme) = &acme {
+            let told = acme::teller(&self.obj());
+            acme.start(told).map_err(|e| e.to_string())?;
+        }
         gst::info!(
             CAT,
             imp = self,
@@ -333,6 +349,7 @@ impl SfuSignaller {
             recorders,
             pushes,
             app,
+            _acme: acme,
         });
         self.obj().notify("port");
         Ok(())
@@ -404,6 +421,11 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
         "certificate" => settings.certificate = text(),
         "private-key" => settings.private_key = text(),
         "plain-listen" => settings.plain_listen = text(),
+        "acme-domains" => settings.acme_domains = text(),
+        "acme-contact" => settings.acme_contact = text(),
+        "acme-directory" => settings.acme_directory = text(),
+        "acme-cache" => settings.acme_cache = text(),
+        "acme-ca" => settings.acme_ca = text(),
         name => gst::warning!(CAT, "property {name} can't be set"),
     }
 }

@@ -63,6 +63,7 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod acme;
 mod address;
 mod api;
 mod body;
@@ -85,6 +86,7 @@ mod offered;
 mod pages;
 mod peers;
 mod problem;
+mod properties;
 mod recent;
 mod recordings;
 mod requests;

@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::door::{Rule, gate};
 use super::recordings;
 use super::server::App;
-use super::{api, events, hls, latency, metrics, pages, peers, rooms, sessions, v1};
+use super::{acme, api, events, hls, latency, metrics, pages, peers, rooms, sessions, v1};
 
 /// One of them.
 pub(super) struct Route {
@@ -48,6 +48,12 @@ const fn route(
 pub(super) static ROUTES: &[Route] = &[
     route("/", GET, Rule::Open, || get(pages::index)),
     route("/healthz", GET, Rule::Health, || get(api::health)),
+    route(
+        "/.well-known/acme-challenge/{token}",
+        GET,
+        Rule::Open,
+        || get(acme::challenge),
+    ),
     route("/metrics", GET, Rule::Metrics, || get(metrics::metrics)),
     route("/assets/{file}", GET, Rule::Open, || get(pages::asset)),
     route("/publish/{*stream}", GET, Rule::Open, || {

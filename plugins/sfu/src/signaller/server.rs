@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use sfu_acme::Challenges;
 use sfu_engine::{Engine, Router};
 use sfu_rooms_host::Host;
 use tokio::sync::watch;
@@ -55,6 +56,8 @@ pub(super) struct App {
     pub(super) connections: Arc<Connections>,
     /// HTTPS, where there is a certificate.
     pub(super) tls: Option<Arc<Tls>>,
+    /// What an ACME server asks for, where there is one.
+    pub(super) challenges: Option<Challenges>,
     /// Files that are being read.
     pub(super) files: Arc<Files>,
     /// Event streams, by session.
@@ -99,6 +102,7 @@ pub(super) struct Parts {
     pub(super) door: Arc<Door>,
     pub(super) connections: Arc<Connections>,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) challenges: Option<Challenges>,
     pub(super) recorders: Arc<Recorders>,
     pub(super) pushes: Arc<Pushes>,
     pub(super) recent: Arc<Recent>,
@@ -126,6 +130,7 @@ impl App {
             door: parts.door,
             connections: parts.connections,
             tls: parts.tls,
+            challenges: parts.challenges,
             offers: Workers::new(OFFERS),
             fragments: Workers::new(FRAGMENTS),
             looks: Workers::new(LOOKS),

@@ -4,10 +4,10 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use gst::prelude::*;
+use sfu_acme::Acme;
 use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER};
 use sfu_tls::Certificates;
 
@@ -15,7 +15,6 @@ use super::door::{Door, Names, Origins};
 use super::drain;
 use super::limits::Limits;
 use super::turn::IceServers;
-use crate::properties::{live_number, live_text, number_at_start as number, text_at_start as text};
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -55,6 +54,11 @@ pub(super) struct Settings {
     pub(super) certificate: String,
     pub(super) private_key: String,
     pub(super) plain_listen: String,
+    pub(super) acme_domains: String,
+    pub(super) acme_contact: String,
+    pub(super) acme_directory: String,
+    pub(super) acme_cache: String,
+    pub(super) acme_ca: String,
 }
 
 impl Default for Settings {
@@ -96,6 +100,11 @@ impl Default for Settings {
             certificate: String::new(),
             private_key: String::new(),
             plain_listen: String::new(),
+            acme_domains: String::new(),
+            acme_contact: String::new(),
+            acme_directory: String::new(),
+            acme_cache: String::new(),
+            acme_ca: String::new(),
         }
     }
 }
@@ -107,11 +116,12 @@ impl Settings {
 
     /// Where plain HTTP is led to HTTPS, if there is such a place.
     pub(super) fn plain_listen(&self) -> Result<Option<SocketAddr>, String> {
-        match (self.plain_listen.is_empty(), self.certificate.is_empty()) {
+        let has_none = self.certificate.is_empty() && self.acme_domains.is_empty();
+        match (self.plain_listen.is_empty(), has_none) {
             (true, _) => Ok(None),
             (false, false) => address_of("plain-listen", &self.plain_listen).map(Some),
             (false, true) => {
-                let what = "plain-listen leads to HTTPS, which needs certificate and private-key";
+                let what = "plain-listen leads to HTTPS, which needs certificate and private-key, or acme-domains";
                 Err(what.into())
             }
         }
@@ -131,10 +141,38 @@ impl Settings {
         })
     }
 
-    /// For HTTPS, if it is spoken.
-    pub(super) fn certificates(&self) -> Result<Option<Arc<Certificates>>, String> {
-        let opened = Certificates::open(&self.certificate, &self.private_key);
-        opened.map_err(|e| format!("certificate, private-key: {e}"))
+    /// For HTTPS, if it is spoken: the user's, or what an ACME server gives.
+    pub(super) fn certificates(
+        &self,
+        acme: Option<&Acme>,
+    ) -> Result<Option<Arc<Certificates>>, String> {
+        let Some(acme) = acme else {
+            let opened = Certificates::open(&self.certificate, &self.private_key);
+            return opened.map_err(|e| format!("certificate, private-key: {e}"));
+        };
+        if !self.certificate.is_empty() || !self.private_key.is_empty() {
+            return Err(
+                "acme-domains gets the certificate: leave certificate and private-key empty".into(),
+            );
+        }
+        let file = acme.file().to_string_lossy();
+        Certificates::open(&file, &file).map_err(|e| format!("acme-cache: {e}"))
+    }
+
+    /// Who gets certificates, if they are not the user's.
+    pub(super) fn acme(&self) -> Result<Option<Acme>, String> {
+        if self.acme_domains.is_empty() {
+            return Ok(None);
+        }
+        let config = sfu_acme::Config {
+            domains: self.acme_domains.clone(),
+            contact: self.acme_contact.clone(),
+            directory: self.acme_directory.clone(),
+            authority: self.acme_ca.clone(),
+            folder: self.acme_cache.clone().into(),
+            ..sfu_acme::Config::default()
+        };
+        Acme::open(&config).map(Some).map_err(|e| e.to_string())
     }
 
     /// Where HLS is, if it is served.
@@ -145,7 +183,12 @@ impl Settings {
     /// Who may do what.
     pub(super) fn door(&self) -> Result<Door, String> {
         let origins = Origins::parse(&self.allowed_origins)?;
-        let names = Names::new(&self.server_names, &self.announce_address)?;
+        // An ACME server calls us as the certificate is to.
+        let names = match self.server_names.is_empty() || self.acme_domains.is_empty() {
+            true => self.server_names.clone(),
+            false => format!("{},{}", self.server_names, self.acme_domains),
+        };
+        let names = Names::new(&names, &self.announce_address)?;
         Door::open(&self.access, origins, names)
     }
 
@@ -225,276 +268,6 @@ fn address_of(property: &str, text: &str) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|_| wrong())?;
     addresses.next().ok_or_else(wrong)
 }
-
-pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-    let defaults = Settings::default();
-    vec![
-        text(
-            "listen",
-            "Listen",
-            "HOST:PORT of the HTTP server; port 0 lets the system choose (see `port`)",
-            &defaults.listen,
-        ),
-        text(
-            "udp-address",
-            "UDP address",
-            "Local IP address of the media ports; 0.0.0.0 is all of IPv4, :: all of both",
-            &defaults.udp_address,
-        ),
-        number(
-            "udp-port",
-            "UDP port",
-            "First media port: shard i uses this plus i; 0 lets the system choose each",
-            0..=65_535,
-            defaults.udp_port,
-        ),
-        number(
-            "shards",
-            "Shards",
-            "Media threads, each with its own UDP port; 0 is one for each core",
-            0..=256,
-            defaults.shards,
-        ),
-        number(
-            "send-buffer",
-            "Send buffer",
-            "Octets that may wait in the kernel for each media port (SO_SNDBUF; 0 is 1048576). Past net.core.wmem_max only \
-             with CAP_NET_ADMIN; /metrics tells what was granted",
-            0..=1 << 30,
-            defaults.send_buffer,
-        ),
-        glib::ParamSpecBoolean::builder("dscp")
-            .nick("DSCP")
-            .blurb("Mark media for networks that treat it by kind (RFC 8837): sound EF, pictures AF42")
-            .default_value(defaults.dscp)
-            .build(),
-        text(
-            "announce-address",
-            "Announce address",
-            "Addresses or DNS names to tell peers, separated by commas (empty: those of the interfaces), where a NAT is in \
-             front; HOST:PORT where it maps ports: shard i is at PORT plus i; udp: or tcp: before it for that alone; \
-             stun:HOST[:PORT] asks a STUN server each minute",
-            &defaults.announce_address,
-        ),
-        glib::ParamSpecBoolean::builder("ice-tcp")
-            .nick("ICE over TCP")
-            .blurb("Take media by TCP, too, on the numbers of the UDP ports, from peers whose networks block UDP")
-            .default_value(defaults.ice_tcp)
-            .build(),
-        number(
-            "max-tcp-connections",
-            "Max TCP connections",
-            "TCP connections of peers' media at most, three quarters of them of one address; 0 is a sixteenth of the limit of \
-             open files (ulimit -n), 64 at least if that has so many, 4096 at most",
-            0..=1_000_000,
-            defaults.max_tcp_connections,
-        ),
-        text(
-            "router",
-            "Router",
-            "Name of the process-wide router whose streams to serve",
-            &defaults.router,
-        ),
-        glib::ParamSpecUInt::builder("publisher-timeout")
-            .nick("Publisher timeout")
-            .blurb("A WHIP publisher from which nothing comes for this many ms is gone; its viewers stay and wait")
-            .minimum(2_000)
-            .maximum(3_600_000)
-            .default_value(defaults.publisher_timeout)
-            .mutable_playing()
-            .build(),
-        live_text(
-            "ice-servers",
-            "ICE servers",
-            "STUN and TURN servers to tell clients (Link headers), separated by commas: stun:HOST[:PORT], \
-             turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]",
-            &defaults.ice_servers,
-        ),
-        text(
-            "turn-servers",
-            "TURN servers",
-            "TURN servers to tell clients with credentials of each session's own, separated by commas: \
-             turn:HOST[:PORT][?transport=tcp], turns:HOST[:PORT]; with turn-secret",
-            &defaults.turn_servers,
-        ),
-        text(
-            "turn-secret",
-            "TURN secret",
-            "File with the secret that the turn-servers share with us (static-auth-secret of coturn)",
-            &defaults.turn_secret,
-        ),
-        text(
-            "hls-directory",
-            "HLS directory",
-            "Folder that sfuhlssink writes to, served at /hls (empty: not at all)",
-            &defaults.hls_directory,
-        ),
-        text(
-            "recordings-directory",
-            "Recordings directory",
-            "Folder of the recordings to list and play at /recordings, the directory of sfurecorder (empty: none)",
-            &defaults.recordings_directory,
-        ),
-        text(
-            "playout-delay",
-            "Playout delay",
-            "MIN/MAX in ms (steps of 10) for which viewers may keep pictures back to show them evenly; \
-             auto: 0/0, and where packets are lost as long as it takes to send them again (250 ms at most); \
-             empty leaves it to them",
-            &defaults.playout_delay,
-        ),
-        live_number(
-            "max-sessions",
-            "Max sessions",
-            "Sessions of viewers and publishers at most; further offers are answered with 503",
-            1..=1_000_000,
-            defaults.max_sessions,
-        ),
-        live_number(
-            "max-sessions-per-address",
-            "Max sessions per address",
-            "Sessions of one address (IPv6: of one /64) that have not connected yet at most; connected ones don't count",
-            1..=1_000_000,
-            defaults.max_sessions_per_address,
-        ),
-        live_number(
-            "max-bitrate",
-            "Max bitrate",
-            "What a WHIP publisher may send in all, in bit/s: what is more is dropped, and for more than 10 s ends it; \
-             0 is no limit",
-            0..=u32::MAX,
-            defaults.max_bitrate,
-        ),
-        number(
-            "max-connections",
-            "Max connections",
-            "HTTP connections at most; 0 is what the limit of open files leaves (ulimit -n less a quarter, or less 256), \
-             8192 at most",
-            0..=1_000_000,
-            defaults.max_connections,
-        ),
-        number(
-            "max-connections-per-address",
-            "Max connections per address",
-            "HTTP connections of one address (IPv6: of one /64) at most, trusted proxies' excepted; 0 is three quarters of \
-             max-connections, 2048 at most",
-            0..=1_000_000,
-            defaults.max_connections_per_address,
-        ),
-        text(
-            "trusted-proxies",
-            "Trusted proxies",
-            "Addresses and networks (CIDR) of reverse proxies, separated by commas, whose Forwarded and X-Forwarded-For \
-             headers say which address a viewer or publisher has",
-            &defaults.trusted_proxies,
-        ),
-        text(
-            "access",
-            "Access",
-            "File of rules that say who may do what (docs/access.md), read again when it changes; empty: the one that \
-             GST_SFU_ACCESS names in the environment, or, without it, this machine may do everything and others may play",
-            &defaults.access,
-        ),
-        text(
-            "api-keys",
-            "API keys",
-            "KEY:SECRET, several with commas between: rooms for LiveKit's clients, at /rtc, by tokens that these sign (empty, \
-             and no api-keys-file: no rooms). Read back without the secrets",
-            &defaults.api_keys,
-        ),
-        text(
-            "api-keys-file",
-            "API keys file",
-            "File with such keys, one a line, which nobody else may read (mode 0600)",
-            &defaults.api_keys_file,
-        ),
-        number(
-            "last-n",
-            "Last N",
-            "So many pictures, and sounds, of a room's participants are forwarded to each of the others: those who spoke last; \
-             0: all",
-            0..=1_000,
-            defaults.last_n,
-        ),
-        text(
-            "allowed-origins",
-            "Allowed origins",
-            "Web sites whose pages may ask for everything, separated by commas, such as https://www.example.org, or *; empty: \
-             pages of this server for everything, and those of all sites to play",
-            &defaults.allowed_origins,
-        ),
-        text(
-            "server-names",
-            "Server names",
-            "DNS names that this server goes by, separated by commas: requests to others are refused (421); empty: others \
-             are answered, but then no address counts for anything",
-            &defaults.server_names,
-        ),
-        text(
-            "event-webhooks",
-            "Event webhooks",
-            "Addresses that are told of publishers, viewers and recordings that come and go, separated by commas, by signed POSTs \
-             (docs/protocol.md)",
-            &defaults.event_webhooks,
-        ),
-        text(
-            "event-webhook-secret",
-            "Event webhook secret",
-            "File that holds what event webhooks are signed by: whsec_ and base64, or a text, of 24 octets or more",
-            &defaults.event_webhook_secret,
-        ),
-        live_number(
-            "drain-timeout",
-            "Drain timeout",
-            "On SIGTERM (./sfu run) and by the action signal drain, take nobody any more, tell viewers to reconnect, and end when \
-             they have gone or after so many ms; 0: on SIGTERM it ends at once",
-            0..=86_400_000,
-            defaults.drain_timeout,
-        ),
-        live_text(
-            "drain-redirect",
-            "Drain redirect",
-            "Another server, such as https://other.example.org, that newcomers (307) and viewers are sent to then; empty: newcomers \
-             get 503",
-            &defaults.drain_redirect,
-        ),
-        text(
-            "certificate",
-            "Certificate",
-            "PEM file of the certificate and its chain: listen then speaks HTTPS, and plain HTTP there is led to it; read again \
-             when it changes",
-            &defaults.certificate,
-        ),
-        text(
-            "private-key",
-            "Private key",
-            "PEM file of the certificate's private key; read again when it changes",
-            &defaults.private_key,
-        ),
-        text(
-            "plain-listen",
-            "Plain listen",
-            "HOST:PORT of a second port where plain HTTP is led to HTTPS, such as 0.0.0.0:80 (empty: none)",
-            &defaults.plain_listen,
-        ),
-        glib::ParamSpecUInt::builder("port")
-            .nick("Port")
-            .blurb("TCP port that the HTTP server really listens on, 0 while it does not")
-            .maximum(65_535)
-            .read_only()
-            .build(),
-        glib::ParamSpecUInt::builder("viewers")
-            .nick("Viewers")
-            .blurb("Sessions of viewers and publishers that this element set up and that still run")
-            .read_only()
-            .build(),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-            .nick("Statistics")
-            .blurb("udp-ports, sessions, and the engine's counters since the start")
-            .read_only()
-            .build(),
-    ]
-});
 
 #[cfg(test)]
 mod tests {

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::CAT;
+use super::acme::CHALLENGES;
 use super::connections::Connection;
 use super::door::Host;
 use super::http::{self, Watched};
@@ -138,6 +139,8 @@ pub(super) async fn lead(State(app): State<App>, request: Request, next: Next) -
         || is_local
         // Browsers that ask first follow nobody, and who calls us what we are not is told so.
         || parts.method == Method::OPTIONS
+        // An ACME server asks whether we are who the certificate is to be for.
+        || parts.uri.path().starts_with(CHALLENGES)
         || !app.door.is_called(host.as_ref());
     if stays {
         return next.run(Request::from_parts(parts, body)).await;

@@ -127,6 +127,7 @@ fn requests() -> Vec<(&'static Route, &'static str, String)> {
                 .replace("{*file}", "cam1/a.mp4")
                 .replace("{file}", "style.css")
                 .replace("{number}", "1")
+                .replace("{token}", "unknown")
                 .replace("{id}", &"0".repeat(32)),
         };
         assert!(!path.contains('{'), "{path}: what stands for this?");
