@@ -278,6 +278,10 @@ impl SfuSink {
 
     fn flush_comes(&self, kind: TrackKind, number: u32) {
         let state = lock(&self.state);
+        if kind == TrackKind::Audio && state.has_video() {
+            // One end is enough to begin running time anew, and for audio that fails the picture would wait for ever.
+            return;
+        }
         let input = state.inputs.get(&key(kind, number));
         if let Some(branch) = input.and_then(|input| input.branch.as_ref()) {
             branch.flush();
