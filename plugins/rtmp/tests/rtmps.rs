@@ -18,7 +18,10 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("rtmps-{}", std::process::id()));
+        // Tests of one process each have their own.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let (process, count) = (std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let path = std::env::temp_dir().join(format!("rtmps-{process}-{count}"));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
