@@ -106,6 +106,20 @@ fn m_lines_are_added_and_free_ones_used_again() {
     assert_eq!(add(&mut offers, Video, 1), 0);
     let third = offers.offer().unwrap();
     assert_eq!(all(&third, "a=msid:")[0], "PA_1 TR_1Video");
+    // Chromium shows nothing of an m-line that was inactive and has the same SSRC again.
+    let ssrcs = |offer: &str| -> HashSet<String> {
+        let lines = all(offer, "a=ssrc:").into_iter();
+        let numbers = lines.filter_map(|line| Some(line.split_once(' ')?.0.to_owned()));
+        numbers.collect()
+    };
+    let of_line = |offer: &str, mid: &str| {
+        let mut sections = offer.split("\r\nm=");
+        let section = sections.find(|s| s.contains(&format!("a=mid:{mid}\r\n")));
+        ssrcs(&format!("\r\n{}\r\n", section.unwrap()))
+    };
+    assert!(of_line(&third, "0").is_disjoint(&of_line(&first, "0")));
+    assert_eq!(of_line(&third, "1"), of_line(&first, "1"));
+    assert_eq!(of_line(&third, "2"), of_line(&first, "2"));
     for key in ["a=ice-ufrag:", "a=fingerprint:", "a=candidate:"] {
         let known = all(&first, key);
         assert!(all(&third, key).iter().all(|v| known.contains(v)), "{key}");

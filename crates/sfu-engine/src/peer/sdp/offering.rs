@@ -189,18 +189,18 @@ impl Offering {
         }
         let free = |line: &Line| line.kind == Some(kind) && line.msid.is_none();
         if let Some(at) = self.lines.iter().position(free) {
-            self.lines[at].msid = Some(msid.to_owned());
+            // Under other SSRCs: Chromium takes its decoder's way to the page away with a track, and lays it again only
+            // for an SSRC that is new. With the old one it decodes, and shows nothing.
+            let (ssrc, rtx) = self.new_ssrcs(kind)?;
+            let line = &mut self.lines[at];
+            (line.ssrc, line.rtx, line.msid) = (ssrc, rtx, Some(msid.to_owned()));
             return Ok(at);
         }
         if self.lines.len() == SLOTS {
             let why = format!("it has {SLOTS} m-lines already");
             return Err(OfferError::unacceptable(why));
         }
-        let ssrc = self.new_ssrc(None)?;
-        let rtx = match kind {
-            TrackKind::Video => Some(self.new_ssrc(Some(ssrc))?),
-            TrackKind::Audio => None,
-        };
+        let (ssrc, rtx) = self.new_ssrcs(kind)?;
         self.lines.push(Line {
             kind: Some(kind),
             ssrc,
@@ -222,6 +222,15 @@ impl Offering {
     pub(crate) fn restart_ice(&mut self) -> Result<(), OfferError> {
         self.local = credentials()?;
         Ok(())
+    }
+
+    fn new_ssrcs(&self, kind: TrackKind) -> Result<(u32, Option<u32>), OfferError> {
+        let ssrc = self.new_ssrc(None)?;
+        let rtx = match kind {
+            TrackKind::Video => Some(self.new_ssrc(Some(ssrc))?),
+            TrackKind::Audio => None,
+        };
+        Ok((ssrc, rtx))
     }
 
     fn new_ssrc(&self, other: Option<u32>) -> Result<u32, OfferError> {

@@ -64,6 +64,8 @@ pub(super) struct Track {
     pub(super) is_new: bool,
     /// Extended number of the newest packet.
     pub(super) newest: u64,
+    /// Extended number of the first packet of this SSRC: an m-line that is used again goes on in its numbers.
+    first: u64,
     pub(super) sent: Sent,
     pub(super) sent_again: Sent,
     rtx_seq: u64,
@@ -146,8 +148,15 @@ impl Media {
             let Some((first, others)) = of_slot.split_first() else {
                 continue;
             };
-            match self.tracks.get_mut(usize::from(first.slot.0)) {
-                Some(track) => track.formats = of_slot.to_vec(),
+            let slot = usize::from(first.slot.0);
+            match self.tracks.get_mut(slot) {
+                Some(track) if track.ssrc == first.ssrc => track.formats = of_slot.to_vec(),
+                Some(track) => {
+                    *track = track.renamed(first, of_slot);
+                    if let Some(kept) = self.sealed.get_mut(slot) {
+                        *kept = None;
+                    }
+                }
                 None => {
                     let mut track = Track::new(first);
                     track.formats.extend_from_slice(others);
@@ -202,6 +211,7 @@ impl Media {
         sink: &mut dyn TransportSink,
     ) -> Option<Left> {
         let track = self.tracks.get_mut(usize::from(packet.slot.0))?;
+        let rollover = track.rollover(packet.seq)?;
         let mut formats = track.formats.iter_mut();
         let format = formats.find(|f| f.codec == packet.codec)?;
         if let Some(profile) = told_profile(format, packet) {
@@ -235,7 +245,7 @@ impl Media {
                 timestamp: packet.timestamp,
                 ssrc: track.ssrc,
             },
-            rollover: (packet.seq >> 16) as u32,
+            rollover,
             values,
         };
         let sealed = self.sealed.get_mut(usize::from(packet.slot.0));
@@ -277,6 +287,8 @@ impl Media {
         sink: &mut dyn TransportSink,
     ) -> Option<Left> {
         let track = self.tracks.get_mut(usize::from(packet.slot.0))?;
+        // What left under another SSRC is unknown to the peer.
+        track.rollover(packet.seq)?;
         let (pt, ssrc) = (track.format(packet.codec)?.rtx?, track.rtx_ssrc?);
         let captured = track.captured(packet.timestamp);
         let captured = captured.filter(|_| packet.keyframe_start);
@@ -448,6 +460,7 @@ impl Track {
             extensions: format.extensions,
             is_new: true,
             newest: 0,
+            first: 0,
             sent: Sent::default(),
             sent_again: Sent::default(),
             rtx_seq: FIRST_RTX_SEQ,
@@ -458,6 +471,23 @@ impl Track {
             owes_captured: false,
             owes_delay: false,
         }
+    }
+
+    /// The same m-line under another SSRC, which goes on in its numbers: to the peer it is a stream that begins.
+    fn renamed(&self, first: &Format, formats: &[Format]) -> Self {
+        Self {
+            formats: formats.to_vec(),
+            newest: self.newest,
+            first: self.newest + 1,
+            ..Self::new(first)
+        }
+    }
+
+    /// How often the sequence number has wrapped under this SSRC: a receiver counts from its first packet (RFC 3711, section
+    /// 3.3.1). `None`: the packet is older than that, and its number may yet come under this SSRC.
+    fn rollover(&self, seq: u64) -> Option<u32> {
+        let wraps = |n: u64| (n >> 16) as u32;
+        (seq >= self.first).then(|| wraps(seq) - wraps(self.first))
     }
 
     fn format(&self, codec: Codec) -> Option<&Format> {

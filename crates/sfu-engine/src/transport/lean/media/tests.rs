@@ -463,3 +463,28 @@ proptest! {
         prop_assert_eq!(told(&mut media, &mut wire, 21, false, 900), Vec::<u8>::new());
     }
 }
+
+#[test]
+fn an_m_line_that_is_used_again_begins_anew_for_its_peer() {
+    let mut track = Track::new(&format());
+    track.newest = 70_000;
+    let other = Format {
+        ssrc: 9,
+        rtx_ssrc: Some(10),
+        ..format()
+    };
+    let track = track.renamed(&other, std::slice::from_ref(&other));
+    assert_eq!((track.ssrc, track.rtx_ssrc), (9, Some(10)));
+    assert_eq!((track.newest, track.is_new), (70_000, true));
+    // No number comes twice with the same count of wraps, and the first of the SSRC has none.
+    for (seq, expected) in [
+        (4_465, None),
+        (70_000, None),
+        (70_001, Some(0)),
+        (131_071, Some(0)),
+        (131_072, Some(1)),
+        (196_608, Some(2)),
+    ] {
+        assert_eq!(track.rollover(seq), expected, "{seq}");
+    }
+}
