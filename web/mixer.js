@@ -16,6 +16,7 @@ export const SCENES = [
   { id: 'pip', name: 'Picture in picture' },
   { id: 'side', name: 'Side by side' },
   { id: 'break', name: 'Be right back' },
+  { id: 'guests', name: 'Guests' },
 ];
 
 /** The largest box of a picture's shape inside another, in its middle. */
@@ -46,6 +47,8 @@ export class Mixer {
   logo = false;
   /** An image that is loaded, or null. */
   image = null;
+  /** The names of those sources that stand beside the camera in the scene of guests. */
+  onAir = [];
   #scene = 'camera';
   #videos = { camera: null, screen: null };
   #context;
@@ -100,13 +103,16 @@ export class Mixer {
     this.#fadedAt = performance.now();
   }
 
-  /** Puts a stream in the place of `camera` or `screen`, or with null takes it away. */
+  /** Puts a stream in the place of `camera`, `screen` or a guest, or with null takes it away. */
   plug(name, stream) {
     const video = stream ? document.createElement('video') : null;
     const old = this.#videos[name];
     if (old) old.srcObject = null;
     this.#videos[name] = video;
-    if (!video) return;
+    if (!video) {
+      if (!['camera', 'screen'].includes(name)) delete this.#videos[name];
+      return;
+    }
     video.muted = true;
     video.playsInline = true;
     video.srcObject = stream;
@@ -146,6 +152,12 @@ export class Mixer {
       case 'break':
         paintCard(context, this.texts.card, now);
         break;
+      case 'guests': {
+        const all = [camera, ...this.onAir.map((name) => this.#source(name))].filter(Boolean);
+        if (all.length > 1) paintGrid(context, all);
+        else this.#paintFull(context, all[0] ?? screen);
+        break;
+      }
       case 'pip':
         if (camera && screen) paintInCorner(context, screen, camera);
         else this.#paintFull(context, screen ?? camera);
@@ -226,6 +238,20 @@ function paintBeside(context, left, right) {
   const width = (WIDTH - 3 * gap) / 2;
   put(context, left, fit(size(left), { x: gap, y: gap, width, height: HEIGHT - 2 * gap }));
   put(context, right, fit(size(right), { x: 2 * gap + width, y: gap, width, height: HEIGHT - 2 * gap }));
+}
+
+/** As many of the same rank as there are, in equal boxes; a last row that is not full stands in the middle. */
+function paintGrid(context, videos) {
+  const gap = 12;
+  const columns = Math.ceil(Math.sqrt(videos.length));
+  const rows = Math.ceil(videos.length / columns);
+  const [width, height] = [(WIDTH - gap * (columns + 1)) / columns, (HEIGHT - gap * (rows + 1)) / rows];
+  videos.forEach((video, n) => {
+    const row = Math.floor(n / columns);
+    const missing = row === rows - 1 ? rows * columns - videos.length : 0;
+    const x = gap + (n % columns) * (width + gap) + (missing * (width + gap)) / 2;
+    put(context, video, fit(size(video), { x, y: gap + row * (height + gap), width, height }));
+  });
 }
 
 /** The card of a break; its dots show that the stream goes on. */

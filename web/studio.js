@@ -1,6 +1,7 @@
 // The studio: composes camera, screen, texts and a logo on a canvas, and publishes that by WHIP.
 
 import { OFF, Screen, camera, devices, microphone, obstacle } from './devices.js';
+import { Guests } from './guests.js';
 import { Live } from './live.js';
 import { decoded, readLogo } from './logo.js';
 import { Mixer, SCENES } from './mixer.js';
@@ -25,6 +26,7 @@ const live = new Live(stream, media, () => settings, showLive);
 const cam = camera(() => sourceChanged('camera'));
 const mic = microphone(() => settings.echo, () => sourceChanged('microphone'));
 const screen = new Screen(() => sourceChanged('screen'));
+const guests = new Guests(stream, mixer, sound);
 /** What the page itself has to say, besides its devices. */
 let trouble = null;
 
@@ -264,7 +266,10 @@ function bindPage() {
   for (const event of ['pointerdown', 'keydown']) addEventListener(event, () => sound.resume());
   addEventListener('keydown', pressed);
   addEventListener('beforeunload', (event) => { if (live.state !== 'off') event.preventDefault(); });
-  addEventListener('pagehide', () => live.end());
+  addEventListener('pagehide', () => {
+    live.end();
+    guests.close();
+  });
   navigator.mediaDevices?.addEventListener('devicechange', async () => {
     const all = await fillMenus();
     await cam.plugged(all);
@@ -294,4 +299,4 @@ apply();
 useImage(settings.image).catch(removeImage);
 mixer.run(drawn);
 openSources();
-window.studio = { live, mixer, sound, settings, cam, mic, screen, OFF };
+window.studio = { guests, live, mixer, sound, settings, cam, mic, screen, OFF };

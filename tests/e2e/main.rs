@@ -31,6 +31,7 @@ mod publisher_returns;
 mod queue;
 mod re_encode;
 mod record;
+mod room_page;
 mod rooms;
 mod rtmp_in;
 mod rtsp_in;

@@ -56,3 +56,30 @@ fn the_studio_composes_and_comes_back() {
     assert_eq!(seen["links"], links);
     assert_eq!(seen["ended"], true);
 }
+
+#[test]
+fn guests_come_to_the_studio_and_go_on_air() {
+    let server = Server::launch("studio_guests", "api-keys=test:secret").unwrap();
+    let picture = browser::screenshot("studio_guests").unwrap();
+    let arguments = [
+        "--base",
+        &server.url(""),
+        "--screenshot",
+        picture.to_str().unwrap(),
+    ];
+    let seen = browser::run("guests.mjs", &arguments).unwrap();
+    println!("{seen}");
+    assert!(seen["guest"].as_str().unwrap().starts_with("Gina"));
+    assert_eq!(seen["tallyBefore"], false);
+    // One picture fills the middle, between two there is the background.
+    let green = |value: &Value| number(&value[1]);
+    assert!(green(&seen["alone"]) > 80.0, "{}", seen["alone"]);
+    assert!(green(&seen["together"]) < 40.0, "{}", seen["together"]);
+    let level = |name: &str| number(&seen[name]);
+    assert!(level("heard") > 0.01, "the guest hears the studio");
+    assert!(level("muted") < level("heard") / 20.0, "muted");
+    assert!(level("spokenTo") > 0.01, "talkback");
+    let state = seen["state"].as_str().unwrap();
+    assert!(state.contains("send the link"), "{state}");
+    assert_eq!((&seen["wide"], &seen["narrow"]), (&json!(0), &json!(0)));
+}

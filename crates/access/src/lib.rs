@@ -24,5 +24,7 @@ pub use door::{Door, Knock, Pass, credential_of_query};
 pub use password::hash as hash_password;
 pub use permission::{Action, Grants, Pattern};
 pub use proof::Proof;
-pub use token::{TOKEN_MAX, TokenError, make as make_token, make_for_room as make_room_token};
+pub use token::{
+    TOKEN_MAX, TokenError, make as make_token, make_for_room as make_room_token, random,
+};
 pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want};

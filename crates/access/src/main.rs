@@ -14,6 +14,8 @@ usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--rec
                    [--for 2h] [--user NAME] [--url http://HOST:8080]
          makes a token for the server that ./sfu run starts, and the address that it opens. STREAM may have * for any
          characters, and each option may come more than once. --for takes s, m, h and d, 366d at most
+       ./sfu token --room NAME [--for 2h] [--url http://HOST:8080]
+         makes an invitation to a room of ./sfu run rooms, and the address of its page: any number may use it
        ./sfu token --room NAME --identity ANN [--name \"Ann B.\"] [--for 2h]
          makes a token for somebody in a room of ./sfu run rooms, for LiveKit's clients
        ./sfu password [NAME]
@@ -125,7 +127,13 @@ fn token(arguments: &[String]) -> Result<String, String> {
         let token = make_room_token((&key, &secret), who, until)?;
         return Ok(format!("{token}\n"));
     }
-    if grants == Grants::default() || room.is_some() || identity.is_some() || shown.is_some() {
+    // An invitation, which any number may use: the room's page asks each for a name.
+    if let (Some(room), None, None) = (&room, &identity, &shown) {
+        grants = grants.parse_word(&format!("play={room}"))?;
+        grants = grants.parse_word(&format!("publish={room}"))?;
+        opens = Some(format!("/room/{room}"));
+    } else if grants == Grants::default() || room.is_some() || identity.is_some() || shown.is_some()
+    {
         return Err(USAGE.to_owned());
     }
     let path = file()?;

@@ -293,7 +293,7 @@ pub fn make_for_room(
 }
 
 /// So many random octets as text that fits into an address.
-pub(crate) fn random(octets: usize) -> Result<String, String> {
+pub fn random(octets: usize) -> Result<String, String> {
     let mut random = vec![0; octets];
     getrandom::fill(&mut random).map_err(|e| format!("no random numbers: {e}"))?;
     Ok(URL_SAFE_NO_PAD.encode(random))

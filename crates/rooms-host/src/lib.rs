@@ -138,6 +138,16 @@ impl Host {
         self.keys.permit(token, unix_now(), &self.config.limits)
     }
 
+    /// A token for somebody whom this server itself lets in until then, in seconds of Unix time.
+    pub fn invite(&self, who: (&str, &str, &str), publishes: bool, until: u64) -> Option<String> {
+        self.keys.invite(who, publishes, until)
+    }
+
+    /// The longest name that somebody may have.
+    pub fn longest_name(&self) -> usize {
+        self.config.limits.name
+    }
+
     /// The largest message that a client may send.
     pub fn largest_message(&self) -> usize {
         self.config.limits.message

@@ -202,7 +202,10 @@ impl Worker {
         } = join;
         let held = Held {
             client,
-            encoding: Encoding::default(),
+            encoding: match hello.json {
+                true => Encoding::Json,
+                false => Encoding::default(),
+            },
             permit: permit.clone(),
             share: Share::new(now),
         };

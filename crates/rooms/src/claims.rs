@@ -178,6 +178,32 @@ impl Keys {
         self.sign(&claims)
     }
 
+    /// A token for somebody whom this server itself lets in, signed with the first key. Without `publishes` it is for who listens
+    /// and looks on.
+    pub fn invite(
+        &self,
+        (room, identity, name): (&str, &str, &str),
+        publishes: bool,
+        until: u64,
+    ) -> Option<String> {
+        let claims = Claims {
+            iss: self.0.keys().next()?.clone(),
+            sub: identity.to_owned(),
+            name: name.to_owned(),
+            exp: until as usize,
+            video: VideoGrants {
+                room_join: true,
+                room: room.to_owned(),
+                can_publish: Some(publishes),
+                can_publish_data: Some(publishes),
+                can_update_own_metadata: Some(publishes),
+                ..VideoGrants::default()
+            },
+            ..Claims::default()
+        };
+        self.sign(&claims)
+    }
+
     /// A token that says that, signed with the key that it names.
     pub fn sign(&self, claims: &Claims) -> Option<String> {
         let secret = self.0.get(&claims.iss)?;
@@ -303,6 +329,37 @@ mod tests {
             with(|_| ()).split('.').nth(1).unwrap()
         );
         ask(&none).unwrap_err();
+    }
+
+    #[test]
+    fn an_invitation_lets_in_and_no_further() {
+        let keys: Keys = "key:secret,other:more".parse().unwrap();
+        for publishes in [true, false] {
+            let token = keys.invite(("r", "ann", "Ann"), publishes, NOW + 60);
+            let permit = keys
+                .permit(&token.unwrap(), NOW, &Limits::default())
+                .unwrap();
+            assert_eq!(
+                (
+                    permit.room.as_str(),
+                    permit.identity.as_str(),
+                    permit.name.as_str(),
+                    permit.expires
+                ),
+                ("r", "ann", "Ann", NOW + 60)
+            );
+            let may = permit.permission;
+            assert!(may.can_subscribe && !may.hidden);
+            assert_eq!(
+                [
+                    may.can_publish,
+                    may.can_publish_data,
+                    may.can_update_metadata
+                ],
+                [publishes; 3]
+            );
+        }
+        assert_eq!(Keys::default().invite(("r", "a", ""), true, NOW), None);
     }
 
     #[test]

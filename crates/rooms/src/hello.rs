@@ -20,6 +20,9 @@ pub struct Hello {
     pub client_protocol: i32,
     /// What the client can read from others. Passed on.
     pub capabilities: Vec<i32>,
+    /// The client is answered in JSON from the first message on, not from its own first one on. LiveKit's server has no such
+    /// parameter: our pages, which read no protobuf, ask for it (`json=1`).
+    pub json: bool,
 }
 
 impl Hello {
@@ -38,6 +41,7 @@ impl Hello {
                 "adaptive_stream" => hello.adaptive_stream = is_on(value),
                 "reconnect" => reconnects = is_on(value),
                 "sid" => sid = Some(value.to_owned()).filter(|sid| !sid.is_empty()),
+                "json" => hello.json = is_on(value),
                 "client_protocol" => hello.client_protocol = value.parse().unwrap_or(0),
                 _ => {}
             }
@@ -73,7 +77,8 @@ mod tests {
         assert!(hello.auto_subscribe && !hello.adaptive_stream);
         assert_eq!((hello.client_protocol, hello.resumes), (2, None));
         let load = Hello::from_query([("auto_subscribe", "0"), ("sdk", "go")]).unwrap();
-        assert!(!load.auto_subscribe);
+        assert!(!load.auto_subscribe && !load.json);
+        assert!(Hello::from_query([("json", "1")]).unwrap().json);
         let resumed = Hello::from_query([("reconnect", "1"), ("sid", "PA_1")]).unwrap();
         assert_eq!(resumed.resumes.as_deref(), Some("PA_1"));
         assert_eq!(

@@ -24,6 +24,7 @@ pub const RESERVED: &[&str] = &[
     "studio",
     "publish",
     "recordings",
+    "room",
     "rtc",
     "gst-webrtc",
     ".well-known",

@@ -63,7 +63,8 @@ impl Drain {
         if !self.is_on() {
             return None;
         }
-        let joins = matches!(rule, Rule::Watch | Rule::Publish) && *method == Method::POST;
+        let joins =
+            matches!(rule, Rule::Watch | Rule::Publish | Rule::Enter) && *method == Method::POST;
         let elsewhere = self.elsewhere(uri.path_and_query().map_or("/", |p| p.as_str()));
         match elsewhere {
             // 307 keeps the method: an offer goes there as it is (RFC 9725, section 4.6).

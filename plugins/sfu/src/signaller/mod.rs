@@ -28,6 +28,7 @@
  *   `GET /hls/{stream}`: a page that plays it where the browser does.
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
  *   `/api/v1/…`: health, sessions, kick, record, for who may; `GET /api/v1/openapi.json` describes it.
+ * * `GET /room/{room}`: the page of a room; `POST /rtc/guest/{room}` gives it the token that it joins with.
  * * `GET /rtc`: rooms for LiveKit's clients, with `api-keys` or `api-keys-file`.
  * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
  *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
@@ -73,6 +74,7 @@ mod door;
 mod drain;
 mod events;
 mod files;
+mod guests;
 mod held;
 mod hls;
 mod http;

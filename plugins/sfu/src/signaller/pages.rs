@@ -30,6 +30,7 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("plot.js", JS, web!("plot.js")),
     ("studio.css", CSS, web!("studio.css")),
     ("devices.js", JS, web!("devices.js")),
+    ("guests.js", JS, web!("guests.js")),
     ("hls.js", JS, web!("hls.js")),
     ("list.js", JS, web!("list.js")),
     ("latency.js", JS, web!("latency.js")),
@@ -39,6 +40,12 @@ const ASSETS: &[(&str, &str, &str)] = &[
     ("page.js", JS, web!("page.js")),
     ("player.js", JS, web!("player.js")),
     ("publisher.js", JS, web!("publisher.js")),
+    ("packets.js", JS, web!("packets.js")),
+    ("chat.js", JS, web!("chat.js")),
+    ("room.css", CSS, web!("room.css")),
+    ("room.js", JS, web!("room.js")),
+    ("room-client.js", JS, web!("room-client.js")),
+    ("tiles.js", JS, web!("tiles.js")),
     ("recordings.js", JS, web!("recordings.js")),
     ("recording.js", JS, web!("recording.js")),
     ("sender.js", JS, web!("sender.js")),
@@ -75,6 +82,11 @@ pub(super) fn recordings(play: bool) -> Response {
         true => html(web!("recording.html")),
         false => html(web!("recordings.html")),
     }
+}
+
+/// `GET /room/{stream}`
+pub(super) async fn room(Path(stream): Path<String>) -> Result<Response, Refusal> {
+    page(&stream, web!("room.html"))
 }
 
 /// `GET /studio/{stream}`

@@ -8,7 +8,7 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::door::{Rule, gate};
 use super::recordings;
 use super::server::App;
-use super::{acme, api, events, hls, latency, metrics, pages, peers, rooms, sessions, v1};
+use super::{acme, api, events, guests, hls, latency, metrics, pages, peers, rooms, sessions, v1};
 
 /// One of them.
 pub(super) struct Route {
@@ -60,6 +60,7 @@ pub(super) static ROUTES: &[Route] = &[
         get(pages::publisher)
     }),
     route("/studio/{*stream}", GET, Rule::Open, || get(pages::studio)),
+    route("/room/{*stream}", GET, Rule::Open, || get(pages::room)),
     route("/hls/{*path}", GET, Rule::Hls, || get(hls::file)),
     route("/api/streams", GET, Rule::Streams, || get(api::streams)),
     route("/api/streams/{*stream}", GET, Rule::Stream, || {
@@ -98,6 +99,9 @@ pub(super) static ROUTES: &[Route] = &[
     ),
     route("/rtc", GET, Rule::Room, || get(rooms::join)),
     route("/rtc/validate", GET, Rule::Room, || get(rooms::validate)),
+    route("/rtc/guest/{*stream}", POST, Rule::Enter, || {
+        post(guests::enter)
+    }),
     route("/rtc/v1", GET, Rule::Room, || get(rooms::other_version)),
     route("/rtc/v1/validate", GET, Rule::Room, || {
         get(rooms::other_version)

@@ -55,6 +55,8 @@ pub(in crate::signaller) enum Rule {
     Room,
     /// Everyone speaks: what may be published and played is looked at as it is asked for.
     Peers,
+    /// Who may play the stream of the room's name: he looks on and listens. Who may publish it takes part.
+    Enter,
     /// Who may see and change everything.
     Api,
 }
@@ -273,7 +275,7 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
     };
     match route.rule {
         Rule::Open | Rule::Player | Rule::Session | Rule::Room => Needs::All(Vec::new()),
-        Rule::Watch | Rule::Stream => play(&path),
+        Rule::Watch | Rule::Stream | Rule::Enter => play(&path),
         Rule::Publish => {
             let mut wants = vec![want(Action::Publish, &path)];
             let query = Query::<PublishQuery>::try_from_uri(request.uri());

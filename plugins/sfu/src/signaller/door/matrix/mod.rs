@@ -155,7 +155,7 @@ fn needed(rule: Rule, path: &str) -> Vec<Action> {
         Rule::Open | Rule::Player | Rule::Session | Rule::Streams | Rule::Peers | Rule::Room => {
             vec![]
         }
-        Rule::Watch | Rule::Hls | Rule::Stream => vec![Action::Play],
+        Rule::Watch | Rule::Hls | Rule::Stream | Rule::Enter => vec![Action::Play],
         Rule::Health if path.contains("stream=") => vec![Action::Play],
         Rule::Health => vec![],
         Rule::Publish if path.contains("takeover") => vec![Action::Publish, Action::Takeover],

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who comes to a room by its page: the door says whether he may, and he joins with a token of the rooms' own keys that is made
+//! for him here. So an invitation is a token of the door (`./sfu token --room NAME`), which any number may use.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use sfu_access::Action;
+use sfu_engine::StreamName;
+
+use super::door::{Pass, want};
+use super::server::{App, Refusal};
+
+/// A guest's token is good for so long, or as long as what let him in.
+const LIFE: Duration = Duration::from_secs(6 * 3600);
+/// Octets of what tells two of the same name apart.
+const NUMBER: usize = 9;
+/// Letters of a name that become part of an identity, which is part of a stream's name.
+const LETTERS: usize = 24;
+
+/// The body of `POST /rtc/guest/{room}`.
+#[derive(Debug, Deserialize)]
+pub(super) struct Guest {
+    /// As others see it.
+    name: String,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Entry {
+    /// For `/rtc?access_token=`.
+    token: String,
+    identity: String,
+    /// Whether he may take part, or looks on and listens.
+    can_publish: bool,
+}
+
+/// `POST /rtc/guest/{room}`
+pub(super) async fn enter(
+    State(app): State<App>,
+    Path(room): Path<String>,
+    pass: Pass,
+    body: Result<Json<Guest>, JsonRejection>,
+) -> Result<Json<Entry>, Refusal> {
+    let no = |status, why: &str| Refusal::new(status, why);
+    let Some(host) = &app.rooms else {
+        let why = "this server has no rooms: api-keys of sfusignaller opens them";
+        return Err(no(StatusCode::NOT_FOUND, why));
+    };
+    let room: StreamName = room
+        .parse()
+        .map_err(|e| Refusal::new(StatusCode::NOT_FOUND, format!("{e}")))?;
+    let Json(guest) = body.map_err(|rejection| {
+        let why = "send application/json such as {\"name\": \"Ann\"}";
+        Refusal::new(rejection.status(), why)
+    })?;
+    let name = guest.name.trim();
+    let longest = host.longest_name();
+    if name.is_empty() || name.len() > longest || name.chars().any(char::is_control) {
+        let why = format!("a name has 1 to {longest} octets, and no control characters");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
+    }
+    // Never one that is asked for: everybody in a room knows the others'.
+    let number = sfu_access::random(NUMBER).map_err(|why| {
+        gst::warning!(super::CAT, "no guest can be named: {why}");
+        no(StatusCode::INTERNAL_SERVER_ERROR, "there is no identity")
+    })?;
+    let identity = identity(name, &number);
+    let rights = pass.rights(&app);
+    let can_publish = rights.may(&[want(Action::Publish, room.as_str())]).is_ok();
+    let until = SystemTime::now() + LIFE;
+    let until = pass.proof.ends().map_or(until, |ends| ends.min(until));
+    let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let who = (room.as_str(), identity.as_str(), name);
+    let token = host
+        .invite(who, can_publish, until.as_secs())
+        .ok_or_else(|| no(StatusCode::NOT_FOUND, "this server has no keys for rooms"))?;
+    Ok(Json(Entry {
+        token,
+        identity,
+        can_publish,
+    }))
+}
+
+/// Part of a stream's name, so it has no blanks; the end tells two of the same name apart.
+fn identity(name: &str, number: &str) -> String {
+    let plain = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => Some(c.to_ascii_lowercase()),
+        ' ' | '-' | '_' | '.' => Some('-'),
+        _ => None,
+    };
+    let letters: String = name.chars().filter_map(plain).take(LETTERS).collect();
+    let letters = letters.trim_matches('-');
+    let letters = if letters.is_empty() { "guest" } else { letters };
+    format!("{letters}.{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_parts_of_names_of_streams() {
+        for (name, expected) in [
+            ("Ann", "ann."),
+            ("Ann B. Clark", "ann-b--clark."),
+            ("Jörg", "jrg."),
+            ("李雷", "guest."),
+            ("-._", "guest."),
+            ("../../etc", "etc."),
+            (&"x".repeat(300), &format!("{}.", "x".repeat(LETTERS))),
+        ] {
+            let number = sfu_access::random(NUMBER).unwrap();
+            let made = identity(name, &number);
+            assert!(made.starts_with(expected), "{name}: {made}");
+            format!("meeting/{made}").parse::<StreamName>().unwrap();
+        }
+        let other = sfu_access::random(NUMBER).unwrap();
+        assert_ne!(other, sfu_access::random(NUMBER).unwrap());
+    }
+}

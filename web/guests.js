@@ -1,0 +1,191 @@
+// The studio's guests: people in the room of the same name, who can be put into the programme. They hear the studio and one
+// another, and see when they are on air. Called by studio.js.
+
+import { byId, element, withToken } from './page.js';
+import { RoomClient } from './room-client.js';
+
+/** What a guest is shown at, in pixels: in the list, and in the programme. */
+const SMALL = { width: 320, height: 180 };
+const LARGE = { width: 1280, height: 720 };
+
+const place = (sid) => `guest ${sid}`;
+
+export class Guests {
+  client = null;
+  /** Their sids, in the order in which they were put on air. */
+  onAir = [];
+  #room;
+  #mixer;
+  #sound;
+  #rows = new Map();
+  /** What of a guest is in the programme. */
+  #plugged = new Map();
+  #opening = false;
+
+  constructor(room, mixer, sound) {
+    this.#room = room;
+    this.#mixer = mixer;
+    this.#sound = sound;
+    byId('guests-open').addEventListener('click', () => (this.client ? this.close() : this.open()));
+    byId('guests-link').addEventListener('click', () => this.#copy());
+    const talk = byId('talkback');
+    const set = (on) => {
+      talk.setAttribute('aria-pressed', String(on));
+      sound.talking = on;
+    };
+    talk.addEventListener('click', () => set(talk.getAttribute('aria-pressed') !== 'true'));
+    this.#show('');
+  }
+
+  async open() {
+    if (this.#opening) return;
+    this.#opening = true;
+    this.#say('Opening…');
+    try {
+      const client = new RoomClient(await this.#ticket());
+      await client.join();
+      client.addEventListener('changed', () => this.#refresh());
+      client.addEventListener('state', () => this.#stateChanged());
+      this.client = client;
+      this.#sound.resume();
+      client.setAttributes({ role: 'studio' });
+      this.#refresh();
+      await client.setTrack('MICROPHONE', this.#sound.backTrack);
+    } catch (error) {
+      this.#show(error.message);
+    } finally {
+      this.#opening = false;
+    }
+  }
+
+  close() {
+    this.client?.leave();
+  }
+
+  async #ticket() {
+    const response = await fetch(withToken(`/rtc/guest/${this.#room}`), {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json' },
+      body: JSON.stringify({ name: 'Studio' }),
+    });
+    if (!response.ok) throw new Error(await response.text());
+    const { token, canPublish } = await response.json();
+    if (!canPublish) throw new Error('Guests need the permission to publish here.');
+    return token;
+  }
+
+  #stateChanged() {
+    if (this.client?.state === 'over') {
+      const { why } = this.client;
+      this.client = null;
+      this.#refresh();
+      this.#show(why);
+    } else if (this.client?.state === 'joined') {
+      this.client.setAttributes({ role: 'studio' });
+      this.#tell();
+    } else {
+      this.#say(this.client?.why ?? '');
+    }
+  }
+
+  #say(text) {
+    byId('guests-state').textContent = text;
+  }
+
+  #show(text) {
+    const open = this.client !== null;
+    byId('guests-open').textContent = open ? 'Close the room' : 'Invite guests';
+    for (const id of ['guests-link', 'talkback']) byId(id).hidden = !open;
+    this.#say(text || (open ? 'Nobody is here yet: send the link.' : 'They come by a link, to this stream’s room.'));
+  }
+
+  async #copy() {
+    const link = new URL(withToken(`/room/${this.#room}`), location.href).href;
+    await navigator.clipboard.writeText(link).then(() => this.#say('The link is copied.'), () => this.#say(link));
+  }
+
+  #track(guest, source) {
+    const info = guest.tracks.find((track) => track.source === source);
+    return info && !info.muted ? this.client.mediaOf(info.sid) : null;
+  }
+
+  /** After anybody or anything has come, changed or gone. */
+  #refresh() {
+    const guests = [...this.client?.others.values() ?? []].filter(({ attributes }) => attributes?.role !== 'studio');
+    const here = new Set(guests.map(({ sid }) => sid));
+    const before = this.onAir.length;
+    this.onAir = this.onAir.filter((sid) => here.has(sid));
+    for (const [sid, row] of this.#rows) {
+      if (here.has(sid)) continue;
+      for (const media of [row.video, row.audio]) media.srcObject = null;
+      row.node.remove();
+      this.#rows.delete(sid);
+    }
+    for (const guest of guests) this.#showGuest(guest);
+    for (const sid of this.#plugged.keys()) if (!this.onAir.includes(sid)) this.#unplug(sid);
+    this.#mixer.onAir = this.onAir.map(place);
+    if (this.onAir.length !== before) this.#tell();
+    const count = guests.length === 1 ? '1 guest' : `${guests.length} guests`;
+    this.#show(guests.length > 0 ? `${count}, ${this.onAir.length} on air` : '');
+  }
+
+  #showGuest(guest) {
+    const { sid } = guest;
+    if (!this.#rows.has(sid)) this.#rows.set(sid, this.#row(sid));
+    const row = this.#rows.get(sid);
+    const [picture, voice] = [this.#track(guest, 'CAMERA'), this.#track(guest, 'MICROPHONE')];
+    const on = this.onAir.includes(sid);
+    const name = guest.name || guest.identity;
+    row.name.textContent = guest.attributes?.hand ? `${name} ✋` : name;
+    row.button.textContent = on ? 'On air' : 'Show';
+    row.button.setAttribute('aria-pressed', String(on));
+    row.button.setAttribute('aria-label', `${on ? 'Take away' : 'Show'} ${name}`);
+    attach(row.video, picture);
+    attach(row.audio, voice);
+    const camera = guest.tracks.find((track) => track.source === 'CAMERA');
+    if (camera) this.client.setSize(camera.sid, on ? LARGE : SMALL);
+    if (on) this.#plug(sid, picture, voice);
+  }
+
+  #row(sid) {
+    const [node, video, audio] = ['li', 'video', 'audio'].map((tag) => document.createElement(tag));
+    Object.assign(video, { muted: true, autoplay: true, playsInline: true });
+    audio.autoplay = true;
+    const [name, button] = [element('span', ''), element('button', 'Show')];
+    button.addEventListener('click', () => this.toggle(sid));
+    node.append(video, name, button, audio);
+    byId('guests').append(node);
+    return { node, video, audio, name, button };
+  }
+
+  /** Puts a guest on air, or takes it away. */
+  toggle(sid) {
+    this.onAir = this.onAir.includes(sid) ? this.onAir.filter((one) => one !== sid) : [...this.onAir, sid];
+    this.#tell();
+    this.#refresh();
+  }
+
+  /** The tally light is an attribute that everybody in the room sees. */
+  #tell() {
+    this.client?.setAttributes({ onair: this.onAir.join(' ') });
+  }
+
+  #plug(sid, picture, voice) {
+    const now = { picture, voice };
+    const before = this.#plugged.get(sid) ?? {};
+    this.#plugged.set(sid, now);
+    if (before.picture !== picture) this.#mixer.plug(place(sid), picture && new MediaStream([picture]));
+    if (before.voice !== voice) this.#sound.plug(place(sid), voice && new MediaStream([voice]));
+  }
+
+  #unplug(sid) {
+    this.#plugged.delete(sid);
+    this.#mixer.plug(place(sid), null);
+    this.#sound.remove(place(sid));
+  }
+}
+
+function attach(media, track) {
+  if ((media.srcObject?.getTracks()[0] ?? null) === track) return;
+  media.srcObject = track ? new MediaStream([track]) : null;
+}

@@ -1,0 +1,464 @@
+// A participant of a room, by LiveKit's client protocol (v0) in JSON: the WebSocket, a connection for what is sent and one for
+// what is received, and who is there with which tracks. Knows no elements of a page. Called by room.js.
+//
+// Events: `changed` (somebody or a track came, went or changed), `speakers`, `text` ({ from, words }), `state` ('joining',
+// 'joined', 'away' while it comes back, 'over'), whose sentence is `why`.
+
+import { Texts, write } from './packets.js';
+
+/** Of each kind of track: its encodings, lowest first, as parts of its size with a bitrate in bit/s. */
+const SOURCES = {
+  CAMERA: { encodings: [['q', 4, 150000], ['h', 2, 500000], ['f', 1, 1700000]] },
+  MICROPHONE: {},
+  SCREEN_SHARE: { encodings: [['q', 2, 600000], ['f', 1, 2500000]] },
+  SCREEN_SHARE_AUDIO: {},
+};
+/** What the protocol calls layers, by RID. */
+const QUALITY = { q: 'LOW', h: 'MEDIUM', f: 'HIGH' };
+/** An answer of the server is waited for so long, in ms. */
+const PATIENCE = 10000;
+/** Between tries to come back, in ms; then it is over. */
+const PAUSES = [300, 1000, 2000, 4000, 4000, 8000, 8000, 8000, 8000, 8000];
+
+/** Why a server sends somebody away, for people. */
+const REASONS = {
+  DUPLICATE_IDENTITY: 'You have joined in another place.',
+  SERVER_SHUTDOWN: 'The server has ended.',
+  PARTICIPANT_REMOVED: 'You were removed from this room.',
+  ROOM_DELETED: 'The room was closed.',
+  ROOM_CLOSED: 'The room was closed.',
+};
+
+const pause = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+/** Ends the wait for what never comes. */
+function within(ms, what, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`the server did not answer ${what}`)), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+export class RoomClient extends EventTarget {
+  /** What the server says of this participant, and of the others by their sid. */
+  me = null;
+  others = new Map();
+  state = 'joining';
+  why = '';
+  #token;
+  #socket = null;
+  #sub = null;
+  #pub = null;
+  #config = {};
+  #work = Promise.resolve();
+  #offers = 0;
+  #candidates = { PUBLISHER: [], SUBSCRIBER: [] };
+  #waits = new Map();
+  #channel = null;
+  #texts = new Texts();
+  #timer = 0;
+  #heard = 0;
+  /** What is published, by source: the track, its transceiver and its sid. */
+  #own = new Map();
+  /** What has come, by the track's sid. */
+  #media = new Map();
+  #settings = new Map();
+
+  constructor(token) {
+    super();
+    this.#token = token;
+  }
+
+  /** Joins; throws why not. */
+  async join() {
+    try {
+      await this.#connect();
+    } catch (error) {
+      this.#leave();
+      throw error;
+    }
+  }
+
+  /** Leaves, also while the page goes away. */
+  leave() {
+    this.#send({ leave: { reason: 'CLIENT_INITIATED' } });
+    this.#over('You have left.');
+  }
+
+  /** The sid of what is published of a source, or null. */
+  sidOf(source) {
+    return this.#own.get(source)?.sid ?? null;
+  }
+
+  /** The track that came, or null until it does. */
+  mediaOf(sid) {
+    return this.#media.get(sid) ?? null;
+  }
+
+  /** Sends this track in place of what was sent of that source; with null it is muted, a screen ends. */
+  setTrack(source, track) {
+    const done = this.#work.then(() => this.#setTrack(source, track));
+    this.#work = done.catch(() => {});
+    return done;
+  }
+
+  /** Tells others, who see and hear nothing of it either way. */
+  setMuted(source, muted) {
+    const own = this.#own.get(source);
+    if (!own || own.muted === muted) return;
+    own.muted = muted;
+    this.#send({ mute: { sid: own.sid, muted } });
+  }
+
+  /** How large a track is shown, in pixels; not at all with `null`. Told when it changes. */
+  setSize(sid, size) {
+    const setting = size ? { width: Math.round(size.width), height: Math.round(size.height) } : { disabled: true };
+    const told = JSON.stringify(setting);
+    if (this.#settings.get(sid) === told) return;
+    this.#settings.set(sid, told);
+    this.#send({ trackSetting: { trackSids: [sid], ...setting } });
+  }
+
+  /** Attributes that all see; empty ones are taken away. */
+  setAttributes(attributes) {
+    const { metadata = '', name = '' } = this.me ?? {};
+    this.#send({ updateMetadata: { metadata, name, attributes } });
+  }
+
+  /** To all others. */
+  async sendText(words) {
+    this.#publisher();
+    if (this.#channel.readyState === 'connecting') {
+      this.#enqueue(() => this.#offer());
+      await within(PATIENCE, 'a data channel', new Promise((resolve) => {
+        this.#channel.addEventListener('open', resolve, { once: true });
+      }));
+    }
+    for (const packet of write(words)) this.#channel.send(packet);
+  }
+
+  /** Round trip in ms and what is lost, of both connections. */
+  async figures() {
+    const all = [];
+    for (const pc of [this.#pub, this.#sub]) all.push(...(await pc?.getStats().catch(() => null) ?? new Map()).values());
+    const pair = all.find((s) => s.type === 'candidate-pair' && s.nominated);
+    return { rttMs: pair?.currentRoundTripTime ? pair.currentRoundTripTime * 1000 : null };
+  }
+
+  #tell(name, detail = null) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  #become(state, why = '') {
+    Object.assign(this, { state, why });
+    this.#tell('state');
+  }
+
+  #over(why) {
+    if (this.state === 'over') return;
+    this.#leave();
+    this.#become('over', why);
+  }
+
+  /** Takes all connections down. */
+  #leave() {
+    clearInterval(this.#timer);
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+    for (const pc of [this.#pub, this.#sub]) pc?.close();
+    [this.#pub, this.#sub, this.#channel] = [null, null, null];
+    for (const { reject } of this.#waits.values()) reject(new Error('the connection was lost'));
+    this.#waits.clear();
+    this.#media.clear();
+    this.#settings.clear();
+    this.#candidates = { PUBLISHER: [], SUBSCRIBER: [] };
+  }
+
+  #send(what) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(what));
+  }
+
+  async #connect() {
+    const query = new URLSearchParams({
+      access_token: this.#token, auto_subscribe: '1', adaptive_stream: '1', protocol: '17', sdk: 'js', json: '1',
+    });
+    const base = location.origin.replace(/^http/, 'ws');
+    const socket = new WebSocket(`${base}/rtc?${query}`);
+    this.#socket = socket;
+    const joined = new Promise((resolve, reject) => {
+      socket.addEventListener('close', () => reject(new Error('closed')), { once: true });
+      socket.addEventListener('message', ({ data }) => {
+        if (this.#socket !== socket) return;
+        this.#heard = performance.now();
+        const said = JSON.parse(data);
+        if (said.join) resolve(said.join);
+        this.#hear(said);
+      });
+    });
+    await within(PATIENCE, 'the join', joined).catch(async (error) => {
+      const response = await fetch(`/rtc/validate?${query}`).catch(() => null);
+      const text = response && !response.ok ? await response.text() : error.message;
+      throw new Error(text);
+    });
+    socket.addEventListener('close', () => { if (this.#socket === socket) this.#return(); });
+    this.#become('joined');
+  }
+
+  /** After a connection was lost: joins anew as the same participant, with all that it published. */
+  async #return() {
+    if (this.state !== 'joined') return;
+    this.#leave();
+    this.#become('away', 'The connection was lost; coming back…');
+    this.others.clear();
+    this.#tell('changed');
+    const before = [...this.#own];
+    for (const ms of PAUSES) {
+      await pause(ms);
+      if (this.state === 'over') return;
+      try {
+        this.#own.clear();
+        await this.#connect();
+        for (const [source, { track, muted }] of before) {
+          if (track?.readyState === 'live') await this.setTrack(source, track);
+          this.setMuted(source, muted);
+        }
+        return;
+      } catch {
+        this.#leave();
+      }
+    }
+    this.#over('The connection was lost.');
+  }
+
+  #beat(interval, patience) {
+    clearInterval(this.#timer);
+    this.#heard = performance.now();
+    this.#timer = setInterval(() => {
+      if (performance.now() - this.#heard > patience) this.#return();
+      else this.#send({ ping: String(Date.now()) });
+    }, interval);
+  }
+
+  #hear(said) {
+    const [[kind, what]] = Object.entries(said);
+    switch (kind) {
+      case 'join': this.#joined(what); break;
+      case 'offer': this.#enqueue(() => this.#answer(what)); break;
+      case 'answer': this.#resolve('answer', what); break;
+      case 'trickle': this.#candidate(what); break;
+      case 'update': this.#update(what.participants ?? []); break;
+      case 'trackPublished': this.#resolve(what.cid, what.track); break;
+      case 'trackUnpublished': this.#unpublished(what.trackSid); break;
+      case 'mute': this.#tell('muted', { source: this.#sourceOf(what.sid), muted: what.muted ?? false }); break;
+      case 'speakersChanged': this.#speakers(what.speakers ?? []); break;
+      case 'connectionQuality': this.#qualities(what.updates ?? []); break;
+      case 'streamStateUpdate': this.#paused(what.streamStates ?? []); break;
+      case 'subscribedQualityUpdate': this.#wanted(what); break;
+      case 'refreshToken': this.#token = what; break;
+      case 'leave': this.#sent(what); break;
+      default: break;
+    }
+  }
+
+  #joined({ participant, otherParticipants = [], iceServers = [], pingInterval = 5, pingTimeout = 15 }) {
+    this.me = participant;
+    this.others.clear();
+    this.#config = { iceServers: iceServers.filter(({ urls }) => urls?.length) };
+    this.#beat(pingInterval * 1000, pingTimeout * 1000);
+    this.#update(otherParticipants);
+  }
+
+  #sent({ action, reason }) {
+    if (action === 'RECONNECT' || action === 'RESUME') this.#return();
+    else this.#over(REASONS[reason] ?? 'The server has ended the connection.');
+  }
+
+  #update(participants) {
+    for (const one of participants) {
+      if (one.sid === this.me?.sid) Object.assign(this.me, one);
+      else if (one.state === 'DISCONNECTED') this.others.delete(one.sid);
+      else this.others.set(one.sid, { ...this.others.get(one.sid), tracks: [], attributes: {}, name: '', ...one });
+    }
+    this.#tell('changed');
+  }
+
+  #everybody() {
+    return [this.me, ...this.others.values()].filter(Boolean);
+  }
+
+  #speakers(speakers) {
+    for (const { sid, active = false, level = 0 } of speakers) {
+      const one = this.#everybody().find((p) => p.sid === sid);
+      if (one) Object.assign(one, { speaking: active, level });
+    }
+    this.#tell('speakers');
+  }
+
+  #qualities(updates) {
+    for (const { participantSid, quality = 'POOR' } of updates) {
+      const one = this.#everybody().find((p) => p.sid === participantSid);
+      if (one) one.quality = quality;
+    }
+    this.#tell('changed');
+  }
+
+  /** The network has no room for a track, or has again. */
+  #paused(states) {
+    for (const { participantSid, trackSid, state } of states) {
+      const track = this.others.get(participantSid)?.tracks.find(({ sid }) => sid === trackSid);
+      if (track) track.paused = state === 'PAUSED';
+    }
+    this.#tell('changed');
+  }
+
+  #sourceOf(sid) {
+    return [...this.#own].find(([, own]) => own.sid === sid)?.[0] ?? null;
+  }
+
+  #unpublished(sid) {
+    const source = this.#sourceOf(sid);
+    if (!source) return;
+    this.#own.delete(source);
+    this.#tell('muted', { source, muted: true });
+  }
+
+  /** Nobody wants some layers now: they are not encoded. */
+  #wanted({ trackSid, subscribedQualities = [] }) {
+    const source = this.#sourceOf(trackSid);
+    const sender = this.#own.get(source)?.transceiver.sender;
+    if (!sender) return;
+    const on = new Set(subscribedQualities.filter(({ enabled }) => enabled).map(({ quality = 'LOW' }) => quality));
+    this.#enqueue(async () => {
+      const parameters = sender.getParameters();
+      for (const encoding of parameters.encodings) encoding.active = !encoding.rid || on.has(QUALITY[encoding.rid]);
+      await sender.setParameters(parameters);
+    });
+  }
+
+  /** One negotiation at a time. */
+  #enqueue(job) {
+    this.#work = this.#work.then(job).catch((error) => console.warn(error));
+    return this.#work;
+  }
+
+  #expect(key) {
+    return within(PATIENCE, key === 'answer' ? 'an offer' : 'a track', new Promise((resolve, reject) => {
+      this.#waits.set(key, { resolve, reject });
+    })).finally(() => this.#waits.delete(key));
+  }
+
+  #resolve(key, value) {
+    this.#waits.get(key)?.resolve(value);
+  }
+
+  #connection(target) {
+    const pc = new RTCPeerConnection(this.#config);
+    pc.addEventListener('icecandidate', ({ candidate }) => {
+      if (candidate) this.#send({ trickle: { candidateInit: JSON.stringify(candidate), target } });
+    });
+    pc.addEventListener('connectionstatechange', () => {
+      if (pc.connectionState === 'failed' && [this.#pub, this.#sub].includes(pc)) this.#return();
+    });
+    return pc;
+  }
+
+  #candidate({ candidateInit, target = 'PUBLISHER' }) {
+    if (!candidateInit) return;
+    this.#candidates[target].push(JSON.parse(candidateInit));
+    this.#enqueue(() => this.#addCandidates(target));
+  }
+
+  async #addCandidates(target) {
+    const pc = target === 'PUBLISHER' ? this.#pub : this.#sub;
+    if (!pc?.remoteDescription) return;
+    for (const candidate of this.#candidates[target].splice(0)) await pc.addIceCandidate(candidate).catch(() => {});
+  }
+
+  async #answer({ sdp, id = 0 }) {
+    if (!this.#sub) {
+      this.#sub = this.#connection('SUBSCRIBER');
+      this.#sub.addEventListener('track', (event) => this.#came(event));
+      this.#sub.addEventListener('datachannel', ({ channel }) => {
+        channel.binaryType = 'arraybuffer';
+        channel.addEventListener('message', ({ data }) => {
+          const said = this.#texts.read(data);
+          if (said) this.#tell('text', said);
+        });
+      });
+    }
+    await this.#sub.setRemoteDescription({ type: 'offer', sdp });
+    await this.#addCandidates('SUBSCRIBER');
+    await this.#sub.setLocalDescription();
+    this.#send({ answer: { type: 'answer', sdp: this.#sub.localDescription.sdp, id } });
+  }
+
+  /** The stream's id names the participant and the track: `PA_…|TR_…`. */
+  #came({ track, streams: [stream] }) {
+    const sid = stream?.id.split('|')[1];
+    if (!sid) return;
+    for (const [other, media] of this.#media) if (media === track) this.#media.delete(other);
+    this.#media.set(sid, track);
+    stream.addEventListener('removetrack', () => {
+      if (this.#media.get(sid) === track) this.#media.delete(sid);
+      this.#tell('changed');
+    });
+    this.#tell('changed');
+  }
+
+  #publisher() {
+    if (this.#pub) return this.#pub;
+    this.#pub = this.#connection('PUBLISHER');
+    this.#pub.createDataChannel('_lossy', { ordered: false, maxRetransmits: 0 });
+    this.#channel = this.#pub.createDataChannel('_reliable', { ordered: true });
+    return this.#pub;
+  }
+
+  async #offer() {
+    const pc = this.#publisher();
+    const answer = this.#expect('answer');
+    await pc.setLocalDescription();
+    this.#offers += 1;
+    this.#send({ offer: { type: 'offer', sdp: pc.localDescription.sdp, id: this.#offers } });
+    await pc.setRemoteDescription({ type: 'answer', sdp: (await answer).sdp });
+    await this.#addCandidates('PUBLISHER');
+  }
+
+  async #setTrack(source, track) {
+    const own = this.#own.get(source);
+    if (own && track) {
+      own.track = track;
+      await own.transceiver.sender.replaceTrack(track);
+      this.setMuted(source, false);
+    } else if (own && source.startsWith('SCREEN')) {
+      this.#own.delete(source);
+      own.transceiver.stop();
+      await this.#offer();
+    } else if (own) {
+      this.setMuted(source, true);
+      own.track = null;
+      await own.transceiver.sender.replaceTrack(null);
+    } else if (track) {
+      await this.#publish(source, track);
+    }
+  }
+
+  async #publish(source, track) {
+    const { width = 0, height = 0 } = track.getSettings();
+    const { encodings = [] } = SOURCES[source];
+    const layers = encodings.map(([rid, part, bitrate]) => ({
+      quality: QUALITY[rid], width: Math.round(width / part), height: Math.round(height / part), bitrate,
+    }));
+    const type = track.kind === 'video' ? 'VIDEO' : 'AUDIO';
+    const published = this.#expect(track.id);
+    this.#send({ addTrack: { cid: track.id, name: source.toLowerCase(), type, source, width, height, layers } });
+    const { sid } = await published;
+    const sendEncodings = encodings.map(([rid, scaleResolutionDownBy, maxBitrate]) => ({ rid, scaleResolutionDownBy, maxBitrate }));
+    const transceiver = this.#publisher().addTransceiver(track, {
+      direction: 'sendonly', streams: [new MediaStream([track])], ...(sendEncodings.length > 0 && { sendEncodings }),
+    });
+    this.#own.set(source, { track, transceiver, sid, muted: false });
+    await this.#offer();
+  }
+}
