@@ -67,3 +67,41 @@ fn check(seen: &Value) {
 fn two_meet_in_chromium() {
     check(&meet("rooms_chromium", "chromium:chromium"));
 }
+
+/// LiveKit's server SDK, as it comes from npm.
+#[test]
+fn an_application_administers_rooms_and_is_told_of_them() {
+    const KEYS: (&str, &str) = ("key", "a-secret-of-the-test-that-is-long-enough");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port().to_string();
+    drop(free);
+    let (key, secret) = KEYS;
+    let line = format!("api-keys={key}:{secret} room-webhooks=http://127.0.0.1:{port}/hooks");
+    let server = Server::launch("rooms_server", &line).unwrap();
+    let url = server.url("");
+    let arguments = [
+        "--url", &url, "--key", key, "--secret", secret, "--port", &port,
+    ];
+    let seen = browser::run("rooms_server.mjs", &arguments).unwrap();
+    println!("{seen}");
+    let expected = serde_json::json!({
+        "made": ["made", 60, 10, "m0"],
+        "same": true,
+        "listed": ["made"],
+        "none": 0,
+        "changed": "m1",
+        "nobody": 0,
+        "faults": {
+            "participant": [404, "not_found"],
+            "removed": [404, "not_found"],
+            "room": [404, "not_found"],
+            "data": [503, "unavailable"],
+            "secret": [401, null],
+        },
+        "protobuf": [200, "application/protobuf", true],
+        "told": [["room_started", "made"], ["room_finished", "made"]],
+    });
+    for (what, expected) in expected.as_object().unwrap() {
+        assert_eq!(seen[what], *expected, "{what}");
+    }
+}

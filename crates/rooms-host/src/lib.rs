@@ -23,9 +23,9 @@ use std::time::SystemTime;
 
 use sfu_engine::data::ChannelId;
 use sfu_engine::{Engine, SessionId};
-use sfu_rooms::proto::IceServer;
+use sfu_rooms::proto::{IceServer, WebhookEvent};
 use sfu_rooms::wire::Frame;
-use sfu_rooms::{Config, Connection, Hello, Keys, Permit, Refused, Sid};
+use sfu_rooms::{Call, Config, Connection, Fault, Hello, Keys, Permit, Refused, Sid, VideoGrants};
 
 use load::{Load, Waiting};
 
@@ -45,6 +45,12 @@ pub type Client = Box<dyn FnMut(ToClient) -> bool + Send>;
 /// The STUN and TURN servers for a participant of this name, with credentials that are good from now on.
 pub type IceServers = Box<dyn Fn(&str) -> Vec<IceServer> + Send>;
 
+/// Told of what happens in rooms. Must return at once.
+pub type Events = Box<dyn FnMut(WebhookEvent) + Send>;
+
+/// Gets the answer to a call of an application.
+pub type Served = Box<dyn FnOnce(Result<Vec<u8>, Fault>) + Send>;
+
 /// Gets the outcome of a join: the connection's number, or why the client is not let in.
 pub type Joined = Box<dyn FnOnce(Result<Connection, Refused>) + Send>;
 
@@ -59,6 +65,7 @@ pub(crate) enum Input {
         own: Waiting,
     },
     Closed(Connection),
+    Call(Box<(Call, Served)>),
     /// A session of the engine's is up.
     Up(SessionId),
     /// It is over.
@@ -108,6 +115,7 @@ impl Host {
         keys: Keys,
         config: Config,
         ice_servers: IceServers,
+        events: Events,
     ) -> std::io::Result<Self> {
         let (inbox, inputs) = channel();
         let (waiting, keys) = (Load::default(), Arc::new(keys));
@@ -115,7 +123,7 @@ impl Host {
             engine,
             keys.clone(),
             config.clone(),
-            ice_servers,
+            (ice_servers, events),
             inbox.clone(),
             waiting.clone(),
         );
@@ -146,6 +154,16 @@ impl Host {
     /// The longest name that somebody may have.
     pub fn longest_name(&self) -> usize {
         self.config.limits.name
+    }
+
+    /// What a token grants to who calls for an application.
+    pub fn grants(&self, token: &str) -> Result<VideoGrants, Refused> {
+        Ok(self.keys.claims(token, unix_now())?.video)
+    }
+
+    /// An application calls.
+    pub fn call(&self, call: Call, served: Served) {
+        self.tell(Input::Call(Box::new((call, served))));
     }
 
     /// The largest message that a client may send.

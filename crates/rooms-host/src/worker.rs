@@ -17,7 +17,7 @@ use crate::late::AGAIN;
 use crate::load::{Load, Waiting};
 use crate::media::Media;
 use crate::share::Share;
-use crate::{Client, IceServers, Input, Join, ToClient, unix_now};
+use crate::{Client, Events, IceServers, Input, Join, ToClient, unix_now};
 
 /// So often is listened to who speaks: twice for each time that clients are told.
 const LISTEN: Duration = Duration::from_millis(200);
@@ -33,6 +33,7 @@ pub(crate) struct Worker {
     clients: HashMap<Connection, Held>,
     keys: Arc<Keys>,
     ice_servers: IceServers,
+    events: Events,
     /// Whose messages wait, since they have taken their share of the time.
     resting: BTreeSet<(Instant, Connection)>,
     listen: Instant,
@@ -67,7 +68,7 @@ impl Worker {
         engine: Arc<Engine>,
         keys: Arc<Keys>,
         config: Config,
-        ice_servers: IceServers,
+        (ice_servers, events): (IceServers, Events),
         inbox: Sender<Input>,
         waiting: Load,
     ) -> Self {
@@ -78,6 +79,7 @@ impl Worker {
             clients: HashMap::new(),
             keys,
             ice_servers,
+            events,
             resting: BTreeSet::new(),
             listen: now,
             measure: now,
@@ -124,6 +126,13 @@ impl Worker {
             }) => {
                 drop(all);
                 self.said(now, connection, frame, own);
+            }
+            Some(Input::Call(call)) => {
+                let (call, served) = *call;
+                let answer = self.rooms.serve(now, &call);
+                // Done before it is said to be.
+                self.settle(now);
+                served(answer);
             }
             Some(Input::Closed(connection)) => self.closed(now, connection),
             Some(Input::Up(session)) => {
@@ -304,6 +313,7 @@ impl Worker {
                         self.say(now, connection, message);
                     }
                 }
+                Output::Event(event) => (self.events)(*event),
                 Output::Close(connection) => {
                     if let Some(mut held) = self.clients.remove(&connection) {
                         (held.client)(ToClient::Close);

@@ -15,6 +15,8 @@ use crate::limits::Limits;
 const LEEWAY: u64 = 60;
 /// Clients get another token each five minutes. In seconds.
 const RENEWED_FOR: u64 = 600;
+/// As LiveKit's server has it. In seconds.
+const DIGEST_FOR: u64 = 300;
 
 /// API keys and their secrets.
 #[derive(Clone, Default)]
@@ -202,6 +204,18 @@ impl Keys {
             ..Claims::default()
         };
         self.sign(&claims)
+    }
+
+    /// A token that holds the digest of something, signed with the first key by name: what receivers of webhooks verify.
+    pub fn sign_digest(&self, sha256: String, now: u64) -> Option<String> {
+        let (issuer, _) = self.0.first_key_value()?;
+        self.sign(&Claims {
+            iss: issuer.clone(),
+            nbf: now as usize,
+            exp: (now + DIGEST_FOR) as usize,
+            sha256,
+            ..Claims::default()
+        })
     }
 
     /// A token that says that, signed with the key that it names.

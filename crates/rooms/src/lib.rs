@@ -11,6 +11,7 @@ mod limits;
 mod media;
 mod room;
 mod rooms;
+mod service;
 mod sid;
 pub mod wire;
 
@@ -19,6 +20,8 @@ pub use hello::Hello;
 pub use limits::Limits;
 pub use media::{Command, Expected, Found, Measured, Negotiated, Path, Section, Sound, Wish};
 pub use rooms::{Config, Connection, Output, Rooms};
+pub use service::{Call, Fault, Form};
 pub use sid::Sid;
 
 pub use livekit_protocol as proto;
+pub use livekit_token::VideoGrants;

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol::{
-    Codec, DisconnectReason, LeaveRequest, leave_request, signal_request, signal_response,
+    Codec, DisconnectReason, LeaveRequest, WebhookEvent, leave_request, signal_request,
+    signal_response,
 };
 
 use crate::claims::{self, Permit, Refused};
@@ -31,6 +32,8 @@ pub struct Config {
     pub empty_timeout: Duration,
     /// So many pictures and sounds are forwarded to each participant, by who spoke last. 0: all.
     pub last_n: usize,
+    /// What happens is told ([`Output::Event`]).
+    pub events: bool,
 }
 
 /// What is to be done.
@@ -46,6 +49,8 @@ pub enum Output {
     Close(Connection),
     /// For the media.
     Media(Command),
+    /// For whoever is told of what happens in rooms.
+    Event(Box<WebhookEvent>),
 }
 
 /// One moment by both clocks: that of intervals, and the one that clients are told.
@@ -66,9 +71,9 @@ impl Now {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Rooms {
-    config: Config,
+    pub(crate) config: Config,
     /// By name.
-    rooms: BTreeMap<String, Room>,
+    pub(crate) rooms: BTreeMap<String, Room>,
     /// When each room has something to do.
     due: BTreeSet<(Instant, String)>,
     joins: Joins,
@@ -77,7 +82,9 @@ pub struct Rooms {
     places: HashMap<Sid, String>,
     /// What an instant is on the wall.
     began: Now,
-    outputs: VecDeque<Output>,
+    pub(crate) outputs: VecDeque<Output>,
+    /// The room that a call was about.
+    pub(crate) worked_on: Option<String>,
 }
 
 /// Who speaks on a connection.
@@ -99,10 +106,11 @@ impl Rooms {
             places: HashMap::new(),
             began: Now { at: now, wall },
             outputs: VecDeque::new(),
+            worked_on: None,
         }
     }
 
-    fn now(&self, at: Instant) -> Now {
+    pub(crate) fn now(&self, at: Instant) -> Now {
         let wall = self.began.wall + at.saturating_duration_since(self.began.at);
         Now { at, wall }
     }
@@ -133,15 +141,14 @@ impl Rooms {
                     "there are too many rooms: try again later",
                 ));
             }
-            let room = Room::new(now, permit.room.clone(), &self.config);
-            self.rooms.insert(permit.room.clone(), room);
+            self.open(now, &permit.room);
         }
         let Some(room) = self.rooms.get_mut(&permit.room) else {
             return Ok(None);
         };
         let name = permit.room.clone();
         let again = room.of_identity(&permit.identity);
-        if again.is_none() && room.len() >= limits.participants {
+        if again.is_none() && room.len() >= room.capacity(limits.participants) {
             return Err(Refused::new(503, "the room is full"));
         }
         let texts = permit.metadata.len() + claims::size(&permit.attributes);
@@ -320,8 +327,33 @@ impl Rooms {
         Some((self.rooms.get_mut(name)?, sid.clone()))
     }
 
+    /// There is a room of this name from now on.
+    pub(crate) fn open(&mut self, now: Now, name: &str) -> &mut Room {
+        let config = &self.config;
+        let new = || Room::new(now, name.to_owned(), config);
+        let room = self.rooms.entry(name.to_owned()).or_insert_with(new);
+        room.tell("room_started", now, None, None, &mut self.outputs);
+        room
+    }
+
+    /// There is none of it any more.
+    pub(crate) fn close(&mut self, now: Now, name: &str) {
+        if let Some(room) = self.rooms.remove(name) {
+            if let Some(due) = room.scheduled {
+                self.due.remove(&(due, name.to_owned()));
+            }
+            room.tell("room_finished", now, None, None, &mut self.outputs);
+        }
+    }
+
     /// A participant has to go.
-    fn remove(&mut self, now: Now, name: &str, participant: &Sid, reason: DisconnectReason) {
+    pub(crate) fn remove(
+        &mut self,
+        now: Now,
+        name: &str,
+        participant: &Sid,
+        reason: DisconnectReason,
+    ) {
         self.places.remove(participant);
         let Some(room) = self.rooms.get_mut(name) else {
             return;
@@ -350,14 +382,14 @@ impl Rooms {
             }
             let is_over = |room: &Room| room.is_over(now);
             if self.rooms.get(&name).is_some_and(is_over) {
-                self.rooms.remove(&name);
+                self.close(now, &name);
             }
             self.schedule(&name);
         }
     }
 
     /// Something of a room has changed.
-    fn schedule(&mut self, name: &str) {
+    pub(crate) fn schedule(&mut self, name: &str) {
         let Some(room) = self.rooms.get_mut(name) else {
             return;
         };

@@ -20,6 +20,11 @@ impl Sid {
         Self::new("RM_")
     }
 
+    /// Of something that has happened.
+    pub(crate) fn event() -> Self {
+        Self::new("EV_")
+    }
+
     /// A new participant's.
     pub fn participant() -> Self {
         Self::new("PA_")

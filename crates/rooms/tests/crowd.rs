@@ -123,7 +123,7 @@ impl Crowd {
                         self.hear(connection, (*message).clone());
                     }
                 }
-                Output::Refresh(_) => {}
+                Output::Refresh(_) | Output::Event(_) => {}
                 Output::Close(Connection(connection)) => {
                     self.closed.insert(connection);
                 }

@@ -11,7 +11,8 @@ use sfu_rooms::proto::{
     SessionDescription, SignalRequest, SignalResponse, TrackType, signal_request, signal_response,
 };
 use sfu_rooms::{
-    Command, Config, Connection, Expected, Found, Hello, Keys, Limits, Negotiated, Output, Rooms,
+    Call, Command, Config, Connection, Expected, Form, Found, Hello, Keys, Limits, Negotiated,
+    Output, Rooms,
 };
 
 /// What both sides say at times of their own, or more often than once where once is enough.
@@ -37,6 +38,8 @@ struct Replay {
     /// By participant: its offer has been answered before, so that a connection is up.
     up: BTreeSet<String>,
     closed: BTreeSet<u64>,
+    /// Of applications.
+    calls: usize,
 }
 
 impl Replay {
@@ -59,6 +62,7 @@ impl Replay {
             told: BTreeMap::new(),
             up: BTreeSet::new(),
             closed: BTreeSet::new(),
+            calls: 0,
         };
         for line in std::fs::read_to_string(path).unwrap().lines() {
             replay.play(&serde_json::from_str(line).unwrap());
@@ -73,9 +77,11 @@ impl Replay {
             self.rooms.handle_timeout(due);
             self.settle(due);
         }
-        let connection = line["conn"].as_u64().unwrap();
+        let connection = line["conn"].as_u64().unwrap_or_default();
         match line["dir"].as_str().unwrap() {
             "ws-open" => self.open(now, connection, line),
+            "http" => self.call(now, line),
+            "note" => {}
             "ws-close" => {
                 self.closed.insert(connection);
                 self.rooms.closed(now, Connection(connection));
@@ -126,6 +132,35 @@ impl Replay {
         self.rooms
             .join(now, Connection(connection), permit, hello)
             .unwrap();
+    }
+
+    /// An application calls, and is answered the same.
+    fn call(&mut self, now: Instant, line: &Value) {
+        if line["response"] == "invalid authorization token" {
+            // It gets no further than the door.
+            return;
+        }
+        let video = line["claims"].get("video");
+        let grants = video.map(|video| serde_json::from_value(video.clone()).unwrap());
+        let mut body = line["request"].to_string();
+        for (theirs, ours) in &self.names {
+            body = body.replace(theirs, ours);
+        }
+        let (_, method) = line["url"].as_str().unwrap().rsplit_once('/').unwrap();
+        let call = Call {
+            method: method.to_owned(),
+            form: Form::Json,
+            body: body.into_bytes(),
+            grants: grants.unwrap_or_default(),
+        };
+        let served = self.rooms.serve(now, &call);
+        let (status, ours) = match &served {
+            Ok(answer) => (200, serde_json::from_slice(answer).unwrap()),
+            Err(fault) => (fault.status, serde_json::from_str(&fault.json()).unwrap()),
+        };
+        self.calls += 1;
+        assert_eq!(line["status"], status, "{method}: {ours}");
+        same(method, "", &line["response"], &ours);
     }
 
     /// Which of our names stands for one in the trace.
@@ -217,7 +252,7 @@ impl Replay {
                         self.rooms.negotiated(now, participant.as_str(), up);
                     }
                 }
-                Output::Media(_) | Output::Refresh(_) => {}
+                Output::Media(_) | Output::Refresh(_) | Output::Event(_) => {}
                 Output::Close(Connection(connection)) => {
                     self.closed.insert(connection);
                 }
@@ -286,6 +321,62 @@ impl Replay {
         );
         told.extend(offered.into_iter().map(|track| format!("offer of {track}")));
         told
+    }
+}
+
+/// What LiveKit's server answers is in our answer: each field, and where it is no server's own its value.
+fn same(method: &str, path: &str, theirs: &Value, ours: &Value) {
+    // Names and times are each server's own, and so is what it has more of.
+    let own = [
+        "sid",
+        "joined_at",
+        "joined_at_ms",
+        "creation_time",
+        "creation_time_ms",
+        "turn_password",
+        "departure_timeout",
+        "meta",
+        "enabled_codecs",
+        "version",
+        "layers",
+        "codecs",
+        "mid",
+        "mime_type",
+        "backup_codec_policy",
+        "packet_trailer_features",
+        "metadata_version",
+    ];
+    match (theirs, ours) {
+        (Value::Object(theirs), Value::Object(ours)) => {
+            for (name, value) in theirs
+                .iter()
+                .filter(|(name, _)| !own.contains(&name.as_str()))
+            {
+                let path = format!("{path}.{name}");
+                let known = ours.get(name);
+                let ours = known.unwrap_or_else(|| panic!("{method}: {path} is missing: {ours:?}"));
+                same(method, &path, value, ours);
+            }
+        }
+        (Value::Array(theirs), Value::Array(ours)) => {
+            assert_eq!(
+                theirs.len(),
+                ours.len(),
+                "{method}: {path}: {theirs:?} {ours:?}"
+            );
+            let by_name = |all: &[Value]| {
+                let mut all = all.to_vec();
+                all.sort_by_key(|one| format!("{}{}", one["identity"], one["type"]));
+                all
+            };
+            for (theirs, ours) in by_name(theirs).iter().zip(&by_name(ours)) {
+                same(method, path, theirs, ours);
+            }
+        }
+        (Value::String(theirs), Value::String(ours)) if path == ".msg" => {
+            assert!(theirs.ends_with(ours), "{method}: {theirs}, {ours}");
+        }
+        _ => assert_eq!(theirs, ours, "{method}: {path}"),
     }
 }
 
@@ -414,4 +505,14 @@ fn many_tracks() {
 #[test]
 fn the_load_tool() {
     compare("lk-load-test");
+}
+
+#[test]
+fn applications_administer_a_room() {
+    compare("chrome-v0-server-api");
+}
+
+#[test]
+fn calls_without_anybody_there() {
+    assert!(Replay::run("twirp-raw").calls > 8);
 }

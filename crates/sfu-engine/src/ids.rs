@@ -22,6 +22,7 @@ pub const RESERVED: &[&str] = &[
     "healthz",
     "hls",
     "studio",
+    "twirp",
     "publish",
     "recordings",
     "room",

@@ -4,13 +4,13 @@
 
 mod guest;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 use sfu_engine::{Engine, EngineConfig, Router};
-use sfu_rooms::proto::{LeaveRequest, MuteTrackRequest, TrackSource, signal_request};
-use sfu_rooms::{Config, Keys};
+use sfu_rooms::proto::{LeaveRequest, MuteTrackRequest, TrackSource, WebhookEvent, signal_request};
+use sfu_rooms::{Call, Config, Form, Keys, VideoGrants};
 use sfu_rooms_host::Host;
 
 use guest::{Guest, until};
@@ -21,6 +21,8 @@ struct Served {
     engine: Arc<Engine>,
     router: Arc<Router>,
     host: Host,
+    /// What an application is told.
+    events: Arc<Mutex<Vec<String>>>,
 }
 
 impl Served {
@@ -41,14 +43,22 @@ impl Served {
         let config = Config {
             empty_timeout: Duration::from_secs(1),
             last_n,
+            events: true,
             ..Config::default()
         };
         let none = Box::new(|_: &str| Vec::new());
-        let host = Host::start(engine.clone(), keys, config, none).unwrap();
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let told = events.clone();
+        let tell = move |event: WebhookEvent| {
+            let who = event.participant.map(|p| p.identity).unwrap_or_default();
+            told.lock().unwrap().push(format!("{} {who}", event.event));
+        };
+        let host = Host::start(engine.clone(), keys, config, none, Box::new(tell)).unwrap();
         Self {
             engine,
             router,
             host,
+            events,
         }
     }
 
@@ -162,6 +172,58 @@ fn state_of<'a>(guest: &'a Guest<'_>, identity: &str) -> Option<&'a str> {
     let last = states.find(|state| state["participantSid"] == *sid)?;
     // What has its default value is left out.
     Some(last["state"].as_str().unwrap_or("ACTIVE"))
+}
+
+/// An application takes a right away: what was published is not, whatever the client does.
+#[test]
+fn who_may_publish_no_more_is_not_forwarded_any_more() {
+    let served = Served::new("revoked");
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    let mut ben = Guest::join(&served.host, "ben").unwrap();
+    ann.publish("voice", TrackSource::Microphone);
+    until([&mut ann, &mut ben], "ben to hear ann", |[_, ben]| {
+        ben.subscriber.packets > 20
+    });
+    let call = |method: &str, body: &str| {
+        let (done, served_it) = std::sync::mpsc::sync_channel(1);
+        let grants = VideoGrants {
+            room_admin: true,
+            room: "meeting".into(),
+            ..VideoGrants::default()
+        };
+        let call = Call {
+            method: method.into(),
+            form: Form::Json,
+            body: body.into(),
+            grants,
+        };
+        served
+            .host
+            .call(call, Box::new(move |answer| done.send(answer).unwrap()));
+        served_it.recv_timeout(Duration::from_secs(20)).unwrap()
+    };
+    let body = r#"{"room": "meeting", "identity": "ann", "permission": {"canSubscribe": true}}"#;
+    let answer: Value = serde_json::from_slice(&call("UpdateParticipant", body).unwrap()).unwrap();
+    assert_eq!(answer["tracks"].as_array().unwrap().len(), 0);
+    until([&mut ann, &mut ben], "both to know", |[ann, ben]| {
+        !ann.all("trackUnpublished").is_empty() && tracks(ben.last_of("ann").unwrap()) == 0
+    });
+    // She goes on as if nothing were, and has to go.
+    until([&mut ann, &mut ben], "her to be put out", |[ann, _]| {
+        ann.closed
+    });
+    assert_eq!(ann.all("leave")[0]["reason"], "PARTICIPANT_REMOVED");
+    until([&mut ben], "her stream to go", |_| {
+        served.streams().is_empty()
+    });
+    let events = served.events.lock().unwrap().clone();
+    let at = |event: &str| {
+        let found = events.iter().position(|e| e == event);
+        found.unwrap_or_else(|| panic!("{event}: {events:?}"))
+    };
+    assert_eq!(events[0], "room_started ");
+    assert!(at("participant_joined ann") < at("participant_left ann"));
+    assert!(at("track_published ann") < at("track_unpublished ann"));
 }
 
 #[test]

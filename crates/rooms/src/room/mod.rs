@@ -5,11 +5,14 @@
 mod allowed;
 mod data;
 mod demand;
+mod events;
 mod forwarded;
+mod lifetime;
 mod offering;
 mod participant;
 mod quality;
 mod requests;
+mod service;
 mod speakers;
 mod stage;
 mod subscriptions;
@@ -21,9 +24,9 @@ use std::time::{Duration, Instant};
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    self as proto, DisconnectReason, JoinResponse, LeaveRequest, ParticipantInfo,
-    ParticipantUpdate, ReconnectResponse, RoomUpdate, ServerInfo, SessionDescription,
-    SpeakersChanged, TrickleRequest, leave_request, server_info,
+    self as proto, DisconnectReason, JoinResponse, LeaveRequest, ParticipantUpdate,
+    ReconnectResponse, RoomUpdate, ServerInfo, SessionDescription, SpeakersChanged, TrickleRequest,
+    leave_request, server_info,
 };
 
 use crate::claims::Permit;
@@ -43,6 +46,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// So long a participant without a connection may come back.
 const RESUME: Duration = Duration::from_secs(20);
+/// So long a room is kept that nobody has come to yet, where its creator says nothing else: LiveKit's own.
+const EMPTY: Duration = Duration::from_secs(300);
 /// How often a client gets another token.
 const REFRESH: Duration = Duration::from_secs(300);
 /// How many there are is told so long after somebody came.
@@ -94,6 +99,12 @@ pub(crate) struct Room {
     empty_since: Option<Instant>,
     /// For who keeps when it is due.
     pub(crate) scheduled: Option<Instant>,
+    /// How long it is kept when nobody has come, and after the last one has gone.
+    empty_timeout: Duration,
+    departure_timeout: Duration,
+    had_somebody: bool,
+    /// 0: as many as there may be.
+    max_participants: u32,
 }
 
 impl Room {
@@ -119,6 +130,10 @@ impl Room {
             is_order_stale: false,
             empty_since: Some(now.at),
             scheduled: None,
+            empty_timeout: EMPTY,
+            departure_timeout: config.empty_timeout,
+            had_somebody: false,
+            max_participants: 0,
         }
     }
 
@@ -142,12 +157,6 @@ impl Room {
     pub(crate) fn of_identity(&self, identity: &str) -> Option<Sid> {
         let mut all = self.participants.values();
         all.find(|p| p.identity == identity).map(|p| p.sid.clone())
-    }
-
-    /// Nobody is there, and nobody is waited for.
-    pub(crate) fn is_over(&self, now: Now) -> bool {
-        self.empty_since
-            .is_some_and(|since| now.at >= since + self.config.empty_timeout)
     }
 
     /// Somebody comes.
@@ -178,6 +187,7 @@ impl Room {
         self.faces.add(&sid);
         self.voices.add(&sid);
         self.empty_since = None;
+        self.had_somebody = true;
         self.tell_room_in(now, TELL_ROOM);
         self.subscribe_to_all(now, &sid, out);
         self.settle(now, out);
@@ -201,14 +211,15 @@ impl Room {
         }
     }
 
-    fn info(&self) -> proto::Room {
+    pub(crate) fn info(&self) -> proto::Room {
         let visible = self.participants.values().filter(|p| !p.permission.hidden);
         let publishers = visible.clone().filter(|p| p.is_publisher());
         proto::Room {
             sid: String::from(&self.sid),
             name: self.name.clone(),
-            empty_timeout: self.config.empty_timeout.as_secs() as u32,
-            departure_timeout: RESUME.as_secs() as u32,
+            empty_timeout: self.empty_timeout.as_secs() as u32,
+            departure_timeout: self.departure_timeout.as_secs() as u32,
+            max_participants: self.max_participants,
             creation_time: self.created.as_secs() as i64,
             creation_time_ms: self.created.as_millis() as i64,
             enabled_codecs: self.config.codecs.clone(),
@@ -311,6 +322,12 @@ impl Room {
         for track in &gone.tracks {
             self.publishers.remove(&track.sid);
             self.unsubscribe_all(now, &track.sid);
+            if track.live {
+                self.tell_of("track_unpublished", now, &gone, Some(track), out);
+            }
+        }
+        if gone.state == State::Active {
+            self.tell_of("participant_left", now, &gone, None, out);
         }
         self.changed.remove(sid);
         self.quiet.remove(sid);
@@ -346,6 +363,8 @@ impl Room {
         let connection = participant.connection;
         match what {
             Negotiated::Answered { sdp, tracks } => {
+                // Without what it may not publish any more: that was not expected.
+                participant.revoke = None;
                 let id = participant.answering.take()?;
                 let answer = SessionDescription {
                     r#type: "answer".into(),
@@ -389,6 +408,9 @@ impl Room {
                     participant.state = State::Active;
                     participant.changed();
                     self.note(now, sid);
+                    if let Some(participant) = self.participants.get(sid) {
+                        self.tell_of("participant_joined", now, participant, None, out);
+                    }
                 }
             }
             Negotiated::Lost => return Some(DisconnectReason::MediaFailure),
@@ -469,24 +491,6 @@ impl Room {
         self.told = self.told.max(now.at) + (TELL + TELL_OCTET * octets as u32) * told;
     }
 
-    fn tell_others(&self, sid: &Sid, info: &ParticipantInfo, out: &mut Outputs) {
-        let update = ParticipantUpdate {
-            participants: vec![info.clone()],
-        };
-        let others = self.participants.values().filter(|p| p.sid != *sid);
-        tell(others, Message::Update(update), out);
-    }
-
-    fn tell_room_in(&mut self, now: Now, delay: Duration) {
-        let due = now.at + delay;
-        self.tell_room = Some(self.tell_room.map_or(due, |at| at.min(due)));
-    }
-
-    /// Tells all that are connected.
-    fn tell_all(&self, message: &Message, out: &mut Outputs) {
-        tell(self.participants.values(), message.clone(), out);
-    }
-
     /// Does what is due. Returns who has to go, and why.
     pub(crate) fn handle_timeout(
         &mut self,
@@ -505,6 +509,12 @@ impl Room {
                     participant.refresh = now.at + REFRESH;
                     out.push_back(Output::Refresh(connection));
                 }
+                _ if participant.revoke.is_some_and(|at| now.at >= at) => {
+                    over.push((
+                        participant.sid.clone(),
+                        DisconnectReason::ParticipantRemoved,
+                    ));
+                }
                 None if now.at >= participant.heard + RESUME => {
                     over.push((participant.sid.clone(), DisconnectReason::SignalClose));
                 }
@@ -516,11 +526,7 @@ impl Room {
             self.changed.append(&mut self.quiet);
         }
         if self.tell_room.is_some_and(|at| now.at >= at) {
-            self.tell_room = None;
-            let room = RoomUpdate {
-                room: Some(self.info()),
-            };
-            self.tell_all(&Message::RoomUpdate(room), out);
+            self.tell_room_now(out);
         }
         let speakers = self.speakers.changes(now.at);
         if !speakers.is_empty() {
@@ -538,18 +544,23 @@ impl Room {
         });
         let layers = self.participants.values().flat_map(|p| &p.tracks);
         let layers = layers.filter_map(|track| track.demand.due());
+        let revoked = self.participants.values().filter_map(|p| p.revoke);
         let connected = self
             .participants
             .values()
             .filter(|p| p.connection.is_some());
         let offers = connected.filter_map(|p| p.offering.due());
-        let empty = self.empty_since.map(|at| at + self.config.empty_timeout);
+        let empty = self.empty_until();
         let changes = self.told.checked_sub(TOLD_AT_ONCE);
         let changes = changes.filter(|_| !self.changed.is_empty());
         let layers_again = Some(self.layers.0).filter(|_| self.layers.1);
         let own = [self.batch, self.tell_room, self.speakers.due(), empty];
         let own = own.into_iter().chain([layers_again, changes]);
-        each.chain(layers).chain(offers).chain(own.flatten()).min()
+        each.chain(layers)
+            .chain(offers)
+            .chain(revoked)
+            .chain(own.flatten())
+            .min()
     }
 }
 

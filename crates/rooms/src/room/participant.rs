@@ -50,6 +50,8 @@ pub(super) struct Participant {
     /// The newest offer of its own that is being answered.
     pub(super) answering: Option<u32>,
     pub(super) quality: Quality,
+    /// What it may not publish any more is to be out of its offers by then.
+    pub(super) revoke: Option<Instant>,
 }
 
 /// A track that a participant wants.
@@ -108,6 +110,7 @@ impl Participant {
             offering: Offering::default(),
             answering: None,
             quality: Quality::default(),
+            revoke: None,
         }
     }
 

@@ -249,7 +249,13 @@ impl Room {
         }
     }
 
-    fn subscription(&mut self, now: Now, sid: &Sid, asked: UpdateSubscription, out: &mut Outputs) {
+    pub(super) fn subscription(
+        &mut self,
+        now: Now,
+        sid: &Sid,
+        asked: UpdateSubscription,
+        out: &mut Outputs,
+    ) {
         let mut tracks = asked.track_sids;
         tracks.extend(
             asked

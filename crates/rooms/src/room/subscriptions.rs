@@ -21,6 +21,7 @@ impl Room {
             return;
         };
         let (mut is_new, mut live, mut gone) = (false, Vec::new(), Vec::new());
+        let mut ended = Vec::new();
         let was_publisher = publisher.is_publisher();
         for track in found {
             if let Some(known) = publisher.track(track.track.as_str()) {
@@ -35,6 +36,7 @@ impl Room {
             let is_there = !track.live || found.iter().any(|f| f.track == track.sid);
             if !is_there {
                 gone.push(track.sid.clone());
+                ended.push(track.info().clone());
             }
             is_there
         });
@@ -50,6 +52,7 @@ impl Room {
             self.unsubscribe_all(now, track);
         }
         self.note(now, sid);
+        self.tell_of_tracks(now, sid, &live, ended, out);
         let all: Vec<_> = self.participants.keys().cloned().collect();
         for track in live {
             for subscriber in &all {

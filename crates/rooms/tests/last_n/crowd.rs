@@ -237,7 +237,7 @@ impl Crowd {
                     self.commands += 1;
                     self.obey(command);
                 }
-                Output::Refresh(_) | Output::Close(_) => {}
+                Output::Refresh(_) | Output::Close(_) | Output::Event(_) => {}
             }
         }
     }

@@ -27,7 +27,7 @@ use super::rooms;
 use super::serve::Server;
 use super::server::{App, Parts};
 use super::settings::Settings;
-use super::tell::{Viewers, Webhooks};
+use super::tell::{RoomWebhooks, Viewers, Webhooks};
 use super::tls::Tls;
 use super::v1::{Pushes, Recorders};
 use crate::notices::Kind;
@@ -151,6 +151,7 @@ impl ObjectImpl for SfuSignaller {
             "api-keys" => hidden(&settings.api_keys).to_value(),
             "api-keys-file" => settings.api_keys_file.to_value(),
             "last-n" => settings.last_n.to_value(),
+            "room-webhooks" => settings.room_webhooks.to_value(),
             "allowed-origins" => settings.allowed_origins.to_value(),
             "server-names" => settings.server_names.to_value(),
             "event-webhooks" => settings.event_webhooks.to_value(),
@@ -278,6 +279,8 @@ impl SfuSignaller {
         let config = settings.engine()?;
         let ice_servers = Arc::new(settings.ice_servers()?);
         let room_keys = rooms::keys(&settings.api_keys, &settings.api_keys_file)?;
+        let room_webhooks = RoomWebhooks::new(&settings.room_webhooks, room_keys.as_ref())?;
+        let room_webhooks = Arc::new(room_webhooks);
         let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
         let door = Arc::new(settings.door()?);
         let webhooks = Webhooks::new(&settings.event_webhooks, &settings.event_webhook_secret)?;
@@ -307,7 +310,8 @@ impl SfuSignaller {
         let rooms = room_keys
             .map(|keys| {
                 let last_n = settings.last_n as usize;
-                rooms::start(engine.clone(), keys, ice_servers.clone(), last_n)
+                let told = room_webhooks.clone();
+                rooms::start(engine.clone(), keys, ice_servers.clone(), last_n, told)
             })
             .transpose()?
             .map(Arc::new);
@@ -315,6 +319,7 @@ impl SfuSignaller {
             router_name,
             ice_servers,
             rooms,
+            room_webhooks,
             hls: settings.hls_directory(),
             recordings: Recordings::new(&settings.recordings_directory),
             proxies,
@@ -412,6 +417,7 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
         "api-keys" => settings.api_keys = text(),
         "api-keys-file" => settings.api_keys_file = text(),
         "last-n" => settings.last_n = number(),
+        "room-webhooks" => settings.room_webhooks = text(),
         "allowed-origins" => settings.allowed_origins = text(),
         "server-names" => settings.server_names = text(),
         "event-webhooks" => settings.event_webhooks = text(),

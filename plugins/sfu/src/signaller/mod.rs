@@ -101,6 +101,7 @@ mod settings;
 mod tell;
 mod tls;
 mod turn;
+mod twirp;
 mod v1;
 mod websocket;
 mod workers;

@@ -200,6 +200,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             defaults.last_n,
         ),
         text(
+            "room-webhooks",
+            "Room webhooks",
+            "Addresses that are told of what happens in rooms, separated by commas, as LiveKit's server tells it; signed by the \
+             first of the API keys by name (empty: none)",
+            &defaults.room_webhooks,
+        ),
+        text(
             "allowed-origins",
             "Allowed origins",
             "Web sites whose pages may ask for everything, separated by commas, such as https://www.example.org, or *; empty: \

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::CAT;
 use super::address::Client;
 use super::server::{App, Refusal};
+use super::tell::RoomWebhooks;
 use super::turn::IceServers;
 use super::websocket::{Message, Socket, Upgrade};
 
@@ -86,6 +87,7 @@ pub(super) fn start(
     keys: Keys,
     ice_servers: Arc<IceServers>,
     last_n: usize,
+    webhooks: Arc<RoomWebhooks>,
 ) -> Result<Host, String> {
     let codec = |mime: &str| Codec {
         mime: mime.to_owned(),
@@ -95,6 +97,7 @@ pub(super) fn start(
         codecs: CODECS.map(codec).into(),
         empty_timeout: EMPTY,
         last_n,
+        events: webhooks.is_wanted(),
         ..Config::default()
     };
     let servers = move |name: &str| {
@@ -106,7 +109,8 @@ pub(super) fn start(
         });
         servers.collect()
     };
-    let host = Host::start(engine, keys, config, Box::new(servers));
+    let tell = move |event| webhooks.tell(event);
+    let host = Host::start(engine, keys, config, Box::new(servers), Box::new(tell));
     host.map_err(|e| format!("the rooms' thread can't be started: {e}"))
 }
 
@@ -161,10 +165,7 @@ fn admit(
     headers: &HeaderMap,
 ) -> Result<(Arc<Host>, Permit, Hello), Refused> {
     let Some(host) = &app.rooms else {
-        return Err(Refused {
-            status: 404,
-            reason: "this server has no rooms: api-keys of sfusignaller opens them".into(),
-        });
+        return Err(no_rooms());
     };
     if app.drain.is_on() {
         app.measures.refused("draining");
@@ -173,8 +174,7 @@ fn admit(
             reason: "this server is about to end and takes nobody any more".into(),
         });
     }
-    let bearer = headers.get(header::AUTHORIZATION);
-    let bearer = bearer.and_then(|line| line.to_str().ok()?.strip_prefix("Bearer "));
+    let bearer = bearer(headers);
     let in_query = asked.iter().find(|(key, _)| key == "access_token");
     let token = in_query.map(|(_, token)| token.as_str()).or(bearer);
     let permit = host.permit(token.unwrap_or_default());
@@ -194,8 +194,21 @@ fn admit(
     }
 }
 
+pub(super) fn no_rooms() -> Refused {
+    Refused {
+        status: 404,
+        reason: "this server has no rooms: api-keys of sfusignaller opens them".into(),
+    }
+}
+
+/// The token in a request's header.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let line = headers.get(header::AUTHORIZATION)?;
+    line.to_str().ok()?.strip_prefix("Bearer ")
+}
+
 /// In the words that clients know.
-fn refusal(refused: &Refused) -> Response {
+pub(super) fn refusal(refused: &Refused) -> Response {
     let status = StatusCode::from_u16(refused.status);
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     (status, refused.reason.clone()).into_response()

@@ -8,7 +8,9 @@ use axum::routing::{MethodRouter, delete, get, post};
 use super::door::{Rule, gate};
 use super::recordings;
 use super::server::App;
-use super::{acme, api, events, guests, hls, latency, metrics, pages, peers, rooms, sessions, v1};
+use super::{
+    acme, api, events, guests, hls, latency, metrics, pages, peers, rooms, sessions, twirp, v1,
+};
 
 /// One of them.
 pub(super) struct Route {
@@ -110,6 +112,12 @@ pub(super) static ROUTES: &[Route] = &[
     route("/gst-webrtc/{*stream}", GET, Rule::Peers, || {
         get(peers::join_as)
     }),
+    route(
+        "/twirp/livekit.RoomService/{method}",
+        POST,
+        Rule::Room,
+        || post(twirp::call),
+    ),
     route("/recordings", GET, Rule::Open, || get(recordings::page)),
     route("/recordings/play/{*file}", GET, Rule::Open, || {
         get(recordings::page)

@@ -26,7 +26,7 @@ use super::offered::Waiting;
 use super::problem::{self, Sentence};
 use super::recent::Recent;
 use super::recordings::Recordings;
-use super::tell::Webhooks;
+use super::tell::{RoomWebhooks, Webhooks};
 use super::tls::{self, Tls};
 use super::turn::IceServers;
 use super::v1::{Pushes, Recorders};
@@ -80,6 +80,7 @@ pub(super) struct App {
     pub(super) recent: Arc<Recent>,
     /// Who is told of what happens.
     pub(super) webhooks: Arc<Webhooks>,
+    pub(super) room_webhooks: Arc<RoomWebhooks>,
     /// Whether it is about to end, and how where nobody says.
     pub(super) drain: Arc<Drain>,
     drain_defaults: Arc<Mutex<drain::Defaults>>,
@@ -96,6 +97,7 @@ pub(super) struct Parts {
     pub(super) router_name: Arc<str>,
     pub(super) ice_servers: Arc<IceServers>,
     pub(super) rooms: Option<Arc<Host>>,
+    pub(super) room_webhooks: Arc<RoomWebhooks>,
     pub(super) hls: Option<Arc<Path>>,
     pub(super) recordings: Option<Arc<Recordings>>,
     pub(super) proxies: TrustedProxies,
@@ -123,6 +125,7 @@ impl App {
             listeners: Arc::default(),
             waiting: Waiting::default(),
             ice_servers: parts.ice_servers,
+            room_webhooks: parts.room_webhooks,
             rooms: parts.rooms,
             hls: parts.hls,
             recordings: parts.recordings,

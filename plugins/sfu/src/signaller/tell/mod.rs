@@ -4,11 +4,13 @@
 
 mod application;
 mod publishers;
+mod rooms;
 mod viewers;
 mod webhook;
 
 use std::sync::Arc;
 
+pub(super) use rooms::RoomWebhooks;
 pub(super) use viewers::Viewers;
 pub(super) use webhook::Webhooks;
 
@@ -25,10 +27,16 @@ pub(super) async fn run(app: App) {
         .urls()
         .map(|url| (url, notices::listen(&router)))
         .collect();
+    let to_rooms: Vec<_> = app.room_webhooks.urls().collect();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(application::tell(app.clone(), to_application));
     for (url, notices) in to_webhooks {
-        tasks.spawn(webhook::deliver(app.clone(), url, notices));
+        let webhooks = app.webhooks.clone();
+        tasks.spawn(webhook::deliver(app.clone(), webhooks, url, notices));
+    }
+    for (url, events) in to_rooms {
+        let webhooks = app.room_webhooks.clone();
+        tasks.spawn(webhook::deliver(app.clone(), webhooks, url, events));
     }
     tasks.spawn(publishers::watch(app.clone()));
     let mut stopping = app.stopping.clone();

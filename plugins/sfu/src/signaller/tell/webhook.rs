@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Webhooks, signed as Standard Webhooks 1.0 has it, each with a queue of its own: who takes them slowly, or not, holds up
+//! Webhooks, signed as Standard Webhooks 1.0 has it or as others do it ([`Signed`]), each with a queue of its own: who takes them slowly, or not, holds up
 //! nobody and loses what is too much.
 
 use std::collections::VecDeque;
@@ -47,24 +47,7 @@ pub(in crate::signaller) struct Webhooks {
 impl Webhooks {
     /// From the properties: addresses separated by commas, and the file that holds the secret.
     pub(in crate::signaller) fn new(urls: &str, secret_file: &str) -> Result<Self, String> {
-        let urls: Vec<Arc<str>> = urls
-            .split(',')
-            .map(str::trim)
-            .filter(|url| !url.is_empty())
-            .map(Arc::from)
-            .collect();
-        for url in &urls {
-            let parsed = url.parse::<axum::http::Uri>().ok();
-            let is_one = parsed.is_some_and(|u| {
-                matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some()
-            });
-            if !is_one {
-                return Err("event-webhooks: addresses are http://… or https://…".to_owned());
-            }
-        }
-        if urls.len() > RECEIVERS {
-            return Err(format!("event-webhooks: {RECEIVERS} addresses at most"));
-        }
+        let urls = addresses("event-webhooks", urls)?;
         let secret = match (urls.is_empty(), secret_file) {
             (true, _) => vec![0; SECRET_MIN],
             (false, "") => {
@@ -100,6 +83,44 @@ impl Webhooks {
     }
 }
 
+impl Signed for Webhooks {
+    type Told = Notice;
+
+    fn message(&self, notice: &Notice) -> Message {
+        Message::of(notice, new_id())
+    }
+
+    fn fields(&self, message: &Message) -> Vec<(&'static str, String)> {
+        let timestamp = seconds(SystemTime::now());
+        let signature = self.sign(&message.id, timestamp, &message.body);
+        vec![
+            ("content-type", "application/json".to_owned()),
+            ("webhook-id", message.id.clone()),
+            ("webhook-timestamp", timestamp.to_string()),
+            ("webhook-signature", signature),
+        ]
+    }
+}
+
+/// Addresses separated by commas, as a property has them.
+pub(super) fn addresses(property: &str, urls: &str) -> Result<Vec<Arc<str>>, String> {
+    let urls = urls.split(',').map(str::trim);
+    let urls: Vec<Arc<str>> = urls.filter(|url| !url.is_empty()).map(Arc::from).collect();
+    for url in &urls {
+        let parsed = url.parse::<axum::http::Uri>().ok();
+        let is_one = parsed.is_some_and(|u| {
+            matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some()
+        });
+        if !is_one {
+            return Err(format!("{property}: addresses are http://… or https://…"));
+        }
+    }
+    if urls.len() > RECEIVERS {
+        return Err(format!("{property}: {RECEIVERS} addresses at most"));
+    }
+    Ok(urls)
+}
+
 /// `whsec_` and base64, or the text itself.
 fn secret(text: &str) -> Option<Vec<u8>> {
     let secret = match text.strip_prefix("whsec_") {
@@ -109,15 +130,26 @@ fn secret(text: &str) -> Option<Vec<u8>> {
     (secret.len() >= SECRET_MIN).then_some(secret)
 }
 
-fn seconds(at: SystemTime) -> u64 {
+pub(super) fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// One message, which is the same at each try.
 #[derive(Debug)]
-struct Message {
-    id: String,
-    body: String,
+pub(super) struct Message {
+    pub(super) id: String,
+    pub(super) body: String,
+}
+
+/// What is told, and how it is signed.
+pub(super) trait Signed: Send + Sync + 'static {
+    /// What happens.
+    type Told: Send + Sync + 'static;
+
+    fn message(&self, told: &Self::Told) -> Message;
+
+    /// The header's fields, for a try now.
+    fn fields(&self, message: &Message) -> Vec<(&'static str, String)>;
 }
 
 impl Message {
@@ -144,17 +176,18 @@ fn new_id() -> String {
 }
 
 /// Delivers to one address, one after the other, until it is dropped.
-pub(super) async fn deliver(
+pub(super) async fn deliver<S: Signed>(
     app: App,
+    signed: Arc<S>,
     url: Arc<str>,
-    mut notices: broadcast::Receiver<Arc<Notice>>,
+    mut notices: broadcast::Receiver<Arc<S::Told>>,
 ) {
     let client = Client::new(PATIENCE);
     let mut queue = VecDeque::new();
     loop {
         if queue.is_empty() {
             match notices.recv().await {
-                Ok(notice) => queue.push_back(Message::of(&notice, new_id())),
+                Ok(notice) => queue.push_back(signed.message(&notice)),
                 Err(RecvError::Lagged(lost)) => app.measures.lost(lost),
                 Err(RecvError::Closed) => return,
             }
@@ -164,7 +197,7 @@ pub(super) async fn deliver(
         };
         let mut pauses = PAUSES.iter();
         loop {
-            let result = send(&client, &app.webhooks, &url, &message).await;
+            let result = send(&client, signed.fields(&message), &url, &message).await;
             app.measures.delivered(result.is_ok());
             let Err(why) = result else { break };
             let Some(pause) = pauses.next().filter(|_| why != Failed::ForGood) else {
@@ -177,17 +210,22 @@ pub(super) async fn deliver(
                 "a webhook was not taken, and is sent again in {pause:?}: {why:?}"
             );
             tokio::time::sleep(*pause).await;
-            take(&app, &mut notices, &mut queue);
+            take(&app, &*signed, &mut notices, &mut queue);
         }
-        take(&app, &mut notices, &mut queue);
+        take(&app, &*signed, &mut notices, &mut queue);
     }
 }
 
 /// What has come meanwhile, as far as there is room.
-fn take(app: &App, notices: &mut broadcast::Receiver<Arc<Notice>>, queue: &mut VecDeque<Message>) {
+fn take<S: Signed>(
+    app: &App,
+    signed: &S,
+    notices: &mut broadcast::Receiver<Arc<S::Told>>,
+    queue: &mut VecDeque<Message>,
+) {
     loop {
         match notices.try_recv() {
-            Ok(notice) if queue.len() < QUEUE => queue.push_back(Message::of(&notice, new_id())),
+            Ok(notice) if queue.len() < QUEUE => queue.push_back(signed.message(&notice)),
             Ok(_) => app.measures.lost(1),
             Err(TryRecvError::Lagged(lost)) => app.measures.lost(lost),
             Err(TryRecvError::Empty | TryRecvError::Closed) => return,
@@ -205,26 +243,21 @@ enum Failed {
 
 async fn send(
     client: &Client,
-    webhooks: &Webhooks,
+    fields: Vec<(&'static str, String)>,
     url: &Arc<str>,
     message: &Message,
 ) -> Result<(), Failed> {
-    let timestamp = seconds(SystemTime::now());
-    let signature = webhooks.sign(&message.id, timestamp, &message.body);
     let (client, url) = (client.clone(), url.clone());
-    let (id, body) = (message.id.clone(), message.body.clone());
+    let body = message.body.clone();
     // A thread of its own: the runtime's are for files and offers, and receivers that don't answer would hold them. There are
     // eight at most, each asked one thing at a time.
     let (answered, answer) = oneshot::channel();
     let thread = std::thread::Builder::new().name("sfu-events".into());
     let asked = thread.spawn(move || {
-        let timestamp = timestamp.to_string();
-        let fields = [
-            ("content-type", "application/json"),
-            ("webhook-id", &id),
-            ("webhook-timestamp", &timestamp),
-            ("webhook-signature", &signature),
-        ];
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
         let _ = answered.send(client.post(&url, &fields, &body));
     });
     asked.map_err(|e| Failed::ForNow(e.to_string()))?;

@@ -128,6 +128,7 @@ fn requests() -> Vec<(&'static Route, &'static str, String)> {
                 .replace("{file}", "style.css")
                 .replace("{number}", "1")
                 .replace("{token}", "unknown")
+                .replace("{method}", "ListRooms")
                 .replace("{id}", &"0".repeat(32)),
         };
         assert!(!path.contains('{'), "{path}: what stands for this?");

@@ -135,3 +135,91 @@ fn another_version_is_not_there() {
         );
     }
 }
+
+/// What administers rooms lets in by grants of the rooms' keys, each for its method and its room.
+#[test]
+fn rooms_are_administered_by_grants_of_their_own_keys_alone() {
+    let served = served("administers");
+    let keys: sfu_rooms::Keys = format!("{KEY}:{ROOM_SECRET}").parse().unwrap();
+    let wrong: sfu_rooms::Keys = format!("{KEY}:{}", "x".repeat(34)).parse().unwrap();
+    let sign = |keys: &sfu_rooms::Keys, video: serde_json::Value| {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let claims = serde_json::json!({"iss": KEY, "nbf": 0, "exp": now + 60, "sub": "app", "video": video});
+        keys.sign(&serde_json::from_value(claims).unwrap()).unwrap()
+    };
+    let call = |method: &str, token: Option<&str>, body: &str| {
+        let path = format!("/twirp/livekit.RoomService/{method}");
+        let bearer = token
+            .map(|token| format!("Bearer {token}"))
+            .unwrap_or_default();
+        let mut fields = vec![STRANGER, ("Content-Type", "application/json")];
+        fields.extend(token.map(|_| ("Authorization", bearer.as_str())));
+        served.send("POST", &path, NAME, &fields, body)
+    };
+    let (create, list, admin) = (
+        serde_json::json!({"roomCreate": true}),
+        serde_json::json!({"roomList": true}),
+        serde_json::json!({"roomAdmin": true, "room": "a"}),
+    );
+    let join = serde_json::json!({"roomJoin": true, "room": "a"});
+    let all = [&create, &list, &admin, &join];
+    for (method, body, right) in [
+        ("CreateRoom", r#"{"name": "a"}"#, &create),
+        ("ListRooms", "{}", &list),
+        ("ListParticipants", r#"{"room": "a"}"#, &admin),
+        (
+            "GetParticipant",
+            r#"{"room": "a", "identity": "x"}"#,
+            &admin,
+        ),
+        (
+            "RemoveParticipant",
+            r#"{"room": "a", "identity": "x"}"#,
+            &admin,
+        ),
+        (
+            "MutePublishedTrack",
+            r#"{"room": "a", "identity": "x"}"#,
+            &admin,
+        ),
+        (
+            "UpdateParticipant",
+            r#"{"room": "a", "identity": "x"}"#,
+            &admin,
+        ),
+        (
+            "UpdateSubscriptions",
+            r#"{"room": "a", "identity": "x"}"#,
+            &admin,
+        ),
+        ("SendData", r#"{"room": "a"}"#, &admin),
+        ("UpdateRoomMetadata", r#"{"room": "a"}"#, &admin),
+        ("DeleteRoom", r#"{"room": "a"}"#, &create),
+    ] {
+        for grants in all {
+            let (status, answer) = call(method, Some(&sign(&keys, grants.clone())), body);
+            assert_eq!(
+                status != 401,
+                grants == right,
+                "{method} with {grants}: {answer}"
+            );
+        }
+        let other = body.replace(r#""room": "a""#, r#""room": "b""#);
+        if right == &admin {
+            let (status, answer) = call(method, Some(&sign(&keys, admin.clone())), &other);
+            assert_eq!(status, 401, "{method} of another room: {answer}");
+        }
+        let forged = sign(&wrong, right.clone());
+        let strangers =
+            sfu_access_rows::token(sfu_access_rows::SECRET, &grants(&Action::ALL, "*"), 60);
+        for token in [None, Some("x.y.z"), Some(&forged), Some(&strangers)] {
+            let (status, answer) = call(method, token, body);
+            assert_eq!(status, 401, "{method} with {token:?}: {answer}");
+        }
+    }
+    let right = sign(&keys, list);
+    let (status, answer) = call("Nope", Some(&right), "{}");
+    assert!(status == 404 && answer.contains("bad_route"), "{answer}");
+    let (status, answer) = call("ListRooms", Some(&right), "{");
+    assert!(status == 400 && answer.contains("malformed"), "{answer}");
+}

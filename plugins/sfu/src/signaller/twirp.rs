@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! `POST /twirp/livekit.RoomService/METHOD`: rooms as LiveKit's server SDKs administer them, by tokens of the rooms' keys.
+
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sfu_rooms::{Call, Fault, Form, VideoGrants};
+use tokio::sync::oneshot;
+
+use super::rooms;
+use super::server::App;
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/protobuf";
+
+pub(super) async fn call(
+    State(app): State<App>,
+    Path(method): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let Some(host) = app.rooms.clone() else {
+        return rooms::refusal(&rooms::no_rooms());
+    };
+    let written = headers.get(header::CONTENT_TYPE);
+    let written = written
+        .and_then(|line| line.to_str().ok())
+        .unwrap_or_default();
+    let form = match written.split(';').next().unwrap_or_default().trim() {
+        JSON => Form::Json,
+        PROTOBUF => Form::Protobuf,
+        other => {
+            return answer(
+                Err(Fault {
+                    status: 404,
+                    code: "bad_route",
+                    reason: format!("unexpected Content-Type: {other:?}"),
+                }),
+                Form::Json,
+            );
+        }
+    };
+    let grants = match rooms::bearer(&headers).map(|token| host.grants(token)) {
+        None => VideoGrants::default(),
+        Some(Ok(grants)) => grants,
+        Some(Err(refused)) => {
+            // As LiveKit's server puts it: before the service, in plain words.
+            app.measures.refused("credential");
+            return rooms::refusal(&refused);
+        }
+    };
+    if !(grants.room_create || grants.room_list || grants.room_admin) {
+        // Whoever may only join takes none of the rooms' thread's time.
+        app.measures.refused("nothing");
+        return answer(Err(Fault::denied()), form);
+    }
+    let call = Call {
+        method,
+        form,
+        body: body.into(),
+        grants,
+    };
+    let (done, served) = oneshot::channel();
+    // Who has given up meanwhile needs no answer.
+    host.call(call, Box::new(move |outcome| _ = done.send(outcome)));
+    let outcome = served.await.unwrap_or_else(|_| Err(Fault::unavailable()));
+    if outcome.as_ref().is_err_and(|fault| fault.status == 401) {
+        app.measures.refused("credential");
+    }
+    answer(outcome, form)
+}
+
+fn answer(outcome: Result<Vec<u8>, Fault>, form: Form) -> Response {
+    let (status, written, body) = match (outcome, form) {
+        (Ok(body), Form::Json) => (StatusCode::OK, JSON, body),
+        (Ok(body), Form::Protobuf) => (StatusCode::OK, PROTOBUF, body),
+        (Err(fault), _) => {
+            let status = StatusCode::from_u16(fault.status);
+            let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            (status, JSON, fault.json().into_bytes())
+        }
+    };
+    (status, [(header::CONTENT_TYPE, written)], body).into_response()
+}
