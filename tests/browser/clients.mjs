@@ -80,7 +80,7 @@ const players = {
     await connection.setLocalDescription(await connection.createAnswer());
     const answered = await fetch(session, { method: 'PATCH', headers, body: connection.localDescription.sdp });
     const again = await fetch(session, { method: 'PATCH', headers, body: connection.localDescription.sdp });
-    if (answered.status !== 204 || again.status !== 409) throw new Error(`${answered.status} ${again.status}`);
+    if (answered.status !== 204 || again.status !== 415) throw new Error(`${answered.status} ${again.status}`);
     window.stop = () => fetch(session, { method: 'DELETE' });
   },
 };

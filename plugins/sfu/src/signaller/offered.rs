@@ -34,6 +34,11 @@ impl Waiting {
         });
     }
 
+    /// Whether its answer is waited for. In all other sessions an SDP is nothing (RFC 9725, section 4.3.1: 415).
+    pub(super) fn has(&self, session: SessionId) -> bool {
+        lock(&self.0).contains_key(&session)
+    }
+
     /// It does not want it any more, or was too late. Returns whether there was one.
     pub(super) fn remove(&self, session: SessionId) -> bool {
         lock(&self.0).remove(&session).is_some()

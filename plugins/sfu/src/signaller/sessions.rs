@@ -289,7 +289,7 @@ pub(super) async fn patch(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refusal> {
     let id = session_id(&id)?;
-    if media_type(&headers) == Some(SDP) {
+    if media_type(&headers) == Some(SDP) && app.waiting.has(id) {
         let answer = sdp_body(&headers, body, SDP)?;
         offered::answer(app, id, answer).await?;
         return Ok(StatusCode::NO_CONTENT.into_response());
