@@ -338,7 +338,10 @@ mod tests {
             assert!(std::time::Instant::now() < end, "it is not tried again");
             std::thread::sleep(Duration::from_millis(10));
         }
-        assert_eq!(told.try_iter().count(), 0, "told more than once");
+        // The same is told once; a connection may break off in more than one way.
+        let all: Vec<_> = [first].into_iter().chain(told.try_iter()).collect();
+        let twice = all.windows(2).any(|pair| pair[0] == pair[1]);
+        assert!(!twice, "{all:?}");
         // There is one to begin with, which nobody else reads.
         let text = std::fs::read_to_string(acme.file()).unwrap();
         assert!(text.contains("PRIVATE KEY") && text.contains("BEGIN CERTIFICATE"));
