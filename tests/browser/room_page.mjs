@@ -27,6 +27,14 @@ const seen = await withBrowsers(setting, async (open) => {
   const ann = await open(first, `${wanted.base}/room/meeting?token=${wanted.invitation}`);
   await until(ann, 'the preview', () => window.room?.cam.open && document.getElementById('preview').videoWidth > 2);
   await look(ann, 'lobby');
+  // Who may only look on opens no room.
+  const asks = async (token) => {
+    const response = await fetch(`/rtc/guest/meeting?token=${token}`, {
+      method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"name": "Guest"}',
+    });
+    return [response.status, await response.text()];
+  };
+  results.early = await ann.evaluate(asks, wanted.play);
   await enter(ann, 'Ann <b>');
   const ben = await open(second, `${wanted.base}/room/meeting?token=${wanted.invitation}`);
   await enter(ben, 'Ben');

@@ -60,7 +60,7 @@ fn every_misuse_has_its_answer() {
             404,
             "there is no stream",
         ),
-        ("POST", "/whep/test", sdp, "", 400, "empty"),
+        ("POST", "/whip/test", sdp, "", 400, "empty"),
         ("POST", "/whep/test", sdp, "hello", 400, "not understood"),
         (
             "POST",

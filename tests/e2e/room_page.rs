@@ -40,6 +40,8 @@ fn people_meet_on_the_page() {
         let captions = seen[who]["captions"].to_string();
         assert!(captions.contains(other), "{who} sees {captions}");
     }
+    assert_eq!(seen["early"][0], 404);
+    assert!(seen["early"][1].as_str().unwrap().contains("nobody is in"));
     assert_eq!(seen["unread"], "Chat (1) C");
     let large = seen["large"].as_str().unwrap();
     assert!(large.contains("screen"), "{large}");

@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use sfu_access::Action;
 use sfu_engine::StreamName;
+use sfu_rooms::{Call, Form, VideoGrants};
+use sfu_rooms_host::Host;
+use tokio::sync::oneshot;
 
 use super::door::{Pass, want};
 use super::server::{App, Refusal};
@@ -74,6 +77,10 @@ pub(super) async fn enter(
     let identity = identity(name, &number);
     let rights = pass.rights(&app);
     let can_publish = rights.may(&[want(Action::Publish, room.as_str())]).is_ok();
+    if !can_publish && !is_open(host, room.as_str()).await {
+        let why = "nobody is in this room yet: it opens with the first who may take part";
+        return Err(no(StatusCode::NOT_FOUND, why).with(header::RETRY_AFTER, "5"));
+    }
     let until = SystemTime::now() + LIFE;
     let until = pass.proof.ends().map_or(until, |ends| ends.min(until));
     let until = until.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -86,6 +93,32 @@ pub(super) async fn enter(
         identity,
         can_publish,
     }))
+}
+
+/// Whether there is that room. Who may only look on opens none, so that strangers can't use up their number.
+async fn is_open(host: &Host, room: &str) -> bool {
+    let grants = VideoGrants {
+        room_list: true,
+        ..VideoGrants::default()
+    };
+    let call = Call {
+        method: "ListRooms".to_owned(),
+        form: Form::Json,
+        body: serde_json::json!({ "names": [room] }).to_string().into(),
+        grants,
+    };
+    let (done, served) = oneshot::channel();
+    // Who has given up meanwhile needs no answer.
+    host.call(call, Box::new(move |outcome| _ = done.send(outcome)));
+    let Ok(Ok(answer)) = served.await else {
+        return false;
+    };
+    let rooms = serde_json::from_slice::<serde_json::Value>(&answer);
+    rooms.is_ok_and(|answer| {
+        answer["rooms"]
+            .as_array()
+            .is_some_and(|all| !all.is_empty())
+    })
 }
 
 /// Part of a stream's name, so it has no blanks; the end tells two of the same name apart.
