@@ -39,35 +39,44 @@ fn lines() -> Vec<String> {
     lines
 }
 
+/// What is wrong with a line. Ctrl-C reaches all of it, as it does at a terminal.
+fn wrong(line: &str) -> Option<String> {
+    let script = "ip link set lo up; mount -t tmpfs tmpfs /srv; mount -t tmpfs tmpfs /tmp
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sfu.example.org \
+            -keyout /srv/privkey.pem -out /srv/fullchain.pem 2>/dev/null
+        exec timeout --preserve-status -k 8 -s INT \"$1\" bash -c \"exec $2\"";
+    let seconds = PLAYS.as_secs().to_string();
+    let typed = Command::new("unshare")
+        .args(["-n", "-m", "bash", "-c", script, "bash", &seconds])
+        .arg(line.replace(CERTBOT, MADE))
+        .current_dir(ndi::repository())
+        .envs(ndi::environment())
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare needs root");
+    let said = [typed.stdout, typed.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let played = ["playing", "Setting pipeline to PLAYING"]
+        .iter()
+        .any(|p| said.contains(p));
+    let good = typed.status.success() && played && !said.contains("ERROR");
+    (!good).then(|| format!("{line}: {}\n{said}", typed.status))
+}
+
 #[test]
 fn each_command_of_the_documents_plays_as_it_is_typed() {
     let lines = lines();
     assert!(lines.len() > 20, "{lines:?}");
-    let mut wrong = Vec::new();
-    for line in &lines {
-        // Ctrl-C reaches all, as it does at a terminal.
-        let script = "ip link set lo up; mount -t tmpfs tmpfs /srv; mount -t tmpfs tmpfs /tmp
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sfu.example.org \
-                -keyout /srv/privkey.pem -out /srv/fullchain.pem 2>/dev/null
-            exec timeout --preserve-status -k 8 -s INT \"$1\" bash -c \"exec $2\"";
-        let seconds = PLAYS.as_secs().to_string();
-        let typed = Command::new("unshare")
-            .args(["-n", "-m", "bash", "-c", script, "bash", &seconds])
-            .arg(line.replace(CERTBOT, MADE))
-            .current_dir(ndi::repository())
-            .envs(ndi::environment())
-            .stdin(Stdio::null())
-            .output()
-            .expect("unshare needs root");
-        let said = [typed.stdout, typed.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let played = ["playing", "Setting pipeline to PLAYING"]
-            .iter()
-            .any(|p| said.contains(p));
-        if !typed.status.success() || !played || said.contains("ERROR") {
-            wrong.push(format!("{line}: {}\n{said}", typed.status));
-        }
-    }
+    // Two at a time, each with a network of its own.
+    let (first, second) = lines.split_at(lines.len() / 2);
+    let type_all =
+        |lines: &[String]| -> Vec<String> { lines.iter().filter_map(|l| wrong(l)).collect() };
+    let wrong = std::thread::scope(|scope| {
+        let others = scope.spawn(|| type_all(second));
+        let mut wrong = type_all(first);
+        wrong.extend(others.join().unwrap());
+        wrong
+    });
     println!("{} commands typed", lines.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
