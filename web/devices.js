@@ -1,5 +1,7 @@
 // Cameras, microphones and the screen: what there is, which one is open, and what to do when a browser refuses. Called
-// by studio.js.
+// by studio.js and room.js.
+
+import { byId } from './page.js';
 
 const VIDEO = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
 /** The choice of none. */
@@ -147,8 +149,16 @@ export const microphone = (echoCancellation, changed) => new Device(
 );
 
 /** All devices, or none where they cannot be asked for. */
-export async function devices() {
+async function devices() {
   return navigator.mediaDevices?.enumerateDevices().catch(() => []) ?? [];
+}
+
+/** Fills the menus `camera` and `microphone`, and returns all devices. */
+export async function fillMenus(cam, mic) {
+  const all = await devices();
+  cam.fill(byId('camera'), all);
+  mic.fill(byId('microphone'), all);
+  return all;
 }
 
 /** The screen, shared or not. */

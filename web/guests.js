@@ -1,8 +1,8 @@
 // The studio's guests: people in the room of the same name, who can be put into the programme. They hear the studio and one
 // another, and see when they are on air. Called by studio.js.
 
-import { byId, element, withToken } from './page.js';
-import { RoomClient } from './room-client.js';
+import { attach, byId, element, withToken } from './page.js';
+import { RoomClient, entry } from './room-client.js';
 
 /** What a guest is shown at, in pixels: in the list, and in the programme. */
 const SMALL = { width: 320, height: 180 };
@@ -63,13 +63,7 @@ export class Guests {
   }
 
   async #ticket() {
-    const response = await fetch(withToken(`/rtc/guest/${this.#room}`), {
-      method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ name: 'Studio' }),
-    });
-    if (!response.ok) throw new Error(await response.text());
-    const { token, canPublish } = await response.json();
+    const { token, canPublish } = await entry(this.#room, 'Studio');
     if (!canPublish) throw new Error('Guests need the permission to publish here.');
     return token;
   }
@@ -183,9 +177,4 @@ export class Guests {
     this.#mixer.plug(place(sid), null);
     this.#sound.remove(place(sid));
   }
-}
-
-function attach(media, track) {
-  if ((media.srcObject?.getTracks()[0] ?? null) === track) return;
-  media.srcObject = track ? new MediaStream([track]) : null;
 }

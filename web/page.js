@@ -28,6 +28,15 @@ export function link(text, href, className) {
   return made;
 }
 
+/** A button that stays pressed. */
+export const press = (id, pressed) => byId(id).setAttribute('aria-pressed', String(pressed));
+
+/** Plays this track in an element, or with null nothing. */
+export function attach(media, track) {
+  if ((media.srcObject?.getTracks()[0] ?? null) === track) return;
+  media.srcObject = track ? new MediaStream([track]) : null;
+}
+
 /** Fills a `dl` with names and values. */
 export function showFigures(list, figures) {
   const groups = Object.entries(figures).map(([name, value]) => {

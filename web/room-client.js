@@ -5,6 +5,7 @@
 // 'joined', 'away' while it comes back, 'over'), whose sentence is `why`.
 
 import { Texts, write } from './packets.js';
+import { withToken } from './page.js';
 
 /** Of each kind of track: its encodings, lowest first, as parts of its size with a bitrate in bit/s. */
 const SOURCES = {
@@ -38,6 +39,17 @@ function within(ms, what, promise) {
     timer = setTimeout(() => reject(new Error(`the server did not answer ${what}`)), ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+/** What lets somebody into a room: `{ token, identity, canPublish }`. The door decides; the token is for the room alone. */
+export async function entry(room, name) {
+  const response = await fetch(withToken(`/rtc/guest/${room}`), {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ name }),
+  });
+  if (!response.ok) throw new Error(await response.text());
+  return response.json();
 }
 
 export class RoomClient extends EventTarget {

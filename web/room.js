@@ -1,9 +1,9 @@
 // A room: a lobby with preview and choice of devices, then everybody in tiles, with chat, screens and hands.
 
 import { Chat } from './chat.js';
-import { OFF, Screen, camera, devices, microphone, obstacle } from './devices.js';
-import { byId, withToken } from './page.js';
-import { RoomClient } from './room-client.js';
+import { OFF, Screen, camera, fillMenus, microphone, obstacle } from './devices.js';
+import { byId, press } from './page.js';
+import { RoomClient, entry } from './room-client.js';
 import { Tiles } from './tiles.js';
 
 const room = decodeURIComponent(location.pathname.replace(/^\/room\//, ''));
@@ -19,7 +19,6 @@ let muted = false;
 /** Whoever looks on has nothing to show. */
 let canPublish = true;
 
-const press = (id, pressed) => byId(id).setAttribute('aria-pressed', String(pressed));
 const label = (id, text) => { byId(id).firstChild.textContent = `${text} `; };
 const first = (stream, kind) => stream?.getTracks().find((track) => track.kind === kind) ?? null;
 
@@ -31,13 +30,6 @@ function say(text, className = '') {
 function own(source) {
   if (source === 'CAMERA') return first(cam.stream, 'video');
   return source === 'SCREEN_SHARE' ? first(screen.stream, 'video') : null;
-}
-
-async function fillMenus() {
-  const all = await devices();
-  cam.fill(byId('camera'), all);
-  mic.fill(byId('microphone'), all);
-  return all;
 }
 
 function showProblems() {
@@ -59,7 +51,7 @@ async function deviceChanged(source, device) {
   const track = first(device.stream, source === 'CAMERA' ? 'video' : 'audio');
   if (source === 'MICROPHONE' && track) track.enabled = !muted;
   showProblems();
-  await fillMenus();
+  await fillMenus(cam, mic);
   await send(source, track);
 }
 
@@ -85,22 +77,11 @@ async function screenChanged() {
 async function openDevices() {
   if (obstacle()) {
     showProblems();
-    await fillMenus();
+    await fillMenus(cam, mic);
     return;
   }
   if (!cam.open && cam.wanted !== OFF) await cam.choose(cam.wanted);
   if (!mic.open && mic.wanted !== OFF) await mic.choose(mic.wanted);
-}
-
-/** The door decides; the token that it gives is for the room alone. */
-async function entry(name) {
-  const response = await fetch(withToken(`/rtc/guest/${room}`), {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
-    body: JSON.stringify({ name }),
-  });
-  if (!response.ok) throw new Error(await response.text());
-  return response.json();
 }
 
 async function join() {
@@ -109,7 +90,7 @@ async function join() {
   byId('enter').disabled = true;
   say('Joining…');
   try {
-    const ticket = await entry(name);
+    const ticket = await entry(room, name);
     canPublish = ticket.canPublish;
     const joining = new RoomClient(ticket.token);
     await joining.join();
@@ -268,7 +249,7 @@ function bind() {
   addEventListener('keydown', pressed);
   addEventListener('pagehide', () => client?.leave());
   navigator.mediaDevices?.addEventListener('devicechange', async () => {
-    const all = await fillMenus();
+    const all = await fillMenus(cam, mic);
     await cam.plugged(all);
     await mic.plugged(all);
   });

@@ -1,11 +1,11 @@
 // The studio: composes camera, screen, texts and a logo on a canvas, and publishes that by WHIP.
 
-import { OFF, Screen, camera, devices, microphone, obstacle } from './devices.js';
+import { OFF, Screen, camera, fillMenus, microphone, obstacle } from './devices.js';
 import { Guests } from './guests.js';
 import { Live } from './live.js';
 import { decoded, readLogo } from './logo.js';
 import { Mixer, SCENES } from './mixer.js';
-import { byId, duration, element, showFigures, withToken } from './page.js';
+import { byId, duration, element, press, showFigures, withToken } from './page.js';
 import { fillCodecs } from './sender.js';
 import * as storage from './settings.js';
 import { bitrate } from './signalling.js';
@@ -30,7 +30,6 @@ const guests = new Guests(stream, mixer, sound);
 /** What the page itself has to say, besides its devices. */
 let trouble = null;
 
-const press = (id, pressed) => byId(id).setAttribute('aria-pressed', String(pressed));
 
 function change(changes) {
   Object.assign(settings, changes);
@@ -65,14 +64,7 @@ async function sourceChanged(name) {
   press('screen', screen.stream !== null);
   byId('screen').firstChild.textContent = screen.stream ? 'Stop sharing ' : 'Share screen ';
   showProblems();
-  await fillMenus();
-}
-
-async function fillMenus() {
-  const all = await devices();
-  cam.fill(byId('camera'), all);
-  mic.fill(byId('microphone'), all);
-  return all;
+  await fillMenus(cam, mic);
 }
 
 function showProblems() {
@@ -86,7 +78,7 @@ function showProblems() {
 async function openSources() {
   if (obstacle()) {
     showProblems();
-    await fillMenus();
+    await fillMenus(cam, mic);
     return;
   }
   if (!cam.open) await cam.choose(settings.camera);
@@ -271,7 +263,7 @@ function bindPage() {
     guests.close();
   });
   navigator.mediaDevices?.addEventListener('devicechange', async () => {
-    const all = await fillMenus();
+    const all = await fillMenus(cam, mic);
     await cam.plugged(all);
     await mic.plugged(all);
   });

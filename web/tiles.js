@@ -1,6 +1,6 @@
 // Who is in a room, as tiles: a camera or a face each, a screen beside it, and the sounds, which nobody sees. Called by room.js.
 
-import { byId, element } from './page.js';
+import { attach, byId, element } from './page.js';
 
 const BARS = { EXCELLENT: 3, GOOD: 2, POOR: 1, LOST: 0 };
 /** Columns that show so many tiles as large as can be, in a wide and in a tall window. */
@@ -26,9 +26,7 @@ class Tile {
   }
 
   show({ name, track, live, note, speaking, hand, quality, mine, screen }) {
-    if ((this.#video.srcObject?.getTracks()[0] ?? null) !== track) {
-      this.#video.srcObject = track ? new MediaStream([track]) : null;
-    }
+    attach(this.#video, track);
     this.#face.hidden = live;
     this.#face.textContent = [...name.trim()][0]?.toUpperCase() ?? '?';
     this.#name.textContent = screen ? `Screen of ${name}` : mine ? `${name} (you)` : name;

@@ -12,14 +12,38 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A text that may change until READY.
-pub(crate) fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
+fn text_spec(
+    (name, nick, blurb): (&str, &str, &str),
+    default: &str,
+    may_change: glib::ParamFlags,
+) -> glib::ParamSpec {
     glib::ParamSpecString::builder(name)
         .nick(nick)
         .blurb(blurb)
         .default_value(Some(default))
-        .mutable_ready()
+        .flags(glib::ParamFlags::READWRITE | may_change)
         .build()
+}
+
+fn number_spec(
+    (name, nick, blurb): (&str, &str, &str),
+    range: RangeInclusive<u32>,
+    default: u32,
+    may_change: glib::ParamFlags,
+) -> glib::ParamSpec {
+    glib::ParamSpecUInt::builder(name)
+        .nick(nick)
+        .blurb(blurb)
+        .minimum(*range.start())
+        .maximum(*range.end())
+        .default_value(default)
+        .flags(glib::ParamFlags::READWRITE | may_change)
+        .build()
+}
+
+/// A text that may change until READY.
+pub(crate) fn text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
+    text_spec((name, nick, blurb), default, gst::PARAM_FLAG_MUTABLE_READY)
 }
 
 /// A number that may change until READY.
@@ -30,23 +54,13 @@ pub(crate) fn number(
     range: RangeInclusive<u32>,
     default: u32,
 ) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .minimum(*range.start())
-        .maximum(*range.end())
-        .default_value(default)
-        .mutable_ready()
-        .build()
+    let names = (name, nick, blurb);
+    number_spec(names, range, default, gst::PARAM_FLAG_MUTABLE_READY)
 }
 
 /// A text that is read on the way to READY, and may change in NULL only.
 pub(crate) fn text_at_start(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(Some(default))
-        .build()
+    text_spec((name, nick, blurb), default, glib::ParamFlags::empty())
 }
 
 /// A number that is.
@@ -57,23 +71,14 @@ pub(crate) fn number_at_start(
     range: RangeInclusive<u32>,
     default: u32,
 ) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .minimum(*range.start())
-        .maximum(*range.end())
-        .default_value(default)
-        .build()
+    let names = (name, nick, blurb);
+    number_spec(names, range, default, glib::ParamFlags::empty())
 }
 
 /// A text that may change while it plays.
 pub(crate) fn live_text(name: &str, nick: &str, blurb: &str, default: &str) -> glib::ParamSpec {
-    glib::ParamSpecString::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .default_value(Some(default))
-        .mutable_playing()
-        .build()
+    let names = (name, nick, blurb);
+    text_spec(names, default, gst::PARAM_FLAG_MUTABLE_PLAYING)
 }
 
 /// A number that may change while it plays.
@@ -84,14 +89,8 @@ pub(crate) fn live_number(
     range: RangeInclusive<u32>,
     default: u32,
 ) -> glib::ParamSpec {
-    glib::ParamSpecUInt::builder(name)
-        .nick(nick)
-        .blurb(blurb)
-        .minimum(*range.start())
-        .maximum(*range.end())
-        .default_value(default)
-        .mutable_playing()
-        .build()
+    let names = (name, nick, blurb);
+    number_spec(names, range, default, gst::PARAM_FLAG_MUTABLE_PLAYING)
 }
 
 /// Which stream to take, for elements that take one, and from where.

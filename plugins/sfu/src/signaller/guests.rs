@@ -14,10 +14,10 @@ use sfu_access::Action;
 use sfu_engine::StreamName;
 use sfu_rooms::{Call, Form, VideoGrants};
 use sfu_rooms_host::Host;
-use tokio::sync::oneshot;
 
 use super::door::{Pass, want};
 use super::server::{App, Refusal};
+use super::twirp;
 
 /// A guest's token is good for so long, or as long as what let him in.
 const LIFE: Duration = Duration::from_secs(6 * 3600);
@@ -107,10 +107,7 @@ async fn is_open(host: &Host, room: &str) -> bool {
         body: serde_json::json!({ "names": [room] }).to_string().into(),
         grants,
     };
-    let (done, served) = oneshot::channel();
-    // Who has given up meanwhile needs no answer.
-    host.call(call, Box::new(move |outcome| _ = done.send(outcome)));
-    let Ok(Ok(answer)) = served.await else {
+    let Ok(answer) = twirp::ask(host, call).await else {
         return false;
     };
     let rooms = serde_json::from_slice::<serde_json::Value>(&answer);

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sfu_rooms::{Call, Fault, Form, VideoGrants};
+use sfu_rooms_host::Host;
 use tokio::sync::oneshot;
 
 use super::rooms;
@@ -62,14 +63,19 @@ pub(super) async fn call(
         body: body.into(),
         grants,
     };
-    let (done, served) = oneshot::channel();
-    // Who has given up meanwhile needs no answer.
-    host.call(call, Box::new(move |outcome| _ = done.send(outcome)));
-    let outcome = served.await.unwrap_or_else(|_| Err(Fault::unavailable()));
+    let outcome = ask(&host, call).await;
     if outcome.as_ref().is_err_and(|fault| fault.status == 401) {
         app.measures.refused("credential");
     }
     answer(outcome, form)
+}
+
+/// Has the rooms' thread do it.
+pub(super) async fn ask(host: &Host, call: Call) -> Result<Vec<u8>, Fault> {
+    let (done, served) = oneshot::channel();
+    // Who has given up meanwhile needs no answer.
+    host.call(call, Box::new(move |outcome| _ = done.send(outcome)));
+    served.await.unwrap_or_else(|_| Err(Fault::unavailable()))
 }
 
 fn answer(outcome: Result<Vec<u8>, Fault>, form: Form) -> Response {
