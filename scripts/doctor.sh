@@ -40,7 +40,7 @@ fi
 export GST_REGISTRY=${GST_REGISTRY:-$ROOT/target/registry.bin}
 export GST_PLUGIN_PATH=$ROOT/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
 mkdir -p "$ROOT/target"
-for element in sfusink sfusrc sfurecorder sfuhlssink sfusignaller simulcastenc ndilivesrc rtmpserversrc sfurtspserver peerwatch supervisor srtserver ndisrc fallbackswitch whepclientsrc isofmp4mux; do
+for element in sfusink sfusrc sfuroomsrc sfuroommixer sfurecorder sfuhlssink sfusignaller simulcastenc ndilivesrc rtmpserversrc sfurtspserver peerwatch supervisor srtserver ndisrc fallbackswitch whepclientsrc isofmp4mux; do
   if gst-inspect-1.0 --exists --atleast-version=0.0 "$element"; then
     ok "element $element"
   else

@@ -22,7 +22,7 @@ if [ "${1:-}" = --check ] && [ "$version" != 1.22 ]; then
   exit 0
 fi
 status=0
-for element in sfusink sfusrc sfurecorder sfuhlssink sfusignaller simulcastenc ndilivesrc rtmpserversrc sfurtspserver peerwatch supervisor srtserver; do
+for element in sfusink sfusrc sfuroomsrc sfuroommixer sfurecorder sfuhlssink sfusignaller simulcastenc ndilivesrc rtmpserversrc sfurtspserver peerwatch supervisor srtserver; do
   file=$ROOT/docs/inspect/$element.txt
   if [ "${1:-}" != --check ]; then
     interface "$element" >"$file"

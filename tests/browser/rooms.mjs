@@ -1,7 +1,7 @@
-// Two people meet in a room: livekit-client as it comes from npm, in pages of the same browser or of two. Prints what they saw
-// as one line of JSON.
+// Two people meet in a room, where a stream of the server is a participant, too: livekit-client as it comes from npm, in pages of
+// the same browser or of two. Prints what they saw as one line of JSON.
 //
-// node rooms.mjs --url ws://127.0.0.1:8080 --ann TOKEN --ben TOKEN --browsers chromium:firefox [--screenshot FILE]
+// node rooms.mjs --url ws://127.0.0.1:8080 --ann TOKEN --ben TOKEN --stream cam1 --browsers chromium:firefox [--screenshot FILE]
 
 import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
@@ -9,7 +9,7 @@ import { createRequire } from 'node:module';
 
 import { options, pause, until, withBrowsers } from './browser.mjs';
 
-const wanted = options({ url: '', ann: '', ben: '', browsers: 'chromium:chromium', single: 0, screenshot: '' });
+const wanted = options({ url: '', ann: '', ben: '', stream: '', browsers: 'chromium:chromium', single: 0, screenshot: '' });
 const setting = { deadline: 150000, screenshot: wanted.screenshot };
 const library = createRequire(import.meta.url).resolve('livekit-client').replace(/[^/]+$/, 'livekit-client.umd.js');
 
@@ -54,10 +54,11 @@ async function join([url, token, single]) {
   return { sid: room.localParticipant.sid, name: room.name, others: [...room.remoteParticipants.values()].map((p) => p.identity) };
 }
 
-/** In the page: what has come of each kind. */
+/** In the page: what has come from people, of each kind. */
 async function received() {
   const result = { video: 0, audio: 0, height: 0, state: window.room.state };
   for (const participant of window.room.remoteParticipants.values()) {
+    if (participant.kind !== 0) continue;
     for (const publication of participant.trackPublications.values()) {
       const report = await publication.track?.getRTCStatsReport();
       for (const one of report?.values() ?? []) {
@@ -72,6 +73,12 @@ async function received() {
   return result;
 }
 
+/** In the page: whether somebody is seen. */
+const pictures = (who) => {
+  const camera = window.room.remoteParticipants.get(who)?.getTrackPublication('camera')?.track;
+  return camera?.attachedElements.some((one) => one.videoWidth > 0);
+};
+
 const has = (event) => [(wantedEvent) => window.seen.events.includes(wantedEvent), event];
 
 const seen = await withBrowsers(setting, async (open) => {
@@ -83,6 +90,17 @@ const seen = await withBrowsers(setting, async (open) => {
     const ann = await open(first, page);
     const ben = await open(second, page);
     const joined = { ann: await ann.evaluate(join, [wanted.url, wanted.ann, single]) };
+    // What it is told of the stream, and what of that comes.
+    const shown = async (name) => {
+      const stream = window.room.remoteParticipants.get(name);
+      const tracks = [...stream?.trackPublications.values() ?? []];
+      const reports = await Promise.all(tracks.map((one) => one.track?.getRTCStatsReport()));
+      const inbound = reports.flatMap((all) => [...all?.values() ?? []]).filter((one) => one.type === 'inbound-rtp');
+      const frames = Math.max(0, ...inbound.map((one) => one.framesDecoded ?? 0));
+      const sound = Math.max(0, ...inbound.map((one) => one.totalAudioEnergy ?? 0));
+      return tracks.length === 2 && frames > 10 && sound > 0 && { kind: stream.kind, sources: tracks.map((one) => one.source).sort() };
+    };
+    const stream = await until(ann, 'the stream', shown, wanted.stream);
     await ann.evaluate(async () => {
       // The beeps of a fake microphone are too short to be speech.
       const context = new AudioContext();
@@ -94,23 +112,23 @@ const seen = await withBrowsers(setting, async (open) => {
       await window.room.localParticipant.setCameraEnabled(true);
     });
     joined.ben = await ben.evaluate(join, [wanted.url, wanted.ben, single]);
-    await until(ben, "ann's pictures", () => [...document.querySelectorAll('video')].some((one) => one.videoWidth > 0));
+    await until(ben, "ann's pictures", pictures, 'ann');
     const begun = await ben.evaluate(received);
     await until(ann, 'ben', ...has('ParticipantConnected ben'));
     // Ben has a camera, too: the other way round.
     await ben.evaluate(() => window.room.localParticipant.enableCameraAndMicrophone());
-    await until(ann, "ben's pictures", () => [...document.querySelectorAll('video')].some((one) => one.videoWidth > 0));
+    await until(ann, "ben's pictures", pictures, 'ben');
     await pause(3000);
     const played = { ann: await ann.evaluate(received), ben: await ben.evaluate(received) };
     // All that is sent has its layers, and the viewer chooses.
     const heightIs = async (compare) => {
-      const report = await [...window.room.remoteParticipants.values()][0].getTrackPublication('camera').track.getRTCStatsReport();
+      const report = await window.room.remoteParticipants.get('ann').getTrackPublication('camera').track.getRTCStatsReport();
       const heights = [...report.values()].filter((one) => one.type === 'inbound-rtp').map((one) => one.frameHeight ?? 0);
       const height = Math.max(...heights);
       return (compare === 'low' ? height > 0 && height <= 200 : height >= 360) && height;
     };
     const highest = await until(ben, 'a higher layer', heightIs, 'high', 40000);
-    const choose = (quality) => [...window.room.remoteParticipants.values()][0].getTrackPublication('camera').setVideoQuality(quality);
+    const choose = (quality) => window.room.remoteParticipants.get('ann').getTrackPublication('camera').setVideoQuality(quality);
     await ben.evaluate(choose, 0);
     const lowest = await until(ben, 'the lowest layer', heightIs, 'low');
     // Firefox lets no page make sound that nobody has touched.
@@ -134,7 +152,7 @@ const seen = await withBrowsers(setting, async (open) => {
     await until(ben, 'ann without a camera', ...has('TrackMuted ann camera'));
     await ann.evaluate(() => window.room.disconnect());
     await until(ben, 'ann to leave', ...has('ParticipantDisconnected ann'));
-    return { joined, begun, played, highest, lowest, ann: await ann.evaluate(() => window.seen), ben: await ben.evaluate(() => window.seen) };
+    return { joined, stream, begun, played, highest, lowest, ann: await ann.evaluate(() => window.seen), ben: await ben.evaluate(() => window.seen) };
   } finally {
     server.close();
   }

@@ -228,6 +228,12 @@ fn cases(folder: &Path, hole: u16) -> Vec<Case> {
         ("sfu", vec![], 0, 0),
         ("test-to-webrtc", cheap.clone(), 0, 0),
         (
+            "mix",
+            with(&[&cheap, &vec![dir.clone(), "API_KEYS=key:secret".into()]]),
+            1,
+            0,
+        ),
+        (
             "record",
             with(&[&cheap, &vec![dir.clone(), "SOURCE=test".into()]]),
             1,

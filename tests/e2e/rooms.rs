@@ -6,10 +6,16 @@ use serde_json::Value;
 use sfu_tests::server::Server;
 use sfu_tests::{access, browser};
 
-/// Two join, publish, see and hear each other, mute, send data, and leave.
+/// Not a room's own: as an NDI camera would be.
+const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=15/1 \
+    ! sfusink name=out stream=cam1 layers=180:150k audiotestsrc is-live=true ! out.audio_0";
+
+/// Two join, see a stream of the server, publish, see and hear each other, mute, send data, and leave.
 fn meet(name: &str, browsers: &str) -> Value {
     let ([ann, ben], keys) = access::room_tokens("meeting", ["ann", "ben"]).unwrap();
-    let server = Server::pipeline(name, "rooms", &[&keys]).unwrap();
+    let keys = keys.trim_start_matches("API_KEYS=");
+    let line = format!("api-keys={keys} room-streams=meeting=cam1 {CAMERA}");
+    let server = Server::launch(name, &line).unwrap();
     let picture = browser::screenshot(name).unwrap();
     let url = server.url("").replace("http://", "ws://");
     let arguments = [
@@ -19,6 +25,8 @@ fn meet(name: &str, browsers: &str) -> Value {
         &ann,
         "--ben",
         &ben,
+        "--stream",
+        "cam1",
         "--browsers",
         browsers,
         "--screenshot",
@@ -35,7 +43,11 @@ fn check(seen: &Value) {
             .unwrap_or_else(|| panic!("no number: {value}"))
     };
     assert_eq!(seen["joined"]["ann"]["name"], "meeting");
-    assert_eq!(seen["joined"]["ben"]["others"][0], "ann");
+    let others = seen["joined"]["ben"]["others"].as_array().unwrap();
+    assert!(others.contains(&"ann".into()), "{others:?}");
+    // ParticipantInfo's kind: INGRESS is 1.
+    let stream = serde_json::json!({"kind": 1, "sources": ["camera", "microphone"]});
+    assert_eq!(seen["stream"], stream);
     for who in ["ann", "ben"] {
         let played = &seen["played"][who];
         assert!(number(&played["video"]) > 10.0, "{who}: no pictures");

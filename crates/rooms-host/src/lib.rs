@@ -5,6 +5,7 @@ One thread for all rooms, on which offers are written and read; media never wait
 hands over what comes ([`Host::join`], [`Host::say`], [`Host::closed`]) and is handed what is to be sent ([`Client`])."]
 
 mod channels;
+mod ingress;
 mod late;
 mod load;
 mod media;
@@ -22,11 +23,12 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use sfu_engine::data::ChannelId;
-use sfu_engine::{Engine, SessionId};
+use sfu_engine::{Engine, SessionId, StreamName};
 use sfu_rooms::proto::{IceServer, WebhookEvent};
 use sfu_rooms::wire::Frame;
 use sfu_rooms::{Call, Config, Connection, Fault, Hello, Keys, Permit, Refused, Sid, VideoGrants};
 
+use ingress::Wanted;
 use load::{Load, Waiting};
 
 /// What a client's connection is to do.
@@ -65,6 +67,8 @@ pub(crate) enum Input {
         own: Waiting,
     },
     Closed(Connection),
+    /// Other streams are to be participants.
+    Streams,
     Call(Box<(Call, Served)>),
     /// A session of the engine's is up.
     Up(SessionId),
@@ -104,6 +108,7 @@ pub struct Host {
     own: Arc<Mutex<HashMap<Connection, Load>>>,
     keys: Arc<Keys>,
     config: Config,
+    streams: Arc<Wanted>,
     connections: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -119,6 +124,7 @@ impl Host {
     ) -> std::io::Result<Self> {
         let (inbox, inputs) = channel();
         let (waiting, keys) = (Load::default(), Arc::new(keys));
+        let streams = Arc::<Wanted>::default();
         let mut worker = worker::Worker::new(
             engine,
             keys.clone(),
@@ -126,6 +132,7 @@ impl Host {
             (ice_servers, events),
             inbox.clone(),
             waiting.clone(),
+            streams.clone(),
         );
         let thread = std::thread::Builder::new()
             .name("sfu-rooms".into())
@@ -136,6 +143,7 @@ impl Host {
             own: Arc::default(),
             keys,
             config,
+            streams,
             connections: AtomicU64::new(0),
             thread: Mutex::new(Some(thread)),
         })
@@ -159,6 +167,26 @@ impl Host {
     /// What a token grants to who calls for an application.
     pub fn grants(&self, token: &str) -> Result<VideoGrants, Refused> {
         Ok(self.keys.claims(token, unix_now())?.video)
+    }
+
+    /// A stream of the engine's router is a participant of a room (LiveKit's kind INGRESS) from now on, whenever it has a publisher;
+    /// its name is its identity. Returns whether that is new; `None`: there are too many.
+    pub fn add_stream(&self, room: &str, stream: &StreamName) -> Option<bool> {
+        let is_new = self.streams.add(room, stream);
+        self.tell(Input::Streams);
+        is_new
+    }
+
+    /// It is none any more. Returns whether it was.
+    pub fn remove_stream(&self, room: &str, stream: &StreamName) -> bool {
+        let was = self.streams.remove(room, stream);
+        self.tell(Input::Streams);
+        was
+    }
+
+    /// The streams that are participants of a room whenever they have a publisher.
+    pub fn streams(&self, room: &str) -> Vec<StreamName> {
+        self.streams.of(room)
     }
 
     /// An application calls.

@@ -12,18 +12,20 @@ use std::time::Instant;
 
 use sfu_engine::stream::Stream;
 use sfu_engine::{
-    Engine, InvitedPeer, Peer, Preference, PublishingPeer, SessionId, SessionObserver, Shown,
-    TrackKind,
+    Engine, InvitedPeer, Peer, Preference, Publishing, PublishingPeer, SessionId, SessionObserver,
+    Shown, TrackKind,
 };
-use sfu_rooms::proto::{SessionDescription, TrackType};
-use sfu_rooms::{Command, Expected, Measured, Negotiated, Path, Section, Sid, Sound, Wish};
+use sfu_rooms::proto::SessionDescription;
+use sfu_rooms::{
+    Command, Expected, Measured, Negotiated, Path, Section, Sid, Sound, StreamTrack, Wish,
+};
 
 use crate::Input;
 use crate::channels::{self, Channels, Outgoing};
 use crate::late::Late;
 use crate::load::Load;
 use crate::names::Names;
-use crate::publications::Publications;
+use crate::publications::{Publications, kind};
 
 /// See the module's description.
 pub(crate) struct Media {
@@ -35,12 +37,22 @@ pub(crate) struct Media {
     parties: HashMap<Sid, Party>,
     /// Whose session it is, and whether on it it publishes.
     sessions: HashMap<SessionId, (Sid, bool)>,
+    /// Streams that are participants.
+    ingresses: HashMap<Sid, Ingress>,
     /// All that is published.
     tracks: HashMap<Sid, Published>,
 }
 
+/// A stream that is a participant.
+struct Ingress {
+    room: String,
+    tracks: Vec<Sid>,
+}
+
 /// A participant.
 struct Party {
+    room: String,
+    identity: String,
     names: Names,
     address: Option<IpAddr>,
     publishing: Option<PublishingPeer>,
@@ -109,7 +121,50 @@ impl Media {
             late: Late::default(),
             parties: HashMap::new(),
             sessions: HashMap::new(),
+            ingresses: HashMap::new(),
             tracks: HashMap::new(),
+        }
+    }
+
+    /// A stream is a participant, with these tracks.
+    pub(crate) fn ingest<'a>(
+        &mut self,
+        sid: &Sid,
+        room: &str,
+        stream: &Arc<Stream>,
+        tracks: impl Iterator<Item = (Sid, &'a StreamTrack)>,
+    ) {
+        self.forget_ingress(sid);
+        let mut sids = Vec::new();
+        for (track, of) in tracks {
+            let published = Published {
+                stream: stream.clone(),
+                kind: kind(of.kind),
+                sizes: of.sizes.clone(),
+            };
+            self.tracks.insert(track.clone(), published);
+            sids.push(track);
+        }
+        let publishing = Publishing {
+            identity: stream.name().to_string(),
+            streams: vec![stream.name().clone()],
+        };
+        let roster = self.engine.router().roster();
+        roster.set(room, sid.as_str(), publishing);
+        let ingress = Ingress {
+            room: room.to_owned(),
+            tracks: sids,
+        };
+        self.ingresses.insert(sid.clone(), ingress);
+    }
+
+    fn forget_ingress(&mut self, sid: &Sid) {
+        if let Some(ingress) = self.ingresses.remove(sid) {
+            for track in &ingress.tracks {
+                self.tracks.remove(track);
+            }
+            let roster = self.engine.router().roster();
+            roster.remove(&ingress.room, sid.as_str());
         }
     }
 
@@ -126,6 +181,8 @@ impl Media {
             return;
         };
         self.parties.entry(sid.clone()).or_insert_with(|| Party {
+            room: room.to_owned(),
+            identity: identity.to_owned(),
             names,
             address,
             publishing: None,
@@ -256,6 +313,14 @@ impl Media {
                 self.tracks.insert(track.clone(), published);
             }
         }
+        let streams = publications.streams();
+        let streams = streams.filter_map(|publication| peer.stream(publication));
+        let publishing = Publishing {
+            identity: party.identity.clone(),
+            streams: streams.map(|stream| stream.name().clone()).collect(),
+        };
+        let roster = self.engine.router().roster();
+        roster.set(&party.room, sid.as_str(), publishing);
         Some(Negotiated::Answered {
             sdp: answered.sdp,
             tracks: found,
@@ -356,9 +421,12 @@ impl Media {
     }
 
     fn end(&mut self, sid: &Sid) {
+        self.forget_ingress(sid);
         let Some(party) = self.parties.remove(sid) else {
             return;
         };
+        let roster = self.engine.router().roster();
+        roster.remove(&party.room, sid.as_str());
         let invited = party.invited.as_ref().map(InvitedPeer::session);
         let publishing = party.publishing.as_ref().map(PublishingPeer::session);
         for session in [invited, publishing].into_iter().flatten() {
@@ -379,11 +447,17 @@ impl Media {
     /// Who is heard.
     pub(crate) fn sounds(&self, now: Instant) -> Vec<(Sid, Sound)> {
         let mut heard = Vec::new();
-        for (sid, party) in &self.parties {
-            let sounds = party.publications.all();
-            let sounds = sounds.filter(|(_, kind, _)| *kind == TrackKind::Audio);
-            let streams = sounds.filter_map(|(track, ..)| self.tracks.get(track));
-            let all = streams.map(|track| {
+        let people = self.parties.iter();
+        let people = people.map(|(sid, party)| {
+            let tracks = party.publications.all().map(|(track, ..)| track);
+            (sid, tracks.collect::<Vec<_>>())
+        });
+        let ingresses = self.ingresses.iter();
+        let ingresses = ingresses.map(|(sid, ingress)| (sid, ingress.tracks.iter().collect()));
+        for (sid, tracks) in people.chain(ingresses) {
+            let tracks = tracks.into_iter().filter_map(|sid| self.tracks.get(sid));
+            let sounds = tracks.filter(|track| track.kind == TrackKind::Audio);
+            let all = sounds.map(|track| {
                 let speech = track.stream.speech(now);
                 Sound {
                     speech: if speech.active { speech.level } else { 0.0 },
@@ -470,6 +544,18 @@ impl Media {
     }
 }
 
+impl Drop for Media {
+    fn drop(&mut self) {
+        let roster = self.engine.router().roster();
+        for (sid, party) in &self.parties {
+            roster.remove(&party.room, sid.as_str());
+        }
+        for (sid, ingress) in &self.ingresses {
+            roster.remove(&ingress.room, sid.as_str());
+        }
+    }
+}
+
 fn channels(
     publisher: bool,
     participant: &Sid,
@@ -529,10 +615,7 @@ fn offer(
         let number = match party.lines.get(track) {
             Some(line) => line.number,
             None => {
-                let kind = match section.kind {
-                    TrackType::Audio => TrackKind::Audio,
-                    TrackType::Video | TrackType::Data => TrackKind::Video,
-                };
+                let kind = kind(section.kind);
                 let msid = format!("{publisher}|{track} {track}");
                 let number = peer.offers().add(kind, &msid);
                 let number = number.map_err(|why| why.to_string())?;

@@ -89,7 +89,7 @@ impl Publications {
             expected.iter().find(|e| e.track == *sid)
         };
         // Of another kind it is another track, whatever its id.
-        let fits = |track: &PublisherTrack, e: &Expected| kind(e) == track.codec.kind();
+        let fits = |track: &PublisherTrack, e: &Expected| kind(e.kind) == track.codec.kind();
         let known = |track: &PublisherTrack| {
             let known = by_cid(track).or_else(|| before(track));
             known.filter(|e| fits(track, e))
@@ -153,6 +153,17 @@ impl Publications {
         self.groups.push(group);
     }
 
+    /// What is one stream each: the camera and microphone first, then the screen, then others.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = PublicationId> {
+        let mut groups: Vec<_> = self.groups.iter().collect();
+        groups.sort_by_key(|group| match group.part {
+            Part::Camera => 0,
+            Part::Screen => 1,
+            Part::Track(_) => 2,
+        });
+        groups.into_iter().map(|group| group.id)
+    }
+
     /// All tracks that are published, with their streams.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Sid, TrackKind, PublicationId)> {
         self.groups.iter().flat_map(|group| {
@@ -171,8 +182,8 @@ fn cid(track: &PublisherTrack) -> Option<&str> {
     Some(cid)
 }
 
-pub(crate) fn kind(expected: &Expected) -> TrackKind {
-    match expected.kind {
+pub(crate) fn kind(kind: TrackType) -> TrackKind {
+    match kind {
         TrackType::Audio => TrackKind::Audio,
         TrackType::Video | TrackType::Data => TrackKind::Video,
     }
@@ -194,7 +205,7 @@ fn rids(track: &PublisherTrack) -> Vec<String> {
     rids.map(|rid| rid.as_str().to_owned()).collect()
 }
 
-fn mime(codec: Codec) -> &'static str {
+pub(crate) fn mime(codec: Codec) -> &'static str {
     match codec {
         Codec::H264 => "video/H264",
         Codec::Vp8 => "video/VP8",

@@ -13,6 +13,7 @@ use sfu_rooms::proto::{signal_request, signal_response};
 use sfu_rooms::wire::{self, Encoding, Frame};
 use sfu_rooms::{Command, Config, Connection, Keys, Negotiated, Output, Permit, Rooms};
 
+use crate::ingress::{Ingresses, Wanted};
 use crate::late::AGAIN;
 use crate::load::{Load, Waiting};
 use crate::media::Media;
@@ -28,8 +29,10 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 
 /// See the module's description.
 pub(crate) struct Worker {
+    engine: Arc<Engine>,
     rooms: Rooms,
     media: Media,
+    ingresses: Ingresses,
     clients: HashMap<Connection, Held>,
     keys: Arc<Keys>,
     ice_servers: IceServers,
@@ -71,10 +74,13 @@ impl Worker {
         (ice_servers, events): (IceServers, Events),
         inbox: Sender<Input>,
         waiting: Load,
+        streams: Arc<Wanted>,
     ) -> Self {
         let now = Instant::now();
         Self {
+            engine: engine.clone(),
             rooms: Rooms::new(config, now, SystemTime::now()),
+            ingresses: Ingresses::new(streams, now),
             media: Media::new(engine, Arc::new(Observer(inbox.clone())), inbox, waiting),
             clients: HashMap::new(),
             keys,
@@ -108,7 +114,7 @@ impl Worker {
         let measure = self.media.has_parties().then_some(self.measure);
         let resting = self.resting.first().map(|(at, _)| *at);
         let late = self.media.is_late().then(|| Instant::now() + AGAIN);
-        let all = [due, listen, measure, resting, late];
+        let all = [due, listen, measure, resting, late, self.ingresses.due()];
         let next = all.into_iter().flatten().min();
         next.map_or(AT_LEAST, |at| {
             at.saturating_duration_since(Instant::now()).min(AT_LEAST)
@@ -135,6 +141,7 @@ impl Worker {
                 served(answer);
             }
             Some(Input::Closed(connection)) => self.closed(now, connection),
+            Some(Input::Streams) => self.ingresses.wake(now),
             Some(Input::Up(session)) => {
                 if let Some((participant, publisher)) = self.media.of_session(session) {
                     let up = Negotiated::Connected { publisher };
@@ -171,6 +178,10 @@ impl Worker {
         }
         self.media.send_late(now);
         self.hear_who_has_rested(now);
+        if self.ingresses.due().is_some_and(|at| at <= now) {
+            let (rooms, media) = (&mut self.rooms, &mut self.media);
+            self.ingresses.follow(now, rooms, media, &self.engine);
+        }
         if self.listen <= now {
             self.listen = now + LISTEN;
             self.look(now);

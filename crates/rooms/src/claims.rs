@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use livekit_protocol::{ParticipantPermission, TrackSource};
 // Not its `AccessToken`: that makes `jsonwebtoken` know HMAC alone, for all of the process.
 use livekit_token::{Claims, VideoGrants};
+use serde::{Deserialize, Serialize};
 
 use crate::limits::Limits;
 
@@ -17,6 +18,19 @@ const LEEWAY: u64 = 60;
 const RENEWED_FOR: u64 = 600;
 /// As LiveKit's server has it. In seconds.
 const DIGEST_FOR: u64 = 300;
+
+/// What a token grants that `livekit-token` knows nothing of.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct More {
+    video: MoreVideo,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct MoreVideo {
+    can_subscribe_metrics: bool,
+}
 
 /// API keys and their secrets.
 #[derive(Clone, Default)]
@@ -151,8 +165,13 @@ impl Keys {
             let reason = format!("metadata or attributes are larger than {}", limits.metadata);
             return Err(Refused::new(400, reason));
         }
+        let more = jsonwebtoken::dangerous::insecure_decode::<More>(token);
+        let more = more.map(|token| token.claims).unwrap_or_default();
         Ok(Permit {
-            permission: permission(&video)?,
+            permission: ParticipantPermission {
+                can_subscribe_metrics: more.video.can_subscribe_metrics,
+                ..permission(&video)?
+            },
             room: video.room.clone(),
             identity: claims.sub,
             name: claims.name,
@@ -177,7 +196,9 @@ impl Keys {
             video: permit.grants.clone(),
             ..Claims::default()
         };
-        self.sign(&claims)
+        let mut all = serde_json::to_value(&claims).ok()?;
+        all["video"]["canSubscribeMetrics"] = permit.permission.can_subscribe_metrics.into();
+        self.sign_with(&permit.issuer, &all)
     }
 
     /// A token for somebody whom this server itself lets in, signed with the first key. Without `publishes` it is for who listens
@@ -220,7 +241,11 @@ impl Keys {
 
     /// A token that says that, signed with the key that it names.
     pub fn sign(&self, claims: &Claims) -> Option<String> {
-        let secret = self.0.get(&claims.iss)?;
+        self.sign_with(&claims.iss, claims)
+    }
+
+    fn sign_with(&self, issuer: &str, claims: &impl Serialize) -> Option<String> {
+        let secret = self.0.get(issuer)?;
         let key = EncodingKey::from_secret(secret.as_bytes());
         jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).ok()
     }
@@ -343,6 +368,22 @@ mod tests {
             with(|_| ()).split('.').nth(1).unwrap()
         );
         ask(&none).unwrap_err();
+    }
+
+    #[test]
+    fn figures_of_others_are_for_who_is_granted_them() {
+        let keys: Keys = "key:secret".parse().unwrap();
+        let limits = Limits::default();
+        for granted in [true, false] {
+            let mut claims = serde_json::to_value(claims()).unwrap();
+            claims["video"]["canSubscribeMetrics"] = granted.into();
+            let token = keys.sign_with("key", &claims).unwrap();
+            let permit = keys.permit(&token, NOW, &limits).unwrap();
+            assert_eq!(permit.permission.can_subscribe_metrics, granted);
+            let renewed = keys.renew(&permit, NOW).unwrap();
+            let again = keys.permit(&renewed, NOW, &limits).unwrap();
+            assert_eq!(again.permission, permit.permission);
+        }
     }
 
     #[test]

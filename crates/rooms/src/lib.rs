@@ -18,7 +18,9 @@ pub mod wire;
 pub use claims::{Keys, KeysError, Permit, Refused};
 pub use hello::Hello;
 pub use limits::Limits;
-pub use media::{Command, Expected, Found, Measured, Negotiated, Path, Section, Sound, Wish};
+pub use media::{
+    Command, Expected, Found, Measured, Negotiated, Path, Section, Sound, StreamTrack, Wish,
+};
 pub use rooms::{Config, Connection, Output, Rooms};
 pub use service::{Call, Fault, Form};
 pub use sid::Sid;

@@ -100,6 +100,17 @@ pub struct Section {
     pub track: Option<(Sid, Sid)>,
 }
 
+/// A track of a stream of the server's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamTrack {
+    /// Sound or pictures.
+    pub kind: TrackType,
+    /// Its codec, as `video/VP8`.
+    pub mime: String,
+    /// Width and height of its layers, from the smallest up, as far as they are known.
+    pub sizes: Vec<(u32, u32)>,
+}
+
 /// How a subscriber wants a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wish {

@@ -13,7 +13,7 @@ use livekit_protocol::{
 use crate::claims::{self, Permit, Refused};
 use crate::hello::Hello;
 use crate::limits::Limits;
-use crate::media::{Command, Measured, Negotiated, Sound};
+use crate::media::{Command, Measured, Negotiated, Sound, StreamTrack};
 use crate::room::Room;
 use crate::sid::Sid;
 
@@ -134,15 +134,7 @@ impl Rooms {
             self.schedule(&permit.room);
             return Ok(resumed);
         }
-        if !self.rooms.contains_key(&permit.room) {
-            if self.rooms.len() >= limits.rooms {
-                return Err(Refused::new(
-                    503,
-                    "there are too many rooms: try again later",
-                ));
-            }
-            self.open(now, &permit.room);
-        }
+        self.enter(now, &permit.room)?;
         let Some(room) = self.rooms.get_mut(&permit.room) else {
             return Ok(None);
         };
@@ -150,6 +142,10 @@ impl Rooms {
         let again = room.of_identity(&permit.identity);
         if again.is_none() && room.len() >= room.capacity(limits.participants) {
             return Err(Refused::new(503, "the room is full"));
+        }
+        if again.as_ref().is_some_and(|sid| room.is_ingress(sid)) {
+            let reason = "a stream of this server is in the room by this identity";
+            return Err(Refused::new(409, reason));
         }
         let texts = permit.metadata.len() + claims::size(&permit.attributes);
         if texts > 0 && !room.has_room_for(texts, &permit.identity) {
@@ -173,6 +169,63 @@ impl Rooms {
             },
         );
         Ok(Some(participant))
+    }
+
+    /// There is a room of this name from now on, if there may be one more.
+    fn enter(&mut self, now: Now, name: &str) -> Result<(), Refused> {
+        if self.rooms.contains_key(name) {
+            return Ok(());
+        }
+        if self.rooms.len() >= self.config.limits.rooms {
+            let reason = "there are too many rooms: try again later";
+            return Err(Refused::new(503, reason));
+        }
+        self.open(now, name);
+        Ok(())
+    }
+
+    /// A stream of the server's is a participant of a room from now on, or has other tracks than before. Returns who it is, and its
+    /// tracks' names in the order of `tracks`.
+    pub fn ingress(
+        &mut self,
+        at: Instant,
+        name: &str,
+        identity: &str,
+        tracks: &[StreamTrack],
+    ) -> Result<(Sid, Vec<Sid>), Refused> {
+        let now = self.now(at);
+        self.enter(now, name)?;
+        let most = self.config.limits.participants;
+        let missing = || Refused::new(500, "there is no such room");
+        let room = self.rooms.get_mut(name).ok_or_else(missing)?;
+        match room.of_identity(identity) {
+            Some(known) if !room.is_ingress(&known) => {
+                let reason = "somebody is in the room by this identity";
+                return Err(Refused::new(409, reason));
+            }
+            None if room.len() >= room.capacity(most) => {
+                return Err(Refused::new(503, "the room is full"));
+            }
+            _ => {}
+        }
+        let (participant, sids) = room.ingress(now, identity, tracks, &mut self.outputs);
+        self.places.insert(participant.clone(), name.to_owned());
+        self.schedule(name);
+        Ok((participant, sids))
+    }
+
+    /// A stream is none any more.
+    pub fn end_ingress(&mut self, at: Instant, participant: &Sid) {
+        let now = self.now(at);
+        if let Some(name) = self.places.get(participant).cloned() {
+            self.remove(now, &name, participant, DisconnectReason::ClientInitiated);
+            self.schedule(&name);
+        }
+    }
+
+    /// Whether that one is still there.
+    pub fn has(&self, participant: &Sid) -> bool {
+        self.places.contains_key(participant)
     }
 
     /// A participant whose connection broke goes on by another one.

@@ -263,6 +263,11 @@ impl Engine {
         }
     }
 
+    /// Where its streams are.
+    pub fn router(&self) -> &Arc<Router> {
+        &self.router
+    }
+
     /// The UDP ports, one a shard.
     pub fn udp_ports(&self) -> Vec<u16> {
         self.shards.iter().map(|s| s.address().port()).collect()

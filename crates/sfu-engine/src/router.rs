@@ -18,6 +18,7 @@ use crate::info::StreamInfo;
 use crate::layers::LayerInfo;
 use crate::local::{LocalQueue, LocalSubscription};
 use crate::packet::RtpIn;
+use crate::roster::Roster;
 use crate::stream::{Lease, PublishOptions, Stream, Viewing};
 
 static ROUTERS: LazyLock<Mutex<HashMap<String, Arc<Router>>>> = LazyLock::new(Mutex::default);
@@ -36,6 +37,7 @@ pub enum PublishError {
 #[derive(Debug, Default)]
 pub struct Router {
     streams: Arc<Mutex<Streams>>,
+    roster: Roster,
 }
 
 #[derive(Debug, Default)]
@@ -177,7 +179,13 @@ impl Router {
         self.find(name).is_some_and(|stream| stream.kick())
     }
 
-    pub(crate) fn find(&self, name: &StreamName) -> Option<Arc<Stream>> {
+    /// Who publishes in which room.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// The stream with this name, if it has a publisher or viewers.
+    pub fn find(&self, name: &StreamName) -> Option<Arc<Stream>> {
         let stream = self.lock().by_name.get(name).cloned()?;
         stream.is_known().then_some(stream)
     }

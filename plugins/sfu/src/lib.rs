@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
+#![doc = "SFU fan-out to WebRTC viewers: the elements `sfusink`, `sfusrc`, `sfuroomsrc`, `sfuroommixer`, `sfuhlssink`, `sfurecorder` and `sfusignaller`."]
 
 mod aac;
 mod ending;
@@ -9,6 +9,8 @@ mod notices;
 mod properties;
 mod push;
 mod record;
+mod roommixer;
+mod roomsrc;
 mod runtime;
 mod signaller;
 mod sink;
@@ -18,6 +20,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     log::forward();
     sink::register(plugin)?;
     src::register(plugin)?;
+    roomsrc::register(plugin)?;
+    roommixer::register(plugin)?;
     hls::register(plugin)?;
     record::register(plugin)?;
     signaller::register(plugin)

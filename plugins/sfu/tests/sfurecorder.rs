@@ -512,3 +512,82 @@ fn an_application_splits_stops_and_starts_and_loses_nothing_of_what_it_wants() {
         }
     }
 }
+
+/// Two in a room, of whom the second comes later and goes earlier: a file each, in sync by what the messages and the files say.
+#[test]
+fn a_room_is_recorded_in_sync() {
+    use sfu_engine::{Publishing, Router};
+    init();
+    let folder = Folder::new("room");
+    let router = Router::get("recorded-room");
+    let enter = |sid: &str, identity: &str, stream: &str| {
+        let publishing = Publishing {
+            identity: identity.to_owned(),
+            streams: vec![stream.parse().unwrap()],
+        };
+        router.roster().set("The room", sid, publishing);
+    };
+    let recorder = Running::start(&format!(
+        "sfurecorder name=r router=recorded-room directory={}",
+        folder.path()
+    ));
+    recorder.0.set_state(gst::State::Null).unwrap();
+    let element = recorder.0.by_name("r").unwrap();
+    element.set_property("room", "The room");
+    recorder.play();
+    let camera = |stream: &str| {
+        Running::start(&format!(
+            "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=20/1 \
+             ! sfusink router=recorded-room stream={stream} codec=vp8 layers=120:200k"
+        ))
+    };
+    enter("PA_1", "ann", "show/ann");
+    let ann = camera("show/ann");
+    let began = std::time::SystemTime::now();
+    let first = told(&recorder, "recording");
+    enter("PA_2", "Ben B", "PA_2");
+    let ben = camera("PA_2");
+    let second = told(&recorder, "recording");
+    for (one, identity, stream) in [(&first, "ann", "show/ann"), (&second, "Ben B", "PA_2")] {
+        assert_eq!(one.get::<&str>("identity"), Ok(identity));
+        assert_eq!(one.get::<&str>("room"), Ok("The room"));
+        assert_eq!(one.get::<&str>("stream"), Ok(stream));
+    }
+    let start = |of: &gst::Structure| of.get::<u64>("start-ms").unwrap();
+    let began = began.duration_since(std::time::UNIX_EPOCH).unwrap();
+    let off = start(&first).abs_diff(u64::try_from(began.as_millis()).unwrap());
+    assert!(off < 3_000, "{off} ms from the beginning");
+    assert!(start(&second) > start(&first));
+    // Who goes has its file finished, and the other one goes on.
+    router.roster().remove("The room", "PA_2");
+    drop(ben);
+    let finished = told(&recorder, "finished");
+    assert_eq!(finished.get::<&str>("identity"), Ok("Ben B"));
+    assert_eq!(start(&finished), start(&second));
+    let state = |element: &gst::Element| {
+        let stats = element.property::<gst::Structure>("stats");
+        stats.get::<String>("state").unwrap()
+    };
+    assert_eq!(state(&element), "recording");
+    // Who comes back is recorded again, in another file.
+    enter("PA_3", "Ben B", "PA_2");
+    let ben = camera("PA_2");
+    let third = told(&recorder, "recording");
+    assert_eq!(third.get::<&str>("identity"), Ok("Ben B"));
+    drop((ann, ben));
+    recorder.0.set_state(gst::State::Null).unwrap();
+    let files = folder.files();
+    assert_eq!(files.len(), 3, "{files:?}");
+    assert_eq!(state(&element), "waiting");
+}
+
+/// The next message of a file with this state.
+fn told(recorder: &Running, state: &str) -> gst::Structure {
+    loop {
+        let message = recorder.next(&[gst::MessageType::Element]);
+        let about = message.structure().unwrap();
+        if about.name() == "sfu-recording" && about.get::<&str>("state") == Ok(state) {
+            return about.to_owned();
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sfu_engine::{Engine, EngineConfig, Router};
 use sfu_rooms::proto::{LeaveRequest, MuteTrackRequest, TrackSource, WebhookEvent, signal_request};
-use sfu_rooms::{Call, Config, Form, Keys, VideoGrants};
+use sfu_rooms::{Call, Config, Fault, Form, Keys, VideoGrants};
 use sfu_rooms_host::Host;
 
 use guest::{Guest, until};
@@ -174,6 +174,25 @@ fn state_of<'a>(guest: &'a Guest<'_>, identity: &str) -> Option<&'a str> {
     Some(last["state"].as_str().unwrap_or("ACTIVE"))
 }
 
+/// What an application calls for.
+fn call(served: &Served, method: &str, body: &str) -> Result<Vec<u8>, Fault> {
+    let (done, answered) = std::sync::mpsc::sync_channel(1);
+    let grants = VideoGrants {
+        room_admin: true,
+        room: "meeting".into(),
+        ..VideoGrants::default()
+    };
+    let call = Call {
+        method: method.into(),
+        form: Form::Json,
+        body: body.into(),
+        grants,
+    };
+    let served_by = Box::new(move |answer| done.send(answer).unwrap());
+    served.host.call(call, served_by);
+    answered.recv_timeout(Duration::from_secs(20)).unwrap()
+}
+
 /// An application takes a right away: what was published is not, whatever the client does.
 #[test]
 fn who_may_publish_no_more_is_not_forwarded_any_more() {
@@ -184,26 +203,9 @@ fn who_may_publish_no_more_is_not_forwarded_any_more() {
     until([&mut ann, &mut ben], "ben to hear ann", |[_, ben]| {
         ben.subscriber.packets > 20
     });
-    let call = |method: &str, body: &str| {
-        let (done, served_it) = std::sync::mpsc::sync_channel(1);
-        let grants = VideoGrants {
-            room_admin: true,
-            room: "meeting".into(),
-            ..VideoGrants::default()
-        };
-        let call = Call {
-            method: method.into(),
-            form: Form::Json,
-            body: body.into(),
-            grants,
-        };
-        served
-            .host
-            .call(call, Box::new(move |answer| done.send(answer).unwrap()));
-        served_it.recv_timeout(Duration::from_secs(20)).unwrap()
-    };
     let body = r#"{"room": "meeting", "identity": "ann", "permission": {"canSubscribe": true}}"#;
-    let answer: Value = serde_json::from_slice(&call("UpdateParticipant", body).unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_slice(&call(&served, "UpdateParticipant", body).unwrap()).unwrap();
     assert_eq!(answer["tracks"].as_array().unwrap().len(), 0);
     until([&mut ann, &mut ben], "both to know", |[ann, ben]| {
         !ann.all("trackUnpublished").is_empty() && tracks(ben.last_of("ann").unwrap()) == 0
@@ -317,6 +319,111 @@ fn whose_connection_broke_goes_on_and_who_comes_twice_is_once() {
     assert_eq!(late.told.len(), 1);
     assert_eq!(late.all("leave")[0]["reason"], "STATE_MISMATCH");
     assert_eq!(late.all("leave")[0]["action"], "RECONNECT");
+}
+
+/// A stream of the server, whatever publishes it.
+mod cam {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use sfu_engine::{
+        Codec, Feedback, Layering, PublishOptions, Publisher, Router, RtpIn, TrackKind,
+    };
+
+    struct NoEncoder;
+
+    impl Feedback for NoEncoder {
+        fn keyframe_request(&self, _: usize) {}
+    }
+
+    pub(super) struct Camera {
+        publisher: Publisher,
+        sent: u16,
+        next: Instant,
+    }
+
+    impl Camera {
+        pub(super) fn new(router: &Router, name: &str) -> Self {
+            let options = PublishOptions {
+                keyframe_min_interval: Duration::from_millis(500),
+                feedback: Arc::new(NoEncoder),
+            };
+            let publisher = router.publish(name.parse().unwrap(), options).unwrap();
+            publisher.set_audio(Codec::Opus);
+            Self {
+                publisher,
+                sent: 0,
+                next: Instant::now(),
+            }
+        }
+
+        /// A packet of sound each 20 ms.
+        pub(super) fn turn(&mut self) {
+            while self.next <= Instant::now() {
+                self.next += Duration::from_millis(20);
+                self.sent = self.sent.wrapping_add(1);
+                let packet = RtpIn {
+                    seq: self.sent,
+                    timestamp: u32::from(self.sent) * 960,
+                    captured: Instant::now(),
+                    marker: false,
+                    payload: [0x78, b'c', 0, 0].into(),
+                    red: None,
+                    layering: Layering::default(),
+                };
+                self.publisher.push(TrackKind::Audio, 0, [packet]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_of_the_server_comes_goes_and_is_heard() {
+    let served = Served::new("ingress");
+    let name = "cam1".parse().unwrap();
+    assert_eq!(served.host.add_stream("meeting", &name), Some(true));
+    assert_eq!(served.host.add_stream("meeting", &name), Some(false));
+    assert_eq!(served.host.streams("meeting"), [name.clone()]);
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    let roster = || {
+        let listed = served.router.roster().of("meeting");
+        listed.into_iter().map(|p| p.identity).collect::<Vec<_>>()
+    };
+    for round in 0..3 {
+        let mut camera = cam::Camera::new(&served.router, "cam1");
+        let before = ann.subscriber.packets;
+        until([&mut ann], "the stream to be heard", |[ann]| {
+            camera.turn();
+            is_active(ann, "cam1") && ann.subscriber.packets > before + 20
+        });
+        assert_eq!(ann.last_of("cam1").unwrap()["kind"], "INGRESS", "{round}");
+        assert_eq!(roster(), ["cam1"]);
+        drop(camera);
+        until([&mut ann], "the stream to go", |[ann]| {
+            ann.last_of("cam1").unwrap()["state"] == "DISCONNECTED"
+        });
+        assert!(roster().is_empty());
+    }
+    let _camera = cam::Camera::new(&served.router, "cam1");
+    until([&mut ann], "the stream to be there", |[ann]| {
+        is_active(ann, "cam1")
+    });
+    // Who takes its name is not let in, and an application that removes it has removed it for good.
+    assert_eq!(Guest::join(&served.host, "cam1").err().unwrap().status, 409);
+    let body = r#"{"room": "meeting", "identity": "cam1"}"#;
+    call(&served, "RemoveParticipant", body).unwrap();
+    until([&mut ann], "it to be removed", |_| {
+        served.host.streams("meeting").is_empty()
+    });
+    assert!(!served.host.remove_stream("meeting", &name));
+    assert_eq!(served.host.add_stream("meeting", &name), Some(true));
+    until([&mut ann], "the stream to be back", |[ann]| {
+        is_active(ann, "cam1")
+    });
+    assert!(served.host.remove_stream("meeting", &name));
+    until([&mut ann], "the stream to leave", |[ann]| {
+        ann.last_of("cam1").unwrap()["state"] == "DISCONNECTED"
+    });
 }
 
 /// Whatever comes: the rooms go on.

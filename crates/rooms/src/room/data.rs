@@ -61,10 +61,13 @@ impl Room {
                 || to.contains(identity)
                 || to_sids.contains(sid.as_str())
         };
+        // Figures of clients are for who watches over the room.
+        let is_metrics = matches!(packet.value, Some(Value::Metrics(_)));
         let encoded: Arc<[u8]> = packet.encode_to_vec().into();
         for other in self.participants.values() {
             let is_there = other.sid != *sid && other.state == State::Active;
-            if is_there && is_meant(&other.identity, &other.sid) {
+            let may = !is_metrics || other.permission.can_subscribe_metrics;
+            if is_there && may && is_meant(&other.identity, &other.sid) {
                 out.push_back(Output::Media(Command::Data {
                     participant: other.sid.clone(),
                     reliable,
@@ -72,5 +75,52 @@ impl Room {
                 }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use livekit_protocol::MetricsBatch;
+
+    use super::*;
+    use crate::{Config, Connection, Hello, Keys, Limits, Negotiated, Rooms};
+
+    #[test]
+    fn figures_of_clients_reach_those_who_are_granted_them() {
+        const NOW: u64 = 1_800_000_000;
+        let keys: Keys = "key:secret".parse().unwrap();
+        let now = Instant::now();
+        let mut rooms = Rooms::new(Config::default(), now, SystemTime::now());
+        let mut join = |n: u64, watches: bool| {
+            let claims = serde_json::json!({
+                "iss": "key", "sub": n.to_string(), "exp": NOW + 60,
+                "video": {"roomJoin": true, "room": "r", "canSubscribeMetrics": watches},
+            });
+            let key = jsonwebtoken::EncodingKey::from_secret(b"secret");
+            let header = jsonwebtoken::Header::default();
+            let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+            let permit = keys.permit(&token, NOW, &Limits::default()).unwrap();
+            let joined = rooms.join(now, Connection(n), permit, Hello::default());
+            let sid = joined.unwrap().unwrap();
+            let up = Negotiated::Connected { publisher: false };
+            rooms.negotiated(now, sid.as_str(), up);
+            sid
+        };
+        let [ann, _ben, watcher] = [join(1, false), join(2, false), join(3, true)];
+        while rooms.poll().is_some() {}
+        let packet = DataPacket {
+            value: Some(Value::Metrics(MetricsBatch::default())),
+            ..DataPacket::default()
+        };
+        rooms.data(now, ann.as_str(), true, &packet.encode_to_vec());
+        let mut reached = Vec::new();
+        while let Some(output) = rooms.poll() {
+            if let Output::Media(Command::Data { participant, .. }) = output {
+                reached.push(participant);
+            }
+        }
+        assert_eq!(reached, [watcher]);
     }
 }

@@ -111,16 +111,18 @@ impl Room {
                 continue;
             }
             let source = track.info().source();
-            let is_screen = matches!(
-                source,
-                TrackSource::ScreenShare | TrackSource::ScreenShareAudio
-            );
+            // Somebody wants it to be seen, whoever speaks.
+            let is_shown = publisher.is_ingress()
+                || matches!(
+                    source,
+                    TrackSource::ScreenShare | TrackSource::ScreenShareAudio
+                );
             let (ranked, stage, unseen) = match track.kind() {
                 TrackType::Audio => (&mut sounds, &self.voices, false),
                 TrackType::Video => (&mut pictures, &self.faces, !subscription.on_screen),
                 TrackType::Data => continue,
             };
-            ranked.push((!is_screen, unseen, stage.place(&publisher.sid), sid));
+            ranked.push((!is_shown, unseen, stage.place(&publisher.sid), sid));
         }
         let mut outside = Vec::with_capacity(pictures.len() + sounds.len());
         for mut ranked in [pictures, sounds] {

@@ -7,6 +7,7 @@ mod data;
 mod demand;
 mod events;
 mod forwarded;
+mod ingress;
 mod lifetime;
 mod offering;
 mod participant;
@@ -183,15 +184,20 @@ impl Room {
             ));
         }
         participant.offering.again(now.at, false);
-        self.participants.insert(sid.clone(), participant);
-        self.faces.add(&sid);
-        self.voices.add(&sid);
-        self.empty_since = None;
-        self.had_somebody = true;
+        self.add(participant);
         self.tell_room_in(now, TELL_ROOM);
         self.subscribe_to_all(now, &sid, out);
         self.settle(now, out);
         sid
+    }
+
+    fn add(&mut self, participant: Participant) {
+        self.faces.add(&participant.sid);
+        self.voices.add(&participant.sid);
+        self.participants
+            .insert(participant.sid.clone(), participant);
+        self.empty_since = None;
+        self.had_somebody = true;
     }
 
     fn join_response(&self, participant: &Participant) -> JoinResponse {
@@ -515,7 +521,7 @@ impl Room {
                         DisconnectReason::ParticipantRemoved,
                     ));
                 }
-                None if now.at >= participant.heard + RESUME => {
+                None if !participant.is_ingress() && now.at >= participant.heard + RESUME => {
                     over.push((participant.sid.clone(), DisconnectReason::SignalClose));
                 }
                 _ => {}
@@ -538,7 +544,8 @@ impl Room {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let each = self.participants.values().map(|p| match p.connection {
+        let people = self.participants.values().filter(|p| !p.is_ingress());
+        let each = people.map(|p| match p.connection {
             Some(_) => (p.heard + PING_TIMEOUT).min(p.refresh),
             None => p.heard + RESUME,
         });

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use livekit_protocol::participant_info::State;
+use livekit_protocol::participant_info::{Kind, State};
 use livekit_protocol::{ParticipantInfo, ParticipantPermission, TrackSource};
 
 use super::allowed::Allowed;
@@ -22,6 +22,7 @@ use crate::sid::Sid;
 #[derive(Debug)]
 pub(super) struct Participant {
     pub(super) sid: Sid,
+    pub(super) kind: Kind,
     pub(super) identity: String,
     pub(super) name: String,
     pub(super) metadata: String,
@@ -32,7 +33,7 @@ pub(super) struct Participant {
     /// Grows with each change: clients take the newest of two.
     version: u32,
     joined_at_ms: i64,
-    /// `None`: it is broken, and may come back.
+    /// `None`: it is broken, and may come back. A stream has none.
     pub(super) connection: Option<Connection>,
     /// When it was last heard of, by its present connection or before that broke.
     pub(super) heard: Instant,
@@ -90,17 +91,43 @@ impl Subscription {
 impl Participant {
     pub(super) fn new(now: Now, connection: Connection, permit: Permit, hello: Hello) -> Self {
         Self {
-            sid: Sid::participant(),
-            identity: permit.identity,
+            connection: Some(connection),
             name: permit.name,
             metadata: permit.metadata,
             attributes: permit.attributes,
-            permission: permit.permission,
             hello,
+            ..Self::nobody(now, permit.identity, permit.permission)
+        }
+    }
+
+    /// A stream of the server's, which nobody is behind.
+    pub(super) fn ingress(now: Now, identity: &str) -> Self {
+        let permission = ParticipantPermission {
+            can_publish: true,
+            ..ParticipantPermission::default()
+        };
+        Self {
+            kind: Kind::Ingress,
+            name: identity.to_owned(),
+            state: State::Active,
+            ..Self::nobody(now, identity.to_owned(), permission)
+        }
+    }
+
+    fn nobody(now: Now, identity: String, permission: ParticipantPermission) -> Self {
+        Self {
+            sid: Sid::participant(),
+            kind: Kind::Standard,
+            identity,
+            name: String::new(),
+            metadata: String::new(),
+            attributes: HashMap::new(),
+            permission,
+            hello: Hello::default(),
             state: State::Joined,
             version: 0,
             joined_at_ms: now.unix().as_millis() as i64,
-            connection: Some(connection),
+            connection: None,
             heard: now.at,
             refresh: now.at,
             tracks: Vec::new(),
@@ -117,6 +144,11 @@ impl Participant {
     /// Octets of what it says of itself without any structure.
     pub(super) fn texts(&self) -> usize {
         self.metadata.len() + claims::size(&self.attributes)
+    }
+
+    /// It is a stream of the server's, and has no connection that could break.
+    pub(super) fn is_ingress(&self) -> bool {
+        self.kind == Kind::Ingress
     }
 
     /// Something that others are told has changed.
@@ -142,6 +174,7 @@ impl Participant {
             version: self.version,
             permission: Some(self.permission.clone()),
             is_publisher: self.is_publisher(),
+            kind: self.kind.into(),
             attributes: self.attributes.clone(),
             client_protocol: self.hello.client_protocol,
             capabilities: self.hello.capabilities.clone(),

@@ -118,8 +118,8 @@ impl Room {
         let (mut all, mut changed) = (Vec::new(), Vec::new());
         for participant in self.participants.values_mut() {
             let quality = match participant.connection {
-                Some(_) => participant.quality.word(),
-                None => ConnectionQuality::Lost,
+                None if !participant.is_ingress() => ConnectionQuality::Lost,
+                _ => participant.quality.word(),
             };
             let score = match quality {
                 ConnectionQuality::Lost => 0.0,

@@ -60,6 +60,10 @@ impl Room {
             .of_identity(&request.identity)
             .ok_or_else(Fault::nobody)?;
         let participant = self.participants.get_mut(&sid).ok_or_else(Fault::nobody)?;
+        if participant.is_ingress() {
+            let reason = "a stream of this server is muted where it is made";
+            return Err(Fault::new(412, "failed_precondition", reason));
+        }
         let connection = participant.connection;
         let no_track = || Fault::new(404, "not_found", "track does not exist");
         let track = participant.track(&request.track_sid).ok_or_else(no_track)?;

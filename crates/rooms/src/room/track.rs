@@ -166,6 +166,7 @@ impl Track {
 
     /// The layers, where the client says what each is like.
     pub(super) fn set_layers(&mut self, now: Now, layers: Vec<VideoLayer>) {
+        self.info.simulcast = layers.len() > 1;
         self.info.layers = layers;
         stamp(&mut self.info, now);
     }

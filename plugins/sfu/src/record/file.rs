@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::boxes::{self, HEADER_MAX, Header, Part, Reference, Span};
+use super::settings::Of;
 
 /// What the box holds that makes a file ours.
 const OURS: [u8; 16] = *b"gst-sfu-recorded";
@@ -28,17 +29,42 @@ const BOX_MAX: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) stream: String,
+    /// The room that is recorded, and who publishes the stream there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) room: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<String>,
     /// When the first picture was taken, in ms since 1970.
     pub(crate) start_ms: u64,
 }
 
+/// Which recordings somebody looks after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Whose {
+    Stream(String),
+    Room(String),
+}
+
 impl About {
     /// Of a recording that begins with a picture of this age.
-    pub(super) fn new(stream: &str, age: Duration) -> Self {
+    pub(super) fn new(stream: &str, of: &Of, age: Duration) -> Self {
         let start = SystemTime::now().duration_since(UNIX_EPOCH + age);
+        let (room, identity) = match of {
+            Of::Stream => (None, None),
+            Of::Room { room, identity } => (Some(room.clone()), Some(identity.clone())),
+        };
         Self {
             stream: stream.to_owned(),
+            room,
+            identity,
             start_ms: start.map_or(0, |d| d.as_millis() as u64),
+        }
+    }
+
+    fn is_of(&self, whose: &Whose) -> bool {
+        match whose {
+            Whose::Stream(stream) => self.stream == *stream,
+            Whose::Room(room) => self.room.as_ref() == Some(room),
         }
     }
 
@@ -426,10 +452,10 @@ impl Recording {
     }
 }
 
-/// Whether the file is a recording of this stream that nobody writes.
-pub(super) fn is_left(path: &Path, stream: &str) -> io::Result<bool> {
+/// Whether the file is one of these recordings, and nobody writes it.
+pub(super) fn is_left(path: &Path, whose: &Whose) -> io::Result<bool> {
     let recording = Recording::read(path)?;
-    Ok(recording.is_some_and(|r| r.about.stream == stream && r.state != State::Recording))
+    Ok(recording.is_some_and(|r| r.about.is_of(whose) && r.state != State::Recording))
 }
 
 /// Whether the file is a recording that was never given its name, by a process that is no more.

@@ -60,7 +60,7 @@ fn fragment(n: u32, key: bool, length: usize) -> Vec<u8> {
 }
 
 fn about(stream: &str) -> About {
-    About::new(stream, Duration::ZERO)
+    About::new(stream, &Of::Stream, Duration::ZERO)
 }
 
 /// A recording of `count` fragments. A killed process leaves it without an index, and with something after the last one.
@@ -182,7 +182,7 @@ fn a_file_that_is_written_is_not_repaired() {
     let bytes = [header(), fragment(0, true, 10)].concat();
     writer.write([&bytes[..]].into_iter()).unwrap();
     assert!(!repair(&path).unwrap());
-    assert!(!is_left(&path, "a").unwrap());
+    assert!(!is_left(&path, &Whose::Stream("a".into())).unwrap());
     drop(writer);
     assert!(repair(&path).unwrap());
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use super::file::Whose;
 use super::{CAT, file};
 
 /// A stream's name has at most this many parts, and a template adds few.
@@ -48,12 +49,12 @@ fn with_extension(root: &Path, extension: &str, stopped: impl Fn() -> bool) -> V
     found
 }
 
-/// Deletes recordings of a stream that were finished before `before`, and the folders that are empty then. Returns
+/// Deletes recordings of a stream, or room, that were finished before `before`, and the folders that are empty then. Returns
 /// how many.
-fn delete_older(root: &Path, stream: &str, before: SystemTime) -> usize {
+fn delete_older(root: &Path, whose: &Whose, before: SystemTime) -> usize {
     let is_old = |path: &PathBuf| {
         let modified = std::fs::metadata(path).and_then(|m| m.modified());
-        modified.is_ok_and(|at| at < before) && file::is_left(path, stream).unwrap_or(false)
+        modified.is_ok_and(|at| at < before) && file::is_left(path, whose).unwrap_or(false)
     };
     let mut deleted = 0;
     for path in files(root).into_iter().filter(is_old) {
@@ -117,7 +118,7 @@ impl Keeper {
     /// `deleted` is called with how many recordings were deleted.
     pub(super) fn start(
         root: PathBuf,
-        stream: String,
+        whose: Whose,
         delete_after: Option<Duration>,
         deleted: impl Fn(usize) + Send + 'static,
     ) -> std::io::Result<Self> {
@@ -134,7 +135,7 @@ impl Keeper {
                     Err(error) => error == TryRecvError::Disconnected,
                 };
                 repair_all(&root, over);
-                keep(&root, &stream, age.get(), &changed, deleted);
+                keep(&root, &whose, age.get(), &changed, deleted);
             })?;
         Ok(Self {
             ages: Some(ages),
@@ -153,7 +154,7 @@ impl Keeper {
 
 fn keep(
     root: &Path,
-    stream: &str,
+    whose: &Whose,
     mut age: Option<Duration>,
     changed: &Receiver<Option<Duration>>,
     deleted: impl Fn(usize),
@@ -161,7 +162,7 @@ fn keep(
     loop {
         let before = age.and_then(|age| SystemTime::now().checked_sub(age));
         if let Some(before) = before {
-            deleted(delete_older(root, stream, before));
+            deleted(delete_older(root, whose, before));
         }
         let wait = age.map_or(LOOK, |age| {
             LOOK.min(age / 4).max(Duration::from_millis(250))
@@ -189,6 +190,10 @@ mod tests {
 
     use super::super::file::tests::{Folder, record};
     use super::*;
+
+    fn of(stream: &str) -> Whose {
+        Whose::Stream(stream.to_owned())
+    }
 
     /// Makes a file look as if it had been finished two hours ago.
     fn age(path: &Path) {
@@ -222,7 +227,7 @@ mod tests {
             age(&path(name));
         }
         let before = SystemTime::now() - Duration::from_secs(3_600);
-        assert_eq!(delete_older(&folder.0, "a", before), 2);
+        assert_eq!(delete_older(&folder.0, &of("a"), before), 2);
         assert!(
             !path("a/old").exists() && !path("deep").exists(),
             "empty folders go"
@@ -280,7 +285,7 @@ mod tests {
         age(&old);
         let (sender, deleted) = channel();
         let hour = Some(Duration::from_secs(3_600));
-        let keeper = Keeper::start(folder.0.clone(), "a".into(), hour, move |count| {
+        let keeper = Keeper::start(folder.0.clone(), of("a"), hour, move |count| {
             let _ = sender.send(count);
         });
         assert_eq!(deleted.recv_timeout(Duration::from_secs(20)), Ok(1));
@@ -296,7 +301,7 @@ mod tests {
         record(&old, "a", 1, false);
         age(&old);
         let (sender, deleted) = channel();
-        let keeper = Keeper::start(folder.0.clone(), "a".into(), None, move |count| {
+        let keeper = Keeper::start(folder.0.clone(), of("a"), None, move |count| {
             let _ = sender.send(count);
         });
         let keeper = keeper.unwrap();

@@ -9,8 +9,10 @@ use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
 
 use super::CAT;
+use super::file::Whose;
 use super::folder::Keeper;
 use super::inbox::{Event, Inbox, inbox};
+use super::room::Room;
 use super::settings::{PROPERTIES, Settings};
 use super::stats::Shared;
 use super::take;
@@ -83,6 +85,7 @@ impl ObjectImpl for SfuRecorder {
         let mut settings = lock(&self.settings);
         match pspec.name() {
             "stream" => settings.stream = text(),
+            "room" => settings.room = text(),
             "router" => settings.router = text(),
             "layer" => settings.layer = text(),
             "directory" => settings.directory = text(),
@@ -106,6 +109,7 @@ impl ObjectImpl for SfuRecorder {
         let settings = lock(&self.settings).clone();
         match pspec.name() {
             "stream" => settings.stream.to_value(),
+            "room" => settings.room.to_value(),
             "router" => settings.router.to_value(),
             "layer" => settings.layer.to_value(),
             "directory" => settings.directory.to_value(),
@@ -193,7 +197,9 @@ impl ElementImpl for SfuRecorder {
 
 impl SfuRecorder {
     fn start(&self) -> Result<(), String> {
-        let plan = lock(&self.settings).plan()?;
+        let settings = lock(&self.settings).clone();
+        let plan = settings.plan()?;
+        let room = Some(settings.room).filter(|room| !room.is_empty());
         take::check()?;
         std::fs::create_dir_all(&plan.directory)
             .map_err(|e| format!("directory {}: {e}", plan.directory.display()))?;
@@ -202,18 +208,29 @@ impl SfuRecorder {
         let deleted = shared.clone();
         let keeper = Keeper::start(
             plan.directory.clone(),
-            plan.stream.as_str().to_owned(),
+            match &room {
+                Some(room) => Whose::Room(room.clone()),
+                None => Whose::Stream(plan.stream.to_string()),
+            },
             plan.limits.delete_after,
             move |count| deleted.delete(count),
         );
         let no_thread = |e: std::io::Error| format!("no thread could be started: {e}");
         let keeper = keeper.map_err(no_thread)?;
         let (inbox, events) = inbox(shared.dropped.clone());
-        let recorder = Recorder::new(&self.obj(), plan, (inbox.clone(), events), shared);
-        let thread = std::thread::Builder::new()
-            .name("sfurecorder".into())
-            .spawn(move || recorder.run())
-            .map_err(no_thread)?;
+        let thread = std::thread::Builder::new().name("sfurecorder".into());
+        let thread = match room {
+            Some(room) => {
+                let room = Room::new(&self.obj(), room, plan, events, shared);
+                thread.spawn(move || room.run())
+            }
+            None => {
+                let channel = (inbox.clone(), events);
+                let recorder = Recorder::new(&self.obj(), plan, channel, shared);
+                thread.spawn(move || recorder.run())
+            }
+        };
+        let thread = thread.map_err(no_thread)?;
         *lock(&self.running) = Some(Running {
             inbox,
             thread,

@@ -104,6 +104,11 @@ impl Input {
         let _ = self.pipeline.set_state(state);
     }
 
+    /// The present moment, by the clock that samples are dated by.
+    pub(super) fn running_time(&self) -> Option<gst::ClockTime> {
+        self.pipeline.current_running_time()
+    }
+
     /// Asks for a keyframe of a track, through the stream's arbiter.
     pub(super) fn request_keyframe(&self, track: TrackId) {
         let sinks = lock(&self.sinks);

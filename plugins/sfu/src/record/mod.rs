@@ -36,6 +36,22 @@
  * The next file begins with the keyframe at which the last one ends: no frame is lost. That
  * keyframe is asked for through the stream's arbiter when the time has come.
  *
+ * ## Rooms
+ *
+ * With `room` it records all that is published in a room of `sfusignaller`, and streams of the server that take part there: each
+ * participant's camera and microphone are one file, its screen is another. Who comes is recorded, who goes has its file finished;
+ * 100 streams at a time at most. All other properties hold for each of them.
+ *
+ * |[
+ * gst-launch-1.0 -e \
+ *     sfusignaller api-keys-file=api.keys recordings-directory=recordings \
+ *     sfurecorder room=meeting directory=recordings
+ * ]|
+ *
+ * Files of a room are in sync by the moment at which each one's first picture, or sound, was taken: `start-ms` of the message
+ * `sfu-recording`, `start_ms` in `GET /api/v1/recordings` and inside of the file, in ms since 1970, on the one clock of the server.
+ * The difference of two is how much later one begins than the other.
+ *
  * ## Names
  *
  * `location-template` may hold `{stream}` (the parts of a stream's name are folders), `{date}` and
@@ -47,7 +63,7 @@
  *
  * ## Deleting
  *
- * Recordings of this stream that were finished more than `delete-after` seconds ago are deleted,
+ * Recordings of this stream, or room, that were finished more than `delete-after` seconds ago are deleted,
  * also those of earlier runs. Only files are that this element has made, which is written in them:
  * a file of somebody else is left alone whatever its name.
  *
@@ -65,7 +81,7 @@
  * ## Messages
  *
  * The element message `sfu-recording` tells of each file that begins or is finished: `stream`,
- * `state` (`recording`, `finished`), `location`, and at the end `bytes` and `duration`. The signals
+ * `state` (`recording`, `finished`), `location`, `start-ms`, in a room `room` and `identity`, and at the end `bytes` and `duration`. The signals
  * `recording-started` and `recording-finished` have the same as their argument, on a thread that nothing
  * waits for.
  */
@@ -81,6 +97,7 @@ pub(crate) mod folder;
 mod imp;
 mod inbox;
 mod input;
+mod room;
 mod settings;
 mod stats;
 mod take;

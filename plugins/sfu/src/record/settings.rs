@@ -15,6 +15,7 @@ use crate::properties::{live_number, number, stream_and_router, text};
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) stream: String,
+    pub(super) room: String,
     pub(super) router: String,
     pub(super) layer: String,
     pub(super) directory: String,
@@ -31,6 +32,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             stream: "live".into(),
+            room: String::new(),
             router: "default".into(),
             layer: "highest".into(),
             directory: "recordings".into(),
@@ -49,6 +51,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) stream: StreamName,
+    pub(super) of: Of,
     pub(super) router: String,
     pub(super) layer: String,
     pub(super) directory: PathBuf,
@@ -56,6 +59,15 @@ pub(super) struct Plan {
     pub(super) fragment: gst::ClockTime,
     pub(super) limits: Limits,
     pub(super) recording: bool,
+}
+
+/// For what a stream is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Of {
+    /// Itself.
+    Stream,
+    /// Somebody publishes it in a room.
+    Room { room: String, identity: String },
 }
 
 /// What may change while it records.
@@ -90,6 +102,7 @@ impl Settings {
         }
         Ok(Plan {
             stream: self.stream.parse().map_err(|e| format!("stream: {e}"))?,
+            of: Of::Stream,
             router: self.router.clone(),
             layer: self.layer.clone(),
             directory: self.directory.clone().into(),
@@ -110,8 +123,14 @@ fn bytes(name: &str, nick: &str, blurb: &str, default: u64) -> glib::ParamSpec {
         .build()
 }
 
-fn texts(defaults: &Settings) -> [glib::ParamSpec; 3] {
+fn texts(defaults: &Settings) -> [glib::ParamSpec; 4] {
     [
+        text(
+            "room",
+            "Room",
+            "Name of a room: all that is published there is recorded, each in files of its own, instead of `stream` (empty: none)",
+            &defaults.room,
+        ),
         text(
             "layer",
             "Layer",
@@ -158,7 +177,7 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
         live_number(
             "delete-after",
             "Delete after",
-            "Recordings of this stream in directory are deleted when they are this many seconds old; 0 is never",
+            "Recordings of this stream, or room, in directory are deleted when they are this many seconds old; 0 is never",
             0..=u32::MAX,
             defaults.delete_after,
         ),

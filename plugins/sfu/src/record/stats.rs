@@ -13,7 +13,8 @@ use crate::properties::lock;
 #[derive(Debug, Clone, Default)]
 struct Figures {
     state: State,
-    location: Option<String>,
+    /// The files that are being written.
+    locations: Vec<String>,
     files: u64,
     fragments: u64,
     bytes: u64,
@@ -56,15 +57,18 @@ impl Shared {
     pub(super) fn begin(&self, path: &Path) {
         let mut figures = self.lock();
         figures.state = State::Recording;
-        figures.location = Some(path.to_string_lossy().into_owned());
+        let location = path.to_string_lossy().into_owned();
+        figures.locations.push(location);
         figures.files += 1;
     }
 
     /// A file is over. Another one may have begun already.
     pub(super) fn end(&self, path: &Path) {
         let mut figures = self.lock();
-        if figures.location.as_deref() == Some(path.to_string_lossy().as_ref()) {
-            figures.location = None;
+        let before = figures.locations.len();
+        let location = path.to_string_lossy();
+        figures.locations.retain(|known| *known != location);
+        if figures.locations.is_empty() && before > 0 {
             figures.state = State::Waiting;
         }
     }
@@ -98,14 +102,14 @@ impl Shared {
     }
 
     pub(super) fn location(&self) -> Option<String> {
-        self.lock().location.clone()
+        self.lock().locations.last().cloned()
     }
 
     pub(super) fn structure(&self) -> gst::Structure {
         let figures = self.lock().clone();
         gst::Structure::builder("sfurecorder-stats")
             .field("state", figures.state.as_str())
-            .field("location", figures.location)
+            .field("location", figures.locations.last().cloned())
             .field("files", figures.files)
             .field("fragments", figures.fragments)
             .field("bytes", figures.bytes)

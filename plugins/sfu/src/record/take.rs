@@ -23,6 +23,8 @@ const BACKLOG: u64 = 64 << 20;
 pub(super) struct Take {
     pub(super) id: TakeId,
     pub(super) path: PathBuf,
+    /// When its first picture was taken, in ms since 1970.
+    pub(super) start_ms: u64,
     /// The running time at which it begins.
     pub(super) base: gst::ClockTime,
     /// The track that says where fragments begin.
@@ -55,6 +57,7 @@ struct Source {
 pub(super) struct Begin<'a> {
     pub(super) id: TakeId,
     pub(super) path: &'a Path,
+    pub(super) start_ms: u64,
     pub(super) base: gst::ClockTime,
     pub(super) reference: TrackId,
     pub(super) fragment: gst::ClockTime,
@@ -94,6 +97,7 @@ impl Take {
         let take = Self {
             id: begin.id,
             path: begin.path.to_owned(),
+            start_ms: begin.start_ms,
             base: begin.base,
             reference: begin.reference,
             fragment: begin.fragment,

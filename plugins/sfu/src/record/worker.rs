@@ -17,7 +17,7 @@ use super::disk::{Disk, Trouble};
 use super::file::{self, About, Writer, Written};
 use super::inbox::{Event, Events, Failure, Inbox, TakeId, TrackId};
 use super::input::Input;
-use super::settings::Plan;
+use super::settings::{Of, Plan};
 use super::stats::Shared;
 use super::take::{Begin, Take};
 use super::tracks::Tracks;
@@ -324,19 +324,21 @@ impl Recorder {
             return;
         }
         (self.split, self.wanted, self.changed) = (false, false, false);
-        // What waited for the other tracks is older than now.
-        let age = self.tracks.now().saturating_sub(base);
+        // What waited for the other tracks, and on its way, is older than now.
+        let now = self.input.as_ref().and_then(Input::running_time);
+        let age = now.unwrap_or(self.tracks.now()).saturating_sub(base);
         let opened = self.next_path(age).and_then(|path| {
             self.takes += 1;
+            let about = About::new(self.plan.stream.as_str(), &self.plan.of, age.into());
             let begin = Begin {
                 id: self.takes,
+                start_ms: about.start_ms,
                 path: &path,
                 base,
                 reference,
                 fragment: self.plan.fragment,
                 tracks: self.tracks.present(),
             };
-            let about = About::new(self.plan.stream.as_str(), age.into());
             let take = Take::new(begin, Writer::new(&path, about), &self.inbox);
             take.map_err(Failure::Muxer)
         });
@@ -485,10 +487,10 @@ impl Recorder {
             return;
         };
         let before = std::mem::replace(&mut take.written, written);
-        let path = take.path.clone();
+        let (path, start_ms) = (take.path.clone(), take.start_ms);
         if before.fragments == 0 {
             self.shared.begin(&path);
-            self.tell("recording", &path, None);
+            self.tell("recording", (&path, start_ms), None);
         }
         self.shared.progress(before, written);
         if std::mem::take(&mut self.told) {
@@ -509,7 +511,7 @@ impl Recorder {
             if written.fragments == 0 {
                 self.discard(take);
             } else {
-                self.tell("finished", &take.path, Some(written));
+                self.tell("finished", (&take.path, take.start_ms), Some(written));
             }
         }
     }
@@ -588,7 +590,7 @@ impl Recorder {
     }
 
     /// The element message `sfu-recording`.
-    fn tell(&self, state: &str, path: &Path, written: Option<Written>) {
+    fn tell(&self, state: &str, (path, start_ms): (&Path, u64), written: Option<Written>) {
         let Some(element) = self.element.upgrade() else {
             return;
         };
@@ -597,7 +599,12 @@ impl Recorder {
         let about = gst::Structure::builder("sfu-recording")
             .field("stream", self.plan.stream.as_str())
             .field("state", state)
-            .field("location", path.to_string_lossy().as_ref());
+            .field("location", path.to_string_lossy().as_ref())
+            .field("start-ms", start_ms);
+        let about = match &self.plan.of {
+            Of::Stream => about,
+            Of::Room { room, identity } => about.field("room", room).field("identity", identity),
+        };
         let kind = self.notice(path, written.as_ref());
         let about = match written {
             None => about,

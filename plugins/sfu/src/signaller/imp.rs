@@ -151,6 +151,7 @@ impl ObjectImpl for SfuSignaller {
             "api-keys" => hidden(&settings.api_keys).to_value(),
             "api-keys-file" => settings.api_keys_file.to_value(),
             "last-n" => settings.last_n.to_value(),
+            "room-streams" => settings.room_streams.to_value(),
             "room-webhooks" => settings.room_webhooks.to_value(),
             "allowed-origins" => settings.allowed_origins.to_value(),
             "server-names" => settings.server_names.to_value(),
@@ -267,6 +268,12 @@ impl SfuSignaller {
         let limits = settings.engine()?.limits();
         let ice_servers = settings.ice_servers()?;
         let drain_defaults = settings.drain_defaults()?;
+        let streams = rooms::streams(&settings.room_streams)?;
+        let before = lock(&self.settings).room_streams.clone();
+        if before != settings.room_streams {
+            let before = rooms::streams(&before).unwrap_or_default();
+            rooms::follow_streams(app.rooms.as_deref(), &before, &streams)?;
+        }
         app.engine.set_limits(limits);
         app.ice_servers.follow(&ice_servers);
         app.set_drain_defaults(drain_defaults);
@@ -279,6 +286,7 @@ impl SfuSignaller {
         let config = settings.engine()?;
         let ice_servers = Arc::new(settings.ice_servers()?);
         let room_keys = rooms::keys(&settings.api_keys, &settings.api_keys_file)?;
+        let room_streams = rooms::streams(&settings.room_streams)?;
         let room_webhooks = RoomWebhooks::new(&settings.room_webhooks, room_keys.as_ref())?;
         let room_webhooks = Arc::new(room_webhooks);
         let proxies = TrustedProxies::parse(&settings.trusted_proxies)?;
@@ -315,6 +323,7 @@ impl SfuSignaller {
             })
             .transpose()?
             .map(Arc::new);
+        rooms::follow_streams(rooms.as_deref(), &[], &room_streams)?;
         let parts = Parts {
             router_name,
             ice_servers,
@@ -417,6 +426,7 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
         "api-keys" => settings.api_keys = text(),
         "api-keys-file" => settings.api_keys_file = text(),
         "last-n" => settings.last_n = number(),
+        "room-streams" => settings.room_streams = text(),
         "room-webhooks" => settings.room_webhooks = text(),
         "allowed-origins" => settings.allowed_origins = text(),
         "server-names" => settings.server_names = text(),

@@ -199,6 +199,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             0..=1_000,
             defaults.last_n,
         ),
+        live_text(
+            "room-streams",
+            "Room streams",
+            "Streams of this server that are participants of rooms whenever they have a publisher, as ROOM=STREAM,STREAM,ROOM=STREAM \
+             (empty: none). The API may add and remove more",
+            &defaults.room_streams,
+        ),
         text(
             "room-webhooks",
             "Room webhooks",

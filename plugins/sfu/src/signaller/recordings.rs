@@ -101,6 +101,8 @@ impl Recordings {
         Some(RecordingFile {
             file: file.to_owned(),
             stream: recording.about.stream.clone(),
+            room: recording.about.room.clone(),
+            identity: recording.about.identity.clone(),
             start_ms: recording.about.start_ms,
             end_ms: end.map_or(0, |d| d.as_millis() as u64),
             duration_ms: recording.duration.as_millis() as u64,
@@ -139,7 +141,12 @@ pub(super) struct RecordingFile {
     /// Its name, in the folder.
     pub(super) file: String,
     pub(super) stream: String,
-    /// In ms since 1970.
+    /// The room that was recorded, and who published the stream there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    /// When its first picture was taken, in ms since 1970: files of a room are in sync by that.
     start_ms: u64,
     end_ms: u64,
     duration_ms: u64,

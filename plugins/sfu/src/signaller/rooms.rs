@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use sfu_engine::Engine;
+use sfu_engine::{Engine, NameError, StreamName};
 use sfu_rooms::proto::{Codec, IceServer};
 use sfu_rooms::wire::Frame;
 use sfu_rooms::{Config, Connection, Hello, Keys, Permit, Refused};
@@ -60,6 +60,54 @@ pub(super) fn keys(keys: &str, file: &str) -> Result<Option<Keys>, String> {
     }
     let keys: Keys = all.parse().map_err(|why| format!("api-keys: {why}"))?;
     Ok((!keys.is_empty()).then_some(keys))
+}
+
+/// By the property `room-streams`: `ROOM=STREAM`, several with commas between; without `ROOM=` it is the room before.
+pub(super) fn streams(text: &str) -> Result<Vec<(String, StreamName)>, String> {
+    let mut streams = Vec::new();
+    let mut room = None;
+    for entry in text.split(',').map(str::trim).filter(|e| !e.is_empty()) {
+        let stream = match entry.rsplit_once('=') {
+            Some((named, stream)) => {
+                room = Some(named.trim()).filter(|name| !name.is_empty());
+                stream.trim()
+            }
+            None => entry,
+        };
+        let wrong = |why: String| format!("room-streams: {entry:?}: {why}");
+        let room = room.ok_or_else(|| wrong("it is written ROOM=STREAM".into()))?;
+        if room.len() > sfu_rooms::Limits::default().name {
+            return Err(wrong("the room's name is too long".into()));
+        }
+        let stream = stream
+            .parse()
+            .map_err(|why: NameError| wrong(why.to_string()))?;
+        streams.push((room.to_owned(), stream));
+    }
+    Ok(streams)
+}
+
+/// Lets these take part instead of those. What the API has added stays.
+pub(super) fn follow_streams(
+    host: Option<&Host>,
+    before: &[(String, StreamName)],
+    now: &[(String, StreamName)],
+) -> Result<(), String> {
+    let Some(host) = host else {
+        return match now {
+            [] => Ok(()),
+            _ => Err(format!("room-streams: {}", no_rooms().reason)),
+        };
+    };
+    for (room, stream) in before.iter().filter(|one| !now.contains(one)) {
+        host.remove_stream(room, stream);
+    }
+    for (room, stream) in now {
+        if host.add_stream(room, stream).is_none() {
+            return Err("room-streams: there are too many streams in rooms".into());
+        }
+    }
+    Ok(())
 }
 
 /// A key on each line, or several with commas between.
@@ -372,6 +420,34 @@ mod tests {
         assert!(said.send(say(2 * WAITING_OCTETS)));
         assert!(!said.send(say(1)));
         told.recv().await.unwrap();
+    }
+
+    #[test]
+    fn streams_are_of_the_room_that_was_named_last() {
+        let read = |text: &str| {
+            let all = streams(text).unwrap();
+            let each = all.iter().map(|(room, stream)| format!("{room}>{stream}"));
+            each.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(read(""), "");
+        assert_eq!(read("show=cam1"), "show>cam1");
+        assert_eq!(
+            read("show=cam1, cam2/a,The other=one=cam1,"),
+            "show>cam1 show>cam2/a The other=one>cam1"
+        );
+        let long = format!("{}=cam1", "x".repeat(300));
+        for text in [
+            "cam1",
+            "=cam1",
+            "show=",
+            "show=a b",
+            "show=../x",
+            "show=a,whip/x",
+            &long,
+        ] {
+            let why = streams(text).unwrap_err();
+            assert!(why.contains("room-streams"), "{text}: {why}");
+        }
     }
 
     #[test]

@@ -169,6 +169,15 @@ pub(super) static ROUTES: &[Route] = &[
         Rule::Api,
         || delete(v1::recording_delete),
     ),
+    route("/api/v1/rooms/{room}/streams", GET, Rule::Api, || {
+        get(v1::room_streams_list)
+    }),
+    route(
+        "/api/v1/rooms/{room}/streams/{*stream}",
+        "PUT, DELETE, OPTIONS",
+        Rule::Api,
+        || axum::routing::put(v1::room_stream_add).delete(v1::room_stream_delete),
+    ),
     route("/api/v1/revocations", GET, Rule::Api, || {
         get(v1::revocations_list)
     }),

@@ -8,6 +8,7 @@ mod pushes;
 mod recorders;
 mod recordings;
 mod revocations;
+mod rooms;
 mod server;
 mod sessions;
 mod streams;
@@ -28,6 +29,9 @@ pub(super) use recorders::{
 };
 pub(super) use recordings::{delete as recording_delete, list as recordings_list};
 pub(super) use revocations::{add as revocation_add, list as revocations_list};
+pub(super) use rooms::{
+    add as room_stream_add, delete as room_stream_delete, list as room_streams_list,
+};
 pub(super) use server::server;
 pub(super) use sessions::{get as session, kick as session_kick, list as sessions_list};
 pub(super) use streams::{get as stream, kick as stream_kick, list as streams_list};
@@ -36,7 +40,7 @@ pub(super) use streams::{get as stream, kick as stream_kick, list as streams_lis
 #[openapi(
     info(
         title = "gst-sfu",
-        description = "Streams, sessions, recordings and pushes of a server. Names of streams stand in paths with their slashes \
+        description = "Streams, sessions, recordings, pushes and streams in rooms of a server. Names of streams stand in paths with their slashes \
                        as %2F. Every refusal is a problem document (RFC 9457).",
         license(name = "MPL-2.0", identifier = "MPL-2.0")
     ),
@@ -59,6 +63,9 @@ pub(super) use streams::{get as stream, kick as stream_kick, list as streams_lis
         recorders::stop,
         recordings::list,
         recordings::delete,
+        rooms::list,
+        rooms::add,
+        rooms::delete,
         revocations::list,
         revocations::add,
     )

@@ -126,6 +126,7 @@ fn requests() -> Vec<(&'static Route, &'static str, String)> {
                 .replace("{*path}", "cam1/v0-1.ts")
                 .replace("{*file}", "cam1/a.mp4")
                 .replace("{file}", "style.css")
+                .replace("{room}", "meeting")
                 .replace("{number}", "1")
                 .replace("{token}", "unknown")
                 .replace("{method}", "ListRooms")
