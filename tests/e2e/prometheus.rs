@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sfu_tests::load::{self, Running};
 use sfu_tests::ndi::repository;
 use sfu_tests::server::{Server, free_ports};
@@ -74,6 +74,13 @@ fn start(config: &Path) -> (Running, String) {
     (Running(child), format!("http://127.0.0.1:{port}"))
 }
 
+/// What an alert looks for.
+fn alert<'a>(rules: &'a str, name: &str) -> &'a str {
+    let (_, rule) = rules.split_once(&format!("alert: {name}\n")).unwrap();
+    let (_, expression) = rule.split_once("expr: ").unwrap();
+    expression.lines().next().unwrap()
+}
+
 /// How many series an expression has now.
 fn series(prometheus: &str, expression: &str) -> Result<usize, String> {
     let request = ureq::get(format!("{prometheus}/api/v1/query")).query("query", expression);
@@ -119,6 +126,13 @@ fn prometheus_reads_a_run_and_each_panel_shows_something() {
     let server = Server::launch("prometheus-server", PICTURE).unwrap();
     server.wait_for_stream("test").unwrap();
     let _viewers = load::watch(&server.url("/whep/test"), 3, "90s").unwrap();
+    // Where nobody answers.
+    let (port, _) = free_ports().unwrap();
+    let push = json!({ "stream": "test", "url": format!("rtmp://127.0.0.1:{port}/app/key") });
+    ureq::post(server.url("/api/v1/pushes"))
+        .header("Content-Type", "application/json")
+        .send(push.to_string())
+        .unwrap();
 
     let config = configuration(&server);
     let checked = promtool(&["check", "config", config.to_str().unwrap()], "");
@@ -140,6 +154,7 @@ fn prometheus_reads_a_run_and_each_panel_shows_something() {
     let (_prometheus, url) = start(&config);
     let mut missing = panels(&serde_json::from_str(&dashboard).unwrap());
     assert!(missing.len() > 30, "{}", missing.len());
+    missing.push(("an alert".into(), alert(&rules, "SfuPushDown").into()));
     let end = Instant::now() + Duration::from_secs(60);
     while !missing.is_empty() {
         missing.retain(|(_, expression)| {
