@@ -215,13 +215,11 @@ fn the_api_is_what_its_description_says() {
             "--max-examples",
             "5",
             "--phases",
-            "examples,coverage,fuzzing",
+            "examples,coverage,fuzzing,stateful",
         ])
         // It would end.
         .args(["--exclude-path", "/api/v1/drain"])
         .args(["--suppress-health-check", "filter_too_much"])
-        // What an address or a name has to be is said in words.
-        .args(["--exclude-checks", "positive_data_acceptance"])
         // What it remembers is put there.
         .current_dir(repository().join("target/e2e-logs"))
         .stdin(Stdio::null())

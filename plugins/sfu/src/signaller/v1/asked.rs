@@ -8,7 +8,9 @@ use axum::http::request::Parts;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sfu_engine::StreamName;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::signaller::server::{App, Refusal};
 
@@ -33,6 +35,19 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Asked<T> {
 
 /// The stream that the path names. What can be no name is no stream's.
 pub(in crate::signaller) struct Named(pub(super) StreamName);
+
+impl PartialSchema for Named {
+    fn schema() -> RefOr<Schema> {
+        // Parts of 64 characters, none of which is `.` or `..`; reserved words can't be told from others so.
+        let pattern =
+            r"^(?!\.{1,2}(/|$))[A-Za-z0-9._-]{1,64}(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]{1,64})*$";
+        let name = ObjectBuilder::new().schema_type(Type::String);
+        let name = name.max_length(Some(255)).pattern(Some(pattern));
+        name.examples(["cam1"]).into()
+    }
+}
+
+impl ToSchema for Named {}
 
 impl FromRequestParts<App> for Named {
     type Rejection = Refusal;
@@ -78,11 +93,12 @@ impl Part {
         self.after.as_deref().is_none_or(|after| name > after)
     }
 
-    /// The number that `after` is.
-    pub(super) fn after<T: std::str::FromStr>(&self) -> Result<Option<T>, Refusal> {
+    /// The number that `after` is, as large as the description says (`int64`).
+    pub(super) fn after(&self) -> Result<Option<u64>, Refusal> {
         let read = |text: &String| {
-            text.parse().map_err(|_| {
-                let message = "after is what next was, in the part before";
+            let number = text.parse().ok().filter(|n| i64::try_from(*n).is_ok());
+            number.ok_or_else(|| {
+                let message = "after is a number: what next was, in the part before";
                 Refusal::new(StatusCode::BAD_REQUEST, message)
             })
         };
@@ -132,7 +148,7 @@ mod tests {
                         limit: Some(limit),
                         after,
                     };
-                    let from = part.after::<usize>().unwrap().map_or(0, |n| n + 1);
+                    let from = part.after().unwrap().map_or(0, |n| n + 1);
                     let all = (from..total).map(|n| (n.to_string(), n));
                     let list = part.of(all).unwrap();
                     assert!(list.items.len() <= limit);

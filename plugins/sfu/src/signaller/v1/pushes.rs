@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sfu_engine::StreamName;
 use utoipa::{IntoParams, ToSchema};
 
-use super::asked::{Asked, List, Part};
+use super::asked::{Asked, List, Named, Part};
 use crate::properties::lock;
 use crate::push::{self, Address};
 use crate::signaller::latency::millis;
@@ -181,10 +181,14 @@ fn told(number: u64, push: &push::Push) -> Push {
 #[serde(deny_unknown_fields)]
 pub(in crate::signaller) struct Wish {
     /// Its name. It may have no publisher yet.
-    #[schema(examples("cam1"))]
+    #[schema(value_type = Named, inline)]
     stream: String,
     /// `rtmp://HOST/APPLICATION/KEY`, or `rtmps`. It is not told again.
-    #[schema(max_length = 2048, examples("rtmps://live.example/app/KEY"))]
+    #[schema(
+        max_length = 2048,
+        pattern = r"^rtmps?://([A-Za-z0-9._~-]+(:[A-Za-z0-9._~-]+)?@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[2-7][0-9A-Fa-f])+/([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[2-7][0-9A-Fa-f])+$",
+        examples("rtmps://live.example/app/KEY")
+    )]
     url: String,
 }
 
@@ -201,7 +205,11 @@ pub(in crate::signaller) struct Of {
     get,
     path = "/api/v1/pushes",
     tag = "pushes",
-    params(Part, Of),
+    params(
+        Of,
+        ("limit" = Option<usize>, Query, minimum = 1, maximum = 1000, description = "At most so many: 100 where nothing is said"),
+        ("after" = Option<u64>, Query, description = "Those behind this one: `next` of the part before"),
+    ),
     operation_id = "list_pushes",
     responses(
         (status = 200, body = List<Push>),

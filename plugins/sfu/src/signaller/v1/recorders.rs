@@ -157,7 +157,7 @@ pub(in crate::signaller) async fn list(
     put,
     path = "/api/v1/recorders/{stream}",
     tag = "recordings",
-    params(("stream" = String, Path, description = "Its name")),
+    params(("stream" = inline(Named), Path, description = "Its name")),
     operation_id = "start_recorder",
     responses(
         (status = 200, description = "It was recorded already", body = Recorder),
@@ -188,7 +188,7 @@ pub(in crate::signaller) async fn start(
     delete,
     path = "/api/v1/recorders/{stream}",
     tag = "recordings",
-    params(("stream" = String, Path, description = "Its name")),
+    params(("stream" = inline(Named), Path, description = "Its name")),
     operation_id = "stop_recorder",
     responses(
         (status = 204, description = "Its file is finished"),

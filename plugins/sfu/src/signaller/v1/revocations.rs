@@ -14,6 +14,9 @@ use super::asked::{Asked, List, Part};
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
 
+/// The last second of the year 9999.
+const LATEST: u64 = 253_402_300_799;
+
 /// A token that was taken back.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::signaller) struct Revocation {
@@ -29,6 +32,7 @@ pub(in crate::signaller) struct Revocation {
 #[serde(deny_unknown_fields)]
 pub(in crate::signaller) struct Until {
     /// When it ends by itself (`exp`), in seconds of Unix time; else it is refused for 400 days.
+    #[param(maximum = 253_402_300_799_i64)]
     until: Option<u64>,
 }
 
@@ -81,14 +85,15 @@ pub(in crate::signaller) async fn add(
     Path(id): Path<String>,
     Asked(Until { until }): Asked<Until>,
 ) -> Result<StatusCode, Refusal> {
-    let bad = |message| Refusal::new(StatusCode::BAD_REQUEST, message);
     let until = match until {
         None => None,
-        Some(seconds) => Some(
-            UNIX_EPOCH
-                .checked_add(Duration::from_secs(seconds))
-                .ok_or_else(|| bad("until is no time"))?,
-        ),
+        Some(seconds) if seconds > LATEST => {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "until is before the year 10,000",
+            ));
+        }
+        Some(seconds) => Some(UNIX_EPOCH + Duration::from_secs(seconds)),
     };
     if app.door.access.revoke(&id, until, SystemTime::now()) {
         return Ok(StatusCode::NO_CONTENT);

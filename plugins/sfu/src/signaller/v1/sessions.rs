@@ -137,12 +137,7 @@ pub(in crate::signaller) async fn list(
     Asked(which): Asked<Which>,
     Asked(part): Asked<Part>,
 ) -> Result<Json<List<Session>>, Refusal> {
-    // As large as the description says.
-    let after: Option<i64> = part.after()?;
-    let after = after
-        .map(u64::try_from)
-        .transpose()
-        .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "after is the number of a session"))?;
+    let after = part.after()?;
     let looks = app.looks.clone();
     let list = looks.run(move || {
         let all = app.engine.all_sessions();

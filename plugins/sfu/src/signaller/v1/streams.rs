@@ -204,7 +204,7 @@ fn unknown(name: &StreamName) -> Refusal {
     get,
     path = "/api/v1/streams/{stream}",
     tag = "streams",
-    params(("stream" = String, Path, description = "Its name")),
+    params(("stream" = inline(Named), Path, description = "Its name")),
     responses(
         (status = 200, body = Stream),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -223,7 +223,7 @@ pub(in crate::signaller) async fn get(
     delete,
     path = "/api/v1/streams/{stream}",
     tag = "streams",
-    params(("stream" = String, Path, description = "Its name")),
+    params(("stream" = inline(Named), Path, description = "Its name")),
     responses(
         (status = 204, description = "It has ended"),
         (status = 409, description = "Its publisher is a pipeline of this process", body = Problem,
