@@ -23,6 +23,7 @@ use super::events::Listeners;
 use super::files::Files;
 use super::metrics::Measures;
 use super::offered::Waiting;
+use super::peers::Live;
 use super::problem::{self, Sentence};
 use super::recent::Recent;
 use super::recordings::Recordings;
@@ -70,6 +71,8 @@ pub(super) struct App {
     pub(super) offers: Workers,
     pub(super) fragments: Workers,
     pub(super) looks: Workers,
+    /// What listeners of GStreamer's signalling share.
+    pub(super) live: Live,
     /// What the door counts.
     pub(super) measures: Arc<Measures>,
     /// Recordings that the API has started.
@@ -137,6 +140,7 @@ impl App {
             offers: Workers::new(OFFERS),
             fragments: Workers::new(FRAGMENTS),
             looks: Workers::new(LOOKS),
+            live: Live::default(),
             measures: Arc::default(),
             recorders: parts.recorders,
             pushes: parts.pushes,

@@ -7,6 +7,7 @@
 //! it for an offer, and each live stream that may be played is a producer, whose name is its identifier. What is said is
 //! in `peer.rs`; this file has the WebSocket.
 
+mod live;
 mod peer;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ use super::door::Pass;
 use super::limits;
 use super::server::{App, Refusal};
 use super::websocket::{Ended, Message, Socket, Upgrade};
+pub(super) use live::Live;
 use peer::Peer;
 
 /// How often it is looked which sessions have ended, and for who listens, which streams there are.

@@ -5,19 +5,21 @@
 //! Who may do what is asked for at each message, by the rights of who opened the connection: publishing a stream as WHIP
 //! asks, playing one as WHEP does. What nobody may see does not exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst_plugin_webrtc_signalling_protocol as p;
 use serde_json::{Value, json};
 use sfu_access::{Action, Want};
 use sfu_engine::{
-    OfferedViewer, Preference, PublishRequest, SessionId, StreamInfo, StreamName, SubscribeRequest,
+    OfferedViewer, Preference, PublishRequest, SessionId, StreamName, SubscribeRequest,
 };
 
 use super::super::door::{Pass, may_play, want};
 use super::super::server::App;
+use super::live::{self, Names};
 
 /// What this server is called where it is somebody's consumer.
 const CONSUMER: &str = "gst-sfu";
@@ -42,11 +44,18 @@ pub(super) struct Peer {
     id: String,
     /// What it sends, if it is a producer.
     producing: Option<StreamName>,
-    /// It is told of producers that come and go, and knows of these.
-    listening: Option<BTreeMap<String, Value>>,
+    /// It is told of producers that come and go.
+    listening: Option<Told>,
     sessions: BTreeMap<String, Session>,
     told: Vec<p::OutgoingMessage>,
     over: bool,
+}
+
+/// Which producers somebody was told of, and of which streams they were chosen.
+#[derive(Default)]
+struct Told {
+    of: Names,
+    producers: BTreeSet<StreamName>,
 }
 
 struct Session {
@@ -119,12 +128,12 @@ impl Peer {
             p::IncomingMessage::NewPeer => Ok(()),
             p::IncomingMessage::SetPeerStatus(status) => self.set_status(&status).await,
             p::IncomingMessage::List => {
-                let producers = self.producers().await;
-                let peer = |(id, meta)| p::Peer {
-                    id,
-                    meta: Some(meta),
+                let producers = self.producers().await.producers;
+                let peer = |name: &StreamName| p::Peer {
+                    id: name.to_string(),
+                    meta: Some(meta(name)),
                 };
-                let producers = producers.into_iter().map(peer).collect();
+                let producers = producers.iter().map(peer).collect();
                 self.told.push(p::OutgoingMessage::List { producers });
                 Ok(())
             }
@@ -146,20 +155,13 @@ impl Peer {
         }
     }
 
-    /// The live streams that it may play, by name.
-    async fn producers(&self) -> BTreeMap<String, Value> {
-        let (app, pass) = (self.app.clone(), self.pass.clone());
-        // However many listen, one look at a time is at work.
-        let looked = self.app.looks.run(move || {
-            let rights = pass.rights(&app);
-            let streams = app.router.streams();
-            let live = |stream: &&StreamInfo| stream.live && may_play(&rights, &stream.name);
-            let names = streams.iter().filter(live).map(|s| s.name.as_str());
-            let meta = |name: &str| json!({ "name": name, "display-name": name });
-            let shown = names.take(LISTED).map(|name| (name.to_owned(), meta(name)));
-            shown.collect()
-        });
-        looked.await.unwrap_or_default()
+    /// The live streams that it may play.
+    async fn producers(&self) -> Told {
+        let of = live::names(&self.app).await;
+        let rights = self.pass.rights(&self.app);
+        let shown = of.iter().filter(|name| may_play(&rights, name));
+        let producers = shown.take(LISTED).cloned().collect();
+        Told { of, producers }
     }
 
     fn may(&self, action: Action, stream: &StreamName) -> Result<Want, String> {
@@ -184,21 +186,33 @@ impl Peer {
         if status.producing() && status.consuming() {
             return Err("a peer is a producer or a consumer, not both".into());
         }
+        let stream = match status.producing() {
+            true => Some(self.stream_of(status.meta.as_ref())?),
+            false => None,
+        };
+        if let Some(stream) = &stream {
+            self.may(Action::Publish, stream)?;
+        }
         self.listening = match (status.listening(), self.listening.take()) {
             (false, _) => None,
-            (true, Some(known)) => Some(known),
+            (true, Some(told)) => Some(told),
             (true, None) => Some(self.producers().await),
         };
-        if !status.producing() {
-            self.stop_producing();
+        if status.listening() {
+            // Who listens hears of himself, too: `gstwebrtc-api` says nothing before that.
+            let told = p::PeerStatus {
+                peer_id: Some(self.id.clone()),
+                ..status.clone()
+            };
+            self.told.push(p::OutgoingMessage::PeerStatusChanged(told));
+        }
+        if self.producing == stream {
             return Ok(());
         }
-        let stream = self.stream_of(status.meta.as_ref())?;
-        if self.producing.as_ref() == Some(&stream) {
-            return Ok(());
-        }
-        self.may(Action::Publish, &stream)?;
         self.stop_producing();
+        let Some(stream) = stream else {
+            return Ok(());
+        };
         let session_id = self.add(State::Asked(stream.clone()))?;
         self.producing = Some(stream);
         self.told.push(p::OutgoingMessage::StartSession {
@@ -455,26 +469,33 @@ impl Peer {
     }
 
     async fn look_at_producers(&mut self) {
-        if self.listening.is_none() {
+        let Some(before) = self.listening.take() else {
+            return;
+        };
+        if Arc::ptr_eq(&before.of, &live::names(&self.app).await) {
+            self.listening = Some(before);
             return;
         }
         let now = self.producers().await;
-        let Some(before) = self.listening.replace(now.clone()) else {
-            return;
-        };
-        let changed = |id: &String, meta: &Value, roles| {
+        let changed = |name: &StreamName, roles| {
             p::OutgoingMessage::PeerStatusChanged(p::PeerStatus {
                 roles,
-                meta: Some(meta.clone()),
-                peer_id: Some(id.clone()),
+                meta: Some(meta(name)),
+                peer_id: Some(name.to_string()),
             })
         };
-        let gone = before.iter().filter(|(id, _)| !now.contains_key(*id));
-        let gone = gone.map(|(id, meta)| changed(id, meta, Vec::new()));
-        let come = now.iter().filter(|(id, _)| !before.contains_key(*id));
-        let come = come.map(|(id, meta)| changed(id, meta, vec![p::PeerRole::Producer]));
+        let gone = before.producers.difference(&now.producers);
+        let gone = gone.map(|name| changed(name, Vec::new()));
+        let come = now.producers.difference(&before.producers);
+        let come = come.map(|name| changed(name, vec![p::PeerRole::Producer]));
         self.told.extend(gone.chain(come));
+        self.listening = Some(now);
     }
+}
+
+/// What is told of a stream's producer.
+fn meta(name: &StreamName) -> Value {
+    json!({ "name": name.as_str(), "display-name": name.as_str() })
 }
 
 impl Drop for Peer {

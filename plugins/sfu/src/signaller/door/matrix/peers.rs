@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Talk {
     runtime: tokio::runtime::Runtime,
     socket: WebSocketStream<TokioAdapter<TcpStream>>,
+    id: String,
 }
 
 impl Talk {
@@ -44,10 +45,16 @@ impl Talk {
             let stream = TcpStream::connect(address).await.unwrap();
             client_async(request, stream).await.unwrap().0
         });
-        let mut talk = Self { runtime, socket };
+        let id = String::new();
+        let mut talk = Self {
+            runtime,
+            socket,
+            id,
+        };
         let welcome = talk.hear();
         assert_eq!(welcome["type"], "welcome");
-        assert!(welcome["peerId"].as_str().unwrap().len() >= 32);
+        talk.id = welcome["peerId"].as_str().unwrap().to_owned();
+        assert!(talk.id.len() >= 32);
         talk
     }
 
@@ -145,7 +152,10 @@ fn streams_are_producers_for_who_may_play_them_and_sessions_are_bounded() {
     let mut talk = Talk::new(&served, "/gst-webrtc", &play("cam1"));
     let listener = json!({ "type": "setPeerStatus", "roles": ["listener"] });
     let end = std::time::Instant::now() + PATIENCE;
-    talk.say(&listener);
+    let own = talk.ask(&listener);
+    assert_eq!(own["type"], "peerStatusChanged");
+    assert_eq!(own["roles"], json!(["listener"]));
+    assert_eq!(own["peerId"], talk.id);
     loop {
         let listed = talk.ask(&list);
         if listed["producers"][0]["id"] == "cam1" {
