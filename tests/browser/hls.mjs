@@ -1,5 +1,5 @@
-// Publishes Chromium's fake camera by WHIP and plays it by HLS, with the browser's own player and with hls.js in a page
-// of another origin; prints what was seen as one line of JSON.
+// Publishes Chromium's fake camera by WHIP and plays it by HLS, with the browser's own player, and with hls.js and OvenPlayer (which plays
+// by hls.js) in pages of another origin; prints what was seen as one line of JSON.
 //
 // node hls.mjs --base http://127.0.0.1:8080 --stream demo --seconds 10 [--publish 0] [--keep 20] [--screenshot FILE]
 // With --publish 0 somebody else publishes. With --keep the publisher goes on for so many seconds after the players, and
@@ -15,21 +15,30 @@ const wanted = options({ base: '', stream: 'demo', seconds: 10, publish: 1, keep
 const setting = { deadline: (wanted.seconds * 2 + wanted.keep + 90) * 1000, screenshot: wanted.screenshot };
 const address = `${wanted.base}/hls/${wanted.stream}/index.m3u8`;
 
-const library = readFileSync(createRequire(import.meta.url).resolve('hls.js/dist/hls.min.js'));
-const page = `<!doctype html><video id="video" autoplay muted playsinline></video><script src="/hls.js"></script><script>
+const file = (path) => readFileSync(createRequire(import.meta.url).resolve(path));
+const scripts = { '/hls.js': file('hls.js/dist/hls.min.js'), '/ovenplayer.js': file('ovenplayer') };
+const pages = {
+  hlsjs: `<!doctype html><video id="video" autoplay muted playsinline></video><script src="/hls.js"></script><script>
   window.faults = [];
   window.hls = new Hls();
   hls.on(Hls.Events.ERROR, (_, data) => faults.push(data.details + (data.fatal ? ' (fatal)' : '')));
   hls.loadSource(${JSON.stringify(address)});
   hls.attachMedia(document.getElementById('video'));
-</script>`;
+</script>`,
+  ovenplayer: `<!doctype html><div id="player"></div><script src="/hls.js"></script><script src="/ovenplayer.js"></script><script>
+  window.faults = [];
+  const player = OvenPlayer.create('player', { autoStart: true, mute: true, sources: [{ type: 'hls', file: ${JSON.stringify(address)} }] });
+  player.on('error', (error) => faults.push(error.code + ' ' + error.message));
+  player.on('ready', () => { document.querySelector('#player video').id = 'video'; });
+</script>`,
+};
 
-/** Another origin: what the page loads from the server needs its CORS headers. */
+/** Another origin: what the pages load from the server needs its CORS headers. */
 function serve() {
   const server = createServer((request, response) => {
-    const script = request.url === '/hls.js';
+    const script = scripts[request.url];
     response.setHeader('Content-Type', script ? 'text/javascript' : 'text/html');
-    response.end(script ? library : page);
+    response.end(script ?? pages[request.url.slice(1)]);
   });
   return new Promise((resolve) => { server.listen(0, '127.0.0.1', () => resolve(server)); });
 }
@@ -54,7 +63,7 @@ function figures() {
 /** Plays for the time, and tells what was seen at its beginning and its end. */
 async function play(open, url) {
   const player = await open('chromium', url);
-  await until(player, `pictures at ${url}`, () => document.getElementById('video').currentTime > 0.5);
+  await until(player, `pictures at ${url}`, () => document.getElementById('video')?.currentTime > 0.5);
   const begun = await player.evaluate(figures);
   await pause(wanted.seconds * 1000);
   const played = await player.evaluate(figures);
@@ -76,12 +85,12 @@ const seen = await withBrowsers(setting, async (open) => {
   const can = await watcher.evaluate(() => document.createElement('video').canPlayType('application/vnd.apple.mpegurl'));
   await watcher.close();
   const native = can ? await play(open, `${wanted.base}/hls/${wanted.stream}`) : null;
-  const hlsjs = await play(open, origin);
+  const [hlsjs, ovenplayer] = await Promise.all(Object.keys(pages).map((name) => play(open, `${origin}${name}`)));
   if (wanted.keep) {
     console.log('playing');
     await pause(wanted.keep * 1000);
   }
-  return { native, hlsjs };
+  return { native, hlsjs, ovenplayer };
 });
 server.close();
 console.log(JSON.stringify(seen));

@@ -8,7 +8,7 @@ import { options, picture, until, withBrowsers } from './browser.mjs';
 
 const wanted = options({ base: '', token: '', screenshot: '', width: 1280, height: 800 });
 const setting = {
-  deadline: 90000,
+  deadline: 150000,
   screenshot: wanted.screenshot,
   size: { width: wanted.width, height: wanted.height },
 };
@@ -66,6 +66,14 @@ const seen = await withBrowsers(setting, async (open) => {
   await studio.click('#go');
   await live(studio, 'the studio to be live');
   await look('studio', studio);
+
+  const room = await watched('/room/meeting');
+  await until(room, 'the lobby', () => window.room?.cam.open && window.room.mic.open);
+  await look('lobby', room);
+  await room.evaluate(() => { document.getElementById('who').value = 'Ann'; });
+  await room.click('#enter');
+  await until(room, 'to be in', () => document.querySelector('.tile.mine video')?.videoWidth > 2);
+  await look('room', room);
 
   const told = (await Promise.all(requests)).filter(Boolean);
   // Without it nothing of that works.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! WHIP and WHEP clients of others, as they come from npm: they publish and play, from pages of another site.
+//! Clients of others, as they come from npm: of WHIP, WHEP and GStreamer's own signalling. They publish and play, from pages of another site.
 
 use sfu_tests::browser;
 use sfu_tests::ndi::repository;
@@ -23,8 +23,8 @@ fn clients_from_npm_publish_and_play() {
     ];
     let seen = browser::run("clients.mjs", &arguments).unwrap();
     println!("{seen}");
-    assert_eq!(seen.as_object().unwrap().len(), 6, "{seen}");
-    // All have said goodbye by DELETE.
+    assert_eq!(seen.as_object().unwrap().len(), 7, "{seen}");
+    // All have said goodbye.
     let ended = || Ok((server.metric("sfu_sessions")? == 0).then_some(()));
     server.wait_for("the sessions to end", ended).unwrap();
 }

@@ -19,7 +19,7 @@ fn pages_work_with_a_token_in_their_address() {
     ];
     for (name, width, height) in [("desk", "1280", "800"), ("phone", "390", "844")] {
         let log = format!("token_{name}");
-        let line = format!("access={}", rules.file().display());
+        let line = format!("access={} api-keys=test:secret", rules.file().display());
         let server = Server::launch(&log, &line).unwrap();
         let token = rules.token(&permissions, "1h").unwrap();
         let picture = browser::screenshot(&log).unwrap();
@@ -41,7 +41,7 @@ fn pages_work_with_a_token_in_their_address() {
         for (page, seen) in pages {
             assert_eq!(seen["overflow"], 0, "{name} {page}: {seen}");
         }
-        for page in ["publish", "list", "play", "studio"] {
+        for page in ["publish", "list", "play", "studio", "lobby", "room"] {
             let links = pages[page]["links"].as_array().unwrap();
             let has_it = |link: &&serde_json::Value| link.as_str().unwrap().contains(&token);
             let without: Vec<_> = links.iter().filter(|link| !has_it(link)).collect();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! `pipelines/whip-to-hls`: a browser publishes by WHIP, and Chromium's own player, hls.js, FFmpeg and VLC play it by HLS.
+//! `pipelines/whip-to-hls`: a browser publishes by WHIP, and Chromium's own player, hls.js, OvenPlayer, FFmpeg and VLC play it by HLS.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -207,6 +207,11 @@ fn every_player_plays_what_a_browser_publishes() {
     check_page("hls.js", &seen["hlsjs"], 5.0);
     assert_eq!(seen["hlsjs"]["played"]["levels"], 3);
     assert_eq!(seen["hlsjs"]["played"]["faults"], serde_json::json!([]));
+    check_page("OvenPlayer", &seen["ovenplayer"], 5.0);
+    assert_eq!(
+        seen["ovenplayer"]["played"]["faults"],
+        serde_json::json!([])
+    );
     println!(
         "hls.js is {} ms behind",
         seen["hlsjs"]["played"]["latencyMs"]
