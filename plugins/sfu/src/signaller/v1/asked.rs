@@ -38,9 +38,8 @@ pub(in crate::signaller) struct Named(pub(super) StreamName);
 
 impl PartialSchema for Named {
     fn schema() -> RefOr<Schema> {
-        // Parts of 64 characters, none of which is `.` or `..`; reserved words can't be told from others so.
-        let pattern =
-            r"^(?!\.{1,2}(/|$))[A-Za-z0-9._-]{1,64}(/(?!\.{1,2}(/|$))[A-Za-z0-9._-]{1,64})*$";
+        // Reserved words can't be told from others so, and neither `.` from names that begin with it, which are taken.
+        let pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63})*$";
         let name = ObjectBuilder::new().schema_type(Type::String);
         let name = name.max_length(Some(255)).pattern(Some(pattern));
         name.examples(["cam1"]).into()
