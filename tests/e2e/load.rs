@@ -44,3 +44,30 @@ fn fifty_viewers_watch_the_test_picture() {
         &["--viewers", "50", "--duration", "10s"],
     );
 }
+
+#[test]
+fn a_room_of_publishers_and_listeners() {
+    let server = Server::pipeline("load_room", "rooms", &["API_KEYS=key:secret"]).unwrap();
+    let (url, pid) = (server.url(""), server.pid().to_string());
+    let mut all = vec!["--room", &url, "--api-key", "key:secret", "--pid", &pid];
+    all.extend([
+        "--publishers",
+        "3",
+        "--viewers",
+        "4",
+        "--layers",
+        "3",
+        "--audio",
+    ]);
+    all.extend(["--bitrate", "600k", "--duration", "3s"]);
+    let seen = load::run(&all).unwrap();
+    println!("{seen}");
+    assert_eq!(seen["status"], 0);
+    assert_eq!(
+        (&seen["participants"], &seen["receiving"]),
+        (&7.into(), &7.into())
+    );
+    // A picture and a sound of each of the others.
+    assert_eq!(seen["streams"], 3 * 4 + 4 * 6);
+    assert!(seen["us_per_packet"].as_f64().unwrap() > 0.0);
+}

@@ -56,6 +56,19 @@ pub struct LoadArgs {
     /// The mountpoint of Janus' streaming plugin
     #[arg(long, default_value_t = 1, requires = "janus")]
     pub mountpoint: u64,
+    /// Server of a room by LiveKit's protocol to join instead, such as http://HOST:8080: --publishers publish, and --viewers only get
+    /// what there is
+    #[arg(long, value_name = "URL", conflicts_with_all = ["whep", "janus", "whip", "joins"])]
+    pub room: Option<String>,
+    /// The room's name
+    #[arg(long, default_value = "load", requires = "room")]
+    pub room_name: String,
+    /// What signs the participants' tokens
+    #[arg(long, value_name = "KEY:SECRET", requires = "room")]
+    pub api_key: Option<String>,
+    /// How many participants of a room publish the generated stream
+    #[arg(long, default_value_t = 1, requires = "room")]
+    pub publishers: usize,
     /// WHIP endpoint to publish the generated stream to
     #[arg(long, value_name = "URL")]
     pub whip: Option<String>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The load tool: plays many WHEP viewers and a WHIP publisher from one core, and measures what arrives.
+//! The load tool: plays many WHEP viewers and a WHIP publisher, or participants of a room, and measures what arrives.
 //!
 //! Viewers are lean on purpose: ICE, DTLS, SRTP and RTCP are real, but there is no jitter buffer and no decoder, and most
 //! viewers leave payloads encrypted (see [`viewer`]).
@@ -21,6 +21,7 @@ pub mod proxy;
 pub mod publish;
 pub mod reception;
 pub mod report;
+pub mod room;
 pub mod rtp;
 pub mod run;
 pub mod sdp;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory, Parser};
 use sfu_load::args::{Cli, Command, LoadArgs};
-use sfu_load::{plain, proxy, run};
+use sfu_load::{plain, proxy, room, run};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,8 +23,25 @@ fn main() -> ExitCode {
 }
 
 fn load(args: &LoadArgs) -> Result<ExitCode> {
+    if let Some(url) = &args.room {
+        let report = room::run(args, url)?;
+        if args.json {
+            println!("{}", serde_json::to_string(&report)?);
+        } else {
+            print!("{}", report.in_words());
+            report
+                .errors
+                .iter()
+                .for_each(|error| eprintln!("sfu-load: {error}"));
+        }
+        return Ok(if report.is_good() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
     if args.whep.is_none() && args.janus.is_none() && args.whip.is_none() {
-        let message = "nothing to do: give --whep URL, --janus URL or --whip URL";
+        let message = "nothing to do: give --whep URL, --janus URL, --whip URL or --room URL";
         Cli::command()
             .error(clap::error::ErrorKind::MissingRequiredArgument, message)
             .exit();

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use str0m::change::SdpAnswer;
+use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::net::{Protocol, Receive};
@@ -67,11 +67,11 @@ impl Publishers {
 
 /// A publisher. Leaves when dropped.
 #[derive(Debug)]
-struct Publisher {
+pub struct Publisher {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    agent: ureq::Agent,
-    session: Option<String>,
+    /// To be deleted at the end (WHIP).
+    session: Option<(ureq::Agent, String)>,
 }
 
 impl Publisher {
@@ -81,12 +81,27 @@ impl Publisher {
         let socket = UdpSocket::bind((local, 0)).context("UDP socket")?;
         let address = socket.local_addr().context("UDP socket")?;
         let agent = join::agent();
+        let offered = Offered::new(address, stream)?;
+        let (answer, session) = join::post_offer(&agent, url, &offered.sdp)?;
+        let negotiated = offered.accept(&answer).with_context(|| url.to_owned())?;
+        let mut publisher = Self::begin(negotiated, socket, address, stream)?;
+        publisher.session = session.map(|url| (agent, url));
+        publisher.wait()?;
+        Ok(publisher)
+    }
+
+    /// Sends what was negotiated as soon as the connection is there.
+    pub fn begin(
+        negotiated: Negotiated,
+        socket: UdpSocket,
+        address: SocketAddr,
+        stream: &StreamArgs,
+    ) -> Result<Self> {
         let Negotiated {
             mut rtc,
             video: mid,
             audio,
-            session,
-        } = negotiate(&agent, url, address, stream)?;
+        } = negotiated;
         let pt = payload_type(&mut rtc, mid, Codec::H264)?;
         let audio = match audio {
             Some(mid) => Some(Audio {
@@ -113,14 +128,11 @@ impl Publisher {
             .name("publisher".into())
             .spawn(move || session_thread.run())
             .context("thread")?;
-        let publisher = Self {
+        Ok(Self {
             shared,
             thread: Some(thread),
-            agent,
-            session,
-        };
-        publisher.wait()?;
-        Ok(publisher)
+            session: None,
+        })
     }
 
     fn wait(&self) -> Result<()> {
@@ -141,7 +153,7 @@ impl Publisher {
     }
 
     /// Whether it still goes on.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match self.shared.error.lock().map(|e| e.clone()) {
             Ok(None) => Ok(()),
             Ok(Some(error)) => bail!("publishing: {error}"),
@@ -158,65 +170,73 @@ impl Drop for Publisher {
         {
             eprintln!("sfu-load: the publisher's thread had panicked");
         }
-        if let Some(url) = &self.session {
+        if let Some((agent, url)) = &self.session {
             // What fails now does not matter any more.
-            let _ = self.agent.delete(url).call();
+            let _ = agent.delete(url).call();
         }
     }
 }
 
 /// What an offer and its answer came to.
-struct Negotiated {
+#[derive(Debug)]
+pub struct Negotiated {
     rtc: Rtc,
     video: Mid,
     audio: Option<Mid>,
-    session: Option<String>,
 }
 
-fn negotiate(
-    agent: &ureq::Agent,
-    url: &str,
-    address: SocketAddr,
-    stream: &StreamArgs,
-) -> Result<Negotiated> {
-    let layers = usize::from(stream.layers);
-    let mut config = Rtc::builder()
-        .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
-        .set_rtp_mode(true)
-        .clear_codecs()
-        .enable_opus(stream.audio, false);
-    config
-        .codec_config()
-        .add_h264(102.into(), Some(103.into()), true, 0x42_e0_1f);
-    let mut rtc = config.build(Instant::now());
-    let candidate = Candidate::host(address, "udp").map_err(|e| anyhow!("{address}: {e}"))?;
-    rtc.add_local_candidate(candidate);
-    let simulcast = (layers > 1).then(|| {
-        let mut simulcast = Simulcast::new();
-        for rid in &RIDS[..layers] {
-            simulcast.add_send_layer(SimulcastLayer::new(rid));
-        }
-        simulcast
-    });
-    let mut changes = rtc.sdp_api();
-    let direction = Direction::SendOnly;
-    let video = changes.add_media(MediaKind::Video, direction, None, None, simulcast);
-    let audio = stream
-        .audio
-        .then(|| changes.add_media(MediaKind::Audio, direction, None, None, None));
-    let (offer, pending) = changes.apply().context("no offer was made")?;
-    let (answer, session) = join::post_offer(agent, url, &offer.to_sdp_string())?;
-    let answer =
-        SdpAnswer::from_sdp_string(&answer).map_err(|e| anyhow!("the answer of {url}: {e}"))?;
-    rtc.sdp_api()
-        .accept_answer(pending, answer)
-        .map_err(|e| anyhow!("the answer of {url}: {e}"))?;
-    Ok(Negotiated {
-        rtc,
-        video,
-        audio,
-        session,
-    })
+/// An offer of the generated stream.
+#[derive(Debug)]
+pub struct Offered {
+    pub sdp: String,
+    pending: SdpPendingOffer,
+    negotiated: Negotiated,
+}
+
+impl Offered {
+    /// Offers it from a socket with this address.
+    pub fn new(address: SocketAddr, stream: &StreamArgs) -> Result<Self> {
+        let layers = usize::from(stream.layers);
+        let mut config = Rtc::builder()
+            .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
+            .set_rtp_mode(true)
+            .clear_codecs()
+            .enable_opus(stream.audio, false);
+        config
+            .codec_config()
+            .add_h264(102.into(), Some(103.into()), true, 0x42_e0_1f);
+        let mut rtc = config.build(Instant::now());
+        let candidate = Candidate::host(address, "udp").map_err(|e| anyhow!("{address}: {e}"))?;
+        rtc.add_local_candidate(candidate);
+        let simulcast = (layers > 1).then(|| {
+            let mut simulcast = Simulcast::new();
+            for rid in &RIDS[..layers] {
+                simulcast.add_send_layer(SimulcastLayer::new(rid));
+            }
+            simulcast
+        });
+        let mut changes = rtc.sdp_api();
+        let direction = Direction::SendOnly;
+        let video = changes.add_media(MediaKind::Video, direction, None, None, simulcast);
+        let audio = stream
+            .audio
+            .then(|| changes.add_media(MediaKind::Audio, direction, None, None, None));
+        let (offer, pending) = changes.apply().context("no offer was made")?;
+        Ok(Self {
+            sdp: offer.to_sdp_string(),
+            pending,
+            negotiated: Negotiated { rtc, video, audio },
+        })
+    }
+
+    /// Takes the answer to it.
+    pub fn accept(self, answer: &str) -> Result<Negotiated> {
+        let mut negotiated = self.negotiated;
+        let answer = SdpAnswer::from_sdp_string(answer).map_err(|e| anyhow!("the answer: {e}"))?;
+        let taken = negotiated.rtc.sdp_api().accept_answer(self.pending, answer);
+        taken.map_err(|e| anyhow!("the answer: {e}"))?;
+        Ok(negotiated)
+    }
 }
 
 fn payload_type(rtc: &mut Rtc, mid: Mid, wanted: Codec) -> Result<Pt> {
@@ -418,7 +438,7 @@ impl Sender {
 }
 
 /// Nothing came, or an ICMP error of what was sent came back.
-fn is_passing(error: &io::Error) -> bool {
+pub(crate) fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock
