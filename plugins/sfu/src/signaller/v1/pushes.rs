@@ -186,7 +186,8 @@ pub(in crate::signaller) struct Wish {
     /// `rtmp://HOST/APPLICATION/KEY`, or `rtmps`. It is not told again.
     #[schema(
         max_length = 2048,
-        pattern = r"^rtmps?://([A-Za-z0-9._~-]+(:[A-Za-z0-9._~-]+)?@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[2-7][0-9A-Fa-f])+/([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[2-7][0-9A-Fa-f])+$",
+        // Users and addresses of IPv6 are taken, too, where rtmp2sink takes them.
+        pattern = r"^rtmps?://[A-Za-z0-9._-]+(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}))?/[A-Za-z0-9._~-]+/[A-Za-z0-9._~!$&*+,;=:@/?-]+$",
         examples("rtmps://live.example/app/KEY")
     )]
     url: String,
