@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 
 import sources
+from changed import CHANGED, Between
 from process import ROOT, Process, elements, free_ports
 
 TCP, UDP = socket.SOCK_STREAM, socket.SOCK_DGRAM
@@ -165,10 +166,11 @@ class Camera(Entry):
         return [*super().keys(), f"{source}=rtsp://{LOCAL}:{self.entry}/live", *more]
 
     def faults(self):
-        return [*sources.CAMERAS, *sources.NO_CAMERAS, "killed", "nothing there"]
+        return [*sources.CAMERAS, *CHANGED, *sources.NO_CAMERAS, "killed", "nothing there"]
 
-    def camera(self, name, line):
-        return Process(f"{self.name}-{name}", ["/usr/bin/python3", ROOT / "tests/rtsp_server.py", str(self.entry), line], env=elements())
+    def camera(self, name, line, port=None):
+        command = ["/usr/bin/python3", ROOT / "tests/rtsp_server.py", str(port or self.entry), line]
+        return Process(f"{self.name}-{name}", command, env=elements())
 
     def good(self, stream="in"):
         return self.camera("good", sources.camera())
@@ -179,6 +181,12 @@ class Camera(Entry):
             nobody = Nobody(self.entry, chosen.randbytes(50_000) if answer is None else answer)
             time.sleep(FAULT)
             nobody.end()
+        elif fault in CHANGED:
+            (port,), changes = free_ports([TCP]), CHANGED[fault]
+            line = sources.camera(sound=changes.sound) if changes.sound else sources.camera()
+            between = Between(self.entry, port, changes)
+            self.lasts(self.camera("bad", line, port), fault)
+            between.end()
         elif fault == "nothing there":
             time.sleep(FAULT)
         else:

@@ -74,6 +74,12 @@ H264 = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=30 bitrate=3
 BREAKS = "breakmydata skip=0 set-to=-1 probability={}"
 
 
+def another_size(caps):
+    """A second of one size, then another one."""
+    first, then = caps.format(320, 180), caps.format(640, 360)
+    return f"videotestsrc is-live=true num-buffers=30 ! {first} ! concat name=sizes videotestsrc is-live=true ! {then} ! sizes. sizes."
+
+
 def camera(video=f"{H264} ! rtph264pay", sound="avenc_aac ! rtpmp4gpay", pictures=PICTURES, tone=TONE):
     """The line of an RTSP camera."""
     parts = []
@@ -105,6 +111,8 @@ CAMERAS = {
     "a tiny picture": camera(pictures=PICTURES.replace("320", "18").replace("180", "2")),
     "time ahead": camera(pictures=f"{PICTURES} ! identity ts-offset=60000000000"),
     "five pictures": camera(pictures="videotestsrc num-buffers=5 ! video/x-raw,width=320,height=180,framerate=30/1"),
+    # roleoroleo/yi-hack-Allwinner-v2 1153: at night
+    "another size": camera(pictures=another_size("video/x-raw,format=I420,framerate=30/1,width={},height={}")),
 }
 
 # What somebody who is no RTSP server answers to everything.
@@ -131,6 +139,19 @@ NDI = {
     "an odd height": ["--width", "320", "--height", "181"],
     "a large picture": ["--width", "3840", "--height", "2160", "--fps", "5"],
     "another size": ["--width", "640", "--height", "480"],
+    # teltek/gst-plugin-ndi 63 and 79, DistroAV/DistroAV 564
+    "timecode of zero": [*GOOD_NDI, "--timecode", "0"],
+    "timecode that is made": [*GOOD_NDI, "--timecode", "made"],
+    "timecode that steps": [*GOOD_NDI, "--timecode", "steps"],
+    "an age of a minute": [*GOOD_NDI, "--age", "60000"],
+    # DistroAV/DistroAV 674, 1312 and 723, 1928 of ChurchApps/FreeShow
+    "sound alone": [*GOOD_NDI, "--no-video"],
+    "4 channels": [*GOOD_NDI, "--channels", "4"],
+    "10 channels": [*GOOD_NDI, "--channels", "10"],
+    "44.1 kHz": [*GOOD_NDI, "--rate", "44100"],
+    "sizes that change": [*GOOD_NDI, "--then", "640x360"],
+    "metadata": [*GOOD_NDI, "--metadata"],
+    "an alpha channel": [*GOOD_NDI, "--format", "BGRA"],
 }
 
 
@@ -166,4 +187,19 @@ WHIP = {
     "a large picture": publisher(pictures="videotestsrc is-live=true ! video/x-raw,width=3840,height=2160,framerate=2/1"),
     "five pictures": publisher(pictures=PICTURES.replace("is-live=true", "is-live=true num-buffers=5")),
     "time ahead": publisher(pictures=f"{PICTURES} ! identity ts-offset=60000000000"),
+    # obsproject/obs-studio 9614: the first packets, and with them the only keyframe for long, are missing
+    "the first pictures missing": publisher(video=encoded("netsim drop-packets=40", H264.replace("key-int-max=30", "key-int-max=100000"))),
+    # ossrs/ffmpeg-webrtc 1
+    "slices": publisher(video=encoded(encoder=f"{H264} sliced-threads=true threads=4")),
+    "no deblocking, CABAC and 8x8": publisher(video=encoded(encoder=f"{H264} ! video/x-h264,profile=high")),
+    # ossrs/srs 4697: who is muted sends nothing
+    "sound that stops": publisher(tone="audiotestsrc is-live=true num-buffers=60 ! audioconvert"),
+    # awslabs/amazon-kinesis-video-streams-webrtc-sdk-c 1607
+    "uneven sound": publisher(tone="audiotestsrc is-live=true samplesperbuffer=953 ! identity sleep-time=3000 ! audioconvert"),
+    "another size": publisher(pictures=another_size("video/x-raw,format=I420,framerate=30/1,width={},height={}"), video="queue ! " + encoded()),
+    # bluenviron/mediamtx 2432 and 5485
+    "bursts": publisher(video=encoded("queue min-threshold-time=700000000")),
+    "lost bursts": publisher(video=encoded("identity drop-probability=0.05 ! errorignore")),
+    "mono, 8 kHz": publisher(tone="audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! audioconvert ! audioresample"),
+    "a picture in two seconds": publisher(pictures=PICTURES.replace("30/1", "1/2")),
 }

@@ -30,7 +30,6 @@ except ImportError as err:
         "PYTHONPATH, and install libavahi-client3."
     )
 
-RATE = 48_000
 # Seconds after which the next number of --channels is sent.
 CHANNELS_PERIOD = 5
 BLACK, WHITE = 16, 235
@@ -57,6 +56,12 @@ def parse_args():
     parser.add_argument(
         "--age", type=int, default=0, help="milliseconds that have passed since capture when a picture is sent"
     )
+    parser.add_argument("--timecode", choices=["clock", "0", "made", "steps"], default="clock", help="true, zero, left to the runtime, or with steps of an hour")
+    parser.add_argument("--no-video", action="store_true", help="send no pictures at all")
+    parser.add_argument("--rate", type=int, default=48_000, help="samples of a second")
+    parser.add_argument("--then", default=None, help="WIDTHxHEIGHT of the pictures after a second")
+    parser.add_argument("--format", choices=["UYVY", "BGRA"], default="UYVY", help="how pixels are written: BGRA is grey")
+    parser.add_argument("--metadata", action="store_true", help="send metadata with each picture, not all of it well-formed")
     parser.add_argument("--duration", type=float, default=0.0, help="seconds to run, 0 for ever")
     args = parser.parse_args()
     if args.width % CELLS or args.width <= 0 or args.height < 16 or args.fps <= 0:
@@ -95,8 +100,8 @@ class Picture:
 class Tone:
     """A stereo sine whose phase runs on across the pieces."""
 
-    def __init__(self, frequency, level):
-        self.step, self.level, self.sent = 2 * np.pi * frequency / RATE, level, 0
+    def __init__(self, frequency, level, rate):
+        self.step, self.level, self.rate, self.sent = 2 * np.pi * frequency / rate, level, rate, 0
 
     def up_to(self, sample):
         phase = np.arange(self.sent, sample, dtype=np.float64) * self.step
@@ -107,9 +112,9 @@ class Tone:
 
 def video_frame(args):
     frame = ndi.VideoFrameV2()
-    frame.FourCC = ndi.FOURCC_VIDEO_TYPE_UYVY
+    frame.FourCC = getattr(ndi, f"FOURCC_VIDEO_TYPE_{args.format}")
     frame.xres, frame.yres = args.width, args.height
-    frame.line_stride_in_bytes = 2 * args.width
+    frame.line_stride_in_bytes = (2 if args.format == "UYVY" else 4) * args.width
     frame.frame_rate_N, frame.frame_rate_D = args.fps.numerator, args.fps.denominator
     frame.frame_format_type = (
         ndi.FRAME_FORMAT_TYPE_INTERLEAVED if args.interlaced else ndi.FRAME_FORMAT_TYPE_PROGRESSIVE
@@ -123,14 +128,27 @@ def send_audio(sender, tone, channels, sample, timecode):
     samples = tone.up_to(sample)
     silence = np.zeros((max(channels - 2, 0), samples.shape[1]), np.float32)
     samples = np.ascontiguousarray(np.concatenate((samples[:channels], silence)))
-    frame.sample_rate, frame.no_channels, frame.no_samples = RATE, channels, samples.shape[1]
+    frame.sample_rate, frame.no_channels, frame.no_samples = tone.rate, channels, samples.shape[1]
     frame.channel_stride_in_bytes = 4 * samples.shape[1]
     frame.timecode, frame.data = timecode, samples
     ndi.send_send_audio_v3(sender, frame)
 
 
+def send_metadata(sender, number):
+    frame = ndi.MetadataFrame()
+    frame.data = ["<ndi_product x='1'/>", "<a", "", "x" * 20_000][number % 4]
+    ndi.send_send_metadata(sender, frame)
+
+
+def timecode_of(args, number, true):
+    """In units of 100 ns."""
+    seconds = int(number / args.fps)
+    steps = [0, 3600, -3600, 7200][seconds % 4] * 10_000_000
+    return {"clock": true, "0": 0, "made": ndi.SEND_TIMECODE_SYNTHESIZE, "steps": true + steps}[args.timecode]
+
+
 def run(args, sender):
-    picture, tone = Picture(args.width, args.height), Tone(args.tone, args.level)
+    picture, tone = Picture(args.width, args.height), Tone(args.tone, args.level, args.rate)
     frame = video_frame(args)
     age = args.age * 1_000_000
     start, start_unix = time.monotonic(), time.time_ns() - age
@@ -141,15 +159,22 @@ def run(args, sender):
         if delay > 0:
             time.sleep(delay)
         # Timecode counts units of 100 ns and advances by exactly one picture.
-        timecode = start_unix // 100 + int(number * 10_000_000 / args.fps)
+        timecode = timecode_of(args, number, start_unix // 100 + int(number * 10_000_000 / args.fps))
+        if args.then and number == args.fps // 1:
+            args.width, args.height = map(int, args.then.split("x"))
+            picture, frame = Picture(args.width, args.height), video_frame(args)
         # The binding reads the picture's width and height from the array's shape.
-        frame.data = picture.draw(number, (time.time_ns() - age) // 1_000_000).reshape(args.height, args.width, 2)
+        pixels = picture.draw(number, (time.time_ns() - age) // 1_000_000).reshape(args.height, args.width, 2)
+        frame.data = pixels if args.format == "UYVY" else np.repeat(pixels[:, :, 1:], 4, axis=2)
         frame.timecode = timecode
-        ndi.send_send_video_v2(sender, frame)
+        if not args.no_video:
+            ndi.send_send_video_v2(sender, frame)
+        if args.metadata:
+            send_metadata(sender, number)
         if not args.no_audio:
             period = int(number / args.fps / CHANNELS_PERIOD)
             channels = args.channels[min(period, len(args.channels) - 1)]
-            send_audio(sender, tone, channels, int((number + 1) * RATE / args.fps), timecode)
+            send_audio(sender, tone, channels, int((number + 1) * args.rate / args.fps), timecode)
         if number == 0:
             print("ready", flush=True)
         number += 1
