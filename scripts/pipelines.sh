@@ -48,7 +48,7 @@ check_value() {
         die "$key=$value: a port is a number from 0 to 65535"
       fi
       ;;
-    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | KEYFRAMES | SEGMENTS | LAST_N)
+    WIDTH | HEIGHT | FPS | SHARDS | LATENCY | SEGMENTS | LAST_N)
       [[ $value =~ ^[0-9]{1,5}$ ]] || die "$key=$value: a number is expected"
       ;;
     SEGMENT)

@@ -245,7 +245,7 @@ class Whip(Entry):
             "record": ["STREAM=in", f"DIR={self.folder}/recordings"],
             "re-encode": ["FROM=in", "STREAM=out", "LAYERS=180:200k"],
             # Nobody is there to push to.
-            "studio": ["STREAM=in", "LAYER=180:200k", f"PUSH=rtmp://{LOCAL}:9/live/a"],
+            "studio": ["STREAM=in", f"PUSH=rtmp://{LOCAL}:9/live/a"],
         }[self.name]
 
     def faults(self):

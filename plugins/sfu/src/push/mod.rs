@@ -29,6 +29,8 @@ const LOOK: gst::ClockTime = gst::ClockTime::from_mseconds(100);
 /// What a publisher has promised is waited for, once anything of it has come. Some services take no other tracks later, so that
 /// what comes after this begins the push anew.
 const PROMISED: Duration = Duration::from_secs(3);
+/// A publisher that was away for less goes on where it was: services take their time with each new connection.
+const ABSENT: Duration = Duration::from_secs(8);
 /// A service to which nothing went for so long does not answer, or has nothing more to take.
 const SILENT: Duration = Duration::from_secs(15);
 /// How long the end of what is under way may take.
@@ -319,6 +321,7 @@ impl Pusher {
     fn watch(&self, connection: &Connection, tracks: &Tracks) -> End {
         let before = lock(&self.status).octets;
         let (mut octets, mut grew) = (0, Instant::now());
+        let mut other = None;
         loop {
             if !self.wait(Duration::ZERO) {
                 return End::Stopped;
@@ -346,7 +349,15 @@ impl Pusher {
                     status.reason = None;
                 }
             });
-            if self.tracks().0.as_ref() != Some(tracks) {
+            // A publisher that comes back begins with one of its tracks.
+            let (begun, all) = self.tracks();
+            if begun.as_ref() == Some(tracks) {
+                other = None;
+                continue;
+            }
+            let since = *other.get_or_insert_with(Instant::now);
+            let is_settled = begun.is_some() && begun == all;
+            if is_settled || since.elapsed() >= ABSENT {
                 return End::Published;
             }
         }

@@ -30,11 +30,9 @@ impl Tracks {
     /// What there is of a stream, if it has a publisher.
     pub(super) fn of(info: &StreamInfo) -> Option<Self> {
         let video = info.video.as_ref().map(|video| video.codec);
-        let is_any = video.is_some() || info.audio.is_some();
-        (info.live && is_any).then_some(Self {
-            video,
-            audio: info.audio,
-        })
+        let audio = info.audio.first().map(|first| first.track.codec);
+        let is_any = video.is_some() || audio.is_some();
+        (info.live && is_any).then_some(Self { video, audio })
     }
 
     /// What of it has begun, if anything has. What is only promised the muxer would wait for.
@@ -42,9 +40,10 @@ impl Tracks {
         let tracks = Self::of(info)?;
         let has = |health: &TrackHealth| health.frames > 0;
         let pictures = info.video.iter().flat_map(|video| &video.health).any(has);
+        let sound = info.audio.first().is_some_and(|first| has(&first.health));
         let begun = Self {
             video: tracks.video.filter(|_| pictures),
-            audio: tracks.audio.filter(|_| has(&info.audio_health)),
+            audio: tracks.audio.filter(|_| sound),
         };
         (begun.video.is_some() || begun.audio.is_some()).then_some(begun)
     }
@@ -52,7 +51,7 @@ impl Tracks {
     /// The pipeline's description: nothing that comes from outside is in it.
     fn description(&self) -> Result<String, &'static str> {
         let mut line = format!(
-            "sfusrc name=in on-loss=eos keyframe-interval={KEYFRAMES} \
+            "sfusrc name=in keyframe-interval={KEYFRAMES} \
              flvmux name=mux streamable=true latency={MUXER_LATENCY} ! rtmp2sink name=out async-connect=false sync=false"
         );
         match self.video {

@@ -157,6 +157,7 @@ impl ObjectImpl for SfuSignaller {
             "server-names" => settings.server_names.to_value(),
             "event-webhooks" => settings.event_webhooks.to_value(),
             "event-webhook-secret" => settings.event_webhook_secret.to_value(),
+            "pushes" => settings.pushes.to_value(),
             "drain-timeout" => settings.drain_timeout.to_value(),
             "drain-redirect" => settings.drain_redirect.to_value(),
             "certificate" => settings.certificate.to_value(),
@@ -296,6 +297,7 @@ impl SfuSignaller {
         let drain_defaults = settings.drain_defaults()?;
         let acme = settings.acme()?;
         let certificates = settings.certificates(acme.as_ref())?;
+        let from_the_start = settings.pushes()?;
         let listener = bind("listen", listen)?;
         let plain = settings.plain_listen()?;
         let plain = plain.map(|plain| bind("plain-listen", plain)).transpose()?;
@@ -345,6 +347,11 @@ impl SfuSignaller {
         };
         let app = App::new(engine.clone(), router, parts);
         let server = Server::start(listener, plain, app.clone())?;
+        for (stream, address) in from_the_start {
+            pushes
+                .start(stream, address)
+                .map_err(|refusal| format!("pushes: {}", refusal.message()))?;
+        }
         if let Some(acme) = &acme {
             let told = acme::teller(&self.obj());
             acme.start(told).map_err(|e| e.to_string())?;
@@ -432,6 +439,7 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
         "server-names" => settings.server_names = text(),
         "event-webhooks" => settings.event_webhooks = text(),
         "event-webhook-secret" => settings.event_webhook_secret = text(),
+        "pushes" => settings.pushes = text(),
         "drain-timeout" => settings.drain_timeout = number(),
         "drain-redirect" => settings.drain_redirect = text(),
         "certificate" => settings.certificate = text(),

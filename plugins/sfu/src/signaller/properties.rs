@@ -240,6 +240,13 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "File that holds what event webhooks are signed by: whsec_ and base64, or a text, of 24 octets or more",
             &defaults.event_webhook_secret,
         ),
+        text(
+            "pushes",
+            "Pushes",
+            "RTMP services that streams are sent on to from the start, as POST /api/v1/pushes does it: \
+             STREAM=rtmp://HOST/APPLICATION/KEY or rtmps://, with blanks or commas between them",
+            &defaults.pushes,
+        ),
         live_number(
             "drain-timeout",
             "Drain timeout",

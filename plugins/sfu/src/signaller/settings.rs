@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sfu_acme::Acme;
-use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER};
+use sfu_engine::{AdmissionLimits, Announce, EngineConfig, PlayoutDelay, SEND_BUFFER, StreamName};
 use sfu_tls::Certificates;
 
 use super::door::{Door, Names, Origins};
 use super::drain;
 use super::limits::Limits;
 use super::turn::IceServers;
+use crate::push::Address;
 
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
@@ -51,6 +52,7 @@ pub(super) struct Settings {
     pub(super) server_names: String,
     pub(super) event_webhooks: String,
     pub(super) event_webhook_secret: String,
+    pub(super) pushes: String,
     pub(super) drain_timeout: u32,
     pub(super) drain_redirect: String,
     pub(super) certificate: String,
@@ -99,6 +101,7 @@ impl Default for Settings {
             server_names: String::new(),
             event_webhooks: String::new(),
             event_webhook_secret: String::new(),
+            pushes: String::new(),
             drain_timeout: 0,
             drain_redirect: String::new(),
             certificate: String::new(),
@@ -134,6 +137,27 @@ impl Settings {
     /// What clients are told.
     pub(super) fn ice_servers(&self) -> Result<IceServers, String> {
         IceServers::new(&self.ice_servers, &self.turn_servers, &self.turn_secret)
+    }
+
+    /// Where streams are sent on to from the start. What is told of a wrong one does not repeat it: stream keys are in it.
+    pub(super) fn pushes(&self) -> Result<Vec<(StreamName, Address)>, String> {
+        let parts = self.pushes.split([',', ' ', '\n']);
+        let parts = parts.filter(|part| !part.is_empty()).enumerate();
+        let pushes = parts.map(|(index, part)| {
+            let wrong = |why: &str| {
+                format!(
+                    "pushes: number {} is not STREAM=rtmp://HOST/APPLICATION/KEY: {why}",
+                    index + 1
+                )
+            };
+            let (stream, address) = part.split_once('=').ok_or_else(|| wrong("there is no ="))?;
+            let stream = stream
+                .parse::<StreamName>()
+                .map_err(|_| wrong("the stream has no valid name"))?;
+            let address = Address::parse(address).map_err(wrong)?;
+            Ok((stream, address))
+        });
+        pushes.collect()
     }
 
     /// How it ends where nobody says.

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::notices::{Notice, handlers};
+use crate::notices::{Kind, Notice, handlers};
 use crate::signaller::CAT;
 use crate::signaller::server::App;
 
@@ -20,6 +20,14 @@ pub(super) async fn tell(app: App, mut notices: broadcast::Receiver<Arc<Notice>>
         return;
     };
     let post = |element: &gst::Element, notice: &Notice| {
+        if let (Kind::PushFailed, Some(service)) = (notice.kind, &notice.service) {
+            let (stream, why) = (&notice.stream, notice.reason.as_deref().unwrap_or_default());
+            gst::element_warning!(
+                element,
+                gst::ResourceError::Write,
+                ("the push of {stream} to {service} failed and is tried again: {why}")
+            );
+        }
         let message = gst::message::Element::builder(notice.structure()).src(element);
         let _ = element.post_message(message.build());
     };
@@ -57,7 +65,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::notices::{Kind, ViewerSignals, tell};
+    use crate::notices::{ViewerSignals, tell};
     use crate::signaller::SfuSignaller;
 
     const LIMIT: Duration = Duration::from_secs(20);

@@ -49,7 +49,11 @@ impl Pushes {
         })
     }
 
-    fn start(&self, stream: StreamName, address: Address) -> Result<Push, Refusal> {
+    pub(in crate::signaller) fn start(
+        &self,
+        stream: StreamName,
+        address: Address,
+    ) -> Result<Push, Refusal> {
         let refuse = |status, message: String| Err(Refusal::new(status, message));
         let mut running = lock(&self.running);
         let of_stream = || running.pushes.values().filter(|p| p.stream == stream);
