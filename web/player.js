@@ -2,7 +2,7 @@
 
 import { Latency } from './latency.js';
 import { byId, showFigures, withToken } from './page.js';
-import { Refused, Session, bitrate, layerName } from './signalling.js';
+import { Refused, Session, audioName, bitrate, layerName } from './signalling.js';
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 5000;
@@ -12,12 +12,15 @@ const STALLED = 10000;
 const stream = location.pathname.slice(1);
 const video = byId('video');
 const menu = byId('layer');
+const audioMenu = byId('audio');
 const latency = new Latency(video, byId('latency'));
 
 class Player {
   constructor() {
     this.wait = FIRST_WAIT;
     this.layer = new URLSearchParams(location.search).get('layer') || null;
+    /** The audio track, by its number or language. */
+    this.audio = new URLSearchParams(location.search).get('audio') || null;
     this.maxHeight = null;
     /** As few frames a second as the stream's temporal layers allow. */
     this.fewer = false;
@@ -51,14 +54,16 @@ class Player {
       if (['failed', 'closed'].includes(pc.connectionState)) this.again('The connection was lost.');
     });
     try {
-      const query = this.layer ? `?layer=${encodeURIComponent(this.layer)}` : '';
-      await session.open(withToken(`/whep/${stream}${query}`));
+      const wishes = Object.entries({ layer: this.layer, audio: this.audio }).filter(([, wish]) => wish);
+      const query = new URLSearchParams(wishes).toString();
+      await session.open(withToken(`/whep/${stream}${query && `?${query}`}`));
       this.wait = FIRST_WAIT;
       latency.follow(session);
       session.listen({
         status: (status) => {
           this.server = status;
           showServer(status);
+          audioMenu.value = status.layer.audio ?? '';
         },
         end: ({ reason }) => {
           if (this.session !== session) return;
@@ -70,6 +75,7 @@ class Player {
           if (url) setTimeout(() => location.replace(new URL(location.pathname + location.search, url)), Math.random() * 2000);
           else this.again('The server is about to end.', 1 + Math.random() * 2);
         },
+        audio: ({ tracks }) => refreshAudioMenu(tracks),
         layers: ({ medias }) => {
           refreshMenu(medias[0].layers);
           showServer(this.server);
@@ -85,9 +91,10 @@ class Player {
   refused(session, error) {
     if (this.session !== session) return;
     if (!(error instanceof Refused)) console.error(error);
-    if (error instanceof Refused && error.status === 400 && this.layer) {
+    if (error instanceof Refused && error.status === 400) {
       // The layer that the address asks for is not there: better another than none.
       this.layer = null;
+      this.audio = null;
     }
     // fetch() fails with a TypeError where nobody answers.
     const offline = error instanceof TypeError;
@@ -116,6 +123,11 @@ class Player {
     return this.ask();
   }
 
+  hear(id) {
+    this.audio = id;
+    return this.ask();
+  }
+
   /** Tells the server all that is wanted. */
   async ask() {
     if (!this.session?.resource) return;
@@ -125,6 +137,7 @@ class Player {
         maxHeight: this.maxHeight,
         maxTemporalLayerId: this.fewer ? 0 : null,
         video: !this.paused,
+        audio: this.audio,
       });
     } catch (error) {
       if (error instanceof Refused && error.status === 404) this.again('The session has ended.');
@@ -258,6 +271,13 @@ function refreshMenu(layers) {
   menu.value = player.layer ?? '';
 }
 
+/** Which audio tracks there are: no menu for one alone. */
+function refreshAudioMenu(tracks) {
+  audioMenu.replaceChildren(...tracks.map((track) => new Option(audioName(track), track.id)));
+  audioMenu.value = player.server?.layer.audio ?? '';
+  byId('audio-label').hidden = tracks.length < 2;
+}
+
 function showMuted() {
   byId('unmute').hidden = !video.muted;
   byId('mute').textContent = video.muted ? 'Sound off' : 'Sound on';
@@ -279,6 +299,7 @@ byId('unmute').addEventListener('click', toggleSound);
 byId('mute').addEventListener('click', toggleSound);
 video.addEventListener('volumechange', showMuted);
 menu.addEventListener('change', () => player.choose(menu.value || null));
+audioMenu.addEventListener('change', () => player.hear(audioMenu.value));
 byId('cap').addEventListener('change', ({ target }) => {
   player.maxHeight = Number(target.value) || null;
   player.ask();

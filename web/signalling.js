@@ -7,6 +7,16 @@ export function layerName(layer) {
   return layer.height ? `${layer.height}p` : `Layer ${layer.rid ?? layer.encodingId}`;
 }
 
+/** How an audio track is called for people: the language's name in the page's language, where it is known. */
+export function audioName({ id, language }) {
+  if (!language) return `Track ${Number(id) + 1}`;
+  try {
+    return new Intl.DisplayNames(document.documentElement.lang, { type: 'language' }).of(language) ?? language;
+  } catch {
+    return language;
+  }
+}
+
 /** A bitrate in bit/s for people. */
 export function bitrate(value) {
   if (!value) return 'bitrate unknown';
@@ -99,7 +109,8 @@ export class Session {
 
   /**
    * Asks for what to see: `encodingId` keeps to a layer, `maxHeight` and `maxBitrate` (bit/s) cap it, `maxTemporalLayerId`
-   * leaves the temporal layers above it out, `video: false` pauses the pictures. What is left out is not asked for.
+   * leaves the temporal layers above it out, `video: false` pauses the pictures, `audio` is the track or language to hear.
+   * What is left out is not asked for.
    */
   async want(wishes) {
     const response = await fetch(`${this.#resource}/layer`, {

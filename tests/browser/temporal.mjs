@@ -43,6 +43,21 @@ async function publish(open, stream, codec) {
   return publisher;
 }
 
+/** How loud each of the stream's audio tracks is. */
+async function hear(viewer) {
+  await viewer.click('#unmute');
+  const levels = [];
+  for (const track of ['1', '0', '1']) {
+    await choose(viewer, 'audio', track);
+    const is = (wanted) => window.player.server.layer.audio === wanted;
+    await until(viewer, `audio track ${track}`, is, track);
+    // What was before is still in the buffer, and in the level.
+    await pause(1000);
+    levels.push(await viewer.evaluate(() => window.player.stats().then(({ audioLevel }) => audioLevel)));
+  }
+  return levels;
+}
+
 /** What a viewer sees at all frames, at fewer, and at all again. */
 async function view(open, stream) {
   const viewer = await open('chromium', `${wanted.base}/${stream}`);
@@ -62,8 +77,10 @@ async function view(open, stream) {
   await choose(viewer, 'rate', '');
   await limited(viewer, null);
   const back = await watch(viewer);
+  const sounds = await viewer.evaluate(() => [...document.getElementById('audio').options].map(({ text }) => text));
+  const heard = sounds.length > 1 ? await hear(viewer) : [];
   await viewer.close();
-  return { info, full, fewer, back };
+  return { info, full, fewer, back, sounds, heard };
 }
 
 async function run(open, codec) {

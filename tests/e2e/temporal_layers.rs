@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Chromium publishes with temporal layers, or `sfusink` encodes them, and a viewer that wants fewer frames gets the same
-//! picture at a lower rate.
+//! picture at a lower rate. The second stream has two audio tracks, of which a viewer chooses.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sfu_tests::browser;
 use sfu_tests::server::Server;
 
@@ -60,7 +60,9 @@ fn a_viewer_in_chromium_sees_fewer_frames_and_all_again() {
 #[test]
 fn what_is_encoded_here_has_temporal_layers_too() {
     let line = "videotestsrc is-live=true pattern=ball ! video/x-raw,width=640,height=360,framerate=30/1 \
-        ! sfusink stream=test layers=360:700k codec=vp8 temporal-layers=2";
+        ! sfusink name=out stream=test layers=360:700k codec=vp8 temporal-layers=2 \
+        audiotestsrc is-live=true wave=silence ! taginject tags=language-code=de ! out.audio_0 \
+        audiotestsrc is-live=true ! taginject tags=language-code=en-GB ! out.audio_1";
     let server = Server::launch("temporal_sfusink", line).unwrap();
     server.wait_for_stream("test").unwrap();
     let base = server.url("");
@@ -69,4 +71,12 @@ fn what_is_encoded_here_has_temporal_layers_too() {
     let seen = seen.as_array().unwrap();
     assert_eq!(seen.len(), 1);
     assert_fewer_and_all_again(&seen[0]);
+    // It has two languages, and the page a menu of them.
+    assert_eq!(seen[0]["sounds"], json!(["German", "British English"]));
+    let heard = seen[0]["heard"].as_array().unwrap();
+    let loud: Vec<_> = heard
+        .iter()
+        .map(|level| level.as_f64().unwrap() > 0.1)
+        .collect();
+    assert_eq!(loud, [true, false, true], "{heard:?}");
 }

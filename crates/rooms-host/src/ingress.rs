@@ -150,9 +150,9 @@ fn tracks(info: &StreamInfo) -> Vec<StreamTrack> {
             sizes: layers.filter_map(|l| l.width.zip(l.height)).collect(),
         }
     });
-    let audio = info.audio.map(|codec| StreamTrack {
+    let audio = info.audio.first().map(|first| StreamTrack {
         kind: TrackType::Audio,
-        mime: mime(codec).to_owned(),
+        mime: mime(first.track.codec).to_owned(),
         sizes: Vec::new(),
     });
     video.into_iter().chain(audio).collect()

@@ -34,6 +34,8 @@ pub const RESERVED: &[&str] = &[
 const PART_MAX: usize = 64;
 const NAME_MAX: usize = 255;
 const RID_MAX: usize = 255;
+/// No registered tag is longer (RFC 5646, section 4.4.1).
+const LANGUAGE_MAX: usize = 35;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -49,6 +51,9 @@ pub enum NameError {
     /// A restriction identifier (RFC 8851) breaks the rules of its spelling.
     #[error("layer name {0:?} is not valid: use 1 to 255 characters from A-Z a-z 0-9 _ -")]
     Rid(String),
+    /// A language tag (BCP 47) breaks the rules of its spelling.
+    #[error("language {0:?} is not valid: a tag such as en or pt-BR is expected")]
+    Language(String),
     /// Not 32 hexadecimal digits.
     #[error("session {0:?} is not valid: 32 hexadecimal digits are expected")]
     Session(String),
@@ -119,6 +124,45 @@ impl FromStr for Rid {
     }
 }
 
+/// A language by its tag (BCP 47), such as `en` or `pt-BR`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Language(Arc<str>);
+
+impl Language {
+    /// The tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether the other one is the same, or a variety of it (RFC 4647, section 3.3.1).
+    pub fn covers(&self, other: &Self) -> bool {
+        let (wanted, tag) = (self.0.as_bytes(), other.0.as_bytes());
+        let begins = tag.get(..wanted.len());
+        begins.is_some_and(|begins| begins.eq_ignore_ascii_case(wanted))
+            && matches!(tag.get(wanted.len()), None | Some(b'-'))
+    }
+}
+
+impl FromStr for Language {
+    type Err = NameError;
+
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        let part_ok = |part: &str| {
+            (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+        };
+        let first = s.split('-').next().unwrap_or_default();
+        let ok = s.len() <= LANGUAGE_MAX
+            && s.split('-').all(part_ok)
+            && (first.len() > 1 || s.len() > 2)
+            && first.bytes().all(|b| b.is_ascii_alphabetic());
+        if ok {
+            Ok(Self(s.into()))
+        } else {
+            Err(NameError::Language(abbreviated(s)))
+        }
+    }
+}
+
 /// The secret identifier of one viewer's session: 128 random bits, shown as 32 hexadecimal digits.
 ///
 /// Whoever knows it may change or end the session, so it is never listed.
@@ -173,7 +217,7 @@ macro_rules! text_newtype {
         }
     )*};
 }
-text_newtype!(StreamName, Rid);
+text_newtype!(StreamName, Rid, Language);
 
 /// What an error message repeats of a wrong input: its beginning, so that a log line stays a line.
 fn abbreviated(s: &str) -> String {
@@ -226,6 +270,26 @@ mod tests {
             !format!("{id:?}").contains("abc"),
             "the log must not give the session away"
         );
+    }
+
+    #[test]
+    fn languages_follow_one_rule() {
+        for (tag, ok) in [
+            ("en", true),
+            ("pt-BR", true),
+            ("zh-Hant-TW", true),
+            ("x-commentary", true),
+            ("", false),
+            ("e", false),
+            ("1", false),
+            ("de_DE", false),
+            ("en-", false),
+            ("de DE", false),
+            ("abcdefghi", false),
+            ("a-b-c-d-e-f-g-h-i-j-k-l-m-n-o-p-q-r-s", false),
+        ] {
+            assert_eq!(tag.parse::<Language>().is_ok(), ok, "{tag:?}");
+        }
     }
 
     #[test]

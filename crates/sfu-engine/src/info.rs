@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::audio::AudioTrack;
 use crate::codec::Codec;
 use crate::health::TrackHealth;
 use crate::ids::{Rid, StreamName};
@@ -26,10 +27,8 @@ pub struct StreamInfo {
     pub uptime: Duration,
     /// The video track, where there is one.
     pub video: Option<VideoInfo>,
-    /// The audio codec, where there is a track.
-    pub audio: Option<Codec>,
-    /// How the sound is that comes.
-    pub audio_health: TrackHealth,
+    /// The audio tracks, in the order of their numbers.
+    pub audio: Vec<AudioStatus>,
     /// Keyframe requests that viewers made, and the server for them, since the publisher came: the sum of the other three,
     /// and of those that wait.
     pub keyframe_requests_received: u64,
@@ -58,6 +57,17 @@ pub struct StreamLook {
     pub viewers: usize,
     /// The video's layers, highest first.
     pub layers: Vec<LayerStatus>,
+    /// The audio tracks, in the order of their numbers.
+    pub audio: Vec<AudioTrack>,
+}
+
+/// One audio track as it is now.
+#[derive(Debug, Clone)]
+pub struct AudioStatus {
+    /// What its publisher declared.
+    pub track: AudioTrack,
+    /// How it is.
+    pub health: TrackHealth,
 }
 
 /// The video track of a stream.

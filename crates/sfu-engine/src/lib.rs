@@ -19,6 +19,7 @@
 
 mod address;
 mod arrival;
+mod audio;
 pub mod claim;
 mod codec;
 mod depth;
@@ -61,6 +62,7 @@ pub mod transport;
 
 pub use peer::data;
 
+pub use audio::{AudioChoice, AudioTrack};
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, EngineLimits, Full,
@@ -69,8 +71,8 @@ pub use engine::{
     SubscribeRequest, Subscribed,
 };
 pub use health::TrackHealth;
-pub use ids::{NameError, RESERVED, Rid, SessionId, StreamName};
-pub use info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
+pub use ids::{Language, NameError, RESERVED, Rid, SessionId, StreamName};
+pub use info::{AudioStatus, LayerStatus, StreamInfo, StreamLook, VideoInfo};
 pub use latency::{LATENCY_BUCKETS, LATENCY_MAX, LatencyInfo, MediaClock};
 pub use layers::{LayerInfo, Preference, Why};
 pub use local::{LocalSubscription, Received, Tracks};

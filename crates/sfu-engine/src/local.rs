@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::audio::AudioTrack;
 use crate::codec::Codec;
 use crate::gop::Gop;
 use crate::ids::StreamName;
@@ -46,8 +47,8 @@ pub struct Tracks {
     pub video: Option<Codec>,
     /// The video layers by their index, which says nothing of their order: see [`crate::layers::ranked`].
     pub layers: Vec<Candidate>,
-    /// The audio codec, where there is sound.
-    pub audio: Option<Codec>,
+    /// The audio tracks, in the order of their numbers.
+    pub audio: Vec<AudioTrack>,
 }
 
 /// The stream's end of the queue.

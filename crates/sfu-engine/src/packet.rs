@@ -82,7 +82,7 @@ impl Packet {
 pub struct Batch {
     /// Audio or video.
     pub kind: TrackKind,
-    /// Index of the layer, highest first; 0 for audio.
+    /// Index of the layer, highest first; of audio the number of its track.
     pub layer: usize,
     /// Which publisher, counted over the stream's life: timestamps of different ones are not comparable.
     pub epoch: u32,

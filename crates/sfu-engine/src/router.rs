@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use thiserror::Error;
 
+use crate::audio::AudioTrack;
 use crate::claim::Claim;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::StreamName;
@@ -209,9 +210,14 @@ impl Publisher {
         self.stream.set_video(self.lease, codec, layers);
     }
 
-    /// Declares the audio track.
-    pub fn set_audio(&self, codec: Codec) {
-        self.stream.set_audio(self.lease, codec);
+    /// Declares an audio track. May be called again when it changes.
+    pub fn set_audio(&self, track: AudioTrack) {
+        self.stream.set_audio(self.lease, track);
+    }
+
+    /// Goes on without an audio track.
+    pub fn unset_audio(&self, number: usize) {
+        self.stream.unset_audio(self.lease, number);
     }
 
     /// Sends RTP packets of one track and layer to all viewers. One call a frame where possible.

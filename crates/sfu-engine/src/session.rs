@@ -16,7 +16,7 @@ use crate::layers::{Preference, Rung, Why};
 use crate::stream::Stream;
 use crate::temporal::{AtomicLimit, Limit};
 
-/// "No layer" in [`SessionShared::current`] and [`SessionShared::target`].
+/// "None" in [`SessionShared::current`], [`SessionShared::target`] and [`SessionShared::audio`].
 const NONE: usize = usize::MAX;
 
 /// Reports of latency that come faster count no more than one in this time.
@@ -41,6 +41,7 @@ pub struct SessionShared {
     target: AtomicUsize,
     current: AtomicUsize,
     why: AtomicU8,
+    audio: AtomicUsize,
     /// The temporal layers that it is to get, and gets, of `target` and `current`.
     target_limit: AtomicLimit,
     current_limit: AtomicLimit,
@@ -96,6 +97,8 @@ pub struct SessionInfo {
     pub current_limit: Limit,
     /// Why it gets no better one.
     pub why: Why,
+    /// The number of the audio track that it gets.
+    pub audio: Option<usize>,
     /// What its network carries, in bit/s, where that is known.
     pub estimate: Option<u64>,
     /// The share of packets that its last report counts as lost, 0 to 1.
@@ -171,6 +174,7 @@ impl SessionShared {
             target: AtomicUsize::new(NONE),
             current: AtomicUsize::new(NONE),
             why: AtomicU8::new(0),
+            audio: AtomicUsize::new(NONE),
             target_limit: AtomicLimit::default(),
             current_limit: AtomicLimit::default(),
             estimate: AtomicU64::new(u64::MAX),
@@ -279,6 +283,10 @@ impl SessionShared {
 
     pub(crate) fn set_current(&self, layer: Option<usize>) {
         self.current.store(layer.unwrap_or(NONE), Relaxed);
+    }
+
+    pub(crate) fn set_audio(&self, number: usize) {
+        self.audio.store(number, Relaxed);
     }
 
     pub(crate) fn set_current_limit(&self, limit: Limit) {
@@ -403,6 +411,7 @@ impl SessionShared {
             target_limit: self.target_limit.load(),
             current_limit: self.current_limit.load(),
             why: self.why(),
+            audio: Some(self.audio.load(Relaxed)).filter(|number| *number != NONE),
             estimate: (estimate != u64::MAX).then_some(estimate),
             loss: (!loss.is_nan()).then_some(loss),
             connected: self.connected.load(Relaxed),

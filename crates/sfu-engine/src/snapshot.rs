@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::audio;
 use crate::ids::Rid;
 use crate::layer::LayerView;
 use crate::layers::{self, Candidate};
@@ -25,8 +26,8 @@ pub(crate) struct Snapshot {
     /// Consumers inside this process.
     pub(crate) locals: usize,
     pub(crate) codecs: StreamCodecs,
-    /// What sound takes, in bit/s; 0 without sound.
-    pub(crate) audio_bitrate: u64,
+    /// The audio tracks, in the order of their numbers.
+    pub(crate) audio: Vec<audio::View>,
     pub(crate) layers: Vec<LayerView>,
 }
 
@@ -67,6 +68,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::audio::AudioTrack;
     use crate::codec::{Codec, TrackKind};
     use crate::ids::SessionId;
     use crate::layers::{ACTIVE_FOR, LayerInfo, Preference};
@@ -101,6 +103,14 @@ mod tests {
         (0..count).map(layer).collect()
     }
 
+    fn track(number: usize) -> AudioTrack {
+        AudioTrack {
+            number,
+            codec: Codec::Opus,
+            language: None,
+        }
+    }
+
     fn packet(seq: u16, size: usize) -> RtpIn {
         RtpIn {
             seq,
@@ -118,7 +128,8 @@ mod tests {
         Start,
         Stop,
         Video(Codec, usize),
-        Audio,
+        Audio(usize),
+        NoAudio(usize),
         Push(usize, usize),
         Sound,
         Wait(u64),
@@ -130,7 +141,8 @@ mod tests {
             1 => Just(Step::Stop),
             2 => (prop_oneof![Just(Codec::H264), Just(Codec::Vp8)], 1usize..4)
                 .prop_map(|(codec, count)| Step::Video(codec, count)),
-            1 => Just(Step::Audio),
+            1 => (0usize..3).prop_map(Step::Audio),
+            1 => (0usize..3).prop_map(Step::NoAudio),
             20 => (0usize..3, 1usize..1_200).prop_map(|(layer, size)| Step::Push(layer, size)),
             5 => Just(Step::Sound),
             15 => (0u64..150).prop_map(Step::Wait),
@@ -151,7 +163,8 @@ mod tests {
                     Step::Start => lease = stream.start(options(), true, now).unwrap(),
                     Step::Stop => stream.stop(lease),
                     Step::Video(codec, count) => stream.set_video(lease, codec, layers(count)),
-                    Step::Audio => stream.set_audio(lease, Codec::Opus),
+                    Step::Audio(number) => stream.set_audio(lease, track(number)),
+                    Step::NoAudio(number) => stream.unset_audio(lease, number),
                     Step::Push(layer, size) => {
                         stream.push(now, lease, TrackKind::Video, layer, [packet(seq, size)]);
                         last[layer] = Some(now);
@@ -166,8 +179,9 @@ mod tests {
                 prop_assert_eq!(snapshot.epoch, true_now.epoch);
                 prop_assert_eq!(snapshot.live, true_now.publisher.is_some());
                 prop_assert_eq!(snapshot.codecs.video, true_now.video);
-                prop_assert_eq!(snapshot.codecs.audio, true_now.audio);
-                prop_assert_eq!(snapshot.audio_bitrate > 0, true_now.audio.is_some());
+                prop_assert_eq!(snapshot.codecs.audio.is_some(), !true_now.audio.is_empty());
+                let audio: Vec<_> = snapshot.audio.iter().map(|view| view.track.clone()).collect();
+                prop_assert_eq!(audio, true_now.audio);
                 let mut seen = Vec::new();
                 snapshot.choices(now, &mut seen);
                 prop_assert_eq!(seen.len(), true_now.layers.len());

@@ -73,7 +73,7 @@ fn every_number_of_channels_is_heard() {
         wait(&caps, || running.stat::<u64>("out", "packets") > 10);
         running.quiet();
         let info = Router::get("default").stream(&stream.parse().unwrap());
-        assert!(info.is_some_and(|info| info.audio.is_some()), "{caps}");
+        assert!(info.is_some_and(|info| !info.audio.is_empty()), "{caps}");
     }
 }
 
@@ -167,4 +167,54 @@ fn audio_that_fails_within_never_takes_the_picture_away() {
             running.quiet();
         }
     }
+}
+
+/// Languages are tracks of one stream, by whatever pads they come, and come out again with their tags.
+#[test]
+fn languages_are_tracks_of_their_own() {
+    init();
+    let tone =
+        |code: &str| format!("audiotestsrc is-live=true ! taginject tags=language-code={code}");
+    let line = format!(
+        "{VIDEO} ! sfusink name=out stream=languages layers=90:200k {} ! out.audio_0 {} ! out.audio_5",
+        tone("de"),
+        tone("pt-BR")
+    );
+    let running = Running::start(&line);
+    let told = || {
+        let info = Router::get("default").stream(&"languages".parse().unwrap());
+        let tracks = info.into_iter().flat_map(|info| info.audio);
+        let tracks = tracks.map(|audio| {
+            let language = audio.track.language.as_ref().map(ToString::to_string);
+            (audio.track.number, language.unwrap_or_default())
+        });
+        tracks.collect::<Vec<_>>()
+    };
+    let (german, portuguese) = ((0, "de".to_owned()), (1, "pt-BR".to_owned()));
+    wait("both languages", || {
+        told() == [german.clone(), portuguese.clone()]
+    });
+    let outputs = Running::start(
+        "sfusrc name=in stream=languages in.audio_0 ! fakesink name=a async=false in.audio_1 ! fakesink name=b async=false",
+    );
+    for (sink, language) in [("a", "de"), ("b", "pt-BR")] {
+        let sink = outputs.0.by_name(sink).unwrap();
+        let pad = sink.static_pad("sink").unwrap();
+        wait(language, || {
+            let tags = (0..).map_while(|n| pad.sticky_event::<gst::event::Tag>(n));
+            let is_it = |tags: &gst::TagListRef| {
+                let code = tags.get::<gst::tags::LanguageCode>();
+                code.is_some_and(|code| code.get() == language)
+            };
+            let stats: gst::Structure = sink.property("stats");
+            tags.into_iter().any(|event| is_it(event.tag()))
+                && stats.get::<u64>("rendered").unwrap() > 20
+        });
+    }
+    outputs.quiet();
+    running.quiet();
+    let sink = running.0.by_name("out").unwrap();
+    let pad = sink.static_pad("audio_0").unwrap();
+    sink.release_request_pad(&pad);
+    wait("one language", || told() == [portuguese.clone()]);
 }

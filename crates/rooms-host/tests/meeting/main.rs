@@ -327,7 +327,7 @@ mod cam {
     use std::time::{Duration, Instant};
 
     use sfu_engine::{
-        Codec, Feedback, Layering, PublishOptions, Publisher, Router, RtpIn, TrackKind,
+        AudioTrack, Codec, Feedback, Layering, PublishOptions, Publisher, Router, RtpIn, TrackKind,
     };
 
     struct NoEncoder;
@@ -349,7 +349,11 @@ mod cam {
                 feedback: Arc::new(NoEncoder),
             };
             let publisher = router.publish(name.parse().unwrap(), options).unwrap();
-            publisher.set_audio(Codec::Opus);
+            publisher.set_audio(AudioTrack {
+                number: 0,
+                codec: Codec::Opus,
+                language: None,
+            });
             Self {
                 publisher,
                 sent: 0,

@@ -3,6 +3,7 @@
 //! What a viewer asks for itself: the input of the [`super::Selector`] that people set.
 
 use super::Candidate;
+use crate::audio::AudioChoice;
 use crate::ids::Rid;
 
 /// See the module's description. The default asks for nothing: the best layer that the network carries.
@@ -18,6 +19,8 @@ pub struct Preference {
     pub max_temporal: Option<u8>,
     /// No video, only sound.
     pub video_paused: bool,
+    /// Which audio track, where there are several. `None` is the first one.
+    pub audio: Option<AudioChoice>,
     /// How much more it matters than what else the same peer gets: where the network is short, the least go down first.
     pub priority: u8,
 }

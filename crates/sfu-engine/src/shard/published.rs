@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::timeline::{Stamp, Timeline};
+use crate::audio::AudioTrack;
 use crate::claim::Claim;
 use crate::codec::{Codec, TrackKind};
 use crate::ids::Rid;
@@ -104,7 +105,14 @@ impl Track {
 
     fn declare(&self, stream: &Stream, lease: Lease) {
         match self.codec.kind() {
-            TrackKind::Audio => stream.set_audio(lease, self.codec),
+            TrackKind::Audio => stream.set_audio(
+                lease,
+                AudioTrack {
+                    number: 0,
+                    codec: self.codec,
+                    language: None,
+                },
+            ),
             TrackKind::Video => {
                 let infos = self.offered.rids.iter().cloned().zip(0..);
                 let infos = infos.map(|(rid, index)| layer_info(rid, index));

@@ -206,7 +206,10 @@ impl State {
         }
         let layer = self.layers.get_mut(index);
         let (codec, reader) = match (kind, layer) {
-            (TrackKind::Audio, _) => (self.audio, &mut self.audio_reader),
+            (TrackKind::Audio, _) => match self.audio.iter_mut().find(|t| t.number == index) {
+                Some(track) => (track.codec, &mut track.reader),
+                None => return (None, 0),
+            },
             (TrackKind::Video, Some(layer)) => (self.video, &mut layer.reader),
             (TrackKind::Video, None) => return (None, 0),
         };
@@ -230,8 +233,11 @@ impl State {
                 layer.note(now, &batch)
             }
             _ => {
-                self.audio_health.add(now, codec, &batch);
-                self.audio_rate.add(now, &batch)
+                let track = self.audio.iter_mut().find(|track| track.number == index);
+                track.is_some_and(|track| {
+                    track.health.add(now, codec, &batch);
+                    track.rate.add(now, &batch)
+                })
             }
         };
         (Some((batch, is_news)), dropped)

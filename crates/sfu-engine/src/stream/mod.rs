@@ -15,18 +15,17 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::audio::{self, AudioTrack};
 use crate::codec::Codec;
 use crate::gop::Gop;
-use crate::health::Health;
 use crate::ids::{Rid, StreamName};
-use crate::info::{LayerStatus, StreamInfo, StreamLook, VideoInfo};
+use crate::info::{AudioStatus, LayerStatus, StreamInfo, StreamLook, VideoInfo};
 use crate::latency::Latencies;
 use crate::layer::Layer;
 use crate::layers::{self, Candidate};
 use crate::local::{LocalQueue, Tracks};
-use crate::packet::{LayerReader, RtpIn};
+use crate::packet::RtpIn;
 use crate::queue::ShardQueue;
-use crate::rate::RateMeter;
 use crate::router::Home;
 use crate::snapshot::Snapshot;
 use crate::spatial::Splitter;
@@ -35,8 +34,6 @@ use crate::transport::negotiate::StreamCodecs;
 use publishing::PublisherState;
 pub use publishing::{Feedback, Lease, PublishOptions};
 
-/// What sound takes until it is measured, in bit/s.
-const AUDIO_BITRATE: u64 = 64_000;
 /// Levels have seven bits.
 const NO_LEVEL: u8 = u8::MAX;
 
@@ -73,15 +70,13 @@ struct State {
     video: Option<Codec>,
     /// The publisher has, or had, pictures.
     had_video: bool,
-    audio: Option<Codec>,
+    /// By their numbers.
+    audio: Vec<audio::Track>,
     layers: Vec<Layer>,
     /// Makes layers of those that share an SSRC.
     splitter: Option<Splitter>,
     /// Kept for its memory: packets that are to be split.
     run: Vec<RtpIn>,
-    audio_reader: LayerReader,
-    audio_rate: RateMeter,
-    audio_health: Health,
     shards: Vec<ShardQueue>,
     locals: Vec<LocalQueue>,
     /// The snapshot before the present one, for its memory.
@@ -240,6 +235,7 @@ impl Stream {
             live: snapshot.live,
             viewers: self.viewers(),
             layers: layers.into_iter().map(LayerStatus::from).collect(),
+            audio: snapshot.audio.iter().map(|v| v.track.clone()).collect(),
         }
     }
 
@@ -278,7 +274,7 @@ impl Stream {
             epoch: state.epoch,
             video: state.video,
             layers: state.candidates(now),
-            audio: state.audio,
+            audio: state.audio_tracks().collect(),
         }
     }
 
@@ -356,8 +352,7 @@ impl Stream {
                     health: layers().map(|l| l.health.view(now)).collect(),
                 }
             }),
-            audio: state.audio,
-            audio_health: state.audio_health.view(now).with_level(self.sound_level()),
+            audio: state.audio_status(now, self.sound_level()),
             keyframe_requests_received: received,
             keyframe_requests_refused: refused,
             keyframe_requests_merged: merged,
@@ -385,6 +380,22 @@ impl State {
         self.layers.iter().map(|l| l.candidate(now)).collect()
     }
 
+    /// The audio tracks that are declared.
+    fn audio_tracks(&self) -> impl Iterator<Item = AudioTrack> {
+        self.audio.iter().filter_map(audio::Track::declared)
+    }
+
+    /// What there is to say of the sound. `level` is the first track's.
+    fn audio_status(&self, now: Instant, level: Option<u8>) -> Vec<AudioStatus> {
+        let levels = std::iter::once(level).chain(std::iter::repeat(None));
+        let declared = self.audio.iter().filter_map(|t| Some((t.declared()?, t)));
+        let status = |((track, kept), level): ((AudioTrack, &audio::Track), _)| AudioStatus {
+            track,
+            health: kept.health.view(now).with_level(level),
+        };
+        declared.zip(levels).map(status).collect()
+    }
+
     /// Fills in what viewers read.
     fn picture(&self, snapshot: &mut Snapshot) {
         snapshot.epoch = self.epoch;
@@ -392,12 +403,11 @@ impl State {
         snapshot.locals = self.locals.len();
         snapshot.codecs = StreamCodecs {
             video: self.video,
-            audio: self.audio,
+            audio: self.audio_tracks().next().map(|track| track.codec),
         };
-        snapshot.audio_bitrate = match self.audio {
-            Some(_) => self.audio_rate.peak().unwrap_or(AUDIO_BITRATE),
-            None => 0,
-        };
+        let audio = self.audio.iter().filter_map(audio::Track::view);
+        snapshot.audio.clear();
+        snapshot.audio.extend(audio);
         snapshot.layers.clear();
         snapshot.layers.extend(self.layers.iter().map(Layer::view));
     }

@@ -7,13 +7,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::{State, Stream};
+use crate::audio::{self, AudioTrack};
 use crate::claim::{Claim, Right};
 use crate::codec::{Codec, TrackKind};
-use crate::health::Health;
 use crate::layer::Layer;
 use crate::layers::LayerInfo;
-use crate::packet::LayerReader;
-use crate::rate::RateMeter;
 use crate::spatial::Splitter;
 
 /// A publisher that has sent nothing for this long makes room for one that comes (back).
@@ -122,15 +120,12 @@ impl Stream {
             state.epoch += 1;
             state.video = None;
             state.had_video = false;
-            state.audio = None;
+            state.audio.clear();
             state.layers.clear();
             state.splitter = None;
             self.keyframes_refused.store(0, Relaxed);
             self.set_sound_level(None);
             self.speech.clear();
-            state.audio_reader = LayerReader::default();
-            state.audio_rate = RateMeter::default();
-            state.audio_health = Health::default();
             self.publish(&mut state);
             state.tell_locals();
             (lease, before)
@@ -241,7 +236,7 @@ impl Stream {
             return;
         }
         match kind {
-            TrackKind::Audio => state.audio = None,
+            TrackKind::Audio => state.audio.iter_mut().for_each(|t| t.codec = None),
             TrackKind::Video => {
                 state.video = None;
                 state.layers.clear();
@@ -251,11 +246,24 @@ impl Stream {
         state.tell_locals();
     }
 
-    /// Declares the audio track.
-    pub fn set_audio(&self, lease: Lease, codec: Codec) {
+    /// Declares an audio track.
+    pub fn set_audio(&self, lease: Lease, track: AudioTrack) {
         let mut state = self.lock();
         if state.holds(lease) {
-            state.audio = Some(codec);
+            audio::declare(&mut state.audio, track);
+            self.publish(&mut state);
+            state.tell_locals();
+        }
+    }
+
+    /// The publisher goes on without one of its audio tracks.
+    pub fn unset_audio(&self, lease: Lease, number: usize) {
+        let mut state = self.lock();
+        if !state.holds(lease) {
+            return;
+        }
+        if let Some(track) = state.audio.iter_mut().find(|t| t.number == number) {
+            track.codec = None;
             self.publish(&mut state);
             state.tell_locals();
         }

@@ -17,6 +17,7 @@ mod invited;
 mod joining;
 mod keyframes;
 mod keys;
+mod languages;
 mod latency;
 mod layers;
 mod net;

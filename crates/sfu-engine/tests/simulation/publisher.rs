@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sfu_engine::stream::{Lease, Stream};
 use sfu_impair::Rng;
 
-use sfu_engine::{Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, TrackKind};
+use sfu_engine::{AudioTrack, Codec, Feedback, LayerInfo, PublishOptions, Rid, RtpIn, TrackKind};
 
 pub(crate) const FRAME: Duration = Duration::from_millis(33);
 /// Octets of a packet.
@@ -68,7 +68,8 @@ pub(crate) struct TestPublisher {
     pub(crate) with_sound: bool,
     /// A layer that sends nothing.
     pub(crate) silent: Option<usize>,
-    audio_seq: u16,
+    /// By audio track.
+    audio_seq: Vec<u16>,
 }
 
 impl TestPublisher {
@@ -86,7 +87,7 @@ impl TestPublisher {
             .expect("the stream is free");
         let infos = (0..layers).map(layer_info);
         stream.set_video(lease, Codec::H264, infos.collect());
-        stream.set_audio(lease, Codec::Opus);
+        stream.set_audio(lease, audio_track(0, None));
         Self {
             stream,
             lease,
@@ -110,7 +111,7 @@ impl TestPublisher {
             every: FRAME,
             with_sound: true,
             silent: None,
-            audio_seq: 65_500,
+            audio_seq: vec![65_500],
         }
     }
 
@@ -148,6 +149,15 @@ impl TestPublisher {
             *seq = seq.wrapping_sub(21_000);
             wanted.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// From now on it has audio tracks in these languages.
+    pub(crate) fn use_languages(&mut self, languages: &[&str]) {
+        for (number, language) in languages.iter().enumerate() {
+            let track = audio_track(number, Some(language));
+            self.stream.set_audio(self.lease, track);
+        }
+        self.audio_seq.resize(languages.len(), 65_530);
     }
 
     /// From now on frames have temporal layers.
@@ -256,18 +266,30 @@ impl TestPublisher {
     }
 
     fn produce_sound(&mut self, now: Instant, elapsed: Duration) {
-        self.audio_seq = self.audio_seq.wrapping_add(1);
-        let sound = RtpIn {
-            seq: self.audio_seq,
-            timestamp: (elapsed.as_micros() * 48 / 1_000) as u32,
-            captured: now,
-            marker: false,
-            payload: vec![0x78; 80].into(),
-            red: None,
-            layering: sfu_engine::Layering::default(),
-        };
-        self.stream
-            .push(now, self.lease, TrackKind::Audio, 0, [sound]);
+        for (number, seq) in self.audio_seq.iter_mut().enumerate() {
+            *seq = seq.wrapping_add(1);
+            let mut payload = vec![0x78; 80];
+            payload[1] = number as u8;
+            let sound = RtpIn {
+                seq: *seq,
+                timestamp: (elapsed.as_micros() * 48 / 1_000) as u32,
+                captured: now,
+                marker: false,
+                payload: payload.into(),
+                red: None,
+                layering: sfu_engine::Layering::default(),
+            };
+            self.stream
+                .push(now, self.lease, TrackKind::Audio, number, [sound]);
+        }
+    }
+}
+
+fn audio_track(number: usize, language: Option<&str>) -> AudioTrack {
+    AudioTrack {
+        number,
+        codec: Codec::Opus,
+        language: language.map(|tag| tag.parse().unwrap()),
     }
 }
 

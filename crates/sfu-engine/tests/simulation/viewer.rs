@@ -46,6 +46,8 @@ pub(crate) struct TestViewer {
     pub(crate) first_picture_at: Option<Instant>,
     pub(crate) pictures: Pictures,
     pub(crate) audio_packets: u64,
+    /// Of each: which track it is of, its sequence number and timestamp.
+    pub(crate) sounds: Vec<(u8, u64, u32)>,
     /// Between the arrivals of two packets of sound.
     pub(crate) longest_between_sounds: Duration,
     last_sound: Option<Instant>,
@@ -116,6 +118,7 @@ impl TestViewer {
             first_picture_at: None,
             pictures: Pictures::default(),
             audio_packets: 0,
+            sounds: Vec::new(),
             longest_between_sounds: Duration::ZERO,
             last_sound: None,
             red_packets: 0,
@@ -221,6 +224,9 @@ impl TestViewer {
             .is_some_and(|m| m.remote_pts().contains(&packet.header.payload_type));
         if !is_video {
             self.audio_packets += 1;
+            let track = packet.payload.get(1).copied().unwrap_or_default();
+            let sound = (track, *packet.seq_no, packet.header.timestamp);
+            self.sounds.push(sound);
             let since = self.last_sound.replace(now).map(|last| now - last);
             self.longest_between_sounds =
                 self.longest_between_sounds.max(since.unwrap_or_default());

@@ -40,7 +40,7 @@ impl Tracks {
         let tracks = Self {
             video: info.video.as_ref().map(|video| video.codec),
             layers: info.video.as_ref().map_or(0, |video| video.layers.len()),
-            audio: info.audio,
+            audio: info.audio.first().map(|first| first.track.codec),
         };
         let any = tracks.layers > 0 || tracks.audio.is_some();
         (info.live && any).then_some(tracks)

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sfu_access::Action;
-use sfu_engine::{Rid, SessionId, SessionInfo, StreamInfo, StreamName};
+use sfu_engine::{AudioTrack, Language, Rid, SessionId, SessionInfo, StreamInfo, StreamName};
 
 use super::door::{Pass, may_play};
 use super::hls;
@@ -43,7 +43,7 @@ pub(super) async fn health(
 fn is_healthy(info: &StreamInfo) -> bool {
     let sends = match &info.video {
         Some(video) => video.layers.iter().any(|layer| layer.active),
-        None => info.audio.is_some(),
+        None => !info.audio.is_empty(),
     };
     info.live && sends
 }
@@ -96,9 +96,23 @@ fn stream_json(app: &App, info: &StreamInfo) -> Value {
         "uptime_ms": info.uptime.as_millis() as u64,
         "video": video,
         "hls": hls::address(app, &info.name),
-        "audio": info.audio.map(|codec| json!({ "codec": codec.name() })),
+        "audio": info.audio.first().map(|first| json!({
+            "codec": first.track.codec.name(),
+            "tracks": audio_json(info.audio.iter().map(|status| &status.track)),
+        })),
         "latency": latency::json(&info.latency),
     })
+}
+
+/// The audio tracks that there are to choose from.
+pub(super) fn audio_json<'a>(tracks: impl Iterator<Item = &'a AudioTrack>) -> Value {
+    let told = |track: &AudioTrack| {
+        json!({
+            "id": track.number.to_string(),
+            "language": track.language.as_ref().map(Language::as_str),
+        })
+    };
+    tracks.map(told).collect()
 }
 
 /// Which layer a viewer wants, is to get and gets, and why.
@@ -115,6 +129,8 @@ pub(super) fn layer_json(info: &SessionInfo) -> Value {
         "target_temporal": info.target_limit.id(),
         "current_temporal": info.current_limit.id(),
         "why": info.why.as_str(),
+        "audio_wanted": info.preference.audio.as_ref().map(ToString::to_string),
+        "audio": info.audio.map(|number| number.to_string()),
     })
 }
 

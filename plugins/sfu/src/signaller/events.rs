@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sfu_engine::{SessionId, SessionInfo, StreamLook, Why};
 
-use super::api::layer_json;
+use super::api::{audio_json, layer_json};
 use super::server::{App, Refusal};
 
 /// How often the session is looked at; only changes are told.
@@ -215,6 +215,8 @@ impl Watcher {
         self.tell("status", status(session, live));
         self.tell("viewercount", json!({ "viewercount": stream.viewers }));
         self.tell("layers", layers(stream));
+        let audio = json!({ "tracks": audio_json(stream.audio.iter()) });
+        self.tell("audio", audio);
         let plays = live && session.why != Why::NoCommonCodec;
         let event = if plays { "active" } else { "inactive" };
         self.was_active |= plays;

@@ -29,6 +29,7 @@ const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 #[derive(Debug, Deserialize)]
 pub(super) struct WatchQuery {
     layer: Option<String>,
+    audio: Option<String>,
 }
 
 /// The parameters of `POST /whip/{stream}`.
@@ -57,6 +58,8 @@ pub(super) struct LayerChoice {
     max_temporal_layer_id: Option<u8>,
     #[serde(default = "yes")]
     video: bool,
+    #[serde(default)]
+    audio: Option<String>,
 }
 
 fn yes() -> bool {
@@ -80,6 +83,8 @@ pub(super) async fn watch(
     let stream = stream_name(&stream)?;
     let layer = query.layer.filter(|l| !l.is_empty());
     let layer = layer.map(|l| l.parse()).transpose().map_err(bad_request)?;
+    let audio = query.audio.filter(|a| !a.is_empty());
+    let audio = audio.map(|a| a.parse()).transpose().map_err(bad_request)?;
     let engine = app.engine.clone();
     let answered = app.offers.run(move || {
         engine.subscribe(&SubscribeRequest {
@@ -87,6 +92,7 @@ pub(super) async fn watch(
             offer: &offer,
             preference: Preference {
                 layer,
+                audio,
                 ..Preference::default()
             },
             peer,
@@ -350,8 +356,8 @@ pub(super) async fn layer(
     let id = session_id(&id)?;
     let Json(choice) = body.map_err(|rejection| {
         let message = "send application/json such as {\"encodingId\": \"0\"} (null for automatic), \
-                       {\"maxHeight\": 540}, {\"maxBitrate\": 1000000}, {\"maxTemporalLayerId\": 0} or \
-                       {\"video\": false}";
+                       {\"maxHeight\": 540}, {\"maxBitrate\": 1000000}, {\"maxTemporalLayerId\": 0}, \
+                       {\"video\": false} or {\"audio\": \"en\"}";
         Refusal::new(rejection.status(), message)
     })?;
     let layer = choice
@@ -359,8 +365,10 @@ pub(super) async fn layer(
         .map(|l| l.parse())
         .transpose()
         .map_err(bad_request)?;
+    let audio = choice.audio.map(|a| a.parse()).transpose();
     let preference = Preference {
         layer,
+        audio: audio.map_err(bad_request)?,
         max_height: choice.max_height,
         max_bitrate: choice.max_bitrate,
         max_temporal: choice.max_temporal_layer_id,

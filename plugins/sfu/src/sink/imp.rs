@@ -10,7 +10,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
 use sfu_elements::refusal;
-use sfu_engine::{Publisher, TrackKind};
+use sfu_engine::{Language, Publisher, TrackKind};
 
 use super::CAT;
 use super::audio::MixMatrix;
@@ -54,8 +54,10 @@ pub(super) struct Input {
     /// What is done with that.
     pub(super) work: Work,
     pub(super) branch: Option<Branch>,
-    /// The layer that it is, of encoded video, as long as it is there: what comes later is another one.
+    /// The layer that it is, or the audio track, as long as it is there: what comes later is another one.
     pub(super) layer: Option<usize>,
+    /// What is spoken, where upstream tells it.
+    pub(super) language: Option<Language>,
     /// Before this timestamp nothing that is decoded is to be seen.
     pub(super) hidden: Arc<AtomicU64>,
     /// Of video that comes encoded.
@@ -64,17 +66,30 @@ pub(super) struct Input {
 
 impl State {
     pub(super) fn has_video(&self) -> bool {
-        self.inputs.keys().any(|(audio, _)| !audio)
+        self.videos().next().is_some()
     }
 
-    /// Gives the video pads that have none their layers: in the order of their numbers where they are there from the start.
+    pub(super) fn videos(&self) -> impl Iterator<Item = &Input> {
+        let inputs = self.inputs.iter().filter(|((audio, _), _)| !audio);
+        inputs.map(|(_, input)| input)
+    }
+
+    pub(super) fn audios(&self) -> impl Iterator<Item = &Input> {
+        let inputs = self.inputs.iter().filter(|((audio, _), _)| *audio);
+        inputs.map(|(_, input)| input)
+    }
+
+    /// Gives the pads that have none their layers and tracks: in the order of their numbers where they are there from the start.
     pub(super) fn number_layers(&mut self) {
-        let mut free: Vec<usize> = (0..=self.inputs.len()).collect();
-        free.retain(|layer| self.inputs.values().all(|i| i.layer != Some(*layer)));
-        let mut free = free.into_iter();
-        let videos = self.inputs.iter_mut().filter(|((audio, _), _)| !audio);
-        for (_, input) in videos.filter(|(_, input)| input.layer.is_none()) {
-            input.layer = free.next();
+        for is_audio in [false, true] {
+            let of_kind = |((audio, _), _): &(&(bool, u32), &mut Input)| *audio == is_audio;
+            let mut inputs: Vec<_> = self.inputs.iter_mut().filter(of_kind).collect();
+            let mut free: Vec<usize> = (0..=inputs.len()).collect();
+            free.retain(|layer| inputs.iter().all(|(_, i)| i.layer != Some(*layer)));
+            let without = inputs.iter_mut().filter(|(_, i)| i.layer.is_none());
+            for ((_, input), layer) in without.zip(free) {
+                input.layer = Some(layer);
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use gst::subclass::prelude::*;
 use sfu_elements::is_live;
 use sfu_elements::layers::MAX_LAYERS;
 use sfu_elements::refusal;
-use sfu_engine::TrackKind;
+use sfu_engine::{Language, TrackKind};
 
 use super::CAT;
 use super::begins::Begins;
@@ -44,18 +44,10 @@ impl SfuSink {
                 None => (0..).find(free).unwrap_or_default(),
             }
         };
-        let audios = || {
-            lock(&self.state)
-                .inputs
-                .keys()
-                .filter(|(audio, _)| *audio)
-                .count()
-        };
-        if kind == TrackKind::Audio && audios() > 0 {
-            return Err("a stream has one audio track".into());
-        }
         if number as usize >= MAX_LAYERS {
-            return Err(format!("a stream has at most {MAX_LAYERS} layers"));
+            return Err(format!(
+                "a stream has at most {MAX_LAYERS} layers, and as many audio tracks"
+            ));
         }
         let entry = gst::ElementFactory::make("capsfilter")
             .property("caps", media::template_caps(kind))
@@ -92,6 +84,7 @@ impl SfuSink {
             work: Work::Wait,
             branch: None,
             layer: None,
+            language: None,
             hidden,
             begins,
         };
@@ -118,7 +111,11 @@ impl SfuSink {
             return;
         };
         let Input {
-            pad, entry, branch, ..
+            pad,
+            entry,
+            branch,
+            layer,
+            ..
         } = input;
         let obj = self.obj();
         let bin = obj.upcast_ref::<gst::Bin>();
@@ -131,7 +128,9 @@ impl SfuSink {
         let _ = pad.set_active(false);
         let _ = obj.remove_pad(&pad);
         branch::take_out(bin, &entry);
-        if was_built && !is_audio {
+        if is_audio {
+            self.undeclare_audio(layer);
+        } else if was_built {
             // Where no layer is left the track stays as it was.
             let _ = self.declare(TrackKind::Video);
         }
@@ -172,6 +171,10 @@ impl SfuSink {
                     imp.caps_came(pad.upcast_ref(), kind, number, caps.caps())
                 }
                 Some(gst::EventView::Eos(_)) => imp.eos_came(kind, number),
+                Some(gst::EventView::Tag(tag)) if kind == TrackKind::Audio => {
+                    imp.tags_came(number, tag.tag());
+                    return gst::PadProbeReturn::Ok;
+                }
                 Some(_) => return gst::PadProbeReturn::Ok,
                 None => {
                     let refused = refused.load(Relaxed);
@@ -276,6 +279,31 @@ impl SfuSink {
         }
     }
 
+    /// A track tells its language.
+    fn tags_came(&self, number: u32, tags: &gst::TagListRef) {
+        let Some(code) = tags.get::<gst::tags::LanguageCode>() else {
+            return;
+        };
+        let language: Language = match code.get().parse() {
+            Ok(language) => language,
+            Err(error) => {
+                gst::warning!(CAT, imp = self, "audio_{number}: {error}");
+                return;
+            }
+        };
+        let is_declared = {
+            let mut state = lock(&self.state);
+            let input = state.inputs.get_mut(&key(TrackKind::Audio, number));
+            input.is_some_and(|input| {
+                let before = input.language.replace(language);
+                input.media.is_some() && before != input.language
+            })
+        };
+        if is_declared {
+            let _ = self.declare(TrackKind::Audio);
+        }
+    }
+
     fn flush_comes(&self, kind: TrackKind, number: u32) {
         let state = lock(&self.state);
         if kind == TrackKind::Audio && state.has_video() {
@@ -311,7 +339,6 @@ impl SfuSink {
     pub(super) fn is_beside_video(&self, source: &gst::Object) -> bool {
         let state = lock(&self.state);
         let in_audio = |input: &Input| input.branch.as_ref().is_some_and(|b| b.has(source));
-        let mut audios = state.inputs.iter().filter(|((audio, _), _)| *audio);
-        audios.any(|(_, input)| in_audio(input)) && state.has_video()
+        state.audios().any(in_audio) && state.has_video()
     }
 }

@@ -34,6 +34,18 @@
  *
  * Pads can be requested and released in any state.
  *
+ * ## Languages
+ *
+ * Each `audio_%u` is a track of its own, 8 at most, and each viewer hears one: the first, or the one that it chooses. A
+ * track's language is that of the tag `language-code`, which demuxers send; elsewhere `taginject` does:
+ *
+ * |[
+ * gst-launch-1.0 sfusignaller sfusink name=out stream=test \
+ *     videotestsrc is-live=true ! out. \
+ *     audiotestsrc is-live=true ! taginject tags=language-code=de ! out.audio_0 \
+ *     audiotestsrc is-live=true freq=880 ! taginject tags=language-code=en ! out.audio_1
+ * ]|
+ *
  * Anything else is refused with an error that says what is possible; audio beside video with a
  * warning alone, and the picture goes on without it. A change of codec while
  * running is refused, a change of size is not.

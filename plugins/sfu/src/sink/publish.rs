@@ -8,7 +8,9 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::is_live;
 use sfu_elements::layers::Layers;
-use sfu_engine::{Codec, PublishOptions, Publisher, Router, StreamInfo, StreamName, TrackKind};
+use sfu_engine::{
+    AudioTrack, Codec, PublishOptions, Publisher, Router, StreamInfo, StreamName, TrackKind,
+};
 
 use super::audio;
 use super::branch::{self, Plan, Work};
@@ -96,7 +98,7 @@ impl SfuSink {
         let (parts, entry, hidden, begins, layer, videos) = {
             let mut state = lock(&self.state);
             state.number_layers();
-            let videos = state.inputs.keys().filter(|(audio, _)| !audio).count();
+            let videos = state.videos().count();
             let input = state
                 .inputs
                 .get(&key(kind, number))
@@ -198,13 +200,16 @@ impl SfuSink {
 
     /// Tells the router what the stream consists of.
     pub(super) fn declare(&self, kind: TrackKind) -> Result<(), String> {
+        if kind == TrackKind::Audio {
+            return self.declare_audio();
+        }
         let settings = lock(&self.settings).clone();
         let (publisher, medias) = {
             let state = lock(&self.state);
             // A pad that was released leaves its place to the next one.
-            let count = state.inputs.values().filter_map(|i| i.layer).max();
+            let count = state.videos().filter_map(|i| i.layer).max();
             let mut medias = vec![None; count.map_or(0, |last| last + 1)];
-            for input in state.inputs.values() {
+            for input in state.videos() {
                 if let Some(place) = input.layer.and_then(|layer| medias.get_mut(layer)) {
                     *place = input.media.map(|media| (media, input.work));
                 }
@@ -217,14 +222,45 @@ impl SfuSink {
                 medias,
             )
         };
-        if kind == TrackKind::Audio {
-            publisher.set_audio(Codec::Opus);
-            return Ok(());
-        }
         if let Some((codec, layers)) = media::video_track(&settings, &medias)? {
             publisher.set_video(codec, layers);
         }
         Ok(())
+    }
+
+    fn declare_audio(&self) -> Result<(), String> {
+        let (publisher, tracks) = {
+            let state = lock(&self.state);
+            let publisher = state.publisher.clone();
+            let came = state.audios().filter(|input| input.media.is_some());
+            let tracks = came.filter_map(|input| {
+                Some(AudioTrack {
+                    number: input.layer?,
+                    codec: Codec::Opus,
+                    language: input.language.clone(),
+                })
+            });
+            (
+                publisher.ok_or("the element is not running")?,
+                tracks.collect::<Vec<_>>(),
+            )
+        };
+        tracks
+            .into_iter()
+            .for_each(|track| publisher.set_audio(track));
+        Ok(())
+    }
+
+    /// An audio track is no more. Where none is left the stream stays as it was.
+    pub(super) fn undeclare_audio(&self, track: Option<usize>) {
+        let (publisher, is_one_of_several) = {
+            let state = lock(&self.state);
+            let others = state.audios().any(|input| input.media.is_some());
+            (state.publisher.clone(), others)
+        };
+        if let (Some(publisher), Some(track), true) = (publisher, track, is_one_of_several) {
+            publisher.unset_audio(track);
+        }
     }
 
     pub(super) fn publish(&self) -> Result<(), String> {
@@ -305,7 +341,7 @@ impl SfuSink {
     /// The last element of a layer's branch, from where events go upstream.
     pub(super) fn branch_sink(&self, layer: usize) -> Option<gst::Element> {
         let state = lock(&self.state);
-        state.inputs.values().find_map(|input| {
+        state.videos().find_map(|input| {
             let within = layer.checked_sub(input.layer?)?;
             input.branch.as_ref()?.sinks.get(within).cloned()
         })

@@ -3,15 +3,16 @@
 //! The elements behind a pad: jitter buffer, depayloader and parser, fed with RTP by the element's thread.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use gst::prelude::*;
 use sfu_engine::packet::Packet;
-use sfu_engine::{Codec, LocalSubscription, TrackKind};
+use sfu_engine::{Codec, Language, LocalSubscription, TrackKind};
 
 use super::feed::Passed;
 use super::streams::{self, Collected};
 use super::{CAT, SfuSrc};
+use crate::properties::lock;
 
 const PAYLOAD_TYPE: u8 = 96;
 /// What follows is this far behind: it gets nothing more until it has caught up.
@@ -40,6 +41,9 @@ pub(super) struct Branch {
     elements: Vec<gst::Element>,
     source: gst_app::AppSrc,
     jitterbuffer: gst::Element,
+    /// What is spoken, and the tags of it that were not sent yet.
+    language: Option<Language>,
+    tags: Arc<Mutex<Option<gst::TagList>>>,
     /// The layer of which downstream's keyframe requests are.
     layer: Arc<AtomicUsize>,
     pub(super) keyframe_requests: Arc<AtomicU64>,
@@ -137,6 +141,8 @@ impl Branch {
             elements,
             source,
             jitterbuffer,
+            language: None,
+            tags: Arc::default(),
             layer: Arc::default(),
             keyframe_requests: Arc::default(),
             packets: Arc::default(),
@@ -188,6 +194,14 @@ impl Branch {
             }
             gst::PadProbeReturn::Ok
         });
+        let tags = self.tags.clone();
+        first.add_probe(gst::PadProbeType::BUFFER, move |first, _| {
+            let news = lock(&tags).take();
+            if let Some(tags) = news {
+                first.push_event(gst::event::Tag::new(tags));
+            }
+            gst::PadProbeReturn::Ok
+        });
         let requests = KeyframeRequests {
             subscription: Arc::downgrade(plan.subscription),
             layer: self.layer.clone(),
@@ -235,6 +249,19 @@ impl Branch {
 
     pub(super) fn set_layer(&self, layer: usize) {
         self.layer.store(layer, Relaxed);
+    }
+
+    /// Tells what is spoken, where that is news.
+    pub(super) fn set_language(&mut self, language: Option<&Language>) {
+        if self.language.as_ref() == language {
+            return;
+        }
+        self.language = language.cloned();
+        let tags = language.map(streams::language).unwrap_or_default();
+        let all = self.stream.tags().unwrap_or_default();
+        let all = all.merge(&tags, gst::TagMergeMode::Replace);
+        self.stream.set_tags(Some(&all));
+        *lock(&self.tags) = Some(tags);
     }
 
     /// Whether somebody takes what comes, and keeps up with it, so that memory stays bounded where nobody does.

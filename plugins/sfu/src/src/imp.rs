@@ -129,10 +129,10 @@ fn stream_info(settings: &Settings) -> Option<gst::Structure> {
             .field("video-flows", video.health.iter().any(flows))
             .field("layers", gst::Array::from_values(layers));
     }
-    if let Some(audio) = info.audio {
+    if let Some(first) = info.audio.first() {
         structure = structure
-            .field("audio", audio.name())
-            .field("audio-flows", flows(&info.audio_health));
+            .field("audio", first.track.codec.name())
+            .field("audio-flows", flows(&first.health));
     }
     Some(structure.build())
 }

@@ -27,7 +27,8 @@
  * Sometimes `video_%u` and `audio_%u`, which come when the publisher declares its tracks;
  * `no-more-pads` follows. They carry `video/x-h264` (avc or byte-stream, as downstream wants it),
  * `video/x-h265`, `video/x-vp8`, `video/x-vp9`, `video/x-av1` and `audio/x-opus`, parsed, and each
- * begins at a keyframe. With `layer=all` there is a `video_%u` for each layer, highest first. A pad
+ * begins at a keyframe. With `layer=all` there is a `video_%u` for each layer, highest first. There is an
+ * `audio_%u` for each audio track, with its language as a tag. A pad
  * that is not linked costs nothing. A publisher that comes back with another codec gets a new pad:
  * the old one ends with EOS and is removed. A pipeline that is made for some codecs names them in
  * `video-codecs` (`none` is sound alone): it waits while the stream has another one, and ends with EOS

@@ -203,8 +203,8 @@ impl Reader {
         self.looked = Instant::now();
         let tracks = self.take(self.subscription.tracks());
         let before = std::mem::replace(&mut self.tracks, tracks);
-        let declared = |t: &Tracks| (t.publisher, t.epoch, t.video, t.audio, t.layers.len());
-        if declared(&before) != declared(&self.tracks) {
+        let declared = |t: &Tracks| (t.publisher, t.epoch, t.video, t.layers.len());
+        if declared(&before) != declared(&self.tracks) || before.audio != self.tracks.audio {
             self.declared = (self.looked, false);
             self.changed(element, &before);
         }
@@ -290,15 +290,19 @@ impl Reader {
                 },
             }
         }
-        if let Some(codec) = self.tracks.audio {
-            self.aim_at(element, codec, 0, 0)?;
+        for track in self.tracks.audio.clone() {
+            let number = u32::try_from(track.number).unwrap_or(u32::MAX);
+            self.aim_at(element, track.codec, number, track.number)?;
+            if let Some(output) = self.outputs.get_mut(&(true, number)) {
+                output.branch.set_language(track.language.as_ref());
+            }
         }
         self.collect(element);
         let videos = match self.wanted.choice {
             Choice::All => self.tracks.layers.len(),
             _ => usize::from(self.tracks.video.is_some()),
         };
-        let all = videos + usize::from(self.tracks.audio.is_some());
+        let all = videos + self.tracks.audio.len();
         if settled && !self.declared.1 && all > 0 && self.outputs.len() >= all {
             self.declared.1 = true;
             element.no_more_pads();
@@ -466,7 +470,8 @@ impl Reader {
             return;
         }
         let is_audio = batch.kind == TrackKind::Audio;
-        if batch.epoch > self.tracks.epoch || (is_audio && self.tracks.audio.is_none()) {
+        let is_known = |number| self.tracks.audio.iter().any(|track| track.number == number);
+        if batch.epoch > self.tracks.epoch || (is_audio && !is_known(batch.layer)) {
             self.look(element);
         }
         let Some(running_time) = running_time(element) else {

@@ -5,7 +5,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use sfu_engine::{Codec, TrackKind};
+use sfu_engine::{Codec, Language, TrackKind};
 
 use crate::properties::lock;
 
@@ -58,6 +58,16 @@ impl Collected {
         let id = stream.stream_id();
         id.is_some_and(|id| selected.iter().any(|selected| *selected == id))
     }
+}
+
+/// What is spoken on a pad's stream, as tags.
+pub(super) fn language(language: &Language) -> gst::TagList {
+    let mut tags = gst::TagList::new();
+    if let Some(tags) = tags.get_mut() {
+        let append = gst::TagMergeMode::Append;
+        tags.add::<gst::tags::LanguageCode>(&language.as_str(), append);
+    }
+    tags
 }
 
 /// What a pad carries. `layer` is its name, where several are there.

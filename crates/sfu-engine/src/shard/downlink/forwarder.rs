@@ -13,6 +13,7 @@ use super::super::handover::Handover;
 use super::super::history::History;
 use super::replayed::Replayed;
 use super::{Counted, Way};
+use crate::audio::{self, AudioChoice};
 use crate::codec::{Codec, TrackKind};
 use crate::layers::{Candidate, Preference, Rung, Selector, Why};
 use crate::packet::{Batch, Packet};
@@ -35,6 +36,9 @@ pub(in crate::shard) struct Forwarder {
     pub(super) figures: Arc<SessionShared>,
     pub(super) video: Track,
     pub(super) audio: Track,
+    /// Which of the stream's audio tracks it forwards, and which is wanted.
+    audio_number: Option<usize>,
+    wanted_audio: Option<AudioChoice>,
     pub(super) selector: Selector,
     /// Bit/s of the peer's network that all else takes.
     pub(super) others: u64,
@@ -119,7 +123,9 @@ impl Forwarder {
         place: usize,
         figures: Arc<SessionShared>,
     ) -> Self {
-        let mut selector = Selector::new(figures.preference());
+        let preference = figures.preference();
+        let wanted_audio = preference.audio.clone();
+        let mut selector = Selector::new(preference);
         if let Some(estimate) = transport.first_estimate() {
             selector.set_estimate(estimate);
         }
@@ -134,6 +140,8 @@ impl Forwarder {
             figures,
             video: track(TrackKind::Video, 90_000),
             audio: track(TrackKind::Audio, 48_000),
+            audio_number: None,
+            wanted_audio,
             selector,
             others: 0,
             share: None,
@@ -159,7 +167,7 @@ impl Forwarder {
     /// From now on it forwards this. Returns what it did before.
     pub(super) fn watch(&mut self, watch: Watch, figures: Arc<SessionShared>) -> Option<Seat> {
         let before = self.unwatch();
-        self.selector.set_preference(figures.preference());
+        self.set_preference(figures.preference());
         self.figures = figures;
         self.watch = Some(watch);
         before
@@ -195,6 +203,7 @@ impl Forwarder {
     }
 
     pub(super) fn set_preference(&mut self, preference: Preference) {
+        self.wanted_audio.clone_from(&preference.audio);
         self.selector.set_preference(preference);
     }
 
@@ -300,25 +309,39 @@ impl Forwarder {
         self.publish_counts();
     }
 
+    /// Chooses the audio track. Returns what it takes, in bit/s.
+    pub(super) fn pick_audio(&mut self, transport: &dyn ViewerTransport) -> u64 {
+        let Some(watch) = &self.watch else {
+            return 0;
+        };
+        let snapshot = watch.stream.snapshot();
+        let picked = audio::pick(&snapshot.audio, self.wanted_audio.as_ref());
+        self.audio_number = picked.map(|view| view.track.number);
+        let codec = picked.map(|view| view.track.codec);
+        self.audio.set_codec(codec, transport);
+        picked.map_or(0, |view| view.bitrate)
+    }
+
     fn forward_audio(&mut self, now: Instant, batch: &Batch, way: &mut Way<'_>) -> bool {
+        if self.audio_number != Some(batch.layer) {
+            // It was declared, or the other one is no more, after this viewer last looked.
+            self.pick_audio(&*way.transport);
+        }
         let (Some(codec), Some(slot)) = (self.audio.codec, self.audio.slot) else {
-            // The track was declared after this viewer last looked.
-            let codecs = self.watch.as_ref().map(|watch| watch.stream.codecs());
-            self.audio
-                .set_codec(codecs.and_then(|c| c.audio), &*way.transport);
             return false;
         };
-        if !self.audio.is_accepted {
+        if !self.audio.is_accepted || self.audio_number != Some(batch.layer) {
             return false;
         }
         let source = Source {
             epoch: batch.epoch,
-            layer: 0,
+            layer: batch.layer,
         };
         let mut written = false;
         for packet in &batch.packets {
             if self.audio.rewriter.source() != Some(source) {
                 self.audio.rewriter.switch(source, packet, None, Limit::ALL);
+                self.figures.set_audio(source.layer);
             }
             if let Some(out) = self.audio.rewriter.rewrite(packet, None) {
                 self.counts.add(packet, way.late);

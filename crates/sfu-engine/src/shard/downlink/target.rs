@@ -15,15 +15,15 @@ use crate::temporal::Limit;
 use crate::transport::ViewerTransport;
 
 impl Forwarder {
-    /// Looks at what the publisher sends. Returns what its sound takes, in bit/s.
+    /// Looks at what the publisher sends. Returns what the sound takes that is sent on, in bit/s.
     pub(super) fn survey(&mut self, now: Instant, transport: &dyn ViewerTransport) -> u64 {
+        let audio_bitrate = self.pick_audio(transport);
         let Some(watch) = &self.watch else {
             self.layers.clear();
             return 0;
         };
         let snapshot = watch.stream.snapshot();
         self.video.set_codec(snapshot.codecs.video, transport);
-        self.audio.set_codec(snapshot.codecs.audio, transport);
         snapshot.choices(now, &mut self.layers);
         self.unplayable = match (self.video.codec, self.video.slot) {
             (Some(_), None) => Some(Why::Paused),
@@ -33,7 +33,7 @@ impl Forwarder {
         if self.unplayable.is_some() {
             self.layers.clear();
         }
-        snapshot.audio_bitrate
+        audio_bitrate
     }
 
     /// Chooses the layer anew, of those that were last seen. Until a keyframe of it comes, the present one goes on, where the

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
-use sfu_engine::{LayerStatus, StreamInfo, StreamName, TrackHealth};
+use sfu_engine::{AudioStatus, LayerStatus, StreamInfo, StreamName, TrackHealth};
 use utoipa::ToSchema;
 
 use super::asked::{Asked, List, Named, Part};
@@ -36,7 +36,10 @@ pub(in crate::signaller) struct Stream {
     bytes_in: u64,
     keyframe_requests: KeyframeRequests,
     video: Option<Video>,
+    /// The first audio track.
     audio: Option<Audio>,
+    /// All of them: those of several languages, mostly.
+    audio_tracks: Vec<Audio>,
     latency: Option<Latency>,
 }
 
@@ -87,6 +90,9 @@ pub(in crate::signaller) struct Layer {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::signaller) struct Audio {
+    id: String,
+    /// By its tag (BCP 47), where the publisher tells it.
+    language: Option<String>,
     codec: &'static str,
     channels: Option<u8>,
     /// How loud it was at most within the last second or two, in dBov (RFC 6464): 0 is the loudest that there can be, -127
@@ -124,6 +130,20 @@ fn layer((layer, health): (&LayerStatus, &TrackHealth)) -> Layer {
     }
 }
 
+fn audio(AudioStatus { track, health }: &AudioStatus) -> Audio {
+    Audio {
+        id: track.number.to_string(),
+        language: track.language.as_ref().map(ToString::to_string),
+        codec: track.codec.name(),
+        channels: health.channels,
+        level_dbov: health
+            .level
+            .and_then(|below| Some(-i8::try_from(below).ok()?)),
+        packets_per_second: health.frame_rate.map(tenths),
+        timestamp_jumps: health.timestamp_jumps,
+    }
+}
+
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
@@ -151,16 +171,8 @@ fn told(app: &App, info: &StreamInfo) -> Stream {
             codec: video.codec.name(),
             layers: video.layers.iter().zip(&video.health).map(layer).collect(),
         }),
-        audio: info.audio.map(|codec| Audio {
-            codec: codec.name(),
-            channels: info.audio_health.channels,
-            level_dbov: info
-                .audio_health
-                .level
-                .and_then(|below| Some(-i8::try_from(below).ok()?)),
-            packets_per_second: info.audio_health.frame_rate.map(tenths),
-            timestamp_jumps: info.audio_health.timestamp_jumps,
-        }),
+        audio: info.audio.first().map(audio),
+        audio_tracks: info.audio.iter().map(audio).collect(),
         latency: latency.p50.zip(latency.p95).map(|(p50, p95)| Latency {
             p50_ms: millis(p50),
             p95_ms: millis(p95),
