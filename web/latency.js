@@ -13,6 +13,8 @@ const SAMPLES = 45;
 const SETTLED = 30;
 /** Without a picture for this long there is no latency. */
 const STALE = 3000;
+/** The moment at which a picture is shown is known to about one period of the screen. */
+const SCREEN = 17;
 const TICKS = 90;
 
 const TITLE = 'From the moment of capture (the pipeline\'s clock, the NDI timecode or the publisher\'s clock) '
@@ -27,6 +29,8 @@ export class Latency {
   #exchanges = [];
   #timer = null;
   #reported = 0;
+  /** How far off figures may be, in ms. */
+  #error = SCREEN;
 
   /** Measures what `video` shows and writes it into `label`. */
   constructor(video, label) {
@@ -46,7 +50,7 @@ export class Latency {
     const sorted = [...this.#samples].sort((a, b) => a - b);
     const median = sorted[Math.floor(sorted.length / 2)];
     // Firefox at times tells a picture's timestamp with the time of another one.
-    return median < 0 ? null : median;
+    return median < -this.#error ? null : Math.max(median, 0);
   }
 
   /** From now on the pictures are those of this session, or of none. */
@@ -84,7 +88,8 @@ export class Latency {
   #picture({ rtpTimestamp, expectedDisplayTime }) {
     const newest = this.#exchanges.findLast(({ video }) => video !== null);
     if (rtpTimestamp === undefined || !newest) return;
-    const { ahead } = this.#exchanges.reduce((best, one) => (one.way < best.way ? one : best));
+    const { ahead, way } = this.#exchanges.reduce((best, one) => (one.way < best.way ? one : best));
+    this.#error = SCREEN + way / 2;
     // Timestamps wrap: the nearest one is meant.
     const captured = newest.now - ((newest.video - rtpTimestamp) | 0) / TICKS;
     this.#samples.push(expectedDisplayTime + ahead - captured);

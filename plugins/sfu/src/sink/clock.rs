@@ -17,6 +17,9 @@ const FUTURE: Duration = Duration::from_secs(1);
 const JUMP: Duration = Duration::from_millis(100);
 /// Drift is made up for by one part in this many a frame.
 const SLEW: u32 = 32;
+/// Two clocks that are read within this time are read at once, and how often that is tried.
+const TOGETHER: Duration = Duration::from_micros(200);
+const LOOKS: usize = 3;
 /// Seconds between 1900, from which NTP counts, and 1970.
 const UNIX_IN_NTP: u64 = 2_208_988_800;
 
@@ -49,12 +52,29 @@ impl Now {
         self.running_time
     }
 
-    /// The time at an element.
+    /// The time at an element. Who is interrupted between the two clocks looks again.
     pub(super) fn of(element: &impl IsA<gst::Element>) -> Self {
-        Self {
-            running_time: element.current_running_time(),
-            instant: Instant::now(),
+        let look = || {
+            let before = Instant::now();
+            let running_time = element.current_running_time();
+            let took = before.elapsed();
+            let instant = before + took / 2;
+            (
+                took,
+                Self {
+                    instant,
+                    running_time,
+                },
+            )
+        };
+        let mut best = look();
+        for _ in 1..LOOKS {
+            if best.0 <= TOGETHER {
+                break;
+            }
+            best = std::cmp::min_by_key(best, look(), |(took, _)| *took);
         }
+        best.1
     }
 }
 
