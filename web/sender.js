@@ -14,6 +14,7 @@ const LAYERS = [
 const LOWEST = 100000;
 /** Figures are the same for this long, in ms: over less time, rates would be noise. */
 const FRESH = 500;
+const DEPENDENCY = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
 const CODECS = ['video/H264', 'video/VP8', 'video/VP9', 'video/AV1'];
 
 const rate = (bitrate, { share }) => Math.max(LOWEST, Math.round(bitrate * share));
@@ -23,6 +24,15 @@ export function fillCodecs(menu) {
   const mimeTypes = RTCRtpSender.getCapabilities('video').codecs.map((c) => c.mimeType);
   const offered = CODECS.filter((m) => mimeTypes.includes(m));
   menu.replaceChildren(...offered.map((m) => new Option(m.split('/')[1], m)));
+}
+
+/** Layers in one SSRC are told apart by a header extension that browsers only offer when asked (AV1 has nothing else). */
+function describe(transceiver) {
+  const all = transceiver.getHeaderExtensionsToNegotiate?.();
+  const known = all?.find(({ uri }) => uri === DEPENDENCY);
+  if (!known) return;
+  known.direction = 'sendrecv';
+  transceiver.setHeaderExtensionsToNegotiate(all);
 }
 
 /** One connection that sends a picture and, where there is one, a sound. */
@@ -43,6 +53,7 @@ export class Sender {
     const [audio] = media.getAudioTracks();
     this.#video = this.pc.addTransceiver(video, { direction: 'sendonly', sendEncodings, streams: [media] });
     prefer(this.#video, codec);
+    if (scalability) describe(this.#video);
     if (audio) this.pc.addTransceiver(audio, { direction: 'sendonly', streams: [media] });
   }
 

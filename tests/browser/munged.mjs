@@ -94,10 +94,10 @@ const results = await withBrowsers({ deadline: 90000, screenshot: wanted.screens
     window.tracks = { audio: stream.getAudioTracks()[0], video: stream.getVideoTracks()[0] };
   });
   await all(async (name, one) => { one.publisher = await window.session(name, `/whip/${name}`, 'sendonly', window.tracks); });
-  // Who watches comes late. To a viewer without RTX nothing is sent again.
+  // Who watches comes late. To a viewer without NACK nothing is sent again.
   await pause(4000);
   await all(async (name, one) => {
-    const change = ['noRtx', 'noNack'].includes(name) ? 'none' : name;
+    const change = name === 'noNack' ? 'none' : name;
     one.viewer = await window.session(change, `/whep/${name}`, 'recvonly');
   });
   await pause(3000);

@@ -118,6 +118,24 @@ fn chromium_plays_the_test_picture_and_changes_layers() {
 }
 
 #[test]
+fn a_picture_waits_for_sound_that_comes_late() {
+    let line = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1 \
+        ! sfusink name=out stream=demo layers=180:300k \
+        audiotestsrc is-live=true ! queue min-threshold-time=600000000 max-size-time=2000000000 ! out.audio_0";
+    let server = Server::launch("late_sound", line).unwrap();
+    server.wait_for_stream("demo").unwrap();
+    // Chromium moves the picture by 80 ms a second.
+    let arguments = ["--url", &server.url("/demo"), "--settle", "10"];
+    let seen = browser::run("lipsync.mjs", &arguments).unwrap();
+    println!("{seen}");
+    let apart = number(&seen["apartMs"]);
+    assert!(
+        apart.abs() < 150.0,
+        "sound and picture are {apart} ms apart"
+    );
+}
+
+#[test]
 fn firefox_plays_the_test_picture_and_changes_layers() {
     let test = "browser_plays::firefox_plays_the_test_picture_and_changes_layers";
     let environment = server::environment().unwrap();

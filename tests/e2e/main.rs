@@ -41,6 +41,7 @@ mod srt_in;
 mod stacks;
 mod studio;
 mod studio_pushes;
+mod svc;
 mod temporal_layers;
 mod token;
 mod told;

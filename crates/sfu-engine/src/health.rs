@@ -179,7 +179,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: payload.into(),
             red: None,
-            layering: crate::packet::Layering::default(),
+            from_above: 0,
         }
     }
 

@@ -75,7 +75,7 @@ impl Layer {
         }
         for packet in &batch.packets {
             self.loss.packet(now, packet.seq, packet.keyframe_start);
-            self.from_above = self.from_above.max(packet.layering.from_above);
+            self.from_above = self.from_above.max(packet.from_above);
             if packet.keyframe_start {
                 self.from_above = 0;
                 self.arbiter.keyframe(now);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::arrival::{Arrival, Arrivals};
+use crate::codec::dependency::Dependency;
 use crate::codec::nal::Format;
 use crate::codec::sets::{self, ParameterSets};
 use crate::codec::{self, Codec, TemporalMark, TrackKind, Vp8Header};
@@ -32,11 +33,19 @@ pub struct RtpIn {
     pub layering: Layering,
 }
 
-/// What is known of a packet's place among spatial layers, beside its payload.
+/// What is known of a packet's place among layers, beside its payload.
 #[derive(Debug, Clone, Default)]
 pub struct Layering {
     /// Whoever has all of one of so many layers above the packet's may go on with its layer from here.
-    pub from_above: u8,
+    pub(crate) from_above: u8,
+    /// What its header extension says.
+    pub(crate) dependency: Option<Arc<Dependency>>,
+}
+
+impl Layering {
+    fn temporal(&self) -> Option<TemporalMark> {
+        Some(self.dependency.as_ref()?.temporal)
+    }
 }
 
 /// One RTP packet inside the engine.
@@ -56,8 +65,8 @@ pub struct Packet {
     pub vp8: Option<Vp8Header>,
     /// Who gets it of those that go without the upper temporal layers.
     pub temporal: Temporal,
-    /// Its place among spatial layers.
-    pub layering: Layering,
+    /// Whoever has all of one of so many spatial layers above its own may go on with its layer from here.
+    pub from_above: u8,
     /// RTP payload, shared by all viewers. Empty where a number was left for a packet that had nothing in it.
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
@@ -73,7 +82,7 @@ impl Packet {
     /// Whether a viewer who has all of the layer `above` so far may be sent its layer, `below`, from here on.
     pub fn goes_on_from(&self, above: usize, below: usize) -> bool {
         let steps = below.saturating_sub(above);
-        (1..=usize::from(self.layering.from_above)).contains(&steps) && !self.temporal.late
+        (1..=usize::from(self.from_above)).contains(&steps) && !self.temporal.late
     }
 }
 
@@ -310,14 +319,15 @@ impl LayerReader {
     fn inspect(&mut self, codec: Codec, rtp: RtpIn) -> Packet {
         let info = codec::inspect(codec, &rtp.payload);
         self.size = info.size.or(self.size);
-        self.marks.push((rtp.timestamp, info.temporal));
+        let temporal = rtp.layering.temporal().or(info.temporal);
+        self.marks.push((rtp.timestamp, temporal));
         Packet {
             seq: rtp.seq.into(),
             timestamp: rtp.timestamp,
             captured: rtp.captured,
             marker: rtp.marker,
             keyframe_start: info.keyframe_start,
-            layering: rtp.layering,
+            from_above: rtp.layering.from_above,
             vp8: info.vp8,
             temporal: Temporal::default(),
             payload: rtp.payload,

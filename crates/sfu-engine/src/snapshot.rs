@@ -28,6 +28,10 @@ pub(crate) struct Snapshot {
     pub(crate) codecs: StreamCodecs,
     /// The audio tracks, in the order of their numbers.
     pub(crate) audio: Vec<audio::View>,
+    /// Sound comes later than the picture that belongs to it.
+    pub(crate) sound_lags: bool,
+    /// The layers share an SSRC.
+    pub(crate) is_split: bool,
     pub(crate) layers: Vec<LayerView>,
 }
 

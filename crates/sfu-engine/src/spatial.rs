@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Spatial layers that share an SSRC (SVC): each becomes a layer of its own with what decodes it, as if it were simulcast.
+//! Spatial layers that share an SSRC (SVC of VP9 and AV1): each becomes a layer of its own with what decodes it, as if it were simulcast.
 //!
 //! Called by the [`Stream`](crate::stream::Stream) once for each packet that comes in, so that nothing is decided per viewer: a packet that
 //! several layers need is in each of them, by reference; in the others its number is used up by nothing, which leaves no gap
@@ -16,8 +16,8 @@
 //! In the second case who leaves the upper layers out has all that the lower one needs: it goes down at any picture.
 //! The last packet of a picture carries the marker in each layer.
 
-use crate::codec::Codec;
-use crate::codec::vp9::{self, MOST, Structure};
+use crate::codec::svc::{MOST, Spatial, Structure};
+use crate::codec::{Codec, vp9};
 use crate::ids::Rid;
 use crate::layers::LayerInfo;
 use crate::packet::{Layering, RtpIn};
@@ -25,10 +25,13 @@ use crate::packet::{Layering, RtpIn};
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Splitter {
+    codec: Codec,
     /// How many layers the stream has now. It never gets fewer: what is not sent any more is what the next one below has.
     count: usize,
     /// What the last keyframe has.
     structure: Structure,
+    /// How many layers are sent now.
+    active: usize,
     /// By spatial layer: since the keyframe all of it was needed by the one above, too.
     is_nested: [bool; MOST],
 }
@@ -44,12 +47,11 @@ struct Share {
 impl Splitter {
     /// `None`: the codec has no spatial layers, or the publisher sends several SSRCs.
     pub(crate) fn new(codec: Codec, layers: usize) -> Option<Self> {
-        (codec == Codec::Vp9 && layers == 1).then_some(Self {
+        (matches!(codec, Codec::Vp9 | Codec::Av1) && layers == 1).then_some(Self {
+            codec,
             count: 1,
-            structure: Structure {
-                count: 1,
-                sizes: [None; MOST],
-            },
+            structure: Structure::ONE,
+            active: 1,
             is_nested: [false; MOST],
         })
     }
@@ -61,9 +63,7 @@ impl Splitter {
 
     /// Whether keyframes among these have more layers than were known, so that the stream is now split into more.
     pub(crate) fn grows(&mut self, packets: &[RtpIn]) -> bool {
-        let told = packets
-            .iter()
-            .filter_map(|packet| vp9::spatial(&packet.payload)?.1);
+        let told = packets.iter().filter_map(|packet| self.mark(packet)?.1);
         let most = told.map(|structure| structure.count).max();
         let before = self.count;
         self.count = before.max(most.unwrap_or(0));
@@ -96,7 +96,38 @@ impl Splitter {
 
     /// The spatial layer that is the highest one in this.
     fn shown(&self, spatial: usize) -> usize {
-        spatial.min(self.structure.count.min(self.count) - 1)
+        spatial.min(self.active.min(self.count) - 1)
+    }
+
+    /// Where a packet is among spatial layers, and those that begin with it. `None`: nothing says so.
+    fn mark(&self, packet: &RtpIn) -> Option<(Spatial, Option<Structure>)> {
+        match self.codec {
+            Codec::Vp9 => vp9::spatial(&packet.payload),
+            _ => {
+                let told = packet.layering.dependency.as_ref()?;
+                Some((told.spatial, told.structure))
+            }
+        }
+    }
+
+    /// A keyframe begins what it has. Between keyframes a publisher may leave upper layers out and take them in again,
+    /// which who has them can follow only where all that decodes the lower ones is in them, too.
+    fn begin(&mut self, mark: Spatial, structure: Option<Structure>) {
+        if let Some(structure) = structure {
+            self.structure = structure;
+            self.active = structure.count;
+            self.is_nested = [true; MOST];
+        }
+        let highest = mark.highest.map(usize::from);
+        let is_known = |highest: &usize| *highest < self.structure.count;
+        if let Some(highest) = highest.filter(is_known)
+            && (structure.is_some()
+                || self.is_nested[..self.structure.count - 1]
+                    .iter()
+                    .all(|n| *n))
+        {
+            self.active = highest + 1;
+        }
     }
 
     /// Hands the packets over layer by layer, the lowest first: who goes down has not yet got the picture from the layer above.
@@ -118,6 +149,7 @@ impl Splitter {
                     },
                     layering: Layering {
                         from_above: share.from_above,
+                        ..packet.layering.clone()
                     },
                     ..packet.clone()
                 }
@@ -133,7 +165,7 @@ impl Splitter {
     fn shares(&mut self, packet: &RtpIn) -> [Share; MOST] {
         let mut shares = [Share::default(); MOST];
         let shares_used = &mut shares[..self.count];
-        let Some((mark, structure)) = vp9::spatial(&packet.payload) else {
+        let Some((mark, structure)) = self.mark(packet) else {
             // What holds nothing, or is of no layer.
             let whole = Share {
                 is_in: !packet.payload.is_empty(),
@@ -143,15 +175,12 @@ impl Splitter {
             shares_used.fill(whole);
             return shares;
         };
-        if let Some(structure) = structure {
-            self.structure = structure;
-            self.is_nested = [true; MOST];
-        }
+        self.begin(mark, structure);
         let begins_keyframe = structure.is_some();
         let id = usize::from(mark.id);
         for (spatial, share) in shares_used.iter_mut().enumerate() {
             let highest = self.shown(spatial);
-            share.is_in = id == highest || id < highest && mark.is_needed_above;
+            share.is_in = mark.is_needed[highest];
             share.marker = packet.marker || mark.ends_frame && id == highest;
         }
         for spatial in 1..self.count {
@@ -181,6 +210,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codec::TemporalMark;
+    use crate::codec::dependency::Dependency;
 
     /// A packet of a frame: its spatial layer, whether it is of a keyframe, and is needed by upper layers.
     fn packet(id: u8, key: bool, needed: bool, begins: bool, ends: bool, layers: u8) -> RtpIn {
@@ -291,6 +322,64 @@ mod tests {
             (&two[0].0, &two[1].0, &two[2].0),
             (&vec![2, 3], &vec![2, 3], &vec![0, 1])
         );
+    }
+
+    /// The same of AV1, of which the header extension tells all.
+    fn described(picture: Vec<RtpIn>, active: Option<u8>) -> Vec<RtpIn> {
+        let described = |packet: RtpIn| {
+            let (mut spatial, structure) = vp9::spatial(&packet.payload).unwrap();
+            spatial.highest = active;
+            let dependency = Dependency {
+                spatial,
+                structure,
+                temporal: TemporalMark::default(),
+            };
+            RtpIn {
+                payload: [9; 4].into(),
+                layering: Layering {
+                    dependency: Some(dependency.into()),
+                    ..Layering::default()
+                },
+                ..packet
+            }
+        };
+        picture.into_iter().map(described).collect()
+    }
+
+    #[test]
+    fn av1_is_split_by_its_header_extension() {
+        for needed in [true, false] {
+            let mut of_vp9 = Splitter::new(Codec::Vp9, 1).unwrap();
+            let mut of_av1 = Splitter::new(Codec::Av1, 1).unwrap();
+            for key in [true, false, false] {
+                let same = || picture(key, needed || key, 3);
+                let expected = split(&mut of_vp9, same());
+                assert_eq!(split(&mut of_av1, described(same(), None)), expected);
+            }
+            assert_eq!(of_av1.size(1), Some((640, 360)));
+        }
+    }
+
+    #[test]
+    fn who_has_a_layer_that_is_not_sent_any_more_gets_the_next_one_where_that_can_be_decoded() {
+        for needed in [true, false] {
+            let mut splitter = Splitter::new(Codec::Av1, 1).unwrap();
+            split(&mut splitter, described(picture(true, true, 3), None));
+            split(&mut splitter, described(picture(false, needed, 3), None));
+            let two = split(&mut splitter, described(picture(false, needed, 2), Some(1)));
+            let whole = [0, 1, 2, 3].repeat(usize::from(needed));
+            assert_eq!(two[0].0, whole, "{needed}");
+            let three = split(&mut splitter, described(picture(true, true, 3), Some(2)));
+            assert_eq!(three[0].0, [0, 1, 2, 3, 4, 5]);
+            let two = split(&mut splitter, described(picture(true, true, 3), Some(1)));
+            assert_eq!(two[0].0, [0, 1, 2, 3], "a keyframe begins with fewer");
+        }
+    }
+
+    #[test]
+    fn av1_without_the_header_extension_is_left_whole() {
+        let mut splitter = Splitter::new(Codec::Av1, 1).unwrap();
+        assert!(!splitter.grows(&picture(true, true, 3)));
     }
 
     #[test]

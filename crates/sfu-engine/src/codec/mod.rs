@@ -5,12 +5,14 @@
 //! The media itself is never touched, only put into other packets where some are too large ([`nal`]). Called once per packet that comes in, never per viewer.
 
 mod av1;
+pub(crate) mod dependency;
 mod h264;
 mod h265;
 pub(crate) mod nal;
 pub(crate) mod profile;
 pub(crate) mod red;
 pub(crate) mod sets;
+pub(crate) mod svc;
 pub(crate) mod vp8;
 pub(crate) mod vp9;
 

@@ -2,6 +2,7 @@
 
 //! Reads the VP9 payload descriptor (RFC 9628, section 4.2). Called by [`super::inspect`].
 
+use super::svc::{MOST, Spatial, Structure};
 use super::{PayloadInfo, TemporalMark};
 
 const PICTURE_ID: u8 = 0x80;
@@ -14,28 +15,6 @@ const STRUCTURE: u8 = 0x02;
 const NOT_NEEDED_ABOVE: u8 = 0x01;
 /// Of the octet that tells layers.
 const SWITCHES_UP: u8 = 0x10;
-
-/// Spatial layers that are told apart. The modes of browsers have three at most.
-pub(crate) const MOST: usize = 4;
-
-/// A frame's place among the spatial layers of its picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spatial {
-    pub(crate) id: u8,
-    /// The packet is the first one of its picture.
-    pub(crate) begins_picture: bool,
-    /// The packet is the last one of its frame.
-    pub(crate) ends_frame: bool,
-    /// Frames of upper layers of the same picture are predicted from it.
-    pub(crate) is_needed_above: bool,
-}
-
-/// The spatial layers that a keyframe begins, from the lowest up, and their sizes where they are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Structure {
-    pub(crate) count: usize,
-    pub(crate) sizes: [Option<(u32, u32)>; MOST],
-}
 
 #[derive(Debug, Clone, Copy)]
 struct Descriptor<'a> {
@@ -69,11 +48,15 @@ pub(crate) fn spatial(payload: &[u8]) -> Option<(Spatial, Option<Structure>)> {
     let descriptor = Descriptor::read(payload)?;
     let id = descriptor.spatial();
     descriptor.layers?;
+    let is_needed_above = descriptor.flags & NOT_NEEDED_ABOVE == 0;
     let spatial = Spatial {
         id,
         begins_picture: descriptor.flags & BEGINS != 0 && id == 0,
         ends_frame: descriptor.flags & ENDS != 0,
-        is_needed_above: descriptor.flags & NOT_NEEDED_ABOVE == 0,
+        is_needed: std::array::from_fn(|layer| {
+            layer == usize::from(id) || layer > usize::from(id) && is_needed_above
+        }),
+        highest: None,
     };
     Some((spatial, descriptor.structure()))
 }
@@ -182,7 +165,8 @@ mod tests {
             id: 0,
             begins_picture: true,
             ends_frame: false,
-            is_needed_above: true,
+            is_needed: [true; MOST],
+            highest: None,
         };
         assert_eq!(key, expected);
         let structure = structure.unwrap();
@@ -209,8 +193,9 @@ mod tests {
             let (spatial, structure) = spatial(payload).unwrap();
             assert_eq!(structure, None, "{what}");
             assert!(!spatial.begins_picture, "{what}");
-            let found = (spatial.id, spatial.ends_frame, spatial.is_needed_above);
-            assert_eq!(found, (id, ends_frame, is_needed_above), "{what}");
+            assert_eq!((spatial.id, spatial.ends_frame), (id, ends_frame), "{what}");
+            let needed = [0, 1, 2, 3].map(|l| l == id || l > id && is_needed_above);
+            assert_eq!(spatial.is_needed, needed, "{what}");
             let mark = inspect(payload).temporal.unwrap();
             assert_eq!((mark.id, mark.switches_up), temporal, "{what}");
         }

@@ -100,7 +100,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: [1].into(),
             red: None,
-            layering: crate::packet::Layering::default(),
+            from_above: 0,
         };
         Arc::new(Batch {
             kind,

@@ -20,7 +20,7 @@ fn batch(seqs: &[u64], every: u64, size: usize) -> Arc<Batch> {
         temporal: Temporal::default(),
         payload: vec![0; size].into(),
         red: None,
-        layering: crate::packet::Layering::default(),
+        from_above: 0,
     });
     Arc::new(Batch {
         kind: TrackKind::Video,

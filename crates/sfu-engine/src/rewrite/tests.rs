@@ -22,7 +22,7 @@ fn packet(seq: u64, timestamp: u32, captured: Instant) -> Packet {
         temporal: Temporal::default(),
         payload: Vec::new().into(),
         red: None,
-        layering: crate::packet::Layering::default(),
+        from_above: 0,
     }
 }
 

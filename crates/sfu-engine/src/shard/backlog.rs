@@ -248,7 +248,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: vec![0; size].into(),
             red: None,
-            layering: crate::packet::Layering::default(),
+            from_above: 0,
         };
         Arc::new(Batch {
             kind: TrackKind::Video,

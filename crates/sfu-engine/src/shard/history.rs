@@ -228,7 +228,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: Vec::new().into(),
             red: None,
-            layering: crate::packet::Layering::default(),
+            from_above: 0,
         }
     }
 

@@ -263,7 +263,10 @@ impl Published {
             marker: packet.marker,
             payload: packet.payload,
             red: packet.red,
-            layering: Layering::default(),
+            layering: Layering {
+                dependency: packet.dependency,
+                ..Layering::default()
+            },
         })
     }
 

@@ -119,7 +119,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: [seq as u8].into(),
             red: None,
-            layering: crate::packet::Layering::default(),
+            from_above: 0,
         };
         Arc::new(Batch {
             kind: TrackKind::Video,

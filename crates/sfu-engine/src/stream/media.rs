@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Lease, State, Stream};
 use crate::codec::TrackKind;
 use crate::keyframe::{KeyframeArbiter, Need};
 use crate::layer::Layer;
-use crate::packet::{Batch, RtpIn};
+use crate::packet::{Batch, Packet, RtpIn};
 use crate::queue::ShardCommand;
 use crate::spatial::Splitter;
 
@@ -226,6 +226,9 @@ impl State {
             epoch: self.epoch,
             packets,
         });
+        let age = |packet: &Packet| now.saturating_duration_since(packet.captured);
+        let age = batch.packets.last().map_or(Duration::ZERO, age);
+        let lag_is_news = self.lag.add(kind, age);
         let is_news = match (kind, self.layers.get_mut(index)) {
             (TrackKind::Video, Some(layer)) => {
                 layer.health.add(now, codec, &batch);
@@ -240,7 +243,7 @@ impl State {
                 })
             }
         };
-        (Some((batch, is_news)), dropped)
+        (Some((batch, is_news || lag_is_news)), dropped)
     }
 }
 

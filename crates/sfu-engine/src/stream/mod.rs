@@ -6,6 +6,7 @@
 //! viewers look at several times a second is in the [`Snapshot`].
 //! A stream outlives its publisher while it has viewers, so that a publisher that comes back finds them.
 
+mod lag;
 mod media;
 mod publishing;
 
@@ -31,6 +32,7 @@ use crate::snapshot::Snapshot;
 use crate::spatial::Splitter;
 use crate::speech::{LastSpeech, Speech};
 use crate::transport::negotiate::StreamCodecs;
+use lag::Lag;
 use publishing::PublisherState;
 pub use publishing::{Feedback, Lease, PublishOptions};
 
@@ -77,6 +79,7 @@ struct State {
     splitter: Option<Splitter>,
     /// Kept for its memory: packets that are to be split.
     run: Vec<RtpIn>,
+    lag: Lag,
     shards: Vec<ShardQueue>,
     locals: Vec<LocalQueue>,
     /// The snapshot before the present one, for its memory.
@@ -408,6 +411,8 @@ impl State {
         let audio = self.audio.iter().filter_map(audio::Track::view);
         snapshot.audio.clear();
         snapshot.audio.extend(audio);
+        snapshot.sound_lags = self.lag.lags();
+        snapshot.is_split = self.splitter.as_ref().is_some_and(|s| s.count() > 1);
         snapshot.layers.clear();
         snapshot.layers.extend(self.layers.iter().map(Layer::view));
     }

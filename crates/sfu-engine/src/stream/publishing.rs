@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use super::lag::Lag;
 use super::{State, Stream};
 use crate::audio::{self, AudioTrack};
 use crate::claim::{Claim, Right};
@@ -126,6 +127,7 @@ impl Stream {
             self.keyframes_refused.store(0, Relaxed);
             self.set_sound_level(None);
             self.speech.clear();
+            state.lag = Lag::default();
             self.publish(&mut state);
             state.tell_locals();
             (lease, before)

@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::codec::dependency::Dependency;
 use crate::codec::{Codec, TrackKind, Vp8Header};
 use crate::peer::data::DataCommand;
 pub use crate::peer::uplink::agreed::AgreedTracks;
@@ -141,6 +142,8 @@ pub struct Incoming {
     pub marker: bool,
     /// How far below the loudest, in dB (RFC 6464), where the peer tells it.
     pub audio_level: Option<u8>,
+    /// What its dependency descriptor says, where the codec's layers are told apart by that.
+    pub(crate) dependency: Option<Arc<Dependency>>,
     /// RTP payload. Empty where there is nothing to forward (padding): only its number is used up.
     pub payload: Arc<[u8]>,
     /// The same with redundancy, as it came (RED).
@@ -271,6 +274,8 @@ pub trait ViewerTransport: Transport {
     fn set_slots(&mut self, now: Instant, slots: lean::AgreedSlots);
     /// What is to be found out about the viewer's network, and how to treat it.
     fn set_demand(&mut self, now: Instant, demand: Demand);
+    /// Lets the viewer keep pictures back until the sound that belongs to them has come.
+    fn wait_for_sound(&mut self, _now: Instant, _lags: bool) {}
     /// Sends a packet, at once or a little later.
     fn send(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink);
     /// A packet that is not sent any more, since our own network has held it up for too long. To the viewer, and to what is

@@ -86,7 +86,7 @@ mod tests {
             temporal: Temporal::default(),
             payload: [0; 4].into(),
             red: None,
-            layering: sfu_engine::Layering::default(),
+            from_above: 0,
         }
     }
 

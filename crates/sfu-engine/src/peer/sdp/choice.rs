@@ -121,6 +121,7 @@ impl Purpose {
                 Extension::RepairedRid,
                 Extension::Twcc,
                 Extension::AudioLevel,
+                Extension::Dependency,
             ],
         }
     }

@@ -18,10 +18,11 @@ pub(super) enum Extension {
     PlayoutDelay,
     CaptureTime,
     AudioLevel,
+    Dependency,
 }
 
 impl Extension {
-    const ALL: [(Self, &str); 7] = [
+    const ALL: [(Self, &str); 8] = [
         (Self::Mid, "urn:ietf:params:rtp-hdrext:sdes:mid"),
         (Self::Rid, "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id"),
         (
@@ -43,6 +44,10 @@ impl Extension {
         (
             Self::AudioLevel,
             "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+        ),
+        (
+            Self::Dependency,
+            "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
         ),
     ];
 

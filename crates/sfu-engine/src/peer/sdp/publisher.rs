@@ -152,6 +152,7 @@ fn media(track: TrackIn, line: &Accepted<'_, '_>) -> Media {
             twcc: id(Extension::Twcc),
             abs_send_time: None,
             audio_level: id(Extension::AudioLevel),
+            dependency: id(Extension::Dependency),
         },
     }
 }

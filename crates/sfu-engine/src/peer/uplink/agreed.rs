@@ -94,6 +94,8 @@ pub(crate) struct Extensions {
     pub(crate) abs_send_time: Option<u8>,
     /// How loud it is (RFC 6464).
     pub(crate) audio_level: Option<u8>,
+    /// What of its layers a frame is needed by (the dependency descriptor).
+    pub(crate) dependency: Option<u8>,
 }
 
 impl AgreedTracks {

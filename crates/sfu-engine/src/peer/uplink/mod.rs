@@ -25,7 +25,8 @@ use self::control::Control;
 use self::packet::{Header, Numbers};
 use self::receiver::{Came, Place, Receiver, Receivers};
 use self::route::{Content, Route, Router};
-use crate::codec::{self, TrackKind, red};
+use crate::codec::dependency::Dependency;
+use crate::codec::{self, Codec, TrackKind, red};
 use crate::peer::data::{DataCommand, DataObserver};
 use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
 use crate::transport::lean;
@@ -202,6 +203,7 @@ impl Uplink {
                 marker: header.marker,
                 timestamp: header.timestamp,
                 audio_level: extensions.audio_level,
+                dependency: extensions.dependency,
                 payload,
             };
             self.place(now, &route, came, &packet)
@@ -309,13 +311,14 @@ impl Uplink {
 
 impl Receiver {
     fn incoming(
-        &self,
+        &mut self,
         format: Format,
         place: Place,
         packet: &Packet<'_>,
         payload: Arc<[u8]>,
         red: Option<Arc<[u8]>>,
     ) -> Incoming {
+        let dependency = self.dependency(format, packet);
         Incoming {
             track: self.track,
             layer: self.layer,
@@ -326,9 +329,17 @@ impl Receiver {
             timestamp: packet.timestamp,
             marker: packet.marker,
             audio_level: packet.audio_level,
+            dependency,
             payload,
             red,
         }
+    }
+
+    /// AV1 says nothing else of what its frames are predicted from.
+    fn dependency(&mut self, format: Format, packet: &Packet<'_>) -> Option<Arc<Dependency>> {
+        let descriptor = packet.dependency.filter(|_| format.codec == Codec::Av1)?;
+        let reader = &mut self.stream.as_mut()?.dependencies;
+        reader.read(descriptor).map(Arc::new)
     }
 }
 
@@ -337,6 +348,7 @@ struct Packet<'a> {
     marker: bool,
     timestamp: u32,
     audio_level: Option<u8>,
+    dependency: Option<&'a [u8]>,
     payload: &'a [u8],
 }
 

@@ -119,6 +119,7 @@ enum Kind {
     RepairedRid,
     Twcc,
     AudioLevel,
+    Dependency,
 }
 
 /// Which extension has which number, in all m-lines: in one connection a number has one meaning (RFC 9143, section 9.1).
@@ -136,6 +137,7 @@ impl Numbers {
                 (agreed.repaired_rid, Kind::RepairedRid),
                 (agreed.twcc, Kind::Twcc),
                 (agreed.audio_level, Kind::AudioLevel),
+                (agreed.dependency, Kind::Dependency),
             ] {
                 if let Some(id) = id.filter(|id| numbers.iter().all(|(known, _)| known != id)) {
                     numbers.push((id, kind));
@@ -162,6 +164,8 @@ pub(super) struct Extensions<'a> {
     pub(super) twcc: Option<u16>,
     /// How far below the loudest, in dB (RFC 6464).
     pub(super) audio_level: Option<u8>,
+    /// See [`dependency`](crate::codec::dependency).
+    pub(super) dependency: Option<&'a [u8]>,
 }
 
 impl<'a> Extensions<'a> {
@@ -174,6 +178,7 @@ impl<'a> Extensions<'a> {
                 self.twcc = Some(u16::from_be_bytes([*high, *low]));
             }
             (Some(Kind::AudioLevel), [level, ..]) => self.audio_level = Some(level & 0x7f),
+            (Some(Kind::Dependency), _) => self.dependency = Some(value),
             _ => {}
         }
     }

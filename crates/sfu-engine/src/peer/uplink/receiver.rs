@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::agreed::{Feedback, Format, Media};
 use super::nack::Missing;
-use crate::codec::TrackKind;
+use crate::codec::{TrackKind, dependency};
 use crate::rtcp::{ReportBlock, SenderInfo};
 use crate::transport::TrackIn;
 
@@ -89,6 +89,8 @@ pub(super) struct Stream {
     highest: u64,
     heard: Instant,
     pub(super) missing: Missing,
+    /// Of AV1, whose structures come with keyframes.
+    pub(super) dependencies: dependency::Reader,
     base: u64,
     received: u64,
     /// Of the report before: what was expected by then, and received.
@@ -236,6 +238,7 @@ impl Stream {
             highest: first.index,
             heard: now,
             missing: Missing::default(),
+            dependencies: dependency::Reader::default(),
             base: first.index,
             received: 0,
             reported: (0, 0),

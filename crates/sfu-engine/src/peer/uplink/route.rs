@@ -305,6 +305,7 @@ mod tests {
         repaired_rid: None,
         twcc: None,
         audio_level: None,
+        dependency: None,
     };
 
     /// Each layer's number: 0 is the sound's, or the first m-line's.

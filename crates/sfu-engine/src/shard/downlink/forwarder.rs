@@ -44,6 +44,8 @@ pub(in crate::shard) struct Forwarder {
     pub(super) others: u64,
     /// Bit/s that are left for its pictures, where others want some.
     pub(super) share: Option<u64>,
+    /// The stream's sound comes later than its pictures.
+    pub(super) sound_lags: bool,
     /// Why none of the present publisher's pictures can be shown.
     pub(super) unplayable: Option<Why>,
     /// What it should get; forwarding of a layer begins at a keyframe. `None` is no video.
@@ -145,6 +147,7 @@ impl Forwarder {
             selector,
             others: 0,
             share: None,
+            sound_lags: false,
             unplayable: None,
             target: None,
             cut: false,

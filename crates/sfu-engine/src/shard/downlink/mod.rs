@@ -271,6 +271,8 @@ impl Downlink {
         for forwarder in &mut self.forwarders {
             audio += forwarder.survey(now, &*self.transport);
         }
+        let sound_lags = self.forwarders.iter().any(|f| f.sound_lags);
+        self.transport.wait_for_sound(now, sound_lags);
         self.allocator.share(now, audio, &mut self.forwarders);
         let look_again = self.forwarders.iter_mut();
         let look_again = look_again.filter_map(|forwarder| forwarder.retarget(now));

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::super::backlog::Backlog;
 use super::forwarder::{ASK_AGAIN, Forwarder, PATIENT};
 use super::replayed::Replayed;
+use crate::codec::Codec;
 use crate::gop::Gop;
 use crate::keyframe::Need;
 use crate::layers::{self, Candidate, Rung, Why};
@@ -20,11 +21,21 @@ impl Forwarder {
         let audio_bitrate = self.pick_audio(transport);
         let Some(watch) = &self.watch else {
             self.layers.clear();
+            self.sound_lags = false;
             return 0;
         };
         let snapshot = watch.stream.snapshot();
         self.video.set_codec(snapshot.codecs.video, transport);
         snapshot.choices(now, &mut self.layers);
+        self.sound_lags = snapshot.sound_lags;
+        if snapshot.is_split && snapshot.codecs.video == Some(Codec::Av1) {
+            // Viewers are not sent the dependency descriptor, without which browsers show no more than the lowest one.
+            let upper = self.layers.split_last_mut().map(|(_, upper)| upper);
+            upper
+                .into_iter()
+                .flatten()
+                .for_each(|layer| layer.active = false);
+        }
         self.unplayable = match (self.video.codec, self.video.slot) {
             (Some(_), None) => Some(Why::Paused),
             (Some(_), Some(_)) if !self.video.is_accepted => Some(Why::NoCommonCodec),

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! How long a viewer is to keep pictures back, so that what is lost and sent again comes in time to be shown.
+//! How long a viewer is to keep pictures back, so that what is lost and sent again comes in time to be shown, and how long it may,
+//! so that they are shown with the sound that belongs to them.
 //!
 //! Browsers that are told to show what comes (a delay of 0) freeze for two round trips with each packet that is lost, as
-//! long as they were not told of anything else. Where nothing is lost nothing is kept back.
+//! long as they were not told of anything else. Where nothing is lost nothing is kept back. They also show pictures long before their
+//! sound where that comes late; where it does not, waiting for it would only cost latency.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ const QUIET: Duration = Duration::from_secs(60);
 const TO_NOTICE: Duration = Duration::from_millis(60);
 /// More would be felt in a conversation, and freezes less than a late picture.
 const MOST: Duration = Duration::from_millis(250);
+/// Sound that is later than this belongs to no picture any more.
+const LATEST_SOUND: Duration = Duration::from_secs(10);
 /// A round trip that has changed by less makes no difference.
 const STEP: Duration = Duration::from_millis(40);
 
@@ -28,7 +32,10 @@ pub(super) struct Leeway {
     lost: u32,
     since: Instant,
     last: Option<Instant>,
+    sound_lags: bool,
     told: Duration,
+    /// Whether what was told has room for late sound.
+    told_lag: bool,
 }
 
 impl Leeway {
@@ -38,7 +45,9 @@ impl Leeway {
             lost: 0,
             since: now,
             last: None,
+            sound_lags: false,
             told: Duration::ZERO,
+            told_lag: false,
         }
     }
 
@@ -57,6 +66,10 @@ impl Leeway {
         self.last = Some(now);
     }
 
+    pub(super) fn wait_for_sound(&mut self, lags: bool) {
+        self.sound_lags = lags;
+    }
+
     /// What the viewer is to be told, where that has changed.
     pub(super) fn poll(&mut self, now: Instant) -> Option<PlayoutDelay> {
         let quiet = |at| now.saturating_duration_since(at) > QUIET;
@@ -71,12 +84,16 @@ impl Leeway {
             true => !self.told.is_zero(),
             false => self.told.is_zero() || wanted.abs_diff(self.told) >= STEP,
         };
-        if !changed {
+        if !changed && self.told_lag == self.sound_lags {
             return None;
         }
-        self.told = wanted;
-        let ms = wanted.as_millis() as u32;
-        PlayoutDelay::from_millis(ms, ms)
+        (self.told, self.told_lag) = (wanted, self.sound_lags);
+        let most = if self.sound_lags {
+            LATEST_SOUND
+        } else {
+            wanted
+        };
+        PlayoutDelay::from_millis(wanted.as_millis() as u32, most.as_millis() as u32)
     }
 }
 
@@ -141,5 +158,19 @@ mod tests {
             unknown.lost(now);
         }
         assert_eq!(unknown.poll(now), None, "without a round trip");
+    }
+
+    #[test]
+    fn pictures_may_wait_for_late_sound() {
+        let now = Instant::now();
+        let mut leeway = Leeway::new(now);
+        leeway.wait_for_sound(true);
+        assert_eq!(leeway.poll(now), PlayoutDelay::from_millis(0, 10_000));
+        assert_eq!(leeway.poll(now), None);
+        leeway.rtt(40 * MS);
+        (0..LOST).for_each(|_| leeway.lost(now));
+        assert_eq!(leeway.poll(now), PlayoutDelay::from_millis(140, 10_000));
+        leeway.wait_for_sound(false);
+        assert_eq!(leeway.poll(now), PlayoutDelay::from_millis(140, 140));
     }
 }

@@ -183,7 +183,7 @@ impl LeanTransport {
 
     /// Tells the viewer how long to keep pictures back, where what it has just reported changes that.
     fn give_leeway(&mut self, now: Instant) {
-        let (Some(secured), Some(leeway)) = (&mut self.secured, &mut self.leeway) else {
+        let Some(leeway) = &mut self.leeway else {
             return;
         };
         for event in &self.events {
@@ -193,8 +193,18 @@ impl LeanTransport {
                 _ => {}
             }
         }
+        self.tell_leeway(now);
+    }
+
+    fn tell_leeway(&mut self, now: Instant) {
+        let (Some(secured), Some(leeway)) = (&mut self.secured, &mut self.leeway) else {
+            return;
+        };
         if let Some(delay) = leeway.poll(now) {
-            tracing::debug!(?delay, "what the viewer keeps back follows what is lost");
+            tracing::debug!(
+                ?delay,
+                "what the viewer keeps back follows what is lost, and how late sound is"
+            );
             secured.media.set_playout_delay(delay);
         }
     }
@@ -421,6 +431,13 @@ impl ViewerTransport for LeanTransport {
             bits_per_second: FIRST_ESTIMATE,
             congested: false,
         })
+    }
+
+    fn wait_for_sound(&mut self, now: Instant, lags: bool) {
+        if let Some(leeway) = &mut self.leeway {
+            leeway.wait_for_sound(lags);
+            self.tell_leeway(now);
+        }
     }
 
     fn set_slots(&mut self, now: Instant, slots: AgreedSlots) {

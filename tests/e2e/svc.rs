@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Chromium publishes AV1 with spatial layers in one SSRC, as LiveKit's clients do by default: they are told apart, and a viewer in
+//! Chromium is shown the lowest one.
+
+use sfu_tests::browser;
+use sfu_tests::server::Server;
+
+#[test]
+fn spatial_layers_of_av1_are_told_apart_and_the_lowest_one_is_shown() {
+    let server = Server::pipeline("svc", "sfu", &[]).unwrap();
+    let seen = browser::run("svc.mjs", &["--base", &server.url("")]).unwrap();
+    println!("{seen}");
+    let shown = seen[0]["shown"].as_array().unwrap();
+    assert_eq!(shown.len(), 2);
+    for layer in shown {
+        assert_eq!(layer["codec"], "video/AV1");
+        assert_eq!(layer["height"], 180, "{layer}");
+        // Two cores encode three layers, and decode one.
+        assert!(layer["fps"].as_f64().unwrap() > 5.0, "{layer}");
+    }
+    let layers = seen[0]["layers"].as_array().unwrap();
+    let heights: Vec<_> = layers
+        .iter()
+        .map(|layer| layer["height"].as_u64())
+        .collect();
+    assert_eq!(heights, [Some(720), Some(360), Some(180)]);
+}
