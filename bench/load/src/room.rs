@@ -316,7 +316,7 @@ impl Participant {
             in_time()?;
             match self.hear(shared)? {
                 Some(Told::TrackPublished(published)) => {
-                    _ = expected.remove(published.cid.as_str())
+                    _ = expected.remove(published.cid.as_str());
                 }
                 Some(Told::RequestResponse(refused)) => bail!("publishing: {refused:?}"),
                 _ => {}

@@ -10,7 +10,7 @@ use serde_json::json;
 use sfu_rooms::proto::participant_info::{Kind, State};
 use sfu_rooms::proto::signal_request::Message as Asked;
 use sfu_rooms::proto::signal_response::Message as Told;
-use sfu_rooms::proto::{ParticipantInfo, SessionDescription, TrackType, VideoQuality};
+use sfu_rooms::proto::{ParticipantInfo, SessionDescription, TrackType, VideoLayer, VideoQuality};
 use sfu_rooms::{
     Command, Config, Connection, Hello, Keys, Limits, Negotiated, Output, Permit, Rooms,
     StreamTrack,
@@ -128,12 +128,12 @@ impl Studio {
 
 /// As it was told last.
 fn last_of(told: &[Told], identity: &str) -> Option<ParticipantInfo> {
-    let all = told.iter().flat_map(|message| match message {
+    let mut all = told.iter().flat_map(|message| match message {
         Told::Join(join) => join.other_participants.clone(),
         Told::Update(update) => update.participants.clone(),
         _ => Vec::new(),
     });
-    all.filter(|p| p.identity == identity).last()
+    all.rfind(|p| p.identity == identity)
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_stream_is_a_participant_whom_all_are_told_of() {
         ),
         ("video/H264", 1280, 720, true)
     );
-    let qualities: Vec<_> = video.layers.iter().map(|layer| layer.quality()).collect();
+    let qualities: Vec<_> = video.layers.iter().map(VideoLayer::quality).collect();
     assert_eq!(qualities, [VideoQuality::Low, VideoQuality::High]);
     // Who comes later finds it.
     studio.join(2, "ben").unwrap();

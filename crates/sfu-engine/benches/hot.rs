@@ -171,7 +171,7 @@ fn rewrite(c: &mut Criterion) {
         temporal: Temporal::default(),
         payload: vec![0x41; 1_100].into(),
         red: None,
-        layering: sfu_engine::Layering::default(),
+        from_above: 0,
     };
     let mut rewriter = Rewriter::new(90_000);
     let source = |layer| Source { epoch: 1, layer };
