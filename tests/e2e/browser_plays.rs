@@ -125,7 +125,7 @@ fn a_picture_waits_for_sound_that_comes_late() {
     let server = Server::launch("late_sound", line).unwrap();
     server.wait_for_stream("demo").unwrap();
     // Chromium moves the picture by 80 ms a second.
-    let arguments = ["--url", &server.url("/demo"), "--settle", "10"];
+    let arguments = ["--url", &server.url("/demo"), "--settle", "14"];
     let seen = browser::run("lipsync.mjs", &arguments).unwrap();
     println!("{seen}");
     let apart = number(&seen["apartMs"]);
