@@ -172,3 +172,18 @@ fn any_line_may_be_missing_or_come_twice() {
         }
     }
 }
+
+/// It tells AV1's layers apart. Chromium that may send it with VP8 leaves temporal layers out of that one's own descriptor.
+#[test]
+fn the_dependency_descriptor_is_agreed_on_for_av1_alone() {
+    let uri =
+        "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+    for (first, second, is_taken) in [("AV1", "VP8", true), ("VP8", "AV1", false)] {
+        let formats = format!("a=rtpmap:96 {first}/90000\na=rtpmap:97 {second}/90000\n");
+        let (before, rest) = PLAIN.split_once("a=rtpmap:96").expect("the formats");
+        let (_, after) = rest.split_once(rows::VIDEO_END).expect("their end");
+        let text = format!("{before}{formats}a=extmap:9 {uri}\n{after}").replace('\n', "\r\n");
+        let answer = answered(Kind::Whip, &text).expect("an answer");
+        assert_eq!(answer.contains(uri), is_taken, "{first} first: {answer}");
+    }
+}

@@ -319,6 +319,14 @@ impl<'o, 'a> Accepted<'o, 'a> {
         };
         let mut extensions = media.extensions.only(purpose.extensions(), highest);
         extensions.retain(|mapped| mapped.direction.is_none_or(|d| purpose.is_wanted(d)));
+        let formats = chosen(media, kind, extensions.id(Extension::Twcc).is_some());
+        // Of AV1 there is nothing else; with it Chromium leaves temporal layers out of VP8's own descriptor.
+        if formats
+            .first()
+            .is_none_or(|first| first.codec != Codec::Av1)
+        {
+            extensions.remove(Extension::Dependency);
+        }
         let layers = match purpose {
             Purpose::Publish { .. } if carries && kind == TrackKind::Video => {
                 media.simulcast.layers()?
@@ -329,7 +337,7 @@ impl<'o, 'a> Accepted<'o, 'a> {
             media,
             kind,
             direction,
-            formats: chosen(media, kind, extensions.id(Extension::Twcc).is_some()),
+            formats,
             extensions,
             layers,
         }))

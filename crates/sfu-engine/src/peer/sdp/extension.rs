@@ -110,6 +110,10 @@ impl Extensions {
         only
     }
 
+    pub(super) fn remove(&mut self, extension: Extension) {
+        self.0[extension as usize] = None;
+    }
+
     /// Forgets those for which this is not so.
     pub(super) fn retain(&mut self, keep: impl Fn(Mapped) -> bool) {
         for mapped in &mut self.0 {
