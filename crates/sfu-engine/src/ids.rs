@@ -278,7 +278,7 @@ mod tests {
             ("en", true),
             ("pt-BR", true),
             ("zh-Hant-TW", true),
-            ("x-commentary", true),
+            ("x-comments", true),
             ("", false),
             ("e", false),
             ("1", false),
