@@ -3,6 +3,8 @@
 //! Each property of each element: it changes in the states that its flags name, and where it does not, whoever sets it is
 //! told and reads back what is in force. A new element, or a new property, is asked without being named here.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,7 +24,14 @@ const STATES: [gst::State; 4] = [
 fn needs(element: &str, folder: &str) -> Vec<(&'static str, String)> {
     let local = || ("listen", "127.0.0.1:0".to_owned());
     match element {
-        "sfusignaller" => vec![local(), ("udp-port", "0".into()), ("shards", "1".into())],
+        "sfusignaller" => {
+            // Without keys there are no rooms for streams to take part in.
+            let keys = format!("{folder}/api.keys");
+            std::fs::write(&keys, "KEY:a-secret-of-32-characters-or-more\n").unwrap();
+            std::fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
+            let (udp, shards) = (("udp-port", "0".into()), ("shards", "1".into()));
+            vec![local(), udp, shards, ("api-keys-file", keys)]
+        }
         "sfurtspserver" | "rtmpserversrc" => vec![local()],
         "srtserver" => vec![
             local(),
@@ -43,6 +52,8 @@ fn other(spec: &glib::ParamSpec, now: &glib::Value) -> glib::Value {
         "layer" => "lowest",
         "ice-servers" => "stun:stun.example:3478",
         "drain-redirect" => "https://other.example",
+        "room-streams" => "meeting=cam1",
+        "pushes" => "cam1=rtmp://127.0.0.1/live/key",
         "pipeline" => "audiotestsrc is-live=true ! fakesink",
         "encoder-properties" => "props,threads=2",
         "mix-matrix" => "<<(float)1.0,(float)0.0>>",
