@@ -27,6 +27,7 @@ fn needs(element: &str, folder: &str) -> Vec<(&'static str, String)> {
         "sfusignaller" => {
             // Without keys there are no rooms for streams to take part in.
             let keys = format!("{folder}/api.keys");
+            std::fs::create_dir_all(folder).unwrap();
             std::fs::write(&keys, "KEY:a-secret-of-32-characters-or-more\n").unwrap();
             std::fs::set_permissions(&keys, Permissions::from_mode(0o600)).unwrap();
             let (udp, shards) = (("udp-port", "0".into()), ("shards", "1".into()));
