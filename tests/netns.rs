@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Set inside the namespace, so that the test knows that it is there.
 const INSIDE: &str = "SFU_TEST_NETNS";
+/// How long a test may take in there: less than nextest gives it, which would say nothing of it.
+const LIMIT: Duration = Duration::from_secs(7 * 60);
 
 /// Starts the calling test once more, as a process in new network and process namespaces, and
 /// waits for it. `true` means: this is that process, go on with the test. `false` means: the test
@@ -19,7 +21,7 @@ const INSIDE: &str = "SFU_TEST_NETNS";
 /// ```ignore
 /// #[test]
 /// fn ndi_by_name() {
-///     if !netns::isolated("ndi_by_name::ndi_by_name", &ndi::environment(), Duration::from_secs(60)) {
+///     if !netns::isolated("ndi_by_name::ndi_by_name", &ndi::environment()) {
 ///         return;
 ///     }
 ///     // Only `lo` from here on.
@@ -28,8 +30,8 @@ const INSIDE: &str = "SFU_TEST_NETNS";
 ///
 /// # Panics
 ///
-/// If the test fails in there, does not exist, or takes longer than `limit`.
-pub fn isolated(test: &str, environment: &[(&str, OsString)], limit: Duration) -> bool {
+/// If the test fails in there, does not exist, or takes longer than seven minutes.
+pub fn isolated(test: &str, environment: &[(&str, OsString)]) -> bool {
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == test) {
         return true;
     }
@@ -41,12 +43,12 @@ pub fn isolated(test: &str, environment: &[(&str, OsString)], limit: Duration) -
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .spawn()
         .expect("unshare (package util-linux) must be installed");
-    let status = wait(child, limit);
+    let status = wait(child);
     assert!(
         status.is_some_and(|status| status.success()),
         "{test} failed in its network namespace: {}",
         status.map_or_else(
-            || format!("not done in {limit:?}"),
+            || format!("not done in {LIMIT:?}"),
             |status| status.to_string()
         )
     );
@@ -100,8 +102,8 @@ fn is_root() -> bool {
     id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
-fn wait(mut child: Child, limit: Duration) -> Option<ExitStatus> {
-    let end = Instant::now() + limit;
+fn wait(mut child: Child) -> Option<ExitStatus> {
+    let end = Instant::now() + LIMIT;
     while Instant::now() < end {
         if let Some(status) = child.try_wait().expect("the process is our own") {
             return Some(status);

@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::ndi;
 
 /// How long a server may take to answer. Two cores are shared with encoders and browsers.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 /// See the module's description.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ import { Sender, fillCodecs } from './sender.js';
 import { Refused, bitrate } from './signalling.js';
 
 const stream = location.pathname.replace(/^\/publish\//, '');
+const wanted = new URLSearchParams(location.search);
 
 class Publisher {
   sender = null;
@@ -17,7 +18,7 @@ class Publisher {
     this.sender = new Sender(this.media, {
       codec: byId('codec').value,
       simulcast: byId('simulcast').checked,
-      scalability: new URLSearchParams(location.search).get('scalability'),
+      scalability: wanted.get('scalability'),
     });
     const { pc } = this.sender;
     this.media.getVideoTracks()[0].addEventListener('ended', () => this.stop('The source has ended.'));
@@ -47,10 +48,12 @@ class Publisher {
   }
 }
 
+/** The address may ask a camera for another picture: `?width=960&height=540&fps=15`. */
 function capture(source) {
-  const video = { width: { ideal: 1280 }, height: { ideal: 720 }, frameRate: { ideal: 30 } };
+  const ideal = (name, usual) => ({ ideal: Number(wanted.get(name)) || usual });
+  const video = { width: ideal('width', 1280), height: ideal('height', 720), frameRate: ideal('fps', 30) };
   return source === 'screen'
-    ? navigator.mediaDevices.getDisplayMedia({ video: { frameRate: 30 }, audio: true })
+    ? navigator.mediaDevices.getDisplayMedia({ video: { frameRate: video.frameRate }, audio: true })
     : navigator.mediaDevices.getUserMedia({ video, audio: true });
 }
 

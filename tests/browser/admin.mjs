@@ -6,7 +6,7 @@ import { options, pause, until, withBrowsers } from './browser.mjs';
 
 const wanted = options({ base: '', stream: 'test', screenshot: '', width: 1280, height: 800 });
 const setting = {
-  deadline: 90000,
+  deadline: 150000,
   screenshot: wanted.screenshot,
   size: { width: wanted.width, height: wanted.height },
 };

@@ -53,7 +53,7 @@ export async function withBrowsers({ deadline, screenshot = '', size = { width: 
 }
 
 /** Waits until `ask` says something true in the page, and returns what it said. */
-export async function until(page, what, ask, argument = null, patience = 30000) {
+export async function until(page, what, ask, argument = null, patience = 60000) {
   const end = Date.now() + patience;
   for (;;) {
     const answer = await page.evaluate(ask, argument);

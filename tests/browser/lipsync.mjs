@@ -13,7 +13,7 @@ const played = () => window.player.pc.getStats().then((report) => {
   return { video: of('video')?.estimatedPlayoutTimestamp ?? null, audio: of('audio')?.estimatedPlayoutTimestamp ?? null };
 });
 
-const seen = await withBrowsers({ deadline: 60000, screenshot: wanted.screenshot }, async (open) => {
+const seen = await withBrowsers({ deadline: 120000, screenshot: wanted.screenshot }, async (open) => {
   const page = await open('chromium', wanted.url);
   await picture(page);
   await page.click('#unmute');

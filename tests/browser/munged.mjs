@@ -77,7 +77,7 @@ function prepare() {
   };
 }
 
-const results = await withBrowsers({ deadline: 90000, screenshot: wanted.screenshot }, async (open) => {
+const results = await withBrowsers({ deadline: 150000, screenshot: wanted.screenshot }, async (open) => {
   const page = await open('chromium', `${wanted.base}/healthz`);
   await page.evaluate(prepare);
   const all = (does) => page.evaluate(`(async () => {

@@ -7,7 +7,7 @@
 import { choose, options, pause, until, withBrowsers } from './browser.mjs';
 
 const wanted = options({ base: '', stream: 'show', codec: 'H264', seconds: 20, browser: 'chromium', screenshot: '' });
-const setting = { deadline: (wanted.seconds + 30) * 1000, screenshot: wanted.screenshot };
+const setting = { deadline: (wanted.seconds + 60) * 1000, screenshot: wanted.screenshot };
 
 const seen = await withBrowsers(setting, async (open) => {
   const studio = await open(wanted.browser, `${wanted.base}/studio/${wanted.stream}`);

@@ -6,7 +6,7 @@ import { options, pause, until, withBrowsers } from './browser.mjs';
 
 const wanted = options({ base: '', seek: 6, screenshot: '', width: 1280, height: 800 });
 const setting = {
-  deadline: 60000,
+  deadline: 120000,
   screenshot: wanted.screenshot,
   size: { width: wanted.width, height: wanted.height },
 };

@@ -26,7 +26,7 @@ async function way() {
   return video?.framesDecoded > 30 ? { type: local.candidateType, url: local.url, frames: video.framesDecoded } : null;
 }
 
-const seen = await withBrowsers({ deadline: 60000, screenshot: wanted.screenshot }, async (open) => {
+const seen = await withBrowsers({ deadline: 120000, screenshot: wanted.screenshot }, async (open) => {
   const page = await open('chromium', 'about:blank');
   await page.addInitScript(relaysAlone);
   await page.goto(wanted.url);

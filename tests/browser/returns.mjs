@@ -42,7 +42,7 @@ function goesOn(since) {
 
 let publisher = publish();
 try {
-  const result = await withBrowsers({ deadline: 90000, screenshot: wanted.screenshot }, async (open) => {
+  const result = await withBrowsers({ deadline: 150000, screenshot: wanted.screenshot }, async (open) => {
     const viewers = [];
     for (let n = 0; n < wanted.viewers; n++) {
       const page = await open('chromium', 'about:blank');

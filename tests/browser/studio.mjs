@@ -6,7 +6,7 @@
 import { until, options, pause, picture, withBrowsers } from './browser.mjs';
 
 const wanted = options({ base: '', stream: 'show', screenshot: '' });
-const setting = { deadline: 60000, screenshot: wanted.screenshot };
+const setting = { deadline: 120000, screenshot: wanted.screenshot };
 const shot = (name) => ({ path: wanted.screenshot.replace(/(\.png)?$/, `-${name}.png`) });
 /** A red square, as a logo. */
 const LOGO = '<svg xmlns="http://www.w3.org/2000/svg" width="100" height="100"><path fill="#f00" d="M0 0h100v100H0z"/></svg>';

@@ -8,7 +8,7 @@ import { choose, options, pause, picture, until, withBrowsers } from './browser.
 
 const wanted = options({ base: '', codecs: 'VP8', stream: '', seconds: 4, screenshot: '' });
 const codecs = wanted.codecs.split(',');
-const setting = { deadline: 60000 * codecs.length, screenshot: wanted.screenshot };
+const setting = { deadline: 120000 * codecs.length, screenshot: wanted.screenshot };
 
 /** What came in the next seconds. */
 async function watch(page) {

@@ -109,7 +109,7 @@ fn serial(folder: &Path, port: &str) -> String {
 #[test]
 fn certificates_come_from_an_acme_server_and_are_renewed() {
     let test = "acme::certificates_come_from_an_acme_server_and_are_renewed";
-    if !netns::isolated(test, &[], Duration::from_secs(240)) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let folder = ndi::repository().join("target/e2e-logs/acme");

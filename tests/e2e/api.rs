@@ -201,7 +201,7 @@ fn what_happens_is_told_and_may_be_changed() {
 fn the_api_is_what_its_description_says() {
     // Pushes to wherever.
     let test = "api::the_api_is_what_its_description_says";
-    if !netns::isolated(test, &[], Duration::from_secs(120)) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let recordings = repository().join("target/e2e-logs/described");

@@ -2,8 +2,6 @@
 
 //! Chromium and Firefox open the player page of a test picture and play it, sound included.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sfu_tests::server::{self, Server};
 use sfu_tests::{browser, netns};
@@ -139,7 +137,7 @@ fn a_picture_waits_for_sound_that_comes_late() {
 fn firefox_plays_the_test_picture_and_changes_layers() {
     let test = "browser_plays::firefox_plays_the_test_picture_and_changes_layers";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(180)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

@@ -2,8 +2,6 @@
 
 //! Chromium and Firefox publish their (fake) cameras over WHIP in three layers, and play each other's over WHEP.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sfu_tests::server::{self, Server};
 use sfu_tests::{browser, netns};
@@ -45,8 +43,8 @@ fn check(run: &str, seen: &Value) {
     let (begun, played, lowest) = (&seen["begun"], &seen["played"], &seen["lowest"]);
     let more = |key: &str, from: &Value, to: &Value| number(&to[key]) - number(&from[key]);
     let frames = more("framesDecoded", begun, played);
-    assert!(frames > 30.0, "{run}: {frames} pictures in 5 s");
-    assert!(more("framesDecoded", played, lowest) > 10.0, "{run}");
+    assert!(frames > 20.0, "{run}: {frames} pictures of 75 in 5 s");
+    assert!(more("framesDecoded", played, lowest) > 8.0, "{run}");
     assert!(more("audioEnergy", begun, played) > 0.0, "{run}: no sound");
     assert!(more("audioEnergy", played, lowest) > 0.0, "{run}");
     assert!((-100.0..0.0).contains(&number(&seen["level"])), "{run}");
@@ -71,7 +69,7 @@ fn chromium_publishes_simulcast_to_chromium() {
 fn firefox_and_chromium_publish_simulcast_to_each_other() {
     let test = "browser_publishes::firefox_and_chromium_publish_simulcast_to_each_other";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(180)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

@@ -3,13 +3,16 @@
 //! Each line of README.md and docs/ that plays something is typed as it stands, on a machine of its own (a network and a
 //! `/srv` that nobody else has, with a certificate where certbot would have put one), and has to play until Ctrl-C.
 
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use sfu_tests::ndi;
 
-/// How long each plays.
-const PLAYS: Duration = Duration::from_secs(4);
+/// How long each plays, and how long its beginning and its end are waited for.
+const PLAYS: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Where the documents have a certificate, and where one is made.
 const CERTBOT: &str = "/etc/letsencrypt/live/sfu.example.org/";
 const MADE: &str = "/srv/";
@@ -39,28 +42,61 @@ fn lines() -> Vec<String> {
     lines
 }
 
+/// Waits until it is so, or it has waited for too long.
+fn within(mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !is_so() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
 /// What is wrong with a line. Ctrl-C reaches all of it, as it does at a terminal.
 fn wrong(line: &str) -> Option<String> {
     let script = "ip link set lo up; mount -t tmpfs tmpfs /srv; mount -t tmpfs tmpfs /tmp
         openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=sfu.example.org \
             -keyout /srv/privkey.pem -out /srv/fullchain.pem 2>/dev/null
-        exec timeout --preserve-status -k 8 -s INT \"$1\" bash -c \"exec $2\"";
-    let seconds = PLAYS.as_secs().to_string();
-    let typed = Command::new("unshare")
-        .args(["-n", "-m", "bash", "-c", script, "bash", &seconds])
-        .arg(line.replace(CERTBOT, MADE))
+        exec bash -c \"exec $1\"";
+    let line = line.replace(CERTBOT, MADE);
+    let says = tempfile::tempfile().unwrap();
+    let mut typed = Command::new("unshare")
+        .args(["-n", "-m", "bash", "-c", script, "bash", &line])
         .current_dir(ndi::repository())
         .envs(ndi::environment())
         .stdin(Stdio::null())
-        .output()
+        .stdout(says.try_clone().unwrap())
+        .stderr(says.try_clone().unwrap())
+        .process_group(0)
+        .spawn()
         .expect("unshare needs root");
-    let said = [typed.stdout, typed.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let played = ["playing", "Setting pipeline to PLAYING"]
-        .iter()
-        .any(|p| said.contains(p));
-    let good = typed.status.success() && played && !said.contains("ERROR");
-    (!good).then(|| format!("{line}: {}\n{said}", typed.status))
+    let said = || {
+        let mut text = vec![0; says.metadata().unwrap().len() as usize];
+        says.read_exact_at(&mut text, 0).unwrap();
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let signal = |signal: &str, typed: &Child| {
+        let group = format!("-{}", typed.id());
+        let _ = Command::new("kill").args([signal, "--", &group]).status();
+    };
+    let mut played = false;
+    within(|| {
+        let said = said();
+        let signs = ["playing", "Setting pipeline to PLAYING"];
+        played = signs.iter().any(|sign| said.contains(sign));
+        played || typed.try_wait().unwrap().is_some()
+    });
+    std::thread::sleep(PLAYS);
+    signal("-INT", &typed);
+    if !within(|| typed.try_wait().unwrap().is_some()) {
+        signal("-KILL", &typed);
+    }
+    let status = typed.wait().unwrap();
+    let said = said();
+    let good = status.success() && played && !said.contains("ERROR");
+    (!good).then(|| format!("{line}: {status}, played: {played}\n{said}"))
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn uri(server: &Server) -> String {
 fn webrtcsink_publishes_to_webrtcsrc() {
     let test = "gst_webrtc::webrtcsink_publishes_to_webrtcsrc";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(150)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

@@ -11,7 +11,6 @@ use sfu_tests::{browser, ndi, netns};
 
 use crate::small_mtu::{Namespace, network, shell, watch};
 
-const LIMIT: Duration = Duration::from_secs(90);
 const ENCODER: &str = "x264enc tune=zerolatency speed-preset=ultrafast bitrate=1000 key-int-max=30 \
     ! rtph264pay mtu=1100 config-interval=-1";
 
@@ -41,7 +40,7 @@ fn line(announce: &str) -> String {
 }
 
 fn plays(test: &str, name: &str, announce: &str, rules: impl Fn(u16) -> Vec<String>) {
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let (router, viewer) = network(1_500, 1_500);
@@ -78,7 +77,7 @@ fn behind_mapped_ports_viewers_play() {
 #[test]
 fn chromium_behind_a_nat_publishes_and_plays() {
     let test = "nat::chromium_behind_a_nat_publishes_and_plays";
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let (router, viewer) = network(1_500, 1_500);
@@ -109,7 +108,7 @@ fn chromium_behind_a_nat_publishes_and_plays() {
 #[test]
 fn a_stun_server_tells_what_to_announce() {
     let test = "nat::a_stun_server_tells_what_to_announce";
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let (router, viewer) = network(1_500, 1_500);

@@ -18,11 +18,7 @@ fn ndi_by_name() {
     let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ndi_by_name");
     ndi::discovery_on_loopback(&config).expect("a folder for the configuration");
     environment.push(("NDI_CONFIG_DIR", config.into()));
-    if !netns::isolated(
-        "ndi_by_name::ndi_by_name",
-        &environment,
-        Duration::from_secs(90),
-    ) {
+    if !netns::isolated("ndi_by_name::ndi_by_name", &environment) {
         return;
     }
     gst::init().expect("GStreamer starts");

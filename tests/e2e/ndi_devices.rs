@@ -33,8 +33,7 @@ fn ndi_devices() {
     let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ndi_devices");
     ndi::discovery_on_loopback(&config).expect("a folder for the configuration");
     environment.push(("NDI_CONFIG_DIR", config.into()));
-    let limit = Duration::from_secs(120);
-    if !netns::isolated("ndi_devices::ndi_devices", &environment, limit) {
+    if !netns::isolated("ndi_devices::ndi_devices", &environment) {
         return;
     }
     gst::init().expect("GStreamer starts");

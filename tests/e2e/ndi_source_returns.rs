@@ -260,7 +260,7 @@ fn fresh(frame: &Frame) -> bool {
 #[test]
 fn ndi_source_returns() {
     let test = "ndi_source_returns::ndi_source_returns";
-    if !netns::isolated(test, &ndi::environment(), Duration::from_secs(60)) {
+    if !netns::isolated(test, &ndi::environment()) {
         return;
     }
     gst::init().expect("GStreamer starts");
@@ -325,7 +325,7 @@ fn assert_slate_and_silence(watched: &Watched, from: Instant) -> Instant {
 #[test]
 fn the_last_frame_is_the_slate() {
     let test = "ndi_source_returns::the_last_frame_is_the_slate";
-    if !netns::isolated(test, &ndi::environment(), Duration::from_secs(60)) {
+    if !netns::isolated(test, &ndi::environment()) {
         return;
     }
     gst::init().expect("GStreamer starts");
@@ -369,7 +369,7 @@ fn the_last_frame_is_the_slate() {
 #[test]
 fn another_format_comes_back() {
     let test = "ndi_source_returns::another_format_comes_back";
-    if !netns::isolated(test, &ndi::environment(), Duration::from_secs(90)) {
+    if !netns::isolated(test, &ndi::environment()) {
         return;
     }
     gst::init().expect("GStreamer starts");
@@ -432,7 +432,7 @@ fn another_format_comes_back() {
 #[test]
 fn another_source_is_chosen_while_playing() {
     let test = "ndi_source_returns::another_source_is_chosen_while_playing";
-    if !netns::isolated(test, &ndi::environment(), Duration::from_secs(60)) {
+    if !netns::isolated(test, &ndi::environment()) {
         return;
     }
     gst::init().expect("GStreamer starts");

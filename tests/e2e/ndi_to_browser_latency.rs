@@ -3,8 +3,6 @@
 //! From an NDI sender that is not ours through the whole chain into Chromium: the time code that the sender drew is
 //! read off the screen, which gives the true latency from glass to glass. The page says the same.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sfu_tests::ndi::{self, Sender};
 use sfu_tests::server::Server;
@@ -47,7 +45,7 @@ fn the_page_knows_how_old_a_picture_was_before_it_was_sent() {
 
 /// Plays an NDI source in Chromium. `None`: a process of its own does.
 fn watch(test: &str, sender: &[&str]) -> Option<(Server, Value)> {
-    if !netns::isolated(test, &ndi::environment(), Duration::from_secs(180)) {
+    if !netns::isolated(test, &ndi::environment()) {
         return None;
     }
     let (_, name) = test.split_once("::").unwrap_or_default();

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use sfu_tests::server::{Server, free_ports};
 use sfu_tests::{browser, ndi, netns};
 
-const LIMIT: Duration = Duration::from_secs(150);
 const NAME: &str = "sfu.example.org";
 const KEY: &str = "a-key-that-nobody-guesses";
 /// Who is let see the figures by his address alone.
@@ -267,7 +266,7 @@ fn doors(proxy: &Proxy) {
 }
 
 fn works_through(test: &str, name: &str, start: fn(&Path, u16) -> Proxy) {
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let folder = ndi::repository().join("target/e2e-logs").join(name);

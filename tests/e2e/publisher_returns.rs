@@ -3,21 +3,19 @@
 //! A publisher is killed, as by a crash or a pulled plug, and another one comes within 5 s: its viewers see it at once,
 //! in the sessions that they have.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sfu_tests::server::{self, Server};
 use sfu_tests::{browser, netns};
 
-/// Two seconds on a machine that does nothing else; here two cores also start the publisher, encode and decode.
-const LIMIT_MS: f64 = 4_000.0;
+/// Two seconds on a machine that does nothing else; here two cores, which may be shared, also start the publisher, encode and decode.
+const LIMIT_MS: f64 = 8_000.0;
 const VIEWERS: usize = 2;
 
 #[test]
 fn viewers_see_a_publisher_that_comes_back() {
     let test = "publisher_returns::viewers_see_a_publisher_that_comes_back";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(120)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

@@ -20,7 +20,7 @@ pub(crate) fn watch(server: &Server, stream: &str) {
     });
     sound.unwrap();
     let whep = server.url(&format!("/whep/{stream}"));
-    let seen = load::run(&["--whep", &whep, "--viewers", "2", "--duration", "2s"]).unwrap();
+    let seen = load::run(&["--whep", &whep, "--viewers", "2", "--duration", "4s"]).unwrap();
     println!("{seen}");
     assert_eq!(seen["status"], 0);
     assert_eq!(seen["viewers_with_picture"], 2);

@@ -301,7 +301,7 @@ fn publisher(server: &Server, name: &str) -> Publisher {
 fn players_go_on_when_the_publisher_returns() {
     let test = "rtsp_out::players_go_on_when_the_publisher_returns";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(150)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use sfu_tests::load;
@@ -143,12 +142,11 @@ fn server(name: &str, encoder: &str) -> Server {
 /// Both links, each of them the small one once.
 const LINKS: [(u32, u32); 2] = [(NEAR, 1_500), (1_500, FAR)];
 const OURS: [&str; 2] = ["10.99.1.1", "[fd99:1::1]"];
-const LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
 fn h264_in_large_packets_plays_over_small_paths() {
     let test = "small_mtu::h264_in_large_packets_plays_over_small_paths";
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     for (near, far) in LINKS {
@@ -173,7 +171,7 @@ fn h264_in_large_packets_plays_over_small_paths() {
 #[test]
 fn vp8_in_large_packets_leaves_in_fragments_and_is_told() {
     let test = "small_mtu::vp8_in_large_packets_leaves_in_fragments_and_is_told";
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     for (near, far) in LINKS {

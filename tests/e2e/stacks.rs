@@ -185,7 +185,7 @@ fn certificate() -> (String, String) {
 fn server(name: &str) -> Option<(Server, Lossy)> {
     let test = format!("stacks::{name}");
     let environment = server::environment().unwrap();
-    if !netns::isolated(&test, &environment, Duration::from_secs(180)) {
+    if !netns::isolated(&test, &environment) {
         return None;
     }
     netns::add_interface();

@@ -4,14 +4,12 @@
 
 use std::fs;
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use sfu_tests::server::Server;
 use sfu_tests::{browser, ndi, netns};
 
 use crate::small_mtu::{Namespace, network, shell};
 
-const LIMIT: Duration = Duration::from_secs(120);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// Where everything is, by one family of addresses.
@@ -83,7 +81,7 @@ fn a_viewer_of_relays_alone_plays_by_ipv6() {
 }
 
 fn plays(test: &str, place: &Place, listen: &str) {
-    if !netns::isolated(test, &[], LIMIT) {
+    if !netns::isolated(test, &[]) {
         return;
     }
     let (router, viewer) = network(1_500, 1_500);

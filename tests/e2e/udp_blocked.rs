@@ -2,15 +2,11 @@
 
 //! Browsers whose network lets no UDP through, by nftables in a namespace: they publish and play by TCP.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use sfu_tests::server::{self, Server};
 use sfu_tests::{browser, netns};
 
 use crate::small_mtu::shell;
-
-const LIMIT: Duration = Duration::from_secs(180);
 
 /// From here on no UDP leaves, or comes.
 fn block_udp() {
@@ -27,7 +23,7 @@ fn number(value: &Value) -> f64 {
 
 fn isolated(test: &str) -> bool {
     let environment = server::environment().unwrap();
-    let inside = netns::isolated(test, &environment, LIMIT);
+    let inside = netns::isolated(test, &environment);
     if inside {
         netns::add_interface();
         block_udp();

@@ -3,8 +3,6 @@
 //! `pipelines/webcam-agent`: a camera and a far server may come late, be killed and return; browsers, RTSP players and the
 //! far server have the picture each time.
 
-use std::time::Duration;
-
 use sfu_tests::ndi;
 use sfu_tests::netns;
 use sfu_tests::server::{self, Server, free_ports};
@@ -58,7 +56,7 @@ fn probe_all(agent: &Server, rtsp: u16, far: &Server) {
 fn camera_and_far_server_return_and_all_outputs_with_them() {
     let test = "webcam_agent::camera_and_far_server_return_and_all_outputs_with_them";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(200)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

@@ -75,7 +75,7 @@ pub(crate) fn wait_for_goodbye(server: &Server) {
 fn whepclientsrc_plays_pictures_and_sound() {
     let test = "webrtcbin_plays::whepclientsrc_plays_pictures_and_sound";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(120)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();
@@ -92,7 +92,7 @@ fn whepclientsrc_plays_pictures_and_sound() {
 fn whipclientsink_publishes_to_whepclientsrc() {
     let test = "webrtcbin_plays::whipclientsink_publishes_to_whepclientsrc";
     let environment = server::environment().unwrap();
-    if !netns::isolated(test, &environment, Duration::from_secs(120)) {
+    if !netns::isolated(test, &environment) {
         return;
     }
     netns::add_interface();

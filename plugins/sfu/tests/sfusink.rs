@@ -252,7 +252,7 @@ fn a_harness_pushes_and_pads_come_and_go() {
 #[test]
 fn a_hundred_starts_and_stops_leak_nothing() {
     let test = "a_hundred_starts_and_stops_leak_nothing";
-    if !netns::isolated(test, &leaks::environment(), Duration::from_secs(150)) {
+    if !netns::isolated(test, &leaks::environment()) {
         return;
     }
     init();

@@ -549,7 +549,7 @@ fn what_is_wrong_is_said() {
 #[test]
 fn a_hundred_starts_and_stops_leak_nothing() {
     let test = "a_hundred_starts_and_stops_leak_nothing";
-    if !netns::isolated(test, &leaks::environment(), Duration::from_secs(150)) {
+    if !netns::isolated(test, &leaks::environment()) {
         return;
     }
     init();

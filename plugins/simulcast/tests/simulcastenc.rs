@@ -285,7 +285,7 @@ fn pads_are_the_layers() {
 #[test]
 fn a_hundred_starts_and_stops_leak_nothing() {
     let test = "a_hundred_starts_and_stops_leak_nothing";
-    if !netns::isolated(test, &leaks::environment(), Duration::from_secs(120)) {
+    if !netns::isolated(test, &leaks::environment()) {
         return;
     }
     init();
