@@ -37,6 +37,7 @@ DUPLICATES |= dict.fromkeys(["getrandom", "rand", "rand_chacha", "rand_core"], R
 DUPLICATES |= {
     "base64": "hyper-util is ahead of all others", "nom": "m3u8-rs has the one before", "syn": "clap and icu are ahead of all others",
     "thiserror": "rml_rtmp has the one before", "thiserror-impl": "rml_rtmp has the one before",
+    "pem": "rcgen is ahead of jsonwebtoken",
     "hashbrown": "petgraph, of prost-build, has the one before", "itertools": "pbjson-build has the one before",
     "sha2": "rml_rtmp and livekit-token have ones before", "untrusted": "rustls-webpki is ahead of aws-lc-rs",
 }

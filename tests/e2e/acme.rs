@@ -17,6 +17,8 @@ const NAME: &str = "sfu.example.org";
 const HTTP: u16 = 5002;
 /// A certificate's life, in seconds: it is renewed after two thirds.
 const LIFE: u64 = 24;
+/// What its customers' accounts are bound by.
+const EAB_KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn until(what: &str, server: Option<&Server>, mut is_so: impl FnMut() -> bool) {
@@ -57,7 +59,10 @@ fn pebble(folder: &Path) -> [Running; 2] {
         "httpPort": HTTP,
         "tlsPort": 5001,
         "certificateValidityPeriod": LIFE,
+        "externalAccountBindingRequired": true,
+        "externalAccountMACKeys": { "customer": EAB_KEY },
     }});
+    fs::write(folder.join("eab.key"), EAB_KEY).unwrap();
     fs::write(folder.join("pebble.json"), config.to_string()).unwrap();
     let log = |name: &str| fs::File::create(folder.join(name)).unwrap();
     let names = Command::new("pebble-challtestsrv")
@@ -118,7 +123,8 @@ fn certificates_come_from_an_acme_server_and_are_renewed() {
     let acme = pebble(&folder);
     let pipeline = format!(
         "shards=1 plain-listen=127.0.0.1:{HTTP} acme-domains={NAME} acme-contact=me@example.org \
-         acme-directory=https://localhost:14000/dir acme-cache={0}/cache acme-ca={0}/ca.pem",
+         acme-directory=https://localhost:14000/dir acme-cache={0}/cache acme-ca={0}/ca.pem \
+         acme-eab-kid=customer acme-eab-key={0}/eab.key",
         folder.display()
     );
     let server = Server::launch("acme", &pipeline).unwrap();

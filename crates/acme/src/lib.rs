@@ -6,17 +6,20 @@ Who asks proves that the names are his by HTTP-01 (section 8.3): the caller answ
 (signed by itself at first) and is replaced at one stroke; he reads it again when it changes. Nothing of it stops \
 him: what goes wrong is told, once, and tried again later."]
 
+mod binding;
 mod client;
 mod order;
 mod store;
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use binding::Binding;
 use store::Store;
+use tokio::runtime;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 /// Let's Encrypt's.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -45,6 +48,9 @@ pub enum AcmeError {
     /// The other side's own certificate authority.
     #[error("acme-ca: {0}")]
     Authority(String),
+    /// Whose customer a new account is.
+    #[error("acme-eab-kid, acme-eab-key: {0}")]
+    Binding(String),
     /// The system gives no thread.
     #[error("no thread could be started: {0}")]
     Thread(String),
@@ -61,6 +67,10 @@ pub struct Config {
     pub directory: String,
     /// PEM file of the authority that has signed the ACME server's own certificate; empty: the system's.
     pub authority: String,
+    /// What the authority calls its customer, where it asks for an external account binding; empty: it does not.
+    pub eab_kid: String,
+    /// The file with the binding's HMAC key as base64url.
+    pub eab_key: PathBuf,
     /// The folder for the account, keys and certificates.
     pub folder: PathBuf,
     /// After the first failure; doubles with each.
@@ -74,6 +84,8 @@ impl Default for Config {
             contact: String::new(),
             directory: String::new(),
             authority: String::new(),
+            eab_kid: String::new(),
+            eab_key: PathBuf::new(),
             folder: PathBuf::new(),
             pause: FIRST_PAUSE,
         }
@@ -120,14 +132,14 @@ pub struct Acme {
     file: PathBuf,
     challenges: Challenges,
     begin: Mutex<Option<Begin>>,
-    _stop: Sender<Infallible>,
+    _stop: watch::Sender<()>,
 }
 
 struct Begin {
     wanted: order::Wanted,
     store: Store,
     pause: Duration,
-    stop: Receiver<Infallible>,
+    stop: watch::Receiver<()>,
 }
 
 impl std::fmt::Debug for Begin {
@@ -146,9 +158,11 @@ impl Acme {
             other => return Err(AcmeError::Directory(other.to_owned())),
         };
         let http = client::Http::new(&config.authority).map_err(AcmeError::Authority)?;
+        let binding =
+            Binding::open(&config.eab_kid, &config.eab_key).map_err(AcmeError::Binding)?;
         let store = Store::open(&config.folder, &names).map_err(AcmeError::Folder)?;
         let challenges = Challenges::default();
-        let (stop, stopped) = channel();
+        let (stop, stopped) = watch::channel(());
         let contact = config.contact.split(',').map(str::trim);
         let contact = contact.filter(|c| !c.is_empty()).map(|c| match c {
             c if c.starts_with("mailto:") => c.to_owned(),
@@ -158,6 +172,7 @@ impl Acme {
             names,
             contact: contact.collect(),
             directory: directory.to_owned(),
+            binding,
             http,
             challenges: challenges.clone(),
         };
@@ -194,49 +209,61 @@ impl Acme {
         let Some(begin) = begin else {
             return Ok(());
         };
-        let run = move || keep(&begin, &tell);
+        let failed = |e: std::io::Error| AcmeError::Thread(e.to_string());
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(failed)?;
+        let run = move || {
+            runtime.block_on(begin.run(&tell));
+            // A request that is under way is not waited for.
+            runtime.shutdown_background();
+        };
         std::thread::Builder::new()
             .name("sfu-acme".into())
             .spawn(run)
             .map(drop)
-            .map_err(|e| AcmeError::Thread(e.to_string()))
+            .map_err(failed)
     }
 }
 
-/// Asks for certificates as they are needed, until it is dropped. A request that is under way then is not waited for.
-fn keep(begin: &Begin, tell: &dyn Fn(News)) {
-    let Begin {
-        wanted,
-        store,
-        pause: first,
-        stop,
-    } = begin;
-    let wait = |time: Duration| stop.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
-    let mut pause = *first;
-    let mut told = None;
-    let mut go_on = true;
-    while go_on {
-        let now = SystemTime::now();
-        let left = store.due(now).duration_since(now).unwrap_or_default();
-        if !left.is_zero() {
-            go_on = wait(left.clamp(SHORTEST_LOOK, LOOK_EVERY));
-            continue;
+impl Begin {
+    /// Keeps a certificate until it is dropped.
+    async fn run(self, tell: &dyn Fn(News)) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = self.keep(tell) => {}
+            // Nothing is ever sent: its end is what is waited for.
+            _ = stop.changed() => {}
         }
-        let renewed = order::certificate(wanted, store, &wait);
-        wanted.challenges.clear();
-        match renewed {
-            Ok(()) => {
-                (pause, told) = (*first, None);
-                tell(News::Renewed);
+    }
+
+    /// Asks for certificates as they are needed.
+    async fn keep(&self, tell: &dyn Fn(News)) {
+        let mut pause = self.pause;
+        let mut told = None;
+        loop {
+            let now = SystemTime::now();
+            let left = self.store.due(now).duration_since(now).unwrap_or_default();
+            if !left.is_zero() {
+                sleep(left.clamp(SHORTEST_LOOK, LOOK_EVERY)).await;
+                continue;
             }
-            Err(why) => {
-                go_on = wait(Duration::ZERO);
-                if go_on && told.as_ref() != Some(&why) {
-                    tell(News::Failed(why.clone()));
-                    told = Some(why);
+            let renewed = order::certificate(&self.wanted, &self.store).await;
+            self.wanted.challenges.clear();
+            match renewed {
+                Ok(()) => {
+                    (pause, told) = (self.pause, None);
+                    tell(News::Renewed);
                 }
-                go_on = go_on && wait(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                Err(why) => {
+                    if told.as_ref() != Some(&why) {
+                        tell(News::Failed(why.clone()));
+                        told = Some(why);
+                    }
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
@@ -391,6 +418,13 @@ mod tests {
                     ..good.clone()
                 },
                 "acme-ca",
+            ),
+            (
+                Config {
+                    eab_kid: "me".into(),
+                    ..good.clone()
+                },
+                "acme-eab-key",
             ),
             (
                 Config {

@@ -1,21 +1,31 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! One certificate: an account, an order, its challenges, and what comes of it (RFC 8555, section 7).
+//! One certificate: an account, an order, proofs that the names are ours, and what comes of it (RFC 8555, section 7). `instant-acme` does
+//! the talking.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey,
+    Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+};
+use rcgen::{CertificateParams, CertificateSigningRequest, DistinguishedName, KeyPair};
 use serde_json::{Value, json};
 
 use crate::Challenges;
-use crate::client::{Http, Key, Talk, words};
-use crate::store::{self, Store};
+use crate::binding::Binding;
+use crate::client::Http;
+use crate::store::Store;
 
 /// The server looks whether the names are ours within this.
-const PATIENCE: Duration = Duration::from_secs(120);
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const PATIENCE: RetryPolicy = RetryPolicy::new()
+    .initial_delay(Duration::from_millis(500))
+    .backoff(1.3)
+    .timeout(Duration::from_secs(120));
+/// What a second try mends is tried again at once, so often.
+const TRIES: usize = 3;
+/// Of a problem with many names so many are told.
+const SUBPROBLEMS: usize = 8;
 
 /// What is asked for, and of whom.
 #[derive(Debug)]
@@ -23,146 +33,185 @@ pub(crate) struct Wanted {
     pub(crate) names: Vec<String>,
     pub(crate) contact: Vec<String>,
     pub(crate) directory: String,
+    pub(crate) binding: Option<Binding>,
     pub(crate) http: Http,
     pub(crate) challenges: Challenges,
 }
 
-/// Gets a certificate and puts it in its place. `wait` says whether to go on. What is wrong, in a sentence.
-pub(crate) fn certificate(
-    wanted: &Wanted,
-    store: &Store,
-    wait: &dyn Fn(Duration) -> bool,
-) -> Result<(), String> {
-    let directory = &wanted.directory;
-    let asked = order(wanted, store, wait);
-    let text = asked.map_err(|why| format!("{directory}: {why}"))?;
-    store.keep(&text).map_err(|e| format!("acme-cache: {e}"))
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+enum OrderError {
+    #[error("{}", told(.0))]
+    Acme(#[from] Error),
+    #[error("it does not ask by HTTP-01")]
+    Challenge,
+    #[error("{0} is {1:?}")]
+    Name(String, AuthorizationStatus),
+    #[error("an order is invalid")]
+    Invalid,
+    #[error("no key can be made: {0}")]
+    Key(#[from] rcgen::Error),
+    #[error("acme-cache: {0}")]
+    Folder(#[from] std::io::Error),
+}
+
+/// Gets a certificate and puts it in its place. What is wrong, in a sentence.
+pub(crate) async fn certificate(wanted: &Wanted, store: &Store) -> Result<(), String> {
+    let mut asked = order(wanted, store).await;
+    for _ in 1..TRIES {
+        let Err(OrderError::Acme(Error::Api(problem))) = &asked else {
+            break;
+        };
+        match kind(problem) {
+            // The library has asked again with new ones, a few times (section 6.5).
+            "badNonce" => {}
+            "accountDoesNotExist" => store.forget_account(),
+            _ => break,
+        }
+        asked = order(wanted, store).await;
+    }
+    let of = &wanted.directory;
+    let text = asked.map_err(|why| format!("{of}: {why}"))?;
+    let taken = store.take(&text, SystemTime::now());
+    taken.map_err(|why| format!("{of}: {why}"))
 }
 
 /// The key and the chain as PEM.
-fn order(
-    wanted: &Wanted,
-    store: &Store,
-    wait: &dyn Fn(Duration) -> bool,
-) -> Result<String, String> {
-    let mut talk = account(wanted, store)?;
-    let names = wanted.names.iter();
-    let identifiers: Vec<_> = names
-        .map(|name| json!({ "type": "dns", "value": name }))
-        .collect();
-    let place = talk.place("newOrder")?;
-    let placed = talk.post(&place, Some(&json!({ "identifiers": identifiers })))?;
-    let order_url = placed.location.clone().ok_or("an order has no address")?;
-    let order = placed.json()?;
-    let authorizations = order["authorizations"].as_array().cloned();
-    for authorization in authorizations.unwrap_or_default() {
-        let url = authorization
-            .as_str()
-            .ok_or("an authorization has no address")?;
-        authorize(wanted, &mut talk, url, wait)?;
-    }
-    let order = until(&mut talk, &order_url, &["ready", "valid"], wait)?;
+async fn order(wanted: &Wanted, store: &Store) -> Result<String, OrderError> {
+    let account = account(wanted, store).await?;
+    let names = wanted.names.iter().cloned();
+    let identifiers: Vec<_> = names.map(Identifier::Dns).collect();
+    let mut order = account.new_order(&NewOrder::new(&identifiers)).await?;
+    prove(wanted, &mut order).await?;
     let (key, request) = request(&wanted.names)?;
-    let finalize = text(&order, "finalize")?;
-    talk.post(&finalize, Some(&json!({ "csr": request })))?;
-    let order = until(&mut talk, &order_url, &["valid"], wait)?;
-    let chain = talk.post(&text(&order, "certificate")?, None)?;
-    let chain = String::from_utf8(chain.body).map_err(|_| "a chain that is no text")?;
-    Ok(format!("{key}\n{chain}"))
+    order.finalize_csr(request.der()).await?;
+    let chain = order.poll_certificate(&PATIENCE).await?;
+    Ok(format!("{}\n{chain}", key.serialize_pem()))
 }
 
-fn text(of: &Value, name: &str) -> Result<String, String> {
-    let missing = || format!("an order has no {name}");
-    of[name].as_str().map(str::to_owned).ok_or_else(missing)
-}
-
-/// Proves that a name is ours, by HTTP-01.
-fn authorize(
-    wanted: &Wanted,
-    talk: &mut Talk<'_>,
-    url: &str,
-    wait: &dyn Fn(Duration) -> bool,
-) -> Result<(), String> {
-    let authorization = talk.post(url, None)?.json()?;
-    if authorization["status"] == "valid" {
-        return Ok(());
+/// Proves that the names are ours, by HTTP-01.
+async fn prove(wanted: &Wanted, order: &mut Order) -> Result<(), OrderError> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        match authorization.status {
+            AuthorizationStatus::Valid => continue,
+            AuthorizationStatus::Pending => {}
+            other => {
+                let name = authorization.identifier().to_string();
+                return Err(OrderError::Name(name, other));
+            }
+        }
+        let challenge = authorization.challenge(ChallengeType::Http01);
+        let mut challenge = challenge.ok_or(OrderError::Challenge)?;
+        let answer = challenge.key_authorization();
+        wanted.challenges.add(&challenge.token, answer.as_str());
+        challenge.set_ready().await?;
     }
-    let challenges = authorization["challenges"].as_array();
-    let challenge = challenges
-        .into_iter()
-        .flatten()
-        .find(|challenge| challenge["type"] == "http-01");
-    let challenge = challenge.ok_or("it does not ask by HTTP-01")?;
-    let (token, place) = (text(challenge, "token")?, text(challenge, "url")?);
-    let answer = talk.key.authorization(&token);
-    wanted.challenges.add(&token, &answer);
-    talk.post(&place, Some(&json!({})))?;
-    until(talk, url, &["valid"], wait).map(drop)
-}
-
-/// What is there, once it has one of these states.
-fn until(
-    talk: &mut Talk<'_>,
-    url: &str,
-    states: &[&str],
-    wait: &dyn Fn(Duration) -> bool,
-) -> Result<Value, String> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let now = talk.post(url, None)?.json()?;
-        let state = now["status"].as_str().unwrap_or_default();
-        if states.contains(&state) {
-            return Ok(now);
-        }
-        if !matches!(state, "pending" | "processing" | "ready") {
-            return Err(refused(&now).unwrap_or_else(|| format!("an order or name is {state}")));
-        }
-        if Instant::now() >= end || !wait(LOOK_EVERY) {
-            return Err(format!("it is still {state}"));
-        }
+    match order.poll_ready(&PATIENCE).await {
+        Ok(OrderStatus::Ready) => Ok(()),
+        Ok(_) => Err(refused(order).await?.unwrap_or(OrderError::Invalid)),
+        Err(error @ Error::Api(_)) => Err(refused(order).await?.unwrap_or(error.into())),
+        Err(error) => Err(error.into()),
     }
 }
 
 /// Why the server does not believe that a name is ours: on port 80 it finds us, or does not.
-fn refused(of: &Value) -> Option<String> {
-    let challenges = of["challenges"].as_array();
-    let mut errors = challenges.into_iter().flatten().map(|c| &c["error"]);
-    let error = errors.find(|error| error.is_object());
-    words(error.unwrap_or(&of["error"]))
+async fn refused(order: &mut Order) -> Result<Option<OrderError>, OrderError> {
+    // They are asked for again, since the order has been.
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let authorization = authorization?;
+        let mut errors = authorization.challenges.iter().map(|c| &c.error);
+        if let Some(problem) = errors.find_map(Option::as_ref) {
+            return Ok(Some(Error::Api(problem.clone()).into()));
+        }
+    }
+    Ok(None)
 }
 
-/// A new key as PEM, and the request to certify it (PKCS #10, RFC 8555, section 7.4).
-fn request(names: &[String]) -> Result<(String, String), String> {
-    let failed = |e: rcgen::Error| e.to_string();
-    let mut params = CertificateParams::new(names.to_vec()).map_err(failed)?;
+/// A new key, and the request to certify it (PKCS #10, RFC 8555, section 7.4).
+fn request(names: &[String]) -> Result<(KeyPair, CertificateSigningRequest), rcgen::Error> {
+    let mut params = CertificateParams::new(names.to_vec())?;
     params.distinguished_name = DistinguishedName::new();
-    let key = KeyPair::generate().map_err(failed)?;
-    let request = params.serialize_request(&key).map_err(failed)?;
-    let key = store::key_as_pem(&key)?;
-    Ok((key, URL_SAFE_NO_PAD.encode(request.der())))
+    let key = KeyPair::generate()?;
+    let request = params.serialize_request(&key)?;
+    Ok((key, request))
 }
 
 /// The account of the folder, or a new one.
-fn account<'a>(wanted: &'a Wanted, store: &Store) -> Result<Talk<'a>, String> {
-    let known = store.account(&wanted.directory);
-    let key = known.as_ref().and_then(|known| {
-        let pkcs8 = STANDARD.decode(known["key"].as_str()?).ok()?;
-        Key::read(&pkcs8)
-    });
-    let key = key.map_or_else(Key::generate, Ok)?;
-    let mut talk = Talk::begin(&wanted.http, &wanted.directory, key)?;
-    // One whose key is known is found, and else made (section 7.3.1).
-    let wish = json!({ "termsOfServiceAgreed": true, "contact": wanted.contact });
-    let place = talk.place("newAccount")?;
-    let made = talk.post(&place, Some(&wish))?;
-    talk.account = made.location;
-    if talk.account.is_none() {
-        return Err("an account has no address".into());
+async fn account(wanted: &Wanted, store: &Store) -> Result<Account, OrderError> {
+    let contact: Vec<_> = wanted.contact.iter().map(String::as_str).collect();
+    let bound = wanted.binding.as_ref().map(Binding::kid);
+    let builder = Account::builder_with_http(Box::new(wanted.http.clone()));
+    // Another binding is another customer's account.
+    let kept = store.account(&wanted.directory);
+    let kept = kept.filter(|kept| kept["binding"].as_str() == bound);
+    if let Some((mut kept, credentials)) = kept.and_then(credentials) {
+        let account = builder.from_credentials(credentials).await?;
+        if kept["contact"] != json!(contact) {
+            account.update_contacts(&contact).await?;
+            kept["contact"] = json!(contact);
+            store.keep_account(&wanted.directory, &kept)?;
+        }
+        return Ok(account);
     }
-    let kept = json!({ "key": STANDARD.encode(&talk.key.pkcs8) });
-    if known != Some(kept.clone()) {
-        let kept = store.keep_account(&wanted.directory, &kept);
-        kept.map_err(|e| format!("acme-cache: {e}"))?;
+    let new = NewAccount {
+        contact: &contact,
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let binding = wanted.binding.as_ref().map(ExternalAccountKey::from);
+    let directory = wanted.directory.clone();
+    let (account, credentials) = builder.create(&new, directory, binding.as_ref()).await?;
+    let credentials = serde_json::to_value(credentials).map_err(Error::Json)?;
+    let kept = json!({ "credentials": credentials, "contact": contact, "binding": bound });
+    store.keep_account(&wanted.directory, &kept)?;
+    Ok(account)
+}
+
+fn credentials(kept: Value) -> Option<(Value, AccountCredentials)> {
+    let credentials = serde_json::from_value(kept["credentials"].clone()).ok()?;
+    Some((kept, credentials))
+}
+
+/// A problem's type, without what all types have in common.
+fn kind(problem: &Problem) -> &str {
+    let kind = problem.r#type.as_deref().unwrap_or("problem");
+    kind.rsplit(':').next().unwrap_or(kind)
+}
+
+/// In the words of a problem document (RFC 7807), where there is one.
+fn told(error: &Error) -> String {
+    let Error::Api(problem) = error else {
+        return error.to_string();
+    };
+    let detail = |of: &Option<String>| of.clone().unwrap_or_default();
+    let mut words = format!("{}: {}", kind(problem), detail(&problem.detail));
+    for sub in problem.subproblems.iter().take(SUBPROBLEMS) {
+        words += &format!("; {}", detail(&sub.detail));
     }
-    Ok(talk)
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_told_in_their_words() {
+        let problem = |text: Value| {
+            let problem: Problem = serde_json::from_value(text).unwrap();
+            OrderError::from(Error::Api(problem)).to_string()
+        };
+        let limited = json!({ "type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many",
+            "subproblems": [{ "detail": "for a.example" }] });
+        for (text, words) in [
+            (limited, "rateLimited: too many; for a.example"),
+            (json!({ "detail": "x" }), "problem: x"),
+            (json!({}), "problem: "),
+        ] {
+            assert_eq!(problem(text), words);
+        }
+    }
 }

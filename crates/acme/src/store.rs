@@ -50,14 +50,9 @@ impl Store {
         &self.file
     }
 
-    /// Whether the file can be served: a key and a certificate that belong together.
+    /// Whether the file can be served.
     fn is_whole(&self) -> bool {
-        let Some(text) = read(&self.file) else {
-            return false;
-        };
-        let key = PKey::private_key_from_pem(&text);
-        let certificate = X509::from_pem(&text).and_then(|c| c.public_key());
-        key.is_ok_and(|key| certificate.is_ok_and(|of| of.public_eq(&key)))
+        read(&self.file).is_some_and(|text| is_pair(&text))
     }
 
     /// When a new certificate is to be asked for.
@@ -85,7 +80,21 @@ impl Store {
         !is_own && self.names.iter().all(has)
     }
 
-    pub(crate) fn keep(&self, text: &str) -> std::io::Result<()> {
+    /// Keeps what an ACME server gave, where it can be served. Who would be asked again at once has failed, too.
+    pub(crate) fn take(&self, text: &str, now: SystemTime) -> Result<(), String> {
+        let certificate = X509::from_pem(text.as_bytes()).ok();
+        let fits = certificate.is_some_and(|certificate| self.fits(&certificate));
+        if !fits || !is_pair(text.as_bytes()) {
+            return Err("what it gives is no certificate for these names".into());
+        }
+        self.keep(text).map_err(|e| format!("acme-cache: {e}"))?;
+        match self.due(now) > now {
+            true => Ok(()),
+            false => Err("what it gives is out of date already: is the clock right?".into()),
+        }
+    }
+
+    fn keep(&self, text: &str) -> std::io::Result<()> {
         self.put(&self.file, text)
     }
 
@@ -100,6 +109,11 @@ impl Store {
     pub(crate) fn keep_account(&self, directory: &str, account: &Value) -> std::io::Result<()> {
         let kept = json!({ "directory": directory, "account": account });
         self.put(&self.folder.join(ACCOUNT), &kept.to_string())
+    }
+
+    /// The server knows it no more.
+    pub(crate) fn forget_account(&self) {
+        let _ = std::fs::remove_file(self.folder.join(ACCOUNT));
     }
 
     fn put(&self, path: &Path, text: &str) -> std::io::Result<()> {
@@ -138,6 +152,13 @@ fn read(path: &Path) -> Option<Vec<u8>> {
     Some(text)
 }
 
+/// A key and a certificate that belong together.
+fn is_pair(text: &[u8]) -> bool {
+    let key = PKey::private_key_from_pem(text);
+    let certificate = X509::from_pem(text).and_then(|c| c.public_key());
+    key.is_ok_and(|key| certificate.is_ok_and(|of| of.public_eq(&key)))
+}
+
 fn time(of: &Asn1TimeRef) -> Option<SystemTime> {
     let since = Asn1Time::from_unix(0).ok()?.diff(of).ok()?;
     let seconds = i64::from(since.days) * 86_400 + i64::from(since.secs);
@@ -145,24 +166,12 @@ fn time(of: &Asn1TimeRef) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
-/// As PEM (PKCS #8).
-pub(crate) fn key_as_pem(key: &KeyPair) -> Result<String, String> {
-    let key = PKey::private_key_from_der(&key.serialize_der());
-    let text = key.and_then(|key| key.private_key_to_pem_pkcs8());
-    let text = text.map_err(|e| e.to_string())?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
 /// A certificate that nobody believes, until there is a better one.
-fn own(names: &[String]) -> Result<String, String> {
-    let failed = |e: rcgen::Error| e.to_string();
-    let params = CertificateParams::new(names.to_vec()).map_err(failed)?;
-    let key = KeyPair::generate().map_err(failed)?;
-    let certificate = params.self_signed(&key).map_err(failed)?;
-    let certificate = X509::from_der(certificate.der()).and_then(|c| c.to_pem());
-    let certificate = certificate.map_err(|e| e.to_string())?;
-    let certificate = String::from_utf8_lossy(&certificate);
-    Ok(format!("{}\n{certificate}", key_as_pem(&key)?))
+fn own(names: &[String]) -> Result<String, rcgen::Error> {
+    let params = CertificateParams::new(names.to_vec())?;
+    let key = KeyPair::generate()?;
+    let certificate = params.self_signed(&key)?;
+    Ok(format!("{}\n{}", key.serialize_pem(), certificate.pem()))
 }
 
 #[cfg(test)]
@@ -182,9 +191,7 @@ mod tests {
         (params.not_before, params.not_after) = (at(from), at(until));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap();
-        let certificate = X509::from_der(certificate.der()).unwrap().to_pem();
-        let certificate = String::from_utf8(certificate.unwrap()).unwrap();
-        format!("{}\n{certificate}", key_as_pem(&key).unwrap())
+        format!("{}\n{}", key.serialize_pem(), certificate.pem())
     }
 
     #[test]
@@ -207,6 +214,25 @@ mod tests {
             .keep(&given(&["a.example"], 1_000_000, 1_900_000))
             .unwrap();
         assert_eq!(store.due(now), now, "another name is wanted");
+        // What a server gives has our names, its own key, and some time left.
+        let good = given(&["a.example", "b.example"], 1_000_000, 1_900_000);
+        let other = given(&["a.example", "b.example"], 1_000_000, 1_900_000);
+        let (key, _) = good.split_once("-----BEGIN CERTIFICATE").unwrap();
+        let (_, chain) = other.split_once("-----BEGIN CERTIFICATE").unwrap();
+        for (text, wrong) in [
+            (given(&["a.example"], 1_000_000, 1_900_000), "names"),
+            (format!("{key}-----BEGIN CERTIFICATE{chain}"), "names"),
+            ("nonsense".to_owned(), "names"),
+            (
+                given(&["a.example", "b.example"], 100_000, 1_000_000),
+                "clock",
+            ),
+        ] {
+            let why = store.take(&text, now).unwrap_err();
+            assert!(why.contains(wrong), "{why}");
+        }
+        store.take(&good, now).unwrap();
+        assert_eq!(store.due(now), at(1_600_000));
         for broken in ["", "nonsense", "-----BEGIN CERTIFICATE-----\nAA==\n"] {
             store.keep(broken).unwrap();
             assert_eq!(store.due(now), now);
@@ -217,6 +243,8 @@ mod tests {
         store.keep_account("x", &json!({ "key": 1 })).unwrap();
         assert_eq!(store.account("x"), Some(json!({ "key": 1 })));
         assert_eq!(store.account("y"), None);
+        store.forget_account();
+        assert_eq!(store.account("x"), None);
         let _ = std::fs::remove_dir_all(&folder);
     }
 }

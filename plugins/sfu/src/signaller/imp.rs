@@ -168,6 +168,8 @@ impl ObjectImpl for SfuSignaller {
             "acme-directory" => settings.acme_directory.to_value(),
             "acme-cache" => settings.acme_cache.to_value(),
             "acme-ca" => settings.acme_ca.to_value(),
+            "acme-eab-kid" => settings.acme_eab_kid.to_value(),
+            "acme-eab-key" => settings.acme_eab_key.to_value(),
             "port" => {
                 let running = lock(&self.running);
                 running
@@ -450,6 +452,8 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
         "acme-directory" => settings.acme_directory = text(),
         "acme-cache" => settings.acme_cache = text(),
         "acme-ca" => settings.acme_ca = text(),
+        "acme-eab-kid" => settings.acme_eab_kid = text(),
+        "acme-eab-key" => settings.acme_eab_key = text(),
         name => gst::warning!(CAT, "property {name} can't be set"),
     }
 }

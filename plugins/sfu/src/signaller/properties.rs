@@ -313,6 +313,18 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "PEM file of the authority that has signed the ACME server's own certificate (empty: those of the system)",
             &defaults.acme_ca,
         ),
+        text(
+            "acme-eab-kid",
+            "ACME external account",
+            "What the ACME server's authority calls its customer, where it asks for an external account binding (empty: it does not)",
+            &defaults.acme_eab_kid,
+        ),
+        text(
+            "acme-eab-key",
+            "ACME external account key",
+            "File that holds the HMAC key of acme-eab-kid as base64url, as the authority shows it",
+            &defaults.acme_eab_key,
+        ),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")
             .blurb("TCP port that the HTTP server really listens on, 0 while it does not")

@@ -63,6 +63,8 @@ pub(super) struct Settings {
     pub(super) acme_directory: String,
     pub(super) acme_cache: String,
     pub(super) acme_ca: String,
+    pub(super) acme_eab_kid: String,
+    pub(super) acme_eab_key: String,
 }
 
 impl Default for Settings {
@@ -112,6 +114,8 @@ impl Default for Settings {
             acme_directory: String::new(),
             acme_cache: String::new(),
             acme_ca: String::new(),
+            acme_eab_kid: String::new(),
+            acme_eab_key: String::new(),
         }
     }
 }
@@ -197,6 +201,8 @@ impl Settings {
             contact: self.acme_contact.clone(),
             directory: self.acme_directory.clone(),
             authority: self.acme_ca.clone(),
+            eab_kid: self.acme_eab_kid.clone(),
+            eab_key: self.acme_eab_key.clone().into(),
             folder: self.acme_cache.clone().into(),
             ..sfu_acme::Config::default()
         };
