@@ -12,7 +12,7 @@ use sfu_engine::StreamName;
 use sfu_rooms_host::Host;
 use utoipa::ToSchema;
 
-use super::asked::{Asked, List, Part};
+use super::asked::{Asked, List, Named, Part};
 use crate::signaller::problem::Problem;
 use crate::signaller::rooms::no_rooms;
 use crate::signaller::server::{App, Refusal};
@@ -76,7 +76,7 @@ pub(in crate::signaller) async fn list(
     tag = "rooms",
     params(
         ("room" = String, Path, description = "The room's name"),
-        ("stream" = String, Path, description = "The stream's name"),
+        ("stream" = inline(Named), Path, description = "The stream's name"),
     ),
     operation_id = "add_room_stream",
     responses(
@@ -115,7 +115,7 @@ pub(in crate::signaller) async fn add(
     tag = "rooms",
     params(
         ("room" = String, Path, description = "The room's name"),
-        ("stream" = String, Path, description = "The stream's name"),
+        ("stream" = inline(Named), Path, description = "The stream's name"),
     ),
     operation_id = "delete_room_stream",
     responses(
