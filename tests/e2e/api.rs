@@ -270,4 +270,9 @@ fn a_token_that_was_taken_back_is_good_for_nothing() {
     assert_eq!(status, 200);
     assert_eq!(list["items"][0]["id"], "taken-back", "{list}");
     assert_eq!(list["items"][0]["until"], 4_102_444_800u64, "{list}");
+    // By mistake.
+    for status in [204, 404] {
+        assert_eq!(ask(&server, "DELETE", "revocations/taken-back").0, status);
+    }
+    assert_eq!(by_token(), 200);
 }

@@ -321,6 +321,12 @@ impl Access {
         true
     }
 
+    /// What [`Access::revoke`] took back is good again, where the file does not say otherwise. `false`: it was not taken back.
+    pub fn restore(&self, id: &str) -> bool {
+        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
+        revoked.remove(id).is_some()
+    }
+
     /// The tokens that were taken back while it runs, for who keeps them.
     pub fn revoked(&self) -> Vec<(String, SystemTime)> {
         let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);

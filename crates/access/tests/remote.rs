@@ -410,4 +410,8 @@ fn a_token_that_is_taken_back_ends_what_it_let_in() {
         Err(Refused::Revoked),
         "one without an end stays"
     );
+    // By mistake.
+    assert!(access.restore("one"));
+    assert_eq!(plays(&access, &one), Ok(()));
+    assert!(!access.restore("one") && !access.restore("never"));
 }

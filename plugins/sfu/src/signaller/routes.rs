@@ -183,9 +183,9 @@ pub(super) static ROUTES: &[Route] = &[
     }),
     route(
         "/api/v1/revocations/{id}",
-        "PUT, OPTIONS",
+        "PUT, DELETE, OPTIONS",
         Rule::Api,
-        || axum::routing::put(v1::revocation_add),
+        || axum::routing::put(v1::revocation_add).delete(v1::revocation_delete),
     ),
     route("/api/v1/drain", POST, Rule::Api, || post(v1::drain_begin)),
     route("/admin", GET, Rule::Open, || get(pages::admin)),

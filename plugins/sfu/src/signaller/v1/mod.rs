@@ -28,7 +28,9 @@ pub(super) use recorders::{
     Recorders, list as recorders_list, start as recorder_start, stop as recorder_stop,
 };
 pub(super) use recordings::{delete as recording_delete, list as recordings_list};
-pub(super) use revocations::{add as revocation_add, list as revocations_list};
+pub(super) use revocations::{
+    add as revocation_add, delete as revocation_delete, list as revocations_list,
+};
 pub(super) use rooms::{
     add as room_stream_add, delete as room_stream_delete, list as room_streams_list,
 };
@@ -68,6 +70,7 @@ pub(super) use streams::{get as stream, kick as stream_kick, list as streams_lis
         rooms::delete,
         revocations::list,
         revocations::add,
+        revocations::delete,
     )
 )]
 struct Description;

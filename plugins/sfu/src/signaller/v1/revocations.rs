@@ -102,3 +102,26 @@ pub(in crate::signaller) async fn add(
         "10,000 tokens are taken back already, or the name is too long: sign with another key";
     Err(Refusal::new(StatusCode::CONFLICT, message))
 }
+
+/// Takes a revocation away again: the token is good as before, unless the file of rules names it, too. What it had let in does not
+/// come back by itself.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/revocations/{id}",
+    tag = "access",
+    params(("id" = String, Path, description = "The token's jti")),
+    responses(
+        (status = 204, description = "It is taken away"),
+        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::signaller) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refusal> {
+    if app.door.access.restore(&id) {
+        return Ok(StatusCode::NO_CONTENT);
+    }
+    let message = "no such token was taken back while this server runs";
+    Err(Refusal::new(StatusCode::NOT_FOUND, message))
+}
