@@ -346,6 +346,14 @@ impl Access {
         self.rights(proof, now).may(wants)
     }
 
+    /// Whether what was shown is good for anything yet. Who showed nothing has nothing to lose.
+    pub fn still_knows(&self, proof: &Proof, now: SystemTime) -> Result<(), Refused> {
+        match self.granted(&self.policy.load_full(), proof, now) {
+            Ok(_) | Err(Refused::Nothing | Refused::Silent) => Ok(()),
+            Err(why) => Err(why),
+        }
+    }
+
     /// What a playlist names its segments with.
     pub fn segment_token(&self, stream: &str, now: SystemTime) -> String {
         segment::make(&self.segment_key(), stream, now)

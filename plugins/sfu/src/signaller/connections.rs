@@ -4,20 +4,24 @@
 //!
 //! Who lets us wait for a request makes room for newcomers: idle connections first, then those with half a head, then
 //! those with half a body, and WebSockets in which nothing is under way, each time the one that has waited longest. So whoever opens connections and sends nothing takes
-//! his own places. Constant or logarithmic work for each change; nothing here is on a packet's way.
+//! his own places. A WebSocket that makes room is told so, and has a moment more to say goodbye. Constant or logarithmic work for each change; nothing here is on a packet's way.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sfu_engine::AddressKey;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::limits::{self, Limits};
 use super::requests::Requests;
 use crate::properties::lock;
+
+/// So many WebSockets that have made room may say goodbye at a time, beside all connections: others are cut.
+const FAREWELLS: usize = 64;
 
 /// What a connection is at. The first ones make room, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +137,8 @@ struct Table {
     /// Those that wait for something from the peer: what for, since which change, who.
     waiting: BTreeSet<(Phase, u64, u64)>,
     waiting_by_address: BTreeSet<(AddressKey, Phase, u64, u64)>,
+    /// WebSockets that have made room and say goodbye.
+    leaving: HashSet<u64>,
 }
 
 #[derive(Debug)]
@@ -144,6 +150,7 @@ struct Entry {
     /// Its part of [`Table::more`].
     more: usize,
     task: Option<AbortHandle>,
+    leave: Arc<Notify>,
 }
 
 /// One connection, as its task and its requests see it.
@@ -161,6 +168,8 @@ pub(super) struct Connection {
     /// Its peer has forfeited it.
     over: AtomicBool,
     requests: Mutex<Requests>,
+    /// It has made room, and may say goodbye.
+    leave: Arc<Notify>,
 }
 
 impl Connections {
@@ -207,7 +216,8 @@ impl Connections {
             };
             self.cut(&mut table, oldest);
         }
-        let id = table.insert(address);
+        let leave = Arc::<Notify>::default();
+        let id = table.insert(address, leave.clone());
         drop(table);
         let connection = Arc::new(Connection {
             id,
@@ -219,6 +229,7 @@ impl Connections {
             multiplexed: AtomicBool::new(false),
             over: AtomicBool::new(false),
             requests: Mutex::default(),
+            leave,
         });
         connection.set_deadline(Phase::Head.time());
         Ok(connection)
@@ -229,7 +240,9 @@ impl Connections {
         let mut table = lock(&self.table);
         let oldest = table.oldest();
         if let Some(oldest) = oldest {
-            self.cut(&mut table, oldest);
+            // A goodbye would keep its descriptor.
+            table.remove(oldest);
+            self.counts.made_room.fetch_add(1, Relaxed);
         }
         oldest.is_some()
     }
@@ -245,7 +258,7 @@ impl Connections {
     }
 
     fn cut(&self, table: &mut Table, id: u64) {
-        table.remove(id);
+        table.make_leave(id);
         self.counts.made_room.fetch_add(1, Relaxed);
     }
 }
@@ -300,7 +313,7 @@ impl Table {
         (*of == address).then_some(*id)
     }
 
-    fn insert(&mut self, address: Option<AddressKey>) -> u64 {
+    fn insert(&mut self, address: Option<AddressKey>, leave: Arc<Notify>) -> u64 {
         self.next += 1;
         let id = self.next;
         let entry = Entry {
@@ -309,6 +322,7 @@ impl Table {
             since: id,
             more: 0,
             task: None,
+            leave,
         };
         self.all.insert(id, entry);
         if let Some(address) = address {
@@ -337,6 +351,19 @@ impl Table {
                 self.waiting_by_address.insert((address, phase, since, id));
             }
         }
+    }
+
+    /// Forgets a connection. Its task ends, at once or when its WebSocket has said goodbye.
+    fn make_leave(&mut self, id: u64) {
+        if self.leaving.len() < FAREWELLS
+            && let Some(entry) = self.all.get_mut(&id)
+            && entry.phase == Phase::Open
+            && entry.task.take().is_some()
+        {
+            entry.leave.notify_one();
+            self.leaving.insert(id);
+        }
+        self.remove(id);
     }
 
     /// Forgets a connection, and ends its task.
@@ -388,6 +415,11 @@ impl Connection {
     /// Whether it is HTTP/2, which has many requests at a time.
     pub(super) fn is_multiplexed(&self) -> bool {
         self.multiplexed.load(Relaxed)
+    }
+
+    /// Returns when it has made room for others, and is to say goodbye.
+    pub(super) async fn is_to_leave(&self) {
+        self.leave.notified().await;
     }
 
     /// Whether it has to end.
@@ -520,7 +552,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        lock(&self.connections.table).remove(self.id);
+        let mut table = lock(&self.connections.table);
+        table.remove(self.id);
+        table.leaving.remove(&self.id);
     }
 }
 
@@ -568,6 +602,30 @@ mod tests {
         assert_eq!(all.admit(peer(9), false).err(), Some(NoRoom::All));
         assert_eq!(all.count(), 5);
         assert!(!all.make_room());
+    }
+
+    #[tokio::test]
+    async fn who_speaks_by_websocket_is_asked_to_leave_and_so_many_at_a_time() {
+        let all = connections(1, 1_000);
+        let mut gone = Vec::new();
+        for number in 0..FAREWELLS + 2 {
+            let task = tokio::spawn(std::future::pending::<()>());
+            let connection = all.admit(peer(1), false).unwrap();
+            connection.set_task(task.abort_handle());
+            connection.enter(Phase::Open);
+            gone.push((number, connection, task));
+        }
+        let (_, stays, _) = gone.pop().unwrap();
+        assert!(is_there(&stays) && all.count() == 1);
+        for (number, connection, task) in gone {
+            if number < FAREWELLS {
+                connection.is_to_leave().await;
+                task.abort();
+            }
+            // Whom nobody asks is cut.
+            assert!(task.await.unwrap_err().is_cancelled());
+        }
+        assert!(lock(&all.table).leaving.is_empty());
     }
 
     #[test]

@@ -366,7 +366,7 @@ async fn talk(mut socket: Socket, guest: Guest, mut told: ToBeTold) {
                 Ok(said) => guest.host.say(guest.connection, frame(said)),
                 Err(ended) => {
                     gst::debug!(CAT, "a room's connection ends: {ended:?}");
-                    break (1001, "");
+                    break ended.goodbye();
                 }
             },
             () = tokio::time::sleep(CATCH_UP), if guest.host.is_behind(guest.connection) => {}

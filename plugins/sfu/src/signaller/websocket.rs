@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tokio::TokioAdapter;
+use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -29,7 +30,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -201,12 +202,53 @@ impl From<Message> for tungstenite::Message {
 pub(super) enum Ended {
     /// The peer closed it.
     Closed,
-    /// The connection broke off, or the peer broke a rule: of the protocol, or of what may be sent.
+    /// The connection broke off.
     Broken,
+    /// The peer broke a rule of the protocol.
+    Unruly,
+    /// A text of the peer is none.
+    NoText,
+    /// The peer sent more for one message than may be sent.
+    TooLarge,
     /// The peer says nothing any more, or takes nothing.
     Silent,
+    /// Others need its place.
+    Crowded,
     /// The server stops.
     Stopping,
+}
+
+impl Ended {
+    /// What the peer is told of it, where it hears anything: a code (RFC 6455, section 7.4.1; 1013 by IANA's registry) and a
+    /// reason.
+    pub(super) fn goodbye(self) -> (u16, &'static str) {
+        match self {
+            // What broke off hears nothing.
+            Self::Closed | Self::Broken => (1000, ""),
+            Self::Unruly => (1002, "a rule of the protocol was broken"),
+            Self::NoText => (1007, "a text is UTF-8"),
+            Self::TooLarge => (1009, "a message is too large"),
+            Self::Silent => (1001, "nothing was heard for too long"),
+            Self::Crowded => (1013, "others need the place: try again later"),
+            Self::Stopping => (1001, "the server stops"),
+        }
+    }
+
+    fn of(error: &tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Capacity(_) => Self::TooLarge,
+            // Of the parts of a message: see `Metered`.
+            tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Self::TooLarge
+            }
+            tungstenite::Error::Utf8(_) => Self::NoText,
+            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Self::Broken
+            }
+            tungstenite::Error::Protocol(_) => Self::Unruly,
+            _ => Self::Broken,
+        }
+    }
 }
 
 /// A WebSocket. Messages are sent by who reads them, so that one task is all there is.
@@ -270,6 +312,7 @@ impl Socket {
             let said = tokio::select! {
                 biased;
                 () = http::stopped(&mut self.stopping) => return Err(Ended::Stopping),
+                () = self.connection.is_to_leave() => return Err(Ended::Crowded),
                 () = sleep_until(self.ask) => {
                     self.ask().await?;
                     continue;
@@ -293,7 +336,7 @@ impl Socket {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     gst::debug!(CAT, "a WebSocket ends: {error}");
-                    return Err(Ended::Broken);
+                    return Err(Ended::of(&error));
                 }
                 None => return Err(Ended::Closed),
             }
@@ -329,10 +372,16 @@ impl Socket {
             reason: reason.into(),
         };
         let goodbye = async {
-            if self.stream.close(Some(frame)).await.is_ok() {
-                // What was sent and is not read when the socket closes resets the connection, and the goodbye is lost.
-                while let Some(Ok(_)) = self.stream.next().await {}
+            if self.stream.close(Some(frame)).await.is_err() {
+                return;
             }
+            while let Some(Ok(_)) = self.stream.next().await {}
+            // What was sent and is not read when the socket closes resets the connection, and the goodbye is lost.
+            let io = self.stream.get_mut().get_mut();
+            io.whole();
+            let mut sent = [0; READ_BUFFER];
+            let _ = io.shutdown().await;
+            while io.read(&mut sent).await.is_ok_and(|read| read > 0) {}
         };
         let _ = timeout(CLOSE_TIME, goodbye).await;
     }

@@ -98,6 +98,17 @@ impl Pass {
         }
     }
 
+    /// Whether what was shown is good for nothing any more. `seen`: by which rules that was looked at, since reading tokens again
+    /// takes a while.
+    pub(super) fn is_over(&self, app: &App, seen: &mut u64) -> bool {
+        let now = std::time::SystemTime::now();
+        let access = &app.door.access;
+        let generation = access.generation();
+        let changed = std::mem::replace(seen, generation) != generation;
+        let expired = self.proof.until().is_some_and(|until| until <= now);
+        (changed || expired) && access.still_knows(&self.proof, now).is_err()
+    }
+
     /// What else it may do.
     pub(super) fn rights(&self, app: &App) -> Rights {
         app.door

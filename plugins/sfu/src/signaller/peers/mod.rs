@@ -83,8 +83,8 @@ async fn talk(mut socket: Socket, mut peer: Peer) {
                 return;
             }
         }
-        if peer.is_over() {
-            break (1000, "");
+        if let Some(goodbye) = peer.goodbye() {
+            break goodbye;
         }
         socket.set_in_use(peer.is_in_use());
         tokio::select! {
@@ -106,7 +106,7 @@ async fn talk(mut socket: Socket, mut peer: Peer) {
                 Ok(Message::Binary(_)) => break (1003, "messages are text"),
                 Err(ended) => {
                     gst::debug!(CAT, "a peer's connection ends: {ended:?}");
-                    break (1001, "");
+                    break ended.goodbye();
                 }
             },
         }

@@ -48,7 +48,9 @@ pub(super) struct Peer {
     listening: Option<Told>,
     sessions: BTreeMap<String, Session>,
     told: Vec<p::OutgoingMessage>,
-    over: bool,
+    /// The rules that its pass was looked at by.
+    seen: u64,
+    over: Option<(u16, &'static str)>,
 }
 
 /// Which producers somebody was told of, and of which streams they were chosen.
@@ -100,7 +102,8 @@ impl Peer {
             listening: None,
             sessions: BTreeMap::new(),
             told: vec![welcome],
-            over: false,
+            seen: 0,
+            over: None,
         }
     }
 
@@ -109,8 +112,8 @@ impl Peer {
         std::mem::take(&mut self.told)
     }
 
-    /// Whether there is no more to be said.
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether there is no more to be said: by which code, and why.
+    pub(super) fn goodbye(&self) -> Option<(u16, &'static str)> {
         self.over
     }
 
@@ -462,10 +465,22 @@ impl Peer {
             if !plays {
                 // A producer without a consumer would wait for ever.
                 self.refuse("the session has ended: nothing came, or it was ended here".into());
-                self.over = true;
+                self.over = Some((1000, ""));
             }
         }
+        if self.sessions.is_empty() {
+            self.look_at_door();
+        }
         self.look_at_producers().await;
+    }
+
+    /// Whether it may come in yet. What it has under way ends by itself.
+    fn look_at_door(&mut self) {
+        if self.app.drain.is_on() {
+            self.over = Some((1001, "the server is about to end"));
+        } else if self.pass.is_over(&self.app, &mut self.seen) {
+            self.over = Some((1008, "what it was let in by is not good any more"));
+        }
     }
 
     async fn look_at_producers(&mut self) {

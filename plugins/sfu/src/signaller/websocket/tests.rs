@@ -39,7 +39,8 @@ async fn echo(State(told): State<Told>, upgrade: Upgrade) -> Response {
             }
         };
         let _ = told.ended.send(ended);
-        socket.close(1001, "that is all").await;
+        let (code, why) = ended.goodbye();
+        socket.close(code, why).await;
     })
 }
 
@@ -163,7 +164,7 @@ fn who_stops_tells_the_peer() {
             };
             assert_eq!(
                 (u16::from(frame.code), frame.reason.as_str()),
-                (1001, "that is all")
+                (1001, "the server stops")
             );
             assert_eq!(server.ended().await, Ended::Stopping);
             server.is_empty().await;
@@ -171,9 +172,18 @@ fn who_stops_tells_the_peer() {
     });
 }
 
+/// The code of the goodbye at the end of what came.
+fn code(came: &[u8]) -> Option<u16> {
+    // A frame of the server is not masked. The reasons have letters alone.
+    let at = came.iter().rposition(|octet| *octet == 0x88)?;
+    let code = came.get(at + 2..at + 4)?;
+    Some(u16::from_be_bytes([code[0], code[1]]))
+}
+
 /// Octets that are no message, or too many for one: one that ends it, and none that grows.
 #[test]
-fn who_breaks_a_rule_is_cut() {
+fn who_breaks_a_rule_is_told_so_and_cut() {
+    use Ended::{NoText, TooLarge, Unruly};
     let masked =
         |first: u8, length: &[u8], octets: &[u8]| [&[first], length, &[0; 4], octets].concat();
     let endless: Vec<u8> = [
@@ -183,28 +193,42 @@ fn who_breaks_a_rule_is_cut() {
     .concat();
     let too_many = masked(0x00, &[0x81], b"x").repeat(LARGEST);
     let cases = [
-        ("unmasked", vec![0x81, 1, b'x']),
-        ("no UTF-8", masked(0x81, &[0x81], &[0xff])),
-        ("reserved bits", masked(0xf1, &[0x81], b"x")),
-        ("an unknown frame", masked(0x83, &[0x81], b"x")),
-        ("a continuation of nothing", masked(0x80, &[0x81], b"x")),
-        ("a ping in parts", masked(0x09, &[0x80], &[])),
-        ("a large ping", masked(0x89, &[0xfe, 1, 0], &[0; 256])),
+        ("unmasked", Unruly, vec![0x81, 1, b'x']),
+        ("no UTF-8", NoText, masked(0x81, &[0x81], &[0xff])),
+        ("reserved bits", Unruly, masked(0xf1, &[0x81], b"x")),
+        ("an unknown frame", Unruly, masked(0x83, &[0x81], b"x")),
+        (
+            "a continuation of nothing",
+            Unruly,
+            masked(0x80, &[0x81], b"x"),
+        ),
+        ("a ping in parts", Unruly, masked(0x09, &[0x80], &[])),
+        (
+            "a large ping",
+            Unruly,
+            masked(0x89, &[0xfe, 1, 0], &[0; 256]),
+        ),
         (
             "too large",
+            TooLarge,
             masked(0x82, &[0xff, 0, 0, 0, 0, 0, 1, 0, 1], &[]),
         ),
-        ("immense", masked(0x82, &[0xff; 9], &[])),
+        ("immense", TooLarge, masked(0x82, &[0xff; 9], &[])),
         (
             "too many parts",
+            TooLarge,
             [masked(0x01, &[0x80], &[]), too_many].concat(),
         ),
-        ("empty parts without end", endless),
-        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("empty parts without end", TooLarge, endless),
+        (
+            "HTTP",
+            Unruly,
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+        ),
     ];
     run(async {
         let server = server(true, 8).await;
-        for (what, octets) in cases {
+        for (what, ended, octets) in cases {
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\
                  Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
@@ -218,7 +242,8 @@ fn who_breaks_a_rule_is_cut() {
             // Who is cut may not take all of it.
             let writing = tokio::spawn(async move { writer.write_all(&octets).await });
             let _ = reader.read_to_end(&mut answer).await;
-            assert_eq!(server.ended().await, Ended::Broken, "{what}");
+            assert_eq!(server.ended().await, ended, "{what}");
+            assert_eq!(code(&answer), Some(ended.goodbye().0), "{what}");
             let _ = writing.await;
             server.is_empty().await;
         }
@@ -313,8 +338,11 @@ fn those_that_do_nothing_make_room() {
                     .unwrap();
                 first.next().await.unwrap().unwrap();
             } else {
-                let said = clients[0].next().await;
-                assert!(said.is_none_or(|said| said.is_err()));
+                let said = clients[0].next().await.unwrap().unwrap();
+                let tungstenite::Message::Close(Some(frame)) = said else {
+                    panic!("{said}");
+                };
+                assert_eq!(u16::from(frame.code), 1013);
             }
         }
     });

@@ -198,6 +198,36 @@ fn streams_are_producers_for_who_may_play_them_and_sessions_are_bounded() {
     }
 }
 
+/// Who is sent away hears why.
+#[test]
+fn who_may_not_stay_is_told_why() {
+    let served = served("goodbyes");
+    let goodbye = |mut talk: Talk| {
+        let socket = &mut talk.socket;
+        let next = async {
+            loop {
+                match socket.next().await {
+                    Some(Ok(Message::Close(Some(frame)))) => return u16::from(frame.code),
+                    Some(Ok(_)) => {}
+                    end => panic!("{end:?}"),
+                }
+            }
+        };
+        let within = async { tokio::time::timeout(PATIENCE, next).await };
+        talk.runtime.block_on(within).expect("nothing is said")
+    };
+    let brief = token(SECRET, &grants(&[Action::Play], "cam1"), 2);
+    let lasting = token(SECRET, &grants(&[Action::Play], "cam1"), 600);
+    assert_eq!(goodbye(Talk::new(&served, "/gst-webrtc", &brief)), 1008);
+    let mut talk = Talk::new(&served, "/gst-webrtc", &lasting);
+    let large = Message::text("x".repeat(100 * 1024));
+    talk.runtime.block_on(talk.socket.send(large)).unwrap();
+    assert_eq!(goodbye(talk), 1009);
+    let talk = Talk::new(&served, "/gst-webrtc", &lasting);
+    served.element.emit_by_name::<()>("drain", &[]);
+    assert_eq!(goodbye(talk), 1001);
+}
+
 #[test]
 fn what_is_no_message_is_answered_and_not_for_ever() {
     let served = served("nonsense");
