@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use sfu_engine::data::ChannelId;
 use sfu_engine::{Engine, SessionId, StreamName};
 use sfu_rooms::proto::{IceServer, WebhookEvent};
@@ -51,7 +52,7 @@ pub type IceServers = Box<dyn Fn(&str) -> Vec<IceServer> + Send>;
 pub type Events = Box<dyn FnMut(WebhookEvent) + Send>;
 
 /// Gets the answer to a call of an application.
-pub type Served = Box<dyn FnOnce(Result<Vec<u8>, Fault>) + Send>;
+pub type Served = Box<dyn FnOnce(Result<Bytes, Fault>) + Send>;
 
 /// Gets the outcome of a join: the connection's number, or why the client is not let in.
 pub type Joined = Box<dyn FnOnce(Result<Connection, Refused>) + Send>;

@@ -15,6 +15,7 @@ use crate::hello::Hello;
 use crate::limits::Limits;
 use crate::media::{Command, Measured, Negotiated, Sound, StreamTrack};
 use crate::room::Room;
+use crate::service::Listed;
 use crate::sid::Sid;
 
 /// A client's WebSocket, as the caller numbers them: no number is used twice.
@@ -85,6 +86,8 @@ pub struct Rooms {
     pub(crate) outputs: VecDeque<Output>,
     /// The room that a call was about.
     pub(crate) worked_on: Option<String>,
+    /// What was written of all rooms just now.
+    pub(crate) listed: Listed,
 }
 
 /// Who speaks on a connection.
@@ -107,6 +110,7 @@ impl Rooms {
             began: Now { at: now, wall },
             outputs: VecDeque::new(),
             worked_on: None,
+            listed: Listed::default(),
         }
     }
 
@@ -420,6 +424,7 @@ impl Rooms {
     /// Does what is due.
     pub fn handle_timeout(&mut self, at: Instant) {
         let now = self.now(at);
+        self.listed.handle_timeout(at);
         let mut due = std::mem::take(&mut self.due);
         let is_due = |(due, _): &(Instant, String)| *due <= at;
         let names: Vec<_> = due.extract_if(.., is_due).collect();
@@ -461,7 +466,8 @@ impl Rooms {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.due.first().map(|(due, _)| *due)
+        let room = self.due.first().map(|(due, _)| *due);
+        room.into_iter().chain(self.listed.due()).min()
     }
 
     /// What is to be done next.

@@ -5,10 +5,12 @@
 //! A call is a method, a body in JSON or protobuf, and what its token grants; so is the answer, or a fault in Twirp's words.
 
 mod json;
+mod listed;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+use bytes::Bytes;
 use livekit_protocol as proto;
 use livekit_token::VideoGrants;
 use prost::Message;
@@ -18,6 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::media::Command;
 use crate::room::Room;
 use crate::rooms::{Now, Output, Rooms};
+pub(crate) use listed::Listed;
 
 /// How the body of a call, and of its answer, is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,14 +119,43 @@ of_room!(
     UpdateRoomMetadataRequest
 );
 
+/// What changes nothing of a room.
+const READS: [&str; 3] = ["ListRooms", "ListParticipants", "GetParticipant"];
+
 impl Rooms {
     /// Does what an application calls for. What is to be sent then comes by [`Rooms::poll`].
-    pub fn serve(&mut self, at: Instant, call: &Call) -> Result<Vec<u8>, Fault> {
-        let answer = self.served(self.now(at), call);
+    pub fn serve(&mut self, at: Instant, call: &Call) -> Result<Bytes, Fault> {
+        let answer = match call.method.as_str() {
+            "ListRooms" => self.list_rooms(at, call),
+            _ => self.served(self.now(at), call).map(Bytes::from),
+        };
+        if !READS.contains(&call.method.as_str()) {
+            self.listed.forget();
+        }
         if let Some(name) = self.worked_on.take() {
             self.schedule(&name);
         }
         answer
+    }
+
+    /// Those that are named, or all.
+    fn list_rooms(&mut self, at: Instant, call: &Call) -> Result<Bytes, Fault> {
+        let request: proto::ListRoomsRequest = call.read()?;
+        call.require(call.grants.room_list)?;
+        if !request.names.is_empty() {
+            let names: BTreeSet<_> = request.names.iter().collect();
+            let rooms = names.iter().filter_map(|name| self.rooms.get(*name));
+            let rooms = rooms.map(Room::info).collect();
+            let answer = call.write(&proto::ListRoomsResponse { rooms })?;
+            return Ok(answer.into());
+        }
+        if let Some(answer) = self.listed.get(call.form, at) {
+            return Ok(answer);
+        }
+        let rooms = self.rooms.values().map(Room::info).collect();
+        let answer: Bytes = call.write(&proto::ListRoomsResponse { rooms })?.into();
+        self.listed.keep(call.form, at, &answer);
+        Ok(answer)
     }
 
     fn served(&mut self, now: Now, call: &Call) -> Result<Vec<u8>, Fault> {
@@ -131,14 +163,6 @@ impl Rooms {
             "CreateRoom" => call.answer(|request: proto::CreateRoomRequest| {
                 call.require(call.grants.room_create)?;
                 self.create_room(now, &request)
-            }),
-            "ListRooms" => call.answer(|request: proto::ListRoomsRequest| {
-                call.require(call.grants.room_list)?;
-                let is_named =
-                    |name: &String| request.names.is_empty() || request.names.contains(name);
-                let rooms = self.rooms.iter().filter(|(name, _)| is_named(name));
-                let rooms = rooms.map(|(_, room)| room.info()).collect();
-                Ok(proto::ListRoomsResponse { rooms })
             }),
             "DeleteRoom" => call.answer(|request: proto::DeleteRoomRequest| {
                 call.require(call.grants.room_create)?;
@@ -279,14 +303,21 @@ impl Call {
         Q: Message + Default + DeserializeOwned,
         A: Message + Serialize,
     {
+        let answer = serve(self.read()?)?;
+        self.write(&answer)
+    }
+
+    fn read<Q: Message + Default + DeserializeOwned>(&self) -> Result<Q, Fault> {
         let malformed = |why: String| Fault::new(400, "malformed", why);
-        let request = match self.form {
+        match self.form {
             Form::Json => serde_json::from_slice(&self.body).map_err(|e| malformed(e.to_string())),
             Form::Protobuf => Q::decode(self.body.as_slice()).map_err(|e| malformed(e.to_string())),
-        };
-        let answer = serve(request?)?;
+        }
+    }
+
+    fn write(&self, answer: &(impl Message + Serialize)) -> Result<Vec<u8>, Fault> {
         match self.form {
-            Form::Json => json::write(&self.method, &answer)
+            Form::Json => json::write(&self.method, answer)
                 .map_err(|e| Fault::new(500, "internal", e.to_string())),
             Form::Protobuf => Ok(answer.encode_to_vec()),
         }

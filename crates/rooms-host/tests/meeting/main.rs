@@ -175,7 +175,7 @@ fn state_of<'a>(guest: &'a Guest<'_>, identity: &str) -> Option<&'a str> {
 }
 
 /// What an application calls for.
-fn call(served: &Served, method: &str, body: &str) -> Result<Vec<u8>, Fault> {
+fn call(served: &Served, method: &str, body: &str) -> Result<bytes::Bytes, Fault> {
     let (done, answered) = std::sync::mpsc::sync_channel(1);
     let grants = VideoGrants {
         room_admin: true,

@@ -71,21 +71,21 @@ pub(super) async fn call(
 }
 
 /// Has the rooms' thread do it.
-pub(super) async fn ask(host: &Host, call: Call) -> Result<Vec<u8>, Fault> {
+pub(super) async fn ask(host: &Host, call: Call) -> Result<Bytes, Fault> {
     let (done, served) = oneshot::channel();
     // Who has given up meanwhile needs no answer.
     host.call(call, Box::new(move |outcome| _ = done.send(outcome)));
     served.await.unwrap_or_else(|_| Err(Fault::unavailable()))
 }
 
-fn answer(outcome: Result<Vec<u8>, Fault>, form: Form) -> Response {
+fn answer(outcome: Result<Bytes, Fault>, form: Form) -> Response {
     let (status, written, body) = match (outcome, form) {
         (Ok(body), Form::Json) => (StatusCode::OK, JSON, body),
         (Ok(body), Form::Protobuf) => (StatusCode::OK, PROTOBUF, body),
         (Err(fault), _) => {
             let status = StatusCode::from_u16(fault.status);
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, JSON, fault.json().into_bytes())
+            (status, JSON, fault.json().into())
         }
     };
     (status, [(header::CONTENT_TYPE, written)], body).into_response()
