@@ -52,8 +52,28 @@ impl Offering {
 
     /// Whether one more track of this kind can be carried, where there may be so many sections.
     pub(super) fn has_room(&self, kind: TrackType, most: usize) -> bool {
-        let free = |section: &Section| section.kind == kind && section.track.is_none();
-        self.sections.len() < most || self.sections.iter().any(free)
+        self.sections.len() < most || self.free(kind, None).is_some()
+    }
+
+    /// A section that can carry this track. One whose last offer had another one can't yet: clients hear of a track where an
+    /// m-line begins to send (JSEP, section 5.10), and so of none that takes another one's place without an offer in between.
+    fn free(&self, kind: TrackType, track: Option<&Sid>) -> Option<usize> {
+        let last = |n: usize| {
+            self.offered
+                .get(n)
+                .and_then(|section| section.track.as_ref())
+        };
+        let is_free = |n: usize, offered: bool| {
+            let section = &self.sections[n];
+            let is_new = match last(n) {
+                Some((last, _)) => offered && Some(last) == track,
+                None => !offered,
+            };
+            section.kind == kind && section.track.is_none() && is_new
+        };
+        let mut all = 0..self.sections.len();
+        let same = all.clone().find(|n| is_free(*n, true));
+        same.or_else(|| all.find(|n| is_free(*n, false)))
     }
 
     /// Whether a section has been given up since this was asked last.
@@ -64,21 +84,22 @@ impl Offering {
     /// A track is to be carried.
     pub(super) fn add(&mut self, now: Instant, kind: TrackType, track: Sid, publisher: Sid) {
         self.due = Some(now);
-        let free = |section: &&mut Section| section.kind == kind && section.track.is_none();
+        let free = self.free(kind, Some(&track));
         let track = Some((track, publisher));
-        match self.sections.iter_mut().find(free) {
-            Some(section) => section.track = track,
+        match free {
+            Some(free) => self.sections[free].track = track,
             None => self.sections.push(Section { kind, track }),
         }
     }
 
     /// A track is not to be carried any more.
     pub(super) fn remove(&mut self, now: Instant, track: &Sid) {
-        let is_it =
-            |section: &&mut Section| section.track.as_ref().is_some_and(|(t, _)| t == track);
-        if let Some(section) = self.sections.iter_mut().find(is_it) {
-            section.track = None;
-            self.freed = true;
+        let is_it = |section: &&Section| section.track.as_ref().is_some_and(|(t, _)| t == track);
+        if let Some(place) = self.sections.iter().position(|section| is_it(&section)) {
+            self.sections[place].track = None;
+            // Else it is free when that is offered.
+            let was_offered = |section: &Section| section.track.is_some();
+            self.freed |= !self.offered.get(place).is_some_and(was_offered);
             self.due.get_or_insert(now + LINGER);
         }
     }
@@ -90,6 +111,10 @@ impl Offering {
         }
         self.due = None;
         self.state = State::Making;
+        let both = self.offered.iter().zip(&self.sections);
+        let mut ended =
+            both.filter(|(before, after)| before.track.is_some() && after.track.is_none());
+        self.freed |= ended.next().is_some();
         self.offered.clone_from(&self.sections);
         Some((self.offered.clone(), std::mem::take(&mut self.restart_ice)))
     }
@@ -176,14 +201,99 @@ mod tests {
         );
         assert!(!offering.answered(7));
         assert!(offering.answered(0));
-        offering.add(now, video, screen.clone(), ann);
         let (second, restart) = offering.next(now).unwrap();
         let kinds: Vec<_> = second.iter().map(|s| s.kind).collect();
         assert_eq!((kinds, restart), (vec![video, TrackType::Audio], false));
-        assert_eq!(second[0].track.as_ref().unwrap().0, screen);
+        assert!(second[0].track.is_none());
+        offering.add(now, video, screen.clone(), ann);
+        offering.made("sdp".into(), &["1".into(), "2".into()]);
+        assert!(offering.answered(2));
+        let (third, _) = offering.next(now).unwrap();
+        assert_eq!(third.len(), 2);
+        assert_eq!(third[0].track.as_ref().unwrap().0, screen);
         // The connection broke.
         offering.again(now, true);
         assert!(offering.next(now).unwrap().1);
+    }
+
+    /// Whatever is subscribed to, ends, and is answered, in whatever order: between two tracks of a place there is an offer
+    /// without any, as clients need it; none is forgotten; and places are not wasted.
+    #[test]
+    fn no_track_takes_the_place_of_another_one_directly() {
+        for seed in 0..500_u64 {
+            let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut roll = move |most: u64| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random % most
+            };
+            let mut now = Instant::now();
+            let mut offering = Offering::default();
+            let mut wanted: Vec<Sid> = Vec::new();
+            let mut before: Vec<Section> = Vec::new();
+            for _ in 0..60 {
+                match roll(4) {
+                    0 if wanted.len() < 3 => {
+                        let track = Sid::track(TrackSource::Camera);
+                        let publisher = Sid::participant();
+                        offering.add(now, TrackType::Video, track.clone(), publisher);
+                        wanted.push(track);
+                    }
+                    1 if !wanted.is_empty() => {
+                        let gone = wanted.remove(roll(wanted.len() as u64) as usize);
+                        offering.remove(now, &gone);
+                    }
+                    2 => now += LINGER * roll(3) as u32 / 2,
+                    _ => _ = offering.answered(0),
+                }
+                let Some((sections, _)) = offering.next(now) else {
+                    continue;
+                };
+                for (old, new) in before.iter().zip(&sections) {
+                    let direct =
+                        old.track != new.track && old.track.is_some() && new.track.is_some();
+                    assert!(!direct, "seed {seed}: {old:?} became {new:?}");
+                }
+                let carried = |track: &Sid| {
+                    sections
+                        .iter()
+                        .filter(|s| s.track.as_ref().is_some_and(|(t, _)| t == track))
+                        .count()
+                };
+                assert!(
+                    wanted.iter().all(|track| carried(track) == 1),
+                    "seed {seed}"
+                );
+                before = sections;
+                offering.made(String::new(), &[]);
+            }
+            assert!(before.len() <= 6, "seed {seed}: {} places", before.len());
+        }
+    }
+
+    #[test]
+    fn where_all_places_are_taken_one_is_free_once_that_was_offered() {
+        let now = Instant::now();
+        let (camera, screen) = (
+            Sid::track(TrackSource::Camera),
+            Sid::track(TrackSource::ScreenShare),
+        );
+        let video = TrackType::Video;
+        let mut offering = Offering::default();
+        offering.add(now, video, camera.clone(), Sid::participant());
+        offering.next(now).unwrap();
+        offering.made(String::new(), &["1".into()]).unwrap();
+        assert!(offering.answered(1));
+        assert!(!offering.has_room(video, 1));
+        offering.remove(now, &camera);
+        assert!(!offering.has_room(video, 1) && !offering.take_freed());
+        offering.next(now + LINGER).unwrap();
+        assert!(offering.take_freed() && offering.has_room(video, 1));
+        // What nobody was offered yet is free at once.
+        offering.add(now, video, screen.clone(), Sid::participant());
+        offering.remove(now, &screen);
+        assert!(offering.take_freed() && offering.has_room(video, 1));
     }
 
     #[test]
