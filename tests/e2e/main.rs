@@ -33,6 +33,7 @@ mod re_encode;
 mod record;
 mod room_page;
 mod rooms;
+mod rooms_sdks;
 mod rtmp_in;
 mod rtsp_in;
 mod rtsp_out;
