@@ -80,6 +80,26 @@ fn two_meet_in_chromium() {
     check(&meet("rooms_chromium", "chromium:chromium"));
 }
 
+/// LiveKit's own page for meetings, as it comes from npm.
+#[test]
+fn two_meet_in_livekits_own_page() {
+    let name = "rooms_conference";
+    let ([ann, ben], keys) = access::room_tokens("conference", ["ann", "ben"]).unwrap();
+    let keys = keys.trim_start_matches("API_KEYS=");
+    let server = Server::launch(name, &format!("api-keys={keys}")).unwrap();
+    let url = server.url("").replace("http://", "ws://");
+    let picture = browser::screenshot(name).unwrap();
+    let picture = picture.to_str().unwrap();
+    let arguments = [
+        "--url", &url, "--ann", &ann, "--ben", &ben, "--screenshot", picture,
+    ];
+    let seen = browser::run("conference.mjs", &arguments).unwrap();
+    println!("{seen}");
+    assert_eq!((&seen["name"], &seen["chat"]), (&"ann".into(), &"hello".into()));
+    assert_eq!(seen["reconnected"].as_array().unwrap().len(), 6);
+    assert_eq!(seen["faults"], serde_json::json!([]));
+}
+
 /// LiveKit's server SDK, as it comes from npm.
 #[test]
 fn an_application_administers_rooms_and_is_told_of_them() {
