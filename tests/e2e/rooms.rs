@@ -91,11 +91,21 @@ fn two_meet_in_livekits_own_page() {
     let picture = browser::screenshot(name).unwrap();
     let picture = picture.to_str().unwrap();
     let arguments = [
-        "--url", &url, "--ann", &ann, "--ben", &ben, "--screenshot", picture,
+        "--url",
+        &url,
+        "--ann",
+        &ann,
+        "--ben",
+        &ben,
+        "--screenshot",
+        picture,
     ];
     let seen = browser::run("conference.mjs", &arguments).unwrap();
     println!("{seen}");
-    assert_eq!((&seen["name"], &seen["chat"]), (&"ann".into(), &"hello".into()));
+    assert_eq!(
+        (&seen["name"], &seen["chat"]),
+        (&"ann".into(), &"hello".into())
+    );
     assert_eq!(seen["reconnected"].as_array().unwrap().len(), 6);
     assert_eq!(seen["faults"], serde_json::json!([]));
 }

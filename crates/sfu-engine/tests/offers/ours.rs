@@ -134,6 +134,24 @@ fn m_lines_are_added_and_free_ones_used_again() {
     assert_eq!(offers.place(3), Some(3));
 }
 
+/// JSEP, section 5.10: a peer tells its page of a track where an m-line begins to send, so not where one takes another's place.
+#[test]
+fn an_m_line_is_offered_without_its_track_before_it_has_another_one() {
+    let mut offers = offers();
+    assert_eq!(add(&mut offers, Video, 0), 0);
+    // Nobody was told of it yet.
+    offers.remove(0);
+    assert_eq!(add(&mut offers, Video, 1), 0);
+    let first = offers.offer().unwrap();
+    taken(&mut offers, &answered(&first, "abcd", "AB")).unwrap();
+    offers.remove(0);
+    assert_eq!(add(&mut offers, Video, 2), 1);
+    let second = offers.offer().unwrap();
+    assert_eq!(lines_of(&second)[0], ("video", "0", "inactive"));
+    taken(&mut offers, &answered(&second, "abcd", "AB")).unwrap();
+    assert_eq!(add(&mut offers, Video, 3), 0);
+}
+
 #[test]
 fn an_m_line_that_is_rejected_at_first_has_its_place_when_it_is_taken() {
     let mut offers = offers();

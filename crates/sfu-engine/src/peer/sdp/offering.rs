@@ -114,6 +114,8 @@ struct Line {
     rtx: Option<u32>,
     /// What it carries: a stream's name and a track's. `None`: it is inactive.
     msid: Option<String>,
+    /// It carried something in our last offer.
+    told: bool,
     /// Among those that the peer has taken, since it did so.
     slot: Option<Slot>,
 }
@@ -133,6 +135,7 @@ impl Line {
         ssrc: 0,
         rtx: None,
         msid: None,
+        told: false,
         slot: None,
     };
 
@@ -179,7 +182,9 @@ impl Offering {
         })
     }
 
-    /// A track is to be sent: on an m-line that has none, or on a new one. Returns which.
+    /// A track is to be sent: on an m-line that has none, or on a new one. Returns which. One that has lost its track since our
+    /// last offer is not used before it was offered without: a peer tells its page of a track where an m-line begins to send, and
+    /// of none that takes another one's place (RFC 9429, section 5.10).
     pub(crate) fn add(&mut self, kind: TrackKind, msid: &str) -> Result<usize, OfferError> {
         let is_name = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_graphic());
         let is_told = msid.len() <= MSID && msid.split(' ').all(is_name);
@@ -187,7 +192,7 @@ impl Offering {
             let why = format!("{} is no a=msid: two names", shown(msid));
             return Err(OfferError::invalid(why));
         }
-        let free = |line: &Line| line.kind == Some(kind) && line.msid.is_none();
+        let free = |line: &Line| line.kind == Some(kind) && line.msid.is_none() && !line.told;
         if let Some(at) = self.lines.iter().position(free) {
             // Under other SSRCs: Chromium takes its decoder's way to the page away with a track, and lays it again only
             // for an SSRC that is new. With the old one it decodes, and shows nothing.
@@ -206,6 +211,7 @@ impl Offering {
             ssrc,
             rtx,
             msid: Some(msid.to_owned()),
+            told: false,
             slot: None,
         });
         Ok(self.lines.len() - 1)
@@ -306,6 +312,9 @@ impl Offering {
         let text = answer::write(&offer, &plan, ours, stream);
         self.origin.version += 1;
         self.offered = self.lines.len();
+        for line in &mut self.lines {
+            line.told = line.msid.is_some();
+        }
         Ok(text)
     }
 
