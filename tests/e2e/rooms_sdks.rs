@@ -2,7 +2,7 @@
 
 //! LiveKit's SDKs for Node and Python, as npm and PyPI have them, by the tests that come with each: people who connect, send data,
 //! texts and files, call each other (RPC), publish sound and pictures in each codec, choose layers, encrypt end to end, resume and
-//! reconnect. The tests are as they were published; what tests/stacks/livekit has beside them runs them.
+//! reconnect. The tests are as they were published; what tests/stacks/livekit has beside them runs them, and one test of our own.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -88,12 +88,15 @@ fn pythons_own_tests() {
         return;
     };
     let tests = |more: &[&str]| {
+        let theirs = FILES.map(|file| format!("venv/livekit/tests/test_{file}.py"));
         let mut tests = Command::new(stacks().join("venv/bin/python"));
         tests
-            .current_dir(stacks().join("venv/livekit/tests"))
+            .current_dir(stacks())
             .env("PYTHONPATH", stacks().join("livekit"))
             .args(["-m", "pytest", "--asyncio-mode=auto", "-v"])
-            .args(FILES.map(|file| format!("test_{file}.py")))
+            .args(["--rootdir=venv/livekit", "-o", "cache_dir=.pytest_cache"])
+            .args(theirs)
+            .arg("livekit/test_again.py")
             .args(more);
         tests
     };

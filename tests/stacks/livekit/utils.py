@@ -9,7 +9,7 @@ import uuid
 import pytest
 from livekit import api, rtc
 
-PATIENCE = 40.0
+PATIENCE = 20.0
 VARIABLES = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 
 
