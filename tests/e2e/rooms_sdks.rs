@@ -2,7 +2,8 @@
 
 //! LiveKit's SDKs for Node and Python, as npm and PyPI have them, by the tests that come with each: people who connect, send data,
 //! texts and files, call each other (RPC), publish sound and pictures in each codec, choose layers, encrypt end to end, resume and
-//! reconnect. The tests are as they were published; what tests/stacks/livekit has beside them runs them, and one test of our own.
+//! reconnect. The tests are as they were published; what tests/stacks/livekit has beside them runs them, and a few of our own: what is published
+//! again at once, and a room that an application administers.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -96,7 +97,7 @@ fn pythons_own_tests() {
             .args(["-m", "pytest", "--asyncio-mode=auto", "-v"])
             .args(["--rootdir=venv/livekit", "-o", "cache_dir=.pytest_cache"])
             .args(theirs)
-            .arg("livekit/test_again.py")
+            .args(["livekit/test_again.py", "livekit/test_service.py"])
             .args(more);
         tests
     };
