@@ -13,6 +13,7 @@ fn line(mid: u16, codec: Codec, cid: &str) -> PublisherTrack {
         track: TrackIn(mid),
         mid: mid.to_string(),
         msid: (!cid.is_empty()).then(|| format!("stream {cid}")),
+        language: None,
         codec,
         rids: vec![None],
     }

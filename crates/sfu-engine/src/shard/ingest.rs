@@ -304,8 +304,11 @@ impl Ingest {
             let of = Run {
                 at,
                 lease,
-                kind,
-                layer: packet.layer,
+                kind: kind.0,
+                layer: match kind {
+                    (TrackKind::Video, _) => packet.layer,
+                    (TrackKind::Audio, number) => number,
+                },
             };
             let Some(packet) = published.take(now, self.start, (lease, kind), packet) else {
                 continue;
@@ -335,6 +338,7 @@ struct Run {
     at: usize,
     lease: Lease,
     kind: TrackKind,
+    /// The layer of pictures, or the number of an audio track.
     layer: usize,
 }
 

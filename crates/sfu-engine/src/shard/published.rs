@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What a publishing peer sends under one name: a track of each kind at most, which feed one stream. A peer's sound and camera
+//! What a publishing peer sends under one name: pictures and sound, maybe in several languages, which feed one stream. A peer's sound and camera
 //! are one publication, so that they stay in sync for whoever plays the stream; its screen is another one.
 
 use std::sync::Arc;
@@ -37,19 +37,23 @@ pub struct Publication {
     pub claim: Option<Claim>,
     /// The pictures.
     pub video: Option<PublisherTrack>,
-    /// The sound.
-    pub audio: Option<PublisherTrack>,
+    /// The sound, in one language or several: tracks of the stream in this order.
+    pub audio: Vec<PublisherTrack>,
 }
 
 impl Publication {
-    /// Of the first track of each kind.
+    /// Of the first pictures, and all sound.
     pub fn new(id: PublicationId, claim: Option<Claim>, tracks: &[PublisherTrack]) -> Self {
-        let first = |kind| tracks.iter().find(|t| t.codec.kind() == kind).cloned();
+        let of = |kind| move |t: &&PublisherTrack| t.codec.kind() == kind;
         Self {
             id,
             claim,
-            video: first(TrackKind::Video),
-            audio: first(TrackKind::Audio),
+            video: tracks.iter().find(of(TrackKind::Video)).cloned(),
+            audio: tracks
+                .iter()
+                .filter(of(TrackKind::Audio))
+                .cloned()
+                .collect(),
         }
     }
 }
@@ -62,9 +66,10 @@ pub(super) struct Published {
     /// It came with media when another one had the stream, who was told so then.
     refused: Option<Instant>,
     video: Option<Track>,
-    audio: Option<Track>,
-    /// The last number of its sound, whichever track that came on.
-    last_sound: Option<u16>,
+    /// In the order of their numbers in the stream.
+    audio: Vec<Track>,
+    /// The last packet's number of each audio track, whichever m-line that came on.
+    last_sound: Vec<Option<u16>>,
     loudness: Loudness,
     windows: Windows,
 }
@@ -100,17 +105,19 @@ impl Track {
         let of = |t: &PublisherTrack| (t.track, t.codec.kind());
         of(&self.offered) == of(offered)
             && self.offered.mid == offered.mid
+            && self.offered.language == offered.language
             && self.offered.rids == offered.rids
     }
 
-    fn declare(&self, stream: &Stream, lease: Lease) {
+    /// `number` is that of an audio track.
+    fn declare(&self, stream: &Stream, lease: Lease, number: usize) {
         match self.codec.kind() {
             TrackKind::Audio => stream.set_audio(
                 lease,
                 AudioTrack {
-                    number: 0,
+                    number,
                     codec: self.codec,
-                    language: None,
+                    language: self.offered.language.clone(),
                 },
             ),
             TrackKind::Video => {
@@ -132,8 +139,8 @@ impl Published {
             claim,
             refused: None,
             video: publication.video.map(Track::new),
-            audio: publication.audio.map(Track::new),
-            last_sound: None,
+            audio: publication.audio.into_iter().map(Track::new).collect(),
+            last_sound: Vec::new(),
             loudness: Loudness::default(),
             windows: Windows::default(),
         };
@@ -145,41 +152,63 @@ impl Published {
 
     /// Tells the stream what it is going to consist of.
     fn declare(&self, lease: Lease) {
-        for track in [&self.video, &self.audio].into_iter().flatten() {
-            track.declare(&self.stream, lease);
+        if let Some(track) = &self.video {
+            track.declare(&self.stream, lease, 0);
+        }
+        for (number, track) in self.audio.iter().enumerate() {
+            track.declare(&self.stream, lease, number);
         }
     }
 
     /// It consists of these tracks from now on. What was one of them before goes on without a break.
-    pub(super) fn change(&mut self, video: Option<PublisherTrack>, audio: Option<PublisherTrack>) {
+    pub(super) fn change(&mut self, video: Option<PublisherTrack>, audio: Vec<PublisherTrack>) {
         let lease = self.claim.lease();
-        for (kind, at, offered) in [
-            (TrackKind::Video, &mut self.video, video),
-            (TrackKind::Audio, &mut self.audio, audio),
-        ] {
-            let same = match (&*at, &offered) {
-                (Some(track), Some(offered)) => track.goes_on(offered),
-                (None, None) => true,
-                _ => false,
-            };
-            if same {
+        let goes_on = match (&self.video, &video) {
+            (Some(track), Some(offered)) => track.goes_on(offered),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        if !goes_on {
+            if let (Some(_), Some(lease)) = (&self.video, lease) {
+                self.stream.unset_video(lease);
+            }
+            self.video = video.map(Track::new);
+            if let (Some(track), Some(lease)) = (&self.video, lease) {
+                track.declare(&self.stream, lease, 0);
+            }
+        }
+        for number in audio.len()..self.audio.len() {
+            if let Some(lease) = lease {
+                self.stream.unset_audio(lease, number);
+            }
+        }
+        self.audio.truncate(audio.len());
+        for (number, offered) in audio.into_iter().enumerate() {
+            let before = self.audio.get(number);
+            if before.is_some_and(|track| track.goes_on(&offered)) {
                 continue;
             }
-            if let (Some(_), Some(lease)) = (&at, lease) {
-                self.stream.unset(lease, kind);
+            let replaces = before.is_some();
+            let track = Track::new(offered);
+            if let Some(lease) = lease {
+                if replaces {
+                    self.stream.unset_audio(lease, number);
+                }
+                track.declare(&self.stream, lease, number);
             }
-            *at = offered.map(Track::new);
-            if let (Some(track), Some(lease)) = (&at, lease) {
-                track.declare(&self.stream, lease);
+            match self.audio.get_mut(number) {
+                Some(at) => *at = track,
+                None => self.audio.push(track),
             }
         }
     }
 
-    /// What kind of track it has on an m-line.
-    pub(super) fn kind_of(&self, track: TrackIn) -> Option<TrackKind> {
-        let tracks = [&self.video, &self.audio].into_iter().flatten();
-        let mut tracks = tracks.filter(|t| t.offered.track == track);
-        tracks.next().map(|t| t.codec.kind())
+    /// What comes on an m-line: its kind, and of audio the track's number.
+    pub(super) fn kind_of(&self, track: TrackIn) -> Option<(TrackKind, usize)> {
+        if self.video() == Some(track) {
+            return Some((TrackKind::Video, 0));
+        }
+        let number = self.audio.iter().position(|t| t.offered.track == track)?;
+        Some((TrackKind::Audio, number))
     }
 
     /// Where its pictures come.
@@ -221,12 +250,12 @@ impl Published {
         &mut self,
         now: Instant,
         start: Instant,
-        (lease, kind): (Lease, TrackKind),
+        (lease, (kind, number)): (Lease, (TrackKind, usize)),
         packet: Incoming,
     ) -> Option<RtpIn> {
         let track = match kind {
             TrackKind::Video => self.video.as_mut()?,
-            TrackKind::Audio => self.audio.as_mut()?,
+            TrackKind::Audio => self.audio.get_mut(number)?,
         };
         if kind == TrackKind::Video && !track.follow_codec(now, &self.stream, lease, &packet) {
             return None;
@@ -241,20 +270,7 @@ impl Published {
         let (timestamp, captured) = timeline.map(stamp, now, start);
         let mut seq = packet.seq;
         if kind == TrackKind::Audio {
-            // Pictures on another track are another encoding, which begins with a keyframe; a sound just goes on.
-            let next = self.last_sound.map_or(seq, |last| last.wrapping_add(1));
-            let shift = *track.shift.get_or_insert(next.wrapping_sub(seq));
-            seq = seq.wrapping_add(shift);
-            if !packet.is_late {
-                self.last_sound = Some(seq);
-                let level = self.loudness.add(now, packet.audio_level);
-                self.stream.set_sound_level(level);
-                self.stream.heard(now, packet.audio_level);
-                let speech = self.windows.add(now, packet.timestamp, packet.audio_level);
-                if let Some(level) = speech {
-                    self.stream.set_speech(now, level);
-                }
-            }
+            seq = self.sound(now, number, &packet);
         }
         Some(RtpIn {
             seq,
@@ -270,11 +286,43 @@ impl Published {
         })
     }
 
+    /// Takes note of a packet of sound. Returns its number in the stream.
+    fn sound(&mut self, now: Instant, number: usize, packet: &Incoming) -> u16 {
+        if self.last_sound.len() <= number {
+            self.last_sound.resize(number + 1, None);
+        }
+        let (Some(track), Some(last)) =
+            (self.audio.get_mut(number), self.last_sound.get_mut(number))
+        else {
+            return packet.seq;
+        };
+        // Pictures on another track are another encoding, which begins with a keyframe; a sound just goes on.
+        let next = last.map_or(packet.seq, |last| last.wrapping_add(1));
+        let shift = *track.shift.get_or_insert(next.wrapping_sub(packet.seq));
+        let seq = packet.seq.wrapping_add(shift);
+        if packet.is_late {
+            return seq;
+        }
+        *last = Some(seq);
+        if number > 0 {
+            // How loud a stream is, and who speaks in it, is told by its first track.
+            return seq;
+        }
+        let level = self.loudness.add(now, packet.audio_level);
+        self.stream.set_sound_level(level);
+        self.stream.heard(now, packet.audio_level);
+        let speech = self.windows.add(now, packet.timestamp, packet.audio_level);
+        if let Some(level) = speech {
+            self.stream.set_speech(now, level);
+        }
+        seq
+    }
+
     /// The timeline of a track's layer.
     pub(super) fn timeline(&mut self, track: TrackIn, layer: usize) -> Option<&mut Timeline> {
-        let tracks = [&mut self.video, &mut self.audio].into_iter().flatten();
-        let mut tracks = tracks.filter(|t| t.offered.track == track);
-        tracks.next()?.timelines.get_mut(layer)
+        let mut tracks = self.video.iter_mut().chain(&mut self.audio);
+        let found = tracks.find(|t| t.offered.track == track)?;
+        found.timelines.get_mut(layer)
     }
 }
 

@@ -10,7 +10,7 @@ use super::lag::Lag;
 use super::{State, Stream};
 use crate::audio::{self, AudioTrack};
 use crate::claim::{Claim, Right};
-use crate::codec::{Codec, TrackKind};
+use crate::codec::Codec;
 use crate::layer::Layer;
 use crate::layers::LayerInfo;
 use crate::spatial::Splitter;
@@ -231,19 +231,14 @@ impl Stream {
         self.set_video(lease, codec, infos);
     }
 
-    /// The publisher goes on without one of its tracks. Pictures that come again are other ones; a sound goes on in its numbers.
-    pub(crate) fn unset(&self, lease: Lease, kind: TrackKind) {
+    /// The publisher goes on without pictures. What comes again are other ones.
+    pub(crate) fn unset_video(&self, lease: Lease) {
         let mut state = self.lock();
         if !state.holds(lease) {
             return;
         }
-        match kind {
-            TrackKind::Audio => state.audio.iter_mut().for_each(|t| t.codec = None),
-            TrackKind::Video => {
-                state.video = None;
-                state.layers.clear();
-            }
-        }
+        state.video = None;
+        state.layers.clear();
         self.publish(&mut state);
         state.tell_locals();
     }
@@ -258,7 +253,7 @@ impl Stream {
         }
     }
 
-    /// The publisher goes on without one of its audio tracks.
+    /// The publisher goes on without one of its audio tracks. One that comes again goes on in its numbers.
     pub fn unset_audio(&self, lease: Lease, number: usize) {
         let mut state = self.lock();
         if !state.holds(lease) {

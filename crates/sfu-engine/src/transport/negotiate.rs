@@ -16,7 +16,7 @@ use super::lean::{AgreedSlots, LeanTransport};
 use super::patch::Fragment;
 use super::{AgreedTracks, TrackIn};
 use crate::codec::{Codec, TrackKind};
-use crate::ids::{Rid, StreamName};
+use crate::ids::{Language, Rid, StreamName};
 use crate::peer::data::DataObserver;
 pub use crate::peer::sdp::OfferError;
 use crate::peer::sdp::{self, Agreement, Before, Offering, Published, Wanted};
@@ -157,13 +157,16 @@ pub struct PublisherTrack {
     pub mid: String,
     /// What the peer calls it (`a=msid`): its stream's name, and its own.
     pub msid: Option<String>,
+    /// What is spoken, where the peer says it (`a=lang`).
+    pub language: Option<Language>,
     /// The codec that is offered first.
     pub codec: Codec,
     /// The simulcast layers; one without a name where there is no simulcast.
     pub rids: Vec<Option<Rid>>,
 }
 
-/// Answers a publisher's offer (WHIP, RFC 9725) with a session that receives a stream from it: a track of each kind.
+/// Answers a publisher's offer (WHIP, RFC 9725) with a session that receives a stream from it: pictures, and sound in one
+/// language or several.
 pub fn accept_publisher(
     identity: &Identity,
     offer: &str,

@@ -328,3 +328,36 @@ fn ice_begins_anew_with_new_credentials_on_both_sides() {
         assert_eq!(ufrag(&again), ufrag(&answered));
     }
 }
+
+/// A stream has one video track, and sound in several languages.
+#[test]
+fn the_publisher_of_a_stream_has_one_picture_and_any_sound() {
+    let local = ["192.0.2.1:8189".parse().unwrap()];
+    let publish = |lines: &[&'static str]| {
+        let lines = lines.iter().enumerate();
+        let lines = lines.map(|(n, kind)| line(kind, &n.to_string()));
+        let offer = Peer::new(lines.collect()).offer();
+        let offer = offer.replace("a=mid:1\r\n", "a=mid:1\r\na=lang:pt-BR\r\n");
+        negotiate::accept_publisher(&IDENTITY, &offer, &local, Instant::now())
+    };
+    let (_, answer, tracks) = publish(&["audio", "audio", "video"]).unwrap();
+    let language = |t: &negotiate::PublisherTrack| t.language.as_ref().map(ToString::to_string);
+    let told: Vec<_> = tracks
+        .iter()
+        .map(|t| (t.mid.as_str(), language(t)))
+        .collect();
+    assert_eq!(
+        told,
+        [("0", None), ("1", Some("pt-BR".to_owned())), ("2", None)]
+    );
+    for (mid, is_rejected, direction) in lines_of(&answer) {
+        assert_eq!((is_rejected, &*direction), (false, "recvonly"), "{mid}");
+    }
+    assert!(publish(&["audio"; 8]).is_ok());
+    assert!(publish(&["audio"; 9]).is_err(), "there is an end to it");
+    let refused = publish(&["audio", "video", "video"]).map(drop).unwrap_err();
+    assert!(
+        refused.to_string().contains("two tracks of video"),
+        "{refused}"
+    );
+}

@@ -75,3 +75,38 @@ fn who_hears_a_language_that_ends_hears_the_first_and_comes_back() {
         assert_eq!(heard(&world, viewer, before + 10), [track]);
     }
 }
+
+/// As somebody publishes by WHIP who has several m-lines of sound.
+#[test]
+fn a_peer_publishes_several_languages() {
+    let mut world = World::with_peer(1, good(), 1);
+    world.peers[0].0.dead = true;
+    world.run_for(6 * SECOND);
+    world.peers_languages = &["de", "pt-BR", "no language"];
+    world.publish(good(), 1, true).unwrap();
+    let viewers = ["", "pt", "2", "it"].map(|choice| world.join_with(good(), hears(choice)));
+    world.run_for(3 * SECOND);
+    for (viewer, track) in viewers.into_iter().zip([0, 1, 2, 0]) {
+        assert_eq!(heard(&world, viewer, 0), [track]);
+        let sounds = &world.viewers[viewer].0.sounds;
+        assert!(sounds.windows(2).all(|w| w[0].1 + 1 == w[1].1), "numbers");
+        let decoded = world.viewers[viewer].0.decoded();
+        assert!(decoded.frames > 60 && decoded.gaps == 0, "{decoded:?}");
+    }
+    let told = world.publisher.stream.info(world.now).audio.into_iter();
+    let told: Vec<_> = told
+        .map(|audio| {
+            (
+                audio.track.number,
+                audio.track.language.map(|l| l.to_string()),
+            )
+        })
+        .collect();
+    let some = |tag: &str| Some(tag.to_owned());
+    assert_eq!(told, [(0, some("de")), (1, some("pt-BR")), (2, None)]);
+    let viewer = viewers[0];
+    let before = world.viewers[viewer].0.sounds.len();
+    world.set_preference(viewer, hears("pt"));
+    world.run_for(2 * SECOND);
+    assert_eq!(heard(&world, viewer, before + 10), [1]);
+}

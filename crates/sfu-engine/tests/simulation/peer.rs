@@ -46,11 +46,12 @@ pub(crate) struct TestPeer {
     next_frame: Instant,
     frame: u32,
     mid: Mid,
-    audio: Mid,
+    /// In different languages, where there are several.
+    audio: Vec<Mid>,
     pending: Option<SdpPendingOffer>,
     answer: String,
     layers: Vec<Layer>,
-    audio_seq: u64,
+    audio_seq: Vec<u64>,
 }
 
 struct Layer {
@@ -61,12 +62,14 @@ struct Layer {
 }
 
 impl TestPeer {
-    /// A peer with so many simulcast layers, and its offer. Without `twcc` it does not offer arrival reports.
+    /// A peer with so many simulcast layers, and its offer. Without `twcc` it does not offer arrival reports. Its sound is in these
+    /// languages, or one that it does not tell.
     pub(crate) fn new(
         now: Instant,
         index: usize,
         layers: usize,
         twcc: bool,
+        languages: &[&str],
         crypto: Option<CryptoProvider>,
     ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
@@ -103,8 +106,10 @@ impl TestPeer {
         });
         let mut api = rtc.sdp_api();
         let mid = api.add_media(MediaKind::Video, Direction::SendOnly, None, None, simulcast);
-        let audio = api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
+        let mut sound = || api.add_media(MediaKind::Audio, Direction::SendOnly, None, None, None);
+        let audio: Vec<_> = (0..languages.len().max(1)).map(|_| sound()).collect();
         let (offer, pending) = api.apply().unwrap();
+        let offer = with_languages(&offer.to_sdp_string(), languages);
         let layers = RIDS.iter().take(layers).map(|rid| Layer {
             rid: (layers > 1).then(|| (*rid).into()),
             seq: 64_000,
@@ -128,13 +133,13 @@ impl TestPeer {
             next_frame: now,
             frame: 0,
             mid,
+            audio_seq: (1..).map(|n| n * 1_000).take(audio.len()).collect(),
             audio,
             pending: Some(pending),
             answer: String::new(),
             layers: layers.collect(),
-            audio_seq: 1_000,
         };
-        (peer, offer.to_sdp_string())
+        (peer, offer)
     }
 
     /// The name of its m-line for pictures.
@@ -220,7 +225,7 @@ impl TestPeer {
     fn send_frame(&mut self, now: Instant) {
         let elapsed = now.duration_since(self.start);
         let pt = |rtc: &Rtc, mid: Mid| -> Pt { rtc.media(mid).unwrap().remote_pts()[0] };
-        let (video_pt, audio_pt) = (pt(&self.rtc, self.mid), pt(&self.rtc, self.audio));
+        let video_pt = pt(&self.rtc, self.mid);
         for (index, layer) in self.layers.iter_mut().enumerate() {
             if self.silent.contains(&index) {
                 continue;
@@ -245,8 +250,20 @@ impl TestPeer {
                 stream.write_rtp(write);
             }
         }
+        for number in 0..self.audio.len() {
+            self.send_sound(now, number);
+        }
+        self.frame += 1;
+        self.next_frame += FRAME;
+    }
+
+    fn send_sound(&mut self, now: Instant, number: usize) {
+        let elapsed = now.duration_since(self.start);
         let timestamp = (elapsed.as_micros() * 48 / 1_000) as u32;
+        let mid = self.audio[number];
+        let audio_pt = self.rtc.media(mid).unwrap().remote_pts()[0];
         let mut sound = vec![0x78; 80];
+        sound[1] = number as u8;
         let mut pt = audio_pt;
         if self.red {
             let older = RedundantBlock {
@@ -261,12 +278,32 @@ impl TestPeer {
                 .and_then(str0m::format::PayloadParams::red)
                 .expect("RED was agreed on");
         }
-        let write = RtpWrite::new(pt, self.audio_seq.into(), timestamp, now, sound);
-        self.audio_seq += 1;
+        let seq = &mut self.audio_seq[number];
+        let write = RtpWrite::new(pt, (*seq).into(), timestamp, now, sound);
+        *seq += 1;
         let mut api = self.rtc.direct_api();
-        let stream = api.stream_tx_by_mid(self.audio, None).unwrap();
+        let stream = api.stream_tx_by_mid(mid, None).unwrap();
         stream.write_rtp(write);
-        self.frame += 1;
-        self.next_frame += FRAME;
     }
+}
+
+/// An offer that says what is spoken on its m-lines of sound.
+fn with_languages(offer: &str, languages: &[&str]) -> String {
+    let mut languages = languages.iter();
+    let mut told = String::new();
+    let mut is_sound = false;
+    for line in offer.lines() {
+        told += line;
+        told += "\r\n";
+        if line.starts_with("m=") {
+            is_sound = line.starts_with("m=audio");
+        }
+        if is_sound
+            && line.starts_with("a=mid:")
+            && let Some(language) = languages.next()
+        {
+            told += &format!("a=lang:{language}\r\n");
+        }
+    }
+    told
 }

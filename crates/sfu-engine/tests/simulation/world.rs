@@ -74,6 +74,8 @@ pub(crate) struct World {
     peers_crypto: Option<CryptoProvider>,
     /// They send no pictures.
     peers_are_silent: bool,
+    /// What peers that publish from now on say.
+    pub(crate) peers_languages: &'static [&'static str],
     /// Who joins from now on takes pictures of this codec alone, and no stream of retransmissions.
     pub(crate) viewers_lack_rtx: Option<Codec>,
     /// Who joins from now on asks for no packet again.
@@ -131,6 +133,7 @@ impl World {
             viewers_crypto: None,
             peers_crypto: None,
             peers_are_silent: false,
+            peers_languages: &[],
             viewers_lack_rtx: None,
             viewers_lack_nack: false,
             viewers_lack_twcc: false,
@@ -228,7 +231,8 @@ impl World {
     ) -> Option<usize> {
         let index = self.peers.len();
         let crypto = self.peers_crypto.clone();
-        let (mut peer, offer) = TestPeer::new(self.now, index, layers, twcc, crypto);
+        let (mut peer, offer) =
+            TestPeer::new(self.now, index, layers, twcc, self.peers_languages, crypto);
         if self.peers_are_silent {
             peer.silent = (0..layers).collect();
         }

@@ -224,7 +224,8 @@ fn data<'o, 'a>(offer: &'o Offer<'a>, purpose: Purpose) -> Option<(usize, &'o Me
     found.filter(|_| purpose.takes_data())
 }
 
-/// The m-lines that are to carry media: the first of its kind that can, or all. The publisher of a stream has no others.
+/// The m-lines that are to carry media: the first of its kind that can, or all. The publisher of a stream has no others, but
+/// that it may have audio in several languages.
 fn carriers<'o, 'a>(
     offer: &'o Offer<'a>,
     purpose: Purpose,
@@ -236,7 +237,9 @@ fn carriers<'o, 'a>(
             check_published(media, &carriers)?;
         }
         let is_first = carriers.iter().all(|c| c.kind() != media.kind());
-        if media.has_known_codec() && (is_first || purpose.takes_all()) {
+        let may_be_more =
+            purpose.takes_all() || (purpose.publishes() && media.kind() == Some(TrackKind::Audio));
+        if media.has_known_codec() && (is_first || may_be_more) {
             carriers.push(media);
         }
     }
@@ -260,10 +263,9 @@ fn check_published(media: &Media<'_>, before: &[&Media<'_>]) -> Result<(), Offer
             offered_codecs(media)
         )));
     }
-    if before.iter().any(|m| m.kind() == Some(kind)) {
-        let why = format!(
-            "it sends two tracks of {name}: a stream has one; publish the other under another name"
-        );
+    if kind == TrackKind::Video && before.iter().any(|m| m.kind() == Some(kind)) {
+        let why =
+            "it sends two tracks of video: a stream has one; publish the other under another name";
         return Err(OfferError::unacceptable(why));
     }
     Ok(())

@@ -89,6 +89,8 @@ pub(super) struct Media<'a> {
     pub(super) mid: Option<&'a str>,
     /// Its stream's name and its own (RFC 8830).
     pub(super) msid: Option<&'a str>,
+    /// What is spoken (`a=lang`, RFC 8866, section 6.12): the first of several.
+    pub(super) language: Option<&'a str>,
     direction: Option<Direction>,
     pub(super) transport: Transport<'a>,
     pub(super) formats: Formats<'a>,
@@ -141,6 +143,7 @@ impl<'a> Media<'a> {
                 let msid = Some(value).filter(|v| v.len() <= LONGEST_MSID);
                 self.msid = self.msid.or(msid);
             }
+            "lang" => self.language = self.language.or(Some(value.trim())),
             "extmap" => self.extensions.read(value),
             "extmap-allow-mixed" => self.mixed = true,
             "bundle-only" => self.is_bundle_only = true,
@@ -223,6 +226,7 @@ impl<'a> Media<'a> {
         self.transport.inherit(&session.transport);
         self.extensions.inherit(&session.extensions);
         self.mixed |= session.mixed;
+        self.language = self.language.or(session.language);
         self.formats.finish();
     }
 
@@ -281,6 +285,7 @@ pub(super) struct Session<'a> {
     pub(super) transport: Transport<'a>,
     direction: Option<Direction>,
     extensions: Extensions,
+    language: Option<&'a str>,
     pub(super) mixed: bool,
     pub(super) is_lite: bool,
     candidates: usize,
@@ -290,6 +295,7 @@ impl<'a> Session<'a> {
     /// Takes an attribute in.
     pub(super) fn read(&mut self, name: &'a str, value: &'a str) -> Result<(), OfferError> {
         match name {
+            "lang" => self.language = self.language.or(Some(value.trim())),
             "extmap" => self.extensions.read(value),
             "extmap-allow-mixed" => self.mixed = true,
             "ice-lite" => self.is_lite = true,

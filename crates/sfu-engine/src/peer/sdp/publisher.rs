@@ -18,7 +18,7 @@ use crate::transport::TrackIn;
 /// What a peer may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Published {
-    /// A stream: a track of each kind.
+    /// A stream: pictures, and sound in one language or several.
     Stream,
     /// Any tracks, and maybe data channels.
     Many { data: bool },
@@ -141,6 +141,7 @@ fn media(track: TrackIn, line: &Accepted<'_, '_>) -> Media {
         track,
         mid: line.media.mid.unwrap_or_default().to_owned(),
         msid: line.media.msid.map(str::to_owned),
+        language: line.media.language.and_then(|tag| tag.parse().ok()),
         kind: line.kind,
         formats: formats.collect(),
         sources: sources.collect(),

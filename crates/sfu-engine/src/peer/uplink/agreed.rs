@@ -6,7 +6,7 @@
 //! [`uplink`](super) knows of an offer.
 
 use crate::codec::{Codec, TrackKind};
-use crate::ids::{NameError, Rid};
+use crate::ids::{Language, NameError, Rid};
 use crate::peer::data::AgreedData;
 use crate::transport::TrackIn;
 use crate::transport::lean;
@@ -38,6 +38,8 @@ pub(crate) struct Media {
     pub(crate) mid: String,
     /// What the peer calls it: its stream's name, and its own.
     pub(crate) msid: Option<String>,
+    /// What is spoken, where the offer says it.
+    pub(crate) language: Option<Language>,
     pub(crate) kind: TrackKind,
     /// In the order of the answer.
     pub(crate) formats: Vec<Format>,
@@ -107,6 +109,7 @@ impl AgreedTracks {
                 track: media.track,
                 mid: media.mid.clone(),
                 msid: media.msid.clone(),
+                language: media.language.clone(),
                 codec,
                 rids,
             }))

@@ -255,6 +255,7 @@ mod tests {
             track: TrackIn(0),
             mid: mid.into(),
             msid: None,
+            language: None,
             kind,
             formats,
             sources: Vec::new(),
