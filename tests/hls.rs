@@ -106,21 +106,46 @@ impl Checker {
         Some(variants)
     }
 
+    /// The renditions of the multivariant playlist (EXT-X-MEDIA), by their attributes: none before it is there.
+    pub fn renditions(&self) -> Vec<BTreeMap<String, String>> {
+        let text = self.text("index.m3u8").unwrap_or_default();
+        let lines = text.lines();
+        let lists = lines.filter_map(|line| line.strip_prefix("#EXT-X-MEDIA:"));
+        let renditions: Vec<_> = lists.map(attributes).collect();
+        for attribute in ["TYPE", "GROUP-ID", "NAME"] {
+            let all_have = renditions.iter().all(|r| r.contains_key(attribute));
+            assert!(all_have, "{attribute}: {text}");
+        }
+        let mut names: Vec<_> = renditions
+            .iter()
+            .map(|r| (&r["GROUP-ID"], &r["NAME"]))
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(
+            names.len(),
+            renditions.len(),
+            "names are used twice: {text}"
+        );
+        renditions
+    }
+
     /// Looks at everything once. `None` while there is no multivariant playlist.
     pub fn look(&mut self) -> Option<BTreeMap<String, Playlist>> {
         let mut all = BTreeMap::new();
-        for variant in self.variants()? {
-            let text = self
-                .text(&variant.uri)
-                .expect("a playlist that is named is there");
+        let variants = self.variants()?.into_iter().map(|variant| variant.uri);
+        let renditions = self.renditions().into_iter();
+        let further = renditions.filter_map(|mut rendition| rendition.remove("URI"));
+        for uri in variants.chain(further) {
+            let text = self.text(&uri).expect("a playlist that is named is there");
             let playlist = parse(&text);
-            playlist.check(&variant.uri);
-            if let Some(before) = self.before.remove(&variant.uri) {
-                playlist.check_since(&before, &variant.uri);
+            playlist.check(&uri);
+            if let Some(before) = self.before.remove(&uri) {
+                playlist.check_since(&before, &uri);
                 self.note_removed(&before, &playlist);
             }
             self.check_segments(&playlist);
-            all.insert(variant.uri, playlist);
+            all.insert(uri, playlist);
         }
         check_alignment(&all);
         self.check_removed(&all);
@@ -291,9 +316,9 @@ impl Playlist {
     }
 }
 
-/// Segments of the same number are of the same moment in all layers.
+/// Segments of the same number are of the same moment in all layers, and audio tracks.
 fn check_alignment(all: &BTreeMap<String, Playlist>) {
-    let mut playlists = all.values();
+    let mut playlists = all.values().rev();
     let Some(first) = playlists.next() else {
         return;
     };

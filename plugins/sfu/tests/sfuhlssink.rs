@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use hls::{Checker, Playlist};
-use running::{Running, init};
+use running::{Running, init, pitch};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
@@ -72,6 +72,14 @@ fn publisher(stream: &str, more: &str) -> Running {
     Running::start(&format!(
         "{VIDEO} ! sfusink name=out stream={stream} {more}  {AUDIO} ! out."
     ))
+}
+
+/// A tone in a language. All are at the same moment.
+fn speaker(language: &str, hz: u32) -> String {
+    format!(
+        "audiotestsrc is-live=true samplesperbuffer=480 volume=0.5 freq={hz} ! audio/x-raw,rate=48000,channels=1 \
+           ! taginject tags=language-code={language} ! queue"
+    )
 }
 
 /// One layer, with keyframes at most each 20 s unless they are asked for.
@@ -241,6 +249,130 @@ fn a_layer_that_pauses_is_stood_in_for() {
     });
     valve.set_property("drop", false);
     checker.until("the high layer again", LIMIT, |all| of(all, "v0-"));
+    sink.quiet();
+}
+
+/// The newest segment of a playlist.
+fn newest_segment(all: &BTreeMap<String, Playlist>, playlist: &str) -> String {
+    all[playlist]
+        .segments
+        .values()
+        .next_back()
+        .unwrap()
+        .uri
+        .clone()
+}
+
+/// When the first packet of sound (0xc0) in a segment is to be heard, in seconds.
+fn begins(segment: &Path) -> f64 {
+    let data = std::fs::read(segment).unwrap();
+    let at = data.windows(4).position(|w| w == [0, 0, 1, 0xc0]);
+    let head = &data[at.expect("sound") + 9..];
+    let bits = |n: usize, shift: u64| u64::from(head[n]) << shift;
+    let pts = (u64::from(head[0] >> 1 & 7) << 30)
+        | bits(1, 22)
+        | (u64::from(head[2] >> 1) << 15)
+        | bits(3, 7)
+        | u64::from(head[4] >> 1);
+    pts as f64 / 90_000.0
+}
+
+#[test]
+fn languages_are_renditions_of_their_own() {
+    init();
+    let folder = Folder::new("languages");
+    let sink = Running::start(&folder.sink("languages", ""));
+    let publisher = Running::start(&format!(
+        "{VIDEO} ! sfusink name=out stream=languages layers=180:300k,90:100k \
+         {} ! out.audio_0  {} ! out.audio_1",
+        speaker("de", 400),
+        speaker("pt-BR", 1000)
+    ));
+    let mut checker = folder.checker("languages");
+    let all = checker.until("three segments", LIMIT, |all| {
+        all["v0.m3u8"].segments.len() >= 3 && all.contains_key("a1.m3u8")
+    });
+    let told = |checker: &Checker| {
+        let renditions = checker.renditions().into_iter();
+        let of = |r: BTreeMap<String, String>| {
+            assert_eq!((&*r["TYPE"], &*r["GROUP-ID"]), ("AUDIO", "audio"));
+            let get = |name: &str| r.get(name).cloned().unwrap_or_default();
+            ["LANGUAGE", "URI", "DEFAULT", "AUTOSELECT"].map(get)
+        };
+        renditions.map(of).collect::<Vec<_>>()
+    };
+    let german = ["de", "", "YES", "YES"].map(str::to_owned);
+    let portuguese = ["pt-BR", "a1.m3u8", "", "YES"].map(str::to_owned);
+    assert_eq!(told(&checker), [german.clone(), portuguese.clone()]);
+    let variants = checker.variants().unwrap();
+    assert_eq!(variants.len(), 2);
+    assert!(variants.iter().all(|v| v.attributes["AUDIO"] == "audio"));
+    let heard = |segment: &str| {
+        let path = folder.stream("languages").join(segment);
+        pitch(&format!(
+            "filesrc location={} ! tsdemux name=d d. ! audio/mpeg ! queue ! decodebin",
+            path.display()
+        ))
+    };
+    for (playlist, hz) in [("v0.m3u8", 400.0), ("v1.m3u8", 400.0), ("a1.m3u8", 1000.0)] {
+        let segment = newest_segment(&all, playlist);
+        let pitch = heard(&segment);
+        println!("{segment}: {pitch} Hz");
+        assert!(
+            (pitch - hz).abs() < 40.0,
+            "{segment}: {pitch} Hz and not {hz}"
+        );
+    }
+    // They are of the same moment, on one time line.
+    let [muxed, alone] = ["v0.m3u8", "a1.m3u8"].map(|playlist| {
+        let segment = newest_segment(&all, playlist);
+        begins(&folder.stream("languages").join(segment))
+    });
+    assert!((muxed - alone).abs() < 0.3, "{muxed} s and {alone} s");
+    assert_eq!(sink.stat::<u64>("hls", "discontinuities"), 0);
+
+    // Another one comes: everything goes on, and it is named.
+    let out = publisher.0.by_name("out").unwrap();
+    let more = gst::parse::bin_from_description(&speaker("fr", 2000), true).unwrap();
+    publisher.0.add(&more).unwrap();
+    let pad = out.request_pad_simple("audio_2").unwrap();
+    more.static_pad("src").unwrap().link(&pad).unwrap();
+    more.sync_state_with_parent().unwrap();
+    let three = checker.until("the third language", LIMIT, |all| {
+        all.contains_key("a2.m3u8")
+    });
+    let french = ["fr", "a2.m3u8", "", "YES"].map(str::to_owned);
+    assert_eq!(told(&checker), [german.clone(), portuguese.clone(), french]);
+    let pitch = heard(&newest_segment(&three, "a2.m3u8"));
+    assert!((pitch - 2000.0).abs() < 40.0, "{pitch} Hz");
+    assert_eq!(sink.stat::<u64>("hls", "discontinuities"), 0);
+
+    // It goes: who plays it is not left without segments, and it is named no more.
+    more.static_pad("src").unwrap().unlink(&pad).unwrap();
+    out.release_request_pad(&pad);
+    more.set_state(gst::State::Null).unwrap();
+    publisher.0.remove(&more).unwrap();
+    until("two languages", || {
+        told(&checker) == [german.clone(), portuguese.clone()]
+    });
+    let at = newest(&checker.look().unwrap());
+    checker.until("more segments", LIMIT, |all| newest(all) > at + 2);
+    let track = std::fs::read_to_string(folder.stream("languages").join("a2.m3u8")).unwrap();
+    assert!(track.lines().last().unwrap().starts_with("a2-"), "{track}");
+    assert_eq!(sink.stat::<u64>("hls", "discontinuities"), 0);
+
+    // The first one goes: the other one is for all then.
+    let pad = out.static_pad("audio_0").unwrap();
+    let german = pad.peer().unwrap();
+    german.unlink(&pad).unwrap();
+    out.release_request_pad(&pad);
+    let alone = checker.until("one language", LIMIT, |all| {
+        let segments = all["v0.m3u8"].segments.values();
+        all.len() == 2 && segments.filter(|s| s.era == 1).count() >= 2
+    });
+    assert!(checker.renditions().is_empty());
+    let pitch = heard(&newest_segment(&alone, "v0.m3u8"));
+    assert!((pitch - 1000.0).abs() < 40.0, "{pitch} Hz");
     sink.quiet();
 }
 

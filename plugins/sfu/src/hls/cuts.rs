@@ -12,6 +12,8 @@ const ASK: u64 = 200_000_000;
 const EARLY: u64 = 350_000_000;
 /// Pictures that are further apart are a gap in the time line.
 const GAP: u64 = 1_000_000_000;
+/// Sound that comes this late for a segment that its pictures have begun begins with it; later, with the next one.
+const JOINS: u64 = 500_000_000;
 /// EXTINF, rounded, must not exceed the target duration: the longest segment is this much longer than that.
 const MARGIN: u64 = 480_000_000;
 const SECOND: u64 = 1_000_000_000;
@@ -64,7 +66,7 @@ pub(super) struct Cut {
     pub(super) gap: bool,
 }
 
-/// Looks at each picture of a layer, or at each piece of sound where there is no picture.
+/// Looks at each picture of a layer, or at each piece of sound where there is no picture or that has a playlist of its own.
 #[derive(Debug)]
 pub(super) struct Cutter {
     rules: Rules,
@@ -89,20 +91,39 @@ impl Cutter {
     /// other picture does: a longer segment would break the promise of the target duration.
     pub(super) fn picture(&mut self, at: u64, keyframe: bool, origin: u64) -> Option<Cut> {
         let due = self.rules.slot(at, origin);
+        if self.current.is_none() && !keyframe {
+            return None;
+        }
+        self.look(at, due, keyframe)
+    }
+
+    /// Whether a segment begins with this piece of a further audio track: where the layers began theirs last, which was
+    /// in the slot and at the moment of `begun`; or where it would be too long.
+    pub(super) fn follow(&mut self, at: u64, begun: (u64, u64)) -> Option<Cut> {
+        let (slot, start) = begun;
+        match self.current {
+            None if (start..start + JOINS).contains(&at) => self.look(at, slot, true),
+            None => None,
+            Some((current, _)) => {
+                let due = if at >= start { slot } else { current };
+                self.look(at, due, true)
+            }
+        }
+    }
+
+    /// `may` begin the slot that is due.
+    fn look(&mut self, at: u64, due: u64, may: bool) -> Option<Cut> {
         let end = self.end();
         let step = at.saturating_sub(self.last);
         let gap = step > GAP;
         let Some((slot, start)) = self.current else {
-            if !keyframe {
-                return None;
-            }
             self.advance(at, 0);
             return Some(self.begin(due, at, at, true));
         };
         let next = at + if gap { self.step } else { step };
         let too_long = next.saturating_sub(start) >= self.rules.limit();
         self.advance(at, if gap { 0 } else { step });
-        if !(too_long || (keyframe && due > slot)) {
+        if !(too_long || (may && due > slot)) {
             return None;
         }
         let whole = at.saturating_sub(start) < self.rules.limit() && !gap;
@@ -216,6 +237,33 @@ mod tests {
         assert!(cutter.picture(9_000 * MS, false, 0).is_none());
         let again = cutter.picture(9_040 * MS, true, 0);
         assert!(again.is_some_and(|cut| cut.gap && cut.slot == 4));
+    }
+
+    #[test]
+    fn sound_is_cut_where_the_pictures_were() {
+        let mut cutter = Cutter::new(Rules::new(Duration::from_secs(2)));
+        let mut follow = |at: u64, slot: u64, start: u64| {
+            let cut = cutter.follow(at * MS, (slot, start * MS));
+            cut.map(|c| (c.slot, c.start / MS, c.end / MS))
+        };
+        assert_eq!(follow(1_900, 1, 1_000), None, "in the middle");
+        assert_eq!(follow(2_700, 2, 2_800), None, "before it");
+        assert_eq!(follow(2_820, 2, 2_800), Some((2, 2_820, 2_820)));
+        for at in (2_840..4_700).step_by(20) {
+            let begun = if at < 4_600 { (2, 2_800) } else { (3, 4_720) };
+            assert_eq!(follow(at, begun.0, begun.1), None, "{at}");
+        }
+        assert_eq!(follow(4_720, 3, 4_720), Some((3, 4_720, 4_720)));
+        // The pictures stop.
+        let alone = (4_740..9_900).step_by(20);
+        let alone: Vec<_> = alone.filter_map(|at| follow(at, 3, 4_720)).collect();
+        let slots: Vec<_> = alone.iter().map(|cut| cut.0).collect();
+        assert_eq!(slots, [4, 5], "{alone:?}");
+        let lengths = [4_720, alone[0].1, alone[1].1];
+        assert!(lengths.windows(2).all(|w| w[1] - w[0] < 2_500), "{alone:?}");
+        // They were later than that with their slot, and are waited for with the next.
+        assert_eq!(follow(9_920, 5, 9_910), None);
+        assert_eq!(follow(11_700, 6, 11_700), Some((6, 11_700, 11_700)));
     }
 
     #[test]

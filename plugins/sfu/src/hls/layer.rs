@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A layer on its way into segments: where they begin is decided in front of the muxer, and done behind it.
+//! A layer, or a further audio track, on its way into segments: where they begin is decided in front of the muxer, and done behind it.
 //!
 //! What is decided goes through the muxer as an event: with `GstForceKeyUnit` it begins anew with its tables, and what
 //! comes out behind the event is the next segment's.
@@ -19,7 +19,7 @@ use gst::prelude::*;
 use super::CAT;
 use super::cuts::{Cut, Cutter, Rules};
 use super::master::{Media, h264_codec};
-use super::output::Output;
+use super::rendition::Rendition;
 use super::slots::Segment;
 use super::standstill::{STANDSTILL, Standstill, Then};
 use crate::properties::lock;
@@ -39,6 +39,8 @@ pub(super) struct Common {
     origin: AtomicU64,
     /// Running time of the newest picture of all layers.
     newest: AtomicU64,
+    /// The newest slot that a layer has begun, and where. Further audio tracks are cut there, too.
+    begun: Mutex<Option<(u64, u64)>>,
     pub(super) report: Sender<Report>,
 }
 
@@ -58,6 +60,7 @@ impl Common {
             audio,
             origin: AtomicU64::new(NEVER),
             newest: AtomicU64::new(0),
+            begun: Mutex::default(),
             report,
         }
     }
@@ -72,13 +75,21 @@ impl Common {
         let set = self.origin.compare_exchange(NEVER, at, Relaxed, Relaxed);
         set.map_or_else(|origin| origin, |_| at)
     }
+
+    /// A layer has begun a segment.
+    fn begins(&self, cut: Cut) {
+        let mut begun = lock(&self.begun);
+        if begun.is_none_or(|(slot, _)| slot < cut.slot) {
+            *begun = Some((cut.slot, cut.start));
+        }
+    }
 }
 
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Layer {
     common: Arc<Common>,
-    number: usize,
+    which: Rendition,
     /// Has pictures, and not sound alone.
     pictures: bool,
     plan: Mutex<Plan>,
@@ -99,7 +110,7 @@ struct Plan {
 }
 
 impl Layer {
-    pub(super) fn new(common: Arc<Common>, number: usize, pictures: bool) -> Self {
+    pub(super) fn new(common: Arc<Common>, which: Rendition, pictures: bool) -> Self {
         let plan = Plan {
             cutter: Cutter::new(common.rules),
             media: Media {
@@ -112,7 +123,7 @@ impl Layer {
         };
         Self {
             common,
-            number,
+            which,
             pictures,
             plan: Mutex::new(plan),
             writer: Mutex::default(),
@@ -168,6 +179,9 @@ impl Layer {
         let Some(at) = buffer.pts().map(gst::ClockTime::nseconds) else {
             return gst::PadProbeReturn::Drop;
         };
+        if self.which.is_audio() {
+            return self.follow(at, into);
+        }
         let keyframe = !self.pictures || !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let cut = {
             let mut plan = lock(&self.plan);
@@ -194,12 +208,33 @@ impl Layer {
                 Some(_) => cut,
             }
         };
-        if cut.is_some() {
+        if let Some(cut) = cut {
+            self.common.begins(cut);
             let _ = self.begin.compare_exchange(NEVER, at, Relaxed, Relaxed);
             if self.pictures && !keyframe {
                 // Else the muxer would wait with the event for a keyframe, which is what did not come.
                 buffer.make_mut().unset_flags(gst::BufferFlags::DELTA_UNIT);
             }
+            into.push_event(self.cut_event());
+        }
+        gst::PadProbeReturn::Ok
+    }
+
+    /// A piece of a further audio track.
+    fn follow(&self, at: u64, into: &gst::Pad) -> gst::PadProbeReturn {
+        let Some(begun) = *lock(&self.common.begun) else {
+            return gst::PadProbeReturn::Drop;
+        };
+        let cut = {
+            let mut plan = lock(&self.plan);
+            let cut = plan.cutter.follow(at, begun);
+            plan.cuts.extend(cut);
+            if plan.cutter.slot().is_none() {
+                return gst::PadProbeReturn::Drop;
+            }
+            cut
+        };
+        if cut.is_some() {
             into.push_event(self.cut_event());
         }
         gst::PadProbeReturn::Ok
@@ -258,7 +293,8 @@ impl Layer {
             let time = gst::ClockTime::from_nseconds(again);
             made.set_pts(time);
             made.set_dts(time);
-            if cut.is_some() {
+            if let Some(cut) = cut {
+                self.common.begins(cut);
                 into.push_event(self.cut_event());
             }
             // Where this ends, sound is told as well.
@@ -300,7 +336,7 @@ impl Layer {
                 return true;
             };
             self.finish(cut.end);
-            let file = Output::part(&self.common.folder, self.number, cut.slot);
+            let file = self.which.part(&self.common.folder, cut.slot);
             let begun = lock(&self.writer).begin(cut, file);
             self.tell(begun);
         } else if event.type_() == gst::EventType::Eos {
@@ -313,7 +349,7 @@ impl Layer {
     /// Ends the segment of a layer from which nothing has come for long: the others go on without it. Where there is sound,
     /// that sees to it, unless it does not come either.
     pub(super) fn lapse(&self, now: u64) {
-        let sound = self.pictures && self.common.audio;
+        let sound = self.which.is_audio() || (self.pictures && self.common.audio);
         let now = now.saturating_sub(if sound { 2 * STANDSTILL } else { 0 });
         let end = lock(&self.plan).cutter.lapse(now);
         if let Some(end) = end {
@@ -322,7 +358,7 @@ impl Layer {
     }
 
     fn finish(&self, end: u64) {
-        match lock(&self.writer).finish(self.number, end) {
+        match lock(&self.writer).finish(self.which, end) {
             Ok(Some(segment)) => {
                 // The session may be over.
                 let _ = self.common.report.send(Report::Segment(segment));
@@ -392,7 +428,7 @@ impl Writer {
         self.or_give_up(written)
     }
 
-    fn finish(&mut self, layer: usize, end: u64) -> io::Result<Option<Segment>> {
+    fn finish(&mut self, rendition: Rendition, end: u64) -> io::Result<Option<Segment>> {
         let Some(open) = &mut self.0 else {
             return Ok(None);
         };
@@ -402,7 +438,7 @@ impl Writer {
             return Ok(None);
         };
         let segment = Segment {
-            layer,
+            rendition,
             slot: open.cut.slot,
             file: open.path,
             start: open.cut.start,

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::CAT;
-use super::output::{is_segment, layer_of, put};
+use super::output::put;
+use super::rendition::Rendition;
 
 /// A stream's name has at most this many parts.
 const DEEPEST: usize = 160;
@@ -55,7 +56,7 @@ fn end(folder: &Path) -> usize {
     let plain = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let ended = plain.filter(|entry| {
         let name = entry.file_name().to_string_lossy().into_owned();
-        layer_of(&name).is_some()
+        Rendition::of_playlist(&name).is_some()
             && end_playlist(folder, &name).unwrap_or_else(|error| {
                 gst::debug!(
                     CAT,
@@ -79,7 +80,7 @@ fn end_playlist(folder: &Path, name: &str) -> io::Result<bool> {
         return Ok(false);
     };
     // Others may name their playlists as we do.
-    let ours = |uri: &str| is_segment(uri) && uri.contains('-') && !uri.contains('/');
+    let ours = Rendition::is_segment;
     let segments = &playlist.segments;
     if playlist.end_list || segments.is_empty() || !segments.iter().all(|s| ours(&s.uri)) {
         return Ok(false);

@@ -22,7 +22,10 @@
  * ## Files
  *
  * `index.m3u8` is the multivariant playlist with a line for each simulcast layer, `v0.m3u8` (the
- * highest), `v1.m3u8` and so on are their playlists, `v0-NUMBER.ts` their segments. Each file comes
+ * highest), `v1.m3u8` and so on are their playlists, `v0-NUMBER.ts` their segments. The first audio track is in all of
+ * them. Where the publisher has several (languages), the others have playlists of their own without pictures, `a1.m3u8`,
+ * `a2.m3u8` and so on, which `index.m3u8` names with their languages as renditions to choose from (EXT-X-MEDIA); up to
+ * eight tracks are taken. Each file comes
  * into its place at one stroke. Segments that left the playlists are removed when no viewer can
  * want them any more, and what an earlier run left behind when the element starts. A run goes on
  * with the numbers of the one before.
@@ -40,6 +43,10 @@
  * picture comes for 2 s the last keyframe stands in until the next one (`stats` then says `stalled`).
  * Pictures that were promised and do not come at all are not waited for: sound alone is written after
  * 3 s, and playlists with pictures follow it when these come.
+ *
+ * Audio tracks may come and go: players learn of one that comes as soon as its playlist has three segments, and who plays one that
+ * went goes on in silence, or with the first one, instead of coming to a stop. Only where the first track itself is another one
+ * everything begins anew, with a discontinuity.
  *
  * ## What it can't carry
  *
@@ -59,12 +66,14 @@ use std::sync::LazyLock;
 
 use gst::prelude::*;
 
+mod alternates;
 mod cuts;
 mod imp;
 mod layer;
 mod left;
 mod master;
 mod output;
+mod rendition;
 mod session;
 mod settings;
 mod slots;

@@ -12,14 +12,16 @@ use m3u8_rs::MediaPlaylist;
 
 use super::cuts::Rules;
 use super::left;
-use super::master::{Master, Media};
-use super::slots::{Row, Segment, take_short};
+use super::master::{Master, Media, Sound};
+use super::rendition::{PART, Rendition};
+use super::slots::{Row, Segment, has_layer, take_short};
 use super::window::{Entry, Window};
 
 /// The multivariant playlist's name.
 const MASTER: &str = "index.m3u8";
-/// Files that are not whole yet begin with a dot, and end with this.
-const PART: &str = ".part";
+/// Players begin three segments before the end (RFC 8216, section 6.3.3): an audio track that came later is named when it
+/// has them, too.
+const BEGIN: usize = 3;
 /// After so many segments a layer that has not come yet is waited for no longer.
 const LAYERS_WITHIN: u32 = 3;
 
@@ -32,10 +34,10 @@ pub(super) struct Output {
     folder: PathBuf,
     window: Window,
     master: Master,
-    /// All layers that have a playlist.
-    layers: BTreeSet<usize>,
-    /// Of which layer each playlist's last segment was.
-    sources: BTreeMap<usize, usize>,
+    /// What has a playlist.
+    renditions: BTreeSet<Rendition>,
+    /// Of which rendition each playlist's last segment was.
+    sources: BTreeMap<Rendition, Rendition>,
     session: Session,
     pub(super) segments: u64,
     /// Tells other processes that this one writes here.
@@ -49,10 +51,11 @@ const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// What is known of the present publisher.
 #[derive(Debug, Default)]
 struct Session {
-    layers: usize,
+    /// What is to have had a segment before players are told of any.
+    expected: BTreeSet<Rendition>,
     rows: u32,
-    /// Where each layer's last segment ended. One that could not be written leaves a gap.
-    ends: BTreeMap<usize, u64>,
+    /// Where each rendition's last segment ended. One that could not be written leaves a gap.
+    ends: BTreeMap<Rendition, u64>,
 }
 
 impl Output {
@@ -68,7 +71,7 @@ impl Output {
         let before = playlists(&folder)?;
         let window = Window::new(length, rules.target(), &before);
         let mut output = Self {
-            layers: window.layers(),
+            renditions: window.renditions(),
             folder,
             window,
             master: Master::default(),
@@ -88,16 +91,11 @@ impl Output {
             let name = file?.file_name().to_string_lossy().into_owned();
             if is_part(&name) {
                 fs::remove_file(self.folder.join(name))?;
-            } else if is_segment(&name) && !named.contains(&name) {
+            } else if Rendition::is_segment(&name) && !named.contains(&name) {
                 self.window.retire(name, Instant::now());
             }
         }
         Ok(())
-    }
-
-    /// Where a layer's next segment is written to.
-    pub(super) fn part(folder: &Path, layer: usize, slot: u64) -> PathBuf {
-        folder.join(format!(".v{layer}-{slot}{PART}"))
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -116,14 +114,20 @@ impl Output {
     }
 
     /// The next segments are of another publisher, or of the same one that sends something else.
-    pub(super) fn begin(&mut self, layers: usize) {
+    pub(super) fn begin(&mut self, expected: BTreeSet<Rendition>) {
         self.master.reset();
         self.sources.clear();
-        self.layers.extend(0..layers);
+        let layers = expected.iter().filter(|which| !which.is_audio());
+        self.renditions.extend(layers);
         self.session = Session {
-            layers,
+            expected,
             ..Session::default()
         };
+    }
+
+    /// The audio tracks that there are, the first one of which is in the layers.
+    pub(super) fn set_sound(&mut self, sound: Vec<Sound>) {
+        self.master.sound = sound;
     }
 
     /// Playlists are to have so many segments from the next one on.
@@ -140,7 +144,7 @@ impl Output {
         self.window.era()
     }
 
-    /// Publishes the layers' segments of one slot. A playlist whose layer has none gets another layer's.
+    /// Publishes the segments of one slot. A playlist whose rendition has none gets another one's.
     pub(super) fn publish(
         &mut self,
         mut row: Row,
@@ -150,11 +154,16 @@ impl Output {
         for segment in take_short(&mut row) {
             discard(&segment);
         }
+        if !has_layer(&row) {
+            // Nothing could stand in for the layers.
+            row.values().for_each(discard);
+            return Ok(());
+        }
         let sequence = self.window.next();
         let (mut own, mut gap) = (BTreeMap::new(), false);
-        for (layer, segment) in row {
+        for (which, segment) in row {
             let entry = Entry {
-                uri: format!("v{layer}-{sequence}.ts"),
+                uri: which.segment(sequence),
                 duration: segment.duration,
                 at: date(segment.start),
             };
@@ -162,37 +171,64 @@ impl Output {
                 discard(&segment);
                 return Err(error);
             }
-            let end = self.session.ends.insert(layer, segment.end());
-            gap |= segment.gap || end.is_some_and(|end| segment.start.abs_diff(end) > JOIN);
+            gap |= self.breaks(which, &segment);
+            let media = match which {
+                Rendition::Layer(layer) => media(layer),
+                Rendition::Audio(_) => Media::default(),
+            };
             self.master
-                .segment(layer, media(layer), segment.bytes, segment.duration);
-            own.insert(layer, entry);
+                .segment(which, media, segment.bytes, segment.duration);
+            own.insert(which, entry);
         }
-        let has: BTreeSet<usize> = own.keys().copied().collect();
-        let sources: BTreeMap<usize, usize> = (self.layers.iter())
-            .filter_map(|&layer| Some((layer, substitute(&has, layer)?)))
+        self.add(&own, gap);
+        self.write()
+    }
+
+    /// Whether a segment does not continue the one before. A track that comes later has none.
+    fn breaks(&mut self, which: Rendition, segment: &Segment) -> bool {
+        let end = self.session.ends.insert(which, segment.end());
+        let apart = end.is_some_and(|end| segment.start.abs_diff(end) > JOIN);
+        apart || (segment.gap && !which.is_audio())
+    }
+
+    /// Puts the segments of one slot into the playlists.
+    fn add(&mut self, own: &BTreeMap<Rendition, Entry>, gap: bool) {
+        let has: BTreeSet<Rendition> = own.keys().copied().collect();
+        self.renditions.extend(&has);
+        let sources: BTreeMap<Rendition, Rendition> = (self.renditions.iter())
+            .filter_map(|&which| Some((which, substitute(&has, which)?)))
             .collect();
         let first = self.session.rows == 0;
-        let anew = !self.window.is_fresh() && (gap || first || sources != self.sources);
-        let entry = |(&layer, source): (&usize, &usize)| Some((layer, own.get(source)?.clone()));
+        let mut before = self.sources.iter();
+        let other = before.any(|(which, source)| sources.get(which) != Some(source));
+        let anew = !self.window.is_fresh() && (gap || first || other);
+        let entry =
+            |(&which, source): (&Rendition, &Rendition)| Some((which, own.get(source)?.clone()));
         let entries = sources.iter().filter_map(entry).collect();
         self.window.publish(entries, anew, Instant::now());
         self.sources = sources;
         self.session.rows += 1;
         self.segments += 1;
-        self.write()
     }
 
     /// Media playlists first: the multivariant one must name nothing that is not there.
     fn write(&mut self) -> io::Result<()> {
-        for &layer in &self.layers {
+        for &which in &self.renditions {
             let mut text = Vec::new();
-            self.window.playlist(layer).write_to(&mut text)?;
-            put(&self.folder, &format!("v{layer}.m3u8"), &text)?;
+            self.window.playlist(which).write_to(&mut text)?;
+            put(&self.folder, &which.playlist(), &text)?;
         }
-        let complete = self.master.layers() >= self.session.layers;
-        if (complete || self.session.rows >= LAYERS_WITHIN)
-            && let Some(text) = self.master.news()
+        let had = |which: &Rendition| self.session.ends.contains_key(which);
+        let complete = self.session.expected.iter().all(had);
+        if !complete && self.session.rows < LAYERS_WITHIN {
+            return Ok(());
+        }
+        let enough = self.window.count(Rendition::Layer(0)).min(BEGIN);
+        let begins = |track| {
+            let which = Rendition::Audio(track);
+            had(&which) && self.window.count(which) >= enough
+        };
+        if let Some(text) = self.master.news(begins)
             && let Err(error) = put(&self.folder, MASTER, text.as_bytes())
         {
             self.master.forget();
@@ -233,45 +269,40 @@ pub(super) fn discard(segment: &Segment) {
     let _ = fs::remove_file(&segment.file);
 }
 
-/// The layer whose segment stands in for a layer's own: the next lower one, else the next higher one.
-fn substitute(has: &BTreeSet<usize>, layer: usize) -> Option<usize> {
-    let lower = has.range(layer..).next();
-    lower.or_else(|| has.range(..layer).next_back()).copied()
+/// The rendition whose segment stands in for one's own: the next lower layer, else the next higher one. For an audio track
+/// it is the lowest layer, which has the first track: players that play the other one would stop without any.
+fn substitute(has: &BTreeSet<Rendition>, which: Rendition) -> Option<Rendition> {
+    let layers = || has.iter().filter(|which| !which.is_audio());
+    if has.contains(&which) {
+        return Some(which);
+    }
+    let lower = layers().find(|layer| **layer > which);
+    lower.or_else(|| layers().next_back()).copied()
 }
 
 fn is_part(name: &str) -> bool {
     name.starts_with('.') && name.ends_with(PART)
 }
 
-pub(super) fn is_segment(name: &str) -> bool {
-    name.starts_with('v') && name.ends_with(".ts")
-}
-
-/// The layer whose playlist has this name.
-pub(super) fn layer_of(name: &str) -> Option<usize> {
-    let layer = name.strip_prefix('v')?.strip_suffix(".m3u8")?;
-    layer.parse().ok()
-}
-
 /// What an earlier run wrote, as far as the segments are still there.
-fn playlists(folder: &Path) -> io::Result<BTreeMap<usize, MediaPlaylist>> {
+fn playlists(folder: &Path) -> io::Result<BTreeMap<Rendition, MediaPlaylist>> {
     let mut found = BTreeMap::new();
     for file in fs::read_dir(folder)? {
         let name = file?.file_name().to_string_lossy().into_owned();
-        let Some(layer) = layer_of(&name) else {
+        let Some(which) = Rendition::of_playlist(&name) else {
             continue;
         };
         let text = fs::read(folder.join(&name))?;
         let Ok(mut playlist) = m3u8_rs::parse_media_playlist_res(&text) else {
             continue;
         };
-        let is_there = |uri: &str| is_segment(uri) && folder.join(uri).is_file();
+        let is_there = |uri: &str| Rendition::is_segment(uri) && folder.join(uri).is_file();
         if playlist.segments.iter().any(|s| !is_there(&s.uri)) {
             // Only the numbers go on.
             playlist.media_sequence += playlist.segments.len() as u64;
             playlist.segments.clear();
         }
-        found.insert(layer, playlist);
+        found.insert(which, playlist);
     }
     Ok(found)
 }
@@ -308,11 +339,15 @@ mod tests {
     }
 
     fn publish(output: &mut Output, slot: u64, layers: &[usize]) {
-        let segment = |&layer: &usize| {
-            let file = Output::part(output.folder(), layer, slot);
+        publish_all(output, slot, layers, &[]);
+    }
+
+    fn publish_all(output: &mut Output, slot: u64, layers: &[usize], audio: &[usize]) {
+        let segment = |rendition: Rendition| {
+            let file = rendition.part(output.folder(), slot);
             fs::write(&file, b"media").unwrap();
             let segment = Segment {
-                layer,
+                rendition,
                 slot,
                 file,
                 start: slot * 2_000_000_000,
@@ -320,18 +355,93 @@ mod tests {
                 bytes: 5,
                 gap: false,
             };
-            (layer, segment)
+            (rendition, segment)
         };
-        let row: Row = layers.iter().map(segment).collect();
+        let layers = layers.iter().map(|n| Rendition::Layer(*n));
+        let audio = audio.iter().map(|n| Rendition::Audio(*n));
+        let row: Row = layers.chain(audio).map(segment).collect();
         let date = |at| SystemTime::UNIX_EPOCH + Duration::from_nanos(at);
         output.publish(row, date, |_| Media::default()).unwrap();
+    }
+
+    fn layers(count: usize) -> BTreeSet<Rendition> {
+        (0..count).map(Rendition::Layer).collect()
+    }
+
+    fn sound(number: usize, language: &str) -> Sound {
+        let language = language.parse().ok();
+        Sound { number, language }
+    }
+
+    #[test]
+    fn an_audio_track_that_comes_and_goes_stops_nothing() {
+        let folder = Folder::new("tracks");
+        let mut output = folder.open();
+        output.begin(layers(1));
+        publish(&mut output, 0, &[0]);
+        let plain = folder.text(MASTER);
+        output.set_sound(vec![sound(0, "de"), sound(1, "fr")]);
+        let marks = |name: &str| folder.text(name).matches("#EXT-X-DISCONTINUITY\n").count();
+        for slot in 1..4 {
+            assert_eq!(folder.text(MASTER), plain, "{slot}: not enough of it");
+            publish_all(&mut output, slot, &[0], &[1]);
+        }
+        let both = folder.text(MASTER);
+        assert!(both.contains("URI=\"a1.m3u8\""), "{both}");
+        assert_eq!(
+            (marks("v0.m3u8"), marks("a1.m3u8")),
+            (0, 0),
+            "it came without"
+        );
+        // It is late once.
+        publish(&mut output, 4, &[0]);
+        let track = folder.text("a1.m3u8");
+        assert!(
+            track
+                .trim_end()
+                .ends_with(&format!("v0-{}.ts", output.sequence() - 1)),
+            "{track}"
+        );
+        assert_eq!((marks("v0.m3u8"), marks("a1.m3u8")), (1, 1));
+        publish_all(&mut output, 5, &[0], &[1]);
+        // The publisher has it no more: who plays it gets what there is, and nobody is told of it.
+        output.set_sound(vec![sound(0, "de")]);
+        publish_all(&mut output, 6, &[0], &[1]);
+        assert_eq!(folder.text(MASTER), plain);
+        assert!(folder.text("a1.m3u8").contains("\na1-"));
+        let before = output.sequence();
+        publish_all(&mut output, 7, &[], &[1]);
+        assert_eq!(output.sequence(), before, "alone it is nothing");
+        // The next publisher has one track.
+        output.begin(layers(1));
+        publish(&mut output, 0, &[0]);
+        assert!(
+            folder
+                .text("a1.m3u8")
+                .trim_end()
+                .ends_with(&format!("v0-{before}.ts"))
+        );
+        assert_eq!(folder.text(MASTER), plain);
+    }
+
+    #[test]
+    fn tracks_that_are_expected_are_named_from_the_start() {
+        let folder = Folder::new("expected");
+        let mut output = folder.open();
+        let expected = [Rendition::Layer(0), Rendition::Audio(1)];
+        output.begin(expected.into());
+        output.set_sound(vec![sound(0, "de"), sound(1, "fr")]);
+        publish(&mut output, 0, &[0]);
+        assert_eq!(folder.text(MASTER), "", "the track is waited for");
+        publish_all(&mut output, 1, &[0], &[1]);
+        assert!(folder.text(MASTER).contains("v0.m3u8"));
     }
 
     #[test]
     fn a_layer_that_is_away_is_stood_in_for() {
         let folder = Folder::new("away");
         let mut output = folder.open();
-        output.begin(2);
+        output.begin(layers(2));
         publish(&mut output, 0, &[1]);
         assert_eq!(folder.text(MASTER), "", "the other layer is waited for");
         assert!(folder.text("v0.m3u8").contains("\nv1-"));
@@ -349,7 +459,7 @@ mod tests {
     fn a_segment_that_is_missing_is_a_discontinuity() {
         let folder = Folder::new("missing");
         let mut output = folder.open();
-        output.begin(1);
+        output.begin(layers(1));
         for (slot, expected) in [(0, 0), (1, 0), (3, 1), (4, 1)] {
             publish(&mut output, slot, &[0]);
             assert_eq!(output.discontinuities(), expected, "{slot}");
@@ -360,7 +470,7 @@ mod tests {
     fn another_run_goes_on_and_sweeps() {
         let folder = Folder::new("again");
         let mut output = folder.open();
-        output.begin(1);
+        output.begin(layers(1));
         for slot in 0..5 {
             publish(&mut output, slot, &[0]);
         }
@@ -376,7 +486,7 @@ mod tests {
         assert_eq!(files(), 5 + 2 + 1, "segments, playlists, and notes");
         output.tidy(Instant::now() + Duration::from_secs(60));
         assert_eq!(files(), 3 + 2 + 1, "what nobody wants is gone");
-        output.begin(1);
+        output.begin(layers(1));
         publish(&mut output, 0, &[0]);
         let text = folder.text("v0.m3u8");
         assert!(
@@ -389,9 +499,16 @@ mod tests {
 
     #[test]
     fn the_next_lower_layer_stands_in() {
-        let has = BTreeSet::from([1, 2]);
-        let sources: Vec<_> = (0..4).map(|layer| substitute(&has, layer)).collect();
-        assert_eq!(sources, [Some(1), Some(1), Some(2), Some(2)]);
-        assert_eq!(substitute(&BTreeSet::new(), 0), None);
+        let has: BTreeSet<_> = layers(3).into_iter().skip(1).collect();
+        let number = |which| match substitute(&has, which) {
+            Some(Rendition::Layer(layer)) => layer,
+            other => panic!("{other:?}"),
+        };
+        let sources: Vec<_> = (0..4).map(|n| number(Rendition::Layer(n))).collect();
+        assert_eq!(sources, [1, 1, 2, 2]);
+        assert_eq!(number(Rendition::Audio(1)), 2, "the lowest for sound");
+        assert_eq!(substitute(&BTreeSet::new(), Rendition::Layer(0)), None);
+        let has = BTreeSet::from([Rendition::Audio(1)]);
+        assert_eq!(substitute(&has, Rendition::Layer(0)), None);
     }
 }

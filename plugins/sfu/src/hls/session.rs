@@ -4,6 +4,7 @@
 //! known and taken down when it goes. So nothing of one publisher is left when the next one comes, and what fails in
 //! there ends there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
@@ -13,8 +14,10 @@ use gst::prelude::*;
 use sfu_engine::{Codec, StreamInfo, TrackHealth};
 
 use super::CAT;
+use super::alternates::Alternates;
 use super::layer::{Common, Layer, Report};
-use super::master::Media;
+use super::master::{Media, Sound};
+use super::rendition::Rendition;
 use super::settings::Settings;
 use super::standstill::STANDSTILL;
 use crate::aac;
@@ -22,7 +25,7 @@ use crate::aac;
 const AUDIO_BITRATE: i32 = 128_000;
 /// How long the muxer waits for a track that is late: longer than until a standstill, and two cores that encode may hold
 /// sound up.
-const MUXER_LATENCY: u64 = STANDSTILL + 1_000_000_000;
+pub(super) const MUXER_LATENCY: u64 = STANDSTILL + 1_000_000_000;
 /// How long the mixer waits for sound before it puts silence there.
 const MIXER_LATENCY: u64 = 200_000_000;
 
@@ -31,7 +34,8 @@ const MIXER_LATENCY: u64 = 200_000_000;
 pub(super) struct Tracks {
     pub(super) video: Option<Codec>,
     pub(super) layers: usize,
-    pub(super) audio: Option<Codec>,
+    /// The number of the first audio track. Others come and go while it plays.
+    pub(super) audio: Option<usize>,
 }
 
 impl Tracks {
@@ -40,7 +44,7 @@ impl Tracks {
         let tracks = Self {
             video: info.video.as_ref().map(|video| video.codec),
             layers: info.video.as_ref().map_or(0, |video| video.layers.len()),
-            audio: info.audio.first().map(|first| first.track.codec),
+            audio: info.audio.first().map(|first| first.track.number),
         };
         let any = tracks.layers > 0 || tracks.audio.is_some();
         (info.live && any).then_some(tracks)
@@ -77,6 +81,14 @@ impl Tracks {
         self.layers.max(1)
     }
 
+    /// What it is expected to write from the start, with these audio tracks.
+    pub(super) fn renditions(&self, sound: &[Sound]) -> BTreeSet<Rendition> {
+        let layers = (0..self.outputs()).map(Rendition::Layer);
+        let further = sound.iter().skip(1);
+        let further = further.map(|sound| Rendition::Audio(sound.number));
+        layers.chain(further).collect()
+    }
+
     /// The pipeline's description.
     fn description(&self, encoder: &str) -> String {
         let mut line = "sfusrc name=in layer=all on-loss=eos".to_owned();
@@ -84,17 +96,12 @@ impl Tracks {
             line.push(' ');
             line.push_str(&text);
         };
-        if self.audio.is_some() {
-            // The mixer is what makes sound without holes of it: players stall at holes.
+        if let Some(first) = self.audio {
+            let queue = format!("audio_{first}");
+            let mixer = mixer(&queue, encoder);
             more(
                 &mut line,
-                format!(
-                    "audiomixer name=mix latency={MIXER_LATENCY} start-time-selection=first \
-                   ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! {encoder} bitrate={AUDIO_BITRATE} ! aacparse \
-                   ! tee name=sound \
-                 audiotestsrc name=silence is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2 ! mix. \
-                 queue name=audio_0 ! opusdec ! audioconvert ! audioresample ! audio/x-raw,rate=48000,channels=2 ! mix."
-                ),
+                format!("queue name={queue} {mixer} ! tee name=sound"),
             );
         }
         for n in 0..self.outputs() {
@@ -123,6 +130,28 @@ impl Tracks {
     }
 }
 
+/// From a queue to AAC. The mixer is what makes sound without holes of it: players stall at holes.
+pub(super) fn mixer(queue: &str, encoder: &str) -> String {
+    format!(
+        "{queue}. ! opusdec ! audioconvert ! audioresample ! audio/x-raw,rate=48000,channels=2 ! mix. \
+         audiotestsrc name=silence is-live=true wave=silence ! audio/x-raw,rate=48000,channels=2 ! mix. \
+         audiomixer name=mix latency={MIXER_LATENCY} start-time-selection=first \
+           ! audio/x-raw,rate=48000,channels=2 ! audioconvert ! {encoder} bitrate={AUDIO_BITRATE} ! aacparse"
+    )
+}
+
+/// Lets silence end with its next buffer, once that is wanted.
+pub(super) fn silence_at_end(silence: &gst::Pad, silenced: &Arc<AtomicBool>) {
+    let silenced = silenced.clone();
+    silence.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if !silenced.load(Relaxed) {
+            return gst::PadProbeReturn::Ok;
+        }
+        info.flow_res = Err(gst::FlowError::Eos);
+        gst::PadProbeReturn::Handled
+    });
+}
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -131,6 +160,7 @@ pub(super) struct Session {
     silenced: Arc<AtomicBool>,
     common: Arc<Common>,
     layers: Vec<Arc<Layer>>,
+    alternates: Alternates,
     /// When running time was zero.
     zero: SystemTime,
     started: Instant,
@@ -163,13 +193,14 @@ impl Session {
         );
         let common = Arc::new(common);
         let pictures = tracks.layers > 0;
-        let layer = |n| Arc::new(Layer::new(common.clone(), n, pictures));
+        let layer = |n| Arc::new(Layer::new(common.clone(), Rendition::Layer(n), pictures));
         let layers = (0..tracks.outputs()).map(layer).collect();
         let mut session = Self {
             pipeline,
             silenced: Arc::default(),
             common,
             layers,
+            alternates: Alternates::default(),
             zero: SystemTime::now(),
             started: Instant::now(),
             asked: vec![(0, 0); tracks.outputs()],
@@ -206,18 +237,13 @@ impl Session {
             let sink = queue.and_then(|queue| queue.static_pad("sink"));
             match sink.map(|sink| pad.link(&sink)) {
                 Some(Ok(_)) => {}
+                // A further track is taken once it is known what it is.
+                None if pad.name().starts_with("audio_") => {}
                 linked => gst::warning!(CAT, obj = pad, "is not linked: {linked:?}"),
             }
         });
         if let Ok(pad) = self.pad("silence", "src") {
-            let silenced = self.silenced.clone();
-            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-                if !silenced.load(Relaxed) {
-                    return gst::PadProbeReturn::Ok;
-                }
-                info.flow_res = Err(gst::FlowError::Eos);
-                gst::PadProbeReturn::Handled
-            });
+            silence_at_end(&pad, &self.silenced);
         }
         for (n, layer) in self.layers.iter().enumerate() {
             let into = self.pad(&format!("into_{n}"), "src")?;
@@ -253,11 +279,24 @@ impl Session {
             .map_or_else(Media::default, |l| l.media())
     }
 
+    /// Takes the further ones of these audio tracks that have come. Returns what went wrong.
+    pub(super) fn take(&mut self, sound: &[Sound]) -> Result<(), String> {
+        let Self {
+            pipeline,
+            common,
+            silenced,
+            alternates,
+            ..
+        } = self;
+        alternates.take(sound, pipeline, common, silenced)
+    }
+
     /// Asks for the keyframes that are due, and gives up layers from which nothing comes.
     pub(super) fn tick(&mut self) {
         let (Some(now), Some(origin)) = (self.now(), self.common.origin()) else {
             return;
         };
+        self.alternates.layers().for_each(|layer| layer.lapse(now));
         for (n, layer) in self.layers.iter().enumerate() {
             layer.lapse(now);
             let slot = layer.slot().map_or(0, |slot| slot + 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! The segments that viewers may ask for, and the media playlists that name them (RFC 8216): one playlist a layer, all
+//! The segments that viewers may ask for, and the media playlists that name them (RFC 8216): one playlist a rendition, all
 //! with the same media and discontinuity sequence numbers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
 use m3u8_rs::{MediaPlaylist, MediaSegment};
+
+use super::rendition::Rendition;
 
 /// Fractions of seconds in EXTINF.
 const VERSION: usize = 3;
@@ -27,7 +29,7 @@ struct Row {
     era: u64,
     /// The row begins that era.
     begins: bool,
-    entries: BTreeMap<usize, Entry>,
+    entries: BTreeMap<Rendition, Entry>,
 }
 
 /// See the module's description.
@@ -47,10 +49,14 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Goes on where these playlists, by layer, ended.
-    pub(super) fn new(length: usize, target: u64, before: &BTreeMap<usize, MediaPlaylist>) -> Self {
+    /// Goes on where these playlists ended.
+    pub(super) fn new(
+        length: usize,
+        target: u64,
+        before: &BTreeMap<Rendition, MediaPlaylist>,
+    ) -> Self {
         let mut rows: BTreeMap<u64, Row> = BTreeMap::new();
-        for (&layer, playlist) in before {
+        for (&which, playlist) in before {
             let mut era = playlist.discontinuity_sequence;
             for (sequence, segment) in (playlist.media_sequence..).zip(&playlist.segments) {
                 era += u64::from(segment.discontinuity);
@@ -59,7 +65,7 @@ impl Window {
                     begins: segment.discontinuity,
                     entries: BTreeMap::new(),
                 });
-                row.entries.insert(layer, entry(segment));
+                row.entries.insert(which, entry(segment));
             }
         }
         let numbers = before.values().map(|playlist| {
@@ -94,10 +100,18 @@ impl Window {
         self.fresh
     }
 
-    /// The layers that have a playlist.
-    pub(super) fn layers(&self) -> BTreeSet<usize> {
-        let layers = self.rows.iter().flat_map(|row| row.entries.keys());
-        layers.copied().collect()
+    /// What has a playlist.
+    pub(super) fn renditions(&self) -> BTreeSet<Rendition> {
+        let renditions = self.rows.iter().flat_map(|row| row.entries.keys());
+        renditions.copied().collect()
+    }
+
+    /// How many segments a playlist has.
+    pub(super) fn count(&self, which: Rendition) -> usize {
+        let newest = self.rows.iter().rev();
+        newest
+            .take_while(|row| row.entries.contains_key(&which))
+            .count()
     }
 
     /// The files that playlists name.
@@ -109,12 +123,12 @@ impl Window {
     /// Adds a segment to the playlists, and drops the oldest. `anew` is a discontinuity.
     pub(super) fn publish(
         &mut self,
-        mut entries: BTreeMap<usize, Entry>,
+        mut entries: BTreeMap<Rendition, Entry>,
         anew: bool,
         now: Instant,
     ) {
-        for (layer, entry) in &mut entries {
-            let before = self.rows.back().and_then(|row| row.entries.get(layer));
+        for (which, entry) in &mut entries {
+            let before = self.rows.back().and_then(|row| row.entries.get(which));
             if let Some(before) = before {
                 // A clock that was set back must not turn the dates around.
                 entry.at = entry.at.max(before.at + Duration::from_millis(1));
@@ -169,10 +183,10 @@ impl Window {
         self.ended = true;
     }
 
-    /// A layer's playlist: its newest segments without a gap.
-    pub(super) fn playlist(&self, layer: usize) -> MediaPlaylist {
+    /// A rendition's playlist: its newest segments without a gap.
+    pub(super) fn playlist(&self, which: Rendition) -> MediaPlaylist {
         let mut newest: Vec<(&Row, &Entry)> = (self.rows.iter().rev())
-            .map_while(|row| Some((row, row.entries.get(&layer)?)))
+            .map_while(|row| Some((row, row.entries.get(&which)?)))
             .collect();
         newest.reverse();
         let segment = |(row, entry): &(&Row, &Entry)| MediaSegment {
@@ -217,21 +231,21 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(2);
 
-    fn entries(layers: &[usize], number: u64) -> BTreeMap<usize, Entry> {
+    fn entries(layers: &[usize], number: u64) -> BTreeMap<Rendition, Entry> {
         let entry = |&layer: &usize| {
             let entry = Entry {
                 uri: format!("v{layer}-{number}.ts"),
                 duration: LONG,
                 at: UNIX_EPOCH + LONG * number as u32,
             };
-            (layer, entry)
+            (Rendition::Layer(layer), entry)
         };
         layers.iter().map(entry).collect()
     }
 
     /// The playlist's media sequence, discontinuity sequence, and segments, with `!` for a discontinuity.
     fn shown(window: &Window, layer: usize) -> (u64, u64, String) {
-        let playlist = window.playlist(layer);
+        let playlist = window.playlist(Rendition::Layer(layer));
         let segments = playlist.segments.iter().map(|s| {
             let mark = if s.discontinuity { "!" } else { "" };
             format!("{mark}{}", s.uri)
@@ -266,10 +280,10 @@ mod tests {
         window.publish(entries(&[0], 6), false, now);
         assert_eq!(shown(&window, 0).2, "v0-4.ts v0-5.ts v0-6.ts");
         assert_eq!(shown(&window, 1).2, "", "it did not go on");
-        let last = text(&window.playlist(0));
+        let last = text(&window.playlist(Rendition::Layer(0)));
         assert!(!last.contains("ENDLIST"));
         window.end();
-        let last = text(&window.playlist(0));
+        let last = text(&window.playlist(Rendition::Layer(0)));
         assert!(last.ends_with("#EXT-X-ENDLIST\n"), "{last}");
         assert!(last.contains("#EXT-X-PROGRAM-DATE-TIME:1970-01-01T00:00:08.000Z\n"));
         assert!(last.contains("#EXT-X-TARGETDURATION:2\n"));
@@ -312,10 +326,10 @@ mod tests {
         }
         window.end();
         let parse = |layer| {
-            let text = text(&window.playlist(layer));
+            let text = text(&window.playlist(Rendition::Layer(layer)));
             m3u8_rs::parse_media_playlist_res(text.as_bytes()).unwrap()
         };
-        let before = BTreeMap::from([(0, parse(0)), (1, parse(1))]);
+        let before = BTreeMap::from([0, 1].map(|layer| (Rendition::Layer(layer), parse(layer))));
         let mut again = Window::new(3, 2, &before);
         assert_eq!(again.rows, window.rows);
         assert_eq!((again.next, again.era), (window.next, window.era));
@@ -331,7 +345,7 @@ mod tests {
         for number in [9, 3, 4] {
             window.publish(entries(&[0], number), true, Instant::now());
         }
-        let dates: Vec<_> = (window.playlist(0).segments.iter())
+        let dates: Vec<_> = (window.playlist(Rendition::Layer(0)).segments.iter())
             .map(|s| s.program_date_time)
             .collect();
         assert!(dates.is_sorted_by(|a, b| a < b), "{dates:?}");

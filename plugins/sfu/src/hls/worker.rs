@@ -9,8 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use sfu_engine::{Router, StreamName};
+use sfu_engine::{Router, StreamInfo, StreamName};
 
+use super::alternates::sound;
 use super::layer::Report;
 use super::output::{Output, discard};
 use super::session::{Session, Tracks};
@@ -129,8 +130,10 @@ impl Stats {
 
 /// Why a session is over.
 enum End {
-    /// The publisher went, or sends something else.
+    /// The publisher went.
     Lost,
+    /// It sends something else.
+    Changed,
     Ordered,
     Failed(String),
 }
@@ -166,7 +169,7 @@ impl Worker {
                     ends = true;
                     break;
                 }
-                End::Lost => {}
+                End::Lost | End::Changed => {}
                 End::Failed(error) => {
                     self.warn(&error);
                     self.orders.wait(AGAIN);
@@ -225,10 +228,12 @@ impl Worker {
             }
         };
         gst::info!(CAT, "{} is live: {tracks:?}", self.name);
-        let layers = tracks.outputs();
-        self.output.begin(layers);
-        self.update(|stats| (stats.state, stats.layers) = ("live", layers as u32));
-        let mut slots = Slots::new(layers);
+        let layers = tracks.outputs() as u32;
+        self.update(|stats| (stats.state, stats.layers) = ("live", layers));
+        let router = Router::get(&self.settings.router);
+        let expected = tracks.renditions(&sound(router.stream(&self.name).as_ref()));
+        self.output.begin(expected.clone());
+        let mut slots = Slots::new(expected);
         let end = self.follow(tracks, &mut session, &reports, &mut slots);
         if !matches!(end, End::Failed(_)) {
             self.drain(&session, &reports, &mut slots);
@@ -276,17 +281,29 @@ impl Worker {
             session.tick();
             let state = if session.stalls() { "stalled" } else { "live" };
             self.update(|stats| stats.state = state);
-            self.take(session, reports, slots);
             let info = router.stream(&self.name);
+            self.listen(session, info.as_ref());
+            self.take(session, reports, slots);
             // Pictures that have begun may stall. Those that have not are looked for.
             let now = match tracks.video.is_some() && !session.does_not_begin() {
                 true => info.as_ref().and_then(Tracks::of),
                 false => info.as_ref().and_then(Tracks::flowing),
             };
-            if now.as_ref() != Some(tracks) {
-                return End::Lost;
+            match now {
+                None => return End::Lost,
+                Some(now) if now != *tracks => return End::Changed,
+                Some(_) => {}
             }
         }
+    }
+
+    /// Looks which audio tracks there are.
+    fn listen(&mut self, session: &mut Session, info: Option<&StreamInfo>) {
+        let sound = sound(info);
+        if let Err(error) = session.take(&sound) {
+            self.warn(&error);
+        }
+        self.output.set_sound(sound);
     }
 
     /// Lets the segments that have begun come to their ends.

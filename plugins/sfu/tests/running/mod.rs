@@ -114,3 +114,38 @@ impl Drop for Running {
         let _ = self.0.set_state(gst::State::Null);
     }
 }
+
+/// The pitch of the sound that a line gives to `! ...`, in Hz, by how often it crosses zero.
+pub(crate) fn pitch(line: &str) -> f64 {
+    let running = Running::prepare(&format!(
+        "{line} ! audioconvert ! audioresample ! audio/x-raw,format=S16LE,rate=48000,channels=1,layout=interleaved \
+           ! fakesink name=heard sync=false"
+    ));
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::<i16>::new()));
+    let pad = running
+        .0
+        .by_name("heard")
+        .unwrap()
+        .static_pad("sink")
+        .unwrap();
+    let all = heard.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let map = info.buffer().unwrap().map_readable().unwrap();
+        let samples = map
+            .chunks_exact(2)
+            .map(|b| i16::from_le_bytes([b[0], b[1]]));
+        all.lock().unwrap().extend(samples);
+        gst::PadProbeReturn::Ok
+    });
+    running.play();
+    let end = running.next(&[gst::MessageType::Error, gst::MessageType::Eos]);
+    assert_eq!(end.type_(), gst::MessageType::Eos, "{line}: {end:?}");
+    let heard = heard.lock().unwrap();
+    // Silence, and what codecs make of it, has no pitch.
+    let loud = |s: &&i16| s.unsigned_abs() > 1_000;
+    let signs: Vec<bool> = heard.iter().filter(loud).map(|s| *s > 0).collect();
+    let crossings = signs.windows(2).filter(|w| w[0] != w[1]).count();
+    let quiet = heard.iter().filter(|s| s.unsigned_abs() < 8).count();
+    let seconds = (heard.len() - quiet.min(heard.len())) as f64 / 48_000.0;
+    crossings as f64 / 2.0 / seconds.max(0.001)
+}
