@@ -591,3 +591,67 @@ fn told(recorder: &Running, state: &str) -> gst::Structure {
         }
     }
 }
+
+/// Which language each track of sound in a file is in, and its pitch.
+fn spoken(file: &Path, tracks: usize) -> Vec<(String, f64)> {
+    let of = |track: usize| {
+        let demuxed = format!(
+            "filesrc location={} ! qtdemux name=d d.audio_{track}",
+            file.display()
+        );
+        let player = Running::start(&format!("{demuxed} ! fakesink name=sink sync=false"));
+        player.ended();
+        let pad = player
+            .0
+            .by_name("sink")
+            .unwrap()
+            .static_pad("sink")
+            .unwrap();
+        let tags = (0..).map_while(|n| pad.sticky_event::<gst::event::Tag>(n));
+        let language = tags.into_iter().find_map(|event| {
+            let code = event.tag().get::<gst::tags::LanguageCode>()?;
+            Some(code.get().to_owned())
+        });
+        let pitch = running::pitch(&format!("{demuxed} ! queue ! decodebin"));
+        (language.unwrap_or_default(), pitch)
+    };
+    (0..tracks).map(of).collect()
+}
+
+#[test]
+fn languages_are_told_apart_in_the_file() {
+    init();
+    let folder = Folder::new("languages");
+    let recorder = Running::start(&format!(
+        "sfurecorder name=rec stream=rec-languages directory={}",
+        folder.path()
+    ));
+    let speaker = |language: &str, hz: u32| {
+        format!(
+            "audiotestsrc is-live=true samplesperbuffer=480 volume=0.5 freq={hz} ! audio/x-raw,rate=48000,channels=1 \
+               {language} ! queue"
+        )
+    };
+    let _publisher = Running::start(&format!(
+        "videotestsrc is-live=true ! video/x-raw,width={WIDTH},height={HEIGHT},framerate=15/1 \
+           ! sfusink name=out stream=rec-languages layers=180:300k \
+         {} ! out.audio_0  {} ! out.audio_1  {} ! out.audio_2",
+        speaker("! taginject tags=language-code=de", 400),
+        speaker("! taginject tags=language-code=pt-BR", 1000),
+        speaker("", 2000)
+    ));
+    recorded(&recorder, "recording", 1);
+    std::thread::sleep(Duration::from_secs(4));
+    let recorder_element = recorder.0.by_name("rec").unwrap();
+    recorder_element.send_event(gst::event::Eos::new());
+    let files = recorded(&recorder, "finished", 1);
+    assert_eq!(folder.files().len(), 1, "{:?}", folder.files());
+    let seen = spoken(&files[0], 3);
+    println!("{seen:?}");
+    let expected = [("de", 400.0), ("pt", 1000.0), ("", 2000.0)];
+    for ((language, pitch), (wanted, hz)) in seen.iter().zip(expected) {
+        assert_eq!(language, wanted, "{seen:?}");
+        assert!((pitch - hz).abs() < 40.0, "{seen:?}");
+    }
+    recorder.quiet();
+}

@@ -23,6 +23,8 @@ pub(super) type TakeId = u64;
 pub(super) enum Event {
     /// A track came; its first sample is still to come.
     Track(TrackId),
+    /// What is spoken on a track, as its publisher tells it.
+    Language(TrackId, String),
     /// No more will come of a track.
     Gone(TrackId),
     /// All tracks that the publisher declared have come.

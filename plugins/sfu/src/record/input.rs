@@ -167,6 +167,16 @@ fn attach(
     pipeline.add(&sink).map_err(text)?;
     inbox.send(Event::Track(number));
     let target = sink.static_pad("sink").ok_or("appsink has no pad")?;
+    let inbox = inbox.clone();
+    // Before the samples that it is about, as these come on the same thread.
+    target.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let Some(gst::EventView::Tag(tags)) = info.event().map(|event| event.view())
+            && let Some(code) = tags.tag().get::<gst::tags::LanguageCode>()
+        {
+            inbox.send(Event::Language(number, code.get().to_owned()));
+        }
+        gst::PadProbeReturn::Ok
+    });
     sink.sync_state_with_parent().map_err(text)?;
     pad.link(&target).map_err(|e| e.to_string())?;
     Ok(sink)

@@ -30,6 +30,8 @@
  * `sfurecorder` starts with the same `directory`, and what is no whole fragment is cut off them. Who
  * records to a file has it locked.
  *
+ * All audio tracks of the stream are in the file, each with its language where that is known when the file begins.
+ *
  * READY finishes all files, within 1.3 seconds. A file whose disk takes longer is left to the next
  * start.
  *

@@ -11,6 +11,7 @@ use gst::prelude::*;
 
 use super::file::{Writer, Written};
 use super::inbox::{Event, Failure, Inbox, TakeId, TrackId};
+use super::tracks::Format;
 use crate::properties::lock;
 
 /// A track that is so far behind the others is not waited for.
@@ -61,7 +62,7 @@ pub(super) struct Begin<'a> {
     pub(super) base: gst::ClockTime,
     pub(super) reference: TrackId,
     pub(super) fragment: gst::ClockTime,
-    pub(super) tracks: Vec<(TrackId, gst::Caps)>,
+    pub(super) tracks: Vec<(TrackId, Format)>,
 }
 
 impl Take {
@@ -74,7 +75,7 @@ impl Take {
         pipeline.add_many([&muxer, last]).map_err(text)?;
         muxer.link(last).map_err(text)?;
         let mut sources = BTreeMap::new();
-        for (track, caps) in begin.tracks {
+        for (track, Format { caps, language }) in begin.tracks {
             let appsrc = gst_app::AppSrc::builder()
                 .caps(&caps)
                 .format(gst::Format::Time)
@@ -84,6 +85,9 @@ impl Take {
             appsrc
                 .link_pads(Some("src"), &muxer, Some("sink_%u"))
                 .map_err(|_| format!("isofmp4mux takes no {caps}"))?;
+            if let Some(language) = language {
+                tell(&appsrc, &language);
+            }
             let source = Source {
                 appsrc,
                 caps,
@@ -269,6 +273,30 @@ impl Source {
         let gap = gst::event::Gap::builder(at).duration(gst::ClockTime::NSECOND);
         self.appsrc.send_event(gap.build());
     }
+}
+
+/// Tells the muxer what is spoken, in front of what comes first.
+fn tell(appsrc: &gst_app::AppSrc, language: &str) {
+    // Files have room for ISO 639 only, without where it is spoken.
+    let spoken = language.split('-').next().unwrap_or_default();
+    let mut tags = gst::TagList::new();
+    if let Some(tags) = tags.get_mut() {
+        tags.add::<gst::tags::LanguageCode>(&spoken, gst::TagMergeMode::Append);
+    }
+    let Some(pad) = appsrc.static_pad("src") else {
+        return;
+    };
+    let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    pad.add_probe(types, move |pad, info| {
+        let is_gap = info
+            .event()
+            .map(|event| event.type_() == gst::EventType::Gap);
+        if is_gap == Some(false) {
+            return gst::PadProbeReturn::Ok;
+        }
+        pad.push_event(gst::event::Tag::new(tags.clone()));
+        gst::PadProbeReturn::Remove
+    });
 }
 
 fn muxer() -> Result<gst::Element, String> {

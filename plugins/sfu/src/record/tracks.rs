@@ -17,7 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 struct Track {
     /// The format of its newest sample, and when that came.
     newest: Option<(gst::Caps, Instant)>,
+    language: Option<String>,
     time: gst::ClockTime,
+}
+
+/// What a file is told of a track.
+#[derive(Debug, Clone)]
+pub(super) struct Format {
+    pub(super) caps: gst::Caps,
+    /// By BCP 47.
+    pub(super) language: Option<String>,
 }
 
 impl Track {
@@ -64,6 +73,11 @@ impl Tracks {
         self.waiting = None;
     }
 
+    /// Takes note of what is spoken. A file that has begun goes on without.
+    pub(super) fn speaks(&mut self, track: TrackId, language: String) {
+        self.tracks.entry(track).or_default().language = Some(language);
+    }
+
     /// Takes note of a sample.
     pub(super) fn saw(&mut self, track: TrackId, caps: &gst::Caps, time: gst::ClockTime) {
         let now = Instant::now();
@@ -94,8 +108,14 @@ impl Tracks {
     }
 
     /// What is there now.
-    pub(super) fn present(&self) -> Vec<(TrackId, gst::Caps)> {
-        let present = |(id, t): (&TrackId, &Track)| Some((*id, t.present()?.clone()));
+    pub(super) fn present(&self) -> Vec<(TrackId, Format)> {
+        let present = |(id, t): (&TrackId, &Track)| {
+            let format = Format {
+                caps: t.present()?.clone(),
+                language: t.language.clone(),
+            };
+            Some((*id, format))
+        };
         self.tracks.iter().filter_map(present).collect()
     }
 

@@ -165,6 +165,7 @@ impl Recorder {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Track(track) => self.tracks.add(track),
+            Event::Language(track, language) => self.tracks.speaks(track, language),
             Event::Gone(track) => {
                 self.tracks.remove(track);
                 let takes = self.current.iter_mut();
