@@ -127,6 +127,86 @@ fn players_see_a_stream_by_tcp_and_udp() {
     server.wait_for_stream("hall/cam-1").unwrap();
 }
 
+/// Each language is a track that its description names, and its own sound.
+#[test]
+fn languages_are_tracks_of_their_own() {
+    let (port, _) = free_ports().unwrap();
+    let speaker = |language: &str, wave: &str| {
+        format!("audiotestsrc is-live=true wave={wave} ! taginject tags=language-code={language}")
+    };
+    let line = format!(
+        "sfurtspserver listen=127.0.0.1:{port} \
+         videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1 \
+           ! sfusink name=out stream=hall/cam-1 layers=360:700k {} ! out.audio_0 {} ! out.audio_1",
+        speaker("de", "silence"),
+        speaker("pt-BR", "sine")
+    );
+    let server = Server::launch("rtsp_out_languages", &line).unwrap();
+    server.wait_for_stream("hall/cam-1").unwrap();
+    let url = format!("rtsp://127.0.0.1:{port}/hall/cam-1");
+    let end = Instant::now() + LIMIT;
+    let description = loop {
+        let description = session_description(port, "hall/cam-1");
+        if description.matches("m=audio").count() == 2 {
+            break description;
+        }
+        assert!(Instant::now() < end, "{description}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let tracks: Vec<&str> = description.split("m=").skip(1).collect();
+    assert_eq!(tracks.len(), 3, "{description}");
+    assert!(
+        tracks[0].starts_with("video") && !tracks[0].contains("a=lang"),
+        "{description}"
+    );
+    assert!(tracks[1].contains("a=lang:de\r\n"), "{description}");
+    assert!(tracks[2].contains("a=lang:pt-BR\r\n"), "{description}");
+    for (track, is_silent) in [("0:a:0", true), ("0:a:1", false)] {
+        let mut arguments = vec![
+            "-nostdin",
+            "-rtsp_transport",
+            "tcp",
+            "-i",
+            &url,
+            "-map",
+            track,
+        ];
+        arguments.extend(["-t", "3", "-af", "volumedetect", "-f", "null", "-"]);
+        let (content, seen) = run("ffmpeg", &arguments);
+        let volume = seen
+            .split("max_volume: ")
+            .nth(1)
+            .and_then(|v| v.split(' ').next());
+        let volume: f64 = volume.and_then(|v| v.parse().ok()).unwrap_or(f64::NAN);
+        println!("{track}: {volume} dB");
+        assert!(content, "{seen}");
+        assert_eq!(volume < -60.0, is_silent, "{track}: {volume}: {seen}");
+    }
+}
+
+/// What a player is told of a stream's tracks.
+fn session_description(port: u16, stream: &str) -> String {
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    connection.set_read_timeout(Some(LIMIT)).unwrap();
+    let request = format!("DESCRIBE rtsp://127.0.0.1:{port}/{stream} RTSP/1.0\r\nCSeq: 1\r\n\r\n");
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = connection.read(&mut buffer).unwrap();
+        assert!(read > 0, "the connection was closed: {answer}");
+        answer += &String::from_utf8_lossy(&buffer[..read]);
+        let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length = head.split("Content-Length: ").nth(1);
+        let length = length.and_then(|l| l.lines().next()?.trim().parse::<usize>().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return body.to_owned();
+        }
+    }
+}
+
 #[test]
 fn who_does_not_know_the_password_is_refused() {
     // ann:correct-horse and ann:wrong-horse

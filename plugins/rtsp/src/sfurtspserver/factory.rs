@@ -13,7 +13,7 @@ use super::CAT;
 use super::location::Location;
 use super::server::Shared;
 use super::shared_media::{SharedMedia, WeakMedia};
-use super::stream;
+use super::stream::{self, Audio};
 use super::users::ROLE;
 
 /// Payload types, as they are counted up from the first dynamic one.
@@ -139,20 +139,27 @@ impl Plan {
         source.set_property("latency", settings.latency_ms);
         let bin = gst::Bin::new();
         bin.add(&source).map_err(|e| e.to_string())?;
-        let mut inputs = Vec::new();
-        let codecs = [("video_0", tracks.video), ("audio_0", tracks.audio)];
-        for (pad, codec) in codecs {
-            let Some(codec) = codec else { continue };
-            let payloader = match payloader(&codec) {
+        let video = tracks.video.as_ref();
+        let video = video.map(|codec| ("video_0".to_owned(), codec.as_str(), None));
+        let audio = tracks.audio.iter();
+        let audio =
+            audio.map(|audio| (audio.pad(), audio.codec.as_str(), audio.language.as_deref()));
+        let (mut inputs, mut refused) = (Vec::new(), Vec::new());
+        for (pad, codec, language) in video.into_iter().chain(audio) {
+            let payloader = match payloader(codec) {
                 Ok(payloader) => payloader,
                 Err(message) => {
                     gst::warning!(CAT, "{}: {message}", location.path());
+                    refused.push(pad);
                     continue;
                 }
             };
             let number = inputs.len() as u32;
             payloader.set_property("name", format!("pay{number}"));
             payloader.set_property("pt", FIRST_TYPE + number);
+            if let Some(language) = language {
+                tell_language(&payloader, language);
+            }
             let guard = guard()?;
             let elements = [&guard, &payloader];
             bin.add_many(elements).map_err(|e| e.to_string())?;
@@ -162,24 +169,36 @@ impl Plan {
         if inputs.is_empty() {
             return Err("there is nothing that can be sent by RTSP".into());
         }
-        let silent = [("video_0", tracks.silent.0), ("audio_0", tracks.silent.1)];
-        let silent = silent.into_iter().filter(|(_, is)| *is).map(|(pad, _)| pad);
-        link(
-            (shared, location, media),
-            &bin,
-            &source,
-            (inputs, silent.collect()),
-        );
+        link((shared, location, media), &bin, &source, (inputs, refused));
         Ok(bin.upcast())
     }
 }
 
+/// Has the language in the track's description (`a=lang`, RFC 8866, section 6.12).
+fn tell_language(payloader: &gst::Element, language: &str) {
+    let Some(pad) = payloader.static_pad("src") else {
+        return;
+    };
+    let language = language.to_owned();
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let Some(event) = info.event_mut()
+            && let gst::EventView::Caps(caps) = event.view()
+        {
+            let mut caps = caps.caps_owned();
+            caps.make_mut().set("a-lang", &language);
+            *event = gst::event::Caps::new(&caps);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
 /// Links each pad to what leads to its payloader when it comes. One that comes with another codec than before is the end.
+/// What was silent, or was not there, has no payloader.
 fn link(
     (shared, location, media): (&Arc<Shared>, &Location, &SharedMedia),
     bin: &gst::Bin,
     source: &gst::Element,
-    (inputs, silent): (Vec<(&'static str, gst::Element)>, Vec<&'static str>),
+    (inputs, refused): (Vec<(String, gst::Element)>, Vec<String>),
 ) {
     let weak: Vec<_> = inputs
         .into_iter()
@@ -189,9 +208,10 @@ fn link(
     let (shared, media) = (Arc::downgrade(shared), media.downgrade());
     source.connect_pad_added(move |_, pad| {
         let name = pad.name();
-        let wanted = weak.iter().find(|(wanted, _)| *wanted == name);
+        let wanted = weak.iter().find(|(wanted, _)| *wanted == name.as_str());
         let Some(input) = wanted.and_then(|(_, input)| input.upgrade()) else {
-            if silent.contains(&name.as_str()) {
+            let would_be_taken = name == "video_0" || Audio::is_taken(&name);
+            if would_be_taken && !refused.iter().any(|pad| *pad == name.as_str()) {
                 renew_when_it_begins(pad, &media);
             }
             return;

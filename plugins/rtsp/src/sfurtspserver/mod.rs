@@ -17,6 +17,9 @@
  * ]|
  * plays with `ffplay rtsp://localhost:8554/test`.
  *
+ * Where the publisher has several audio tracks, each is a track of its own, with its language (`a=lang`) where that is known. Who comes
+ * after one has come gets that, too.
+ *
  * All players of a stream and layer share one `sfusrc`, which runs while there is one. A player that
  * joins gets a keyframe, asked for through the stream's arbiter. A stream without a publisher, or of
  * which nothing is declared yet, is answered with 404. When a publisher goes, its players stay and

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
 use sfu_elements::refusal;
-use sfu_engine::{LocalSubscription, Router, StreamName, TrackHealth};
+use sfu_engine::{AudioStatus, Language, LocalSubscription, Router, StreamName, TrackHealth};
 
 use super::CAT;
 use super::branch::Branch;
@@ -132,9 +132,26 @@ fn stream_info(settings: &Settings) -> Option<gst::Structure> {
     if let Some(first) = info.audio.first() {
         structure = structure
             .field("audio", first.track.codec.name())
-            .field("audio-flows", flows(&first.health));
+            .field("audio-flows", flows(&first.health))
+            .field(
+                "audio-tracks",
+                gst::Array::new(info.audio.iter().map(audio_info)),
+            );
     }
     Some(structure.build())
+}
+
+fn audio_info(audio: &AudioStatus) -> gst::Structure {
+    let language = audio.track.language.as_ref().map(Language::as_str);
+    gst::Structure::builder("audio")
+        .field(
+            "number",
+            u32::try_from(audio.track.number).unwrap_or(u32::MAX),
+        )
+        .field("codec", audio.track.codec.name())
+        .field("flows", flows(&audio.health))
+        .field_if_some("language", language)
+        .build()
 }
 
 impl GstObjectImpl for SfuSrc {}

@@ -159,7 +159,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stream-info")
             .nick("Stream information")
-            .blurb("What the router knows of the stream, in any state: live, uptime (ms), viewers, and of its tracks video and audio (codecs), video-flows and audio-flows (whether frames come) and layers (RIDs, highest first); null where there is no such stream")
+            .blurb("What the router knows of the stream, in any state: live, uptime (ms), viewers, and of its tracks video and audio (codecs), video-flows and audio-flows (whether frames come), layers (RIDs, highest first) and audio-tracks (of each number, codec, language where it is known, and flows); null where there is no such stream")
             .read_only()
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
