@@ -93,6 +93,7 @@ impl Stream {
         let infos = splitter.infos(&first.info).into_iter();
         state.layers = infos.map(|info| Layer::new(info, interval)).collect();
         state.epoch += 1;
+        state.is_split = true;
         self.publish(state);
         state.tell_locals();
     }

@@ -77,6 +77,8 @@ struct State {
     layers: Vec<Layer>,
     /// Makes layers of those that share an SSRC.
     splitter: Option<Splitter>,
+    /// It has found several. Known while the splitter is at work, too.
+    is_split: bool,
     /// Kept for its memory: packets that are to be split.
     run: Vec<RtpIn>,
     lag: Lag,
@@ -412,7 +414,7 @@ impl State {
         snapshot.audio.clear();
         snapshot.audio.extend(audio);
         snapshot.sound_lags = self.lag.lags();
-        snapshot.is_split = self.splitter.as_ref().is_some_and(|s| s.count() > 1);
+        snapshot.is_split = self.is_split;
         snapshot.layers.clear();
         snapshot.layers.extend(self.layers.iter().map(Layer::view));
     }

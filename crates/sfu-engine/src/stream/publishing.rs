@@ -124,6 +124,7 @@ impl Stream {
             state.audio.clear();
             state.layers.clear();
             state.splitter = None;
+            state.is_split = false;
             self.keyframes_refused.store(0, Relaxed);
             self.set_sound_level(None);
             self.speech.clear();
@@ -181,6 +182,7 @@ impl Stream {
             had_video,
             layers: known,
             splitter,
+            is_split,
             epoch,
             ..
         } = &mut *state
@@ -208,6 +210,7 @@ impl Stream {
         let interval = publisher.options.keyframe_min_interval;
         *video = Some(codec);
         *splitter = Splitter::new(codec, layers.len());
+        *is_split = false;
         *known = layers
             .into_iter()
             .map(|info| Layer::new(info, interval))
