@@ -2,10 +2,12 @@
 
 import { Latency } from './latency.js';
 import { byId, showFigures, withToken } from './page.js';
-import { Refused, Session, audioName, bitrate, layerName } from './signalling.js';
+import { Refused, Session, audioName, bitrate, describe, layerName } from './signalling.js';
 
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 5000;
+/** What of a picture's spatial layers a frame needs is told of AV1 alone. */
+const PLAYS_AV1 = RTCRtpReceiver.getCapabilities?.('video')?.codecs.some((c) => c.mimeType === 'video/AV1');
 /** Without a new picture for this long, something is wrong that the connection's state does not tell. */
 const STALLED = 10000;
 
@@ -42,7 +44,9 @@ class Player {
     this.frames = { count: 0, at: performance.now() };
     const media = new MediaStream();
     for (const kind of ['video', 'audio']) {
-      const { receiver } = pc.addTransceiver(kind, { direction: 'recvonly' });
+      const transceiver = pc.addTransceiver(kind, { direction: 'recvonly' });
+      const { receiver } = transceiver;
+      if (kind === 'video' && PLAYS_AV1) describe(transceiver);
       // Show what comes at once: a longer buffer only adds latency.
       if ('jitterBufferTarget' in receiver) receiver.jitterBufferTarget = 0;
       media.addTrack(receiver.track);

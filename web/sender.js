@@ -1,7 +1,7 @@
 // What the pages that publish share: one connection by WHIP with up to three layers, and the figures of what leaves.
 // Called by publisher.js, and by live.js for the studio.
 
-import { Session } from './signalling.js';
+import { Session, describe } from './signalling.js';
 
 /** The bitrate of the highest layer where nothing else is chosen, in bit/s. */
 export const BITRATE = 2500000;
@@ -14,7 +14,6 @@ const LAYERS = [
 const LOWEST = 100000;
 /** Figures are the same for this long, in ms: over less time, rates would be noise. */
 const FRESH = 500;
-const DEPENDENCY = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
 const CODECS = ['video/H264', 'video/VP8', 'video/VP9', 'video/AV1'];
 
 const rate = (bitrate, { share }) => Math.max(LOWEST, Math.round(bitrate * share));
@@ -24,15 +23,6 @@ export function fillCodecs(menu) {
   const mimeTypes = RTCRtpSender.getCapabilities('video').codecs.map((c) => c.mimeType);
   const offered = CODECS.filter((m) => mimeTypes.includes(m));
   menu.replaceChildren(...offered.map((m) => new Option(m.split('/')[1], m)));
-}
-
-/** Layers in one SSRC are told apart by a header extension that browsers only offer when asked (AV1 has nothing else). */
-function describe(transceiver) {
-  const all = transceiver.getHeaderExtensionsToNegotiate?.();
-  const known = all?.find(({ uri }) => uri === DEPENDENCY);
-  if (!known) return;
-  known.direction = 'sendrecv';
-  transceiver.setHeaderExtensionsToNegotiate(all);
 }
 
 /** One connection that sends a picture and, where there is one, a sound. */

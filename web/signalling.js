@@ -2,6 +2,8 @@
 
 import { hasServers } from './ice.js';
 
+const DEPENDENCY = 'https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension';
+
 /** How a layer is called for people. */
 export function layerName(layer) {
   return layer.height ? `${layer.height}p` : `Layer ${layer.rid ?? layer.encodingId}`;
@@ -27,6 +29,15 @@ export function bitrate(value) {
 export function watched({ viewers, outputs }) {
   const taken = outputs === 1 ? '1 output' : `${outputs} outputs`;
   return outputs > 0 ? `${viewers} watching · ${taken}` : `${viewers} watching`;
+}
+
+/** Layers in one SSRC are told apart by a header extension that browsers only offer when asked (AV1 has nothing else). */
+export function describe(transceiver) {
+  const all = transceiver.getHeaderExtensionsToNegotiate?.();
+  const known = all?.find(({ uri }) => uri === DEPENDENCY);
+  if (!known) return;
+  known.direction = 'sendrecv';
+  transceiver.setHeaderExtensionsToNegotiate(all);
 }
 
 /** The server refused: `status` is that of its answer, the message its sentence. */

@@ -8,7 +8,7 @@
 import { choose, options, pause, picture, until, withBrowsers } from './browser.mjs';
 
 const wanted = options({
-  base: '', codecs: 'AV1', scalability: 'L3T3_KEY', layers: ',2', seconds: 2, screenshot: '',
+  base: '', codecs: 'AV1', scalability: 'L3T3_KEY', layers: '2,1,0,2', seconds: 2, screenshot: '',
 });
 const codecs = wanted.codecs.split(',');
 /** Two cores encode three layers of AV1, and decode one. */

@@ -172,6 +172,7 @@ fn rewrite(c: &mut Criterion) {
         payload: vec![0x41; 1_100].into(),
         red: None,
         from_above: 0,
+        descriptor: None,
     };
     let mut rewriter = Rewriter::new(90_000);
     let source = |layer| Source { epoch: 1, layer };

@@ -251,7 +251,8 @@ impl GopCache {
 }
 
 fn weight(kept: &Kept) -> usize {
-    kept.packet().payload.len() + PACKET
+    let descriptor = kept.packet().descriptor.as_ref();
+    kept.packet().payload.len() + PACKET + descriptor.map_or(0, |d| d.weight())
 }
 
 #[cfg(test)]

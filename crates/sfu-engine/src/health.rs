@@ -180,6 +180,7 @@ mod tests {
             payload: payload.into(),
             red: None,
             from_above: 0,
+            descriptor: None,
         }
     }
 

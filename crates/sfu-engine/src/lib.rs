@@ -63,6 +63,7 @@ pub mod transport;
 pub use peer::data;
 
 pub use audio::{AudioChoice, AudioTrack};
+pub use codec::dependency::{Descriptor, Reader as DescriptorReader};
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, EngineLimits, Full,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::arrival::{Arrival, Arrivals};
-use crate::codec::dependency::Dependency;
+use crate::codec::dependency::{self, Descriptor};
 use crate::codec::nal::Format;
 use crate::codec::sets::{self, ParameterSets};
 use crate::codec::{self, Codec, TemporalMark, TrackKind, Vp8Header};
@@ -38,13 +38,21 @@ pub struct RtpIn {
 pub struct Layering {
     /// Whoever has all of one of so many layers above the packet's may go on with its layer from here.
     pub(crate) from_above: u8,
-    /// What its header extension says.
-    pub(crate) dependency: Option<Arc<Dependency>>,
+    /// Its dependency descriptor, where the codec's layers are told apart by that.
+    pub(crate) descriptor: Option<Arc<Descriptor>>,
 }
 
 impl Layering {
+    /// Of a packet that came with this dependency descriptor, the next one of the reader's SSRC.
+    pub fn described(reader: &mut dependency::Reader, descriptor: &[u8]) -> Self {
+        Self {
+            descriptor: Descriptor::read(descriptor, reader).map(Arc::new),
+            ..Self::default()
+        }
+    }
+
     fn temporal(&self) -> Option<TemporalMark> {
-        Some(self.dependency.as_ref()?.temporal)
+        Some(self.descriptor.as_ref()?.says?.temporal)
     }
 }
 
@@ -67,6 +75,8 @@ pub struct Packet {
     pub temporal: Temporal,
     /// Whoever has all of one of so many spatial layers above its own may go on with its layer from here.
     pub from_above: u8,
+    /// What it is predicted from, for viewers who are told that.
+    pub descriptor: Option<Arc<Descriptor>>,
     /// RTP payload, shared by all viewers. Empty where a number was left for a packet that had nothing in it.
     pub payload: Arc<[u8]>,
     /// The same sound with older packets before it (RED, RFC 2198), for viewers who take that.
@@ -328,6 +338,8 @@ impl LayerReader {
             marker: rtp.marker,
             keyframe_start: info.keyframe_start,
             from_above: rtp.layering.from_above,
+            // A number alone is of no frame.
+            descriptor: rtp.layering.descriptor.filter(|_| !rtp.payload.is_empty()),
             vp8: info.vp8,
             temporal: Temporal::default(),
             payload: rtp.payload,

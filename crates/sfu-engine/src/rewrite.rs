@@ -38,6 +38,8 @@ pub struct Rewritten {
     pub captured: Instant,
     /// VP8 counters, where the packet has them.
     pub vp8: Option<Vp8Header>,
+    /// The number of its frame, where it has a dependency descriptor.
+    pub frame_number: Option<u16>,
     /// The viewer goes without what it holds, but has been promised its number: it leaves with nothing in it.
     pub empty: bool,
 }
@@ -72,6 +74,7 @@ pub struct Rewriter {
     /// The temporal layers that the viewer is to get.
     wanted: Limit,
     timestamp_offset: u32,
+    frames: FrameNumbers,
     last: Option<Last>,
 }
 
@@ -102,6 +105,14 @@ struct Last {
     vp8: Option<Vp8Header>,
 }
 
+/// The numbers of frames in dependency descriptors.
+#[derive(Debug, Clone, Copy, Default)]
+struct FrameNumbers {
+    offset: u16,
+    /// The newest that left.
+    newest: Option<u16>,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Vp8Offset {
     picture_id: u16,
@@ -121,6 +132,7 @@ impl Rewriter {
             mappings: [None; MAPPINGS],
             wanted: Limit::ALL,
             timestamp_offset: 0,
+            frames: FrameNumbers::default(),
             last: None,
         }
     }
@@ -260,6 +272,7 @@ impl Rewriter {
                 timestamp,
                 captured,
                 vp8: None,
+                frame_number: None,
                 empty: true,
             });
         }
@@ -279,6 +292,11 @@ impl Rewriter {
         let vp8 = packet
             .vp8
             .map(|header| mapping.vp8_offset.apply(header, frames_above));
+        let frames = &mut self.frames;
+        let frame_number = packet
+            .descriptor
+            .as_ref()
+            .map(|descriptor| frames.leaves_as(descriptor.frame_number(), packet.begins_layer()));
         if newer {
             self.last = Some(Last {
                 seq,
@@ -292,6 +310,7 @@ impl Rewriter {
             timestamp,
             captured,
             vp8,
+            frame_number,
             empty: false,
         })
     }
@@ -350,6 +369,31 @@ fn position(packet: &Packet, limit: Limit) -> i64 {
 /// Whether timestamp `a` is later than `b`, over the wrap.
 fn is_after(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) > 0
+}
+
+impl FrameNumbers {
+    /// Layers of one publisher share its numbers, of which a viewer may miss any. Only a keyframe that is not ahead of what has left,
+    /// as of the next publisher or another SSRC, moves them: receivers drop it otherwise (`libwebrtc` takes it for one
+    /// that comes late).
+    fn leaves_as(&mut self, number: u16, begins: bool) -> u16 {
+        let number_out = number.wrapping_add(self.offset);
+        let Some(newest) = self.newest else {
+            self.newest = Some(number_out);
+            return number_out;
+        };
+        let is_ahead = (number_out.wrapping_sub(newest) as i16) > 0;
+        if !is_ahead && !begins {
+            return number_out;
+        }
+        let number_out = if is_ahead {
+            number_out
+        } else {
+            newest.wrapping_add(1)
+        };
+        self.offset = number_out.wrapping_sub(number);
+        self.newest = Some(number_out);
+        number_out
+    }
 }
 
 impl Vp8Offset {

@@ -104,7 +104,7 @@ impl Splitter {
         match self.codec {
             Codec::Vp9 => vp9::spatial(&packet.payload),
             _ => {
-                let told = packet.layering.dependency.as_ref()?;
+                let told = packet.layering.descriptor.as_ref()?.says?;
                 Some((told.spatial, told.structure))
             }
         }
@@ -211,7 +211,7 @@ mod tests {
 
     use super::*;
     use crate::codec::TemporalMark;
-    use crate::codec::dependency::Dependency;
+    use crate::codec::dependency::{Dependency, Descriptor};
 
     /// A packet of a frame: its spatial layer, whether it is of a keyframe, and is needed by upper layers.
     fn packet(id: u8, key: bool, needed: bool, begins: bool, ends: bool, layers: u8) -> RtpIn {
@@ -337,7 +337,7 @@ mod tests {
             RtpIn {
                 payload: [9; 4].into(),
                 layering: Layering {
-                    dependency: Some(dependency.into()),
+                    descriptor: Some(Descriptor::of(dependency).into()),
                     ..Layering::default()
                 },
                 ..packet

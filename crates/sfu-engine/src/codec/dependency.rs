@@ -5,6 +5,11 @@
 //! A keyframe brings a structure with templates: for each kind of frame its layers, and whether who decodes up to a certain
 //! spatial and temporal layer (a decode target) needs it. All other packets name a template. What is not read here, which frames exactly one is
 //! predicted from and by which chains losses are found, stands behind what is.
+//!
+//! Viewers who have agreed on it get the descriptor as it came, but for the frame's number: all else in it is relative to that, so
+//! that frames which a viewer goes without need no other change. The mask of active decode targets stays the publisher's,
+//! too. It tells receivers which chains are worth a keyframe, and `libwebrtc` follows no chains: it does not read the mask. mediasoup and LiveKit rewrite
+//! it, and to do so must write each descriptor's bits anew for each viewer.
 
 use std::io;
 
@@ -18,6 +23,10 @@ const NUMBERS: u8 = 64;
 const TARGETS: usize = 32;
 /// Octets that all descriptors have: more have the flags of what follows.
 const SHORT: usize = 3;
+/// The most that an extension's element has (RFC 8285, section 4.3).
+const LONGEST: usize = 255;
+/// Where the number of the frame stands.
+const FRAME_NUMBER: std::ops::Range<usize> = 1..SHORT;
 
 /// What a decode target makes of a frame.
 const NOT_PRESENT: u64 = 0;
@@ -32,9 +41,17 @@ pub(crate) struct Dependency {
     pub(crate) structure: Option<Structure>,
 }
 
+/// A packet's descriptor, for viewers who are told it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    octets: Box<[u8]>,
+    /// `None`: it is broken, or of a structure that is not known yet, or has more layers than anybody sends.
+    pub(crate) says: Option<Dependency>,
+}
+
 /// Reads the descriptors of one SSRC.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub struct Reader {
     /// The newest structure and the one before, whose frames may come late.
     known: [Option<Templates>; 2],
 }
@@ -66,9 +83,44 @@ struct Indications(u64);
 
 type Bits<'a> = BitReader<&'a [u8], BigEndian>;
 
+impl Descriptor {
+    /// The next one of an SSRC. `None`: it is none.
+    pub(crate) fn read(octets: &[u8], reader: &mut Reader) -> Option<Self> {
+        (SHORT..=LONGEST).contains(&octets.len()).then(|| Self {
+            says: reader.read(octets),
+            octets: octets.into(),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(says: Dependency) -> Self {
+        Self {
+            octets: [0; SHORT].into(),
+            says: Some(says),
+        }
+    }
+
+    /// The number of the packet's frame. Wraps.
+    pub(crate) fn frame_number(&self) -> u16 {
+        u16::from_be_bytes([self.octets[1], self.octets[2]])
+    }
+
+    /// Octets of memory.
+    pub(crate) fn weight(&self) -> usize {
+        size_of::<Self>() + self.octets.len()
+    }
+
+    /// Appends it as it came, with another number for the frame.
+    pub(crate) fn write(&self, frame_number: u16, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(&self.octets);
+        out[start..][FRAME_NUMBER].copy_from_slice(&frame_number.to_be_bytes());
+    }
+}
+
 impl Reader {
     /// `None`: it is broken, or of a structure that never came, or has more layers than anybody sends.
-    pub(crate) fn read(&mut self, descriptor: &[u8]) -> Option<Dependency> {
+    fn read(&mut self, descriptor: &[u8]) -> Option<Dependency> {
         let mut bits = BitReader::endian(descriptor, BigEndian);
         let (starts, ends) = (bits.read_bit().ok()?, bits.read_bit().ok()?);
         let number: u8 = bits.read_unsigned::<6, _>().ok()?;

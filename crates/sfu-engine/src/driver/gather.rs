@@ -101,6 +101,7 @@ mod tests {
             payload: [1].into(),
             red: None,
             from_above: 0,
+            descriptor: None,
         };
         Arc::new(Batch {
             kind,

@@ -21,6 +21,7 @@ fn batch(seqs: &[u64], every: u64, size: usize) -> Arc<Batch> {
         payload: vec![0; size].into(),
         red: None,
         from_above: 0,
+        descriptor: None,
     });
     Arc::new(Batch {
         kind: TrackKind::Video,

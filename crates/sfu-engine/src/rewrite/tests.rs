@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::*;
 use crate::codec::Codec;
+use crate::codec::dependency::{Descriptor, Reader};
 use crate::packet::{LayerReader, RtpIn};
 use crate::temporal::Temporal;
 use proptest::prelude::*;
@@ -23,6 +25,7 @@ fn packet(seq: u64, timestamp: u32, captured: Instant) -> Packet {
         payload: Vec::new().into(),
         red: None,
         from_above: 0,
+        descriptor: None,
     }
 }
 
@@ -55,6 +58,52 @@ fn a_new_publisher_continues_in_real_time() {
     rewriter.switch(source(1, 0), &packet(80_000, 77, later), None, Limit::ALL);
     let out = rewriter.rewrite(&packet(80_000, 77, later), None).unwrap();
     assert_eq!(out.timestamp, 1_000 + 180_000);
+}
+
+/// Of dependency descriptors. A keyframe whose number is not ahead is one that comes late, to a receiver.
+#[test]
+fn numbers_of_frames_go_on_whoever_publishes() {
+    let now = Instant::now();
+    let mut rewriter = Rewriter::new(90_000);
+    let mut seq = 70_000;
+    let mut left = |source, number: u16, begins: bool, late: bool| {
+        let [high, low] = number.to_be_bytes();
+        let descriptor = Descriptor::read(&[0x80, high, low], &mut Reader::default());
+        seq += 1;
+        let mut packet = Packet {
+            keyframe_start: begins,
+            descriptor: descriptor.map(Arc::new),
+            ..packet(seq, seq as u32 * 3_000, now)
+        };
+        packet.temporal.late = late;
+        if rewriter.source() != Some(source) {
+            rewriter.switch(source, &packet, None, Limit::ALL);
+        }
+        rewriter.rewrite(&packet, None).unwrap().frame_number
+    };
+    for (epoch, layer, number, begins, late, expected) in [
+        (0, 0, 20_000, true, false, 20_000),
+        (0, 0, 20_001, false, false, 20_001),
+        (0, 0, 20_007, false, false, 20_007),
+        // Comes late.
+        (0, 0, 20_004, false, true, 20_004),
+        // Another spatial layer of the same publisher.
+        (0, 1, 20_010, true, false, 20_010),
+        (0, 1, 20_010, false, false, 20_010),
+        // Another publisher, which counts anew; and one whose numbers are ahead.
+        (1, 0, 1, true, false, 20_011),
+        (1, 0, 3, false, false, 20_013),
+        (1, 0, 2, true, true, 20_012),
+        (2, 0, 20_000, true, false, 40_010),
+        (2, 0, 25_600, false, false, 45_610),
+        // It begins anew in the middle.
+        (2, 0, 25_599, true, false, 45_611),
+        (2, 0, 25_600, false, false, 45_612),
+        (2, 0, 45_530, false, false, 6),
+    ] {
+        let number_out = left(source(epoch, layer), number, begins, late);
+        assert_eq!(number_out, Some(expected), "{epoch} {layer} {number}");
+    }
 }
 
 #[test]

@@ -249,6 +249,7 @@ mod tests {
             payload: vec![0; size].into(),
             red: None,
             from_above: 0,
+            descriptor: None,
         };
         Arc::new(Batch {
             kind: TrackKind::Video,

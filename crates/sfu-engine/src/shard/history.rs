@@ -22,6 +22,7 @@ pub(super) struct Record {
     pub(super) sent_seq: u64,
     pub(super) timestamp: u32,
     vp8: Option<Vp8Header>,
+    frame_number: Option<u16>,
     empty: bool,
 }
 
@@ -43,6 +44,7 @@ struct Stored {
     seq: u32,
     timestamp: u32,
     epoch: u16,
+    /// Of VP8, or the number of the frame in a dependency descriptor.
     picture_id: u16,
     layer: u8,
     tl0_pic_idx: u8,
@@ -55,6 +57,7 @@ const PICTURE_ID: u8 = 2;
 const LONG_PICTURE_ID: u8 = 4;
 const TL0_PIC_IDX: u8 = 8;
 const HOLDS_NOTHING: u8 = 16;
+const FRAME_NUMBER: u8 = 32;
 
 const EMPTY: Stored = Stored {
     sent_seq: 0,
@@ -98,6 +101,10 @@ impl History {
                 tl0_pic_idx = index;
                 flags |= TL0_PIC_IDX;
             }
+        }
+        if let Some(number) = sent.frame_number {
+            picture_id = number;
+            flags |= FRAME_NUMBER;
         }
         self.newest_seq = packet.seq;
         self.newest_epoch = source.epoch;
@@ -183,6 +190,7 @@ impl History {
             sent_seq,
             timestamp: stored.timestamp,
             vp8: (stored.flags & (PICTURE_ID | TL0_PIC_IDX) != 0).then_some(header),
+            frame_number: (stored.flags & FRAME_NUMBER != 0).then_some(stored.picture_id),
             empty: stored.flags & HOLDS_NOTHING != 0,
         })
     }
@@ -202,6 +210,7 @@ impl Record {
             timestamp: self.timestamp,
             captured,
             vp8: self.vp8,
+            frame_number: self.frame_number,
             empty: self.empty,
         }
     }
@@ -229,6 +238,7 @@ mod tests {
             payload: Vec::new().into(),
             red: None,
             from_above: 0,
+            descriptor: None,
         }
     }
 
@@ -246,6 +256,7 @@ mod tests {
                 picture_id: Some((seq as u16 & 0x7fff, true)),
                 tl0_pic_idx: None,
             }),
+            frame_number: None,
             empty: seq.is_multiple_of(7),
         }
     }
@@ -282,6 +293,22 @@ mod tests {
         assert!(size_of::<Stored>() <= 24);
         history.clear();
         assert_eq!(history.get(first_sent + 699), Found::Forgotten);
+    }
+
+    #[test]
+    fn the_number_of_a_frame_is_known() {
+        let now = Instant::now();
+        let mut history = History::default();
+        let sent = Rewritten {
+            vp8: None,
+            frame_number: Some(65_535),
+            ..sent(1_000, now)
+        };
+        history.add(now, SOURCE, &packet(5), &sent);
+        let Found::Sent(record) = history.get(1_000) else {
+            panic!("it is known");
+        };
+        assert_eq!(record.rewritten(now), sent);
     }
 
     #[test]

@@ -26,6 +26,7 @@ impl Rewritten {
             marker: packet.marker && !self.empty,
             keyframe_start: packet.keyframe_start && !self.empty,
             vp8: self.vp8,
+            descriptor: packet.descriptor.as_ref().zip(self.frame_number),
             payload: match self.empty {
                 true => &NOTHING,
                 false => &packet.payload,

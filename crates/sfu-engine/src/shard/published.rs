@@ -280,7 +280,7 @@ impl Published {
             payload: packet.payload,
             red: packet.red,
             layering: Layering {
-                dependency: packet.dependency,
+                descriptor: packet.descriptor,
                 ..Layering::default()
             },
         })

@@ -120,6 +120,7 @@ mod tests {
             payload: [seq as u8].into(),
             red: None,
             from_above: 0,
+            descriptor: None,
         };
         Arc::new(Batch {
             kind: TrackKind::Video,

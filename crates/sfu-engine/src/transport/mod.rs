@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::codec::dependency::Dependency;
+use crate::codec::dependency::Descriptor;
 use crate::codec::{Codec, TrackKind, Vp8Header};
 use crate::peer::data::DataCommand;
 pub use crate::peer::uplink::agreed::AgreedTracks;
@@ -47,6 +47,8 @@ pub struct Outgoing<'a> {
     pub keyframe_start: bool,
     /// VP8 counters to write into the payload descriptor.
     pub vp8: Option<Vp8Header>,
+    /// Its dependency descriptor, and the number of its frame to write into that.
+    pub descriptor: Option<(&'a Arc<Descriptor>, u16)>,
     /// RTP payload, shared. Empty where the viewer only needs the number.
     pub payload: &'a Arc<[u8]>,
     /// The same with redundancy (RED), where the publisher sends that.
@@ -142,8 +144,8 @@ pub struct Incoming {
     pub marker: bool,
     /// How far below the loudest, in dB (RFC 6464), where the peer tells it.
     pub audio_level: Option<u8>,
-    /// What its dependency descriptor says, where the codec's layers are told apart by that.
-    pub(crate) dependency: Option<Arc<Dependency>>,
+    /// Its dependency descriptor, where the codec's layers are told apart by that.
+    pub(crate) descriptor: Option<Arc<Descriptor>>,
     /// RTP payload. Empty where there is nothing to forward (padding): only its number is used up.
     pub payload: Arc<[u8]>,
     /// The same with redundancy, as it came (RED).
@@ -266,6 +268,10 @@ pub trait ViewerTransport: Transport {
     fn slot(&self, kind: TrackKind, place: usize) -> Option<Slot>;
     /// Whether the viewer can be sent this codec on an m-line.
     fn accepts(&self, slot: Slot, codec: Codec) -> bool;
+    /// Whether the viewer is told what frames are predicted from (the dependency descriptor).
+    fn takes_descriptors(&self, _slot: Slot) -> bool {
+        false
+    }
     /// Whether the viewer asks for keyframes itself when it can't decode (PLI or FIR was agreed on).
     fn asks_for_keyframes(&self) -> bool;
     /// What the viewer's network is taken to carry at first, where that is going to be found out.

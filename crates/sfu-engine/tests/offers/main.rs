@@ -187,3 +187,37 @@ fn the_dependency_descriptor_is_agreed_on_for_av1_alone() {
         assert_eq!(answer.contains(uri), is_taken, "{first} first: {answer}");
     }
 }
+
+/// Keyframes have a long one, which takes headers of two octets; AV1 may come after another codec.
+#[test]
+fn a_viewer_is_told_descriptors_where_headers_may_be_mixed() {
+    let uri =
+        "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+    let mixed = "a=extmap-allow-mixed\n";
+    for (codec, session, media, id, is_taken) in [
+        ("AV1", mixed, "", 9, true),
+        ("AV1", "", mixed, 9, true),
+        ("AV1", mixed, "", 16, true),
+        ("AV1", "", "", 9, false),
+        ("VP9", mixed, "", 9, false),
+    ] {
+        let formats = format!(
+            "a=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\n\
+             a=rtpmap:97 {codec}/90000\n{media}"
+        );
+        let (before, rest) = PLAIN.split_once("a=rtpmap:96").expect("the formats");
+        let (_, after) = rest.split_once(rows::VIDEO_END).expect("their end");
+        let text = format!("{before}{formats}a=extmap:{id} {uri}\n{after}");
+        let text = text.replace("a=group", &format!("{session}a=group"));
+        let text = text.replace("a=sendonly", "a=recvonly");
+        let answer = answered(Kind::Whep, &text.replace('\n', "\r\n")).expect("an answer");
+        let mapped = format!("a=extmap:{id} {uri}\r\n");
+        assert_eq!(answer.contains(&mapped), is_taken, "{codec} {id}: {answer}");
+        let is_mixed = answer.contains("a=extmap-allow-mixed\r\n");
+        assert_eq!(
+            is_mixed,
+            !(session.is_empty() && media.is_empty()),
+            "{answer}"
+        );
+    }
+}

@@ -7,6 +7,7 @@
 mod bandwidth;
 mod channels;
 mod codecs;
+mod descriptor;
 mod device;
 mod far;
 mod held_up;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A publisher whose spatial layers share an SSRC (VP9): each viewer gets one of them with what decodes it, whatever is lost on
+//! A publisher whose spatial layers share an SSRC (VP9, AV1): each viewer gets one of them with what decodes it, whatever is lost on
 //! both ways and however its network changes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sfu_engine::{Codec, LayerInfo, Layering, Preference, Rid, RtpIn, TrackKind};
+use sfu_engine::{Codec, DescriptorReader, LayerInfo, Layering, Preference, Rid, RtpIn, TrackKind};
 use sfu_impair::{Conditions, Rng};
 
+use crate::descriptor;
 use crate::net::good;
 use crate::publisher::FRAME;
 use crate::viewer::Pictures;
@@ -18,12 +19,10 @@ use crate::world::World;
 const PACKETS: [u8; 3] = [1, 2, 4];
 const PACKET: usize = 1_100;
 const MAGIC: &[u8] = b"SVC!";
-/// Octets of the payload descriptor before the structure.
-const DESCRIPTOR: usize = 5;
 
 /// How frames are predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(crate) enum Mode {
     /// Across layers in keyframes only: `L3T3_KEY`.
     Key,
     /// Across layers in all: `L3T3`.
@@ -32,17 +31,19 @@ enum Mode {
 
 /// What a packet's payload says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mark {
-    frame: u32,
-    key: bool,
-    full: bool,
-    spatial: u8,
-    index: u8,
+pub(crate) struct Mark {
+    pub(crate) frame: u32,
+    pub(crate) key: bool,
+    pub(crate) full: bool,
+    pub(crate) spatial: u8,
+    pub(crate) index: u8,
     /// Since the keyframe.
-    phase: u8,
+    pub(crate) phase: u8,
 }
 
 struct Encoder {
+    codec: Codec,
+    reader: DescriptorReader,
     mode: Mode,
     /// Spatial layers that it sends now.
     layers: u8,
@@ -57,7 +58,7 @@ struct Encoder {
 }
 
 impl Encoder {
-    fn new(world: &World, mode: Mode, seed: u64, loss: f64) -> Self {
+    fn new(world: &World, codec: Codec, mode: Mode, seed: u64, loss: f64) -> Self {
         let info = LayerInfo {
             rid: Rid::from_index(0),
             width: None,
@@ -65,8 +66,10 @@ impl Encoder {
             target_bitrate: None,
         };
         let lease = world.publisher.lease;
-        world.stream.set_video(lease, Codec::Vp9, vec![info]);
+        world.stream.set_video(lease, codec, vec![info]);
         Self {
+            codec,
+            reader: DescriptorReader::default(),
             mode,
             layers: 3,
             frame: 0,
@@ -108,7 +111,53 @@ impl Encoder {
     fn packet(&mut self, world: &World, key: bool, phase: u8, spatial: u8, index: u8) -> RtpIn {
         let last = index + 1 == PACKETS[usize::from(spatial)];
         let top = spatial + 1 == self.layers;
+        let mark = Mark {
+            frame: self.frame,
+            key,
+            full: self.mode == Mode::Full,
+            spatial,
+            index,
+            phase,
+        };
         let structure = key && spatial == 0 && index == 0;
+        let mut payload = match self.codec {
+            // A frame in one element, of which a new sequence begins with the first.
+            Codec::Av1 => vec![0x10 | u8::from(structure) << 3, 0x30],
+            _ => self.vp9_descriptor(mark, structure, last),
+        };
+        payload.extend(MAGIC);
+        payload.extend(self.frame.to_be_bytes());
+        payload.extend([u8::from(key), u8::from(mark.full), spatial, index, phase]);
+        payload.resize(PACKET, 0);
+        let layering = match self.codec {
+            Codec::Av1 => {
+                let octets = descriptor::write(mark, structure, last);
+                Layering::described(&mut self.reader, &octets)
+            }
+            _ => Layering::default(),
+        };
+        let seq = self.seq;
+        self.seq = seq.wrapping_add(1);
+        RtpIn {
+            seq,
+            timestamp: self.frame * 2_970,
+            captured: world.now,
+            marker: top && last,
+            payload: payload.into(),
+            red: None,
+            layering,
+        }
+    }
+
+    fn vp9_descriptor(&self, mark: Mark, structure: bool, last: bool) -> Vec<u8> {
+        let Mark {
+            key,
+            spatial,
+            index,
+            phase,
+            ..
+        } = mark;
+        let top = spatial + 1 == self.layers;
         let needed_above = !top && (key || self.mode == Mode::Full);
         let temporal = [0u8, 2, 1, 2][usize::from(phase)];
         let [high, low] = (self.frame as u16 | 0x8000).to_be_bytes();
@@ -130,32 +179,13 @@ impl Encoder {
                 payload.extend((180u16 << spatial).to_be_bytes());
             }
         }
-        payload.extend(MAGIC);
-        payload.extend(self.frame.to_be_bytes());
-        let full = self.mode == Mode::Full;
-        payload.extend([u8::from(key), u8::from(full), spatial, index, phase]);
-        payload.resize(PACKET, 0);
-        let seq = self.seq;
-        self.seq = seq.wrapping_add(1);
-        RtpIn {
-            seq,
-            timestamp: self.frame * 2_970,
-            captured: world.now,
-            marker: top && last,
-            payload: payload.into(),
-            red: None,
-            layering: Layering::default(),
-        }
+        payload
     }
 }
 
-fn read(payload: &[u8]) -> Option<Mark> {
-    let at = payload
-        .get(DESCRIPTOR..)?
-        .windows(MAGIC.len())
-        .position(|w| w == MAGIC)?;
-    let [a, b, c, d, key, full, spatial, index, phase, ..] =
-        payload.get(DESCRIPTOR + at + MAGIC.len()..)?
+pub(crate) fn read(payload: &[u8]) -> Option<Mark> {
+    let at = payload.windows(MAGIC.len()).position(|w| w == MAGIC)?;
+    let [a, b, c, d, key, full, spatial, index, phase, ..] = payload.get(at + MAGIC.len()..)?
     else {
         return None;
     };
@@ -257,9 +287,13 @@ fn decode(picture: &[Mark], have: &mut BTreeSet<(u32, u8)>, result: &mut Decoded
 }
 
 fn world(seed: u64, mode: Mode, loss: f64) -> (World, Encoder) {
+    world_of(Codec::Vp9, seed, mode, loss)
+}
+
+fn world_of(codec: Codec, seed: u64, mode: Mode, loss: f64) -> (World, Encoder) {
     let mut world = World::new(seed, 1);
     world.publisher_paused = true;
-    let mut encoder = Encoder::new(&world, mode, seed, loss);
+    let mut encoder = Encoder::new(&world, codec, mode, seed, loss);
     encoder.picture(&world);
     (world, encoder)
 }
@@ -412,5 +446,72 @@ fn no_viewer_is_sent_a_frame_that_it_cannot_decode() {
             "seed {seed} {mode:?}: {most:?}"
         );
         assert!(most[2][0] > most[0][0], "seed {seed} {mode:?}: {most:?}");
+    }
+}
+
+/// By the descriptors that came, as a browser does it.
+#[test]
+fn who_takes_descriptors_is_shown_all_layers_of_av1_and_who_does_not_the_lowest() {
+    for (mode, loss) in [(Mode::Key, 0.0), (Mode::Full, 0.0), (Mode::Key, 0.01)] {
+        let (mut world, mut encoder) = world_of(Codec::Av1, 5, mode, loss);
+        world.viewers_take_descriptors = true;
+        let told = join(&mut world, good(), Preference::default());
+        let narrow = Conditions {
+            rate: Some(500_000),
+            ..good()
+        };
+        let narrow = join(&mut world, narrow, Preference::default());
+        world.viewers_take_descriptors = false;
+        let untold = join(&mut world, good(), Preference::default());
+        run(&mut world, &mut encoder, 15);
+        let seen = [told, narrow, untold].map(|viewer| of(&world, viewer));
+        for seen in &seen {
+            assert_eq!((seen.broken, seen.markers), (0, 0), "{mode:?}: {seen:?}");
+        }
+        assert_eq!(seen[0].last, Some(2), "{mode:?}: {seen:?}");
+        assert!(seen[0].pictures[2] > 250, "{mode:?}: {seen:?}");
+        // Of the middle one that may be the lower temporal layers.
+        assert!(seen[1].last < Some(2), "{mode:?}: {seen:?}");
+        assert!(seen[1].pictures[2] < 100, "{mode:?}: {seen:?}");
+        assert_eq!(seen[2].pictures[1..], [0, 0], "{mode:?}: {seen:?}");
+        for (viewer, pictures) in [(told, &seen[0].pictures), (narrow, &seen[1].pictures)] {
+            let shown = descriptor::decoded(&world.viewers[viewer].0.pictures);
+            assert_eq!(shown.broken, 0, "{mode:?}: {shown:?}");
+            let all = pictures.iter().sum::<u64>();
+            // The last picture may not be whole yet.
+            assert!(shown.pictures >= all, "{mode:?}: {shown:?} of {all}");
+        }
+        let packets = world.viewers[untold].0.pictures.raw.as_ref().unwrap();
+        assert!(packets.values().all(|packet| packet.descriptor.is_none()));
+    }
+}
+
+#[test]
+fn who_takes_descriptors_goes_down_and_up_with_its_network() {
+    for mode in [Mode::Key, Mode::Full] {
+        let (mut world, mut encoder) = world_of(Codec::Av1, 6, mode, 0.0);
+        world.viewers_take_descriptors = true;
+        let viewer = join(&mut world, good(), Preference::default());
+        run(&mut world, &mut encoder, 12);
+        assert_eq!(of(&world, viewer).last, Some(2), "{mode:?}");
+        let narrow = Conditions {
+            rate: Some(800_000),
+            ..good()
+        };
+        world.set_link(viewer, narrow);
+        let before = of(&world, viewer);
+        run(&mut world, &mut encoder, 12);
+        let seen = of(&world, viewer);
+        let lower = seen.pictures[0] + seen.pictures[1];
+        let lower_before = before.pictures[0] + before.pictures[1];
+        // The highest one alone takes 1.1 Mbit/s where only keyframes are predicted across layers, and else 1.9.
+        assert!(lower > lower_before + 100, "{mode:?}: {before:?} {seen:?}");
+        world.set_link(viewer, good());
+        run(&mut world, &mut encoder, 30);
+        let seen = of(&world, viewer);
+        assert_eq!(seen.last, Some(2), "{mode:?}: {seen:?}");
+        assert_eq!((seen.broken, seen.markers), (0, 0), "{mode:?}: {seen:?}");
+        let shown = descriptor::decoded(&world.viewers[viewer].0.pictures);
+        assert_eq!(shown.broken, 0, "{mode:?}: {shown:?}");
     }
 }

@@ -13,7 +13,7 @@ use str0m::config::CryptoProvider;
 use str0m::format::FormatParams;
 use str0m::media::{Direction, Frequency, KeyframeRequestKind, MediaKind, MediaTime, Mid};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, RedDecoder, RtpPacket};
+use str0m::rtp::{Extension, ExtensionSerializer, ExtensionValues, RedDecoder, RtpPacket};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{Mark, read_mark};
@@ -72,6 +72,7 @@ impl TestViewer {
         no_rtx: Option<Codec>,
         no_nack: bool,
         no_twcc: bool,
+        takes_descriptors: bool,
     ) -> (Self, String) {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
@@ -96,6 +97,12 @@ impl TestViewer {
         let extensions = config.extension_map();
         extensions.set(12, Extension::AbsoluteCaptureTime);
         extensions.set(13, Extension::PlayoutDelay);
+        if takes_descriptors {
+            extensions.set(
+                11,
+                Extension::with_serializer(Descriptor::URI, Descriptor::default()),
+            );
+        }
         if let Some(crypto) = crypto {
             config = config.set_crypto_provider(Arc::new(crypto));
         }
@@ -285,6 +292,36 @@ pub(crate) struct Raw {
     pub(crate) timestamp: u64,
     pub(crate) marker: bool,
     pub(crate) payload: Vec<u8>,
+    /// Its dependency descriptor.
+    pub(crate) descriptor: Option<Vec<u8>>,
+}
+
+/// The header extension as it came, which `str0m` does not know.
+#[derive(Debug, Clone, Default)]
+struct Descriptor(Vec<u8>);
+
+impl Descriptor {
+    const URI: &str =
+        "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
+}
+
+impl ExtensionSerializer for Descriptor {
+    fn write_to(&self, _: &mut [u8], _: &ExtensionValues) -> usize {
+        0
+    }
+
+    fn parse_value(&self, octets: &[u8], values: &mut ExtensionValues) -> bool {
+        values.user_values.set(Self(octets.to_vec()));
+        true
+    }
+
+    fn is_video(&self) -> bool {
+        true
+    }
+
+    fn is_audio(&self) -> bool {
+        false
+    }
 }
 
 impl Pictures {
@@ -297,6 +334,10 @@ impl Pictures {
                 timestamp: packet.time.numer(),
                 marker: packet.header.marker,
                 payload: packet.payload.to_vec(),
+                descriptor: {
+                    let values = &packet.header.ext_vals.user_values;
+                    values.get().map(|Descriptor(octets)| octets.clone())
+                },
             };
             let twice = raw.insert(*packet.seq_no, packet_as_it_came);
             assert!(twice.is_none(), "number {} came twice", packet.seq_no);

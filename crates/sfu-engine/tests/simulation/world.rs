@@ -82,6 +82,8 @@ pub(crate) struct World {
     pub(crate) viewers_lack_nack: bool,
     /// Who joins from now on reports no arrivals.
     pub(crate) viewers_lack_twcc: bool,
+    /// They take the dependency descriptor.
+    pub(crate) viewers_take_descriptors: bool,
     /// Where reports of viewers are kept, too.
     pub(crate) overheard: Option<Vec<Vec<u8>>>,
     /// Where what publishers by WHIP are sent is kept, too.
@@ -137,6 +139,7 @@ impl World {
             viewers_lack_rtx: None,
             viewers_lack_nack: false,
             viewers_lack_twcc: false,
+            viewers_take_descriptors: false,
             overheard: None,
             told: None,
             viewers: Vec::new(),
@@ -304,6 +307,7 @@ impl World {
             self.viewers_lack_rtx,
             self.viewers_lack_nack,
             self.viewers_lack_twcc,
+            self.viewers_take_descriptors,
         );
         let codecs = self.stream.codecs();
         let delay = PlayoutDelay::from_millis(0, 200);

@@ -106,6 +106,9 @@ pub(super) fn write(
             continue;
         };
         write_line(&mut out, line, local, Some(n) == first);
+        if line.media.mixed && !plan.mixed {
+            out.push_str("a=extmap-allow-mixed\r\n");
+        }
         if let Some(Some(sent)) = stream.sent.get(n) {
             write_sent(&mut out, stream.name, line.kind, *sent);
         }

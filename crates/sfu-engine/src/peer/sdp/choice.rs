@@ -110,11 +110,15 @@ impl Purpose {
                 Extension::Mid,
                 Extension::Twcc,
                 Extension::CaptureTime,
+                Extension::Dependency,
                 Extension::PlayoutDelay,
             ],
-            Self::Watch { delay: false, .. } => {
-                &[Extension::Mid, Extension::Twcc, Extension::CaptureTime]
-            }
+            Self::Watch { delay: false, .. } => &[
+                Extension::Mid,
+                Extension::Twcc,
+                Extension::CaptureTime,
+                Extension::Dependency,
+            ],
             Self::Publish { .. } => &[
                 Extension::Mid,
                 Extension::Rid,
@@ -315,18 +319,23 @@ impl<'o, 'a> Accepted<'o, 'a> {
             (true, Purpose::Watch { .. }) => Direction::SendOnly,
             (true, Purpose::Publish { .. }) => Direction::RecvOnly,
         };
-        let highest = match purpose {
+        // What is sent has short headers but for that one.
+        let highest = |extension| match purpose {
             Purpose::Publish { .. } if media.mixed => u8::MAX,
+            Purpose::Watch { .. } if extension == Extension::Dependency => u8::MAX,
             _ => ONE_OCTET,
         };
         let mut extensions = media.extensions.only(purpose.extensions(), highest);
         extensions.retain(|mapped| mapped.direction.is_none_or(|d| purpose.is_wanted(d)));
         let formats = chosen(media, kind, extensions.id(Extension::Twcc).is_some());
-        // Of AV1 there is nothing else; with it Chromium leaves temporal layers out of VP8's own descriptor.
-        if formats
-            .first()
-            .is_none_or(|first| first.codec != Codec::Av1)
-        {
+        let is_av1 = |chosen: &Chosen<'_, '_>| chosen.codec == Codec::Av1;
+        let is_described = match purpose {
+            // Of AV1 there is nothing else; with it Chromium leaves temporal layers out of VP8's own descriptor.
+            Purpose::Publish { .. } => formats.first().is_some_and(is_av1),
+            // AV1 may come at any time, and keyframes have a long one.
+            Purpose::Watch { .. } => media.mixed && formats.iter().any(is_av1),
+        };
+        if !is_described {
             extensions.remove(Extension::Dependency);
         }
         let layers = match purpose {

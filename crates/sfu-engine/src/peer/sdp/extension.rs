@@ -100,11 +100,12 @@ impl Extensions {
         self.0[extension as usize]
     }
 
-    /// Only these, with numbers up to `highest`.
-    pub(super) fn only(&self, wanted: &[Extension], highest: u8) -> Self {
+    /// Only these, with numbers up to the `highest` of each.
+    pub(super) fn only(&self, wanted: &[Extension], highest: impl Fn(Extension) -> u8) -> Self {
         let mut only = Self::default();
         for extension in wanted {
-            let mapped = self.get(*extension).filter(|m| m.id <= highest);
+            let mapped = self.get(*extension);
+            let mapped = mapped.filter(|m| m.id <= highest(*extension));
             only.0[*extension as usize] = mapped;
         }
         only
@@ -168,7 +169,7 @@ mod tests {
         own.inherit(&session);
         let found: Vec<_> = own.iter().map(|(e, m)| (e, m.id)).collect();
         assert_eq!(found, [(Extension::Mid, 1), (Extension::Twcc, 7)]);
-        assert_eq!(own.only(&[Extension::Mid], ONE_OCTET).iter().count(), 1);
-        assert_eq!(own.only(&[Extension::Twcc], 6).iter().count(), 0);
+        assert_eq!(own.only(&[Extension::Mid], |_| ONE_OCTET).iter().count(), 1);
+        assert_eq!(own.only(&[Extension::Twcc], |_| 6).iter().count(), 0);
     }
 }

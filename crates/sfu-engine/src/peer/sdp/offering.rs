@@ -71,7 +71,8 @@ const VIDEO: [Known; 5] = [
             a=rtpmap:50 rtx/90000\r\na=fmtp:50 apt=49\r\n",
     },
 ];
-const VIDEO_ALL: &str = "a=rtcp-fb:* goog-remb\r\na=rtcp-fb:* transport-cc\r\na=rtcp-fb:* ccm fir\r\n\
+const VIDEO_ALL: &str = "a=extmap:5 https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension\r\n\
+    a=rtcp-fb:* goog-remb\r\na=rtcp-fb:* transport-cc\r\na=rtcp-fb:* ccm fir\r\n\
     a=rtcp-fb:* nack\r\na=rtcp-fb:* nack pli\r\n";
 const AUDIO: &str = "m=audio 9 UDP/TLS/RTP/SAVPF 111 63\r\n\
     a=rtcp-fb:* transport-cc\r\na=rtpmap:111 opus/48000/2\r\n\
@@ -262,7 +263,7 @@ impl Offering {
         video.extend(known().map(|known| known.lines));
         let each = video.len() + ALL.len() + 32;
         let mut out = String::with_capacity(64 + self.lines.len() * (each + 5));
-        out.push_str("v=0\r\na=group:BUNDLE");
+        out.push_str("v=0\r\na=extmap-allow-mixed\r\na=group:BUNDLE");
         for (mid, _) in self.lines.iter().enumerate() {
             out.extend([" ", &mid.to_string()]);
         }

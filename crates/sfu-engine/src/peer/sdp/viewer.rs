@@ -149,6 +149,7 @@ pub(super) fn formats(
                 twcc: extension(Extension::Twcc).filter(|_| chosen.feedback.twcc),
                 playout_delay: extension(Extension::PlayoutDelay),
                 capture_time: extension(Extension::CaptureTime),
+                descriptor: extension(Extension::Dependency),
             },
         });
     }

@@ -25,7 +25,7 @@ use self::control::Control;
 use self::packet::{Header, Numbers};
 use self::receiver::{Came, Place, Receiver, Receivers};
 use self::route::{Content, Route, Router};
-use crate::codec::dependency::Dependency;
+use crate::codec::dependency::Descriptor;
 use crate::codec::{self, Codec, TrackKind, red};
 use crate::peer::data::{DataCommand, DataObserver};
 use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
@@ -318,7 +318,7 @@ impl Receiver {
         payload: Arc<[u8]>,
         red: Option<Arc<[u8]>>,
     ) -> Incoming {
-        let dependency = self.dependency(format, packet);
+        let descriptor = self.descriptor(format, packet);
         Incoming {
             track: self.track,
             layer: self.layer,
@@ -329,17 +329,17 @@ impl Receiver {
             timestamp: packet.timestamp,
             marker: packet.marker,
             audio_level: packet.audio_level,
-            dependency,
+            descriptor,
             payload,
             red,
         }
     }
 
     /// AV1 says nothing else of what its frames are predicted from.
-    fn dependency(&mut self, format: Format, packet: &Packet<'_>) -> Option<Arc<Dependency>> {
+    fn descriptor(&mut self, format: Format, packet: &Packet<'_>) -> Option<Arc<Descriptor>> {
         let descriptor = packet.dependency.filter(|_| format.codec == Codec::Av1)?;
         let reader = &mut self.stream.as_mut()?.dependencies;
-        reader.read(descriptor).map(Arc::new)
+        Descriptor::read(descriptor, reader).map(Arc::new)
     }
 }
 

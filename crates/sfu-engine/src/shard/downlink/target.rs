@@ -28,8 +28,12 @@ impl Forwarder {
         self.video.set_codec(snapshot.codecs.video, transport);
         snapshot.choices(now, &mut self.layers);
         self.sound_lags = snapshot.sound_lags;
-        if snapshot.is_split && snapshot.codecs.video == Some(Codec::Av1) {
-            // Viewers are not sent the dependency descriptor, without which browsers show no more than the lowest one.
+        let is_told = |slot| transport.takes_descriptors(slot);
+        if snapshot.is_split
+            && snapshot.codecs.video == Some(Codec::Av1)
+            && !self.video.slot.is_some_and(is_told)
+        {
+            // Without the dependency descriptor browsers show no more than the lowest one.
             let upper = self.layers.split_last_mut().map(|(_, upper)| upper);
             upper
                 .into_iter()

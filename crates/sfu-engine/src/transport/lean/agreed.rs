@@ -23,6 +23,8 @@ pub(crate) struct Extensions {
     pub(crate) playout_delay: Option<u8>,
     /// When the media was captured.
     pub(crate) capture_time: Option<u8>,
+    /// What frames are predicted from (the dependency descriptor), where headers of one and two octets may be mixed.
+    pub(crate) descriptor: Option<u8>,
 }
 
 /// A codec that may be sent, and under which numbers.

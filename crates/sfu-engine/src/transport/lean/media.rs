@@ -6,8 +6,9 @@
 //! Nothing is allocated, locked or formatted, and no clock is read.
 //!
 //! Header extensions never make a packet larger than [`MAX_DATAGRAM`] that would be smaller without them, but for the
-//! transport-wide number, without which the viewer's network could not be judged, and the m-line's name while the peer
-//! needs it. The others wait for a packet that has room.
+//! transport-wide number, without which the viewer's network could not be judged, the m-line's name while the peer
+//! needs it, and the dependency descriptor, without which nothing is decoded: its publisher had room for it, too. The others wait
+//! for a packet that has room.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use super::agreed::{Agreed, Extensions, Format};
 use super::asked::Asked;
 use super::connection::Path;
 use super::control;
-use super::header::{self, Header, Value};
+use super::header::{Block, Header};
 use super::sealed::{Kept, Sealed};
 use crate::codec::profile::H264Profile;
 use crate::codec::{Codec, TrackKind, red, vp8};
@@ -84,7 +85,7 @@ pub(super) struct Track {
 
 /// What a packet's header extensions say.
 #[derive(Debug, Clone, Copy, Default)]
-struct Values {
+struct Values<'a> {
     /// The m-line's name is among it.
     mid: bool,
     /// The transport-wide number.
@@ -92,6 +93,8 @@ struct Values {
     playout_delay: Option<[u8; 3]>,
     /// When it was captured, and that this is by the clock of our sender reports.
     captured: Option<[u8; 16]>,
+    /// What its frame is predicted from.
+    descriptor: Option<&'a [u8]>,
 }
 
 /// A packet that has left, for whoever keeps the books.
@@ -121,6 +124,8 @@ pub(super) struct Media {
     number: u16,
     clock: WallClock,
     playout_delay: Option<[u8; 3]>,
+    /// Kept for its memory: a packet's dependency descriptor.
+    descriptor: Vec<u8>,
 }
 
 impl Media {
@@ -137,6 +142,7 @@ impl Media {
             number: 0,
             clock,
             playout_delay: playout_delay.map(PlayoutDelay::octets),
+            descriptor: Vec::new(),
         };
         media.set_formats(&agreed.formats);
         media
@@ -219,7 +225,10 @@ impl Media {
         }
         let (main, rtx, redundant) = (format.pt, format.rtx, format.red);
         let room = Room::of(&self.protect, rtx.is_some());
-        let needed = track.needed(number(&mut self.number, track.extensions));
+        let needed = Values {
+            descriptor: track.describe(packet, &mut self.descriptor),
+            ..track.needed(number(&mut self.number, track.extensions))
+        };
         let takes = |blocks: &[u8]| room.holds(needed.len(track), blocks.len());
         let (pt, payload) = match (redundant, packet.red) {
             (Some(pt), Some(blocks)) if takes(blocks) => (pt, blocks),
@@ -297,6 +306,7 @@ impl Media {
         let wanted = Values {
             playout_delay: self.playout_delay.filter(|_| is_told),
             captured: captured.map(|at| capture_time(self.clock, at)),
+            descriptor: track.describe(packet, &mut self.descriptor),
             ..track.needed(number(&mut self.number, track.extensions))
         };
         let values = track.fit(wanted, room, packet.payload.len());
@@ -375,11 +385,11 @@ impl Media {
 
 /// A packet without its payload.
 #[derive(Debug, Clone, Copy)]
-struct Draft {
+struct Draft<'a> {
     header: Header,
     /// How often the sequence number has wrapped.
     rollover: u32,
-    values: Values,
+    values: Values<'a>,
 }
 
 /// Where a datagram is kept as it leaves.
@@ -412,14 +422,14 @@ impl Room {
     }
 }
 
-impl Values {
+impl Values<'_> {
     /// Octets of the header extensions.
     fn len(&self, track: &Track) -> usize {
-        header::extensions_len(&track.extensions(self))
+        track.extensions(self).len()
     }
 }
 
-impl Draft {
+impl Draft<'_> {
     /// Writes the packet into the buffer that it is sent from, and seals it there.
     fn send(
         &self,
@@ -495,7 +505,7 @@ impl Track {
     }
 
     /// The next packet of the stream of retransmissions, which numbers it.
-    fn draft_again(&mut self, header: Header, values: Values) -> Draft {
+    fn draft_again<'a>(&mut self, header: Header, values: Values<'a>) -> Draft<'a> {
         let seq = self.rtx_seq;
         self.rtx_seq += 1;
         Draft {
@@ -517,12 +527,21 @@ impl Track {
     }
 
     /// What every packet must say.
-    fn needed(&self, number: Option<[u8; 2]>) -> Values {
+    fn needed(&self, number: Option<[u8; 2]>) -> Values<'static> {
         Values {
             mid: self.is_new,
             number,
             ..Values::default()
         }
+    }
+
+    /// The packet's dependency descriptor as it leaves, where the peer takes that.
+    fn describe<'a>(&self, packet: &Outgoing<'_>, octets: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+        let (descriptor, frame_number) = packet.descriptor?;
+        self.extensions.descriptor?;
+        octets.clear();
+        descriptor.write(frame_number, octets);
+        Some(octets)
     }
 
     /// Whether a packet is to tell how long pictures may be kept back: a receiver that has just begun learns it.
@@ -540,11 +559,14 @@ impl Track {
     }
 
     /// Leaves out what there is no room for and can wait.
-    fn fit(&self, wanted: Values, room: Room, payload: usize) -> Values {
+    fn fit<'a>(&self, wanted: Values<'a>, room: Room, payload: usize) -> Values<'a> {
         if room.holds(wanted.len(self), payload) {
             return wanted;
         }
-        let needed = self.needed(wanted.number);
+        let needed = Values {
+            descriptor: wanted.descriptor,
+            ..self.needed(wanted.number)
+        };
         let more = [
             Values {
                 playout_delay: wanted.playout_delay,
@@ -562,7 +584,7 @@ impl Track {
     }
 
     /// What was left out waits for the next packet. Receivers read the delay of a frame's first one.
-    fn note(&mut self, packet: &Outgoing<'_>, wanted: &Values, told: &Values) {
+    fn note(&mut self, packet: &Outgoing<'_>, wanted: &Values<'_>, told: &Values<'_>) {
         if told.captured.is_some() {
             self.told = Some(packet.captured);
         }
@@ -592,24 +614,28 @@ impl Track {
     }
 
     /// The extensions that a packet has, where they were agreed on.
-    fn extensions<'a>(&'a self, values: &'a Values) -> [Option<Value<'a>>; 4] {
+    fn extensions<'a>(&'a self, values: &'a Values<'_>) -> Block<'a> {
         let Extensions {
             mid,
             twcc,
             playout_delay,
             capture_time,
+            descriptor,
         } = self.extensions;
         let mid = mid.filter(|_| values.mid);
-        [
-            mid.map(|id| (id, self.mid.as_bytes())),
-            value(twcc, values.number.as_ref()),
-            value(playout_delay, values.playout_delay.as_ref()),
-            value(capture_time, values.captured.as_ref()),
-        ]
+        Block {
+            short: [
+                mid.map(|id| (id, self.mid.as_bytes())),
+                value(twcc, values.number.as_ref()),
+                value(playout_delay, values.playout_delay.as_ref()),
+                value(capture_time, values.captured.as_ref()),
+            ],
+            long: descriptor.zip(values.descriptor),
+        }
     }
 }
 
-fn value<const N: usize>(id: Option<u8>, octets: Option<&[u8; N]>) -> Option<Value<'_>> {
+fn value<const N: usize>(id: Option<u8>, octets: Option<&[u8; N]>) -> Option<(u8, &[u8])> {
     id.zip(octets.map(<[u8; N]>::as_slice))
 }
 

@@ -422,6 +422,11 @@ impl ViewerTransport for LeanTransport {
         formats.any(|f| f.slot == slot && f.codec == codec)
     }
 
+    fn takes_descriptors(&self, slot: Slot) -> bool {
+        let mut formats = self.agreed.formats.iter();
+        formats.any(|f| f.slot == slot && f.extensions.descriptor.is_some())
+    }
+
     fn asks_for_keyframes(&self) -> bool {
         self.agreed.asks_for_keyframes
     }

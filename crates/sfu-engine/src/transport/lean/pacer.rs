@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::{Outgoing, Slot};
+use crate::codec::dependency::Descriptor;
 use crate::codec::{Codec, Vp8Header};
 
 /// Half of the time between two frames at 30 a second.
@@ -30,6 +31,7 @@ pub(super) struct Waiting {
     marker: bool,
     keyframe_start: bool,
     vp8: Option<Vp8Header>,
+    descriptor: Option<(Arc<Descriptor>, u16)>,
     payload: Arc<[u8]>,
 }
 
@@ -44,6 +46,7 @@ impl Waiting {
             marker: self.marker,
             keyframe_start: self.keyframe_start,
             vp8: self.vp8,
+            descriptor: self.descriptor.as_ref().map(|(d, number)| (d, *number)),
             payload: &self.payload,
             red: None,
         }
@@ -84,6 +87,7 @@ impl Pacer {
             marker: packet.marker,
             keyframe_start: packet.keyframe_start,
             vp8: packet.vp8,
+            descriptor: packet.descriptor.map(|(d, number)| (d.clone(), number)),
             payload: packet.payload.clone(),
         });
     }
@@ -120,6 +124,7 @@ mod tests {
                 marker: false,
                 keyframe_start: false,
                 vp8: None,
+                descriptor: None,
                 payload: &payload,
                 red: None,
             };

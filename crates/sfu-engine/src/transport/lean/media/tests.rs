@@ -13,6 +13,7 @@ use super::super::super::TransportEvent;
 use super::super::agreed::Numbers;
 use super::*;
 use crate::codec::Codec;
+use crate::codec::dependency::{Descriptor, Reader};
 use crate::size::MAX_PAYLOAD;
 use crate::srtp::{Profile, Role, session};
 
@@ -20,6 +21,7 @@ const TWCC: u8 = 3;
 const MID: u8 = 4;
 const DELAY: u8 = 6;
 const CAPTURED: u8 = 12;
+const DESCRIPTOR: u8 = 13;
 const MS: Duration = Duration::from_millis(1);
 
 /// The last datagram.
@@ -49,18 +51,24 @@ impl Wire {
         }
         let words = usize::from(u16::from_be_bytes([self.0[14], self.0[15]]));
         let mut rest = &self.0[16..16 + 4 * words];
-        while let [first, after @ ..] = rest {
-            let length = if *first == 0 {
-                0
-            } else {
-                usize::from(first & 15) + 1
+        loop {
+            let (number, length, after) = match rest {
+                [] => return None,
+                [0, after @ ..] => (0, 0, after),
+                [number, length, after @ ..] if self.is_long() => (*number, *length, after),
+                [first, after @ ..] => (first >> 4, (first & 15) + 1, after),
             };
-            if first >> 4 == id {
-                return Some(&after[..length]);
+            let (value, others) = after.split_at(length.into());
+            if number == id {
+                return Some(value);
             }
-            rest = &after[length..];
+            rest = others;
         }
-        None
+    }
+
+    /// Its extensions have headers of two octets.
+    fn is_long(&self) -> bool {
+        self.0[12..14] == [0x10, 0]
     }
 
     /// The time of capture in seconds since 1900.
@@ -90,6 +98,7 @@ fn format() -> Format {
             twcc: Some(TWCC),
             playout_delay: Some(DELAY),
             capture_time: Some(CAPTURED),
+            descriptor: Some(DESCRIPTOR),
         },
     }
 }
@@ -137,6 +146,7 @@ fn packet(number: u32, captured: Instant, is_key: bool, data: &Arc<[u8]>) -> Out
         marker: true,
         keyframe_start: is_key,
         vp8: None,
+        descriptor: None,
         payload: data,
         red: None,
     }
@@ -188,6 +198,50 @@ fn a_keyframe_that_is_sent_again_tells_the_same() {
     assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
     media.pad(path(), &mut wire).unwrap();
     assert_eq!((wire.captured(), wire.extension(DELAY)), (None, None));
+}
+
+/// What a frame is predicted from leaves with each of its packets, as it came but for the frame's number.
+#[test]
+fn descriptors_are_told_to_who_takes_them() {
+    let start = Instant::now();
+    let clock = WallClock::new(start, SystemTime::now());
+    let data: Arc<[u8]> = Arc::from([0x10; 1_100]);
+    for (id, length, is_long) in [
+        (DESCRIPTOR, 3, false),
+        (DESCRIPTOR, 16, false),
+        (DESCRIPTOR, 17, true),
+        (DESCRIPTOR, 255, true),
+        (200, 3, true),
+    ] {
+        let mut octets = vec![0x80, 1, 2];
+        octets.resize(length, 0x77);
+        let descriptor = Descriptor::read(&octets, &mut Reader::default());
+        let descriptor = Arc::new(descriptor.unwrap());
+        octets[1..3].copy_from_slice(&[0xab, 0xcd]);
+        for takes in [true, false] {
+            let mut format = format();
+            format.extensions.descriptor = takes.then_some(id);
+            let mut media = media_of(format, Profile::AeadAes128Gcm, clock);
+            media.tracks[0].is_new = false;
+            let told = takes.then_some(&octets[..]);
+            let packet = Outgoing {
+                descriptor: Some((&descriptor, 0xab_cd)),
+                ..packet(0, start, true, &data)
+            };
+            let mut wire = Wire::default();
+            media.send(start, path(), &packet, &mut wire).unwrap();
+            assert_eq!(wire.extension(id), told, "{id} {length}");
+            assert!(wire.extension(TWCC).is_some());
+            assert_eq!(wire.is_long(), takes && is_long, "{id} {length}");
+            // What can wait makes no packet too large that is not with the descriptor alone.
+            assert!(wire.optional().is_empty() || wire.0.len() <= MAX_DATAGRAM);
+            media.resend(path(), &packet, &mut wire).unwrap();
+            assert_eq!(wire.extension(id), told, "{id} {length}, again");
+            assert_eq!(wire.is_long(), takes && is_long, "{id} {length}, again");
+            media.pad(path(), &mut wire).unwrap();
+            assert_eq!(wire.extension(id), None);
+        }
+    }
 }
 
 #[test]
@@ -303,6 +357,7 @@ impl Case {
             twcc: twcc.then_some(TWCC),
             playout_delay: delay.then_some(DELAY),
             capture_time: captured.then_some(CAPTURED),
+            descriptor: None,
         };
         let clock = WallClock::new(Instant::now(), SystemTime::now());
         let mut media = media_of(format, self.profile, clock);
