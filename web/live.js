@@ -1,7 +1,7 @@
 // Keeps the studio on the air: goes live by WHIP and comes back by itself when anything in between goes away. Called by
 // studio.js, by whose beat it lives: timers of hidden pages are late.
 
-import { withToken } from './page.js';
+import { sentence, withToken } from './page.js';
 import { Sender } from './sender.js';
 import { Refused } from './signalling.js';
 
@@ -138,7 +138,7 @@ export class Live {
     this.reconnects += 1;
     this.#due = performance.now() + Math.max(this.#wait, seconds * 1000);
     this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
-    this.#become('waiting', `${reason} Trying again…`, true);
+    this.#become('waiting', `${sentence(reason)} Trying again…`, true);
   }
 
   /** To be called some times a second. */

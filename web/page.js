@@ -13,6 +13,9 @@ export function withToken(address) {
 
 for (const link of document.querySelectorAll('a[href^="/"]')) link.href = withToken(link.getAttribute('href'));
 
+/** The server's sentences end without a full stop. */
+export const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
+
 /** An element with text, which is never read as HTML: names come from anyone. */
 export function element(tag, text, className) {
   const made = document.createElement(tag);

@@ -1,7 +1,7 @@
 // Plays one stream by WHEP, and comes back by itself when anything in between goes away.
 
 import { Latency } from './latency.js';
-import { byId, showFigures, withToken } from './page.js';
+import { byId, sentence, showFigures, withToken } from './page.js';
 import { Refused, Session, audioName, bitrate, describe, layerName } from './signalling.js';
 
 const FIRST_WAIT = 500;
@@ -108,7 +108,7 @@ class Player {
   /** Begins anew after a pause that grows from try to try. */
   again(reason, seconds = 0) {
     this.stop();
-    say(`${reason} Trying again…`, true);
+    say(`${sentence(reason)} Trying again…`, true);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.start(), Math.max(this.wait, seconds * 1000));
     this.wait = Math.min(this.wait * 2, LONGEST_WAIT);

@@ -82,6 +82,7 @@ fn every_misuse_has_its_answer() {
         ("POST", "/whep/test?layer=9", sdp, VP8_ONLY, 400, "it has 0"),
         ("POST", "/whep/a%20b", sdp, VP8_ONLY, 400, "stream name"),
         ("GET", "/whep/test", sdp, "", 405, "allow: POST"),
+        ("GET", "/whip/test", sdp, "", 405, "only answers POST"),
         ("POST", "/whip/test", sdp, VP8_ONLY, 400, "a=sendonly"),
         (
             "PATCH",

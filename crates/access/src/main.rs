@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::from(if error == USAGE { 2 } else { 1 })
+            ExitCode::from(if error.ends_with(USAGE) { 2 } else { 1 })
         }
     }
 }
@@ -79,9 +79,12 @@ fn token(arguments: &[String]) -> Result<String, String> {
     let (mut user, mut url) = (None, "http://localhost:8080".to_owned());
     let mut opens = None;
     let (mut room, mut identity, mut shown) = (None, None, None);
+    let nothing_given = arguments.is_empty();
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {
-        let name = argument.strip_prefix("--").ok_or(USAGE)?;
+        let name = argument.strip_prefix("--").ok_or_else(|| {
+            format!("{argument:?} is no option: what it is for stands before it\n{USAGE}")
+        })?;
         let (name, given) = name
             .split_once('=')
             .map_or((name, None), |(n, v)| (n, Some(v)));
@@ -97,7 +100,8 @@ fn token(arguments: &[String]) -> Result<String, String> {
             "identity" => identity = Some(value()?.to_owned()),
             "name" => shown = Some(value()?.to_owned()),
             _ => {
-                let action = Action::named(name).ok_or(USAGE)?;
+                let action = Action::named(name)
+                    .ok_or_else(|| format!("there is no option --{name}\n{USAGE}"))?;
                 let pattern = if action.is_of_a_stream() {
                     value()?
                 } else {
@@ -134,7 +138,13 @@ fn token(arguments: &[String]) -> Result<String, String> {
         opens = Some(format!("/room/{room}"));
     } else if grants == Grants::default() || room.is_some() || identity.is_some() || shown.is_some()
     {
-        return Err(USAGE.to_owned());
+        return Err(match nothing_given {
+            true => USAGE.to_owned(),
+            false => format!(
+                "it needs one of --play, --publish, --takeover, --record, --api and --metrics, or --room alone, \
+                 or --room and --identity\n{USAGE}"
+            ),
+        });
     }
     let path = file()?;
     let secret = secret(&path)?;

@@ -8,7 +8,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use livekit_protocol::{ParticipantPermission, TrackSource};
 // Not its `AccessToken`: that makes `jsonwebtoken` know HMAC alone, for all of the process.
 use livekit_token::{Claims, VideoGrants};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::limits::Limits;
 
@@ -30,6 +31,26 @@ struct More {
 #[serde(default, rename_all = "camelCase")]
 struct MoreVideo {
     can_subscribe_metrics: bool,
+}
+
+/// Claims whose times may have fractions (RFC 7519, section 2), which `livekit-token` does not read: in JavaScript
+/// `Date.now() / 1000` has one, and LiveKit's own server takes it.
+#[derive(Clone)]
+struct Timed(Claims);
+
+impl<'de> Deserialize<'de> for Timed {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let mut claims = Value::deserialize(from)?;
+        for time in ["exp", "nbf"] {
+            let whole = claims.get(time).filter(|at| at.is_f64());
+            // A number that is too large becomes the largest one.
+            if let Some(whole) = whole.and_then(Value::as_f64).map(|at| at as usize) {
+                claims[time] = whole.into();
+            }
+        }
+        let claims = serde_json::from_value(claims);
+        claims.map(Self).map_err(serde::de::Error::custom)
+    }
 }
 
 /// API keys and their secrets.
@@ -115,8 +136,8 @@ impl Keys {
     /// What a token says, if one of the keys has signed it and it is its time. `now` is in seconds of Unix time.
     pub fn claims(&self, token: &str, now: u64) -> Result<Claims, Refused> {
         let unreadable = || Refused::new(401, "invalid authorization token");
-        let unverified = jsonwebtoken::dangerous::insecure_decode::<Claims>(token);
-        let issuer = unverified.map_err(|_| unreadable())?.claims.iss;
+        let unverified = jsonwebtoken::dangerous::insecure_decode::<Timed>(token);
+        let issuer = unverified.map_err(|_| unreadable())?.claims.0.iss;
         // Not the token itself, as LiveKit has it: it would be in logs.
         let invalid = |why: &str| Refused::new(401, format!("invalid token, error: {why}"));
         let secret = self
@@ -130,10 +151,11 @@ impl Keys {
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
         let key = DecodingKey::from_secret(secret.as_bytes());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+        let claims = jsonwebtoken::decode::<Timed>(token, &key, &validation)
             .map_err(|_| invalid("token signature is invalid: signature is invalid"))?
-            .claims;
-        if claims.exp as u64 + LEEWAY < now {
+            .claims
+            .0;
+        if (claims.exp as u64).saturating_add(LEEWAY) < now {
             return Err(invalid("token has invalid claims: token is expired"));
         }
         if claims.nbf as u64 > now + LEEWAY {
@@ -368,6 +390,31 @@ mod tests {
             with(|_| ()).split('.').nth(1).unwrap()
         );
         ask(&none).unwrap_err();
+    }
+
+    #[test]
+    fn times_may_have_fractions() {
+        let keys: Keys = "key:secret".parse().unwrap();
+        let ask = |time: &str, at: f64| {
+            let mut claims = serde_json::to_value(claims()).unwrap();
+            claims[time] = at.into();
+            let token = keys.sign_with("key", &claims).unwrap();
+            keys.permit(&token, NOW, &Limits::default())
+        };
+        let now = NOW as f64;
+        assert_eq!(ask("exp", now + 0.9).unwrap().expires, NOW);
+        assert!(ask("exp", 1e300).is_ok());
+        assert!(ask("nbf", now + 59.9).is_ok());
+        for (time, at) in [
+            ("exp", now - 61.5),
+            ("exp", -1e300),
+            ("nbf", now + 61.5),
+            ("nbf", 1e300),
+        ] {
+            let refused = ask(time, at).unwrap_err();
+            assert_eq!(refused.status, 401, "{time} {at}: {refused:?}");
+            assert!(refused.reason.contains("claims"), "{refused:?}");
+        }
     }
 
     #[test]

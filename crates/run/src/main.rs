@@ -71,10 +71,13 @@ fn build(line: &[String]) -> Result<gst::Pipeline, String> {
     let mut context = gst::ParseContext::new();
     let built = gst::parse::launchv_full(&words, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
     let top = built.map_err(|error| {
-        let missing = context.missing_elements();
-        match missing.is_empty() {
-            true => format!("the pipeline can't be built: {}", error.message()),
-            false => format!("these elements are missing: {}", missing.join(", ")),
+        // GStreamer lists an element whose property is wrong as well, though it is there.
+        match error.matches(gst::ParseError::NoSuchElement) {
+            false => format!("the pipeline can't be built: {}", error.message()),
+            true => {
+                let missing = context.missing_elements().join(", ");
+                format!("these elements are missing: {missing}")
+            }
         }
     })?;
     top.downcast::<gst::Pipeline>().or_else(|element| {

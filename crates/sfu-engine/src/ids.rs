@@ -229,6 +229,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documentation_names_all_that_is_reserved() {
+        let text = include_str!("../../../docs/protocol.md");
+        let line = text.lines().find(|line| line.starts_with("not be one of"));
+        let told: Vec<_> = line.unwrap().split('`').skip(1).step_by(2).collect();
+        for word in RESERVED {
+            assert!(told.contains(word), "{word}");
+        }
+        assert_eq!(told.len(), RESERVED.len());
+    }
+
+    #[test]
     fn stream_names_follow_one_rule() {
         let long_part = "a".repeat(65);
         let long_name = ["a".repeat(64).as_str(); 5].join("/");

@@ -161,7 +161,8 @@ impl ChunkReader {
         let started = known.is_some_and(|stream| !stream.partial.is_empty());
         let mut header = match known {
             Some(stream) => stream.header,
-            None if format == 0 => Header::default(),
+            // Cameras begin with type 1, and librtmp pings so. All that it leaves out is the message stream, which is 0 then.
+            None if format <= 1 => Header::default(),
             None => return Err(Misuse::NoHeader(id)),
         };
         let size = [11, 7, 3, 0][usize::from(format)];
@@ -262,6 +263,27 @@ mod tests {
             .map(|message| message.timestamp)
             .collect();
         assert_eq!(times, [1_000, 1_023, 1_046, 1_069]);
+    }
+
+    #[test]
+    fn a_chunk_stream_may_begin_with_type_1_and_with_no_shorter_one() {
+        let mut reader = ChunkReader::default();
+        // An event of 6 octets, as librtmp answers a ping.
+        let mut bytes = vec![0x42, 0, 0, 40, 0, 0, 6, 4];
+        bytes.extend_from_slice(&[0, 7, 0, 0, 0, 1]);
+        // Sound, and more of it by type 3.
+        bytes.extend_from_slice(&[0x44, 0, 0, 23, 0, 0, 2, 8, 1, 2, 0xc4, 3, 4]);
+        let messages = read(&mut reader, &bytes);
+        let seen: Vec<_> = messages
+            .iter()
+            .map(|message| (message.kind, message.timestamp, message.data.len()))
+            .collect();
+        assert_eq!(seen, [(4, 40, 6), (8, 23, 2), (8, 46, 2)]);
+        for first in [0x85, 0xc5] {
+            let mut reader = ChunkReader::default();
+            reader.feed(&[first, 0, 0, 23, 1, 2]);
+            assert!(matches!(reader.next(), Err(Misuse::NoHeader(5))));
+        }
     }
 
     #[test]

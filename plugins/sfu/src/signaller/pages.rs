@@ -4,7 +4,7 @@
 
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use sfu_engine::StreamName;
 
 use super::server::{App, Refusal};
@@ -72,8 +72,8 @@ pub(super) fn hls() -> Response {
 }
 
 /// `GET /publish/{stream}`
-pub(super) async fn publisher(Path(stream): Path<String>) -> Result<Response, Refusal> {
-    page(&stream, web!("publisher.html"))
+pub(super) async fn publisher(Path(stream): Path<String>, uri: Uri) -> Result<Response, Refusal> {
+    page("/publish/", &stream, &uri, web!("publisher.html"))
 }
 
 /// `GET /recordings`, `GET /recordings/play/{file}`
@@ -85,13 +85,13 @@ pub(super) fn recordings(play: bool) -> Response {
 }
 
 /// `GET /room/{stream}`
-pub(super) async fn room(Path(stream): Path<String>) -> Result<Response, Refusal> {
-    page(&stream, web!("room.html"))
+pub(super) async fn room(Path(stream): Path<String>, uri: Uri) -> Result<Response, Refusal> {
+    page("/room/", &stream, &uri, web!("room.html"))
 }
 
 /// `GET /studio/{stream}`
-pub(super) async fn studio(Path(stream): Path<String>) -> Result<Response, Refusal> {
-    page(&stream, web!("studio.html"))
+pub(super) async fn studio(Path(stream): Path<String>, uri: Uri) -> Result<Response, Refusal> {
+    page("/studio/", &stream, &uri, web!("studio.html"))
 }
 
 /// `GET /{stream}`, and whatever else is asked for.
@@ -101,15 +101,31 @@ pub(super) async fn player(method: Method, uri: Uri) -> Result<Response, Refusal
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message);
         return Err(refusal.with(header::ALLOW, "GET, HEAD"));
     }
-    page(uri.path().trim_start_matches('/'), web!("player.html"))
+    match uri.path() {
+        "/admin/" => Ok(lead("/", "admin", &uri)),
+        "/recordings/" => Ok(lead("/", "recordings", &uri)),
+        path => page("/", path.trim_start_matches('/'), &uri, web!("player.html")),
+    }
 }
 
-/// A page of a stream, which need not be live: the page waits.
-fn page(stream: &str, content: &'static str) -> Result<Response, Refusal> {
-    match stream.parse::<StreamName>() {
-        Ok(_) => Ok(html(content)),
-        Err(error) => Err(Refusal::new(StatusCode::NOT_FOUND, error.to_string())),
+/// A page of a stream, which need not be live: the page waits. It reads the name in its address, so one with a slash at the
+/// end is led to the plain one.
+fn page(prefix: &str, stream: &str, uri: &Uri, content: &'static str) -> Result<Response, Refusal> {
+    let Err(error) = stream.parse::<StreamName>() else {
+        return Ok(html(content));
+    };
+    let plain = stream.strip_suffix('/').map(str::parse::<StreamName>);
+    match plain {
+        Some(Ok(name)) => Ok(lead(prefix, name.as_str(), uri)),
+        _ => Err(Refusal::new(StatusCode::NOT_FOUND, error.to_string())),
     }
+}
+
+/// Leads to another path of this server, with what stood behind the first one: a token.
+fn lead(prefix: &str, name: &str, uri: &Uri) -> Response {
+    let query = uri.query().map(|query| format!("?{query}"));
+    let to = format!("{prefix}{name}{}", query.unwrap_or_default());
+    Redirect::permanent(&to).into_response()
 }
 
 fn html(content: &'static str) -> Response {
@@ -165,4 +181,29 @@ pub(super) async fn asset(
     }
     let content_type = [(header::CONTENT_TYPE, *content_type)];
     Ok((common, content_type, *content).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slash_at_the_end_of_a_page_leads_to_it_on_this_server() {
+        for (prefix, name, uri, to) in [
+            ("/", "cam1/", "/cam1/?token=a%2Bb", "/cam1?token=a%2Bb"),
+            ("/", "evil.example/", "//evil.example/", "/evil.example"),
+            ("/studio/", "a/b/", "/studio/a/b/", "/studio/a/b"),
+        ] {
+            let uri: Uri = uri.parse().unwrap();
+            let led = page(prefix, name, &uri, "").unwrap();
+            assert_eq!(led.status(), StatusCode::PERMANENT_REDIRECT, "{uri}");
+            assert_eq!(led.headers()[header::LOCATION], to, "{uri}");
+        }
+        for name in ["", "/", "a//", "whip/", "a b/", "/a/"] {
+            let uri = Uri::from_static("/");
+            assert!(page("/", name, &uri, "").is_err(), "{name:?}");
+        }
+        let led = page("/", "cam1", &Uri::from_static("/cam1"), "").unwrap();
+        assert_eq!(led.status(), StatusCode::OK);
+    }
 }

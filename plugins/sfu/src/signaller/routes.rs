@@ -2,12 +2,13 @@
 
 //! All routes, each with the rule by which it lets in: there is no other way to add one.
 
+use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::routing::{MethodRouter, delete, get, post};
 
 use super::door::{Rule, gate};
 use super::recordings;
-use super::server::App;
+use super::server::{App, Refusal};
 use super::{
     acme, api, events, guests, hls, latency, metrics, pages, peers, rooms, sessions, twirp, v1,
 };
@@ -196,10 +197,20 @@ pub(super) static ROUTES: &[Route] = &[
 pub(super) fn router(app: &App) -> axum::Router<App> {
     ROUTES.iter().fold(axum::Router::new(), |router, route| {
         let gate = middleware::from_fn_with_state((app.clone(), route), gate);
-        let handlers = (route.handlers)().layer(gate);
+        let handlers = (route.handlers)();
         match route.path {
-            "" => router.fallback_service(handlers.with_state(app.clone())),
-            path => router.route(path, handlers),
+            "" => router.fallback_service(handlers.layer(gate).with_state(app.clone())),
+            path => {
+                let methods = route.methods;
+                let others = move || async move { other_method(methods) };
+                router.route(path, handlers.fallback(others).layer(gate))
+            }
         }
     })
+}
+
+/// What a method is told that a path does not take.
+fn other_method(methods: &'static str) -> Refusal {
+    let message = format!("this address only answers {methods}");
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message).with(header::ALLOW, methods)
 }
