@@ -1,5 +1,5 @@
 // Cameras, microphones and the screen: what there is, which one is open, and what to do when a browser refuses. Called
-// by studio.js and room.js.
+// by studio.js, room.js and publisher.js.
 
 import { byId } from './page.js';
 

@@ -1,7 +1,7 @@
 // The studio's guests: people in the room of the same name, who can be put into the programme. They hear the studio and one
 // another, and see when they are on air. Called by studio.js.
 
-import { attach, byId, element, withToken } from './page.js';
+import { attach, byId, element, plain, withToken } from './page.js';
 import { RoomClient, entry } from './room-client.js';
 
 /** What a guest is shown at, in pixels: in the list, and in the programme. */
@@ -129,7 +129,7 @@ export class Guests {
     const row = this.#rows.get(sid);
     const [picture, voice] = [this.#track(guest, 'CAMERA'), this.#track(guest, 'MICROPHONE')];
     const on = this.onAir.includes(sid);
-    const name = guest.name || guest.identity;
+    const name = plain(guest.name || guest.identity);
     row.name.textContent = guest.attributes?.hand ? `${name} ✋` : name;
     row.button.textContent = on ? 'On air' : 'Show';
     row.button.setAttribute('aria-pressed', String(on));

@@ -16,6 +16,9 @@ for (const link of document.querySelectorAll('a[href^="/"]')) link.href = withTo
 /** The server's sentences end without a full stop. */
 export const sentence = (text) => (/[.!?…]$/.test(text) ? text : `${text}.`);
 
+/** A name as somebody chose it, without what turns the text beside it around (UAX #9): "(you)" would read "(uoy)". */
+export const plain = (name) => name.replace(/[\u202A-\u202E\u2066-\u2069]/g, '');
+
 /** An element with text, which is never read as HTML: names come from anyone. */
 export function element(tag, text, className) {
   const made = document.createElement(tag);

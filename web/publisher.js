@@ -1,5 +1,6 @@
 // Publishes the camera or the screen by WHIP, in up to three layers.
 
+import { obstacle } from './devices.js';
 import { byId, showFigures, withToken } from './page.js';
 import { Sender, fillCodecs } from './sender.js';
 import { Refused, bitrate } from './signalling.js';
@@ -82,6 +83,11 @@ window.publisher = publisher;
 byId('go').addEventListener('click', async () => {
   if (publisher.sender) {
     publisher.stop();
+    return;
+  }
+  const missing = obstacle();
+  if (missing) {
+    say(missing, 'error');
     return;
   }
   byId('go').textContent = 'Stop';

@@ -2,7 +2,7 @@
 
 import { Chat } from './chat.js';
 import { OFF, Screen, camera, fillMenus, microphone, obstacle } from './devices.js';
-import { byId, press } from './page.js';
+import { byId, plain, press } from './page.js';
 import { RoomClient, entry } from './room-client.js';
 import { Tiles } from './tiles.js';
 
@@ -118,7 +118,7 @@ function begin() {
   client.addEventListener('speakers', () => tiles?.spoke());
   client.addEventListener('text', ({ detail: { from, words } }) => {
     const sender = [...client.others.values()].find(({ identity }) => identity === from);
-    chat.add(sender?.name || from, words);
+    chat.add(plain(sender?.name || from), words);
     showChat();
   });
   client.addEventListener('muted', ({ detail: { source, muted: wanted } }) => silenced(source, wanted));

@@ -1,6 +1,6 @@
 // Who is in a room, as tiles: a camera or a face each, a screen beside it, and the sounds, which nobody sees. Called by room.js.
 
-import { attach, byId, element } from './page.js';
+import { attach, byId, element, plain } from './page.js';
 
 const BARS = { EXCELLENT: 3, GOOD: 2, POOR: 1, LOST: 0 };
 /** Columns that show so many tiles as large as can be, in a wide and in a tall window. */
@@ -99,7 +99,7 @@ export class Tiles {
   }
 
   #want(wanted, one, mine) {
-    const name = one.name || one.identity;
+    const name = plain(one.name || one.identity);
     for (const [source, screen] of [['SCREEN_SHARE', true], ['CAMERA', false]]) {
       const info = trackOf(one, source);
       if (screen && !info) continue;

@@ -65,8 +65,10 @@ pub(super) async fn enter(
     })?;
     let name = guest.name.trim();
     let longest = host.longest_name();
-    if name.is_empty() || name.len() > longest || name.chars().any(char::is_control) {
-        let why = format!("a name has 1 to {longest} octets, and no control characters");
+    if name.is_empty() || name.len() > longest || name.chars().any(is_no_text) {
+        let why = format!(
+            "a name has 1 to {longest} octets, and no control characters, nor any that turn text around"
+        );
         return Err(Refusal::new(StatusCode::BAD_REQUEST, why));
     }
     // Never one that is asked for: everybody in a room knows the others'.
@@ -118,6 +120,11 @@ async fn is_open(host: &Host, room: &str) -> bool {
     })
 }
 
+/// Controls, and what turns the text beside a name around for who reads it (UAX #9).
+fn is_no_text(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Part of a stream's name, so it has no blanks; the end tells two of the same name apart.
 fn identity(name: &str, number: &str) -> String {
     let plain = |c: char| match c {
@@ -134,6 +141,15 @@ fn identity(name: &str, number: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_text_of_any_language() {
+        let name = "Ann O'Neill, \u{5d0}\u{5e0}\u{200f} \u{674e} \u{1f600}";
+        assert!(!name.chars().any(is_no_text));
+        for name in ["a\0", "a\nb", "\u{202e}nna", "\u{2066}a\u{2069}"] {
+            assert!(name.chars().any(is_no_text), "{name:?}");
+        }
+    }
 
     #[test]
     fn identities_are_parts_of_names_of_streams() {
