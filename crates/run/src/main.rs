@@ -241,6 +241,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_line_lacks_is_told_as_it_is() {
+        gst::init().unwrap();
+        for (line, expected) in [
+            ("fakesrc foo=1 ! fakesink", "no property \"foo\""),
+            ("fakesrc num-buffers=x ! fakesink", "\"num-buffers\""),
+            ("nosuch foo=1 ! fakesink", "missing: nosuch"),
+            ("fakesrc ! nosuch", "missing: nosuch"),
+        ] {
+            let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            let error = build(&words).unwrap_err();
+            assert!(error.contains(expected), "{line}: {error}");
+            assert_eq!(error.contains("missing"), line.contains("nosuch"), "{line}");
+        }
+    }
+
+    #[test]
     fn errors_are_told_without_their_place_in_the_source() {
         let error = gst::glib::Error::new(gst::ResourceError::OpenRead, "The port is in use");
         let place = "plugins/a/src/imp.rs(123): a::b::start (): /GstPipeline:p/A:a";

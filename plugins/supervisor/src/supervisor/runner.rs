@@ -184,10 +184,13 @@ pub(super) fn build(description: &str) -> Result<gst::Pipeline, String> {
     let flags = gst::ParseFlags::FATAL_ERRORS;
     let built = gst::parse::launch_full(description, Some(&mut context), flags);
     let top = built.map_err(|error| {
-        let missing = context.missing_elements();
-        match missing.is_empty() {
-            true => error.message().to_owned(),
-            false => format!("{} (missing: {})", error.message(), missing.join(", ")),
+        // GStreamer lists an element whose property is wrong as well, though it is there.
+        match error.matches(gst::ParseError::NoSuchElement) {
+            false => error.message().to_owned(),
+            true => {
+                let missing = context.missing_elements().join(", ");
+                format!("{} (missing: {missing})", error.message())
+            }
         }
     })?;
     top.downcast::<gst::Pipeline>().or_else(|element| {
