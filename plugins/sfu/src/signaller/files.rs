@@ -47,7 +47,7 @@ impl Files {
             let message = "too many files are being read from here at the moment: try again soon";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with(header::RETRY_AFTER, "2")
         })?;
-        ignore_unknown_ranges(request.headers_mut());
+        plain_range(request.headers_mut());
         let version = tokio::fs::metadata(path).await.ok();
         let version = version.filter(Metadata::is_file).map(|m| Version::of(&m));
         let decided = version
@@ -76,16 +76,30 @@ impl Files {
     }
 }
 
-/// A range of another unit than octets is not heeded (RFC 9110, section 14.2).
-fn ignore_unknown_ranges(headers: &mut HeaderMap) {
-    let unit = |value: &[u8]| {
-        value
-            .get(..6)
-            .is_some_and(|u| u.eq_ignore_ascii_case(b"bytes="))
+/// Numbers of more digits may not fit.
+const DIGITS: usize = 19;
+
+/// A range as `tower-http` reads it, which answers all else with 416. One of another unit than octets, and several at
+/// once, are not heeded (RFC 9110, section 14.2); the unit may have capitals, and the end lie far behind the file's.
+fn plain_range(headers: &mut HeaderMap) {
+    let Some(asked) = headers.remove(header::RANGE) else {
+        return;
     };
-    let range = headers.get(header::RANGE);
-    if range.is_some_and(|value| !unit(value.as_bytes())) {
-        headers.remove(header::RANGE);
+    let text = asked.to_str().unwrap_or_default();
+    let Some((unit, range)) = text.split_once('=') else {
+        return;
+    };
+    if !unit.eq_ignore_ascii_case("bytes") || range.contains(',') {
+        return;
+    }
+    let (first, last) = range.split_once('-').unwrap_or((range, ""));
+    let is_far = last.len() > DIGITS && last.bytes().all(|b| b.is_ascii_digit());
+    let plain = match is_far && !first.is_empty() {
+        true => format!("bytes={first}-"),
+        false => format!("bytes={range}"),
+    };
+    if let Ok(plain) = plain.parse() {
+        headers.insert(header::RANGE, plain);
     }
 }
 
@@ -94,18 +108,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ranges_of_octets_are_heeded() {
+    fn only_one_range_of_octets_is_heeded() {
         for (range, heeded) in [
-            ("bytes=0-1", true),
-            ("Bytes=0-", true),
-            ("items=1-2", false),
-            ("bytes", false),
-            ("", false),
+            ("bytes=0-1", Some("bytes=0-1")),
+            ("Bytes=0-", Some("bytes=0-")),
+            ("bytes=-5", Some("bytes=-5")),
+            ("bytes=7-99999999999999999999", Some("bytes=7-")),
+            (
+                "bytes=-99999999999999999999",
+                Some("bytes=-99999999999999999999"),
+            ),
+            ("bytes=5-2", Some("bytes=5-2")),
+            ("bytes=0-0,2-2", None),
+            ("items=1-2", None),
+            ("bytes", None),
+            ("", None),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RANGE, range.parse().unwrap());
-            ignore_unknown_ranges(&mut headers);
-            assert_eq!(headers.contains_key(header::RANGE), heeded, "{range}");
+            plain_range(&mut headers);
+            let seen = headers.get(header::RANGE).map(|v| v.to_str().unwrap());
+            assert_eq!(seen, heeded, "{range}");
         }
     }
 
