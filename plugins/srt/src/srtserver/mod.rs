@@ -23,7 +23,8 @@
  * ## Callers
  *
  * The stream id is the stream's name, plain or as `#!::r=NAME,m=publish` (SRT access control, by
- * which players say `m=request`; they are refused). Who gives none is the stream of the property
+ * which players say `m=request`; they are refused), or as Blackmagic's encoders have it,
+ * `#!::u=NAME,bmd_uuid=…`. Who gives none is the stream of the property
  * `stream`; where that is empty, or the name is none that a stream may have, the caller is refused.
  *
  * Where there is no passphrase at all, the rules of `access` say who may publish, as everywhere

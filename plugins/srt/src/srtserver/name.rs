@@ -44,7 +44,7 @@ pub(super) fn of<'a>(id: &'a str, default: &str) -> Result<Asked<'a>, Reject> {
 
 /// The value of `r`, if the caller is one who sends, and who it says that it is: `s` is what MediaMTX takes passwords by.
 fn resource(keys: &str) -> Result<(&str, Option<Credential<'_>>), Reject> {
-    let (mut resource, mut user, mut secret) = ("", "", None);
+    let (mut resource, mut user, mut secret, mut is_device) = ("", "", None, false);
     for pair in keys.split(',') {
         match pair.split_once('=') {
             Some(("r", name)) => resource = name,
@@ -52,8 +52,13 @@ fn resource(keys: &str) -> Result<(&str, Option<Credential<'_>>), Reject> {
             Some(("s", text)) => secret = Some(text),
             Some(("m", "publish")) => {}
             Some(("m", _)) => return Err(Reject::BadMode),
-            _ => {}
+            Some((key, _)) => is_device |= key.starts_with("bmd_"),
+            None => {}
         }
+    }
+    // Blackmagic's encoders have the stream's key for a user, and no resource: two would both be the default stream.
+    if is_device && resource.is_empty() && secret.is_none() {
+        resource = user;
     }
     Ok((resource, secret.map(|secret| credential(user, secret))))
 }
@@ -100,6 +105,11 @@ mod tests {
             ("%23!::r=cam1,m=publish", Ok("cam1")),
             ("#!::r=cam1", Ok("cam1")),
             ("#!::m=publish", Ok("demo")),
+            ("#!::bmd_uuid=1-2,bmd_name=A B,r=cam1,m=publish", Ok("cam1")),
+            ("#!::u=news/cam1,bmd_uuid=1-2,bmd_name=A", Ok("news/cam1")),
+            ("#!::bmd_uuid=1-2,bmd_name=A", Ok("demo")),
+            ("#!::u=cam1", Ok("demo")),
+            ("#!::u=../x,bmd_uuid=1", Err(Reject::BadRequest)),
             ("#!::", Ok("demo")),
             ("#!::r=cam1,m=request", Err(Reject::BadMode)),
             ("#!::r=cam1,m=bidirectional", Err(Reject::BadMode)),
