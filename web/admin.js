@@ -139,7 +139,8 @@ function showStream(stream, recording) {
   made.of.stream = stream;
   made.status.className = stream.live ? 'live dot' : '';
   made.status.textContent = stream.live ? `Live for ${duration(stream.uptime_ms)}, ${INPUTS[stream.input]}` : 'Waiting for its publisher';
-  const channels = stream.audio?.channels ? ` ${stream.audio.channels} channels` : '';
+  const count = stream.audio?.channels;
+  const channels = count ? ` ${count} channel${count === 1 ? '' : 's'}` : '';
   const tracks = [stream.video?.codec, stream.audio && `${stream.audio.codec}${channels}`].filter(Boolean).join(' + ');
   made.tracks.textContent = `${stream.viewers} watching · ${tracks || 'no media yet'}`;
   made.layers.replaceChildren(...(stream.video?.layers ?? []).map((layer) => {
