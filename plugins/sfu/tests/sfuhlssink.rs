@@ -334,7 +334,8 @@ fn languages_are_renditions_of_their_own() {
     // Another one comes: everything goes on, and it is named.
     let out = publisher.0.by_name("out").unwrap();
     let more = gst::parse::bin_from_description(&speaker("fr", 2000), true).unwrap();
-    publisher.0.add(&more).unwrap();
+    let beside = out.parent().and_downcast::<gst::Bin>().unwrap();
+    beside.add(&more).unwrap();
     let pad = out.request_pad_simple("audio_2").unwrap();
     more.static_pad("src").unwrap().link(&pad).unwrap();
     more.sync_state_with_parent().unwrap();
@@ -351,7 +352,7 @@ fn languages_are_renditions_of_their_own() {
     more.static_pad("src").unwrap().unlink(&pad).unwrap();
     out.release_request_pad(&pad);
     more.set_state(gst::State::Null).unwrap();
-    publisher.0.remove(&more).unwrap();
+    beside.remove(&more).unwrap();
     until("two languages", || {
         told(&checker) == [german.clone(), portuguese.clone()]
     });
