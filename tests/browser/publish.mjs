@@ -10,7 +10,7 @@ const wanted = options({ base: '', runs: 'chromium:chromium:VP8', seconds: 8, sc
 const runs = wanted.runs.split(',').map((run) => run.split(':'));
 const setting = { deadline: (wanted.seconds + 60) * runs.length * 1000, screenshot: wanted.screenshot };
 /** Two browsers encode and decode on two cores. */
-const SMALL = 'width=960&height=540&fps=15';
+const SMALL = 'width=1024&height=576&fps=15';
 /** The last part of the time is for the lowest layer. */
 const LOWEST = 3;
 

@@ -12,7 +12,7 @@ const wanted = options({
 });
 const codecs = wanted.codecs.split(',');
 /** Two cores encode three layers of AV1, and decode one. */
-const SMALL = 'width=960&height=540&fps=15';
+const SMALL = 'width=1024&height=576&fps=15';
 const setting = { deadline: 150000 * codecs.length, screenshot: wanted.screenshot };
 
 async function publish(open, stream, codec) {

@@ -13,7 +13,7 @@ fn spatial_layers_of_av1_are_told_apart_and_each_is_shown() {
     println!("{seen}");
     let shown = seen[0]["shown"].as_array().unwrap();
     let heights: Vec<_> = shown.iter().map(|s| s["height"].as_u64()).collect();
-    assert_eq!(heights, [135, 270, 540, 135].map(Some), "{shown:?}");
+    assert_eq!(heights, [144, 288, 576, 144].map(Some), "{shown:?}");
     for layer in shown {
         assert_eq!(layer["codec"], "video/AV1");
         // Of 15; two cores encode three layers, and decode one.
@@ -24,5 +24,5 @@ fn spatial_layers_of_av1_are_told_apart_and_each_is_shown() {
         .iter()
         .map(|layer| layer["height"].as_u64())
         .collect();
-    assert_eq!(heights, [Some(540), Some(270), Some(135)]);
+    assert_eq!(heights, [Some(576), Some(288), Some(144)]);
 }
