@@ -7,7 +7,6 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use sfu_tests::ndi::repository;
 use sfu_tests::netns;
@@ -23,11 +22,7 @@ fn stacks() -> PathBuf {
 /// The server with its rooms, in a namespace of its own with an interface: libwebrtc leaves loopback alone.
 fn server(name: &str) -> Option<Server> {
     let environment = server::environment().unwrap();
-    if !netns::isolated(
-        &format!("rooms_sdks::{name}"),
-        &environment,
-        Duration::from_secs(230),
-    ) {
+    if !netns::isolated(&format!("rooms_sdks::{name}"), &environment) {
         return None;
     }
     netns::add_interface();
