@@ -132,7 +132,7 @@ pub(crate) fn decoded(pictures: &Pictures) -> Decoded {
         let number = u16::from_be_bytes([*high, *low]);
         if first & 0x80 != 0 {
             let template = (first % NUMBERS + NUMBERS - FIRST) % NUMBERS;
-            let is_key = template % TEMPLATES == 0;
+            let is_key = template.is_multiple_of(TEMPLATES);
             result.broken += u64::from(frame.is_some());
             frame = Some(Frame {
                 number,

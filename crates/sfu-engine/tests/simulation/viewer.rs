@@ -63,17 +63,31 @@ pub(crate) struct TestViewer {
     pub(crate) dead: bool,
 }
 
+/// What a viewer offers, and what it leaves out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Knows {
+    pub(crate) red: bool,
+    /// AV1's dependency descriptors.
+    pub(crate) descriptors: bool,
+    pub(crate) no_rtx: Option<Codec>,
+    pub(crate) no_nack: bool,
+    pub(crate) no_twcc: bool,
+}
+
 impl TestViewer {
     pub(crate) fn new(
         now: Instant,
         index: usize,
-        takes_red: bool,
         crypto: Option<CryptoProvider>,
-        no_rtx: Option<Codec>,
-        no_nack: bool,
-        no_twcc: bool,
-        takes_descriptors: bool,
+        knows: Knows,
     ) -> (Self, String) {
+        let Knows {
+            red: takes_red,
+            descriptors: takes_descriptors,
+            no_rtx,
+            no_nack,
+            no_twcc,
+        } = knows;
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 0, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true);

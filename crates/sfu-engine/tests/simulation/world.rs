@@ -26,7 +26,7 @@ use crate::device::Device;
 use crate::net::{InFlight, Network, Trouble, Way, good};
 use crate::peer::TestPeer;
 use crate::publisher::TestPublisher;
-use crate::viewer::TestViewer;
+use crate::viewer::{Knows, TestViewer};
 
 /// The two directions of a viewer's link.
 pub(crate) struct Links {
@@ -299,16 +299,15 @@ impl World {
     /// A viewer joins with a wish of its own.
     pub(crate) fn join_with(&mut self, link: Conditions, preference: Preference) -> usize {
         let index = self.viewers.len();
-        let (mut viewer, offer) = TestViewer::new(
-            self.now,
-            index,
-            self.viewers_take_red,
-            self.viewers_crypto.clone(),
-            self.viewers_lack_rtx,
-            self.viewers_lack_nack,
-            self.viewers_lack_twcc,
-            self.viewers_take_descriptors,
-        );
+        let knows = Knows {
+            red: self.viewers_take_red,
+            descriptors: self.viewers_take_descriptors,
+            no_rtx: self.viewers_lack_rtx,
+            no_nack: self.viewers_lack_nack,
+            no_twcc: self.viewers_lack_twcc,
+        };
+        let (mut viewer, offer) =
+            TestViewer::new(self.now, index, self.viewers_crypto.clone(), knows);
         let codecs = self.stream.codecs();
         let delay = PlayoutDelay::from_millis(0, 200);
         let (transport, answer) = negotiate::accept(

@@ -87,6 +87,7 @@ mod tests {
             payload: [0; 4].into(),
             red: None,
             from_above: 0,
+            descriptor: None,
         }
     }
 
