@@ -95,7 +95,7 @@ impl Pebble {
             .arg(&file)
             .env("PEBBLE_VA_NOSLEEP", "1")
             // As in the open: some nonces are no longer good.
-            .env("PEBBLE_WFE_NONCEREJECT", "20")
+            .env("PEBBLE_WFE_NONCEREJECT", "5")
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
