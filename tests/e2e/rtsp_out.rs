@@ -153,7 +153,7 @@ fn languages_are_tracks_of_their_own() {
         assert!(Instant::now() < end, "{description}");
         std::thread::sleep(Duration::from_millis(500));
     };
-    let tracks: Vec<&str> = description.split("m=").skip(1).collect();
+    let tracks: Vec<&str> = description.split("\r\nm=").skip(1).collect();
     assert_eq!(tracks.len(), 3, "{description}");
     assert!(
         tracks[0].starts_with("video") && !tracks[0].contains("a=lang"),
