@@ -12,10 +12,6 @@ const FORGIVEN: Duration = Duration::from_millis(60);
 /// Batches over which ages are smoothed: half a second or so.
 const SMOOTH: u32 = 16;
 
-/// For so many batches of sound it must have been so: three seconds or more. Publishers' sound is late for a moment as they begin, and
-/// viewers are told once for all.
-const LASTS: u32 = 150;
-
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Lag {
@@ -23,8 +19,6 @@ pub(super) struct Lag {
     picture: Option<Duration>,
     sound: Option<Duration>,
     lags: bool,
-    /// Batches of sound since it has been the other way round.
-    other: u32,
 }
 
 impl Lag {
@@ -40,16 +34,7 @@ impl Lag {
         };
         let bound = if self.lags { FORGIVEN } else { LATE };
         let lags = sound > picture + bound;
-        if lags == self.lags {
-            self.other = 0;
-            return false;
-        }
-        self.other += u32::from(kind == TrackKind::Audio);
-        let changed = self.other >= LASTS;
-        if changed {
-            (self.lags, self.other) = (lags, 0);
-        }
-        changed
+        std::mem::replace(&mut self.lags, lags) != lags
     }
 
     pub(super) fn lags(&self) -> bool {
@@ -63,10 +48,10 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// So many batches of both.
-    fn batches(lag: &mut Lag, count: u32, picture: Duration, sound: Duration) -> usize {
+    /// A second of both.
+    fn second(lag: &mut Lag, picture: Duration, sound: Duration) -> usize {
         let mut changes = 0;
-        for n in 0..count {
+        for n in 0..30 {
             changes += usize::from(lag.add(TrackKind::Video, picture));
             // One is held up by a scheduler now and then.
             let sound = if n % 10 == 5 { sound + 80 * MS } else { sound };
@@ -78,15 +63,14 @@ mod tests {
     #[test]
     fn sound_that_is_heard_to_be_late_lags() {
         let mut lag = Lag::default();
-        assert_eq!(batches(&mut lag, 200, 30 * MS, 50 * MS), 0);
-        assert_eq!(batches(&mut lag, 100, 30 * MS, 630 * MS), 0, "for a moment");
-        assert_eq!(batches(&mut lag, 200, 30 * MS, 50 * MS), 0);
+        assert_eq!(second(&mut lag, 30 * MS, 50 * MS), 0);
         assert!(!lag.lags());
-        assert_eq!(batches(&mut lag, 200, 30 * MS, 630 * MS), 1);
+        assert_eq!(second(&mut lag, 30 * MS, 630 * MS), 1);
         assert!(lag.lags());
         // What it is not forgiven for.
-        assert_eq!(batches(&mut lag, 300, 30 * MS, 130 * MS), 0);
-        assert_eq!(batches(&mut lag, 300, 30 * MS, 50 * MS), 1);
+        assert_eq!(second(&mut lag, 30 * MS, 130 * MS), 0);
+        second(&mut lag, 30 * MS, 50 * MS);
+        second(&mut lag, 30 * MS, 50 * MS);
         assert!(!lag.lags());
     }
 
@@ -96,7 +80,7 @@ mod tests {
         for _ in 0..100 {
             assert!(!lag.add(TrackKind::Audio, 900 * MS));
         }
-        assert_eq!(batches(&mut lag, 300, 900 * MS, 20 * MS), 0);
+        assert_eq!(second(&mut lag, 900 * MS, 20 * MS), 0);
         assert!(!lag.lags());
     }
 }
