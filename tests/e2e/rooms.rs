@@ -10,14 +10,20 @@ use sfu_tests::{access, browser};
 const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=15/1 \
     ! sfusink name=out stream=cam1 layers=180:150k audiotestsrc is-live=true ! out.audio_0";
 
+/// A server with rooms, its address for clients, and the tokens of two for this room.
+fn host(name: &str, room: &str, more: &str) -> (Server, String, [String; 2]) {
+    let (tokens, keys) = access::room_tokens(room, ["ann", "ben"]).unwrap();
+    let keys = keys.trim_start_matches("API_KEYS=");
+    let server = Server::launch(name, &format!("api-keys={keys} {more}")).unwrap();
+    let url = server.url("").replace("http://", "ws://");
+    (server, url, tokens)
+}
+
 /// Two join, see a stream of the server, publish, see and hear each other, mute, send data, and leave.
 fn meet(name: &str, browsers: &str) -> Value {
-    let ([ann, ben], keys) = access::room_tokens("meeting", ["ann", "ben"]).unwrap();
-    let keys = keys.trim_start_matches("API_KEYS=");
-    let line = format!("api-keys={keys} room-streams=meeting=cam1 {CAMERA}");
-    let server = Server::launch(name, &line).unwrap();
+    let more = format!("room-streams=meeting=cam1 {CAMERA}");
+    let (_server, url, [ann, ben]) = host(name, "meeting", &more);
     let picture = browser::screenshot(name).unwrap();
-    let url = server.url("").replace("http://", "ws://");
     let arguments = [
         "--url",
         &url,
@@ -84,10 +90,7 @@ fn two_meet_in_chromium() {
 #[test]
 fn two_meet_in_livekits_own_page() {
     let name = "rooms_conference";
-    let ([ann, ben], keys) = access::room_tokens("conference", ["ann", "ben"]).unwrap();
-    let keys = keys.trim_start_matches("API_KEYS=");
-    let server = Server::launch(name, &format!("api-keys={keys}")).unwrap();
-    let url = server.url("").replace("http://", "ws://");
+    let (_server, url, [ann, ben]) = host(name, "conference", "");
     let picture = browser::screenshot(name).unwrap();
     let picture = picture.to_str().unwrap();
     let arguments = [
