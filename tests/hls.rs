@@ -328,7 +328,15 @@ fn check_alignment(all: &BTreeMap<String, Playlist>) {
                 continue;
             };
             let apart = (same.date - segment.date).abs();
-            assert!(apart < ALIGNED, "{apart} s: {same:?} {segment:?}");
+            // An audio track that comes later begins within a segment.
+            let newcomer = [first, other]
+                .iter()
+                .any(|p| p.segments.keys().next() == Some(number));
+            let ends = (same.date + same.duration - segment.date - segment.duration).abs();
+            assert!(
+                apart < ALIGNED || (newcomer && ends < ALIGNED),
+                "{apart} s: {same:?} {segment:?}"
+            );
             assert_eq!(same.era, segment.era, "{same:?} {segment:?}");
         }
     }
