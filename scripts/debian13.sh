@@ -39,6 +39,8 @@ mount -t proc proc "$system/proc"
 mount --rbind /sys "$system/sys"
 mount --rbind /dev "$system/dev"
 mount -t tmpfs run "$system/run"
+# Whom this machine trusts: registries may be behind a proxy with an authority of its own.
+mount --bind /etc/ssl/certs "$system/etc/ssl/certs"
 mount --bind "$DEBIAN13_RUST" "$system/opt/rust"
 mount --bind "$DEBIAN13_CARGO" "$system/opt/cargo"
 exec chroot "$system" env HOME=/root CARGO_HOME=/opt/cargo CI=true \
