@@ -48,6 +48,13 @@ struct Whip(Child);
 
 impl Whip {
     fn publish(server: &Server, codec: &str, size: &str, sound: bool) -> Self {
+        let picture = format!(
+            "video-caps=video/x-{codec} videotestsrc is-live=true ! video/x-raw,{size},framerate=30/1 ! whip.video_0"
+        );
+        Self::send(server, &picture, sound)
+    }
+
+    fn send(server: &Server, picture: &str, sound: bool) -> Self {
         let endpoint = server.url("/whip/camera?takeover=1");
         let sound = if sound {
             "audiotestsrc is-live=true ! audioconvert ! whip.audio_0"
@@ -55,8 +62,8 @@ impl Whip {
             ""
         };
         let line = format!(
-            "whipclientsink name=whip signaller::whip-endpoint={endpoint} video-caps=video/x-{codec} stun-server=NULL \
-             congestion-control=disabled videotestsrc is-live=true ! video/x-raw,{size},framerate=30/1 ! whip.video_0 {sound}"
+            "whipclientsink name=whip signaller::whip-endpoint={endpoint} stun-server=NULL congestion-control=disabled \
+             {picture} {sound}"
         );
         let child = Command::new("gst-launch-1.0")
             .args(line.split_whitespace())
@@ -83,12 +90,20 @@ fn whatever_publisher_comes_next_is_followed() {
         let info = server.json("/api/streams/demo");
         info.ok().and_then(|info| info["uptime_ms"].as_u64())
     };
+    // What has no picture leaves nothing behind that waits for one.
+    let sound = Whip::send(&server, "", true);
+    let is_heard = || {
+        let info = server.json("/api/streams/demo")?;
+        Ok((info["live"] == true && info["audio"].is_object()).then_some(()))
+    };
+    server.wait_for("sound alone", is_heard).unwrap();
+    drop(sound);
     let mut before = None;
     for (codec, size, sound) in [
         ("vp8", "width=320,height=180", true),
         ("h264", "width=320,height=180", true),
         ("h264", "width=640,height=360", false),
-        ("vp8", "width=640,height=360", false),
+        ("vp9", "width=640,height=360", false),
         ("h264", "width=320,height=180", true),
     ] {
         let publisher = Whip::publish(&server, codec, size, sound);

@@ -89,8 +89,9 @@ fn encoded_layers_are_pads() {
 }
 
 #[test]
-fn vp8_opus_and_rtp_are_taken() {
+fn vp8_vp9_opus_and_rtp_are_taken() {
     init();
+    let vp9 = "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=15 lag-in-frames=0";
     let vp8 = "vp8enc deadline=1 cpu-used=8 keyframe-max-dist=15";
     let lines = [
         format!(
@@ -99,13 +100,25 @@ fn vp8_opus_and_rtp_are_taken() {
         format!(
             "{RAW} ! {vp8} ! rtpvp8pay ! sfusink name=out stream=rtp audiotestsrc is-live=true ! opusenc ! rtpopuspay ! out."
         ),
+        format!(
+            "{RAW} ! {vp9} ! sfusink name=out stream=vp9 audiotestsrc is-live=true ! out.audio_0"
+        ),
+        format!(
+            "{RAW} ! {vp9} ! rtpvp9pay ! sfusink name=out stream=rtp9 audiotestsrc is-live=true ! out.audio_0"
+        ),
     ];
-    for (line, stream) in lines.iter().zip(["vp8", "rtp"]) {
+    let all = [
+        ("vp8", Codec::Vp8),
+        ("rtp", Codec::Vp8),
+        ("vp9", Codec::Vp9),
+        ("rtp9", Codec::Vp9),
+    ];
+    for (line, (stream, codec)) in lines.iter().zip(all) {
         let _running = Running::start(line);
         let info = wait_for(stream, |i| {
             all_layers(i, &[(320, 180)]) && !i.audio.is_empty()
         });
-        assert_eq!(info.video.unwrap().codec, Codec::Vp8, "{stream}");
+        assert_eq!(info.video.unwrap().codec, codec, "{stream}");
     }
 }
 
@@ -134,8 +147,9 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
         let error = running.error();
         assert!(error.contains(says), "{line}: {error}");
     }
-    let vp9 = gst::parse::launch("appsrc caps=video/x-vp9 ! vp9parse ! sfusink stream=refused");
-    assert!(vp9.is_err(), "no pad for it");
+    let theora =
+        gst::parse::launch("appsrc caps=video/x-theora ! theoraparse ! sfusink stream=refused");
+    assert!(theora.is_err(), "no pad for it");
 }
 
 #[test]

@@ -405,6 +405,7 @@ fn payload(
         Codec::H265 => "rtph265pay",
         Codec::Av1 => "rtpav1pay",
         Codec::Vp8 => "rtpvp8pay",
+        Codec::Vp9 => "rtpvp9pay",
         Codec::Opus => "rtpopuspay",
         _ => return Err(format!("{} can't be payloaded", codec.name())),
     };
@@ -422,7 +423,9 @@ fn payload(
             payloader.set_property_from_str("aggregate-mode", "zero-latency");
         }
         // With picture ids receivers notice a lost frame.
-        Codec::Vp8 => payloader.set_property_from_str("picture-id-mode", "15-bit"),
+        Codec::Vp8 | Codec::Vp9 => {
+            payloader.set_property_from_str("picture-id-mode", "15-bit");
+        }
         _ => {}
     }
     last.link(&payloader).map_err(|e| e.to_string())?;

@@ -16,8 +16,13 @@ fn caps(codec: Codec) -> Option<gst::Caps> {
         Codec::H265 => ("video/x-h265", "hvc1", "au"),
         Codec::Av1 => ("video/x-av1", "obu-stream", "tu"),
         // Others know only pictures with transparency.
-        Codec::Vp8 => {
-            let caps = gst::Caps::builder("video/x-vp8").field("codec-alpha", false);
+        Codec::Vp8 | Codec::Vp9 => {
+            let media_type = if codec == Codec::Vp8 {
+                "video/x-vp8"
+            } else {
+                "video/x-vp9"
+            };
+            let caps = gst::Caps::builder(media_type).field("codec-alpha", false);
             return Some(caps.build());
         }
         _ => return None,

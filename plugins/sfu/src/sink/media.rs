@@ -27,7 +27,7 @@ pub(super) struct Media {
     pub(super) size: Option<(u32, u32)>,
 }
 
-const VIDEO: &str = "video/x-raw, video/x-h264, video/x-vp8, video/x-h265, video/x-av1, or application/x-rtp with encoding-name H264, VP8, H265 or AV1";
+const VIDEO: &str = "video/x-raw, video/x-h264, video/x-vp8, video/x-vp9, video/x-h265, video/x-av1, or application/x-rtp with encoding-name H264, VP8, VP9, H265 or AV1";
 const AUDIO: &str = "audio/x-raw, audio/x-opus of one or two channels, or application/x-rtp with encoding-name OPUS";
 
 /// The caps that a kind of pad takes. The formats that need no conversion come first, so that sources choose them.
@@ -35,9 +35,9 @@ pub(super) fn template_caps(kind: TrackKind) -> gst::Caps {
     let text = match kind {
         TrackKind::Video => {
             "video/x-raw, format=(string){ I420, NV12 }; video/x-raw; video/x-raw(ANY); \
-             video/x-h264, stream-format=(string){ byte-stream, avc }; video/x-vp8; \
+             video/x-h264, stream-format=(string){ byte-stream, avc }; video/x-vp8; video/x-vp9; \
              video/x-h265, stream-format=(string){ byte-stream, hvc1, hev1 }; video/x-av1; \
-             application/x-rtp, media=(string)video, clock-rate=(int)90000, encoding-name=(string){ H264, VP8, H265, AV1 }"
+             application/x-rtp, media=(string)video, clock-rate=(int)90000, encoding-name=(string){ H264, VP8, VP9, H265, AV1 }"
         }
         TrackKind::Audio => {
             "audio/x-raw; audio/x-opus; \
@@ -67,6 +67,7 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
         }
         (TrackKind::Video, "video/x-h264") => Form::Encoded(Codec::H264),
         (TrackKind::Video, "video/x-vp8") => Form::Encoded(Codec::Vp8),
+        (TrackKind::Video, "video/x-vp9") => Form::Encoded(Codec::Vp9),
         (TrackKind::Video, "video/x-h265") => Form::Encoded(Codec::H265),
         (TrackKind::Video, "video/x-av1") => Form::Encoded(Codec::Av1),
         (TrackKind::Audio, "audio/x-opus") => {
@@ -98,6 +99,7 @@ fn rtp_codec(kind: TrackKind, structure: &gst::StructureRef) -> Option<Codec> {
     let codec = match structure.get::<&str>("encoding-name").ok()? {
         "H264" => Codec::H264,
         "VP8" => Codec::Vp8,
+        "VP9" => Codec::Vp9,
         "H265" => Codec::H265,
         "AV1" => Codec::Av1,
         "OPUS" | "X-GST-OPUS-DRAFT-SPITTKA-00" => Codec::Opus,
@@ -175,7 +177,8 @@ mod tests {
                 Ok((Form::Encoded(Codec::H265), None)),
             ),
             (Video, "video/x-av1", Ok((Form::Encoded(Codec::Av1), None))),
-            (Video, "video/x-vp9", Err("video/x-h264")),
+            (Video, "video/x-vp9", Ok((Form::Encoded(Codec::Vp9), None))),
+            (Video, "video/x-theora", Err("video/x-h264")),
             (
                 Video,
                 "application/x-rtp,media=video,clock-rate=90000,encoding-name=VP8",

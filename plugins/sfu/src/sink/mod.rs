@@ -23,14 +23,14 @@
  *
  * * raw video: encoded by `simulcastenc` to the layers of the property `layers`. It must be the
  *   only video pad.
- * * `video/x-h264`, `video/x-vp8`, `video/x-h265` or `video/x-av1` (which needs `rtpav1pay`): one
- *   simulcast layer a pad, `video_0` the highest; a pad that comes later is a layer of its own, whatever
- *   its number. Not all browsers know H.265 and AV1.
+ * * `video/x-h264`, `video/x-vp8`, `video/x-vp9`, `video/x-h265` or `video/x-av1` (which needs
+ *   `rtpav1pay`): one simulcast layer a pad, `video_0` the highest; a pad that comes later is a layer of
+ *   its own, whatever its number. Not all browsers know H.265 and AV1.
  * * raw audio: encoded to Opus. `audio/x-opus`, mono or stereo: as it is.
  *   Channels with positions (5.1) are mixed to stereo by them. Of channels without positions (SDI,
  *   NDI) the first two are taken, however many come. `mix-matrix` chooses others: rows of output
  *   channels, as `audioconvert` has it. Their number may change while running.
- * * `application/x-rtp` with H264, VP8, H265, AV1 or OPUS: as it is, without its header extensions.
+ * * `application/x-rtp` with H264, VP8, VP9, H265, AV1 or OPUS: as it is, without its header extensions.
  *
  * Pads can be requested and released in any state.
  *
