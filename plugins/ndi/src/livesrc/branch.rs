@@ -7,7 +7,7 @@ use gst::prelude::*;
 use super::caps;
 use super::mix;
 use super::shared::Kind;
-use super::stream::{Missing, Stream, make};
+use super::stream::{Failure, Missing, Stream, make};
 use super::timecode;
 
 /// Exists as long as the demuxer's pad does.
@@ -26,7 +26,7 @@ impl Branch {
         stream: &Stream,
         source: &gst::CapsRef,
         settled: &gst::Caps,
-    ) -> Result<Self, Missing> {
+    ) -> Result<Self, Failure> {
         let queue = queue(stream.kind)?;
         let (mut elements, latency) = match stream.kind {
             Kind::Video => {
@@ -47,11 +47,13 @@ impl Branch {
         filter.set_property("caps", settled);
         elements.push(filter);
         let branch = Self { elements, latency };
-        if branch.attach(bin, pad, &stream.source).is_err() {
-            branch.remove_from(bin);
-            return Err(Missing("fallbackswitch"));
+        match branch.attach(bin, pad, &stream.source) {
+            Ok(()) => Ok(branch),
+            Err(error) => {
+                branch.remove_from(bin);
+                Err(error.into())
+            }
         }
-        Ok(branch)
     }
 
     fn attach(

@@ -9,7 +9,7 @@ use super::Fallback;
 use super::imp::CAT;
 use super::settings::Settings;
 use super::shared::Kind;
-use super::stream::{Missing, Stream, make};
+use super::stream::{Failure, Stream, make};
 
 /// How long a picture may take to load.
 const LOAD_TIMEOUT: gst::ClockTime = gst::ClockTime::from_seconds(3);
@@ -28,7 +28,7 @@ impl Slate {
         bin: &gst::Bin,
         stream: &Stream,
         caps: &gst::Caps,
-    ) -> Result<Self, Missing> {
+    ) -> Result<Self, Failure> {
         let name = stream.kind.name();
         let filter = make("capsfilter", &format!("{name}-slate-caps"))?;
         filter.set_property("caps", caps);
@@ -56,10 +56,13 @@ impl Slate {
         };
         elements.push(filter);
         let slate = Self { elements, picture };
-        slate
-            .attach(bin, stream)
-            .map_err(|_| Missing("fallbackswitch"))?;
-        Ok(slate)
+        match slate.attach(bin, stream) {
+            Ok(()) => Ok(slate),
+            Err(error) => {
+                slate.remove_from(bin);
+                Err(error.into())
+            }
+        }
     }
 
     fn attach(&self, bin: &gst::Bin, stream: &Stream) -> Result<(), glib::BoolError> {

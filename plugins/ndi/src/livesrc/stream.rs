@@ -14,6 +14,26 @@ use super::shared::{Kind, Shared};
 #[derive(Debug)]
 pub(super) struct Missing(pub(super) &'static str);
 
+/// Why a part can't be put in.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Missing(Missing),
+    /// What is there did not go together, now.
+    Refused(glib::BoolError),
+}
+
+impl From<Missing> for Failure {
+    fn from(missing: Missing) -> Self {
+        Self::Missing(missing)
+    }
+}
+
+impl From<glib::BoolError> for Failure {
+    fn from(error: glib::BoolError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 impl Missing {
     /// What to install, for the user.
     fn advice(&self) -> &'static str {

@@ -20,7 +20,7 @@ use super::ingest::Ingest;
 use super::settings::Settings;
 use super::shared::{Event, Kind, Shared, lock};
 use super::slate::{self, Slate};
-use super::stream::Stream;
+use super::stream::{Failure, Stream};
 
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
@@ -223,9 +223,13 @@ impl Supervisor {
                 }
                 self.track(kind).slate = Some(slate);
             }
-            Err(missing) => {
+            Err(Failure::Missing(missing)) => {
                 self.track(kind).refused = true;
                 missing.report(&self.bin);
+            }
+            // The next connection has another try.
+            Err(Failure::Refused(error)) => {
+                gst::warning!(CAT, obj = self.bin, "No slate of {}: {error}", kind.name());
             }
         }
         self.update_latency();
@@ -275,7 +279,12 @@ impl Supervisor {
         let started = Branch::start(self.bin.upcast_ref(), pad, &stream, &source, &settled);
         match started {
             Ok(branch) => self.track(kind).branch = Some(branch),
-            Err(missing) => missing.report(&self.bin),
+            Err(Failure::Missing(missing)) => missing.report(&self.bin),
+            // It may have gone while it was linked, and comes again.
+            Err(Failure::Refused(error)) => {
+                let reason = format!("its {} can't be linked: {error}", kind.name());
+                self.restart(&reason);
+            }
         }
         self.update_latency();
     }
