@@ -310,7 +310,7 @@ impl Call {
     fn read<Q: Message + Default + DeserializeOwned>(&self) -> Result<Q, Fault> {
         let malformed = |why: String| Fault::new(400, "malformed", why);
         match self.form {
-            Form::Json => serde_json::from_slice(&self.body).map_err(|e| malformed(e.to_string())),
+            Form::Json => json::read(&self.body).map_err(|e| malformed(e.to_string())),
             Form::Protobuf => Q::decode(self.body.as_slice()).map_err(|e| malformed(e.to_string())),
         }
     }

@@ -1,13 +1,57 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! JSON as Twirp's servers write it: names as in the protocol's files (`num_participants`), and what has its default value is
-//! there, too, as far as it is listed here.
+//! JSON as Twirp's servers read it, by protobuf's mapping, and as they write it: names as in the protocol's files
+//! (`num_participants`), and what has its default value is there, too, as far as it is listed here.
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 /// Maps whose keys are the application's own.
 const MAPS: [&str; 2] = ["attributes", "tags"];
+/// Whole numbers up to here are exact however they are written.
+const EXACT: f64 = (1_u64 << 53) as f64;
+
+/// A method's request. What `pbjson` does not take of the mapping: `null` for a field that is not there, and `1.0` for 1.
+pub(super) fn read<Q: DeserializeOwned>(body: &[u8]) -> Result<Q, serde_json::Error> {
+    let refused = match serde_json::from_slice(body) {
+        Ok(request) => return Ok(request),
+        Err(refused) => refused,
+    };
+    let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
+        return Err(refused);
+    };
+    if !simplify(&mut value) {
+        return Err(refused);
+    }
+    serde_json::from_value(value)
+}
+
+/// Whether there was anything to simplify. A `null` in a list or a map stays, and is refused, as the mapping has it.
+fn simplify(value: &mut Value) -> bool {
+    match value {
+        Value::Array(items) => items
+            .iter_mut()
+            .fold(false, |changed, item| simplify(item) | changed),
+        Value::Object(fields) => {
+            let before = fields.len();
+            fields.retain(|_, value| !value.is_null());
+            let changed = fields.len() < before;
+            let parts = fields.iter_mut();
+            let parts = parts.filter(|(name, _)| !MAPS.contains(&name.as_str()));
+            parts.fold(changed, |changed, (_, part)| simplify(part) | changed)
+        }
+        Value::Number(number) if number.is_f64() => {
+            let written = number.as_f64();
+            let whole = written.filter(|n| n.fract() == 0.0 && n.abs() <= EXACT);
+            if let Some(whole) = whole {
+                *number = (whole as i64).into();
+            }
+            whole.is_some()
+        }
+        _ => false,
+    }
+}
 
 /// A method's answer.
 pub(super) fn write(method: &str, answer: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
@@ -186,5 +230,107 @@ mod tests {
         let empty = |method| write(method, &proto::DeleteRoomResponse {}).unwrap();
         assert_eq!(empty("DeleteRoom"), b"{}");
         assert_eq!(empty("ListRooms"), br#"{"rooms":[]}"#);
+    }
+
+    #[test]
+    fn requests_are_read_in_every_form_of_the_mapping() {
+        let expected = proto::CreateRoomRequest {
+            name: "a".into(),
+            empty_timeout: 5,
+            ..proto::CreateRoomRequest::default()
+        };
+        for body in [
+            r#"{"name":"a","empty_timeout":5}"#,
+            r#"{"name":"a","emptyTimeout":5}"#,
+            r#"{"name":"a","emptyTimeout":"5"}"#,
+            r#"{"name":"a","emptyTimeout":5.0}"#,
+            r#"{"name":"a","emptyTimeout":0.5e1}"#,
+            r#"{"name":"a","emptyTimeout":"5","unknown":{"a":[null,1.0]}}"#,
+            r#"{"name":"a","emptyTimeout":"5","unknown":null,"metadata":null}"#,
+            r#"{"name":"a","emptyTimeout":5,"empty_timeout":null}"#,
+            r#"{"name":"a","emptyTimeout":5,"roomPreset":null,"departureTimeout":null,"maxParticipants":null,
+                "nodeId":null,"metadata":null,"tags":null,"egress":null,"minPlayoutDelay":null,"max_playout_delay":null,
+                "syncStreams":null,"replayEnabled":null,"agents":null}"#,
+        ] {
+            let read = read::<proto::CreateRoomRequest>(body.as_bytes());
+            assert_eq!(read.unwrap(), expected, "{body}");
+        }
+        for body in [
+            "",
+            "null",
+            "[]",
+            r#"{"name":1}"#,
+            r#"{"name":"a","name":"b"}"#,
+            r#"{"emptyTimeout":5.5}"#,
+            r#"{"emptyTimeout":-1.0}"#,
+            r#"{"emptyTimeout":4294967296}"#,
+            r#"{"emptyTimeout":1e300}"#,
+            r#"{"metadata":null,"tags":{"a":null}}"#,
+            r#"{"metadata":null,"agents":[null]}"#,
+        ] {
+            let read = read::<proto::CreateRoomRequest>(body.as_bytes());
+            assert!(read.is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_null_is_absent_in_every_request() {
+        fn same<Q: DeserializeOwned + PartialEq + std::fmt::Debug>(body: &Value, request: &Q) {
+            let read = read::<Q>(&serde_json::to_vec(body).unwrap());
+            assert_eq!(&read.unwrap(), request, "{body}");
+        }
+        same(&json!({"names": null}), &proto::ListRoomsRequest::default());
+        same(&json!({"room": null}), &proto::DeleteRoomRequest::default());
+        same(
+            &json!({"room": null}),
+            &proto::ListParticipantsRequest::default(),
+        );
+        let nobody = proto::RoomParticipantIdentity::default();
+        same(&json!({"room": null, "identity": null}), &nobody);
+        same(
+            &json!({"room": null, "identity": null, "trackSid": null, "muted": null}),
+            &proto::MuteRoomTrackRequest::default(),
+        );
+        same(
+            &json!({"room": null, "metadata": null}),
+            &proto::UpdateRoomMetadataRequest::default(),
+        );
+        let permission = proto::ParticipantPermission {
+            can_publish: true,
+            can_publish_sources: vec![
+                proto::TrackSource::Camera.into(),
+                proto::TrackSource::Microphone.into(),
+            ],
+            ..proto::ParticipantPermission::default()
+        };
+        same(
+            &json!({"name": null, "metadata": null, "attributes": null, "permission":
+                {"canPublish": true, "can_publish_data": null, "canPublishSources": ["CAMERA", 2.0]}}),
+            &proto::UpdateParticipantRequest {
+                permission: Some(permission),
+                ..proto::UpdateParticipantRequest::default()
+            },
+        );
+        let tracks = proto::ParticipantTracks {
+            track_sids: vec!["TR_1".into()],
+            ..proto::ParticipantTracks::default()
+        };
+        same(
+            &json!({"trackSids": null, "subscribe": null, "participantTracks":
+                [{"participantSid": null, "track_sids": ["TR_1"]}]}),
+            &proto::UpdateSubscriptionsRequest {
+                participant_tracks: vec![tracks],
+                ..proto::UpdateSubscriptionsRequest::default()
+            },
+        );
+        same(
+            &json!({"data": "aGk", "kind": "LOSSY", "topic": null, "nonce": null,
+                "destinationSids": null, "destination_identities": null}),
+            &proto::SendDataRequest {
+                data: b"hi".to_vec(),
+                kind: proto::data_packet::Kind::Lossy.into(),
+                ..proto::SendDataRequest::default()
+            },
+        );
     }
 }
