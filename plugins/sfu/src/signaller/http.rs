@@ -27,6 +27,7 @@ use tower::ServiceExt;
 use super::CAT;
 use super::body::BrokenOff;
 use super::connections::{Connection, Phase};
+use super::door::Host;
 use super::limits;
 use super::server::{App, Refusal};
 use super::tls::{Tls, is_handshake};
@@ -234,7 +235,7 @@ fn answer(
     }
 }
 
-/// What HTTP/2 lets through that HTTP/1.1 does not.
+/// What is refused whatever it asks for: `hyper` lets it through.
 fn refusal(request: &hyper::Request<Incoming>) -> Option<Refusal> {
     if request.headers().len() > limits::FIELDS_MAX {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
@@ -242,6 +243,9 @@ fn refusal(request: &hyper::Request<Incoming>) -> Option<Refusal> {
             status,
             "there are more than 100 header fields",
         ));
+    }
+    if let Some(fault) = Host::fault(request.version(), request.headers()) {
+        return Some(Refusal::new(StatusCode::BAD_REQUEST, fault));
     }
     if request.method() == Method::CONNECT {
         let status = StatusCode::METHOD_NOT_ALLOWED;

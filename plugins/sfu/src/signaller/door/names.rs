@@ -92,6 +92,22 @@ impl Host {
         }
     }
 
+    /// What is wrong with a request's `Host` (RFC 9112, section 3.2): HTTP/1.1 has it, and nobody has it twice.
+    pub(crate) fn fault(version: Version, headers: &HeaderMap) -> Option<&'static str> {
+        let mut lines = headers.get_all(header::HOST).iter();
+        let Some(line) = lines.next() else {
+            let is_missing = version == Version::HTTP_11;
+            return is_missing.then_some("this request has no Host, which HTTP/1.1 needs");
+        };
+        if lines.next().is_some() {
+            return Some("this request has more than one Host");
+        }
+        // As RFC 3986, section 3.2.2, has them; an empty one is allowed.
+        let may_be = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+        let is_host = line.as_bytes().iter().all(may_be);
+        (!is_host).then_some("the Host of this request is neither a name nor an address")
+    }
+
     /// `NAME`, `NAME:PORT`, `[V6]:PORT`.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[') {
@@ -143,6 +159,8 @@ pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -190,6 +208,46 @@ mod tests {
             assert!(Names::new(wrong, "").unwrap_err().contains("server-names"));
         }
         assert!(!names.is_answered(None));
+    }
+
+    #[test]
+    fn http_1_1_has_one_host() {
+        const OLD: Version = Version::HTTP_10;
+        const NOW: Version = Version::HTTP_11;
+        const H2: Version = Version::HTTP_2;
+        for (version, lines, fault) in [
+            (OLD, &[""; 0][..], None),
+            (NOW, &[], Some("no Host")),
+            // It has `:authority`.
+            (H2, &[], None),
+            (NOW, &[""], None),
+            (NOW, &["localhost"], None),
+            (NOW, &["sfu_1.example.org:8080"], None),
+            (NOW, &["[2001:db8::1]:8080"], None),
+            (OLD, &["a", "b"], Some("more than one")),
+            (NOW, &["a", "b"], Some("more than one")),
+            (NOW, &["a", "a"], Some("more than one")),
+            (NOW, &["a", ""], Some("more than one")),
+            (H2, &["a", "a"], Some("more than one")),
+            (OLD, &["a b"], Some("neither")),
+            (NOW, &["a b"], Some("neither")),
+            (NOW, &["a, b"], Some("neither")),
+            (NOW, &["a/b"], Some("neither")),
+            (NOW, &["u@a"], Some("neither")),
+            (NOW, &["ä"], Some("neither")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                let line = HeaderValue::from_bytes(line.as_bytes()).unwrap();
+                headers.append(header::HOST, line);
+            }
+            let told = Host::fault(version, &headers);
+            let as_expected = match (told, fault) {
+                (Some(told), Some(fault)) => told.contains(fault),
+                (told, fault) => told == fault,
+            };
+            assert!(as_expected, "{version:?} {lines:?}: {told:?}");
+        }
     }
 
     #[test]
