@@ -239,3 +239,38 @@ fn who_waits_to_be_known_takes_nobodys_place() {
     let bytes = served.count("bytes");
     served.wait("the publisher to go on", || served.count("bytes") > bytes);
 }
+
+/// Encoders show a refusal as an error of input and output: what was wrong is said here.
+#[test]
+fn who_is_turned_away_is_told_of_once_a_kind() {
+    let served = Served::new("told", "loopback\n", &[]);
+    let bus = gst::Bus::new();
+    served.element.set_bus(Some(&bus));
+    for id in [
+        "cam 1",
+        "read:cam1",
+        "/live/x",
+        "cam 2",
+        "cam1?token=secret",
+    ] {
+        assert!(!served.lets_in(id, ""), "{id}");
+    }
+    let warning = || {
+        let kinds = [gst::MessageType::Warning];
+        let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(2), &kinds)?;
+        let gst::MessageView::Warning(warning) = message.view() else {
+            return None;
+        };
+        Some(warning.error().message().to_owned())
+    };
+    let told: Vec<_> = std::iter::from_fn(warning).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (id, why) in [
+        ("cam 1", "it names no stream"),
+        ("cam1", "it asks to play"),
+        ("/live/x", "it shows nothing by which it may publish"),
+    ] {
+        let what = format!("the stream id {id:?} is refused: {why}");
+        assert!(told.iter().any(|told| told.contains(&what)), "{told:?}");
+    }
+}

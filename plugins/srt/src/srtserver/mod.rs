@@ -24,8 +24,11 @@
  *
  * The stream id is the stream's name, plain or as `#!::r=NAME,m=publish` (SRT access control, by
  * which players say `m=request`; they are refused), or as Blackmagic's encoders have it,
- * `#!::u=NAME,bmd_uuid=…`. Who gives none is the stream of the property
- * `stream`; where that is empty, or the name is none that a stream may have, the caller is refused.
+ * `#!::u=NAME,bmd_uuid=…`. A slash before the name, as in paths, is nothing. Who gives none is the stream of the
+ * property `stream`; where that is empty, or the name is none that a stream may have, the caller is refused.
+ *
+ * Encoders show a refusal as an error of input and output. The first one of each kind is a warning on the bus,
+ * which says what the caller asked for and what to do; all are in the log (`GST_DEBUG=srtserver:4`).
  *
  * Where there is no passphrase at all, the rules of `access` say who may publish, as everywhere
  * (docs/access.md): without any, this machine. A token or key is shown as `NAME?token=…` or
@@ -72,6 +75,7 @@ mod name;
 mod server;
 mod settings;
 mod stats;
+mod told;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

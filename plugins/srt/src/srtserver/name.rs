@@ -9,6 +9,8 @@ use crate::libsrt::Reject;
 
 const PART_MAX: usize = 64;
 const NAME_MAX: usize = 255;
+/// Characters of a name that is none.
+const SHOWN: usize = 24;
 
 /// What a stream id says.
 #[derive(Debug)]
@@ -32,6 +34,9 @@ pub(super) fn of<'a>(id: &'a str, default: &str) -> Result<Asked<'a>, Reject> {
             (name, credential_of_query(query))
         }
     };
+    // Who thinks of a path writes one before it.
+    let plain = name.strip_prefix('/').filter(|name| !name.is_empty());
+    let name = plain.unwrap_or(name);
     let name = if name.is_empty() { default } else { name };
     match is_name(name) {
         true => Ok(Asked {
@@ -40,6 +45,25 @@ pub(super) fn of<'a>(id: &'a str, default: &str) -> Result<Asked<'a>, Reject> {
         }),
         false => Err(Reject::BadRequest),
     }
+}
+
+/// A stream id as it may be shown: the name in it, as far as it can be no secret, and no more of that than a token's first letters.
+pub(super) fn shown(id: &str) -> String {
+    let keys = id.strip_prefix("#!::").or(id.strip_prefix("%23!::"));
+    let name = match (keys, id.split_once(':')) {
+        (Some(keys), _) => {
+            let mut pairs = keys.split(',').rev();
+            pairs.find_map(|pair| pair.strip_prefix("r=")).unwrap_or("")
+        }
+        (None, Some(("publish" | "read" | "request", rest))) => rest,
+        (None, _) => id,
+    };
+    let end = name.find(['?', ':', ',', '=', '&']).unwrap_or(name.len());
+    let mut shown: String = name[..end].chars().take(SHOWN).collect();
+    if shown.len() < name.len() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// The value of `r`, if the caller is one who sends, and who it says that it is: `s` is what MediaMTX takes passwords by.
@@ -117,8 +141,15 @@ mod tests {
             ("#!", Err(Reject::BadRequest)),
             ("cam 1", Err(Reject::BadRequest)),
             ("../etc", Err(Reject::BadRequest)),
-            ("/cam1", Err(Reject::BadRequest)),
+            ("live/x", Ok("live/x")),
+            ("/live/x", Ok("live/x")),
+            ("/cam1?token=a", Ok("cam1")),
+            ("#!::r=/live/x,m=publish", Ok("live/x")),
+            ("publish:/live/x:ann:horse", Ok("live/x")),
+            ("/", Err(Reject::BadRequest)),
+            ("//cam1", Err(Reject::BadRequest)),
             ("cam1/", Err(Reject::BadRequest)),
+            ("/../etc", Err(Reject::BadRequest)),
             ("a ! filesink location=/x", Err(Reject::BadRequest)),
             ("\u{fffd}", Err(Reject::BadRequest)),
         ] {
@@ -163,6 +194,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_shown_of_a_stream_id_is_no_secret() {
+        for (id, expected) in [
+            ("", ""),
+            ("cam 1", "cam 1"),
+            ("cam1/?token=secret", "cam1/…"),
+            ("ann:secret", "ann…"),
+            ("publish:a b:ann:secret", "a b…"),
+            ("read:cam1", "cam1"),
+            ("#!::s=secret,r=../x,u=ann", "../x"),
+            ("#!::u=secret,bmd_uuid=1", ""),
+            ("%23!::r=a=secret", "a…"),
+            ("#!:{s=secret}", "#!…"),
+            (
+                "eyJhbGciOiJIUzI1NiJ9.eyJ.secret",
+                "eyJhbGciOiJIUzI1NiJ9.eyJ…",
+            ),
+        ] {
+            assert_eq!(shown(id), expected, "{id}");
+        }
+    }
+
+    #[test]
     fn fuzz_stream_ids() {
         let samples = [
             "cam1",
@@ -173,6 +226,7 @@ mod tests {
             "cam1?token=a%2Bb",
         ];
         sfu_fuzz::fuzz("stream ids", &samples, |data| {
+            assert!(shown(&String::from_utf8_lossy(data)).chars().count() <= SHOWN + 1);
             if let Ok(Asked { stream, .. }) = of(&String::from_utf8_lossy(data), "") {
                 assert!(is_name(&stream) && !stream.contains(['"', ' ', '!', '\\']));
             }

@@ -18,6 +18,7 @@ use sfu_elements::signals::Signals;
 use super::name::Asked;
 use super::settings::{Keys, Settings};
 use super::stats::{Stats, count};
+use super::told::Told;
 use super::{CAT, SrtServer, caller, name};
 use crate::libsrt::{Gate, Listener, Reject, Socket};
 use crate::lock;
@@ -77,6 +78,7 @@ pub(super) struct Shared {
     callers: Mutex<Callers>,
     /// Those of whom it is not known yet whether they may.
     waiting: AtomicUsize,
+    told: Told,
     signals: Option<Signals>,
 }
 
@@ -138,18 +140,19 @@ impl Shared {
         id: &str,
         entry: &Arc<Entry>,
         from: Option<SocketAddr>,
-    ) -> Result<Admitted, String> {
-        let asked = name::of(id, &self.settings.stream).map_err(|why| format!("{why:?}"))?;
+    ) -> Result<Admitted, (Reject, String)> {
+        let by_its_kind = |why: Reject| (why, format!("{why:?}"));
+        let asked = name::of(id, &self.settings.stream).map_err(by_its_kind)?;
         let admit =
             |door: &Door| door.admit(&visitor(&asked, from), Action::Publish, &asked.stream);
         let pass = self.door.as_ref().map(admit).transpose();
-        let pass = pass.map_err(|why| why.to_string())?;
+        let pass = pass.map_err(|why| (reject(why), why.to_string()))?;
         if self.stopping.load(Relaxed) {
-            return Err("the element stops".into());
+            return Err((Reject::Failed, "the element stops".into()));
         }
         let mut callers = lock(&self.callers);
         let free = self.is_free(&callers, &entry.stream);
-        free.map_err(|why| format!("{why:?}"))?;
+        free.map_err(by_its_kind)?;
         callers.insert(entry.id, entry.clone());
         Ok(pass)
     }
@@ -195,6 +198,24 @@ impl Shared {
     pub(super) fn warn(&self, message: &str) {
         if let Some(element) = self.element.upgrade() {
             gst::element_warning!(element, gst::StreamError::Failed, ("{message}"));
+        }
+    }
+
+    /// A caller is turned away. The application hears of the first one of a kind, on another thread: libsrt's does not wait for who
+    /// listens to the bus.
+    fn refuse(&self, why: Reject, because: &str, id: &str, from: &str) {
+        count(&self.stats.refused);
+        // Not all of its stream id, which may have a token in it.
+        let shown = name::shown(id);
+        gst::info!(
+            CAT,
+            "A caller from {from} with the stream id {shown:?} is refused: {because}"
+        );
+        let warning = self.told.first(why, id, from);
+        if let (Some(warning), Some(element)) = (warning, self.element.upgrade()) {
+            element.call_async(move |element| {
+                gst::element_warning!(element, gst::StreamError::Failed, ("{warning}"));
+            });
         }
     }
 
@@ -270,15 +291,7 @@ impl Shared {
                     count(&shared.stats.accepted);
                     shared.serve(&caller, &socket, pass);
                 }
-                Err(why) => {
-                    count(&shared.stats.refused);
-                    gst::info!(
-                        CAT,
-                        "{} for {} is refused: {why}",
-                        caller.from,
-                        caller.stream
-                    );
-                }
+                Err((why, because)) => shared.refuse(why, &because, &asks, &caller.from),
             }
         };
         let name = format!("srt-{id}");
@@ -349,6 +362,7 @@ impl Server {
             door,
             callers: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            told: Told::default(),
             signals: Signals::start(element).ok(),
         });
         let asked = Arc::downgrade(&shared);
@@ -356,10 +370,8 @@ impl Server {
             let shared = asked.upgrade().ok_or(Reject::Failed)?;
             let answer = shared.let_in(id, from);
             if let Err(why) = &answer {
-                count(&shared.stats.refused);
-                // Not its stream id, which may have a token in it.
                 let from = from.map_or_else(|| "?".into(), |from| from.to_string());
-                gst::info!(CAT, "A caller from {from} is refused: {why:?}");
+                shared.refuse(*why, &format!("{why:?}"), id, &from);
             }
             answer
         });
