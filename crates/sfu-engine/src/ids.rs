@@ -29,6 +29,9 @@ pub const RESERVED: &[&str] = &[
     "rtc",
     "gst-webrtc",
     ".well-known",
+    // What crawlers and browsers ask for by themselves.
+    "robots.txt",
+    "favicon.ico",
 ];
 
 const PART_MAX: usize = 64;
@@ -261,6 +264,7 @@ mod tests {
             (long_name.as_str(), false),
             ("whep", false),
             ("api/x", false),
+            ("robots.txt", false),
             ("apis/x", true),
         ] {
             assert_eq!(name.parse::<StreamName>().is_ok(), ok, "{name:?}");

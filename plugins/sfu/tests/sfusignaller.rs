@@ -138,6 +138,8 @@ fn hls_is_served_as_players_and_caches_want_it() {
         head.contains("text/html") && body.contains("/assets/hls.js"),
         "{head}"
     );
+    let (head, _) = ask(port, "GET /hls/news%2Fcam1/?token=a HTTP/1.1");
+    assert!(head.contains("location: /hls/news/cam1?token=a"), "{head}");
     for path in [
         "news/cam1/link.m3u8",
         "news/cam1/other.m3u8",
@@ -180,6 +182,26 @@ fn hls_is_served_as_players_and_caches_want_it() {
         "{body}"
     );
     off.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn what_crawlers_and_browsers_ask_for_is_no_player() {
+    let element = signaller(&[]);
+    element.set_state(gst::State::Ready).unwrap();
+    let port = element.property("port");
+    let (head, body) = ask(port, "GET /robots.txt HTTP/1.1");
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(head.contains("content-type: text/plain"), "{head}");
+    assert_eq!(body, "User-agent: *\nDisallow: /\n");
+    let (head, _) = ask(port, "GET /favicon.ico HTTP/1.1");
+    assert!(head.starts_with("http/1.1 404"), "{head}");
+    for prefix in ["", "/publish", "/studio", "/room"] {
+        let (head, _) = ask(port, &format!("GET {prefix}/news%2Fcam1?a=b HTTP/1.1"));
+        assert!(head.starts_with("http/1.1 308"), "{prefix}: {head}");
+        let to = format!("location: {prefix}/news/cam1?a=b");
+        assert!(head.contains(&to), "{prefix}: {head}");
+    }
+    element.set_state(gst::State::Null).unwrap();
 }
 
 #[test]

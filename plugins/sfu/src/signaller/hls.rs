@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use sfu_engine::StreamName;
 
 use super::door::Pass;
@@ -34,7 +34,8 @@ pub(super) async fn file(
         not_found("HLS is off here: set hls-directory of sfusignaller to the folder that sfuhlssink writes to")
     })?;
     let Some((stream, file)) = stream_of(&path) else {
-        return page(&path);
+        return pages::hls(&path, request.uri())
+            .map_err(|_| not_found("HLS is at /hls/STREAM/index.m3u8"));
     };
     let kind =
         kind(file).ok_or_else(|| not_found("there are .m3u8 and .ts files here, and no others"))?;
@@ -149,17 +150,6 @@ pub(super) fn stream_of(path: &str) -> Option<(StreamName, &str)> {
     let (stream, file) = path.rsplit_once('/')?;
     kind(file)?;
     Some((stream.parse().ok()?, file))
-}
-
-fn page(path: &str) -> Result<Response, Refusal> {
-    let stream: StreamName = match path.trim_end_matches('/').parse() {
-        Ok(stream) => stream,
-        Err(_) => return Err(not_found("HLS is at /hls/STREAM/index.m3u8")),
-    };
-    if path.ends_with('/') {
-        return Ok(Redirect::permanent(&format!("/hls/{stream}")).into_response());
-    }
-    Ok(pages::hls())
 }
 
 /// The file, if it is one and really in the folder, wherever links lead.

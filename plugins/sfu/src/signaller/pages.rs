@@ -5,7 +5,7 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use sfu_engine::StreamName;
+use sfu_engine::{NameError, StreamName};
 
 use super::server::{App, Refusal};
 
@@ -66,9 +66,14 @@ pub(super) async fn admin() -> Response {
     html(web!("admin.html"))
 }
 
+/// `GET /robots.txt`: what there is to see is for whoever has its address.
+pub(super) async fn robots() -> &'static str {
+    "User-agent: *\nDisallow: /\n"
+}
+
 /// `GET /hls/{stream}`
-pub(super) fn hls() -> Response {
-    html(web!("hls.html"))
+pub(super) fn hls(stream: &str, uri: &Uri) -> Result<Response, Refusal> {
+    page("/hls/", stream, uri, web!("hls.html"))
 }
 
 /// `GET /publish/{stream}`
@@ -108,16 +113,17 @@ pub(super) async fn player(method: Method, uri: Uri) -> Result<Response, Refusal
     }
 }
 
-/// A page of a stream, which need not be live: the page waits. It reads the name in its address, so one with a slash at the
-/// end is led to the plain one.
+/// A page of a stream, which need not be live: the page waits. It reads the name in its address, so one that is written in
+/// another way, with a slash at the end or encoded ones, is led to the plain one.
 fn page(prefix: &str, stream: &str, uri: &Uri, content: &'static str) -> Result<Response, Refusal> {
-    let Err(error) = stream.parse::<StreamName>() else {
-        return Ok(html(content));
-    };
-    let plain = stream.strip_suffix('/').map(str::parse::<StreamName>);
-    match plain {
-        Some(Ok(name)) => Ok(lead(prefix, name.as_str(), uri)),
-        _ => Err(Refusal::new(StatusCode::NOT_FOUND, error.to_string())),
+    let decoded = stream.replace("%2F", "/").replace("%2f", "/");
+    let plain = decoded.strip_suffix('/').unwrap_or(&decoded);
+    let name: StreamName = plain
+        .parse()
+        .map_err(|error: NameError| Refusal::new(StatusCode::NOT_FOUND, error.to_string()))?;
+    match uri.path().strip_prefix(prefix) {
+        Some(path) if path == name.as_str() => Ok(html(content)),
+        _ => Ok(lead(prefix, name.as_str(), uri)),
     }
 }
 
@@ -188,20 +194,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slash_at_the_end_of_a_page_leads_to_it_on_this_server() {
+    fn a_page_has_one_address_on_this_server() {
         for (prefix, name, uri, to) in [
             ("/", "cam1/", "/cam1/?token=a%2Bb", "/cam1?token=a%2Bb"),
             ("/", "evil.example/", "//evil.example/", "/evil.example"),
+            ("/", "cam1", "//cam1", "/cam1"),
             ("/studio/", "a/b/", "/studio/a/b/", "/studio/a/b"),
+            ("/", "a%2Fb", "/a%2Fb?token=c", "/a/b?token=c"),
+            ("/", "a%2fb/", "/a%2fb/", "/a/b"),
+            // As axum has decoded it.
+            ("/publish/", "a/b", "/publish/a%2Fb", "/publish/a/b"),
         ] {
             let uri: Uri = uri.parse().unwrap();
             let led = page(prefix, name, &uri, "").unwrap();
             assert_eq!(led.status(), StatusCode::PERMANENT_REDIRECT, "{uri}");
             assert_eq!(led.headers()[header::LOCATION], to, "{uri}");
         }
-        for name in ["", "/", "a//", "whip/", "a b/", "/a/"] {
+        for name in [
+            "", "/", "a//", "a b/", "/a/", "a%20b", "%2Fa", "..%2Fa", "a%252Fb",
+        ] {
             let uri = Uri::from_static("/");
-            assert!(page("/", name, &uri, "").is_err(), "{name:?}");
+            let refusal = page("/", name, &uri, "").unwrap_err();
+            assert!(refusal.message().contains("is not valid"), "{name:?}");
+        }
+        for name in ["whip/", "whip%2Fx", "favicon.ico", "robots.txt/"] {
+            let refusal = page("/", name, &Uri::from_static("/"), "").unwrap_err();
+            assert!(refusal.message().contains("reserved word"), "{name:?}");
         }
         let led = page("/", "cam1", &Uri::from_static("/cam1"), "").unwrap();
         assert_eq!(led.status(), StatusCode::OK);

@@ -58,6 +58,7 @@ pub(super) static ROUTES: &[Route] = &[
         || get(acme::challenge),
     ),
     route("/metrics", GET, Rule::Metrics, || get(metrics::metrics)),
+    route("/robots.txt", GET, Rule::Open, || get(pages::robots)),
     route("/assets/{file}", GET, Rule::Open, || get(pages::asset)),
     route("/publish/{*stream}", GET, Rule::Open, || {
         get(pages::publisher)
