@@ -22,6 +22,30 @@ usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--rec
          reads a password from standard input, and prints its hash for a line `user NAME HASH …` of the access file; with the
          name also what RTSP's Digest needs (`ha1=…`), with which who reads the file may play by RTSP as that user";
 const LONGEST: u64 = 366 * 24 * 3600;
+/// First parts that no stream's name has, since they are paths of the server. The engine has the same, and is not built for this.
+const RESERVED: &[&str] = &[
+    "admin",
+    "whep",
+    "whip",
+    "session",
+    "api",
+    "assets",
+    "metrics",
+    "healthz",
+    "hls",
+    "studio",
+    "twirp",
+    "publish",
+    "recordings",
+    "room",
+    "rtc",
+    "gst-webrtc",
+    ".well-known",
+    "robots.txt",
+    "favicon.ico",
+];
+const PART_MAX: usize = 64;
+const NAME_MAX: usize = 255;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -108,13 +132,10 @@ fn token(arguments: &[String]) -> Result<String, String> {
                     "*"
                 };
                 grants = grants.parse_word(&format!("{name}={pattern}"))?;
-                let page = match action {
-                    Action::Publish => Some(format!("/publish/{pattern}")),
-                    Action::Play => Some(format!("/{pattern}")),
-                    Action::Record => Some("/recordings".to_owned()),
-                    _ => None,
-                };
-                opens = opens.or(page.filter(|_| !pattern.contains('*')));
+                if action.is_of_a_stream() {
+                    check_name(name, pattern)?;
+                }
+                opens = opens.or(page(action, pattern));
             }
         }
     }
@@ -135,6 +156,7 @@ fn token(arguments: &[String]) -> Result<String, String> {
     if let (Some(room), None, None) = (&room, &identity, &shown) {
         grants = grants.parse_word(&format!("play={room}"))?;
         grants = grants.parse_word(&format!("publish={room}"))?;
+        check_name("room", room)?;
         opens = Some(format!("/room/{room}"));
     } else if grants == Grants::default() || room.is_some() || identity.is_some() || shown.is_some()
     {
@@ -151,6 +173,40 @@ fn token(arguments: &[String]) -> Result<String, String> {
     let token = make_token(&secret, &grants, SystemTime::now() + life, user.as_deref())?;
     let opens = opens.map(|page| format!("{url}{page}?token={token}\n"));
     Ok(format!("{token}\n{}", opens.unwrap_or_default()))
+}
+
+/// Whether there can be a stream of this name, or of one that this pattern matches: else what is printed opens nothing. Which
+/// characters it has was looked at before.
+fn check_name(option: &str, name: &str) -> Result<(), String> {
+    let is_part = |part: &str| (1..=PART_MAX).contains(&part.len()) && part != "." && part != "..";
+    if name.len() > NAME_MAX || !name.split('/').all(is_part) {
+        return Err(format!(
+            "--{option} {name:?}: a stream's name has parts of 1 to 64 characters from A-Z a-z 0-9 . _ - joined by '/'"
+        ));
+    }
+    if option == "room" && name.contains('*') {
+        return Err(format!(
+            "--room {name:?}: an invitation is to one room, whose name has no *"
+        ));
+    }
+    let first = name.split('/').next().unwrap_or_default();
+    match RESERVED.contains(&first) {
+        true => Err(format!(
+            "--{option} {name:?}: no stream's name begins with {first:?}, which is a path of the server: give the stream's name alone"
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What a token for this opens, where that is one page.
+fn page(action: Action, pattern: &str) -> Option<String> {
+    let page = match action {
+        Action::Publish => Some(format!("/publish/{pattern}")),
+        Action::Play => Some(format!("/{pattern}")),
+        Action::Record => Some("/recordings".to_owned()),
+        _ => None,
+    };
+    page.filter(|_| !pattern.contains('*'))
 }
 
 fn secret(access: &Path) -> Result<String, String> {
@@ -194,4 +250,20 @@ fn password(user: Option<&str>) -> Result<String, String> {
     let digest = user.map(|user| format!(" ha1={}", sfu_access::ha1(user, password)));
     let hash = hash_password(password)?;
     Ok(format!("{hash}{}\n", digest.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_what_the_documentation_names() {
+        let text = include_str!("../../../docs/protocol.md");
+        let line = text.lines().find(|line| line.starts_with("not be one of"));
+        let mut told: Vec<_> = line.unwrap().split('`').skip(1).step_by(2).collect();
+        let mut ours = RESERVED.to_vec();
+        told.sort_unstable();
+        ours.sort_unstable();
+        assert_eq!(ours, told);
+    }
 }

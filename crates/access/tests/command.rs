@@ -101,6 +101,27 @@ fn a_token_allows_what_was_asked_for() {
         );
         assert!(!error.contains("panicked"), "{error}");
     }
+    for (option, name, says) in [
+        ("--play", "whip/x", Some("path of the server")),
+        ("--play", "whep/*", Some("path of the server")),
+        ("--publish", "publish", Some("path of the server")),
+        ("--record", "recordings/cam1", Some("path of the server")),
+        ("--room", "room/meeting", Some("path of the server")),
+        ("--room", "meeting*", Some("one room")),
+        ("--play", "/cam1", Some("has parts of")),
+        ("--play", "cam1/", Some("has parts of")),
+        ("--play", "../cam1", Some("has parts of")),
+        ("--play", "whips/x", None),
+        ("--play", "whip*", None),
+        ("--play", "news/*", None),
+        ("--play", "*", None),
+        ("--room", "meeting", None),
+    ] {
+        let (code, out, error) = run(&path, &["token", option, name], "");
+        let is_refused = code != 0 && out.is_empty();
+        assert_eq!(is_refused, says.is_some(), "{option} {name}: {error}");
+        assert!(error.contains(says.unwrap_or_default()), "{name}: {error}");
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }
 
