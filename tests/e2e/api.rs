@@ -260,6 +260,15 @@ fn a_token_that_was_taken_back_is_good_for_nothing() {
     };
     assert_eq!(by_token(), 200);
     assert_eq!(ask(&server, "PUT", "revocations/taken-back?until=x").0, 400);
+    let long = |length: usize| format!("revocations/{}", "x".repeat(length));
+    let (status, told) = ask(&server, "PUT", &long(513));
+    assert!(
+        status == 400 && told["detail"].as_str().unwrap().contains("512 characters"),
+        "{told}"
+    );
+    for (method, status) in [("PUT", 204), ("DELETE", 204), ("DELETE", 404)] {
+        assert_eq!(ask(&server, method, &long(512)).0, status, "{method}");
+    }
     assert_eq!(by_token(), 200);
     assert_eq!(
         ask(&server, "PUT", "revocations/taken-back?until=4102444800").0,

@@ -30,6 +30,8 @@ const TRIES: usize = 3;
 /// Tokens that are taken back while it runs, and for how long where their end is not known.
 const REVOKED_MAX: usize = 10_000;
 const REVOKED_TIME: Duration = Duration::from_secs(400 * 24 * 3600);
+/// Octets of the name of each: 512 characters of any script.
+const REVOKED_ID_MAX: usize = 4 * 512;
 
 /// The one who decides. Cheap to ask from any thread.
 #[derive(Debug)]
@@ -306,13 +308,13 @@ impl Access {
     }
 
     /// Takes a token back by its `jti`: what it let in ends, and it is not taken any more while this runs. `until` is when
-    /// it ends by itself, as far as that is known. `false`: there are too many already.
+    /// it ends by itself, as far as that is known. `false`: there are too many already, or `id` is empty or too long.
     pub fn revoke(&self, id: &str, until: Option<SystemTime>, now: SystemTime) -> bool {
         let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
         if revoked.len() >= REVOKED_MAX {
             revoked.retain(|_, until| *until > now);
         }
-        if id.is_empty() || id.len() > TOKEN_MAX || revoked.len() >= REVOKED_MAX {
+        if id.is_empty() || id.len() > REVOKED_ID_MAX || revoked.len() >= REVOKED_MAX {
             return false;
         }
         revoked.insert(id.to_owned(), until.unwrap_or(now + REVOKED_TIME));

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse};
 use jsonwebtoken::{
     Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, decode_header, encode,
@@ -20,6 +21,8 @@ use crate::Grants;
 pub const TOKEN_MAX: usize = 8 * 1024;
 /// A token may be used so long before its `nbf`: the clocks of two machines differ.
 const SKEW: u64 = 10;
+/// The last second of the year 9999.
+const LATEST: f64 = 253_402_300_799.0;
 /// A shorter secret can be guessed from one token (RFC 7518, section 3.2).
 const SECRET_MIN: usize = 32;
 /// An identity provider has two or three.
@@ -40,6 +43,14 @@ pub enum TokenError {
     /// It never expires.
     #[error("the token has no exp: it must end at some time")]
     Endless,
+    /// `exp` is no time that somebody means.
+    #[error(
+        "the token's exp is after the year 9999: it is in seconds of Unix time, not in milliseconds"
+    )]
+    Far,
+    /// Signed, and claims are not what they have to be.
+    #[error("the token's claims can't be read: exp and nbf are numbers, jti and sub are text")]
+    Unreadable,
     /// Signed, and of no use here.
     #[error("the token has neither the claim sfu nor mediamtx_permissions, or they can't be read")]
     NoClaim,
@@ -195,12 +206,23 @@ struct Claims {
     mediamtx_permissions: Option<Value>,
 }
 
+/// What a token claims, if that key signed it.
+fn claims_by(token: &str, key: &Key) -> jsonwebtoken::errors::Result<Claims> {
+    let mut validation = Validation::new(key.algorithm);
+    // Ours to check: the time is an argument.
+    validation.validate_exp = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    decode(token, &key.key, &validation).map(|token| token.claims)
+}
+
 /// Reads a token, if a key of ours signed it and it is valid now.
 pub(crate) fn read(token: &str, keys: &[Key], now: SystemTime) -> Result<Token, TokenError> {
     if token.len() > TOKEN_MAX {
         return Err(TokenError::Unsigned);
     }
     let header = decode_header(token).map_err(|_| TokenError::Unsigned)?;
+    let mut refused = TokenError::Unsigned;
     let claims = keys
         .iter()
         .filter(|key| key.algorithm == header.alg)
@@ -209,24 +231,28 @@ pub(crate) fn read(token: &str, keys: &[Key], now: SystemTime) -> Result<Token, 
             (Some(key), Some(wanted)) => key == wanted,
             _ => true,
         })
-        .find_map(|key| {
-            let mut validation = Validation::new(key.algorithm);
-            // Ours to check: the time is an argument.
-            validation.validate_exp = false;
-            validation.validate_aud = false;
-            validation.required_spec_claims.clear();
-            decode::<Claims>(token, &key.key, &validation).ok()
-        })
-        .ok_or(TokenError::Unsigned)?
-        .claims;
+        .find_map(|key| match claims_by(token, key) {
+            Ok(claims) => Some(claims),
+            // What is signed by another key is not read.
+            Err(error) => {
+                if matches!(error.kind(), ErrorKind::Json(_)) {
+                    refused = TokenError::Unreadable;
+                }
+                None
+            }
+        });
+    let claims = claims.ok_or(refused)?;
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let exp = claims.exp.filter(|e| e.is_finite() && *e >= 0.0);
-    let exp = Duration::try_from_secs_f64(exp.ok_or(TokenError::Endless)?)
-        .map_err(|_| TokenError::Endless)?;
+    let exp = claims.exp.ok_or(TokenError::Endless)?;
+    if exp > LATEST {
+        return Err(TokenError::Far);
+    }
+    // What ended before 1970 has ended.
+    let exp = Duration::try_from_secs_f64(exp.max(0.0)).map_err(|_| TokenError::Far)?;
     if seconds >= exp {
         return Err(TokenError::Expired);
     }
-    let until = UNIX_EPOCH.checked_add(exp).ok_or(TokenError::Endless)?;
+    let until = UNIX_EPOCH.checked_add(exp).ok_or(TokenError::Far)?;
     if claims
         .nbf
         .is_some_and(|nbf| nbf.is_nan() || nbf > (seconds.as_secs() + SKEW) as f64)

@@ -142,26 +142,7 @@ fn only_good_tokens_count_and_only_for_what_they_say() {
         );
     }
     let token = |error| Err(Refused::Token(error));
-    let no_exp = json!({ "sfu": { "play": ["*"] } });
     for (claims, expected) in [
-        (
-            play(&json!({ "exp": now() - 1 })),
-            token(TokenError::Expired),
-        ),
-        (play(&json!({ "exp": 0 })), token(TokenError::Expired)),
-        (play(&json!({ "exp": -1 })), token(TokenError::Endless)),
-        (play(&json!({ "exp": 1e300 })), token(TokenError::Endless)),
-        (play(&json!({ "exp": null })), token(TokenError::Endless)),
-        (no_exp, token(TokenError::Endless)),
-        (play(&json!({ "exp": "soon" })), token(TokenError::Unsigned)),
-        (
-            play(&json!({ "nbf": now() + 60 })),
-            token(TokenError::Early),
-        ),
-        (play(&json!({ "nbf": 1e300 })), token(TokenError::Early)),
-        (play(&json!({ "nbf": now() })), Ok(())),
-        (play(&json!({ "nbf": now() + 5 })), Ok(())),
-        (play(&json!({ "exp": now() as f64 + 30.5 })), Ok(())),
         (play(&json!({ "aud": "elsewhere", "iss": "x" })), Ok(())),
         (play(&json!({ "sfu": null })), token(TokenError::NoClaim)),
         (play(&json!({ "sfu": "play" })), token(TokenError::NoClaim)),
@@ -195,6 +176,73 @@ fn only_good_tokens_count_and_only_for_what_they_say() {
     assert_eq!(
         ask(&access, SECRET, Action::Play, "cam1"),
         Err(Refused::Unknown)
+    );
+}
+
+#[test]
+fn a_token_ends_at_a_time_that_somebody_means() {
+    let folder = Folder::new("times");
+    let access = folder.access("tokens secret\n");
+    let token = |error| Err(Refused::Token(error));
+    let no_exp = json!({ "sfu": { "play": ["*"] } });
+    for (claims, expected) in [
+        (
+            play(&json!({ "exp": now() - 1 })),
+            token(TokenError::Expired),
+        ),
+        (play(&json!({ "exp": 0 })), token(TokenError::Expired)),
+        (play(&json!({ "exp": -1 })), token(TokenError::Expired)),
+        (play(&json!({ "exp": -1.5 })), token(TokenError::Expired)),
+        (play(&json!({ "exp": -1e300 })), token(TokenError::Expired)),
+        (play(&json!({ "exp": 1e30 })), token(TokenError::Far)),
+        (play(&json!({ "exp": 1e300 })), token(TokenError::Far)),
+        (play(&json!({ "exp": u64::MAX })), token(TokenError::Far)),
+        // Milliseconds.
+        (
+            play(&json!({ "exp": (now() + 60) * 1_000 })),
+            token(TokenError::Far),
+        ),
+        (play(&json!({ "exp": 253_402_300_799u64 })), Ok(())),
+        (play(&json!({ "exp": null })), token(TokenError::Endless)),
+        (no_exp, token(TokenError::Endless)),
+        (
+            play(&json!({ "exp": "soon" })),
+            token(TokenError::Unreadable),
+        ),
+        (
+            play(&json!({ "exp": [now() + 60] })),
+            token(TokenError::Unreadable),
+        ),
+        (
+            play(&json!({ "nbf": "now" })),
+            token(TokenError::Unreadable),
+        ),
+        (play(&json!({ "jti": 1 })), token(TokenError::Unreadable)),
+        (json!([]), token(TokenError::Unreadable)),
+        (
+            play(&json!({ "nbf": now() + 60 })),
+            token(TokenError::Early),
+        ),
+        (play(&json!({ "nbf": 1e300 })), token(TokenError::Early)),
+        (play(&json!({ "nbf": now() })), Ok(())),
+        (play(&json!({ "nbf": -1e300 })), Ok(())),
+        (play(&json!({ "nbf": now() + 5 })), Ok(())),
+        (play(&json!({ "exp": now() as f64 + 30.5 })), Ok(())),
+    ] {
+        let found = ask(&access, &by_secret(&claims), Action::Play, "cam1");
+        assert_eq!(found, expected, "{claims}");
+    }
+    let other = EncodingKey::from_secret(b"another-secret-of-thirty-two-octets");
+    let unread = signed(
+        Algorithm::HS256,
+        &other,
+        None,
+        &play(&json!({ "exp": "soon" })),
+    );
+    assert_eq!(
+        ask(&access, &unread, Action::Play, "cam1"),
+        token(TokenError::Unsigned),
+        "nobody is told what is in a token that we did not sign"
     );
 }
 

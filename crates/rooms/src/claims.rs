@@ -42,8 +42,9 @@ impl<'de> Deserialize<'de> for Timed {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut claims = Value::deserialize(from)?;
         for time in ["exp", "nbf"] {
-            let whole = claims.get(time).filter(|at| at.is_f64());
-            // A number that is too large becomes the largest one.
+            let is_odd = |at: &&Value| at.is_f64() || at.as_i64().is_some_and(i64::is_negative);
+            let whole = claims.get(time).filter(is_odd);
+            // A number that is too large becomes the largest one, and one below 0 becomes 0.
             if let Some(whole) = whole.and_then(Value::as_f64).map(|at| at as usize) {
                 claims[time] = whole.into();
             }
@@ -405,8 +406,10 @@ mod tests {
         assert_eq!(ask("exp", now + 0.9).unwrap().expires, NOW);
         assert!(ask("exp", 1e300).is_ok());
         assert!(ask("nbf", now + 59.9).is_ok());
+        assert!(ask("exp", 1e30).is_ok());
         for (time, at) in [
             ("exp", now - 61.5),
+            ("exp", -1.5),
             ("exp", -1e300),
             ("nbf", now + 61.5),
             ("nbf", 1e300),
@@ -414,6 +417,13 @@ mod tests {
             let refused = ask(time, at).unwrap_err();
             assert_eq!(refused.status, 401, "{time} {at}: {refused:?}");
             assert!(refused.reason.contains("claims"), "{refused:?}");
+        }
+        for (time, is_taken) in [("exp", false), ("nbf", true)] {
+            let mut claims = serde_json::to_value(claims()).unwrap();
+            claims[time] = (-1).into();
+            let token = keys.sign_with("key", &claims).unwrap();
+            let told = keys.permit(&token, NOW, &Limits::default());
+            assert_eq!(told.is_ok(), is_taken, "{time}: {told:?}");
         }
     }
 

@@ -182,7 +182,11 @@ fn sdp_body(
     let body = body.map_err(|_| bad_request("the body did not arrive whole"))?;
     let text = String::from_utf8(body.to_vec()).map_err(|_| bad_request("the body is not text"))?;
     if text.trim().is_empty() {
-        return Err(bad_request("the body is empty: send an SDP"));
+        let what = match expected {
+            FRAGMENT => "a fragment of SDP (RFC 8840) with candidates, or with new credentials",
+            _ => "an SDP",
+        };
+        return Err(bad_request(format!("the body is empty: send {what}")));
     }
     Ok(text)
 }

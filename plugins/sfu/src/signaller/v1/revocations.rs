@@ -16,6 +16,8 @@ use crate::signaller::server::{App, Refusal};
 
 /// The last second of the year 9999.
 const LATEST: u64 = 253_402_300_799;
+/// Characters of a `jti`: what makes tokens writes UUIDs and the like.
+const ID_MAX: usize = 512;
 
 /// A token that was taken back.
 #[derive(Debug, Serialize, ToSchema)]
@@ -74,7 +76,7 @@ pub(in crate::signaller) async fn list(
     put,
     path = "/api/v1/revocations/{id}",
     tag = "access",
-    params(("id" = String, Path, description = "The token's jti"), Until),
+    params(("id" = String, Path, description = "The token's jti", max_length = 512), Until),
     responses(
         (status = 204, description = "It is taken back"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
@@ -95,11 +97,16 @@ pub(in crate::signaller) async fn add(
         }
         Some(seconds) => Some(UNIX_EPOCH + Duration::from_secs(seconds)),
     };
+    if id.chars().count() > ID_MAX {
+        let message = format!(
+            "a jti of more than {ID_MAX} characters can't be taken back: sign with another key"
+        );
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+    }
     if app.door.access.revoke(&id, until, SystemTime::now()) {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let message =
-        "10,000 tokens are taken back already, or the name is too long: sign with another key";
+    let message = "10,000 tokens are taken back already: sign with another key";
     Err(Refusal::new(StatusCode::CONFLICT, message))
 }
 
