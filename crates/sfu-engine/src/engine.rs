@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use admission::Admitted;
 pub use admission::{AddressKey, AdmissionLimits, Full};
-pub use announce::Announce;
+pub use announce::{Announce, NotAnnounced};
 use announce::{Announced, By};
 pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;

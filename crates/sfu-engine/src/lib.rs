@@ -67,9 +67,9 @@ pub use codec::dependency::{Descriptor, Reader as DescriptorReader};
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     AddressKey, AdmissionLimits, Announce, Engine, EngineConfig, EngineError, EngineLimits, Full,
-    Grouped, InvitedPeer, LatencyRefused, OfferedViewer, Patched, Peer, PublishRefused,
-    PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, Shown, SubscribeError,
-    SubscribeRequest, Subscribed,
+    Grouped, InvitedPeer, LatencyRefused, NotAnnounced, OfferedViewer, Patched, Peer,
+    PublishRefused, PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, Shown,
+    SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use health::TrackHealth;
 pub use ids::{Language, NameError, RESERVED, Rid, SessionId, StreamName};

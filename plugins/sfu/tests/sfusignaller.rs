@@ -205,6 +205,31 @@ fn what_crawlers_and_browsers_ask_for_is_no_player() {
 }
 
 #[test]
+fn an_address_that_is_not_found_is_told_once() {
+    // It gives no answer.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = format!("stun:{}", silent.local_addr().unwrap());
+    let element = signaller(&[("announce-address", server.as_str())]);
+    let bus = gst::Bus::new();
+    element.set_bus(Some(&bus));
+    element.set_state(gst::State::Ready).unwrap();
+    let warnings = [gst::MessageType::Warning];
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(20), &warnings);
+    let message = message.expect("a warning");
+    let gst::MessageView::Warning(warning) = message.view() else {
+        unreachable!("only warnings are popped");
+    };
+    let told = warning.error().message().to_owned();
+    assert!(told.contains(&server), "{told}");
+    let (_, body) = ask(element.property("port"), "GET /api/v1/server HTTP/1.1");
+    let named = format!("\"not_announced\":[\"{server}: ");
+    assert!(body.contains(&named), "{body}");
+    let again = bus.timed_pop_filtered(gst::ClockTime::from_seconds(3), &warnings);
+    assert!(again.is_none());
+    element.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
 fn two_signallers_have_a_port_each() {
     let (one, two) = (signaller(&[]), signaller(&[("router", "second")]));
     for element in [&one, &two] {

@@ -3,13 +3,15 @@
 //! The addresses that peers are told instead of the machine's own: those of a NAT in front. What is told and where datagrams
 //! arrive are two things (RFC 8445, section 5.1.1): sockets stay bound to what they are bound to.
 
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::stun;
+use super::{Engine, stun};
 
 /// A name is looked up again for the first offer after this time.
 const REFRESH: Duration = Duration::from_secs(60);
@@ -53,19 +55,41 @@ impl Host {
     }
 
     /// The addresses that it stands for now. May take long.
-    fn find(&self) -> Vec<IpAddr> {
-        match self {
-            Self::Address(ip) => vec![*ip],
+    fn find(&self) -> Result<Vec<IpAddr>, NotAnnounced> {
+        let found = match self {
+            Self::Address(ip) => Ok(vec![*ip]),
             Self::Name(name) => resolve(name),
-            Self::Stun(server, port) => stun::ask(server, *port).unwrap_or_else(|error| {
-                tracing::warn!(
-                    server, port, %error,
-                    "announce-address: the STUN server did not tell our address"
-                );
-                Vec::new()
-            }),
+            Self::Stun(server, port) => stun::ask(server, *port),
+        };
+        found.map_err(|error| {
+            tracing::warn!(host = %self, %error, "announce-address: no address was found");
+            NotAnnounced {
+                host: self.to_string(),
+                why: error.to_string(),
+            }
+        })
+    }
+}
+
+impl fmt::Display for Host {
+    /// As it is written, without a port of ours.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(ip) => write!(f, "{ip}"),
+            Self::Name(name) => f.write_str(name),
+            Self::Stun(server, port) if server.contains(':') => write!(f, "stun:[{server}]:{port}"),
+            Self::Stun(server, port) => write!(f, "stun:{server}:{port}"),
         }
     }
+}
+
+/// What peers are to be told of and has no address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotAnnounced {
+    /// A name, or a STUN server with `stun:` before it.
+    pub host: String,
+    /// What came of looking it up.
+    pub why: String,
 }
 
 impl FromStr for Announce {
@@ -146,8 +170,34 @@ pub(crate) struct Announced {
 struct Found {
     /// Of each, in order.
     addresses: Vec<Vec<IpAddr>>,
+    /// Those of which none is known yet, after a look.
+    missing: Vec<NotAnnounced>,
     looked_up: Option<Instant>,
     under_way: bool,
+}
+
+impl Found {
+    /// What has come of a look at each.
+    fn take(&mut self, all: Vec<Result<Vec<IpAddr>, NotAnnounced>>) {
+        self.under_way = false;
+        self.missing.clear();
+        for (known, found) in self.addresses.iter_mut().zip(all) {
+            match found {
+                Ok(addresses) => *known = addresses,
+                // One that can't be looked up keeps what it had.
+                Err(missing) if known.is_empty() => self.missing.push(missing),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// What [`EngineConfig::announce`](super::EngineConfig::announce) names and was not found when it was looked up last: peers are
+    /// told the others, or the machine's own addresses where there are none.
+    pub fn not_announced(&self) -> Vec<NotAnnounced> {
+        self.announced.missing()
+    }
 }
 
 impl Announced {
@@ -199,6 +249,11 @@ impl Announced {
         told
     }
 
+    fn missing(&self) -> Vec<NotAnnounced> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.missing.clone()
+    }
+
     /// Looks up what may have changed, where it is time, and waits for that a little. Who comes meanwhile is told what is known.
     fn look_up_for_a_while(&self, now: Instant) {
         let (done, wait) = sync_channel(1);
@@ -227,15 +282,10 @@ impl Announced {
         let spawned = std::thread::Builder::new()
             .name("sfu-names".into())
             .spawn(move || {
-                let ips: Vec<_> = hosts.iter().map(Host::find).collect();
+                let all: Vec<_> = hosts.iter().map(Host::find).collect();
                 let mut found = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                found.under_way = false;
-                for (known, ips) in found.addresses.iter_mut().zip(ips) {
-                    // One that can't be looked up keeps what it had.
-                    if !ips.is_empty() {
-                        *known = ips;
-                    }
-                }
+                found.take(all);
+                drop(found);
                 then();
             });
         if let Err(error) = spawned {
@@ -247,18 +297,13 @@ impl Announced {
     }
 }
 
-fn resolve(name: &str) -> Vec<IpAddr> {
-    match (name, 0).to_socket_addrs() {
-        Ok(addresses) => {
-            let mut found: Vec<IpAddr> = addresses.map(|a| a.ip()).collect();
-            found.dedup();
-            found.truncate(ADDRESSES);
-            found
-        }
-        Err(error) => {
-            tracing::warn!(name, %error, "announce-address: a name was not found");
-            Vec::new()
-        }
+fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    let mut found: Vec<IpAddr> = (name, 0).to_socket_addrs()?.map(|a| a.ip()).collect();
+    found.dedup();
+    found.truncate(ADDRESSES);
+    match found.is_empty() {
+        true => Err(io::ErrorKind::NotFound.into()),
+        false => Ok(found),
     }
 }
 
@@ -367,6 +412,48 @@ mod tests {
         ] {
             let found = Announced::port_too_high(&all(text), shards);
             assert_eq!(found, expected, "{text} with {shards}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_found_is_told_until_it_is() {
+        let address: IpAddr = "192.0.2.7".parse().unwrap();
+        let missing = |host: &str| NotAnnounced {
+            host: host.into(),
+            why: "nobody knows it".into(),
+        };
+        let mut found = Found {
+            addresses: vec![vec![address], Vec::new(), Vec::new()],
+            ..Found::default()
+        };
+        found.take(vec![
+            Ok(vec![address]),
+            Err(missing("a")),
+            Err(missing("b")),
+        ]);
+        assert_eq!(found.missing, [missing("a"), missing("b")]);
+        found.take(vec![
+            Ok(vec![address]),
+            Ok(vec![address]),
+            Err(missing("b")),
+        ]);
+        assert_eq!(found.missing, [missing("b")]);
+        // What was known is still told.
+        found.take(vec![
+            Ok(vec![address]),
+            Err(missing("a")),
+            Ok(vec![address]),
+        ]);
+        assert!(found.missing.is_empty());
+        assert_eq!(found.addresses, vec![vec![address]; 3]);
+        for (text, shown) in [
+            ("sfu.example.org:9000", "sfu.example.org"),
+            ("tcp:sfu.example.org", "sfu.example.org"),
+            ("stun:stun.example.org", "stun:stun.example.org:3478"),
+            ("stun:[2001:db8::9]:1", "stun:[2001:db8::9]:1"),
+        ] {
+            let parsed: Announce = text.parse().unwrap();
+            assert_eq!(parsed.host.to_string(), shown);
         }
     }
 

@@ -56,7 +56,7 @@
  *
  * Viewers are told the addresses of the machine's interfaces on which the UDP ports really listen,
  * or those of `announce-address` where there is a NAT in front: addresses, or names, which are looked up again after a
- * minute. Where the NAT maps ports, `HOST:PORT` tells which one is the first shard's; shard i is at that plus i
+ * minute. One that is not found is a warning, and `not_announced` of `/api/v1/server`. Where the NAT maps ports, `HOST:PORT` tells which one is the first shard's; shard i is at that plus i
  * (`docker run -p 9000-9003:8189-8192/udp` with four shards is `HOST:9000`). The sockets stay where they are: what is told
  * and where datagrams arrive are two things. Open the UDP ports in the firewall.
  */
@@ -66,6 +66,7 @@ use gst::prelude::*;
 
 mod acme;
 mod address;
+mod announced;
 mod api;
 mod body;
 mod conditions;

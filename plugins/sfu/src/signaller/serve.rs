@@ -16,7 +16,7 @@ use super::connections::{Connections, NoRoom};
 use super::http::{self, Speech};
 use super::server::App;
 use super::tls::Tls;
-use super::{CAT, door, tell};
+use super::{CAT, announced, door, tell};
 use crate::runtime;
 
 /// How long answers under way may take when the element stops.
@@ -68,6 +68,7 @@ impl Server {
             let mut beside = JoinSet::new();
             beside.spawn(door::watch(app.clone()));
             beside.spawn(tell::run(app.clone()));
+            beside.spawn(announced::watch(app.clone()));
             if let Some(tls) = app.tls.clone() {
                 beside.spawn(tls.watch(app.stopping.clone()));
             }

@@ -35,6 +35,8 @@ pub(in crate::signaller) struct Server {
     /// Offers that were refused.
     offers_refused: u64,
     encoders: Vec<Encoder>,
+    /// What `announce-address` names and has no address, and why.
+    not_announced: Vec<String>,
     /// Recordings can be started.
     recording: bool,
     /// Grows with the server's time, so that figures that only rise can be told as rates.
@@ -97,6 +99,12 @@ fn look(app: &App) -> Server {
                 frames: encoder.encoded,
                 frames_dropped: encoder.dropped,
             })
+            .collect(),
+        not_announced: app
+            .engine
+            .not_announced()
+            .into_iter()
+            .map(|missing| format!("{}: {}", missing.host, missing.why))
             .collect(),
         recording: app.recordings.is_some(),
         clock_ms: BEGAN.elapsed().as_millis() as u64,
