@@ -6,6 +6,7 @@
 
 mod admission;
 mod announce;
+mod duplex;
 mod error;
 mod latency;
 mod offered;
@@ -23,6 +24,7 @@ pub(crate) use admission::Admitted;
 pub use admission::{AddressKey, AdmissionLimits, Full};
 pub use announce::{Announce, NotAnnounced};
 use announce::{Announced, By};
+pub use duplex::DuplexPeer;
 pub use error::{EngineError, PublishRefused, SessionError, SubscribeError};
 pub use latency::LatencyRefused;
 pub use offered::OfferedViewer;

@@ -74,6 +74,19 @@ pub enum ShardCommand {
         /// What it may send in all, in bit/s; `None` is no limit.
         max_bitrate: Option<u64>,
     },
+    /// Somebody comes who publishes and watches over one connection.
+    Converse {
+        /// What it publishes.
+        publications: Vec<Publication>,
+        /// Its session, which has a [`publisher`](ViewerTransport::publisher).
+        transport: Box<dyn ViewerTransport>,
+        /// What others may see of the session.
+        session: Arc<SessionShared>,
+        /// It is gone when nothing comes from it for this long.
+        timeout: Duration,
+        /// What it may send in all, in bit/s; `None` is no limit.
+        max_bitrate: Option<u64>,
+    },
     /// A publisher has made another offer.
     Republish {
         /// Whose.
@@ -134,6 +147,7 @@ impl std::fmt::Debug for ShardCommand {
             Self::Watch { .. } => "Watch",
             Self::Slots { .. } => "Slots",
             Self::Publish { .. } => "Publish",
+            Self::Converse { .. } => "Converse",
             Self::Republish { .. } => "Republish",
             Self::AskPublisher { .. } => "AskPublisher",
             Self::SetPreference { .. } => "SetPreference",

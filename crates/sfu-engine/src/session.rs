@@ -47,6 +47,8 @@ pub struct SessionShared {
     current_limit: AtomicLimit,
     estimate: AtomicU64,
     loss: AtomicU32,
+    /// Of what the peer sends.
+    ingress_loss: AtomicU32,
     connected: AtomicBool,
     packets_sent: AtomicU64,
     bytes_sent: AtomicU64,
@@ -101,8 +103,10 @@ pub struct SessionInfo {
     pub audio: Option<usize>,
     /// What its network carries, in bit/s, where that is known.
     pub estimate: Option<u64>,
-    /// The share of packets that its last report counts as lost, 0 to 1.
+    /// The share of packets that its last report counts as lost, 0 to 1; of who only publishes `ingress_loss`.
     pub loss: Option<f32>,
+    /// The share of the packets that it sends which was lost lately, where it publishes.
+    pub ingress_loss: Option<f32>,
     /// ICE and DTLS are up.
     pub connected: bool,
     /// Media packets, without retransmissions.
@@ -179,6 +183,7 @@ impl SessionShared {
             current_limit: AtomicLimit::default(),
             estimate: AtomicU64::new(u64::MAX),
             loss: AtomicU32::new(f32::NAN.to_bits()),
+            ingress_loss: AtomicU32::new(f32::NAN.to_bits()),
             connected: AtomicBool::new(false),
             packets_sent: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
@@ -324,6 +329,11 @@ impl SessionShared {
         }
     }
 
+    /// So much of what the peer sends was lost lately.
+    pub(crate) fn set_ingress_loss(&self, loss: f32) {
+        self.ingress_loss.store(loss.to_bits(), Relaxed);
+    }
+
     /// So many datagrams were too large for the way to the viewer.
     pub(crate) fn add_too_large(&self, datagrams: u64, mtu: Option<u32>) {
         self.too_large.fetch_add(datagrams, Relaxed);
@@ -395,7 +405,11 @@ impl SessionShared {
         let rtt = self.rtt_micros.load(Relaxed);
         let latency = self.latency_micros.load(Relaxed);
         let estimate = self.estimate.load(Relaxed);
-        let loss = f32::from_bits(self.loss.load(Relaxed));
+        let share = |loss: &AtomicU32| {
+            let loss = f32::from_bits(loss.load(Relaxed));
+            (!loss.is_nan()).then_some(loss)
+        };
+        let (loss, ingress_loss) = (share(&self.loss), share(&self.ingress_loss));
         let rid = |index: &AtomicUsize| snapshot.rid(index.load(Relaxed));
         SessionInfo {
             id: self.id,
@@ -413,7 +427,8 @@ impl SessionShared {
             why: self.why(),
             audio: Some(self.audio.load(Relaxed)).filter(|number| *number != NONE),
             estimate: (estimate != u64::MAX).then_some(estimate),
-            loss: (!loss.is_nan()).then_some(loss),
+            loss: if self.publishes { ingress_loss } else { loss },
+            ingress_loss,
             connected: self.connected.load(Relaxed),
             packets_sent: self.packets_sent.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),

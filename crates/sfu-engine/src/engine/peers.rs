@@ -153,7 +153,8 @@ impl Engine {
             negotiation,
             streams: Vec::new(),
         };
-        let publications = self.publications(&mut publishing, shard, group(&answered.tracks));
+        let streams = &mut publishing.streams;
+        let publications = self.publications((session, shard), streams, group(&answered.tracks));
         let stream = Arc::new(Stream::new(peer.listed.clone(), 0));
         let shared = self.shared_of(peer, session, shard, stream);
         let shared = shared.admitted(admitted).publishing();
@@ -180,7 +181,8 @@ impl Engine {
         let shard = self.shards.get(peer.shard).ok_or(PublishRefused::Busy)?;
         let answer = peer.negotiation.answer(offer);
         let (changed, answered) = answer.inspect_err(|_| self.counters.offers_refused.add(1))?;
-        let publications = self.publications(peer, shard, group(&answered.tracks));
+        let of = (peer.session, shard);
+        let publications = self.publications(of, &mut peer.streams, group(&answered.tracks));
         let command = ShardCommand::Republish {
             session: peer.session,
             tracks: changed.tracks,
@@ -196,13 +198,13 @@ impl Engine {
     }
 
     /// What a peer publishes from now on.
-    fn publications(
+    pub(super) fn publications(
         &self,
-        peer: &mut PublishingPeer,
-        shard: &ShardThread,
+        (session, shard): (SessionId, &ShardThread),
+        streams: &mut Vec<(PublicationId, Arc<Stream>)>,
         grouped: Vec<Grouped>,
     ) -> Vec<Publication> {
-        let before = std::mem::take(&mut peer.streams);
+        let before = std::mem::take(streams);
         let mut publications = Vec::with_capacity(grouped.len());
         for Grouped { id, names, tracks } in grouped {
             let known = before.iter().find(|(known, _)| *known == id);
@@ -213,7 +215,7 @@ impl Engine {
                         keyframe_min_interval: self.config.keyframe_min_interval,
                         feedback: Arc::new(PeerFeedback {
                             queue: shard.queue().clone(),
-                            session: peer.session,
+                            session,
                             publication: id,
                             input: "room",
                         }),
@@ -224,11 +226,11 @@ impl Engine {
                         tracing::info!(?names, "not published: others have these names");
                         continue;
                     };
-                    tracing::info!(stream = %stream.name(), session = ?peer.session, "published by a peer");
+                    tracing::info!(stream = %stream.name(), session = ?session, "published by a peer");
                     (stream, Some(claim))
                 }
             };
-            peer.streams.push((id, stream));
+            streams.push((id, stream));
             publications.push(Publication::new(id, claim, &tracks));
         }
         publications
@@ -290,14 +292,26 @@ impl Engine {
         stream: Option<&Arc<Stream>>,
         preference: &Preference,
     ) -> Option<Shown> {
-        let place = peer.offers.place(line);
-        let (place, shard) = place.zip(self.shards.get(peer.shard))?;
-        let of = stream.unwrap_or(&peer.stream).clone();
+        let place = peer.offers.place(line)?;
+        let of = (peer.session, peer.shard, &peer.stream);
+        self.carry_at(of, place, stream, preference)
+    }
+
+    /// The same, of a place among what a session is sent.
+    pub(super) fn carry_at(
+        &self,
+        (session, shard, own): (SessionId, usize, &Arc<Stream>),
+        place: usize,
+        stream: Option<&Arc<Stream>>,
+        preference: &Preference,
+    ) -> Option<Shown> {
+        let queue = self.shards.get(shard)?.queue();
+        let of = stream.unwrap_or(own).clone();
         let tag = String::new();
-        let figures = SessionShared::new(peer.session, of, peer.shard, tag, preference.clone());
+        let figures = SessionShared::new(session, of, shard, tag, preference.clone());
         let figures = Arc::new(figures);
-        shard.queue().send(ShardCommand::Watch {
-            session: peer.session,
+        queue.send(ShardCommand::Watch {
+            session,
             place,
             // One that is forgotten has ended meanwhile.
             stream: stream.and_then(|stream| self.router.add_viewer(stream)),
@@ -327,7 +341,7 @@ impl Engine {
         Ok(())
     }
 
-    fn shared_of(
+    pub(super) fn shared_of(
         &self,
         peer: &Peer,
         session: SessionId,
@@ -342,7 +356,7 @@ impl Engine {
 }
 
 /// What comes of it is seen on the connection.
-fn send_patch(shard: &ShardThread, session: SessionId, fragment: Fragment) {
+pub(super) fn send_patch(shard: &ShardThread, session: SessionId, fragment: Fragment) {
     let (reply, _) = sync_channel(1);
     shard.queue().send(ShardCommand::Patch {
         session,

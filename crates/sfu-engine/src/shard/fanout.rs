@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::member::Member;
 use super::{Send, Shard, Viewer};
 use crate::codec::TrackKind;
 use crate::packet::Batch;
@@ -150,11 +149,9 @@ impl Shard {
             };
             let useful = frame.is_useful(now);
             let Frame { stream, batch, .. } = &frame;
-            self.visit(now, member, |member, outbox| match member {
-                Member::Viewer(viewer) => {
-                    viewer.media(now, forwarder, (*stream, batch), !useful, outbox)
-                }
-                Member::Publisher(_) => false,
+            self.visit(now, member, |member, outbox| match member.viewer() {
+                Some(viewer) => viewer.media(now, forwarder, (*stream, batch), !useful, outbox),
+                None => false,
             });
             if !useful || !self.outbox.is_full() {
                 continue;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A session in a shard: a viewer or a publisher.
+//! A session in a shard: a viewer, a publisher, or both.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,27 +8,49 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::both::Both;
 use super::contact::Contact;
 use super::downlink::Downlink;
 use super::ingest::Ingest;
+use super::intake::Intake;
 use super::outbox::Outbox;
 use super::{Attached, Fate};
 use crate::session::SessionShared;
 use crate::transport::patch::{Fragment, PatchError};
-use crate::transport::{PatchOutcome, Taken, Transport};
+use crate::transport::{PatchOutcome, PublisherTransport, Taken, Transport};
 
 /// See the module's description.
 #[derive(Debug)]
 pub(super) enum Member {
     Viewer(Box<Downlink>),
     Publisher(Box<Ingest>),
+    Both(Box<Both>),
 }
 
 impl Member {
+    /// What it is sent, where it is sent something.
+    pub(super) fn viewer(&mut self) -> Option<&mut Downlink> {
+        match self {
+            Self::Viewer(viewer) => Some(viewer),
+            Self::Both(both) => Some(&mut both.downlink),
+            Self::Publisher(_) => None,
+        }
+    }
+
+    /// What it publishes, where it may, and its session's way to it.
+    pub(super) fn publisher(&mut self) -> Option<(&mut Intake, &mut dyn PublisherTransport)> {
+        match self {
+            Self::Viewer(_) => None,
+            Self::Publisher(publisher) => Some(publisher.publisher()),
+            Self::Both(both) => both.publisher(),
+        }
+    }
+
     pub(super) fn session(&self) -> &Arc<SessionShared> {
         match self {
             Self::Viewer(viewer) => viewer.session(),
             Self::Publisher(publisher) => publisher.session(),
+            Self::Both(both) => both.downlink.session(),
         }
     }
 
@@ -36,6 +58,7 @@ impl Member {
         match self {
             Self::Viewer(viewer) => &viewer.contact,
             Self::Publisher(publisher) => &publisher.contact,
+            Self::Both(both) => &both.downlink.contact,
         }
     }
 
@@ -43,6 +66,7 @@ impl Member {
         match self {
             Self::Viewer(viewer) => &mut viewer.contact,
             Self::Publisher(publisher) => &mut publisher.contact,
+            Self::Both(both) => &mut both.downlink.contact,
         }
     }
 
@@ -56,6 +80,7 @@ impl Member {
         let taken = match self {
             Self::Viewer(viewer) => viewer.receive(now, source, destination, data),
             Self::Publisher(publisher) => publisher.receive(now, source, destination, data),
+            Self::Both(both) => both.receive(now, source, destination, data),
         };
         let contact = self.contact_mut();
         match taken {
@@ -70,7 +95,7 @@ impl Member {
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant, outbox: &mut Outbox) {
-        if let Self::Viewer(viewer) = self {
+        if let Some(viewer) = self.viewer() {
             viewer.handle_timeout(now, outbox);
         }
     }
@@ -88,6 +113,7 @@ impl Member {
         match self {
             Self::Viewer(viewer) => viewer.transport_mut(),
             Self::Publisher(publisher) => publisher.transport_mut(),
+            Self::Both(both) => both.downlink.transport_mut(),
         }
     }
 
@@ -95,6 +121,7 @@ impl Member {
         match self {
             Self::Viewer(viewer) => viewer.close(),
             Self::Publisher(publisher) => publisher.close(),
+            Self::Both(both) => both.downlink.close(),
         }
     }
 
@@ -106,8 +133,9 @@ impl Member {
         streams: &Slab<Attached>,
     ) -> Fate {
         match self {
-            Self::Viewer(viewer) => viewer.drain(now, outbox, streams),
+            Self::Viewer(viewer) => viewer.drain(now, outbox, streams, None),
             Self::Publisher(publisher) => publisher.drain(now, outbox),
+            Self::Both(both) => both.drain(now, outbox, streams),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! once and fans out inside it. The driver ([`crate::driver`]) owns the thread; simulations call it directly.
 
 mod backlog;
+mod both;
 mod budget;
 mod contact;
 mod downlink;
@@ -13,6 +14,7 @@ mod fanout;
 mod handover;
 mod history;
 mod ingest;
+mod intake;
 mod member;
 mod outbox;
 mod outgoing;
@@ -45,10 +47,12 @@ use crate::session::SessionShared;
 use crate::stats::{Carried, Counters};
 use crate::stream::Viewing;
 use crate::transport::patch::{Fragment, PatchError};
-use crate::transport::{PatchOutcome, Taken, ViewerTransport};
+use crate::transport::{PatchOutcome, PublisherTransport, Taken, ViewerTransport};
+use both::Both;
 use downlink::Downlink;
 use fanout::Waiting;
 use ingest::Ingest;
+use intake::Intake;
 use member::Member;
 use seats::{Attached, Seat, Viewer};
 use timers::Timers;
@@ -174,7 +178,7 @@ impl Shard {
             ShardCommand::Slots { session, slots } => {
                 if let Some(&index) = self.by_session.get(&session) {
                     self.visit(now, index, |member, _| {
-                        if let Member::Viewer(viewer) = member {
+                        if let Some(viewer) = member.viewer() {
                             viewer.set_slots(now, slots);
                         }
                         true
@@ -190,25 +194,38 @@ impl Shard {
             } => {
                 let ufrag = transport.local_ufrag().to_owned();
                 let id = session.id();
-                let mut ingest = Ingest::new(now, publications, transport, session, timeout);
-                if let Some(max_bitrate) = max_bitrate {
-                    ingest.limit(now, max_bitrate, self.counters.clone());
+                let ingest = Ingest::new(now, publications, transport, session, timeout);
+                let member = Member::Publisher(Box::new(ingest));
+                self.admit_publisher(now, id, ufrag, member, max_bitrate);
+            }
+            ShardCommand::Converse {
+                publications,
+                transport,
+                session,
+                timeout,
+                max_bitrate,
+            } => {
+                let ufrag = transport.local_ufrag().to_owned();
+                let id = session.id();
+                let both = Both::new(now, publications, transport, session, timeout);
+                if let Some(both) = both {
+                    let member = Member::Both(Box::new(both));
+                    self.admit_publisher(now, id, ufrag, member, max_bitrate);
                 }
-                self.admit(now, id, ufrag, Member::Publisher(Box::new(ingest)));
             }
             ShardCommand::Republish {
                 session,
                 tracks,
                 publications,
-            } => self.visit_publisher(now, session, |publisher| {
-                publisher.change(now, tracks, publications);
+            } => self.visit_publisher(now, session, |intake, transport| {
+                intake.change(now, transport, tracks, publications);
             }),
             ShardCommand::AskPublisher {
                 session,
                 publication,
                 layer,
-            } => self.visit_publisher(now, session, |publisher| {
-                publisher.request_keyframe(now, publication, layer);
+            } => self.visit_publisher(now, session, |intake, transport| {
+                intake.request_keyframe(now, transport, publication, layer);
             }),
             ShardCommand::SetPreference {
                 session,
@@ -217,7 +234,7 @@ impl Shard {
             } => {
                 if let Some(&index) = self.by_session.get(&session) {
                     self.visit(now, index, |member, _| {
-                        if let Member::Viewer(viewer) = member {
+                        if let Some(viewer) = member.viewer() {
                             viewer.set_preference(now, place, preference);
                         }
                         true
@@ -360,7 +377,7 @@ impl Shard {
             return;
         };
         self.visit(now, index, |member, _| {
-            if let Member::Viewer(viewer) = member {
+            if let Some(viewer) = member.viewer() {
                 viewer.send_failed(now, failure);
             }
             true
@@ -421,6 +438,21 @@ impl Shard {
         if let Some(stream) = stream {
             self.seat(now, index, 0, stream, session);
         }
+    }
+
+    /// Who publishes may send no more than this, in bit/s.
+    fn admit_publisher(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        ufrag: String,
+        mut member: Member,
+        max_bitrate: Option<u64>,
+    ) {
+        if let (Some((intake, _)), Some(max_bitrate)) = (member.publisher(), max_bitrate) {
+            intake.limit(now, max_bitrate, self.counters.clone());
+        }
+        self.admit(now, id, ufrag, member);
     }
 
     fn admit(&mut self, now: Instant, id: SessionId, ufrag: String, member: Member) -> usize {
@@ -544,7 +576,7 @@ impl Shard {
                 self.over.push(index);
             }
         }
-        let Member::Viewer(viewer) = member else {
+        let Some(viewer) = member.viewer() else {
             return;
         };
         let counted = viewer.take_counts();
@@ -561,11 +593,16 @@ impl Shard {
     }
 
     /// Does something with a session that publishes.
-    fn visit_publisher(&mut self, now: Instant, session: SessionId, act: impl FnOnce(&mut Ingest)) {
+    fn visit_publisher(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        act: impl FnOnce(&mut Intake, &mut dyn PublisherTransport),
+    ) {
         if let Some(&index) = self.by_session.get(&session) {
             self.visit(now, index, |member, _| {
-                if let Member::Publisher(publisher) = member {
-                    act(publisher);
+                if let Some((intake, transport)) = member.publisher() {
+                    act(intake, transport);
                 }
                 true
             });

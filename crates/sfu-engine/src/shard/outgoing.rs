@@ -5,11 +5,12 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 
+use super::intake::Gathered;
 use super::outbox::Outbox;
 use crate::codec::{Codec, TrackKind};
 use crate::packet::Packet;
 use crate::rewrite::Rewritten;
-use crate::transport::{Outgoing, Slot, TransportEvent, TransportSink};
+use crate::transport::{Incoming, Outgoing, SenderClock, Slot, TransportEvent, TransportSink};
 
 /// The payload of a packet that only has a number.
 static NOTHING: LazyLock<Arc<[u8]>> = LazyLock::new(Arc::default);
@@ -40,10 +41,16 @@ impl Rewritten {
 pub(super) struct Sink<'a> {
     outbox: &'a mut Outbox,
     events: &'a mut Vec<TransportEvent>,
+    /// What came in, of a peer that publishes, too.
+    pub(super) gathered: Option<&'a mut Gathered>,
 }
 
 pub(super) fn sink<'a>(outbox: &'a mut Outbox, events: &'a mut Vec<TransportEvent>) -> Sink<'a> {
-    Sink { outbox, events }
+    Sink {
+        outbox,
+        events,
+        gathered: None,
+    }
 }
 
 impl TransportSink for Sink<'_> {
@@ -67,6 +74,23 @@ impl TransportSink for Sink<'_> {
     }
 
     fn event(&mut self, event: TransportEvent) {
-        self.events.push(event);
+        match (event, &mut self.gathered) {
+            (TransportEvent::IngressLoss { pictures, all }, Some(gathered)) => {
+                gathered.loss = Some((pictures, all));
+            }
+            (event, _) => self.events.push(event),
+        }
+    }
+
+    fn packet(&mut self, packet: Incoming) {
+        if let Some(gathered) = &mut self.gathered {
+            gathered.packets.push(packet);
+        }
+    }
+
+    fn sender_clock(&mut self, clock: SenderClock) {
+        if let Some(gathered) = &mut self.gathered {
+            gathered.clocks.push(clock);
+        }
     }
 }

@@ -113,7 +113,7 @@ impl Shard {
         }
         let mut before = None;
         self.visit(now, index, |member, _| {
-            if let Member::Viewer(viewer) = member {
+            if let Some(viewer) = member.viewer() {
                 before = viewer.unwatch(now, place);
             }
             true
@@ -131,7 +131,12 @@ impl Shard {
         stream: Viewing,
         figures: Arc<SessionShared>,
     ) {
-        if !matches!(self.members.get(index), Some(Member::Viewer(_))) {
+        if self
+            .members
+            .get_mut(index)
+            .and_then(Member::viewer)
+            .is_none()
+        {
             return;
         }
         let attached = self.attach(&stream);
@@ -149,7 +154,7 @@ impl Shard {
         // Until it is taken: a panic in between leaves no seat behind.
         let mut free = Some(seat);
         self.visit(now, index, |member, outbox| {
-            if let Member::Viewer(viewer) = member {
+            if let Some(viewer) = member.viewer() {
                 let watch = Watch { stream, seat };
                 free = viewer.watch(now, forwarder, watch, figures, outbox);
             }
@@ -176,7 +181,7 @@ impl Shard {
     /// Sends the keyframe requests that are due, of the streams of which a member has just asked for some.
     pub(super) fn poll_keyframes_of(&mut self, now: Instant, index: usize) {
         for place in 0.. {
-            let Some(Member::Viewer(viewer)) = self.members.get_mut(index) else {
+            let Some(viewer) = self.members.get_mut(index).and_then(Member::viewer) else {
                 return;
             };
             let Some(forwarder) = viewer.forwarder(place) else {
@@ -193,7 +198,7 @@ impl Shard {
     /// A member that is still there gives all of its seats back.
     pub(super) fn unseat_all(&mut self, index: usize) {
         for place in 0.. {
-            let Some(Member::Viewer(viewer)) = self.members.get_mut(index) else {
+            let Some(viewer) = self.members.get_mut(index).and_then(Member::viewer) else {
                 return;
             };
             let Some(forwarder) = viewer.forwarder(place) else {
@@ -212,7 +217,8 @@ impl Shard {
         };
         stream.viewers.swap_remove(place);
         if let Some(&moved) = stream.viewers.get(place)
-            && let Some(Member::Viewer(viewer)) = self.members.get_mut(moved.member)
+            && let Some(member) = self.members.get_mut(moved.member)
+            && let Some(viewer) = member.viewer()
             && let Some(forwarder) = viewer.forwarder(moved.forwarder)
             && let Some(watch) = &mut forwarder.watch
         {

@@ -126,7 +126,7 @@ fn assert_seats_are_right(shard: &mut Shard) {
     } = shard;
     for (index, attached) in &*streams {
         for (place, &viewer) in attached.viewers.iter().enumerate() {
-            let Some(Member::Viewer(member)) = members.get_mut(viewer.member) else {
+            let Some(member) = members.get_mut(viewer.member).and_then(Member::viewer) else {
                 panic!("a publisher among the viewers");
             };
             let watch = member.forwarder(viewer.forwarder).unwrap().watch.as_ref();
@@ -137,7 +137,7 @@ fn assert_seats_are_right(shard: &mut Shard) {
     }
     let mut watching = 0;
     for (_, member) in members {
-        let Member::Viewer(viewer) = member else {
+        let Some(viewer) = member.viewer() else {
             continue;
         };
         for place in 0.. {

@@ -3,7 +3,7 @@
 //! How packets reach one viewer, and come from one publisher: the seam between forwarding and WebRTC.
 //!
 //! A viewer's session is a [`lean::LeanTransport`], a publisher's an [`Uplink`](crate::peer::uplink::Uplink), on the same ICE and
-//! DTLS. [`negotiate`] makes them of offers.
+//! DTLS; who does both over one connection has a [`Duplex`](crate::peer::duplex::Duplex). [`negotiate`] makes them of offers.
 
 pub mod lean;
 pub mod negotiate;
@@ -290,6 +290,10 @@ pub trait ViewerTransport: Transport {
     /// Sends a packet again that the viewer missed ([`TransportEvent::Lost`]). `false`: it takes no such packets.
     fn resend(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink)
     -> bool;
+    /// What the viewer publishes over the same connection, where it may publish.
+    fn publisher(&mut self) -> Option<&mut dyn PublisherTransport> {
+        None
+    }
 }
 
 /// A publishing peer's session.

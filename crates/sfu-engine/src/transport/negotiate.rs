@@ -4,6 +4,8 @@
 //!
 //! Called on the caller's thread, not on a shard's, so that joins delay nobody's packets.
 
+mod duplex;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -18,9 +20,10 @@ use super::{AgreedTracks, TrackIn};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::{Language, Rid, StreamName};
 use crate::peer::data::DataObserver;
-pub use crate::peer::sdp::OfferError;
 use crate::peer::sdp::{self, Agreement, Before, Offering, Published, Wanted};
+pub use crate::peer::sdp::{Carried, CarriedOn, OfferError};
 use crate::peer::uplink::Uplink;
+pub use duplex::{ChangedBoth, Conversed, DuplexNegotiation, accept_both};
 
 /// What secures media, the preferred first: those of [`crate::srtp::Profile`].
 const SRTP_PROFILES: [SrtpProfile; 3] = [

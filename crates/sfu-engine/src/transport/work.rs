@@ -101,6 +101,11 @@ impl Work {
         self.forgotten = self.forgotten.saturating_add(1);
     }
 
+    /// The same, of which nothing is left to be charged.
+    pub(crate) fn paid(self) -> Self {
+        Self { nanos: 0, ..self }
+    }
+
     /// SSRCs of a publisher that had to make room for others.
     pub fn forgotten(self) -> u32 {
         self.forgotten
@@ -150,6 +155,11 @@ pub(crate) const PUBLISHER: Limit = Limit {
 pub(crate) const PUBLISHER_CONTROL: Limit = Limit {
     share: Duration::from_millis(10),
     burst: Duration::from_millis(40),
+};
+/// What all but media of a peer may cost that publishes and watches over one connection: as much as both.
+pub(crate) const DUPLEX_CONTROL: Limit = Limit {
+    share: Duration::from_millis(12),
+    burst: Duration::from_millis(60),
 };
 /// What a peer's data channels may cost: 2 % of a core, some 1,800 packets a second.
 pub(crate) const DATA: Limit = Limit {

@@ -15,7 +15,7 @@ use sfu_engine::transport::negotiate::{
 use crate::{IDENTITY, answer};
 
 #[derive(Debug)]
-struct Nobody;
+pub(crate) struct Nobody;
 
 impl DataObserver for Nobody {
     fn opened(&self, _: ChannelId, _: &ChannelConfig) {}

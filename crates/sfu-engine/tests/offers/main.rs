@@ -9,6 +9,7 @@
 mod answer;
 mod channels;
 mod clients;
+mod duplex;
 mod limits;
 mod mutations;
 mod ours;

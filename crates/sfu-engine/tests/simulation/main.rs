@@ -9,6 +9,7 @@ mod channels;
 mod codecs;
 mod descriptor;
 mod device;
+mod duplex;
 mod far;
 mod held_up;
 mod hostile;

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! A peer that publishes several tracks over one transport: a `str0m` client with a microphone, a camera of three layers, and
-//! maybe a screen with its sound, with frames that say what they are.
+//! maybe a screen with its sound, with frames that say what they are. Over the same transport it may be sent others' tracks.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sfu_engine::SessionId;
 use str0m::change::{SdpAnswer, SdpPendingOffer};
-use str0m::media::{Direction, MediaKind, Mid, Rid, Simulcast, SimulcastLayer};
+use str0m::media::{
+    Direction, KeyframeRequestKind, MediaKind, Mid, Rid, Simulcast, SimulcastLayer,
+};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::RtpWrite;
+use str0m::rtp::{RtpPacket, RtpWrite};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 
 use crate::publisher::{FRAME, Frame, LADDER, payload};
+use crate::viewer;
 
 /// Their names say which layer they are; highest first.
 const RIDS: [&str; 3] = ["0", "1", "2"];
@@ -37,6 +41,59 @@ pub(crate) struct Participant {
     tick: u32,
     sounds: Vec<Sound>,
     pictures: Vec<Pictures>,
+    /// What it is sent.
+    pub(crate) received: Received,
+}
+
+/// What it is sent.
+#[derive(Default)]
+pub(crate) struct Received {
+    pub(crate) lines: Vec<ReceivedLine>,
+    /// The m-line of each SSRC that answers ever had.
+    by_ssrc: HashMap<u32, usize>,
+}
+
+/// An m-line on which it is sent something.
+pub(crate) struct ReceivedLine {
+    mid: Mid,
+    pub(crate) is_sound: bool,
+    pub(crate) pictures: viewer::Pictures,
+    /// Packets of sound.
+    pub(crate) sounds: u64,
+}
+
+impl Received {
+    /// Which m-line an SSRC is of.
+    fn read_sources(&mut self, answer: &str) {
+        for section in answer.split("\r\nm=").skip(1) {
+            let mid = section.lines().find_map(|l| l.strip_prefix("a=mid:"));
+            let mid = Mid::from(mid.unwrap());
+            let Some(line) = self.lines.iter().position(|line| line.mid == mid) else {
+                continue;
+            };
+            for source in section.lines().filter_map(|l| l.strip_prefix("a=ssrc:")) {
+                let ssrc = source.split(' ').next().unwrap();
+                self.by_ssrc.insert(ssrc.parse().unwrap(), line);
+            }
+        }
+    }
+
+    fn take(&mut self, now: Instant, packet: &RtpPacket) {
+        let line = self.by_ssrc.get(&packet.header.ssrc);
+        let line = line.expect("an SSRC that an answer had");
+        let line = &mut self.lines[*line];
+        match line.is_sound {
+            true => line.sounds += 1,
+            false => line.pictures.take(now, packet),
+        }
+    }
+
+    /// The place of the m-line with this name.
+    pub(crate) fn line(&self, mid: &str) -> usize {
+        let mid = Mid::from(mid);
+        let found = self.lines.iter().position(|line| line.mid == mid);
+        found.expect("an m-line on which it only receives")
+    }
 }
 
 struct Sound {
@@ -64,6 +121,19 @@ struct Layer {
 impl Participant {
     /// In this place, with a screen or without, and its offer.
     pub(crate) fn new(now: Instant, index: usize, screen: bool) -> (Self, String) {
+        let mut this = Self::bare(now, index);
+        let offer = this.add(true, screen);
+        (this, offer)
+    }
+
+    /// In this place, with nothing to send at first, and m-lines for so many sounds and pictures; and its offer.
+    pub(crate) fn watching(now: Instant, index: usize, lines: usize) -> (Self, String) {
+        let mut this = Self::bare(now, index);
+        let offer = this.expect(lines, lines);
+        (this, offer)
+    }
+
+    fn bare(now: Instant, index: usize) -> Self {
         let [hi, lo] = (index as u16).to_be_bytes();
         let address = SocketAddr::from(([10, 1, hi, lo], 40_000));
         let mut config = Rtc::builder().set_rtp_mode(true).clear_codecs();
@@ -73,7 +143,7 @@ impl Participant {
             .add_h264(102.into(), Some(103.into()), true, 0x42_e0_1f);
         let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(address, "udp").unwrap());
-        let mut this = Self {
+        Self {
             rtc,
             address,
             session: SessionId::from_bits(1 << 64 | index as u128),
@@ -85,9 +155,28 @@ impl Participant {
             tick: 0,
             sounds: Vec::new(),
             pictures: Vec::new(),
-        };
-        let offer = this.add(true, screen);
-        (this, offer)
+            received: Received::default(),
+        }
+    }
+
+    /// Adds m-lines for so many more sounds and pictures. Returns the offer.
+    pub(crate) fn expect(&mut self, sounds: usize, pictures: usize) -> String {
+        let mut api = self.rtc.sdp_api();
+        let kinds = [(MediaKind::Audio, sounds), (MediaKind::Video, pictures)];
+        for (kind, count) in kinds {
+            for _ in 0..count {
+                let mid = api.add_media(kind, Direction::RecvOnly, None, None, None);
+                self.received.lines.push(ReceivedLine {
+                    mid,
+                    is_sound: kind == MediaKind::Audio,
+                    pictures: viewer::Pictures::default(),
+                    sounds: 0,
+                });
+            }
+        }
+        let (offer, pending) = api.apply().unwrap();
+        self.pending = Some(pending);
+        offer.to_sdp_string()
     }
 
     /// Adds a microphone with a camera, and a screen with its sound. Returns the offer.
@@ -128,6 +217,29 @@ impl Participant {
                     false => vec![layer(None, SCREEN_PACKETS)],
                 },
             });
+        }
+        let (offer, pending) = api.apply().unwrap();
+        self.pending = Some(pending);
+        offer.to_sdp_string()
+    }
+
+    /// An offer that changes next to nothing: `str0m` does not by itself offer again to receive on an m-line that was answered as
+    /// inactive, as others do; where there is none it gives up its last one for pictures.
+    pub(crate) fn nudge(&mut self) -> String {
+        let is_inactive = |mid: &Mid| {
+            let media = self.rtc.media(*mid).unwrap();
+            media.direction() == Direction::Inactive
+        };
+        let mids = self.received.lines.iter().map(|line| line.mid);
+        let inactive: Vec<_> = mids.filter(is_inactive).collect();
+        let mut lines = self.received.lines.iter();
+        let last = lines.rfind(|line| !line.is_sound).unwrap().mid;
+        let mut api = self.rtc.sdp_api();
+        if inactive.is_empty() {
+            api.set_direction(last, Direction::Inactive);
+        }
+        for mid in inactive {
+            api.set_direction(mid, Direction::RecvOnly);
         }
         let (offer, pending) = api.apply().unwrap();
         self.pending = Some(pending);
@@ -176,6 +288,7 @@ impl Participant {
     }
 
     pub(crate) fn accept(&mut self, answer: &str) {
+        self.received.read_sources(answer);
         let answer = SdpAnswer::from_sdp_string(answer).unwrap();
         let pending = self.pending.take().unwrap();
         self.rtc.sdp_api().accept_answer(pending, answer).unwrap();
@@ -190,6 +303,14 @@ impl Participant {
     pub(crate) fn drain(&mut self, now: Instant, mut transmit: impl FnMut(&[u8])) {
         if self.connected && self.next_frame <= now {
             self.send_frames(now);
+        }
+        for line in self.received.lines.iter_mut().filter(|l| !l.is_sound) {
+            let mut api = self.rtc.direct_api();
+            if line.pictures.broken.asks(now)
+                && let Some(stream) = api.stream_rx_by_mid(line.mid, None)
+            {
+                stream.request_keyframe(KeyframeRequestKind::Pli);
+            }
         }
         self.rtc.handle_input(Input::Timeout(now)).unwrap();
         loop {
@@ -211,6 +332,7 @@ impl Participant {
                         layer.wants_key = true;
                     }
                 }
+                Output::Event(Event::RtpPacket(packet)) => self.received.take(now, &packet),
                 Output::Event(_) => {}
             }
         }

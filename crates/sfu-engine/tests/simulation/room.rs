@@ -14,7 +14,8 @@ use sfu_engine::stats::Counters;
 use sfu_engine::stream::{Stream, Viewing};
 use sfu_engine::transport::PatchOutcome;
 use sfu_engine::transport::negotiate::{
-    self, AnswerTaken, Identity, Negotiation, Offers, PublisherTrack,
+    self, AnswerTaken, Carried, CarriedOn, DuplexNegotiation, Identity, Negotiation, Offers,
+    PublisherTrack,
 };
 use sfu_engine::transport::patch::Fragment;
 use sfu_engine::{Preference, PublishOptions, SessionId, TrackKind};
@@ -40,7 +41,7 @@ pub(crate) struct Guest {
 /// A peer that publishes, and its links.
 struct Publishing {
     participant: Participant,
-    negotiation: Negotiation,
+    negotiation: Agreed,
     /// For each pair of a sound and pictures its stream, and whether it is published.
     published: Vec<(usize, bool)>,
     up: Link,
@@ -64,6 +65,20 @@ pub(crate) struct Room {
     rng: Rng,
     /// Peers that there ever were.
     joined: usize,
+}
+
+/// What was agreed on with a peer that publishes.
+enum Agreed {
+    Up(Negotiation),
+    /// It is sent these tracks of the streams, too, each by its msid, and where each is carried.
+    Both(DuplexNegotiation, Vec<Sent>),
+}
+
+/// A track that a peer which publishes is sent.
+struct Sent {
+    track: Carried,
+    stream: usize,
+    on: Option<CarriedOn>,
 }
 
 impl Room {
@@ -118,7 +133,7 @@ impl Room {
         let first = self.streams.len();
         self.participants.push(Publishing {
             participant,
-            negotiation,
+            negotiation: Agreed::Up(negotiation),
             published: Vec::new(),
             up: Link::new(link, self.rng.next_u64()),
             down: Link::new(link, self.rng.next_u64()),
@@ -187,7 +202,10 @@ impl Room {
         let publishing = &mut self.participants[index];
         let session = publishing.participant.session;
         let offer = offer(&mut publishing.participant);
-        let (changed, answered) = publishing.negotiation.answer(&offer).unwrap();
+        let Agreed::Up(negotiation) = &mut publishing.negotiation else {
+            panic!("it is sent something, too");
+        };
+        let (changed, answered) = negotiation.answer(&offer).unwrap();
         publishing.participant.accept(&answered.sdp);
         let publications = self.publications(index, &answered.tracks);
         let command = ShardCommand::Republish {
@@ -201,6 +219,140 @@ impl Room {
         }
         self.send_out();
         self.drain_participant(index);
+    }
+
+    /// A peer comes with so many m-lines of each kind on which it receives, and nothing to publish so far.
+    pub(crate) fn converse(&mut self, link: Conditions, lines: usize) -> usize {
+        let index = self.participants.len();
+        let (mut participant, offer) = Participant::watching(self.now, index, lines);
+        let local = [self.server];
+        let (transport, negotiation, answered) =
+            negotiate::accept_both(&self.identity, &offer, &[], &local, None, None, self.now)
+                .unwrap();
+        participant.accept(&answered.sdp);
+        let own = Arc::new(Stream::new("own".parse().unwrap(), 0));
+        let command = ShardCommand::Converse {
+            publications: Vec::new(),
+            transport: Box::new(transport),
+            session: figures(participant.session, &own, Preference::default()),
+            timeout: Duration::from_secs(5),
+            max_bitrate: None,
+        };
+        self.participants.push(Publishing {
+            participant,
+            negotiation: Agreed::Both(negotiation, Vec::new()),
+            published: Vec::new(),
+            up: Link::new(link, self.rng.next_u64()),
+            down: Link::new(link, self.rng.next_u64()),
+        });
+        self.shard.handle(self.now, command);
+        self.send_out();
+        self.drain_participant(index);
+        index
+    }
+
+    /// Such a peer is to be sent a track of a stream, as this name says, or that no more: with its next offer.
+    pub(crate) fn send(&mut self, index: usize, kind: TrackKind, stream: usize, name: &str) {
+        self.sent(index).push(Sent {
+            track: Carried {
+                kind,
+                msid: format!("PA_{stream} {name}"),
+            },
+            stream,
+            on: None,
+        });
+    }
+
+    pub(crate) fn send_no_more(&mut self, index: usize, name: &str) {
+        let sent = self.sent(index);
+        let is_it = |sent: &Sent| sent.track.msid.ends_with(&format!(" {name}"));
+        let at = sent.iter().position(is_it).unwrap();
+        let on = sent.remove(at).on;
+        if let Some(on) = on {
+            self.put(index, on.place, None);
+        }
+    }
+
+    fn sent(&mut self, index: usize) -> &mut Vec<Sent> {
+        match &mut self.participants[index].negotiation {
+            Agreed::Both(_, sent) => sent,
+            Agreed::Up(_) => panic!("it only publishes"),
+        }
+    }
+
+    /// The m-line, among those on which it receives, of each track that such a peer is sent.
+    pub(crate) fn carried(&mut self, index: usize) -> Vec<Option<usize>> {
+        let on: Vec<_> = self
+            .sent(index)
+            .iter()
+            .map(|sent| sent.on.clone())
+            .collect();
+        let received = &self.participants[index].participant.received;
+        let lines = on.iter().map(|on| Some(received.line(&on.as_ref()?.mid)));
+        lines.collect()
+    }
+
+    /// Such a peer makes another offer.
+    pub(crate) fn converse_again(
+        &mut self,
+        index: usize,
+        offer: impl FnOnce(&mut Participant) -> String,
+    ) {
+        let publishing = &mut self.participants[index];
+        let session = publishing.participant.session;
+        let offer = offer(&mut publishing.participant);
+        let Agreed::Both(negotiation, sent) = &mut publishing.negotiation else {
+            panic!("it only publishes");
+        };
+        let wanted: Vec<_> = sent.iter().map(|sent| sent.track.clone()).collect();
+        let (changed, answered) = negotiation.answer(&offer, &wanted).unwrap();
+        publishing.participant.accept(&answered.sdp);
+        let mut new = Vec::new();
+        for (sent, on) in sent.iter_mut().zip(answered.carried) {
+            if sent.on.is_none()
+                && let Some(on) = &on
+            {
+                new.push((on.place, sent.stream));
+            }
+            sent.on = on;
+        }
+        let publications = self.publications(index, &answered.tracks);
+        let commands = [
+            ShardCommand::Republish {
+                session,
+                tracks: changed.tracks,
+                publications,
+            },
+            ShardCommand::Slots {
+                session,
+                slots: changed.slots,
+            },
+        ];
+        for command in commands {
+            self.shard.handle(self.now, command);
+        }
+        if let Some(fragment) = changed.restart {
+            self.patch(session, fragment);
+        }
+        for (place, stream) in new {
+            self.put(index, place, Some(stream));
+        }
+        self.send_out();
+        self.drain_participant(index);
+    }
+
+    fn put(&mut self, index: usize, place: usize, stream: Option<usize>) {
+        let session = self.participants[index].participant.session;
+        let stream = stream.map(|stream| self.streams[stream].clone());
+        let of = stream.clone().unwrap_or(self.streams[0].clone());
+        let command = ShardCommand::Watch {
+            session,
+            place,
+            stream: stream.map(Viewing::new),
+            figures: figures(session, &of, Preference::default()),
+        };
+        self.shard.handle(self.now, command);
+        self.send_out();
     }
 
     pub(crate) fn participant(&mut self, index: usize) -> &mut Participant {

@@ -33,6 +33,13 @@ pub(super) enum Purpose {
         /// Data channels are taken.
         data: bool,
     },
+    /// It sends any tracks, and on other m-lines receives.
+    Both {
+        /// It may be told how long to keep pictures back.
+        delay: bool,
+        /// Data channels are taken.
+        data: bool,
+    },
 }
 
 /// A codec of an m-line under one payload type.
@@ -78,25 +85,42 @@ impl Purpose {
         match self {
             Self::Watch { .. } => direction.receives(),
             Self::Publish { .. } => direction.sends(),
+            Self::Both { .. } => direction != Direction::Inactive,
         }
     }
 
     fn publishes(self) -> bool {
-        matches!(self, Self::Publish { .. })
+        matches!(self, Self::Publish { .. } | Self::Both { .. })
     }
 
     fn takes_all(self) -> bool {
-        matches!(
-            self,
-            Self::Watch { all: true, .. } | Self::Publish { all: true, .. }
-        )
+        match self {
+            Self::Watch { all, .. } | Self::Publish { all, .. } => all,
+            Self::Both { .. } => true,
+        }
     }
 
     fn takes_data(self) -> bool {
-        matches!(
-            self,
-            Self::Watch { data: true, .. } | Self::Publish { data: true, .. }
-        )
+        let (Self::Watch { data, .. } | Self::Publish { data, .. } | Self::Both { data, .. }) =
+            self;
+        data
+    }
+
+    /// What one m-line is for: where the peer sends, that is received, and nothing is sent on it. One on which nothing goes for now
+    /// keeps the extensions of both: some peers offer again only what was answered last.
+    fn on(self, media: &Media<'_>) -> Self {
+        match self {
+            Self::Both { .. } if media.direction() == Direction::Inactive => self,
+            Self::Both { data, .. } if media.direction().sends() => {
+                Self::Publish { all: true, data }
+            }
+            Self::Both { delay, data } => Self::Watch {
+                delay,
+                all: true,
+                data,
+            },
+            one => one,
+        }
     }
 
     /// The m-line carries media, as far as the offer says.
@@ -126,6 +150,16 @@ impl Purpose {
                 Extension::Twcc,
                 Extension::AudioLevel,
                 Extension::Dependency,
+            ],
+            Self::Both { .. } => &[
+                Extension::Mid,
+                Extension::Rid,
+                Extension::RepairedRid,
+                Extension::Twcc,
+                Extension::AudioLevel,
+                Extension::CaptureTime,
+                Extension::Dependency,
+                Extension::PlayoutDelay,
             ],
         }
     }
@@ -177,7 +211,7 @@ impl<'o, 'a> Plan<'o, 'a> {
                 return Err(OfferError::unacceptable(why));
             }
             let takes = !media.is_rejected() && media.has_known_codec() && shares(media);
-            let accepted = takes.then(|| Accepted::new(media, carries, purpose));
+            let accepted = takes.then(|| Accepted::new(media, carries, purpose.on(media)));
             lines.push(accepted.transpose()?.flatten());
         }
         let data = data(offer, purpose).filter(|(_, media)| shares(media));
@@ -211,6 +245,12 @@ impl<'o, 'a> Plan<'o, 'a> {
     pub(super) fn carriers(&self) -> impl Iterator<Item = &Accepted<'o, 'a>> {
         let accepted = self.lines.iter().flatten();
         accepted.filter(|line| line.direction != Direction::Inactive)
+    }
+
+    /// Those on which the peer sends.
+    pub(super) fn received(&self) -> impl Iterator<Item = &Accepted<'o, 'a>> {
+        let accepted = self.lines.iter().flatten();
+        accepted.filter(|line| line.direction.receives())
     }
 }
 
@@ -283,6 +323,7 @@ fn nothing(offer: &Offer<'_>, purpose: Purpose) -> OfferError {
         return OfferError::invalid(match purpose {
             Purpose::Watch { .. } => "it has no audio or video m-line that receives (a=recvonly)",
             Purpose::Publish { .. } => "it has no audio or video m-line that sends (a=sendonly)",
+            Purpose::Both { .. } => "it has no audio or video m-line that sends or receives",
         });
     }
     let all = offered
@@ -317,11 +358,11 @@ impl<'o, 'a> Accepted<'o, 'a> {
         let direction = match (carries, purpose) {
             (false, _) => Direction::Inactive,
             (true, Purpose::Watch { .. }) => Direction::SendOnly,
-            (true, Purpose::Publish { .. }) => Direction::RecvOnly,
+            (true, Purpose::Publish { .. } | Purpose::Both { .. }) => Direction::RecvOnly,
         };
         // What is sent has short headers but for that one.
         let highest = |extension| match purpose {
-            Purpose::Publish { .. } if media.mixed => u8::MAX,
+            Purpose::Publish { .. } | Purpose::Both { .. } if media.mixed => u8::MAX,
             Purpose::Watch { .. } if extension == Extension::Dependency => u8::MAX,
             _ => ONE_OCTET,
         };
@@ -332,7 +373,7 @@ impl<'o, 'a> Accepted<'o, 'a> {
         let is_described = match purpose {
             // Of AV1 there is nothing else; with it Chromium leaves temporal layers out of VP8's own descriptor.
             Purpose::Publish { .. } => formats.first().is_some_and(is_av1),
-            // AV1 may come at any time, and keyframes have a long one.
+            Purpose::Both { .. } => formats.iter().any(is_av1), // AV1 may come at any time, and keyframes have a long one.
             Purpose::Watch { .. } => media.mixed && formats.iter().any(is_av1),
         };
         if !is_described {

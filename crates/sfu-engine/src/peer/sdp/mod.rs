@@ -7,6 +7,7 @@
 //!   does not know it passes over; what is too much it refuses, before anything is kept of it.
 //! - [`choice`] decides: which m-lines and formats are taken, over which transport.
 //! - [`offering`] makes offers of ours, and reads their answers as offers are read.
+//! - [`duplex`] answers who publishes and is sent tracks over one connection.
 //! - [`again`] sees to it that later offers on a connection leave in place what there is.
 //! - [`answer`] writes the answer, and [`viewer`] and [`publisher`] tell their transports what was agreed on.
 //!
@@ -16,6 +17,7 @@ mod again;
 mod answer;
 mod candidate;
 mod choice;
+mod duplex;
 mod error;
 mod extension;
 mod format;
@@ -31,6 +33,8 @@ mod viewer;
 
 pub(crate) use again::{Before, Restart};
 pub(crate) use candidate::{candidates, named};
+pub(crate) use duplex::Conversation;
+pub use duplex::{Carried, CarriedOn};
 pub use error::OfferError;
 pub(crate) use ice::{Fingerprint, credentials};
 pub(crate) use offering::{Agreement, Offering};

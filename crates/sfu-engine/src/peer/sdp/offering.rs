@@ -14,6 +14,7 @@ use super::SLOTS;
 use super::again::Restart;
 use super::answer::{self, Local, Sent, Stream};
 use super::choice::{Plan, Purpose};
+use super::duplex::check_name;
 use super::error::{OfferError, shown};
 use super::ice::{Fingerprint, credentials, random, random_text};
 use super::offer::Offer;
@@ -22,9 +23,6 @@ use super::viewer::{self, NAME};
 use crate::codec::{Codec, TrackKind};
 use crate::transport::Slot;
 use crate::transport::lean::agreed::{Agreed, AgreedSlots};
-
-/// The longest name of a stream and track that is told.
-const MSID: usize = 256;
 
 /// What a peer knows that knows all that we send. Payload types are Chromium's, where it has some.
 struct Known {
@@ -187,12 +185,7 @@ impl Offering {
     /// last offer is not used before it was offered without: a peer tells its page of a track where an m-line begins to send, and
     /// of none that takes another one's place (RFC 9429, section 5.10).
     pub(crate) fn add(&mut self, kind: TrackKind, msid: &str) -> Result<usize, OfferError> {
-        let is_name = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_graphic());
-        let is_told = msid.len() <= MSID && msid.split(' ').all(is_name);
-        if !is_told || msid.split(' ').count() != 2 {
-            let why = format!("{} is no a=msid: two names", shown(msid));
-            return Err(OfferError::invalid(why));
-        }
+        check_name(msid)?;
         let free = |line: &Line| line.kind == Some(kind) && line.msid.is_none() && !line.told;
         if let Some(at) = self.lines.iter().position(free) {
             // Under other SSRCs: Chromium takes its decoder's way to the page away with a track, and lays it again only

@@ -60,13 +60,13 @@ pub(crate) fn answer_again(
     Ok((tracks(&offer, &plan), restart, answer))
 }
 
-fn check(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
+pub(super) fn check(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
     check_payload_types(plan)?;
     check_layers(plan)
 }
 
 /// The m-lines that are received, and data channels.
-fn tracks(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> AgreedTracks {
+pub(super) fn tracks(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> AgreedTracks {
     let lines = (0..).map(TrackIn).zip(&plan.lines);
     let lines = lines.filter_map(|(track, line)| Some((track, line.as_ref()?)));
     let carriers = lines.filter(|(_, line)| line.direction.receives());
@@ -78,7 +78,7 @@ fn tracks(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> AgreedTracks {
 
 /// One payload type may stand for two codecs only where packets tell otherwise whose they are (RFC 9143, section 9.2).
 fn check_payload_types(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
-    let lines: Vec<_> = plan.carriers().collect();
+    let lines: Vec<_> = plan.received().collect();
     for (n, line) in lines.iter().enumerate() {
         for other in &lines[n + 1..] {
             let mut pts = line.formats.iter().flat_map(Chosen::payload_types);
@@ -98,12 +98,12 @@ fn check_payload_types(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
 
 /// There are not too many, and layers are told apart by their names in each packet.
 fn check_layers(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
-    if plan.carriers().count() > TRACKS {
+    if plan.received().count() > TRACKS {
         let why = format!("it sends more than {TRACKS} tracks");
         return Err(OfferError::unacceptable(why));
     }
     if plan
-        .carriers()
+        .received()
         .map(|line| line.layers.len().max(1))
         .sum::<usize>()
         > LAYERS_IN_ALL
@@ -112,7 +112,7 @@ fn check_layers(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
         return Err(OfferError::unacceptable(why));
     }
     let is_told = |line: &Accepted<'_, '_>| line.extensions.id(Extension::Rid).is_some();
-    let mut lines = plan.carriers();
+    let mut lines = plan.received();
     match lines.any(|line| line.layers.len() > 1 && !is_told(line)) {
         true => Err(OfferError::unacceptable(
             "its simulcast layers can't be told apart without the header extension sdes:rtp-stream-id",

@@ -80,7 +80,8 @@ pub(crate) fn answer_viewer(
 
 /// The peer sends PLI or FIR when it can't decode.
 pub(super) fn asks_for_keyframes(plan: &Plan<'_, '_>) -> bool {
-    let mut video = plan.carriers().filter(|l| l.kind == TrackKind::Video);
+    let sent = plan.carriers().filter(|l| l.direction.sends());
+    let mut video = sent.filter(|l| l.kind == TrackKind::Video);
     let asks = |chosen: &Chosen<'_, '_>| chosen.feedback.pli || chosen.feedback.fir;
     video.any(|line| line.formats.iter().any(asks))
 }

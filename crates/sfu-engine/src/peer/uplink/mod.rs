@@ -14,19 +14,16 @@ mod control;
 mod nack;
 mod packet;
 mod receiver;
+mod reception;
 mod route;
+
+pub(crate) use reception::Reception;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use self::agreed::{Agreed, AgreedTracks, Format};
-use self::control::Control;
-use self::packet::{Header, Numbers};
-use self::receiver::{Came, Place, Receiver, Receivers};
-use self::route::{Content, Route, Router};
-use crate::codec::dependency::Descriptor;
-use crate::codec::{self, Codec, TrackKind, red};
+use self::agreed::{Agreed, AgreedTracks};
 use crate::peer::data::{DataCommand, DataObserver};
 use crate::srtp::{self, Protect, Role, Unprotect, UnprotectRtp};
 use crate::transport::lean;
@@ -36,14 +33,12 @@ use crate::transport::negotiate::Identity;
 use crate::transport::patch::{self, Fragment, PatchError};
 use crate::transport::work::{Allowance, PUBLISHER_CONTROL};
 use crate::transport::{
-    Incoming, PatchOutcome, PublisherTransport, SenderClock, Taken, TrackIn, Transport,
-    TransportEvent, TransportSink, Work,
+    PatchOutcome, PublisherTransport, Taken, TrackIn, Transport, TransportEvent, TransportSink,
+    Work,
 };
 
 /// The largest report that is read.
 const REPORT_MAX: usize = 1_500;
-/// What a retransmission begins with: the number that its packet had (RFC 4588, section 4).
-const ORIGINAL: usize = 2;
 
 /// See the module's description.
 pub struct Uplink {
@@ -52,21 +47,10 @@ pub struct Uplink {
     /// When the connection wants to be called; now, where something came for it.
     connection_due: Instant,
     secured: Option<Secured>,
-    router: Router,
-    numbers: Numbers,
-    receivers: Receivers,
-    reports_arrivals: bool,
-    control: Control,
-    control_due: Instant,
+    reception: Reception,
     /// What all but media may take, apart: who sends in the peer's name stops no media.
     allowance: Allowance,
-    incoming: Vec<Incoming>,
-    clocks: Vec<SenderClock>,
     events: Vec<TransportEvent>,
-    /// The payload of the packet that was opened last, for its memory.
-    plain: Vec<u8>,
-    /// SSRCs that had to make room for others, as far as that was told.
-    forgotten: u64,
     closing: bool,
     over: bool,
 }
@@ -95,29 +79,14 @@ impl Uplink {
         data: Option<Arc<dyn DataObserver>>,
     ) -> Self {
         let connection = Connection::new(now, identity, &agreed.connection, data);
-        let reports_arrivals = agreed.tracks.reports_arrivals();
-        let numbers = Numbers::new(&agreed.tracks.medias);
-        let router = Router::new(agreed.tracks);
-        let receivers = Receivers::new(router.lines());
-        let (ssrc, cname) = name();
-        let control = Control::new(now, ssrc, cname);
         Self {
             agreed: agreed.connection,
             connection,
             connection_due: now,
             secured: None,
-            router,
-            numbers,
-            receivers,
-            reports_arrivals,
-            control_due: now,
-            control,
+            reception: Reception::new(now, agreed.tracks),
             allowance: Allowance::new(now, PUBLISHER_CONTROL),
-            incoming: Vec::new(),
-            clocks: Vec::new(),
             events: Vec::new(),
-            plain: Vec::new(),
-            forgotten: 0,
             closing: false,
             over: false,
         }
@@ -160,113 +129,12 @@ impl Uplink {
         }
     }
 
-    /// An SRTP packet. Once per packet: allocates nothing but the payload that all viewers share.
+    /// An SRTP packet.
     fn receive_media(&mut self, now: Instant, data: &[u8]) -> Option<Work> {
         let secured = self.secured.as_mut()?;
-        let header = Header::read(data)?;
-        let mut plain = std::mem::take(&mut self.plain);
-        let opened = secured.media.rtp(data, header.len, &mut plain);
-        let work = opened.ok().map(|index| {
-            self.heard(now);
-            self.take(now, data, &header, index, &plain)
-        });
-        self.plain = plain;
-        work
-    }
-
-    /// A packet that is authentic.
-    fn take(
-        &mut self,
-        now: Instant,
-        data: &[u8],
-        header: &Header,
-        index: u64,
-        plain: &[u8],
-    ) -> Work {
-        let mut work = Work::MEDIA;
-        let extensions = header.extensions(data, &self.numbers);
-        if let Some(number) = extensions.twcc.filter(|_| self.reports_arrivals) {
-            self.control.arrivals.came(now, number);
-            self.control_due = self
-                .control_due
-                .min(self.control.arrivals.due().unwrap_or(now));
-        }
-        let taken = header.unpadded(plain).and_then(|payload| {
-            let route = self.router.route(header.ssrc, header.pt, &extensions)?;
-            let came = Came {
-                ssrc: header.ssrc,
-                index,
-                timestamp: header.timestamp,
-                is_first: route.is_first,
-            };
-            let packet = Packet {
-                marker: header.marker,
-                timestamp: header.timestamp,
-                audio_level: extensions.audio_level,
-                dependency: extensions.dependency,
-                payload,
-            };
-            self.place(now, &route, came, &packet)
-        });
-        if taken.is_none() {
-            work.note_dropped();
-        }
-        let forgotten = self.router.forgotten();
-        if forgotten > self.forgotten {
-            work.note_forgotten();
-            self.forgotten = forgotten;
-        }
-        work
-    }
-
-    /// Puts a packet where it belongs. `None`: it belongs nowhere.
-    fn place(
-        &mut self,
-        now: Instant,
-        route: &Route,
-        came: Came,
-        packet: &Packet<'_>,
-    ) -> Option<()> {
-        let at = self.receivers.get_mut(route.line, route.layer)?;
-        let incoming = &mut self.incoming;
-        match route.content {
-            Content::Media(format) => {
-                let place = at.came(now, came, Some(format))?;
-                if place.begins && at.kind == TrackKind::Video {
-                    // What comes goes on without a gap, so that nobody misses what decodes it.
-                    let info = codec::inspect(format.codec, packet.payload);
-                    at.wants_keyframe |= !info.keyframe_start;
-                }
-                incoming.push(at.incoming(format, place, packet, packet.payload.into(), None));
-            }
-            Content::Redundant(format) => {
-                let place = at.came(now, came, Some(format))?;
-                let primary = red::primary(packet.payload, format.pt).unwrap_or_default();
-                let red = (!primary.is_empty()).then(|| packet.payload.into());
-                incoming.push(at.incoming(format, place, packet, primary.into(), red));
-            }
-            Content::Repair(format) => {
-                // Probes are padding, or come again.
-                let Some((number, payload)) = packet.payload.split_first_chunk::<ORIGINAL>() else {
-                    return Some(());
-                };
-                let number = u16::from_be_bytes(*number);
-                if let Some(place) = at.repaired(now, number) {
-                    incoming.push(at.incoming(format, place, packet, payload.into(), None));
-                }
-            }
-            Content::Unknown => {
-                let place = at.came(now, came, None)?;
-                let format = at.stream.as_ref()?.format;
-                incoming.push(at.incoming(format, place, packet, Arc::default(), None));
-            }
-        }
-        if at.wants_keyframe {
-            self.control_due = now;
-        } else if let Some(due) = at.stream.as_ref().and_then(|s| s.missing.due()) {
-            self.control_due = due.min(self.control_due);
-        }
-        Some(())
+        let work = self.reception.media(now, &mut secured.media, data)?;
+        self.heard(now);
+        Some(work)
     }
 
     /// An SRTCP packet.
@@ -280,85 +148,11 @@ impl Uplink {
         let Ok(compound) = secured.unprotect.rtcp(report) else {
             return false;
         };
-        let work = Control::receive(now, compound, &mut self.receivers, &mut self.clocks);
+        let work = self.reception.report(now, compound);
         self.allowance.spend(work);
         self.heard(now);
         true
     }
-
-    /// Sends what is due of our reports.
-    fn send_reports(&mut self, now: Instant, sink: &mut dyn TransportSink) {
-        let (Some(secured), Some(path)) = (&mut self.secured, self.connection.path()) else {
-            self.control_due = now + Duration::from_secs(1);
-            return;
-        };
-        let protect = &mut secured.protect;
-        let mut send = |compound: &[u8]| {
-            sink.compose(path.local, path.remote, &mut |buffer| {
-                let start = buffer.len();
-                buffer.extend_from_slice(compound);
-                if let Err(error) = protect.rtcp(buffer, start) {
-                    tracing::debug!(%error, "a report was not sealed");
-                    buffer.truncate(start);
-                }
-            });
-        };
-        self.control
-            .write(now, &mut self.receivers, &mut self.events, &mut send);
-        self.control_due = self.control.due(&self.receivers);
-    }
-}
-
-impl Receiver {
-    fn incoming(
-        &mut self,
-        format: Format,
-        place: Place,
-        packet: &Packet<'_>,
-        payload: Arc<[u8]>,
-        red: Option<Arc<[u8]>>,
-    ) -> Incoming {
-        let descriptor = self.descriptor(format, packet);
-        Incoming {
-            track: self.track,
-            layer: self.layer,
-            codec: format.codec,
-            source: self.stream.as_ref().map_or(0, |s| s.ssrc),
-            seq: place.seq,
-            is_late: place.is_late,
-            timestamp: packet.timestamp,
-            marker: packet.marker,
-            audio_level: packet.audio_level,
-            descriptor,
-            payload,
-            red,
-        }
-    }
-
-    /// AV1 says nothing else of what its frames are predicted from.
-    fn descriptor(&mut self, format: Format, packet: &Packet<'_>) -> Option<Arc<Descriptor>> {
-        let descriptor = packet.dependency.filter(|_| format.codec == Codec::Av1)?;
-        let reader = &mut self.stream.as_mut()?.dependencies;
-        Descriptor::read(descriptor, reader).map(Arc::new)
-    }
-}
-
-/// What of a packet goes on.
-struct Packet<'a> {
-    marker: bool,
-    timestamp: u32,
-    audio_level: Option<u8>,
-    dependency: Option<&'a [u8]>,
-    payload: &'a [u8],
-}
-
-/// Who we are in reports: an SSRC, and a name that nobody else has (RFC 7022).
-fn name() -> (u32, String) {
-    let mut random = [0; 16];
-    // Without randomness it is a name that others have, too, which only who compares recordings would see.
-    let _ = getrandom::fill(&mut random);
-    let bits = u128::from_ne_bytes(random);
-    ((bits as u32).max(1), format!("{:024x}", bits >> 32))
 }
 
 impl Transport for Uplink {
@@ -433,22 +227,20 @@ impl Transport for Uplink {
                 None => {}
             }
         }
-        for packet in self.incoming.drain(..) {
-            sink.packet(packet);
+        self.reception.hand_over(sink);
+        if self.reception.due() <= now {
+            let way = self.secured.as_mut().map(|secured| &mut secured.protect);
+            self.reception
+                .write(now, way.zip(self.connection.path()), sink);
         }
-        for clock in self.clocks.drain(..) {
-            sink.sender_clock(clock);
-        }
-        if self.control_due <= now {
-            self.send_reports(now, sink);
-        }
+        self.events.extend(self.reception.events());
         for event in self.events.drain(..) {
             sink.event(event);
         }
         if (self.connection.is_over() || self.over) && !std::mem::replace(&mut self.over, true) {
             sink.event(TransportEvent::Closed);
         }
-        self.connection_due.min(self.control_due)
+        self.connection_due.min(self.reception.due())
     }
 
     fn patch(&mut self, now: Instant, fragment: &Fragment) -> Result<PatchOutcome, PatchError> {
@@ -469,29 +261,20 @@ impl Transport for Uplink {
 
 impl PublisherTransport for Uplink {
     fn reports_arrivals(&self) -> bool {
-        self.reports_arrivals
+        self.reception.reports_arrivals()
     }
 
     fn limit(&mut self, now: Instant, bits_per_second: u64) {
-        self.control.limit = Some(bits_per_second);
-        self.control_due = now;
+        self.reception.limit(now, bits_per_second);
     }
 
     fn request_keyframe(&mut self, now: Instant, track: TrackIn, layer: usize) {
-        let mut receivers = self.receivers.iter_mut();
-        let receiver = receivers.find(|r| (r.track, r.layer) == (track, layer));
-        if let Some(receiver) = receiver {
-            receiver.wants_keyframe = true;
-            self.control_due = now;
-        }
+        self.reception.request_keyframe(now, track, layer);
     }
 
     fn set_tracks(&mut self, now: Instant, tracks: AgreedTracks) {
         self.connection.agree_on_data(tracks.data);
         self.connection_due = now;
-        self.reports_arrivals = tracks.reports_arrivals();
-        self.numbers = Numbers::new(&tracks.medias);
-        let before = self.router.change(tracks);
-        self.receivers.change(self.router.lines(), &before);
+        self.reception.set_tracks(tracks);
     }
 }

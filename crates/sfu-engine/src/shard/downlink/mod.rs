@@ -20,6 +20,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::contact::{Contact, VIEWER_SILENCE};
+use super::intake::Gathered;
 use super::outbox::Outbox;
 use super::outgoing::sink;
 use super::{Attached, Fate, Seat, TooLarge};
@@ -28,7 +29,9 @@ use crate::packet::Batch;
 use crate::session::SessionShared;
 use crate::transport::lean::AgreedSlots;
 use crate::transport::work::VIEWER;
-use crate::transport::{EVENTS, Outgoing, Slot, Taken, Transport, TransportEvent, ViewerTransport};
+use crate::transport::{
+    EVENTS, Outgoing, PublisherTransport, Slot, Taken, Transport, TransportEvent, ViewerTransport,
+};
 use allocator::Allocator;
 pub(super) use forwarder::{Forwarder, Watch};
 
@@ -191,6 +194,11 @@ impl Downlink {
         }
     }
 
+    /// What the peer publishes over the same connection, where it may.
+    pub(super) fn publisher(&mut self) -> Option<&mut dyn PublisherTransport> {
+        self.transport.publisher()
+    }
+
     pub(super) fn transport_mut(&mut self) -> &mut dyn Transport {
         &mut *self.transport
     }
@@ -281,17 +289,19 @@ impl Downlink {
         self.transport.set_demand(now, demand);
     }
 
-    /// Puts out what is due. See [`Transport::drain`].
+    /// Puts out what is due. See [`Transport::drain`]. What came in of a peer that publishes, too, is added to `gathered`.
     pub(super) fn drain(
         &mut self,
         now: Instant,
         outbox: &mut Outbox,
         streams: &Slab<Attached>,
+        mut gathered: Option<&mut Gathered>,
     ) -> Fate {
         // At most twice: the first round may connect the session, the second sends what that began.
         let mut next = now;
         for _ in 0..3 {
             let mut sink = sink(outbox, &mut self.events);
+            sink.gathered = gathered.as_deref_mut();
             next = self.transport.drain(now, &mut sink);
             if self.events.is_empty() {
                 break;

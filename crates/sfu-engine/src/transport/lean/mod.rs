@@ -33,11 +33,11 @@ use super::{
 };
 use crate::codec::{Codec, TrackKind};
 use crate::estimate::{ArrivalEstimator, Estimator};
-use crate::peer::data::{DataCommand, DataObserver};
-use crate::srtp::{self, Profile, Role, Unprotect};
+use crate::peer::data::{AgreedData, DataCommand, DataObserver};
+use crate::srtp::{self, Profile, Protect, Role, Unprotect};
 pub(crate) use agreed::Agreed;
 pub use agreed::AgreedSlots;
-use connection::Connection;
+use connection::{Connection, Path};
 use handshake::{Keys, Secured as Handshaken};
 use leeway::Leeway;
 use media::{Left, Media};
@@ -46,7 +46,7 @@ use pacer::Pacer;
 /// What a viewer's network is taken to carry before its reports say more, in bit/s.
 const FIRST_ESTIMATE: u64 = 1_000_000;
 /// The largest report that is read.
-const REPORT_MAX: usize = 1_500;
+pub(crate) const REPORT_MAX: usize = 1_500;
 /// A change of the estimate by less than this part is not told.
 const NEGLIGIBLE: u64 = 50;
 
@@ -91,7 +91,7 @@ impl std::fmt::Debug for LeanTransport {
 }
 
 impl LeanTransport {
-    pub(super) fn new(
+    pub(crate) fn new(
         now: Instant,
         identity: &Identity,
         agreed: Agreed,
@@ -156,21 +156,40 @@ impl LeanTransport {
     /// An SRTCP packet.
     fn receive_report(&mut self, now: Instant, data: &[u8]) -> Option<Work> {
         let mut scratch = [0; REPORT_MAX];
+        let compound = self.open_report(now, data, &mut scratch)?;
+        self.take_report(now, compound)
+    }
+
+    /// An SRTCP packet, opened in `scratch`.
+    pub(crate) fn open_report<'a>(
+        &mut self,
+        now: Instant,
+        data: &[u8],
+        scratch: &'a mut [u8; REPORT_MAX],
+    ) -> Option<&'a [u8]> {
         let (Some(secured), Some(report)) = (&mut self.secured, scratch.get_mut(..data.len()))
         else {
             return None;
         };
         report.copy_from_slice(data);
-        let compound = match secured.unprotect.rtcp(report) {
-            Ok(compound) => compound,
-            Err(error) => {
-                tracing::trace!(%error, "a report was dropped");
-                return None;
-            }
-        };
+        let opened = secured.unprotect.rtcp(report);
+        let compound = opened
+            .inspect_err(|error| tracing::trace!(%error, "a report was dropped"))
+            .ok()?;
+        self.heard(now);
+        Some(compound)
+    }
+
+    /// The peer has said something with its keys.
+    pub(crate) fn heard(&mut self, now: Instant) {
         if self.connection.heard(now) {
             self.connection_due = now;
         }
+    }
+
+    /// What a report says of what the peer gets.
+    pub(crate) fn take_report(&mut self, now: Instant, compound: &[u8]) -> Option<Work> {
+        let secured = self.secured.as_mut()?;
         let wall = self.identity.wall_clock().at(now);
         let estimator: &mut dyn Estimator = &mut self.estimator;
         let events = &mut self.events;
@@ -297,6 +316,60 @@ impl LeanTransport {
         });
     }
 
+    /// Lets ICE and DTLS put out what is due. The keys, once they are known.
+    pub(crate) fn connect(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Option<Keys> {
+        if self.connection_due > now && !std::mem::take(&mut self.closing) {
+            return None;
+        }
+        self.connection_due = self.connection.drain(now, sink);
+        match self.connection.take_secured()? {
+            Handshaken::Media(keys) => {
+                self.secure(now, &keys);
+                Some(keys)
+            }
+            Handshaken::Data => {
+                self.events.push(TransportEvent::Connected);
+                None
+            }
+        }
+    }
+
+    /// Puts out what else is due, and returns when to call again.
+    pub(crate) fn flush(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
+        if self.pacer.due().is_some_and(|at| at <= now) {
+            self.pace(now, sink);
+        }
+        if self.secured.is_some() {
+            if self.report_due <= now {
+                self.send_reports(now, sink);
+            }
+            // Without a way to the peer nothing is probed.
+            let due = self.ask || self.estimator.poll_timeout().is_some_and(|at| at <= now);
+            if due && self.connection.path().is_some() {
+                self.consult(now, sink);
+            }
+        }
+        for event in self.events.drain(..) {
+            sink.event(event);
+        }
+        if (self.connection.is_over() || self.over) && !std::mem::replace(&mut self.over, true) {
+            sink.event(TransportEvent::Closed);
+        }
+        self.next(now)
+    }
+
+    /// What seals, and the way that it goes, once there are both: for what others have to say on the same connection.
+    pub(crate) fn way(&mut self) -> Option<(&mut Protect, Path)> {
+        let path = self.connection.path()?;
+        Some((self.secured.as_mut()?.media.protect(), path))
+    }
+
+    /// Data channels were agreed on, if they were not before.
+    pub(crate) fn agree_on_data(&mut self, now: Instant, data: Option<AgreedData>) {
+        self.connection.agree_on_data(data);
+        self.connection_due = now;
+    }
+
     fn next(&self, now: Instant) -> Instant {
         let report = self.secured.as_ref().map(|_| self.report_due);
         let estimator = match (&self.secured, self.connection.path()) {
@@ -359,34 +432,8 @@ impl Transport for LeanTransport {
     }
 
     fn drain(&mut self, now: Instant, sink: &mut dyn TransportSink) -> Instant {
-        if self.connection_due <= now || std::mem::take(&mut self.closing) {
-            self.connection_due = self.connection.drain(now, sink);
-            match self.connection.take_secured() {
-                Some(Handshaken::Media(keys)) => self.secure(now, &keys),
-                Some(Handshaken::Data) => self.events.push(TransportEvent::Connected),
-                None => {}
-            }
-        }
-        if self.pacer.due().is_some_and(|at| at <= now) {
-            self.pace(now, sink);
-        }
-        if self.secured.is_some() {
-            if self.report_due <= now {
-                self.send_reports(now, sink);
-            }
-            // Without a way to the peer nothing is probed.
-            let due = self.ask || self.estimator.poll_timeout().is_some_and(|at| at <= now);
-            if due && self.connection.path().is_some() {
-                self.consult(now, sink);
-            }
-        }
-        for event in self.events.drain(..) {
-            sink.event(event);
-        }
-        if (self.connection.is_over() || self.over) && !std::mem::replace(&mut self.over, true) {
-            sink.event(TransportEvent::Closed);
-        }
-        self.next(now)
+        self.connect(now, sink);
+        self.flush(now, sink)
     }
 
     fn patch(&mut self, now: Instant, fragment: &Fragment) -> Result<PatchOutcome, PatchError> {
