@@ -20,7 +20,7 @@ fn host(name: &str, room: &str, more: &str) -> (Server, String, [String; 2]) {
 }
 
 /// Two join, see a stream of the server, publish, see and hear each other, mute, send data, and leave.
-fn meet(name: &str, browsers: &str) -> Value {
+fn meet(name: &str, browsers: &str, single: bool) -> Value {
     let more = format!("room-streams=meeting=cam1 {CAMERA}");
     let (_server, url, [ann, ben]) = host(name, "meeting", &more);
     let picture = browser::screenshot(name).unwrap();
@@ -35,6 +35,8 @@ fn meet(name: &str, browsers: &str) -> Value {
         "cam1",
         "--browsers",
         browsers,
+        "--single",
+        if single { "1" } else { "0" },
         "--screenshot",
         picture.to_str().unwrap(),
     ];
@@ -83,7 +85,13 @@ fn check(seen: &Value) {
 
 #[test]
 fn two_meet_in_chromium() {
-    check(&meet("rooms_chromium", "chromium:chromium"));
+    check(&meet("rooms_chromium", "chromium:chromium", false));
+}
+
+/// What `livekit-client` does by itself (`/rtc/v1`).
+#[test]
+fn two_meet_in_chromium_over_one_connection_each() {
+    check(&meet("rooms_single", "chromium:chromium", true));
 }
 
 /// LiveKit's own page for meetings, as it comes from npm.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Data channels, by the labels that clients know: what participants send comes on the connection on which they publish, and
-//! what they are sent leaves on the other one, where we open the channels.
+//! what they are sent leaves on the other one, where we open the channels. By v1 there is one connection, and clients open them.
 
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,8 +74,10 @@ impl Outgoing {
 #[derive(Debug)]
 pub(crate) struct Channels {
     pub(crate) participant: Sid,
-    /// It is the session on which the participant publishes.
-    pub(crate) publisher: bool,
+    /// What the participant sends on it is taken.
+    pub(crate) takes: bool,
+    /// What it is sent leaves on it.
+    pub(crate) gives: bool,
     pub(crate) inbox: Sender<Input>,
     /// Messages that the rooms' thread has not taken yet: of all clients, and of this participant.
     pub(crate) waiting: Load,
@@ -100,7 +102,7 @@ impl DataObserver for Channels {
             _ => return,
         };
         self.lock().push((channel, reliable));
-        if !self.publisher {
+        if self.gives {
             let participant = self.participant.clone();
             // After its end there is nobody to be told.
             let _ = self.inbox.send(Input::Opened {
@@ -113,7 +115,7 @@ impl DataObserver for Channels {
 
     fn message(&self, channel: ChannelId, message: &Message) -> bool {
         let known = self.lock().iter().find(|(id, _)| *id == channel).copied();
-        let Some((_, reliable)) = known.filter(|_| self.publisher && !message.text) else {
+        let Some((_, reliable)) = known.filter(|_| self.takes && !message.text) else {
             return true;
         };
         if self.waiting.is_behind() || self.own.is_full() || self.late.is_full() {
@@ -170,7 +172,8 @@ mod tests {
         let channels = |_| {
             let channels = Channels {
                 participant: Sid::participant(),
-                publisher: true,
+                takes: true,
+                gives: false,
                 inbox: inbox.clone(),
                 waiting: waiting.clone(),
                 own: Load::default(),

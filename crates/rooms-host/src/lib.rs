@@ -155,6 +155,14 @@ impl Host {
         self.keys.permit(token, unix_now(), &self.config.limits)
     }
 
+    /// What a client says of itself by v1.
+    pub fn hello<'a>(
+        &self,
+        query: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Hello, Refused> {
+        Hello::from_request(query, &self.config.limits)
+    }
+
     /// A token for somebody whom this server itself lets in until then, in seconds of Unix time.
     pub fn invite(&self, who: (&str, &str, &str), publishes: bool, until: u64) -> Option<String> {
         self.keys.invite(who, publishes, until)

@@ -3,6 +3,7 @@
 //! What rooms want of the media ([`Command`]), done by the engine; and what became of it ([`Negotiated`]).
 
 mod delivery;
+mod duplex;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,8 +13,8 @@ use std::time::Instant;
 
 use sfu_engine::stream::Stream;
 use sfu_engine::{
-    Engine, InvitedPeer, Peer, Preference, Publishing, PublishingPeer, SessionId, SessionObserver,
-    Shown, TrackKind,
+    DuplexPeer, Engine, InvitedPeer, Peer, Preference, PublicationId, Publishing, PublishingPeer,
+    SessionId, SessionObserver, Shown, TrackKind,
 };
 use sfu_rooms::proto::SessionDescription;
 use sfu_rooms::{
@@ -26,6 +27,7 @@ use crate::late::Late;
 use crate::load::Load;
 use crate::names::Names;
 use crate::publications::{Publications, kind};
+use duplex::Way;
 
 /// See the module's description.
 pub(crate) struct Media {
@@ -58,6 +60,8 @@ struct Party {
     publishing: Option<PublishingPeer>,
     publications: Publications,
     invited: Option<InvitedPeer>,
+    /// Of who has one connection for both.
+    duplex: Option<DuplexPeer>,
     /// What it is offered.
     lines: HashMap<Sid, Line>,
     wishes: HashMap<Sid, Wish>,
@@ -67,9 +71,28 @@ struct Party {
     paid: Instant,
 }
 
+impl Party {
+    /// The stream that one of its publications feeds.
+    fn stream(&self, publication: PublicationId) -> Option<&Arc<Stream>> {
+        match &self.duplex {
+            Some(peer) => peer.stream(publication),
+            None => self.publishing.as_ref()?.stream(publication),
+        }
+    }
+
+    /// The session on which it is sent something.
+    fn to(&self) -> Option<SessionId> {
+        match &self.duplex {
+            Some(peer) => Some(peer.session()),
+            None => self.invited.as_ref().map(InvitedPeer::session),
+        }
+    }
+}
+
 /// An m-line of an offer.
 #[derive(Debug)]
 struct Line {
+    /// Among those of our offers, or the place that it has on the only connection.
     number: usize,
     /// The peer has taken it, and it carries the track.
     carries: bool,
@@ -188,6 +211,7 @@ impl Media {
             publishing: None,
             publications: Publications::default(),
             invited: None,
+            duplex: None,
             lines: HashMap::new(),
             wishes: HashMap::new(),
             outgoing: Outgoing::default(),
@@ -204,6 +228,15 @@ impl Media {
                 expected,
             } => {
                 let outcome = self.answer(&participant, &offer.sdp, &expected)?;
+                Some((participant, outcome))
+            }
+            Command::Converse {
+                participant,
+                offer,
+                expected,
+                wanted,
+            } => {
+                let outcome = self.converse(&participant, &offer.sdp, &expected, &wanted)?;
                 Some((participant, outcome))
             }
             Command::Offer {
@@ -260,10 +293,7 @@ impl Media {
             publishing,
             ..
         } = party;
-        let before: Vec<_> = publications
-            .all()
-            .map(|(track, ..)| track.clone())
-            .collect();
+        let before = publications.sids();
         let mut found = Vec::new();
         let mut group = |tracks: &[_]| {
             let (all, grouped) = publications.group(names, tracks, expected);
@@ -278,7 +308,7 @@ impl Media {
                     address: party.address,
                     observer: self.observer.clone(),
                     data: Some(Arc::new(channels(
-                        true,
+                        (true, false),
                         sid,
                         &self.inbox,
                         &self.waiting,
@@ -297,13 +327,24 @@ impl Media {
             Ok(answered) => answered,
             Err(why) => return Some(Negotiated::Refused(why.to_string())),
         };
-        let peer = publishing.as_ref()?;
+        self.published(sid, &before, expected);
+        Some(Negotiated::Answered {
+            sdp: answered.sdp,
+            tracks: found,
+        })
+    }
+
+    /// What a participant publishes is other tracks than before.
+    fn published(&mut self, sid: &Sid, before: &[Sid], expected: &[Expected]) {
+        let Some(party) = self.parties.get(sid) else {
+            return;
+        };
         for track in before {
-            self.tracks.remove(&track);
+            self.tracks.remove(track);
         }
-        for (track, kind, publication) in publications.all() {
+        for (track, kind, publication) in party.publications.all() {
             let expected = expected.iter().find(|e| e.track == *track);
-            let known = peer.stream(publication).zip(expected);
+            let known = party.stream(publication).zip(expected);
             if let Some((stream, expected)) = known {
                 let published = Published {
                     stream: stream.clone(),
@@ -313,18 +354,14 @@ impl Media {
                 self.tracks.insert(track.clone(), published);
             }
         }
-        let streams = publications.streams();
-        let streams = streams.filter_map(|publication| peer.stream(publication));
+        let streams = party.publications.streams();
+        let streams = streams.filter_map(|publication| party.stream(publication));
         let publishing = Publishing {
             identity: party.identity.clone(),
             streams: streams.map(|stream| stream.name().clone()).collect(),
         };
         let roster = self.engine.router().roster();
         roster.set(&party.room, sid.as_str(), publishing);
-        Some(Negotiated::Answered {
-            sdp: answered.sdp,
-            tracks: found,
-        })
     }
 
     fn offer(&mut self, sid: &Sid, sections: &[Section], restart: bool) -> Option<Negotiated> {
@@ -334,7 +371,7 @@ impl Media {
             address: party.address,
             observer: self.observer.clone(),
             data: Some(Arc::new(channels(
-                false,
+                (false, true),
                 sid,
                 &self.inbox,
                 &self.waiting,
@@ -361,6 +398,16 @@ impl Media {
             }
         }
         self.sessions.insert(peer.session(), (sid.clone(), false));
+        self.carry(sid);
+        None
+    }
+
+    /// What a participant's m-lines are for is on them from now on.
+    fn carry(&mut self, sid: &Sid) {
+        let Some(party) = self.parties.get_mut(sid) else {
+            return;
+        };
+        let way = Way::of(party.invited.as_ref(), party.duplex.as_ref());
         for (track, line) in &mut party.lines {
             let Some(published) = self.tracks.get(track).filter(|_| !line.carries) else {
                 continue;
@@ -369,10 +416,9 @@ impl Media {
             let preference = published.preference(wish);
             let stream = preference.as_ref().map(|_| &published.stream);
             let preference = preference.clone().unwrap_or_default();
-            line.shown = self.engine.carry(peer, line.number, stream, &preference);
+            line.shown = way.carry(&self.engine, line.number, stream, &preference);
             line.carries = true;
         }
-        None
     }
 
     fn trickle(&mut self, sid: &Sid, publisher: bool, candidate: &str) {
@@ -380,9 +426,10 @@ impl Media {
             return;
         };
         let invited = party.invited.as_ref().filter(|peer| peer.has_begun());
-        let session = match publisher {
-            true => party.publishing.as_ref().map(PublishingPeer::session),
-            false => invited.map(InvitedPeer::session),
+        let session = match (&party.duplex, publisher) {
+            (Some(peer), _) => Some(peer.session()),
+            (None, true) => party.publishing.as_ref().map(PublishingPeer::session),
+            (None, false) => invited.map(InvitedPeer::session),
         };
         let init: Option<serde_json::Value> = serde_json::from_str(candidate).ok();
         let line = init.as_ref().and_then(|init| init["candidate"].as_str());
@@ -403,19 +450,19 @@ impl Media {
         let before = party.wishes.insert(track.clone(), wish).unwrap_or_default();
         let line = party.lines.get_mut(track).filter(|line| line.carries);
         let published = self.tracks.get(track);
-        let Some(((line, published), peer)) = line.zip(published).zip(party.invited.as_ref())
-        else {
+        let Some((line, published)) = line.zip(published) else {
             return;
         };
+        let way = Way::of(party.invited.as_ref(), party.duplex.as_ref());
         match (before.shown, published.preference(wish)) {
-            (true, Some(preference)) => self.engine.prefer(peer, line.number, preference),
+            (true, Some(preference)) => way.prefer(&self.engine, line.number, preference),
             (false, Some(preference)) => {
                 let stream = Some(&published.stream);
-                line.shown = self.engine.carry(peer, line.number, stream, &preference);
+                line.shown = way.carry(&self.engine, line.number, stream, &preference);
             }
             (_, None) => {
                 let preference = Preference::default();
-                line.shown = self.engine.carry(peer, line.number, None, &preference);
+                line.shown = way.carry(&self.engine, line.number, None, &preference);
             }
         }
     }
@@ -429,7 +476,8 @@ impl Media {
         roster.remove(&party.room, sid.as_str());
         let invited = party.invited.as_ref().map(InvitedPeer::session);
         let publishing = party.publishing.as_ref().map(PublishingPeer::session);
-        for session in [invited, publishing].into_iter().flatten() {
+        let duplex = party.duplex.as_ref().map(DuplexPeer::session);
+        for session in [invited, publishing, duplex].into_iter().flatten() {
             self.sessions.remove(&session);
             // One that has not begun, or is over, is not known there.
             let _ = self.engine.close(session);
@@ -505,8 +553,11 @@ impl Media {
             })
         };
         let up = party.publishing.as_ref().map(PublishingPeer::session);
-        let down = party.invited.as_ref().map(InvitedPeer::session);
-        let down = down.and_then(path).map(|path| {
+        let up = match &party.duplex {
+            Some(peer) => self.sent_over(peer.session(), party),
+            None => up.and_then(path),
+        };
+        let down = party.to().and_then(path).map(|path| {
             let missing = party.lines.iter().map(|(track, line)| {
                 let published = self.tracks.get(track);
                 let wish = party.wishes.get(track).copied().unwrap_or_default();
@@ -526,10 +577,21 @@ impl Media {
             Some((track.clone(), stream.active_layers(now)))
         });
         Measured {
-            up: up.and_then(path),
+            up,
             down,
             layers: layers.collect(),
         }
+    }
+
+    /// How what a participant publishes over its only connection does.
+    fn sent_over(&self, session: SessionId, party: &Party) -> Option<Path> {
+        let info = self.engine.session(session).filter(|info| info.connected)?;
+        party.publications.all().next()?;
+        Some(Path {
+            loss: info.ingress_loss.unwrap_or(0.0),
+            round_trip: info.rtt,
+            ..Path::default()
+        })
     }
 
     /// Whether there is any sound to listen to.
@@ -557,7 +619,7 @@ impl Drop for Media {
 }
 
 fn channels(
-    publisher: bool,
+    (takes, gives): (bool, bool),
     participant: &Sid,
     inbox: &Sender<Input>,
     waiting: &Load,
@@ -565,7 +627,8 @@ fn channels(
 ) -> Channels {
     Channels {
         participant: participant.clone(),
-        publisher,
+        takes,
+        gives,
         inbox: inbox.clone(),
         waiting: waiting.clone(),
         own: Load::default(),

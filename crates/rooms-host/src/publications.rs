@@ -164,6 +164,11 @@ impl Publications {
         groups.into_iter().map(|group| group.id)
     }
 
+    /// The tracks that are published.
+    pub(crate) fn sids(&self) -> Vec<Sid> {
+        self.all().map(|(track, ..)| track.clone()).collect()
+    }
+
     /// All tracks that are published, with their streams.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&Sid, TrackKind, PublicationId)> {
         self.groups.iter().flat_map(|group| {

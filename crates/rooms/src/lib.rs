@@ -16,7 +16,7 @@ mod sid;
 pub mod wire;
 
 pub use claims::{Keys, KeysError, Permit, Refused};
-pub use hello::Hello;
+pub use hello::{First, Hello};
 pub use limits::Limits;
 pub use media::{
     Command, Expected, Found, Measured, Negotiated, Path, Section, Sound, StreamTrack, Wish,

@@ -2,8 +2,9 @@
 
 //! The seam to what carries media: what it is to do for participants, and what became of that.
 //!
-//! A participant has two connections (LiveKit's v0): on one it publishes and offers, on the other it gets what it subscribed to
+//! By LiveKit's v0 a participant has two connections: on one it publishes and offers, on the other it gets what it subscribed to
 //! and the server offers. M-lines that the server offers are numbered here and only grow; one whose track is gone is used again.
+//! By v1 it has one connection, makes all offers, and has m-lines in them for what it gets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,17 @@ pub enum Command {
         offer: SessionDescription,
         /// What it has announced, in the order of the announcements.
         expected: Vec<Expected>,
+    },
+    /// Answer what a participant offers on its only connection (v1): [`Negotiated::Conversed`].
+    Converse {
+        /// Who offers.
+        participant: Sid,
+        /// The offer.
+        offer: SessionDescription,
+        /// What it has announced, in the order of the announcements.
+        expected: Vec<Expected>,
+        /// What it is to get, as far as the offer has m-lines for it.
+        wanted: Vec<Section>,
     },
     /// Offer a participant these m-lines: [`Negotiated::Offered`].
     Offer {
@@ -145,6 +157,17 @@ pub enum Negotiated {
         /// The tracks that the offer has, of those expected and those found before.
         tracks: Vec<Found>,
     },
+    /// The answer to a participant's offer on its only connection.
+    Conversed {
+        /// Its SDP.
+        sdp: String,
+        /// The tracks that the offer has, of those expected and those found before.
+        tracks: Vec<Found>,
+        /// For each of what it is to get the m-line's mid, where there is one for it.
+        mids: Vec<Option<String>>,
+        /// M-lines for sounds, and for pictures, that carry nothing.
+        free: [usize; 2],
+    },
     /// An offer can't be taken, with the reason.
     Refused(String),
     /// The offer to a participant.
@@ -165,7 +188,7 @@ pub enum Negotiated {
     },
     /// A connection is up.
     Connected {
-        /// The one on which it publishes, or the other one.
+        /// The one on which it only publishes, or the other one, or the only one.
         publisher: bool,
     },
     /// Nothing is heard of the participant any more.

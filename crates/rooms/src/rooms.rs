@@ -134,7 +134,7 @@ impl Rooms {
             return Err(Refused::new(429, "this identity joins all the time"));
         }
         if let Some(sid) = &hello.resumes {
-            let resumed = self.resume(now, connection, &permit, sid);
+            let resumed = self.resume(now, connection, &permit, (sid, hello.v1.is_some()));
             self.schedule(&permit.room);
             return Ok(resumed);
         }
@@ -238,11 +238,12 @@ impl Rooms {
         now: Now,
         connection: Connection,
         permit: &Permit,
-        sid: &str,
+        (sid, by_v1): (&str, bool),
     ) -> Option<Sid> {
         let room = self.rooms.get_mut(&permit.room);
         let resumed = room.and_then(|room| {
-            room.resume(now, connection, &permit.identity, sid, &mut self.outputs)
+            let who = (sid, by_v1);
+            room.resume(now, connection, &permit.identity, who, &mut self.outputs)
         });
         let Some((participant, before)) = resumed else {
             let leave = LeaveRequest {

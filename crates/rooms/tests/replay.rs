@@ -4,15 +4,21 @@
 //! client is told the same, in the same order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use flate2::write::GzEncoder;
+use prost::Message as _;
 use serde_json::Value;
 use sfu_rooms::proto::{
-    SessionDescription, SignalRequest, SignalResponse, TrackType, signal_request, signal_response,
+    JoinRequest, SessionDescription, SignalRequest, SignalResponse, TrackType, WrappedJoinRequest,
+    signal_request, signal_response, wrapped_join_request,
 };
 use sfu_rooms::{
     Call, Command, Config, Connection, Expected, Form, Found, Hello, Keys, Limits, Negotiated,
-    Output, Rooms,
+    Output, Rooms, Section, Sid,
 };
 
 /// What both sides say at times of their own, or more often than once where once is enough.
@@ -37,9 +43,56 @@ struct Replay {
     told: BTreeMap<u64, Vec<Value>>,
     /// By participant: its offer has been answered before, so that a connection is up.
     up: BTreeSet<String>,
+    /// Of who makes all offers, by participant.
+    lines: BTreeMap<String, Lines>,
     closed: BTreeSet<u64>,
     /// Of applications.
     calls: usize,
+}
+
+/// M-lines of a client's offers: what is on each on which it only receives, by mid.
+#[derive(Default)]
+struct Lines(BTreeMap<String, (TrackType, Option<Sid>)>);
+
+impl Lines {
+    /// Puts what is wanted on them, each where it was.
+    fn place(&mut self, sdp: &str, wanted: &[Section]) -> (Vec<Option<String>>, [usize; 2]) {
+        for section in sdp.split("m=").filter(|s| s.contains("a=recvonly")) {
+            let mid = section.lines().find_map(|l| l.strip_prefix("a=mid:"));
+            let kind = match section.starts_with("audio") {
+                true => TrackType::Audio,
+                false => TrackType::Video,
+            };
+            self.0
+                .entry(mid.unwrap().to_owned())
+                .or_insert((kind, None));
+        }
+        let is_wanted = |sid: &Sid| {
+            let mut tracks = wanted.iter().filter_map(|s| s.track.as_ref());
+            tracks.any(|(track, _)| track == sid)
+        };
+        for (_, on) in self.0.values_mut() {
+            on.take_if(|sid| !is_wanted(sid));
+        }
+        let mids = wanted.iter().map(|section| {
+            let (track, _) = section.track.as_ref().unwrap();
+            let on = |(kind, on): &(TrackType, Option<Sid>), there: bool| match there {
+                true => on.as_ref() == Some(track),
+                false => *kind == section.kind && on.is_none(),
+            };
+            let known = self.0.iter().find(|(_, line)| on(line, true));
+            let mid = known.or_else(|| self.0.iter().find(|(_, line)| on(line, false)));
+            let mid = mid?.0.clone();
+            self.0.get_mut(&mid)?.1 = Some(track.clone());
+            Some(mid)
+        });
+        let mids = mids.collect();
+        let free = [TrackType::Audio, TrackType::Video].map(|kind| {
+            let free = self.0.values().filter(|(k, on)| *k == kind && on.is_none());
+            free.count()
+        });
+        (mids, free)
+    }
 }
 
 impl Replay {
@@ -61,6 +114,7 @@ impl Replay {
             expected: BTreeMap::new(),
             told: BTreeMap::new(),
             up: BTreeSet::new(),
+            lines: BTreeMap::new(),
             closed: BTreeSet::new(),
             calls: 0,
         };
@@ -81,7 +135,7 @@ impl Replay {
         match line["dir"].as_str().unwrap() {
             "ws-open" => self.open(now, connection, line),
             "http" => self.call(now, line),
-            "note" => {}
+            "note" | "ws-accepted" => {}
             "ws-close" => {
                 self.closed.insert(connection);
                 self.rooms.closed(now, Connection(connection));
@@ -128,10 +182,33 @@ impl Replay {
             query = query.replace(theirs, ours);
         }
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let hello = Hello::from_query(pairs).unwrap();
+        let hello = match line.get("join_request") {
+            Some(wrapped) => {
+                let request = self.join_request(&wrapped["joinRequest"]);
+                let query = [("join_request", request.as_str())];
+                Hello::from_request(query, &Limits::default()).unwrap()
+            }
+            None => Hello::from_query(pairs).unwrap(),
+        };
         self.rooms
             .join(now, Connection(connection), permit, hello)
             .unwrap();
+    }
+
+    /// As it was in the query: packed, and in Base64.
+    fn join_request(&self, request: &Value) -> String {
+        let mut text = request.to_string();
+        for (theirs, ours) in &self.names {
+            text = text.replace(theirs, ours);
+        }
+        let request: JoinRequest = serde_json::from_str(&text).unwrap();
+        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(&request.encode_to_vec()).unwrap();
+        let wrapped = WrappedJoinRequest {
+            compression: wrapped_join_request::Compression::Gzip.into(),
+            join_request: encoder.finish().unwrap(),
+        };
+        URL_SAFE.encode(wrapped.encode_to_vec())
     }
 
     /// An application calls, and is answered the same.
@@ -233,6 +310,27 @@ impl Replay {
                     let answered = Negotiated::Answered { sdp, tracks };
                     self.rooms.negotiated(now, participant.as_str(), answered);
                 }
+                Output::Media(Command::Converse {
+                    participant,
+                    offer,
+                    expected,
+                    wanted,
+                }) => {
+                    let tracks = found(&offer.sdp, &expected);
+                    let lines = self.lines.entry(participant.to_string()).or_default();
+                    let (mids, free) = lines.place(&offer.sdp, &wanted);
+                    let conversed = Negotiated::Conversed {
+                        sdp: String::new(),
+                        tracks,
+                        mids,
+                        free,
+                    };
+                    self.rooms.negotiated(now, participant.as_str(), conversed);
+                    if self.up.insert(participant.to_string()) {
+                        let up = Negotiated::Connected { publisher: false };
+                        self.rooms.negotiated(now, participant.as_str(), up);
+                    }
+                }
                 Output::Media(Command::Offer {
                     participant,
                     sections,
@@ -297,7 +395,9 @@ impl Replay {
                     }
                     continue;
                 }
-                "offer" => {
+                // When, and how often, the client is to offer is each server's own affair.
+                "mediaSectionsRequirement" => continue,
+                "offer" | "answer" if case == "offer" || body.get("midToTrackId").is_some() => {
                     let named = body["midToTrackId"].as_object().into_iter().flatten();
                     offered.extend(named.map(|(_, track)| self.ours(&track.to_string(), theirs)));
                     continue;
@@ -469,6 +569,32 @@ fn two_people() {
 #[test]
 fn two_people_of_pythons() {
     compare("python-v0-two-people");
+}
+
+#[test]
+fn two_people_with_one_connection_each() {
+    compare("chrome-v1-two-people");
+    compare("python-v1-two-people");
+}
+
+#[test]
+fn adaptive_stream_over_one_connection() {
+    compare("chrome-v1-adaptive-dynacast");
+}
+
+#[test]
+fn resumed_over_one_connection() {
+    compare("chrome-v1-resume");
+}
+
+#[test]
+fn the_same_identity_again_over_one_connection() {
+    compare("chrome-v1-duplicate-identity");
+}
+
+#[test]
+fn many_tracks_over_one_connection() {
+    compare("chrome-v1-many-tracks");
 }
 
 #[test]

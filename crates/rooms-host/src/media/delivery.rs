@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sfu_engine::data::{ChannelId, DataCommand, Message};
-use sfu_engine::{Engine, InvitedPeer, SessionError};
+use sfu_engine::{Engine, SessionError};
 use sfu_rooms::Sid;
 
 use super::Media;
@@ -34,8 +34,7 @@ impl Media {
             return;
         };
         let channel = party.outgoing.channel(reliable, packet);
-        let session = party.invited.as_ref().map(InvitedPeer::session);
-        if let Some((channel, session)) = channel.zip(session) {
+        if let Some((channel, session)) = channel.zip(party.to()) {
             let packet = Packet {
                 session,
                 channel,

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! A client of rooms over a real engine: what it says as JSON, and two `str0m` connections with a socket each, as v0 has it.
+//! A client of rooms over a real engine: what it says as JSON, and two `str0m` connections with a socket each, as v0 has it, or one,
+//! as v1 has it.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use prost::Message as _;
 use serde_json::Value;
 use sfu_rooms::proto::{
-    AddTrackRequest, DataPacket, SessionDescription, SignalRequest, SignalResponse, TrackSource,
-    TrackType, UserPacket, data_packet, signal_request, signal_response,
+    AddTrackRequest, ConnectionSettings, DataPacket, JoinRequest, SessionDescription,
+    SignalRequest, SignalResponse, TrackSource, TrackType, UserPacket, WrappedJoinRequest,
+    data_packet, signal_request, signal_response,
 };
 use sfu_rooms::wire::Frame;
 use sfu_rooms::{Connection, Hello, Refused};
@@ -116,6 +121,10 @@ pub(crate) struct Guest<'a> {
     pub(crate) loud: bool,
     /// In each of its packets.
     mark: u8,
+    /// It has one connection, `publisher`, and makes all offers.
+    single: bool,
+    /// M-lines for so many more sounds and pictures are to be in its next offer.
+    required: Option<[u32; 2]>,
 }
 
 pub(crate) fn token(identity: &str) -> String {
@@ -139,12 +148,52 @@ impl<'a> Guest<'a> {
         identity: &str,
         query: &[(&str, &str)],
     ) -> Result<Self, Refused> {
+        let hello = Hello::from_query(query.iter().copied())?;
+        Self::enter(host, identity, hello, Leg::new())
+    }
+
+    /// By v1: its first offer has m-lines for three sounds and three pictures, and data channels.
+    pub(crate) fn join_single(host: &'a Host, identity: &str) -> Result<Self, Refused> {
+        let mut leg = Leg::new();
+        let mut api = leg.rtc.sdp_api();
+        for kind in [MediaKind::Audio, MediaKind::Video] {
+            for _ in 0..3 {
+                api.add_media(kind, Direction::RecvOnly, None, None, None);
+            }
+        }
+        api.add_channel("_reliable".into());
+        let (offer, pending) = api.apply().unwrap();
+        leg.pending = Some(pending);
+        let request = JoinRequest {
+            connection_settings: Some(ConnectionSettings {
+                auto_subscribe: true,
+                ..ConnectionSettings::default()
+            }),
+            publisher_offer: Some(description(&offer)),
+            ..JoinRequest::default()
+        };
+        let wrapped = WrappedJoinRequest {
+            join_request: request.encode_to_vec(),
+            ..WrappedJoinRequest::default()
+        };
+        let text = URL_SAFE_NO_PAD.encode(wrapped.encode_to_vec());
+        let hello = host.hello([("join_request", text.as_str()), ("json", "1")])?;
+        let mut guest = Self::enter(host, identity, hello, leg)?;
+        guest.single = true;
+        Ok(guest)
+    }
+
+    fn enter(
+        host: &'a Host,
+        identity: &str,
+        hello: Hello,
+        publisher: Leg,
+    ) -> Result<Self, Refused> {
         let permit = host.permit(&token(identity))?;
         let (said, inbox) = sync_channel(256);
         let (done, joined) = sync_channel(1);
         let client = Box::new(move |what| said.try_send(what).is_ok());
         let tell = Box::new(move |outcome| done.send(outcome).unwrap());
-        let hello = Hello::from_query(query.iter().copied())?;
         let here = Some(Ipv4Addr::LOCALHOST.into());
         host.join(permit, hello, here, client, tell);
         let connection = joined.recv_timeout(PATIENCE).unwrap()?;
@@ -154,12 +203,14 @@ impl<'a> Guest<'a> {
             inbox,
             told: Vec::new(),
             closed: false,
-            publisher: Leg::new(),
+            publisher,
             subscriber: Leg::new(),
             sounds: Vec::new(),
             next: Instant::now(),
             loud: false,
             mark: identity.as_bytes()[0],
+            single: false,
+            required: None,
         };
         // Text from the first word on, so that all that is told can be read.
         guest.say(signal_request::Message::Ping(1));
@@ -182,7 +233,7 @@ impl<'a> Guest<'a> {
             source: source.into(),
             ..AddTrackRequest::default()
         }));
-        let is_first = self.sounds.is_empty();
+        let is_first = self.sounds.is_empty() && !self.single;
         let mut api = self.publisher.rtc.sdp_api();
         if is_first {
             api.add_channel("_reliable".into());
@@ -217,12 +268,32 @@ impl<'a> Guest<'a> {
 
     fn offer(&mut self, (offer, pending): (SdpOffer, SdpPendingOffer)) {
         self.publisher.pending = Some(pending);
-        self.say(signal_request::Message::Offer(SessionDescription {
-            r#type: "offer".into(),
-            sdp: offer.to_sdp_string(),
-            id: 7,
-            ..SessionDescription::default()
-        }));
+        self.say(signal_request::Message::Offer(description(&offer)));
+    }
+
+    /// No offer of its own is on its way, or to be made.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.publisher.pending.is_none() && self.required.is_none()
+    }
+
+    /// Offers what the server has asked for, once the offer before has been answered.
+    fn offer_what_is_required(&mut self) {
+        if self.publisher.pending.is_some() {
+            return;
+        }
+        let Some([sounds, pictures]) = self.required.take() else {
+            return;
+        };
+        let mut api = self.publisher.rtc.sdp_api();
+        // Where nothing is missing, too, there has to be something new in the offer.
+        let pictures = pictures.max(u32::from(sounds == 0));
+        for (kind, count) in [(MediaKind::Audio, sounds), (MediaKind::Video, pictures)] {
+            for _ in 0..count {
+                api.add_media(kind, Direction::RecvOnly, None, None, None);
+            }
+        }
+        let change = api.apply().unwrap();
+        self.offer(change);
     }
 
     /// Sends data to all. `false`: its channel is not open yet.
@@ -252,6 +323,7 @@ impl<'a> Guest<'a> {
                 Err(_) => break,
             }
         }
+        self.offer_what_is_required();
         self.publisher.turn();
         self.subscriber.turn();
         if self.publisher.connected && self.next <= Instant::now() {
@@ -262,7 +334,12 @@ impl<'a> Guest<'a> {
 
     /// How many packets of somebody's have come.
     pub(crate) fn heard(&self, whom: &Guest<'_>) -> usize {
-        self.subscriber.whose.get(&whom.mark).copied().unwrap_or(0)
+        let leg = if self.single {
+            &self.publisher
+        } else {
+            &self.subscriber
+        };
+        leg.whose.get(&whom.mark).copied().unwrap_or(0)
     }
 
     fn send_sound(&mut self) {
@@ -320,6 +397,11 @@ impl<'a> Guest<'a> {
                 let api = self.publisher.rtc.sdp_api();
                 api.accept_answer(pending, answer).unwrap();
             }
+            signal_response::Message::MediaSectionsRequirement(required) => {
+                let [sounds, pictures] = self.required.unwrap_or_default();
+                let sounds = sounds.max(required.num_audios);
+                self.required = Some([sounds, pictures.max(required.num_videos)]);
+            }
             _ => {}
         }
     }
@@ -339,6 +421,15 @@ impl<'a> Guest<'a> {
         lists
             .flat_map(|list| list.iter().rev())
             .find(|p| p["identity"] == identity)
+    }
+}
+
+fn description(offer: &SdpOffer) -> SessionDescription {
+    SessionDescription {
+        r#type: "offer".into(),
+        sdp: offer.to_sdp_string(),
+        id: 7,
+        ..SessionDescription::default()
     }
 }
 

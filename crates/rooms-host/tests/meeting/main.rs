@@ -3,6 +3,7 @@
 //! People meet: rooms on a real engine, by UDP on loopback, with clients of `str0m`.
 
 mod guest;
+mod single;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

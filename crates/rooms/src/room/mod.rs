@@ -31,7 +31,7 @@ use livekit_protocol::{
 };
 
 use crate::claims::Permit;
-use crate::hello::Hello;
+use crate::hello::{First, Hello};
 use crate::media::{Command, Negotiated};
 use crate::rooms::{Config, Connection, Now, Output};
 use crate::sid::Sid;
@@ -166,9 +166,10 @@ impl Room {
         now: Now,
         connection: Connection,
         permit: Permit,
-        hello: Hello,
+        mut hello: Hello,
         out: &mut Outputs,
     ) -> Sid {
+        let first = hello.v1.as_mut().map(std::mem::take);
         let mut participant = Participant::new(now, connection, permit, hello);
         participant.refresh = now.at + REFRESH;
         let sid = participant.sid.clone();
@@ -187,6 +188,14 @@ impl Room {
         self.add(participant);
         self.tell_room_in(now, TELL_ROOM);
         self.subscribe_to_all(now, &sid, out);
+        if let Some(First { offer, tracks }) = first {
+            for track in tracks {
+                self.add_track(now, &sid, track, out);
+            }
+            if let Some(offer) = offer {
+                self.offered(&sid, offer, out);
+            }
+        }
         self.settle(now, out);
         sid
     }
@@ -208,7 +217,8 @@ impl Room {
             other_participants: others.map(Participant::info).collect(),
             server_version: VERSION.into(),
             server_info: Some(server_info()),
-            subscriber_primary: true,
+            // By v1 there is one connection.
+            subscriber_primary: participant.hello.v1.is_none(),
             ping_interval: PING_INTERVAL.as_secs() as i32,
             ping_timeout: PING_TIMEOUT.as_secs() as i32,
             enabled_publish_codecs: self.config.codecs.clone(),
@@ -242,11 +252,12 @@ impl Room {
         now: Now,
         connection: Connection,
         identity: &str,
-        sid: &str,
+        (sid, by_v1): (&str, bool),
         out: &mut Outputs,
     ) -> Option<(Sid, Option<Connection>)> {
         let known = self.participants.get_mut(sid)?;
-        if known.identity != identity {
+        // By the other version it has other connections.
+        if known.identity != identity || known.hello.v1.is_some() != by_v1 {
             return None;
         }
         let before = known.connection.replace(connection);
@@ -381,6 +392,24 @@ impl Room {
                 say(connection, Message::Answer(answer), out);
                 self.published(now, sid, &tracks, out);
             }
+            Negotiated::Conversed {
+                sdp,
+                tracks,
+                mids,
+                free,
+            } => {
+                participant.revoke = None;
+                let id = participant.answering.take()?;
+                let answer = SessionDescription {
+                    r#type: "answer".into(),
+                    sdp,
+                    id,
+                    mid_to_track_id: participant.offering.conversed(now.at, &mids, free),
+                };
+                say(connection, Message::Answer(answer), out);
+                self.published(now, sid, &tracks, out);
+                self.carried(sid, out);
+            }
             Negotiated::Refused(reason) => {
                 tracing::info!(participant = %sid, %reason, "an offer can't be taken");
                 return Some(DisconnectReason::MediaFailure);
@@ -409,7 +438,7 @@ impl Room {
                 say(connection, Message::Trickle(trickle), out);
             }
             Negotiated::Connected { publisher } => {
-                // What clients begin with: the one that the server offers.
+                // What clients begin with: the one that the server offers, or the only one.
                 if !publisher && participant.state != State::Active {
                     participant.state = State::Active;
                     participant.changed();
@@ -455,6 +484,10 @@ impl Room {
             let Some(_) = participant.connection else {
                 continue;
             };
+            if let Some(required) = participant.offering.require(now.at) {
+                let required = Message::MediaSectionsRequirement(required);
+                say(participant.connection, required, out);
+            }
             if let Some((sections, restart_ice)) = participant.offering.next(now.at) {
                 out.push_back(Output::Media(Command::Offer {
                     participant: participant.sid.clone(),

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! The m-lines that a participant gets, and the offers that tell it: one at a time, and the newest state in each.
+//!
+//! By v1 it is the participant who offers ([`Client`]): it is told how many m-lines are missing, and its next offer is answered
+//! with the newest state.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use livekit_protocol::{SessionDescription, TrackType};
+use livekit_protocol::{MediaSectionsRequirement, SessionDescription, TrackType};
 
 use crate::media::Section;
 use crate::sid::Sid;
 
 /// What ends is offered so much later: more may end with it, or begin again. As LiveKit's server does.
 const LINGER: Duration = Duration::from_millis(200);
+/// Who was asked for m-lines and has offered too few is asked again so much later: an offer of before may have been on its way.
+const AGAIN: Duration = Duration::from_secs(2);
+/// M-lines of a client's offers that carry something to it, at most: there are 256 of all, and it has its own among them.
+const CLIENTS: usize = 200;
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -27,6 +34,19 @@ pub(super) struct Offering {
     freed: bool,
     /// Of the offer that was sent last.
     id: u32,
+    /// Of who makes all offers itself.
+    client: Option<Client>,
+}
+
+/// Of a participant who makes all offers.
+#[derive(Debug, Default)]
+struct Client {
+    /// It has made one.
+    has_offered: bool,
+    /// M-lines for sounds, and for pictures, that carried nothing after the last one.
+    free: [usize; 2],
+    /// When it was asked for another one.
+    asked: Option<Instant>,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +60,22 @@ enum State {
 }
 
 impl Offering {
+    /// To who makes all offers itself, or to somebody else.
+    pub(super) fn new(by_client: bool) -> Self {
+        Self {
+            client: by_client.then(Client::default),
+            ..Self::default()
+        }
+    }
+
     /// There is to be an offer, even if nothing has changed.
     pub(super) fn again(&mut self, now: Instant, restart_ice: bool) {
+        if let Some(client) = &mut self.client {
+            // It makes one by itself.
+            client.asked = None;
+            self.state = State::Idle;
+            return;
+        }
         self.due = Some(now);
         self.restart_ice |= restart_ice;
         if restart_ice {
@@ -52,16 +86,20 @@ impl Offering {
 
     /// Whether one more track of this kind can be carried, where there may be so many sections.
     pub(super) fn has_room(&self, kind: TrackType, most: usize) -> bool {
+        let most = match self.client {
+            Some(_) => most.min(CLIENTS),
+            None => most,
+        };
         self.sections.len() < most || self.free(kind, None).is_some()
     }
 
     /// A section that can carry this track. One whose last offer had another one can't yet: clients hear of a track where an
     /// m-line begins to send (JSEP, section 5.10), and so of none that takes another one's place without an offer in between.
+    /// Of who makes all offers they are no m-lines, and that is seen to where these are chosen.
     fn free(&self, kind: TrackType, track: Option<&Sid>) -> Option<usize> {
         let last = |n: usize| {
-            self.offered
-                .get(n)
-                .and_then(|section| section.track.as_ref())
+            let offered = self.offered.get(n).filter(|_| self.client.is_none());
+            offered.and_then(|section| section.track.as_ref())
         };
         let is_free = |n: usize, offered: bool| {
             let section = &self.sections[n];
@@ -99,14 +137,15 @@ impl Offering {
             self.sections[place].track = None;
             // Else it is free when that is offered.
             let was_offered = |section: &Section| section.track.is_some();
-            self.freed |= !self.offered.get(place).is_some_and(was_offered);
+            self.freed |=
+                self.client.is_some() || !self.offered.get(place).is_some_and(was_offered);
             self.due.get_or_insert(now + LINGER);
         }
     }
 
     /// What is to be offered now, and whether the way is to be found anew.
     pub(super) fn next(&mut self, now: Instant) -> Option<(Vec<Section>, bool)> {
-        if self.due()? > now {
+        if self.client.is_some() || self.due()? > now {
             return None;
         }
         self.due = None;
@@ -121,7 +160,83 @@ impl Offering {
 
     /// When there is something to offer, if nothing has to come before.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.due.filter(|_| self.state == State::Idle)
+        let may_be = self.client.as_ref().is_none_or(|client| client.has_offered);
+        self.due.filter(|_| may_be && self.state == State::Idle)
+    }
+
+    /// What who makes all offers is asked to offer now: as it is, or with more m-lines.
+    pub(super) fn require(&mut self, now: Instant) -> Option<MediaSectionsRequirement> {
+        if self.client.is_none() || self.due()? > now {
+            return None;
+        }
+        let required = self.missing();
+        self.due = None;
+        if let Some(client) = &mut self.client {
+            client.asked = Some(now);
+        }
+        Some(required)
+    }
+
+    /// The m-lines that the client's last offer had too few of.
+    fn missing(&self) -> MediaSectionsRequirement {
+        let missing = |kind: TrackType, free: usize| {
+            let wanted = self.sections.iter().filter(|s| s.kind == kind);
+            let unplaced = wanted.filter(|s| s.track.is_some() && !self.offered.contains(s));
+            let missing = unplaced.count().saturating_sub(free);
+            u32::try_from(missing).unwrap_or(u32::MAX)
+        };
+        let [sounds, pictures] = self.client.as_ref().map_or([0; 2], |client| client.free);
+        MediaSectionsRequirement {
+            num_audios: missing(TrackType::Audio, sounds),
+            num_videos: missing(TrackType::Video, pictures),
+        }
+    }
+
+    /// The client offers: what its offer is to be answered with. `None`: it does not make all offers.
+    pub(super) fn wanted(&mut self) -> Option<Vec<Section>> {
+        self.client.as_ref()?;
+        self.due = None;
+        self.state = State::Making;
+        let wanted = self.sections.iter().filter(|s| s.track.is_some());
+        self.offered = wanted.cloned().collect();
+        Some(self.offered.clone())
+    }
+
+    /// That is answered: the m-lines' mids, in the order of what was wanted, and those that carry nothing. Returns which track
+    /// each mid has.
+    pub(super) fn conversed(
+        &mut self,
+        now: Instant,
+        mids: &[Option<String>],
+        free: [usize; 2],
+    ) -> HashMap<String, String> {
+        self.state = State::Idle;
+        let both = self.offered.iter().zip(mids);
+        let carried = both.filter_map(|(section, mid)| {
+            let (track, _) = section.track.as_ref()?;
+            Some((mid.clone()?, String::from(track), section.clone()))
+        });
+        let carried: Vec<_> = carried.collect();
+        let is_short = carried.len() < self.offered.len();
+        self.offered = carried
+            .iter()
+            .map(|(.., section)| section.clone())
+            .collect();
+        let mut asked = None;
+        if let Some(client) = &mut self.client {
+            client.has_offered = true;
+            client.free = free;
+            asked = client.asked;
+        }
+        if is_short {
+            // What was to be free for one offer is taken with the next one, of which no client makes too few m-lines.
+            let has_enough = self.missing() == MediaSectionsRequirement::default();
+            let again = asked.filter(|_| !has_enough);
+            let again = again.map_or(now, |asked| now.max(asked + AGAIN));
+            self.due.get_or_insert(again);
+        }
+        let named = carried.into_iter().map(|(mid, track, _)| (mid, track));
+        named.collect()
     }
 
     /// The offer is written: what the client is told.
@@ -294,6 +409,63 @@ mod tests {
         offering.add(now, video, screen.clone(), Sid::participant());
         offering.remove(now, &screen);
         assert!(offering.take_freed() && offering.has_room(video, 1));
+    }
+
+    #[test]
+    fn who_offers_itself_is_asked_for_the_m_lines_that_are_missing() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let ann = Sid::participant();
+        let track = || Sid::track(TrackSource::Camera);
+        let mut offering = Offering::new(true);
+        let first = track();
+        offering.add(now, TrackType::Video, first.clone(), ann.clone());
+        assert_eq!(offering.require(now), None, "its first offer is on its way");
+        assert_eq!(offering.wanted().unwrap().len(), 1);
+        let named = offering.conversed(now, &[Some("3".into())], [3, 2]);
+        assert_eq!(named["3"], first.as_str());
+        assert_eq!((offering.require(now), offering.due()), (None, None));
+        // Two fit, the third and a fourth do not.
+        for _ in 0..4 {
+            offering.add(now, TrackType::Video, track(), ann.clone());
+        }
+        let required = offering.require(now).unwrap();
+        assert_eq!((required.num_audios, required.num_videos), (0, 2));
+        assert_eq!(offering.require(now), None, "it is told once");
+        // An offer that was on its way has too few: it is not asked again at once.
+        let wanted = offering.wanted().unwrap();
+        assert_eq!(wanted.len(), 5);
+        let mut mids: Vec<_> = (3..6).map(|mid: u32| Some(mid.to_string())).collect();
+        mids.resize(5, None);
+        assert_eq!(offering.conversed(now + second, &mids, [3, 0]).len(), 3);
+        assert_eq!(offering.require(now + second), None);
+        assert_eq!(offering.carried().count(), 3);
+        let required = offering.require(now + 2 * second).unwrap();
+        assert_eq!((required.num_audios, required.num_videos), (0, 2));
+        offering.wanted().unwrap();
+        let mids: Vec<_> = (3..8).map(|mid: u32| Some(mid.to_string())).collect();
+        assert_eq!(offering.conversed(now + 2 * second, &mids, [3, 0]).len(), 5);
+        assert_eq!(offering.due(), None);
+        // One that waits for an m-line of what has gone is not let wait.
+        offering.remove(now, &first);
+        let second_camera = track();
+        offering.add(now, TrackType::Video, second_camera.clone(), ann.clone());
+        offering.require(now + 2 * second).unwrap();
+        offering.wanted().unwrap();
+        let mids = (4..9).map(|mid: u32| (mid < 8).then(|| mid.to_string()));
+        let mids: Vec<_> = mids.collect();
+        offering.conversed(now + 2 * second, &mids, [3, 1]);
+        let required = offering.require(now + 2 * second).unwrap();
+        assert_eq!(required, MediaSectionsRequirement::default());
+        offering.wanted().unwrap();
+        let mids: Vec<_> = (3..8).map(|mid: u32| Some(mid.to_string())).collect();
+        assert_eq!(offering.conversed(now + 2 * second, &mids, [3, 0]).len(), 5);
+        // What goes is told a little later, by an offer as it is.
+        offering.remove(now, &second_camera);
+        assert_eq!(offering.require(now), None);
+        let required = offering.require(now + LINGER).unwrap();
+        assert_eq!(required, MediaSectionsRequirement::default());
+        assert_eq!(offering.wanted().unwrap().len(), 4);
     }
 
     #[test]

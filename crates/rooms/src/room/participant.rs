@@ -95,6 +95,7 @@ impl Participant {
             name: permit.name,
             metadata: permit.metadata,
             attributes: permit.attributes,
+            offering: Offering::new(hello.v1.is_some()),
             hello,
             ..Self::nobody(now, permit.identity, permit.permission)
         }

@@ -140,7 +140,13 @@ impl Room {
         say(connection, Message::RequestResponse(response), out);
     }
 
-    fn add_track(&mut self, now: Now, sid: &Sid, mut add: AddTrackRequest, out: &mut Outputs) {
+    pub(super) fn add_track(
+        &mut self,
+        now: Now,
+        sid: &Sid,
+        mut add: AddTrackRequest,
+        out: &mut Outputs,
+    ) {
         let limits = self.config.limits;
         let Some(participant) = self.participants.get_mut(sid) else {
             return;
@@ -196,18 +202,28 @@ impl Room {
         say(connection, Message::TrackPublished(published), out);
     }
 
-    /// What it publishes.
-    fn offered(&mut self, sid: &Sid, offer: SessionDescription, out: &mut Outputs) {
+    /// What it publishes, and by v1 the m-lines that it has for what it gets.
+    pub(super) fn offered(&mut self, sid: &Sid, offer: SessionDescription, out: &mut Outputs) {
         let Some(participant) = self.participants.get_mut(sid) else {
             return;
         };
         participant.answering = Some(offer.id);
         let expected = participant.tracks.iter().map(Track::expected).collect();
-        out.push_back(Output::Media(Command::Answer {
-            participant: sid.clone(),
-            offer,
-            expected,
-        }));
+        let participant_sid = sid.clone();
+        let command = match participant.offering.wanted() {
+            Some(wanted) => Command::Converse {
+                participant: participant_sid,
+                offer,
+                expected,
+                wanted,
+            },
+            None => Command::Answer {
+                participant: participant_sid,
+                offer,
+                expected,
+            },
+        };
+        out.push_back(Output::Media(command));
     }
 
     /// The answer to what it gets.

@@ -220,13 +220,16 @@ impl Room {
         // Of those whom it now gets something of.
         subscriber.quality.knows = false;
         let connection = subscriber.connection;
-        let states = new
-            .iter()
-            .map(|(track, publisher, paused)| stream_state(publisher, track, *paused));
+        // By v1 that it comes is what is not told.
+        let by_v1 = subscriber.hello.v1.is_some();
+        let told = new.iter().filter(|(.., paused)| *paused || !by_v1);
+        let states = told.map(|(track, publisher, paused)| stream_state(publisher, track, *paused));
         let states = StreamStateUpdate {
             stream_states: states.collect(),
         };
-        say(connection, Message::StreamStateUpdate(states), out);
+        if !states.stream_states.is_empty() {
+            say(connection, Message::StreamStateUpdate(states), out);
+        }
         for (track, publisher, _) in new {
             let publisher = self.participants.get_mut(&publisher);
             let Some(publisher) = publisher else {

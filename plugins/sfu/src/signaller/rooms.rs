@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Rooms by LiveKit's client protocol (v0): `/rtc` is its WebSocket, `/rtc/validate` tells a browser, which can't see why a
-//! WebSocket was refused, what it would have been told.
+//! Rooms by LiveKit's client protocol: `/rtc` (v0) and `/rtc/v1` are its WebSockets, `/rtc/validate` and `/rtc/v1/validate` tell a
+//! browser, which can't see why a WebSocket was refused, what it would have been told.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -162,6 +162,15 @@ pub(super) fn start(
     host.map_err(|e| format!("the rooms' thread can't be started: {e}"))
 }
 
+/// How a client says what it is.
+#[derive(Clone, Copy)]
+enum Version {
+    /// In many parameters.
+    V0,
+    /// In one message, and has one connection.
+    V1,
+}
+
 /// `GET /rtc`
 pub(super) async fn join(
     State(app): State<App>,
@@ -170,7 +179,29 @@ pub(super) async fn join(
     headers: HeaderMap,
     upgrade: Result<Upgrade, Refusal>,
 ) -> Response {
-    let (host, permit, hello) = match admit(&app, &asked, &headers) {
+    join_by(Version::V0, &app, peer, &asked, &headers, upgrade).await
+}
+
+/// `GET /rtc/v1`
+pub(super) async fn join_v1(
+    State(app): State<App>,
+    Client(peer): Client,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+    upgrade: Result<Upgrade, Refusal>,
+) -> Response {
+    join_by(Version::V1, &app, peer, &asked, &headers, upgrade).await
+}
+
+async fn join_by(
+    version: Version,
+    app: &App,
+    peer: Option<IpAddr>,
+    asked: &Asked,
+    headers: &HeaderMap,
+    upgrade: Result<Upgrade, Refusal>,
+) -> Response {
+    let (host, permit, hello) = match admit(version, app, asked, headers) {
         Ok(admitted) => admitted,
         Err(refused) => return refusal(&refused),
     };
@@ -195,19 +226,27 @@ pub(super) async fn validate(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
-    match admit(&app, &asked, &headers) {
+    match admit(Version::V0, &app, &asked, &headers) {
         Ok(_) => "success".into_response(),
         Err(refused) => refusal(&refused),
     }
 }
 
-/// `GET /rtc/v1`, `GET /rtc/v1/validate`: clients then go on with `/rtc`.
-pub(super) async fn other_version() -> Response {
-    (StatusCode::NOT_FOUND, "this server speaks v0: /rtc").into_response()
+/// `GET /rtc/v1/validate`
+pub(super) async fn validate_v1(
+    State(app): State<App>,
+    Query(asked): Query<Asked>,
+    headers: HeaderMap,
+) -> Response {
+    match admit(Version::V1, &app, &asked, &headers) {
+        Ok(_) => "success".into_response(),
+        Err(refused) => refusal(&refused),
+    }
 }
 
 /// Whether a token lets in.
 fn admit(
+    version: Version,
     app: &App,
     asked: &Asked,
     headers: &HeaderMap,
@@ -227,7 +266,13 @@ fn admit(
     let token = in_query.map(|(_, token)| token.as_str()).or(bearer);
     let permit = host.permit(token.unwrap_or_default());
     let query = asked.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-    let admitted = permit.and_then(|permit| Ok((permit, Hello::from_query(query)?)));
+    let admitted = permit.and_then(|permit| {
+        let hello = match version {
+            Version::V0 => Hello::from_query(query)?,
+            Version::V1 => host.hello(query)?,
+        };
+        Ok((permit, hello))
+    });
     match admitted {
         Ok((permit, hello)) => Ok((host.clone(), permit, hello)),
         Err(refused) => {

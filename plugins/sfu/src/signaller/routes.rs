@@ -106,9 +106,9 @@ pub(super) static ROUTES: &[Route] = &[
     route("/rtc/guest/{*stream}", POST, Rule::Enter, || {
         post(guests::enter)
     }),
-    route("/rtc/v1", GET, Rule::Room, || get(rooms::other_version)),
+    route("/rtc/v1", GET, Rule::Room, || get(rooms::join_v1)),
     route("/rtc/v1/validate", GET, Rule::Room, || {
-        get(rooms::other_version)
+        get(rooms::validate_v1)
     }),
     route("/gst-webrtc", GET, Rule::Peers, || get(peers::join)),
     route("/gst-webrtc/{*stream}", GET, Rule::Peers, || {

@@ -80,7 +80,7 @@ fn rooms_let_in_by_their_own_keys_alone() {
             .map(|(what, shown)| (what, shown, "")),
     );
     for (what, shown, words) in rows {
-        for path in ["/rtc", "/rtc/validate"] {
+        for path in ["/rtc", "/rtc/validate", "/rtc/v1", "/rtc/v1/validate"] {
             let bearer = format!("Bearer {shown}");
             for (query, fields) in [
                 (
@@ -117,23 +117,30 @@ fn rooms_let_in_by_their_own_keys_alone() {
     assert_eq!(status, 426, "{answer}");
 }
 
-/// Clients go on with v0 where v1 is not there; a browser's sees that by CORS alone.
+/// A browser sees why it was refused by CORS alone.
 #[test]
-fn another_version_is_not_there() {
+fn by_v1_what_a_client_says_of_itself_is_one_message() {
     let served = served("versions");
-    for path in ["/rtc/v1", "/rtc/v1/validate"] {
+    let who = ("meeting", "ann", "Ann");
+    let good = token(KEY, ROOM_SECRET, who, 60);
+    // A message with nothing in it, one that is none, and none.
+    for (request, expected) in [
+        ("&join_request=EgA", 200),
+        ("&join_request=%25", 400),
+        ("", 400),
+    ] {
+        let path = format!("/rtc/v1/validate?access_token={good}{request}");
         let fields = [STRANGER, ("Origin", "https://app.example")];
-        let (status, answer) = served.ask("GET", path, NAME, &fields);
-        assert_eq!(status, 404, "{answer}");
+        let (status, answer) = served.ask("GET", &path, NAME, &fields);
+        assert_eq!(status, expected, "{request}: {answer}");
         assert!(
             answer.contains("access-control-allow-origin: *"),
             "{answer}"
         );
-        assert!(
-            !answer.contains("requested room does not exist"),
-            "{answer}"
-        );
     }
+    let path = format!("/rtc/v1?access_token={good}&join_request=EgA");
+    let (status, answer) = served.ask("GET", &path, NAME, &[STRANGER]);
+    assert_eq!(status, 426, "{answer}");
 }
 
 /// What administers rooms lets in by grants of the rooms' keys, each for its method and its room.

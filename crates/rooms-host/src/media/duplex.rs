@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! Who has one connection for what it publishes and what it gets (v1): part of [`Media`].
+
+use std::sync::Arc;
+
+use sfu_engine::stream::Stream;
+use sfu_engine::transport::negotiate::Carried;
+use sfu_engine::{DuplexPeer, Engine, InvitedPeer, Peer, Preference, Shown};
+use sfu_rooms::{Expected, Negotiated, Section, Sid};
+
+use super::{Line, Media, Party, channels};
+use crate::publications::kind;
+
+/// By which connection a participant is sent something.
+#[derive(Clone, Copy)]
+pub(super) enum Way<'a> {
+    /// The one that we offer.
+    Invited(&'a InvitedPeer),
+    /// The only one.
+    Duplex(&'a DuplexPeer),
+    /// None so far.
+    None,
+}
+
+impl<'a> Way<'a> {
+    pub(super) fn of(invited: Option<&'a InvitedPeer>, duplex: Option<&'a DuplexPeer>) -> Self {
+        match (duplex, invited) {
+            (Some(peer), _) => Self::Duplex(peer),
+            (None, Some(peer)) => Self::Invited(peer),
+            (None, None) => Self::None,
+        }
+    }
+
+    /// An m-line carries this from now on, or nothing.
+    pub(super) fn carry(
+        self,
+        engine: &Engine,
+        line: usize,
+        stream: Option<&Arc<Stream>>,
+        preference: &Preference,
+    ) -> Option<Shown> {
+        match self {
+            Self::Invited(peer) => engine.carry(peer, line, stream, preference),
+            Self::Duplex(peer) => engine.carry_on(peer, line, stream, preference),
+            Self::None => None,
+        }
+    }
+
+    /// What the participant wants of what an m-line carries has changed.
+    pub(super) fn prefer(self, engine: &Engine, line: usize, preference: Preference) {
+        match self {
+            Self::Invited(peer) => engine.prefer(peer, line, preference),
+            Self::Duplex(peer) => engine.prefer_on(peer, line, preference),
+            Self::None => {}
+        }
+    }
+}
+
+impl Media {
+    /// Answers an offer on a participant's only connection: what it publishes, and what it gets.
+    pub(super) fn converse(
+        &mut self,
+        sid: &Sid,
+        offer: &str,
+        expected: &[Expected],
+        wanted: &[Section],
+    ) -> Option<Negotiated> {
+        self.give_up(sid, wanted);
+        let party = self.parties.get_mut(sid)?;
+        let wanted = wanted
+            .iter()
+            .filter_map(|s| Some((s.kind, s.track.as_ref()?)));
+        let wanted: Vec<_> = wanted.collect();
+        let carried = wanted.iter().map(|(of, (track, publisher))| Carried {
+            kind: kind(*of),
+            msid: format!("{publisher}|{track} {track}"),
+        });
+        let carried: Vec<_> = carried.collect();
+        let before = party.publications.sids();
+        let (names, publications) = (&party.names, &mut party.publications);
+        let mut found = Vec::new();
+        let mut group = |tracks: &[_]| {
+            let (all, grouped) = publications.group(names, tracks, expected);
+            found = all;
+            grouped
+        };
+        let answered = match &mut party.duplex {
+            Some(peer) => self
+                .engine
+                .converse_again(peer, offer, &carried, &mut group),
+            none => {
+                let (both, late) = ((true, true), self.late.load());
+                let data = channels(both, sid, &self.inbox, &self.waiting, late);
+                let peer = Peer {
+                    // As the session on which others get something, which it is, too.
+                    listed: names.listener.clone(),
+                    address: party.address,
+                    observer: self.observer.clone(),
+                    data: Some(Arc::new(data)),
+                };
+                let begun = self.engine.converse(&peer, offer, &carried, &mut group);
+                begun.map(|(peer, answered)| {
+                    self.sessions.insert(peer.session(), (sid.clone(), false));
+                    *none = Some(peer);
+                    answered
+                })
+            }
+        };
+        let answered = match answered {
+            Ok(answered) => answered,
+            Err(why) => return Some(Negotiated::Refused(why.to_string())),
+        };
+        let mut mids = Vec::with_capacity(wanted.len());
+        for ((_, (track, _)), on) in wanted.iter().zip(answered.carried) {
+            if let Some(before) = party.put(track, on.as_ref().map(|on| on.place)) {
+                let way = Way::of(None, party.duplex.as_ref());
+                way.carry(&self.engine, before, None, &Preference::default());
+            }
+            mids.push(on.map(|on| on.mid));
+        }
+        self.published(sid, &before, expected);
+        self.carry(sid);
+        Some(Negotiated::Conversed {
+            sdp: answered.sdp,
+            tracks: found,
+            mids,
+            free: answered.free,
+        })
+    }
+
+    /// What a participant does not want any more is on none of its m-lines.
+    fn give_up(&mut self, sid: &Sid, wanted: &[Section]) {
+        let Some(party) = self.parties.get_mut(sid) else {
+            return;
+        };
+        let is_gone = |track: &Sid, _: &mut Line| {
+            let mut tracks = wanted.iter().filter_map(|s| s.track.as_ref());
+            tracks.all(|(wanted, _)| wanted != track)
+        };
+        let way = Way::of(None, party.duplex.as_ref());
+        for (track, line) in party.lines.extract_if(is_gone) {
+            party.wishes.remove(&track);
+            way.carry(&self.engine, line.number, None, &Preference::default());
+        }
+    }
+}
+
+impl Party {
+    /// A track is on an m-line with this place, or on none. Returns the place that it had, where that is another one.
+    fn put(&mut self, track: &Sid, place: Option<usize>) -> Option<usize> {
+        let known = self.lines.get(track).map(|line| line.number);
+        if known == place {
+            return None;
+        }
+        self.lines.remove(track);
+        if let Some(number) = place {
+            let line = Line {
+                number,
+                carries: false,
+                shown: None,
+                starved: false,
+            };
+            self.lines.insert(track.clone(), line);
+        }
+        known
+    }
+}
