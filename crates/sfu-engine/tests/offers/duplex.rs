@@ -48,8 +48,10 @@ fn begin(offer: &str, wanted: &[Carried]) -> (DuplexNegotiation, Conversed) {
     (negotiation, conversed)
 }
 
-/// Of each m-line of an answer: its kind, direction, and the track on it with its SSRC.
-fn lines(answer: &str) -> Vec<(String, String, Option<(String, String)>)> {
+/// Of an m-line of an answer: its kind, direction, and the track on it with its SSRC.
+type Line = (String, String, Option<(String, String)>);
+
+fn lines(answer: &str) -> Vec<Line> {
     let sections = answer.split("\r\nm=").skip(1);
     let lines = sections.map(|section| {
         let value = |start: &str| section.lines().find_map(|l| l.strip_prefix(start));
