@@ -302,6 +302,7 @@ impl Crowd {
                 };
                 self.negotiated(&participant, answered);
             }
+            Command::Converse { .. } => panic!("all of them speak v0"),
             Command::Offer {
                 participant,
                 sections,
