@@ -270,6 +270,10 @@ impl Media {
                 self.show(&participant, &track, wish);
                 None
             }
+            Command::Stop { participant, track } => {
+                self.stop(&participant, &track);
+                None
+            }
             Command::Data {
                 participant,
                 reliable,
@@ -440,6 +444,26 @@ impl Media {
             && let Err(error) = self.engine.trickle(session, line)
         {
             tracing::debug!(participant = %sid, %error, "a candidate is not taken");
+        }
+    }
+
+    /// What a participant does not get any more stops before its m-line is given up.
+    fn stop(&mut self, sid: &Sid, track: &Sid) {
+        let Some(party) = self.parties.get_mut(sid) else {
+            return;
+        };
+        if party.lines.contains_key(track) {
+            let shown = false;
+            self.show(
+                sid,
+                track,
+                Wish {
+                    shown,
+                    ..Wish::default()
+                },
+            );
+        } else {
+            party.wishes.remove(track);
         }
     }
 

@@ -38,7 +38,7 @@ impl Default for Limits {
             metadata: 64 * 1_024,
             texts: 2 * 1_024 * 1_024,
             name: 256,
-            message: 256 * 1_024,
+            message: 640 * 1_024,
         }
     }
 }

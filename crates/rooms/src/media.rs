@@ -70,6 +70,13 @@ pub enum Command {
         /// How.
         wish: Wish,
     },
+    /// A participant is not to get a track any more: at once, whenever its m-line is given up.
+    Stop {
+        /// Who.
+        participant: Sid,
+        /// What.
+        track: Sid,
+    },
     /// Carry this to a participant on the channel of this kind.
     Data {
         /// To whom.

@@ -67,8 +67,8 @@ pub use codec::dependency::{Descriptor, Reader as DescriptorReader};
 pub use codec::{Codec, PayloadInfo, TemporalMark, TrackKind, Vp8Header, inspect};
 pub use engine::{
     AddressKey, AdmissionLimits, Announce, DuplexPeer, Engine, EngineConfig, EngineError,
-    EngineLimits, Full, Grouped, InvitedPeer, LatencyRefused, NotAnnounced, OfferedViewer, Patched, Peer,
-    PublishRefused, PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, Shown,
+    EngineLimits, Full, Grouped, InvitedPeer, LatencyRefused, NotAnnounced, OfferedViewer, Patched,
+    Peer, PublishRefused, PublishRequest, PublishingPeer, SEND_BUFFER, SessionError, Shown,
     SubscribeError, SubscribeRequest, Subscribed,
 };
 pub use health::TrackHealth;

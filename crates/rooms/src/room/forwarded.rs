@@ -78,6 +78,13 @@ impl Room {
         if to_choose.is_empty() {
             return;
         }
+        for (participant, track) in std::mem::take(&mut self.to_stop) {
+            // Who has gone has ended; it may have been subscribed to again meanwhile.
+            let subscriber = self.participants.get(&participant);
+            if subscriber.is_some_and(|s| !s.subscriptions.contains_key(&track)) {
+                out.push_back(Output::Media(Command::Stop { participant, track }));
+            }
+        }
         for sid in &to_choose {
             let outside = self.participants.get(sid).map(|p| self.outside(p));
             let Some(subscriber) = self.participants.get_mut(sid) else {

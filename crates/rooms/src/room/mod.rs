@@ -95,6 +95,8 @@ pub(crate) struct Room {
     voices: Stage,
     /// For whom it is to be chosen anew what is forwarded.
     to_choose: BTreeSet<Sid>,
+    /// Who is not to get which track any more.
+    to_stop: Vec<(Sid, Sid)>,
     /// The same for all, when it is next looked at who speaks.
     is_order_stale: bool,
     empty_since: Option<Instant>,
@@ -128,6 +130,7 @@ impl Room {
             faces: Stage::new(config.last_n),
             voices: Stage::new(config.last_n),
             to_choose: BTreeSet::new(),
+            to_stop: Vec::new(),
             is_order_stale: false,
             empty_since: Some(now.at),
             scheduled: None,

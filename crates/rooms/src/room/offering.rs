@@ -15,10 +15,12 @@ use crate::sid::Sid;
 
 /// What ends is offered so much later: more may end with it, or begin again. As LiveKit's server does.
 const LINGER: Duration = Duration::from_millis(200);
-/// Who was asked for m-lines and has offered too few is asked again so much later: an offer of before may have been on its way.
-const AGAIN: Duration = Duration::from_secs(2);
-/// M-lines of a client's offers that carry something to it, at most: there are 256 of all, and it has its own among them.
-const CLIENTS: usize = 200;
+/// Who was asked for m-lines and has not offered them is asked again so much later: an offer of before may have been on its way.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Who makes all offers is asked so much later: what is published seldom comes alone.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// M-lines of a client's offers that carry something to it, at most: Chromium's have 4.7 kB for each picture, and a message has a bound.
+const CLIENTS: usize = 120;
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -45,8 +47,30 @@ struct Client {
     has_offered: bool,
     /// M-lines for sounds, and for pictures, that carried nothing after the last one.
     free: [usize; 2],
-    /// When it was asked for another one.
+    /// All that it had to get something on.
+    lines: [usize; 2],
+    /// When it was asked for another one that has not come yet.
     asked: Option<Instant>,
+    /// The m-lines that it was asked for: it adds what each question says.
+    outstanding: [usize; 2],
+    /// It had m-lines enough and not all was put on them.
+    is_stuck: bool,
+}
+
+impl Client {
+    /// It has offered, with so many m-lines for what it gets.
+    fn offered(&mut self, lines: [usize; 2], free: [usize; 2]) {
+        self.has_offered = true;
+        self.free = free;
+        let before = self.lines.iter().zip(lines);
+        for (outstanding, (before, now)) in self.outstanding.iter_mut().zip(before) {
+            *outstanding = outstanding.saturating_sub(now.saturating_sub(*before));
+        }
+        self.lines = lines;
+        if self.outstanding == [0; 2] {
+            self.asked = None;
+        }
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +97,7 @@ impl Offering {
         if let Some(client) = &mut self.client {
             // It makes one by itself.
             client.asked = None;
+            client.outstanding = [0; 2];
             self.state = State::Idle;
             return;
         }
@@ -121,7 +146,10 @@ impl Offering {
 
     /// A track is to be carried.
     pub(super) fn add(&mut self, now: Instant, kind: TrackType, track: Sid, publisher: Sid) {
-        self.due = Some(now);
+        self.due = match self.client {
+            Some(_) => Some(self.due.unwrap_or(now + TOGETHER).min(now + TOGETHER)),
+            None => Some(now),
+        };
         let free = self.free(kind, Some(&track));
         let track = Some((track, publisher));
         match free {
@@ -160,8 +188,13 @@ impl Offering {
 
     /// When there is something to offer, if nothing has to come before.
     pub(super) fn due(&self) -> Option<Instant> {
-        let may_be = self.client.as_ref().is_none_or(|client| client.has_offered);
-        self.due.filter(|_| may_be && self.state == State::Idle)
+        let due = self.due.filter(|_| self.state == State::Idle)?;
+        match &self.client {
+            Some(client) if !client.has_offered => None,
+            // Its answer to what it was asked comes first.
+            Some(client) => Some(client.asked.map_or(due, |asked| due.max(asked + AGAIN))),
+            None => Some(due),
+        }
     }
 
     /// What who makes all offers is asked to offer now: as it is, or with more m-lines.
@@ -169,27 +202,32 @@ impl Offering {
         if self.client.is_none() || self.due()? > now {
             return None;
         }
-        let required = self.missing();
+        let missing = self.missing();
         self.due = None;
-        if let Some(client) = &mut self.client {
-            client.asked = Some(now);
-        }
-        Some(required)
+        let client = self.client.as_mut()?;
+        client.asked = Some(now);
+        client.outstanding = missing;
+        let [num_audios, num_videos] = missing.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        Some(MediaSectionsRequirement {
+            num_audios,
+            num_videos,
+        })
     }
 
-    /// The m-lines that the client's last offer had too few of.
-    fn missing(&self) -> MediaSectionsRequirement {
-        let missing = |kind: TrackType, free: usize| {
-            let wanted = self.sections.iter().filter(|s| s.kind == kind);
-            let unplaced = wanted.filter(|s| s.track.is_some() && !self.offered.contains(s));
-            let missing = unplaced.count().saturating_sub(free);
-            u32::try_from(missing).unwrap_or(u32::MAX)
-        };
-        let [sounds, pictures] = self.client.as_ref().map_or([0; 2], |client| client.free);
-        MediaSectionsRequirement {
-            num_audios: missing(TrackType::Audio, sounds),
-            num_videos: missing(TrackType::Video, pictures),
+    /// The m-lines that the client's last offer had too few of, for sounds and for pictures.
+    fn missing(&self) -> [usize; 2] {
+        let free = self.client.as_ref().map_or([0; 2], |client| client.free);
+        let unplaced = self.count(|s| s.track.is_some() && !self.offered.contains(s));
+        [0, 1].map(|kind| unplaced[kind].saturating_sub(free[kind]))
+    }
+
+    /// How many sections are so, for sounds and for pictures.
+    fn count(&self, is_so: impl Fn(&Section) -> bool) -> [usize; 2] {
+        let mut counts = [0; 2];
+        for section in self.sections.iter().filter(|s| is_so(s)) {
+            counts[usize::from(section.kind != TrackType::Audio)] += 1;
         }
+        counts
     }
 
     /// The client offers: what its offer is to be answered with. `None`: it does not make all offers.
@@ -222,18 +260,23 @@ impl Offering {
             .iter()
             .map(|(.., section)| section.clone())
             .collect();
-        let mut asked = None;
-        if let Some(client) = &mut self.client {
-            client.has_offered = true;
-            client.free = free;
-            asked = client.asked;
-        }
+        let carries = self.count(|s| self.offered.contains(s));
+        let missing = {
+            if let Some(client) = &mut self.client {
+                client.offered([0, 1].map(|kind| carries[kind] + free[kind]), free);
+            }
+            self.missing()
+        };
         if is_short {
             // What was to be free for one offer is taken with the next one, of which no client makes too few m-lines.
-            let has_enough = self.missing() == MediaSectionsRequirement::default();
-            let again = asked.filter(|_| !has_enough);
-            let again = again.map_or(now, |asked| now.max(asked + AGAIN));
-            self.due.get_or_insert(again);
+            let has_enough = missing == [0; 2];
+            let client = self.client.as_mut();
+            let was_stuck = client.is_some_and(|c| std::mem::replace(&mut c.is_stuck, has_enough));
+            let later = has_enough && was_stuck;
+            self.due
+                .get_or_insert(if later { now + AGAIN } else { now });
+        } else if let Some(client) = &mut self.client {
+            client.is_stuck = false;
         }
         let named = carried.into_iter().map(|(mid, track, _)| (mid, track));
         named.collect()
@@ -429,9 +472,11 @@ mod tests {
         for _ in 0..4 {
             offering.add(now, TrackType::Video, track(), ann.clone());
         }
-        let required = offering.require(now).unwrap();
+        assert_eq!(offering.require(now), None, "more may come with it");
+        let soon = now + TOGETHER;
+        let required = offering.require(soon).unwrap();
         assert_eq!((required.num_audios, required.num_videos), (0, 2));
-        assert_eq!(offering.require(now), None, "it is told once");
+        assert_eq!(offering.require(soon), None, "it is told once");
         // An offer that was on its way has too few: it is not asked again at once.
         let wanted = offering.wanted().unwrap();
         assert_eq!(wanted.len(), 5);
@@ -440,7 +485,7 @@ mod tests {
         assert_eq!(offering.conversed(now + second, &mids, [3, 0]).len(), 3);
         assert_eq!(offering.require(now + second), None);
         assert_eq!(offering.carried().count(), 3);
-        let required = offering.require(now + 2 * second).unwrap();
+        let required = offering.require(soon + AGAIN).unwrap();
         assert_eq!((required.num_audios, required.num_videos), (0, 2));
         offering.wanted().unwrap();
         let mids: Vec<_> = (3..8).map(|mid: u32| Some(mid.to_string())).collect();
@@ -450,7 +495,6 @@ mod tests {
         offering.remove(now, &first);
         let second_camera = track();
         offering.add(now, TrackType::Video, second_camera.clone(), ann.clone());
-        offering.require(now + 2 * second).unwrap();
         offering.wanted().unwrap();
         let mids = (4..9).map(|mid: u32| (mid < 8).then(|| mid.to_string()));
         let mids: Vec<_> = mids.collect();
@@ -466,6 +510,54 @@ mod tests {
         let required = offering.require(now + LINGER).unwrap();
         assert_eq!(required, MediaSectionsRequirement::default());
         assert_eq!(offering.wanted().unwrap().len(), 4);
+    }
+
+    /// Clients add what each question says, however many there have been before.
+    #[test]
+    fn a_client_is_asked_for_each_line_once() {
+        let now = Instant::now();
+        let ann = Sid::participant();
+        let mut offering = Offering::new(true);
+        let (mut asked, mut lines) = (0, 3);
+        let mut at = now;
+        for round in 0..40 {
+            let track = Sid::track(TrackSource::Camera);
+            offering.add(at, TrackType::Video, track, ann.clone());
+            at += Duration::from_millis(60);
+            let required = offering.require(at);
+            asked += required.map_or(0, |required| required.num_videos);
+            // It offers now and then, and the first time by itself.
+            if round % 7 == 0 {
+                lines += std::mem::take(&mut asked);
+                let wanted = offering.wanted().unwrap().len();
+                let placed = wanted.min(lines as usize);
+                let mid = |n: usize| (n < placed).then(|| n.to_string());
+                let mids: Vec<_> = (0..wanted).map(mid).collect();
+                offering.conversed(at, &mids, [0, lines as usize - placed]);
+            }
+        }
+        assert!(lines + asked <= 40, "{lines} and {asked}");
+        assert!(lines >= 30, "{lines}");
+    }
+
+    /// Whoever has lines enough and is given nothing on them is not asked all the time.
+    #[test]
+    fn what_can_be_put_nowhere_is_not_tried_without_end() {
+        let mut now = Instant::now();
+        let mut offering = Offering::new(true);
+        let track = Sid::track(TrackSource::Camera);
+        offering.add(now, TrackType::Video, track, Sid::participant());
+        let mut offers = 0;
+        let end = now + 10 * AGAIN;
+        while now < end {
+            if offers == 0 || offering.require(now).is_some() {
+                offering.wanted().unwrap();
+                offering.conversed(now, &[None], [0, 3]);
+                offers += 1;
+            }
+            now += TOGETHER;
+        }
+        assert!((5..20).contains(&offers), "{offers}");
     }
 
     #[test]

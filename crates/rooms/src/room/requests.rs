@@ -8,7 +8,7 @@ use livekit_protocol::signal_response::Message;
 use livekit_protocol::simulate_scenario::Scenario;
 use livekit_protocol::{
     AddTrackRequest, DisconnectReason, MuteTrackRequest, Pong, RequestResponse, SessionDescription,
-    SignalTarget, TrackPublishedResponse, UpdateParticipantMetadata, UpdateSubscription,
+    SignalTarget, TrackPublishedResponse, TrackType, UpdateParticipantMetadata, UpdateSubscription,
     UpdateTrackSettings, VideoLayer,
 };
 
@@ -154,6 +154,8 @@ impl Room {
         let texts = [&add.cid, &add.name, &add.stream, &add.sid];
         let refusal = if !participant.may_publish(add.source()) {
             Some(Reason::NotAllowed)
+        } else if add.r#type() == TrackType::Data {
+            Some(Reason::UnsupportedType)
         } else if participant.tracks.len() >= limits.tracks {
             Some(Reason::LimitExceeded)
         } else if add.cid.is_empty() || texts.iter().any(|text| text.len() > limits.name) {

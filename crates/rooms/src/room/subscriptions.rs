@@ -132,6 +132,7 @@ impl Room {
         subscriber.waiting.remove(track);
         if let Some((track, _)) = subscriber.subscriptions.remove_entry(track) {
             subscriber.offering.remove(now.at, &track);
+            self.to_stop.push((sid.clone(), track));
             self.to_choose.insert(sid.clone());
         }
     }

@@ -334,6 +334,10 @@ impl Crowd {
                 let who = self.who(participant.as_str());
                 self.people[who].wishes.insert(track.to_string(), wish);
             }
+            Command::Stop { participant, track } => {
+                let who = self.who(participant.as_str());
+                self.people[who].wishes.remove(track.as_str());
+            }
             Command::Trickle { .. } | Command::Data { .. } | Command::End { .. } => {}
         }
     }

@@ -54,6 +54,10 @@ impl Feedback for PeerFeedback {
         let session = self.session;
         self.queue.send(ShardCommand::Close { session });
     }
+
+    fn session(&self) -> Option<SessionId> {
+        Some(self.session)
+    }
 }
 
 /// See the module's description.

@@ -11,6 +11,7 @@ use super::{State, Stream};
 use crate::audio::{self, AudioTrack};
 use crate::claim::{Claim, Right};
 use crate::codec::Codec;
+use crate::ids::SessionId;
 use crate::layer::Layer;
 use crate::layers::LayerInfo;
 use crate::spatial::Splitter;
@@ -56,6 +57,11 @@ pub trait Feedback: Send + Sync {
     /// Whoever sends it is to be ended. Returns whether somebody can be: not where it is a pipeline of this process.
     fn kick(&self) -> bool {
         false
+    }
+
+    /// The session on which it comes, where there is one.
+    fn session(&self) -> Option<SessionId> {
+        None
     }
 }
 
@@ -141,12 +147,18 @@ impl Stream {
 
     /// Ends whoever sends it, where that can be told. Returns whether it was.
     pub(crate) fn kick(&self) -> bool {
-        let publisher = self
-            .lock()
-            .publisher
-            .as_ref()
-            .map(|p| p.options.feedback.clone());
-        publisher.is_some_and(|feedback| feedback.kick())
+        self.feedback().is_some_and(|feedback| feedback.kick())
+    }
+
+    /// The session of a peer that publishes it.
+    pub fn publisher(&self) -> Option<SessionId> {
+        self.feedback()?.session()
+    }
+
+    fn feedback(&self) -> Option<Arc<dyn Feedback>> {
+        let state = self.lock();
+        let publisher = state.publisher.as_ref()?;
+        Some(publisher.options.feedback.clone())
     }
 
     /// The publisher is gone: viewers keep their sessions and wait for the next one.

@@ -15,9 +15,9 @@ pub(super) fn session(engine: &Engine, number: u64) -> bool {
 /// Ends a stream's publisher: who came by WHIP, or what an element hears of that has somebody to end (RTMP, SRT). Not where it is
 /// a pipeline of this process.
 pub(super) fn publisher(engine: &Engine, router: &Router, stream: &StreamName) -> bool {
-    let sessions = engine.all_sessions();
-    let of_it = sessions
-        .iter()
-        .filter(|s| s.publishes && s.stream == *stream);
-    of_it.filter(|s| engine.close(s.id).is_ok()).count() > 0 || router.kick(stream)
+    let session = router.find(stream).and_then(|stream| stream.publisher());
+    match session {
+        Some(session) => engine.close(session).is_ok(),
+        None => router.kick(stream),
+    }
 }

@@ -115,7 +115,7 @@ impl Conversation {
             formats: Vec::new(),
             asks_for_keyframes: false,
         };
-        let conversed = conversation.conclude(&offer, &mut plan, wanted, fingerprint)?;
+        let conversed = conversation.conclude(&offer, &mut plan, (wanted, false), fingerprint)?;
         let agreed = Agreed {
             formats: conversed.slots.formats.clone(),
             asks_for_keyframes: conversed.slots.asks_for_keyframes,
@@ -135,9 +135,10 @@ impl Conversation {
         let mut plan = Plan::again(&offer, self.purpose)?;
         publisher::check(&plan)?;
         let restart = self.before.next(&offer, &plan)?;
+        let all = (wanted, restart.is_some());
         Ok(Conversed {
             restart,
-            ..self.conclude(&offer, &mut plan, wanted, fingerprint)?
+            ..self.conclude(&offer, &mut plan, all, fingerprint)?
         })
     }
 
@@ -145,11 +146,11 @@ impl Conversation {
         &mut self,
         offer: &Offer<'_>,
         plan: &mut Plan<'_, '_>,
-        wanted: &[Carried],
+        (wanted, restarts): (&[Carried], bool),
         fingerprint: &str,
     ) -> Result<Conversed, OfferError> {
         self.lines.resize(plan.lines.len(), Line::default());
-        self.assign(plan, wanted)?;
+        self.assign(plan, wanted, restarts)?;
         let free = [TrackKind::Audio, TrackKind::Video].map(|kind| self.free(plan, kind));
         self.rest(plan);
         self.agree(plan);
@@ -191,7 +192,12 @@ impl Conversation {
     }
 
     /// Puts tracks on m-lines: each where it was, and others where there is none.
-    fn assign(&mut self, plan: &Plan<'_, '_>, wanted: &[Carried]) -> Result<(), OfferError> {
+    fn assign(
+        &mut self,
+        plan: &Plan<'_, '_>,
+        wanted: &[Carried],
+        restarts: bool,
+    ) -> Result<(), OfferError> {
         for track in wanted {
             check_name(&track.msid)?;
         }
@@ -209,7 +215,8 @@ impl Conversation {
             let lost = line
                 .msid
                 .take_if(|msid| !fitting.any(|track| track.msid == *msid));
-            line.rests = lost.is_some();
+            // Whether the answer of before was read is not known where the way is found anew.
+            line.rests = lost.is_some() || (restarts && line.rests);
         }
         for track in wanted {
             let is_it = |line: &Line| line.msid.as_ref() == Some(&track.msid);

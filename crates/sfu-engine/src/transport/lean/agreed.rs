@@ -74,6 +74,14 @@ impl Format {
             (self.pt, self.rtx) = (best.pt, best.rtx);
         }
     }
+
+    /// Goes on under the numbers of before, where they are still agreed on: a decoder begins anew where they change.
+    pub(crate) fn stay(&mut self, before: &Self) {
+        let is_it = |n: &&Numbers| (n.pt, n.rtx) == (before.pt, before.rtx);
+        if let Some(same) = self.profiles.iter().find(is_it) {
+            (self.pt, self.rtx) = (same.pt, same.rtx);
+        }
+    }
 }
 
 /// See the module's description.

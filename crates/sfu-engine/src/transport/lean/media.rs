@@ -156,7 +156,7 @@ impl Media {
             };
             let slot = usize::from(first.slot.0);
             match self.tracks.get_mut(slot) {
-                Some(track) if track.ssrc == first.ssrc => track.formats = of_slot.to_vec(),
+                Some(track) if track.ssrc == first.ssrc => track.goes_on_with(of_slot),
                 Some(track) => {
                     *track = track.renamed(first, of_slot);
                     if let Some(kept) = self.sealed.get_mut(slot) {
@@ -480,6 +480,15 @@ impl Track {
             told: None,
             owes_captured: false,
             owes_delay: false,
+        }
+    }
+
+    /// The same m-line may carry this from now on.
+    fn goes_on_with(&mut self, formats: &[Format]) {
+        let before = std::mem::replace(&mut self.formats, formats.to_vec());
+        for format in &mut self.formats {
+            let mut known = before.iter().filter(|f| f.codec == format.codec);
+            known.next().into_iter().for_each(|f| format.stay(f));
         }
     }
 

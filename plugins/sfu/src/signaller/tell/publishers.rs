@@ -109,9 +109,10 @@ fn who(app: &App, stream: &StreamName, mut notice: Notice) -> Notice {
     if !matches!(notice.input, Some("whip" | "room")) {
         return notice;
     }
+    let of = app.router.find(stream).and_then(|found| found.publisher());
     let sessions = app.engine.all_sessions();
-    let mut newest = sessions.iter().rev();
-    if let Some(session) = newest.find(|s| s.publishes && s.connected && s.stream == *stream) {
+    let mut connected = sessions.iter().filter(|s| s.connected);
+    if let Some(session) = connected.find(|s| Some(s.id) == of) {
         notice.session = Some(session.number);
         notice.user = app.door.user_of(session.id);
         notice.address = session.peer.map(|peer| peer.to_canonical().to_string());

@@ -295,7 +295,7 @@ fn each_profile_leaves_under_its_payload_type() {
         ..format()
     };
     let clock = WallClock::new(start, SystemTime::now());
-    let mut media = media_of(format, Profile::AeadAes128Gcm, clock);
+    let mut media = media_of(format.clone(), Profile::AeadAes128Gcm, clock);
     let mut wire = Wire::default();
     // Until the first sequence parameter set it is what was agreed on first.
     for (number, (payload, pt, rtx)) in [
@@ -319,6 +319,8 @@ fn each_profile_leaves_under_its_payload_type() {
     {
         let data = Arc::from(payload);
         let packet = packet(number as u32, start, false, &data);
+        // Other m-lines come and go: this one's decoder is to go on.
+        media.set_formats(std::slice::from_ref(&format));
         media
             .send(Instant::now(), path(), &packet, &mut wire)
             .unwrap();
