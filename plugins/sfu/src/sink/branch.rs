@@ -407,7 +407,6 @@ fn payload(
         Codec::Vp8 => "rtpvp8pay",
         Codec::Vp9 => "rtpvp9pay",
         Codec::Opus => "rtpopuspay",
-        _ => return Err(format!("{} can't be payloaded", codec.name())),
     };
     let package = match codec {
         Codec::Av1 => "gst-plugin-rtp of gst-plugins-rs (libgstrsrtp.so)",
