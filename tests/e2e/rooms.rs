@@ -94,6 +94,11 @@ fn two_meet_in_chromium_over_one_connection_each() {
     check(&meet("rooms_single", "chromium:chromium", true));
 }
 
+#[test]
+fn two_meet_in_chromium_and_firefox_over_one_connection_each() {
+    check(&meet("rooms_both", "chromium:firefox", true));
+}
+
 /// LiveKit's own page for meetings, as it comes from npm.
 #[test]
 fn two_meet_in_livekits_own_page() {

@@ -77,6 +77,7 @@ fn what_has_b_frames_is_encoded_anew_and_the_rest_goes_on_as_it_is() {
     let h265 = "x265enc speed-preset=ultrafast key-int-max=60 bitrate=300";
     let vp8 = "vp8enc deadline=1 cpu-used=8 keyframe-max-dist=60";
     let vp9 = "vp9enc deadline=1 cpu-used=8 keyframe-max-dist=60 lag-in-frames=0";
+    let av1 = "av1enc usage-profile=realtime cpu-used=8 keyframe-max-dist=60";
     let kinds = [
         ("plain", "auto", format!("{X264} tune=zerolatency"), false),
         (
@@ -98,6 +99,13 @@ fn what_has_b_frames_is_encoded_anew_and_the_rest_goes_on_as_it_is() {
         ("never", "never", format!("{X264} tune=zerolatency"), false),
         ("vp8", "auto", vp8.to_owned(), false),
         ("vp8-always", "always", vp8.to_owned(), true),
+        // Where nothing can send it as it is.
+        (
+            "av1",
+            "auto",
+            av1.to_owned(),
+            gst::ElementFactory::find("rtpav1pay").is_none(),
+        ),
         ("vp9", "auto", vp9.to_owned(), false),
         ("vp9-always", "always", vp9.to_owned(), true),
         ("h265", "auto", format!("{h265} tune=zerolatency"), false),

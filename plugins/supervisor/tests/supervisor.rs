@@ -121,6 +121,38 @@ fn what_never_begins_has_failed_where_there_is_a_limit() {
 }
 
 #[test]
+fn what_goes_on_without_anything_has_failed_where_there_is_a_limit() {
+    // The end of the three pictures is not told, as the other input has none.
+    let stalls = "videotestsrc num-buffers=3 ! funnel name=f ! fakesink async=false \
+                  videotestsrc is-live=true ! valve drop=true drop-mode=drop-all ! f.";
+    let outer = Outer::new(stalls, &[("stall-timeout", "200"), ("restart-delay", "10")]);
+    outer.play();
+    outer.wait_for("failures", 2);
+    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
+    let gst::MessageView::Warning(warning) = warning.view() else {
+        unreachable!()
+    };
+    let text = warning.error().message().to_owned();
+    assert!(
+        text.contains("nothing has come to a sink for 200 ms"),
+        "{text}"
+    );
+
+    let slow = "videotestsrc is-live=true ! video/x-raw,framerate=8/1 ! fakesink";
+    let [slow, unlimited] = [(slow, "200"), (stalls, "0")].map(|(pipeline, limit)| {
+        let settings = [("stall-timeout", limit), ("restart", "never")];
+        let outer = Outer::new(pipeline, &settings);
+        outer.play();
+        outer
+    });
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(
+        (slow.number("failures"), unlimited.number("failures")),
+        (0, 0)
+    );
+}
+
+#[test]
 fn eos_finishes_files() {
     let folder = std::env::temp_dir().join(format!("supervisor-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

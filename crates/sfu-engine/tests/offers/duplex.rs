@@ -74,6 +74,22 @@ fn on(conversed: &Conversed) -> Vec<Option<&str>> {
     all.map(|on| Some(on.as_ref()?.mid.as_str())).collect()
 }
 
+/// Chromium offers on new m-lines what was answered on others of their kind.
+#[test]
+fn what_a_client_needs_to_publish_is_answered_where_it_only_receives() {
+    let (_, begun) = begin(CLIENTS[0].1, &[]);
+    for (kind, uri) in [
+        ("video", "sdes:rtp-stream-id"),
+        ("video", "sdes:repaired-rtp-stream-id"),
+        ("audio", "ssrc-audio-level"),
+    ] {
+        let sections = begun.sdp.split("\r\nm=").skip(1);
+        let of_kind: Vec<_> = sections.filter(|s| s.starts_with(kind)).collect();
+        assert!(!of_kind.is_empty());
+        assert!(of_kind.iter().all(|s| s.contains(uri)), "{kind}: {uri}");
+    }
+}
+
 #[test]
 fn tracks_are_put_on_what_clients_receive_on() {
     for (client, first, later) in CLIENTS {

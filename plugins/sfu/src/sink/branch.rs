@@ -393,6 +393,22 @@ fn parse(
     Ok(filter)
 }
 
+fn payloader(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "rtph264pay",
+        Codec::H265 => "rtph265pay",
+        Codec::Av1 => "rtpav1pay",
+        Codec::Vp8 => "rtpvp8pay",
+        Codec::Vp9 => "rtpvp9pay",
+        Codec::Opus => "rtpopuspay",
+    }
+}
+
+/// Whether it can go on as it is.
+pub(super) fn can_pass(codec: Codec) -> bool {
+    gst::ElementFactory::find(payloader(codec)).is_some()
+}
+
 /// Links what turns parsed media into RTP behind `last`, and returns the payloader.
 fn payload(
     branch: &mut Branch,
@@ -400,14 +416,7 @@ fn payload(
     last: &gst::Element,
     codec: Codec,
 ) -> Result<gst::Element, String> {
-    let factory = match codec {
-        Codec::H264 => "rtph264pay",
-        Codec::H265 => "rtph265pay",
-        Codec::Av1 => "rtpav1pay",
-        Codec::Vp8 => "rtpvp8pay",
-        Codec::Vp9 => "rtpvp9pay",
-        Codec::Opus => "rtpopuspay",
-    };
+    let factory = payloader(codec);
     let package = match codec {
         Codec::Av1 => "gst-plugin-rtp of gst-plugins-rs (libgstrsrtp.so)",
         _ => "gstreamer1.0-plugins-good",

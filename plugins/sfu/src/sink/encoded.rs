@@ -13,7 +13,7 @@ use gst::subclass::prelude::*;
 use sfu_engine::{Codec, TrackKind};
 
 use super::CAT;
-use super::branch::{Branch, Work};
+use super::branch::{Branch, Work, can_pass};
 use super::imp::{SfuSink, State, key};
 use super::media::Form;
 use super::order::{self, Says, Seen, Watch};
@@ -40,6 +40,10 @@ pub(super) fn work(
         }
         (_, Form::Raw, _) | (_, Form::Encoded(_), Encode::Always) => Work::Encode(layers),
         (_, Form::Encoded(Codec::H264 | Codec::H265), Encode::Auto) if videos == 1 => Work::Wait,
+        // What nothing here can send is sent all the same.
+        (_, Form::Encoded(codec), Encode::Auto) if videos == 1 && !can_pass(codec) => {
+            Work::Encode(layers)
+        }
         (_, Form::Encoded(_), Encode::Auto) => Work::Pass,
     };
     if matches!(work, Work::Encode(_)) && videos > 1 {

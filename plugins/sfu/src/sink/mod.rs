@@ -23,8 +23,8 @@
  *
  * * raw video: encoded by `simulcastenc` to the layers of the property `layers`. It must be the
  *   only video pad.
- * * `video/x-h264`, `video/x-vp8`, `video/x-vp9`, `video/x-h265` or `video/x-av1` (which needs
- *   `rtpav1pay`): one simulcast layer a pad, `video_0` the highest; a pad that comes later is a layer of
+ * * `video/x-h264`, `video/x-vp8`, `video/x-vp9`, `video/x-h265` or `video/x-av1` (which, to go
+ *   on as it is, needs `rtpav1pay`): one simulcast layer a pad, `video_0` the highest; a pad that comes later is a layer of
  *   its own, whatever its number. Not all browsers know H.265 and AV1.
  * * raw audio: encoded to Opus. `audio/x-opus`, mono or stereo: as it is.
  *   Channels with positions (5.1) are mixed to stereo by them. Of channels without positions (SDI,

@@ -56,7 +56,7 @@ impl Codec {
 pub(crate) enum Encode {
     #[default]
     #[enum_value(
-        name = "It goes on as it is, unless it has B-frames: then it is encoded anew to the layers",
+        name = "It goes on as it is, unless it has B-frames or no payloader is there: then it is encoded anew to the layers",
         nick = "auto"
     )]
     Auto,

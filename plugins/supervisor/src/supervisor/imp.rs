@@ -63,6 +63,7 @@ impl ObjectImpl for Supervisor {
             "restart-delay-max" => settings.delay_max = milliseconds(),
             "eos-timeout" => settings.eos_timeout = milliseconds(),
             "begin-timeout" => settings.begin_timeout = milliseconds(),
+            "stall-timeout" => settings.stall_timeout = milliseconds(),
             _ => {}
         }
     }
@@ -77,6 +78,7 @@ impl ObjectImpl for Supervisor {
             "restart-delay-max" => (settings.delay_max.as_millis() as u32).to_value(),
             "eos-timeout" => (settings.eos_timeout.as_millis() as u32).to_value(),
             "begin-timeout" => (settings.begin_timeout.as_millis() as u32).to_value(),
+            "stall-timeout" => (settings.stall_timeout.as_millis() as u32).to_value(),
             "stats" => lock(&self.stats).structure().to_value(),
             _ => pspec.default_value().clone(),
         }

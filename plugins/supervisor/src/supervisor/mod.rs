@@ -55,6 +55,7 @@ use std::sync::LazyLock;
 use gst::prelude::*;
 
 mod files;
+mod flow;
 mod imp;
 mod runner;
 mod settings;

@@ -14,6 +14,7 @@ use gst::subclass::prelude::*;
 use sfu_elements::Delay;
 
 use super::files::{self, Files};
+use super::flow::Flow;
 use super::settings::{Restart, Settings};
 use super::stats::{State, Stats};
 use super::{CAT, Supervisor};
@@ -340,6 +341,7 @@ impl Run {
         let mut begin_by = None;
         let begins = self.settings.begin_timeout;
         let mut limit = self.settings.eos_timeout;
+        let mut flow = Flow::of(pipeline, self.settings.stall_timeout);
         loop {
             let wanted = self.wanted();
             if followed != Some(wanted) {
@@ -347,6 +349,7 @@ impl Run {
                 let timed = wanted == Order::Play && !begins.is_zero();
                 begin_by = timed.then(|| Instant::now() + begins);
                 followed = Some(wanted);
+                flow.begin();
                 let done = match wanted {
                     Order::Pause => pipeline.set_state(gst::State::Paused).is_ok(),
                     Order::Play => pipeline.set_state(gst::State::Playing).is_ok(),
@@ -361,7 +364,9 @@ impl Run {
                     return self.why(pipeline, "it does not start");
                 }
             }
-            if let Some(message) = self.pop(finish_by.or(begin_by))
+            let due = flow.due().filter(|_| followed == Some(Order::Play));
+            let until = [finish_by, begin_by, due].into_iter().flatten().min();
+            if let Some(message) = self.pop(until)
                 && let Some(end) = self.handle(pipeline, &message)
             {
                 return end;
@@ -370,6 +375,10 @@ impl Run {
             if begin_by.take_if(|by| *by <= Instant::now()).is_some() && is_empty(pipeline) {
                 let limit = begins.as_millis();
                 return End::Failed(format!("nothing came to a sink in {limit} ms"));
+            }
+            if followed == Some(Order::Play) && flow.has_stalled(Instant::now()) {
+                let limit = flow.limit().as_millis();
+                return End::Failed(format!("nothing has come to a sink for {limit} ms"));
             }
             if finish_by.is_some_and(|by| by <= Instant::now()) {
                 let limit = limit.as_millis();

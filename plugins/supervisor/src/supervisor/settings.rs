@@ -31,6 +31,7 @@ pub(super) struct Settings {
     pub(super) eos_timeout: Duration,
     /// Zero: no limit.
     pub(super) begin_timeout: Duration,
+    pub(super) stall_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -43,6 +44,7 @@ impl Default for Settings {
             delay_max: Duration::from_secs(15),
             eos_timeout: Duration::from_millis(1_500),
             begin_timeout: Duration::ZERO,
+            stall_timeout: Duration::ZERO,
         }
     }
 }
@@ -98,6 +100,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "Begin timeout",
             "How long it may take until something comes to a sink of the pipeline, in ms; then it has failed. 0: for ever",
             defaults.begin_timeout,
+        ),
+        milliseconds(
+            "stall-timeout",
+            "Stall timeout",
+            "How long nothing may come to any sink of the pipeline once something has, while it plays, in ms; then it has failed, as where a demuxer never tells that its file is over. 0: for ever",
+            defaults.stall_timeout,
         ),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")

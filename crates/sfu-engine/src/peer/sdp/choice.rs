@@ -128,6 +128,15 @@ impl Purpose {
         !media.is_rejected() && self.is_wanted(media.direction())
     }
 
+    /// Those of an m-line that is for `one`. Chromium offers on new m-lines what was answered on others of their kind, and so
+    /// could send no layers where it has only received so far.
+    fn extensions_on(self, one: Self) -> &'static [Extension] {
+        match (self, one) {
+            (Self::Both { .. }, Self::Watch { .. }) => self.extensions(),
+            _ => one.extensions(),
+        }
+    }
+
     fn extensions(self) -> &'static [Extension] {
         match self {
             Self::Watch { delay: true, .. } => &[
@@ -151,16 +160,19 @@ impl Purpose {
                 Extension::AudioLevel,
                 Extension::Dependency,
             ],
-            Self::Both { .. } => &[
-                Extension::Mid,
-                Extension::Rid,
-                Extension::RepairedRid,
-                Extension::Twcc,
-                Extension::AudioLevel,
-                Extension::CaptureTime,
-                Extension::Dependency,
-                Extension::PlayoutDelay,
-            ],
+            Self::Both { delay, .. } => {
+                const ALL: [Extension; 8] = [
+                    Extension::Mid,
+                    Extension::Rid,
+                    Extension::RepairedRid,
+                    Extension::Twcc,
+                    Extension::AudioLevel,
+                    Extension::CaptureTime,
+                    Extension::Dependency,
+                    Extension::PlayoutDelay,
+                ];
+                if delay { &ALL } else { &ALL[..7] }
+            }
         }
     }
 }
@@ -211,7 +223,7 @@ impl<'o, 'a> Plan<'o, 'a> {
                 return Err(OfferError::unacceptable(why));
             }
             let takes = !media.is_rejected() && media.has_known_codec() && shares(media);
-            let accepted = takes.then(|| Accepted::new(media, carries, purpose.on(media)));
+            let accepted = takes.then(|| Accepted::new(media, carries, purpose));
             lines.push(accepted.transpose()?.flatten());
         }
         let data = data(offer, purpose).filter(|(_, media)| shares(media));
@@ -350,11 +362,12 @@ impl<'o, 'a> Accepted<'o, 'a> {
     fn new(
         media: &'o Media<'a>,
         carries: bool,
-        purpose: Purpose,
+        connection: Purpose,
     ) -> Result<Option<Self>, OfferError> {
         let Some(kind) = media.kind() else {
             return Ok(None);
         };
+        let purpose = connection.on(media);
         let direction = match (carries, purpose) {
             (false, _) => Direction::Inactive,
             (true, Purpose::Watch { .. }) => Direction::SendOnly,
@@ -366,7 +379,9 @@ impl<'o, 'a> Accepted<'o, 'a> {
             Purpose::Watch { .. } if extension == Extension::Dependency => u8::MAX,
             _ => ONE_OCTET,
         };
-        let mut extensions = media.extensions.only(purpose.extensions(), highest);
+        let mut extensions = media
+            .extensions
+            .only(connection.extensions_on(purpose), highest);
         extensions.retain(|mapped| mapped.direction.is_none_or(|d| purpose.is_wanted(d)));
         let formats = chosen(media, kind, extensions.id(Extension::Twcc).is_some());
         let is_av1 = |chosen: &Chosen<'_, '_>| chosen.codec == Codec::Av1;
