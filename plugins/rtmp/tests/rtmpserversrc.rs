@@ -2,11 +2,14 @@
 
 //! `rtmpserversrc` against GStreamer's own publisher, `rtmp2sink`, and against clients that misbehave.
 
+mod client;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use client::{ask_to_publish, field, frame, header, number, send, string};
 use gst::prelude::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -215,17 +218,6 @@ fn who_may_not_publish_is_told_so() {
     drop(first);
 }
 
-/// As far as the end of the handshake.
-fn shake_hands(server: &Server) -> TcpStream {
-    let mut client = server.connect();
-    client.write_all(&[3]).unwrap();
-    client.write_all(&[0; 1536]).unwrap();
-    let mut answer = [0; 1 + 2 * 1536];
-    client.read_exact(&mut answer).unwrap();
-    client.write_all(&[0; 1536]).unwrap();
-    client
-}
-
 #[test]
 fn who_misbehaves_is_cut_and_costs_nobody_anything() {
     let server = Server::start("");
@@ -272,49 +264,13 @@ fn who_misbehaves_is_cut_and_costs_nobody_anything() {
     drop(publisher);
 }
 
-/// Sends a message, with chunks as long as it is.
-fn send(client: &mut TcpStream, kind: u8, timestamp: u8, data: &[u8]) {
-    let length = u32::try_from(data.len()).unwrap().to_be_bytes();
-    let header = [
-        6, 0, 0, timestamp, length[1], length[2], length[3], kind, 1, 0, 0, 0,
-    ];
-    // It may have been cut already, which is right.
-    let _ = client.write_all(&[&header, data].concat());
-}
-
-fn string(text: &str) -> Vec<u8> {
-    let length = u16::try_from(text.len()).unwrap().to_be_bytes();
-    [&[2][..], &length, text.as_bytes()].concat()
-}
-
-fn field(name: &str, value: &[u8]) -> Vec<u8> {
-    [&string(name)[1..], value].concat()
-}
-
-fn number(value: f64) -> Vec<u8> {
-    [&[0][..], &value.to_be_bytes()].concat()
+fn shake_hands(server: &Server) -> TcpStream {
+    client::shake_hands(server.connect())
 }
 
 /// A client that has connected to an app, with these fields more.
 fn connect(server: &Server, app: &str, more: &[u8]) -> TcpStream {
-    let mut client = shake_hands(server);
-    send(&mut client, 1, 0, &[0, 0x10, 0, 0]);
-    let app = field("app", &string(app));
-    let object = [&[3][..], more, &app, &[0, 0, 9]].concat();
-    let connect = [string("connect"), number(1.0), object].concat();
-    send(&mut client, 20, 0, &connect);
-    client
-}
-
-fn ask_to_publish(client: &mut TcpStream, key: &str) {
-    let publish = [
-        string("publish"),
-        number(5.0),
-        vec![5],
-        string(key),
-        string("live"),
-    ];
-    send(client, 20, 0, &publish.concat());
+    client::connect(server.connect(), app, more)
 }
 
 /// A client that publishes by itself.
@@ -337,23 +293,6 @@ fn said(mut client: TcpStream) -> String {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let _ = client.read_to_end(&mut said);
     String::from_utf8_lossy(&said).into_owned()
-}
-
-/// As x264 writes it, of 320x180.
-const RECORD: [u8; 43] = [
-    1, 0xf4, 0, 0x0d, 0xff, 0xe1, 0, 0x19, 0x67, 0xf4, 0, 0x0d, 0x91, 0x9b, 0x28, 0x28, 0x33, 0xf1,
-    0xb8, 8, 0x80, 0, 0, 3, 0, 0x80, 0, 0, 0x1e, 7, 0x8a, 0x14, 0xcb, 1, 0, 6, 0x68, 0xeb, 0xe3,
-    0xc4, 0x48, 0x44, 0,
-];
-
-fn header() -> Vec<u8> {
-    [&[0x17, 0, 0, 0, 0][..], &RECORD].concat()
-}
-
-/// A message with one unit.
-fn frame(first: u8, unit: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(unit.len()).unwrap().to_be_bytes();
-    [&[first, 1, 0, 0, 0][..], &length, unit].concat()
 }
 
 #[test]
