@@ -7,6 +7,7 @@ mod tests;
 
 use bytes::Bytes;
 
+use super::units::{Units, sized_unit};
 use super::{Misuse, parameters};
 
 /// A codec that has a way through here.
@@ -235,8 +236,16 @@ fn hevc_record(record: &[u8]) -> Option<Vec<&[u8]>> {
     (fixed[0] <= 1).then_some(units)
 }
 
+/// A message's frame, checked.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) data: Bytes,
+    /// What it is to a picture, where pictures may come in several messages: not for AV1.
+    pub(crate) units: Option<Units>,
+}
+
 /// Gives a frame without its empty units, if the others are whole by the record that came before.
-pub(crate) fn whole(codec: VideoCodec, record: &[u8], frame: Bytes) -> Result<Bytes, Misuse> {
+pub(crate) fn whole(codec: VideoCodec, record: &[u8], frame: Bytes) -> Result<Whole, Misuse> {
     const BROKEN: Misuse = Misuse::Tag("a frame is not whole");
     let size = match codec {
         VideoCodec::H264 => avc_record(record).map(|(size, _)| size),
@@ -244,30 +253,28 @@ pub(crate) fn whole(codec: VideoCodec, record: &[u8], frame: Bytes) -> Result<By
         VideoCodec::Av1 if frame.is_empty() => None,
         VideoCodec::Av1 => {
             parameters::check_temporal_unit(&frame)?;
-            return Ok(frame);
+            let (data, units) = (frame, None);
+            return Ok(Whole { data, units });
         }
     };
     let size = size.ok_or(BROKEN)?;
-    let (mut rest, mut units, mut empty) = (&frame[..], 0, false);
+    let (mut rest, mut count, mut empty) = (&frame[..], 0, false);
+    let mut units = Units::new(codec, size);
     while !rest.is_empty() {
         let (unit, after) = sized_unit(rest, size).ok_or(BROKEN)?;
         parameters::check_unit(codec, unit)?;
+        units.see(unit);
         empty |= unit.is_empty();
-        units += usize::from(!unit.is_empty());
+        count += usize::from(!unit.is_empty());
         rest = after;
     }
-    match (units, empty) {
-        (0, _) => Err(BROKEN),
-        (_, false) => Ok(frame),
-        (_, true) => Ok(without_empty_units(&frame, size)),
-    }
-}
-
-/// The first unit of a frame, and what comes behind it.
-fn sized_unit(frame: &[u8], size: usize) -> Option<(&[u8], &[u8])> {
-    let (length, after) = frame.split_at_checked(size)?;
-    let number = |n, byte: &u8| n << 8 | usize::from(*byte);
-    after.split_at_checked(length.iter().fold(0usize, number))
+    let data = match (count, empty) {
+        (0, _) => return Err(BROKEN),
+        (_, false) => frame,
+        (_, true) => without_empty_units(&frame, size),
+    };
+    let units = Some(units);
+    Ok(Whole { data, units })
 }
 
 fn without_empty_units(frame: &[u8], size: usize) -> Bytes {

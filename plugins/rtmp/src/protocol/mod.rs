@@ -7,8 +7,10 @@ mod amf0;
 mod chunks;
 pub(crate) mod flv;
 mod parameters;
+pub(crate) mod pictures;
 pub(crate) mod session;
 pub(crate) mod timeline;
+pub(crate) mod units;
 
 /// What a client did that it is cut for.
 #[derive(Debug, thiserror::Error)]

@@ -106,7 +106,9 @@ impl Client<'_> {
                 Ok(0) => return End::Gone,
                 Ok(read) => read,
                 Err(err) => match err.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {
+                    ErrorKind::Interrupted => continue,
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                        self.settle(Feed::silence);
                         continue;
                     }
                     _ => return End::Gone,
@@ -151,7 +153,10 @@ impl Client<'_> {
                 Event::Audio { timestamp, data } => {
                     self.media(|feed| feed.audio(timestamp, &data))?;
                 }
-                Event::Unpublished => self.unpublish("it said goodbye"),
+                Event::Unpublished => {
+                    self.settle(Feed::end_picture);
+                    self.unpublish("it said goodbye");
+                }
                 Event::Refused(why) => return Err(End::Refused(why.to_owned())),
             }
         }
@@ -216,6 +221,13 @@ impl Client<'_> {
                 Err(misuse.into())
             }
             Err(Stop::Ended) => Err(self.refuse("NetStream.Publish.Rejected", "The end.")),
+        }
+    }
+
+    /// A picture that may have its end still to come goes on as it is. That the pipeline has ended is told with the next message.
+    fn settle(&mut self, end: impl FnOnce(&mut Feed) -> Result<(), Stop>) {
+        if let Some((_, feed)) = &mut self.publishing {
+            let _ = end(feed);
         }
     }
 

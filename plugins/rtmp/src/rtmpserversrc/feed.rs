@@ -12,13 +12,16 @@ use super::server::Shared;
 use super::stats::count;
 use crate::protocol::Misuse;
 use crate::protocol::flv::{self, Aac, Audio, Video, VideoCodec};
+use crate::protocol::pictures::{Frame, Lost, Pictures};
 use crate::protocol::timeline::{Timeline, Track};
+use crate::protocol::units::{Role, Units};
 
 /// What may wait for a downstream that does not take it, a few seconds' worth: then video goes on from a keyframe.
 const MAX_WAITING: u64 = 8 * 1024 * 1024;
 const MAX_WAITING_TIME: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
-/// So many messages of a stream that can't be used, one after the other, some seconds' worth, end it.
+/// So many messages of a stream that can't be used, one after the other, some seconds' worth, end it. Sound is left out then, if
+/// there are pictures.
 const MAX_UNUSABLE: u32 = 100;
 
 /// Why the publisher can't go on.
@@ -50,6 +53,7 @@ pub(super) struct Feed {
     timeline: Timeline,
     video: Stream,
     audio: Stream,
+    pictures: Pictures,
     /// Sound comes that nothing here can be done with.
     deaf: bool,
 }
@@ -118,25 +122,25 @@ impl Feed {
             timeline: Timeline::default(),
             video: Stream::new(video),
             audio: Stream::new(audio),
+            pictures: Pictures::default(),
             deaf: false,
         }
     }
 
     pub(super) fn video(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        let ended = self.pictures.ended_by(timestamp);
+        self.push_pictures(ended)?;
         let result = self.take_video(timestamp, message);
+        if let Err(Stop::Misuse(_)) = result {
+            self.pictures.discard(timestamp);
+        }
         // Pictures go on with the next keyframe, by the last header that was good.
         self.forgive(Kind::Video, result)
     }
 
     fn take_video(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
         match flv::video(message)? {
-            Video::Header(codec, record) => {
-                let caps = video_caps(codec, &record);
-                if self.video.set_caps(Some(codec), record, &caps) {
-                    return Ok(());
-                }
-                Err(Misuse::Codec(format!("{codec:?} for what receives it here")).into())
-            }
+            Video::Header(codec, record) => self.take_header(codec, record),
             Video::Frame {
                 codec,
                 keyframe,
@@ -146,27 +150,92 @@ impl Feed {
                 let header = self.video.header.as_ref();
                 let header = header.filter(|_| self.video.codec == Some(codec));
                 let record = header.ok_or(Misuse::Tag("a frame has no header that is good"))?;
-                let data = flv::whole(codec, record, data)?;
+                let whole = flv::whole(codec, record, data)?;
+                let frame = Frame {
+                    timestamp,
+                    offset,
+                    keyframe,
+                    came: self.now(),
+                    data: whole.data,
+                };
+                if let Some(units) = whole.units {
+                    return self.take_units(frame, units);
+                }
                 self.video.unusable = 0;
-                self.push(Kind::Video, timestamp, offset, keyframe, data)
+                self.push(Kind::Video, frame)
             }
             Video::Other => Ok(()),
         }
     }
 
+    fn take_header(&mut self, codec: VideoCodec, record: Bytes) -> Result<(), Stop> {
+        if self.video.codec == Some(codec) && self.video.header.as_ref() == Some(&record) {
+            return Ok(());
+        }
+        // What came before goes by the header before.
+        self.end_picture()?;
+        self.pictures.forget_units();
+        let caps = video_caps(codec, &record);
+        if self.video.set_caps(Some(codec), record, &caps) {
+            return Ok(());
+        }
+        Err(Misuse::Codec(format!("{codec:?} for what receives it here")).into())
+    }
+
+    /// Takes a message of H.264 or H.265, which may be a part of a picture.
+    fn take_units(&mut self, mut frame: Frame, units: Units) -> Result<(), Stop> {
+        if units.role != Role::Apart {
+            self.video.unusable = 0;
+        }
+        // Not every publisher says so.
+        frame.keyframe |= units.random_access;
+        match self.pictures.take(frame, units) {
+            Ok(pictures) => self.push_pictures(pictures.into_iter().flatten()),
+            Err(Lost) => {
+                self.video.gap = true;
+                count(&self.shared.stats.unusable);
+                gst::debug!(CAT, "A part of a picture that is not whole is left out");
+                Ok(())
+            }
+        }
+    }
+
+    fn push_pictures(&mut self, pictures: impl IntoIterator<Item = Frame>) -> Result<(), Stop> {
+        let mut pictures = pictures.into_iter();
+        pictures.try_for_each(|picture| self.push(Kind::Video, picture))
+    }
+
+    /// What may be the last picture goes on.
+    pub(super) fn end_picture(&mut self) -> Result<(), Stop> {
+        let ended = self.pictures.end();
+        self.push_pictures(ended)
+    }
+
+    /// Nothing has come for a while.
+    pub(super) fn silence(&mut self) -> Result<(), Stop> {
+        let ended = self.pictures.ended_by_silence();
+        self.push_pictures(ended)
+    }
+
     pub(super) fn audio(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        let ended = self.pictures.ended_by_sound(timestamp);
+        self.push_pictures(ended)?;
         match self.take_audio(timestamp, message) {
             // Pictures go on without.
             Err(Stop::Misuse(why @ Misuse::Codec(_))) => {
-                if !std::mem::replace(&mut self.deaf, true) {
-                    gst::warning!(CAT, "The sound is left out: {why}");
-                }
+                self.leave_out_sound(&why);
                 // Nor do its frames follow on a header of before.
                 self.audio.header = None;
                 count(&self.shared.stats.unusable);
                 Ok(())
             }
             result => self.forgive(Kind::Audio, result),
+        }
+    }
+
+    fn leave_out_sound(&mut self, why: &dyn std::fmt::Display) {
+        if !std::mem::replace(&mut self.deaf, true) {
+            gst::warning!(CAT, "The sound is left out: {why}");
         }
     }
 
@@ -182,7 +251,15 @@ impl Feed {
             }
             Audio::Frame(data) if self.audio.header.is_some() => {
                 self.audio.unusable = 0;
-                self.push(Kind::Audio, timestamp, 0, true, data)
+                self.deaf = false;
+                let frame = Frame {
+                    timestamp,
+                    offset: 0,
+                    keyframe: true,
+                    came: self.now(),
+                    data,
+                };
+                self.push(Kind::Audio, frame)
             }
             Audio::Frame(_) if self.deaf => Ok(()),
             Audio::Frame(_) => Err(Misuse::Tag("a frame has no header that is good").into()),
@@ -190,7 +267,7 @@ impl Feed {
         }
     }
 
-    /// Leaves out what is broken, unless it does not end.
+    /// Leaves out what is broken, unless it does not end. Sound never takes the picture away.
     fn forgive(&mut self, kind: Kind, result: Result<(), Stop>) -> Result<(), Stop> {
         let Err(Stop::Misuse(Misuse::Tag(why))) = result else {
             return result;
@@ -203,47 +280,48 @@ impl Feed {
         stream.unusable += 1;
         count(&self.shared.stats.unusable);
         gst::debug!(CAT, "A message of {} is left out: {why}", kind.name());
-        match stream.unusable > MAX_UNUSABLE {
-            true => Err(Misuse::Unusable(MAX_UNUSABLE, why.to_owned()).into()),
-            false => Ok(()),
+        if stream.unusable <= MAX_UNUSABLE {
+            return Ok(());
         }
+        if kind == Kind::Audio && self.video.header.is_some() {
+            self.leave_out_sound(&why);
+            return Ok(());
+        }
+        Err(Misuse::Unusable(MAX_UNUSABLE, why.to_owned()).into())
+    }
+
+    /// The running time, while it plays.
+    fn now(&self) -> Option<u64> {
+        self.shared.running_time().map(gst::ClockTime::nseconds)
     }
 
     /// Hands a frame to its pad, unless it would be of no use there.
-    fn push(
-        &mut self,
-        kind: Kind,
-        timestamp: u32,
-        offset: i32,
-        keyframe: bool,
-        data: Bytes,
-    ) -> Result<(), Stop> {
+    fn push(&mut self, kind: Kind, frame: Frame) -> Result<(), Stop> {
         let stream = match kind {
             Kind::Video => &mut self.video,
             Kind::Audio => &mut self.audio,
         };
-        let now = self.shared.running_time();
-        let wanted = keyframe || !stream.gap;
-        let Some(now) = now.filter(|_| wanted && !stream.overflows()) else {
+        let wanted = frame.keyframe || !stream.gap;
+        let Some(came) = frame.came.filter(|_| wanted && !stream.overflows()) else {
             stream.gap = true;
             count(&self.shared.stats.dropped_frames);
             return Ok(());
         };
         let place = self
             .timeline
-            .place(&mut stream.track, timestamp, now.nseconds());
+            .place(&mut stream.track, frame.timestamp, came);
         stream.output.floor.store(stream.track.floor(), Relaxed);
         let shown = place
             .time
-            .saturating_add_signed(i64::from(offset) * 1_000_000);
-        let mut buffer = gst::Buffer::from_slice(data);
+            .saturating_add_signed(i64::from(frame.offset) * 1_000_000);
+        let mut buffer = gst::Buffer::from_slice(frame.data);
         if let Some(buffer) = buffer.get_mut() {
             buffer.set_dts(gst::ClockTime::from_nseconds(place.time));
             buffer.set_pts(gst::ClockTime::from_nseconds(shown));
             if std::mem::take(&mut stream.gap) || place.discontinuous {
                 buffer.set_flags(gst::BufferFlags::DISCONT);
             }
-            if !keyframe {
+            if !frame.keyframe {
                 buffer.set_flags(gst::BufferFlags::DELTA_UNIT);
             }
         }

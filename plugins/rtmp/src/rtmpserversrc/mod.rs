@@ -49,7 +49,16 @@
  *
  * Messages that are broken (frames that are cut short, Annex B, headers without both parameter
  * sets) are left out and counted as `unusable` in `stats`: pictures go on with the next keyframe, by the
- * last header that was good. After a hundred in a row the publisher is told why, and cut.
+ * last header that was good. After a hundred in a row the publisher is told why, and cut; where it is the sound that is
+ * broken, or has no configuration, it is left out until that is good, and pictures go on.
+ *
+ * ## Pictures in several messages
+ *
+ * Some encoders send each NAL unit of H.264 or HEVC as a message of its own. Slices with one timestamp are joined to the
+ * picture that they belong to, and parameter sets and SEI that come by themselves go in front of the next one. Where a
+ * picture ends is told by what comes after it alone: a publisher that sends pictures so has each one wait for the next
+ * message of video, for sound that is 30 ms later, or for half a second without either. Others have their first picture
+ * wait in that way, and no more. A picture is a keyframe if its message or its slices say so.
  *
  * ## Time
  *
