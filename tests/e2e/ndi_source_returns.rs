@@ -429,6 +429,38 @@ fn another_format_comes_back() {
     assert!(log.caps.iter().any(rates), "{:?}", log.caps);
 }
 
+/// Channels without positions are mixed by their numbers, also by a connection that begins with others than were settled.
+#[test]
+fn another_number_of_channels_comes_back() {
+    let test = "ndi_source_returns::another_number_of_channels_comes_back";
+    if !netns::isolated(test, &ndi::environment()) {
+        return;
+    }
+    gst::init().expect("GStreamer starts");
+    let sender = Sender::start_at(5961, &["--channels", "10"]).expect("a sender");
+    let started = Instant::now();
+    let watched = Watched::start("url-address=127.0.0.1:5961");
+    let begun = watched.wait_for(started, Duration::from_secs(5), fresh);
+    assert!(begun.is_some());
+    sender.kill();
+    // Longer than the receiver waits: it is started anew.
+    std::thread::sleep(Duration::from_secs(7));
+    for channels in ["16", "2"] {
+        let sender = Sender::start_at(5961, &["--channels", channels]).expect("another sender");
+        let back = Instant::now();
+        let picture = watched.wait_for(back, Duration::from_secs(10), fresh);
+        assert!(picture.is_some(), "no picture beside {channels} channels");
+        std::thread::sleep(Duration::from_secs(2));
+        let log = watched.log.lock().expect("no thread dies with it");
+        let is_heard = log.sounds.iter().any(|sound| sound.0 > back && sound.3);
+        assert!(is_heard, "no tone of {channels} channels");
+        drop(log);
+        sender.kill();
+    }
+    let log = watched.log.lock().expect("no thread dies with it");
+    log.assert_unbroken();
+}
+
 #[test]
 fn another_source_is_chosen_while_playing() {
     let test = "ndi_source_returns::another_source_is_chosen_while_playing";

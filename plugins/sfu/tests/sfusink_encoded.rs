@@ -99,9 +99,9 @@ fn what_has_b_frames_is_encoded_anew_and_the_rest_goes_on_as_it_is() {
         ("never", "never", format!("{X264} tune=zerolatency"), false),
         ("vp8", "auto", vp8.to_owned(), false),
         ("vp8-always", "always", vp8.to_owned(), true),
-        // Where nothing can send it as it is.
+        // Where nothing can send it as it is, whatever the order.
         (
-            "av1",
+            "av1-always",
             "auto",
             av1.to_owned(),
             gst::ElementFactory::find("rtpav1pay").is_none(),

@@ -14,6 +14,7 @@ use super::timecode;
 #[derive(Debug)]
 pub(super) struct Branch {
     elements: Vec<gst::Element>,
+    is_mixed: bool,
     /// What the branch adds to the latency.
     pub(super) latency: gst::ClockTime,
 }
@@ -46,7 +47,11 @@ impl Branch {
         let filter = make("capsfilter", &format!("ingest-{name}-caps"))?;
         filter.set_property("caps", settled);
         elements.push(filter);
-        let branch = Self { elements, latency };
+        let branch = Self {
+            elements,
+            is_mixed: stream.kind == Kind::Audio,
+            latency,
+        };
         match branch.attach(bin, pad, &stream.source) {
             Ok(()) => Ok(branch),
             Err(error) => {
@@ -73,7 +78,12 @@ impl Branch {
         for element in self.elements.iter().rev() {
             element.sync_state_with_parent()?;
         }
-        from.link(&pad(self.elements.first(), "sink")?)
+        // Sound that needs a matrix has one when its caps come (`mix`); by its caps alone it could not be linked.
+        let checks = match self.is_mixed {
+            true => gst::PadLinkCheck::HIERARCHY,
+            false => gst::PadLinkCheck::DEFAULT,
+        };
+        from.link_full(&pad(self.elements.first(), "sink")?, checks)
             .map_err(failed)?;
         Ok(())
     }

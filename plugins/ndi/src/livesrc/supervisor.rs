@@ -107,11 +107,14 @@ impl Supervisor {
                 block,
                 attempt,
             } => {
-                if attempt == current && self.retry_at.is_none() {
-                    self.connect(&pad);
-                }
+                let is_current = attempt == current && self.retry_at.is_none();
+                let failed = is_current.then(|| self.connect(&pad)).flatten();
+                // Before it is stopped: a thread that is held there would not end.
                 if let Some(block) = block {
                     pad.remove_probe(block);
+                }
+                if let Some(reason) = failed {
+                    self.restart(&reason);
                 }
             }
             Event::Gone { reason, attempt } if attempt == current && self.retry_at.is_none() => {
@@ -260,33 +263,39 @@ impl Supervisor {
         }
     }
 
-    /// Links a pad of the source to its switch.
-    fn connect(&mut self, pad: &gst::Pad) {
-        let Some(source) = pad.current_caps() else {
-            return;
-        };
+    /// Links a pad of the source to its switch. Returns why the source is to be started again, where that can't be.
+    fn connect(&mut self, pad: &gst::Pad) -> Option<String> {
+        let source = pad.current_caps()?;
         let kind = if pad.name() == "video" {
             Kind::Video
         } else {
             Kind::Audio
         };
         self.settle(kind, Some(&source));
-        let Some(settled) = lock(&self.shared.stream(kind).caps).clone() else {
-            return;
-        };
+        let settled = lock(&self.shared.stream(kind).caps).clone()?;
         gst::info!(CAT, obj = self.bin, "Source has {}: {source}", kind.name());
         let stream = Arc::clone(self.stream(kind));
         let started = Branch::start(self.bin.upcast_ref(), pad, &stream, &source, &settled);
+        let mut failed = None;
         match started {
             Ok(branch) => self.track(kind).branch = Some(branch),
             Err(Failure::Missing(missing)) => missing.report(&self.bin),
+            // Sound takes no picture away.
+            Err(Failure::Refused(error)) if kind == Kind::Audio => {
+                gst::element_warning!(
+                    self.bin,
+                    gst::StreamError::WrongType,
+                    ("The source's sound is left out: {error}"),
+                    ["it is {source}, and was settled as {settled}"]
+                );
+            }
             // It may have gone while it was linked, and comes again.
             Err(Failure::Refused(error)) => {
-                let reason = format!("its {} can't be linked: {error}", kind.name());
-                self.restart(&reason);
+                failed = Some(format!("its {} can't be linked: {error}", kind.name()));
             }
         }
         self.update_latency();
+        failed
     }
 
     fn update_latency(&mut self) {

@@ -186,7 +186,7 @@ fn h265_is_joined_as_well() {
         pictures.end(),
         Some(picture(0, true, &[prefix, first, second]))
     );
-    assert_eq!(pictures.before, []);
+    assert!(pictures.before.is_empty());
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn what_is_held_is_bounded() {
     assert_eq!(joined.count(), usize::try_from(MAX_MESSAGES).unwrap() - 1);
     assert_eq!(pictures.end(), None);
 
-    let large = [&IDR_2[..], &[0xff; 60_000]].concat();
+    let large = [IDR_2, &[0xff; 60_000]].concat();
     let _ = avc(&mut pictures, 40, &[IDR]);
     let joined = (0..10_000).take_while(|_| avc(&mut pictures, 40, &[&large]).is_ok());
     assert_eq!(joined.count(), MAX_MESSAGE / (large.len() + 2));
