@@ -221,7 +221,13 @@ fn a_picture_in_several_messages_does_not_wait_for_long() {
             send(&mut client, 9, n * 50, &message(&[&slice]));
         }
         match ends {
-            "sound" => send(&mut client, 8, 40, &[0xaf, 1, 1, 2]),
+            // It goes on, so that there is no silence.
+            "sound" => {
+                for at in (0..=200).step_by(20) {
+                    send(&mut client, 8, at, &[0xaf, 1, 1, 2]);
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
             "a goodbye" => {
                 let command = [client::string("deleteStream"), client::number(6.0), vec![5]];
                 send(&mut client, 20, 0, &command.concat());

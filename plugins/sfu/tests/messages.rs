@@ -81,7 +81,7 @@ fn whatever_is_wrong_is_said_with_its_cause_and_what_to_do() {
     let rows: Vec<(String, &str, Vec<&str>)> = vec![
         // Formats.
         (format!("{} ! sfusink name=x stream=m1", format("image/jpeg")), "x", vec!["video_0", "image/jpeg", "takes"]),
-        (format!("{} ! sfusink name=x stream=m2", format("video/x-vp9")), "x", vec!["video_0", "video/x-vp9", "video/x-h264"]),
+        (format!("{} ! sfusink name=x stream=m2", format("video/x-theora")), "x", vec!["video_0", "video/x-theora", "video/x-h264"]),
         (format!("{} ! x.audio_0 sfusink name=x stream=m3", format("audio/mpeg,mpegversion=4")), "x", vec!["audio_0", "audio/mpeg", "audio/x-opus"]),
         (format!("{} ! x.audio_0 sfusink name=x stream=m4", format("audio/x-opus,channels=6,channel-mapping-family=1")), "x", vec!["audio_0", "one or two channels"]),
         (format!("{} ! x.video_0 sfusink name=x stream=m5", format("application/x-rtp,media=video,clock-rate=90000,encoding-name=JPEG")), "x", vec!["encoding-name", "H264"]),

@@ -179,6 +179,39 @@ fn a_codec_that_changes_is_refused() {
     );
 }
 
+/// One that shows an earlier frame is an octet, which `rtpvp9pay` takes for a broken one.
+#[test]
+fn frames_of_vp9_may_be_an_octet() {
+    init();
+    let sink = gst::ElementFactory::make("sfusink")
+        .property("stream", "short")
+        .build()
+        .unwrap();
+    let bus = gst::Bus::new();
+    sink.set_bus(Some(&bus));
+    let mut harness = gst_check::Harness::with_element(&sink, Some("video_%u"), None);
+    harness.set_src_caps_str("video/x-vp9");
+    harness.play();
+    let keyframe = [0x82, 0x49, 0x83, 0x42, 0x20, 0x13, 0xf0, 0x0b, 0x30, 0];
+    for (n, frame) in [&keyframe[..], &[0x88], &[0x88]].into_iter().enumerate() {
+        let mut buffer = gst::Buffer::from_slice(frame.to_vec());
+        let at = gst::ClockTime::from_mseconds(40 * n as u64);
+        buffer.get_mut().unwrap().set_pts(at);
+        harness.push(buffer).unwrap();
+    }
+    let packets = || {
+        let stats: gst::Structure = sink.property("stats");
+        stats.get::<u64>("packets").unwrap()
+    };
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while packets() < 3 {
+        let error = bus.pop_filtered(&[gst::MessageType::Error]);
+        assert!(error.is_none(), "{error:?}");
+        assert!(std::time::Instant::now() < end, "{} packets", packets());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
 /// A payload descriptor, and the beginning of a keyframe of 320x180.
 fn rtp_vp8_keyframe() -> gst::Buffer {
     let key = [

@@ -138,14 +138,14 @@ fn what_goes_on_without_anything_has_failed_where_there_is_a_limit() {
         "{text}"
     );
 
-    let slow = "videotestsrc is-live=true ! video/x-raw,framerate=8/1 ! fakesink";
-    let [slow, unlimited] = [(slow, "200"), (stalls, "0")].map(|(pipeline, limit)| {
+    let slow = "videotestsrc is-live=true ! video/x-raw,framerate=10/1 ! fakesink";
+    let [slow, unlimited] = [(slow, "800"), (stalls, "0")].map(|(pipeline, limit)| {
         let settings = [("stall-timeout", limit), ("restart", "never")];
         let outer = Outer::new(pipeline, &settings);
         outer.play();
         outer
     });
-    std::thread::sleep(Duration::from_millis(1_200));
+    std::thread::sleep(Duration::from_millis(2_000));
     assert_eq!(
         (slow.number("failures"), unlimited.number("failures")),
         (0, 0)

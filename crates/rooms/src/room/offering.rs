@@ -21,6 +21,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const TOGETHER: Duration = Duration::from_millis(50);
 /// M-lines of a client's offers that carry something to it, at most: Chromium's have 4.7 kB for each picture, and a message has a bound.
 const CLIENTS: usize = 120;
+/// Those of its m-lines that carried something once, and are of one kind for ever: of 256 some are its own.
+const LINES: usize = 200;
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -111,11 +113,13 @@ impl Offering {
 
     /// Whether one more track of this kind can be carried, where there may be so many sections.
     pub(super) fn has_room(&self, kind: TrackType, most: usize) -> bool {
-        let most = match self.client {
-            Some(_) => most.min(CLIENTS),
-            None => most,
+        let Some(client) = &self.client else {
+            return self.sections.len() < most || self.free(kind, None).is_some();
         };
-        self.sections.len() < most || self.free(kind, None).is_some()
+        let carried = self.sections.iter().filter(|s| s.track.is_some()).count();
+        let lines: usize = client.lines.iter().sum();
+        let free = client.free[usize::from(kind != TrackType::Audio)];
+        carried < most.min(CLIENTS) && (free > 0 || lines < LINES)
     }
 
     /// A section that can carry this track. One whose last offer had another one can't yet: clients hear of a track where an
@@ -216,9 +220,16 @@ impl Offering {
 
     /// The m-lines that the client's last offer had too few of, for sounds and for pictures.
     fn missing(&self) -> [usize; 2] {
-        let free = self.client.as_ref().map_or([0; 2], |client| client.free);
+        let Some(client) = &self.client else {
+            return [0; 2];
+        };
         let unplaced = self.count(|s| s.track.is_some() && !self.offered.contains(s));
-        [0, 1].map(|kind| unplaced[kind].saturating_sub(free[kind]))
+        let mut left = LINES.saturating_sub(client.lines.iter().sum());
+        [0, 1].map(|kind: usize| {
+            let missing = unplaced[kind].saturating_sub(client.free[kind]).min(left);
+            left -= missing;
+            missing
+        })
     }
 
     /// How many sections are so, for sounds and for pictures.

@@ -49,7 +49,9 @@ impl Branch {
         elements.push(filter);
         let branch = Self {
             elements,
-            is_mixed: stream.kind == Kind::Audio,
+            is_mixed: source
+                .structure(0)
+                .is_some_and(|s| s.name() == "audio/x-raw"),
             latency,
         };
         match branch.attach(bin, pad, &stream.source) {

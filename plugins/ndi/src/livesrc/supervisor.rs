@@ -232,6 +232,7 @@ impl Supervisor {
             }
             // The next connection has another try.
             Err(Failure::Refused(error)) => {
+                self.track(kind).refused = true;
                 gst::warning!(CAT, obj = self.bin, "No slate of {}: {error}", kind.name());
             }
         }
@@ -271,6 +272,7 @@ impl Supervisor {
         } else {
             Kind::Audio
         };
+        self.track(kind).refused = false;
         self.settle(kind, Some(&source));
         let settled = lock(&self.shared.stream(kind).caps).clone()?;
         gst::info!(CAT, obj = self.bin, "Source has {}: {source}", kind.name());
@@ -282,6 +284,10 @@ impl Supervisor {
             Err(Failure::Missing(missing)) => missing.report(&self.bin),
             // Sound takes no picture away.
             Err(Failure::Refused(error)) if kind == Kind::Audio => {
+                // Else the demuxer would end where nothing takes what it has.
+                pad.add_probe(gst::PadProbeType::DATA_DOWNSTREAM, |_, _| {
+                    gst::PadProbeReturn::Drop
+                });
                 gst::element_warning!(
                     self.bin,
                     gst::StreamError::WrongType,

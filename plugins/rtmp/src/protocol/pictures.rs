@@ -17,9 +17,13 @@ use super::units::{Role, Units};
 const MAX_MESSAGES: u32 = 2_048;
 /// What may wait for the next picture: parameter sets and SEI.
 const MAX_BEFORE: usize = 64 * 1024;
-/// Sound that is so much later, in ms, ends a picture; some encoders are still writing it when sound comes that is a little
-/// later. Not measured.
-const SOUND_LATER: i32 = 30;
+/// A picture ends where the sound has gone on for so long since it began, in ms: some encoders' sound is ahead of their pictures, and
+/// comes between the parts of one.
+const SOUND_LATER: i32 = 100;
+/// How often nothing may come for a while until a picture ends, where some came in several messages: a network may rest.
+const RESTS: u8 = 8;
+/// The same while that is not known.
+const FIRST_RESTS: u8 = 2;
 
 /// A picture, or what of it one message brings; or a frame of sound.
 #[derive(Debug, PartialEq, Eq)]
@@ -55,8 +59,10 @@ struct Held {
     /// What came after its first message.
     rest: Vec<u8>,
     messages: u32,
-    /// Nothing has come for a while.
-    waited: bool,
+    /// How often nothing has come for a while.
+    rested: u8,
+    /// The last sound when it began.
+    heard: Option<u32>,
 }
 
 impl Held {
@@ -83,6 +89,8 @@ pub(crate) struct Pictures {
     before: Vec<u8>,
     /// The timestamp of the last picture, whatever became of it.
     last: Option<u32>,
+    /// And of the last sound.
+    heard: Option<u32>,
 }
 
 impl Pictures {
@@ -125,7 +133,6 @@ impl Pictures {
         held.frame.keyframe |= frame.keyframe;
         held.rest.extend(units.for_the_same(&frame.data));
         held.messages += 1;
-        held.waited = false;
         Ok(())
     }
 
@@ -143,7 +150,8 @@ impl Pictures {
             frame,
             rest: Vec::new(),
             messages: 1,
-            waited: false,
+            rested: 0,
+            heard: self.heard,
         });
         None
     }
@@ -163,17 +171,31 @@ impl Pictures {
         (held.frame.timestamp != timestamp).then(|| self.end())?
     }
 
-    /// The picture that ends since sound is later.
+    /// The picture that ends since sound has gone on.
     pub(crate) fn ended_by_sound(&mut self, timestamp: u32) -> Option<Frame> {
-        let held = self.held.as_ref()?;
-        let later = timestamp.wrapping_sub(held.frame.timestamp).cast_signed();
+        self.heard = Some(timestamp);
+        let held = self.held.as_mut()?;
+        let since = *held.heard.get_or_insert(timestamp);
+        let later = timestamp.wrapping_sub(since).cast_signed();
         (later >= SOUND_LATER).then(|| self.end())?
     }
 
-    /// The picture that ends since nothing came, for the second time.
+    /// Something comes, if not yet a whole message.
+    pub(crate) fn stir(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.rested = 0;
+        }
+    }
+
+    /// The picture that ends since nothing came, again and again.
     pub(crate) fn ended_by_silence(&mut self) -> Option<Frame> {
+        let most = match self.habit {
+            Habit::Parts => RESTS,
+            Habit::Unknown | Habit::Whole => FIRST_RESTS,
+        };
         let held = self.held.as_mut()?;
-        std::mem::replace(&mut held.waited, true).then(|| self.end())?
+        held.rested += 1;
+        (held.rested >= most).then(|| self.end())?
     }
 
     /// A message with this timestamp is broken: its picture has a hole.

@@ -70,6 +70,7 @@ pub(super) fn serve(id: u64, stream: Stream, shared: &Arc<Shared>) {
         idle_since: Instant::now(),
     };
     let end = client.run();
+    client.settle(Feed::end_picture);
     client.unpublish(&end.to_string());
     let stats = &shared.stats;
     match &end {
@@ -116,6 +117,9 @@ impl Client<'_> {
             };
             let bytes = &self.shared.stats.bytes;
             bytes.fetch_add(read as u64, Relaxed);
+            if let Some((_, feed)) = &mut self.publishing {
+                feed.stir();
+            }
             let result = self.handle(&buffer[..read]);
             // Also what explains a refusal.
             let output = self.session.take_output();

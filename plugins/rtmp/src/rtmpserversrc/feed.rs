@@ -211,6 +211,11 @@ impl Feed {
         self.push_pictures(ended)
     }
 
+    /// Something has come.
+    pub(super) fn stir(&mut self) {
+        self.pictures.stir();
+    }
+
     /// Nothing has come for a while.
     pub(super) fn silence(&mut self) -> Result<(), Stop> {
         let ended = self.pictures.ended_by_silence();

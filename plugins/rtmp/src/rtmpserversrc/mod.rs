@@ -57,7 +57,7 @@
  * Some encoders send each NAL unit of H.264 or HEVC as a message of its own. Slices with one timestamp are joined to the
  * picture that they belong to, and parameter sets and SEI that come by themselves go in front of the next one. Where a
  * picture ends is told by what comes after it alone: a publisher that sends pictures so has each one wait for the next
- * message of video, for sound that is 30 ms later, or for half a second without either. Others have their first picture
+ * message of video, for sound that goes on for 100 ms, or for half a second without either (2 s once one came so). Others have their first picture
  * wait in that way, and no more. A picture is a keyframe if its message or its slices say so.
  *
  * ## Time

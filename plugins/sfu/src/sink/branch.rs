@@ -438,7 +438,28 @@ fn payload(
     }
     last.link(&payloader).map_err(|e| e.to_string())?;
     hide_forced_keyframes(&payloader)?;
+    if codec == Codec::Vp9 {
+        pad_short_frames(&payloader)?;
+    }
     Ok(payloader)
+}
+
+/// Makes VP9's frames long enough: `rtpvp9pay` fails at less than three octets, and one that shows an earlier frame has one. What
+/// decoders find behind a frame are zeros, which they pass over.
+fn pad_short_frames(payloader: &gst::Element) -> Result<(), String> {
+    const SHORTEST: usize = 3;
+    let pad = payloader.static_pad("sink");
+    let pad = pad.ok_or("a payloader has no sink pad")?;
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(buffer) = info.buffer_mut()
+            && buffer.size() < SHORTEST
+        {
+            let zeros = gst::Memory::from_slice([0; SHORTEST]);
+            buffer.make_mut().append_memory(zeros);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    Ok(())
 }
 
 /// Keeps encoders' announcements of forced keyframes from the payloader.

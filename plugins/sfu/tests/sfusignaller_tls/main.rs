@@ -182,7 +182,7 @@ fn plain_http_is_led_to_https() {
         ("GET /healthz", "localhost:80", 200),
         ("GET /healthz", "127.0.0.1", 200),
         ("GET /", "evil.example", 421),
-        ("GET /", "sfu.example/evil.example", 421),
+        ("GET /", "sfu.example/evil.example", 400),
     ] {
         let answer = plain(
             served.address,

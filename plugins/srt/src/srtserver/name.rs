@@ -58,7 +58,9 @@ pub(super) fn shown(id: &str) -> String {
         (None, Some(("publish" | "read" | "request", rest))) => rest,
         (None, _) => id,
     };
-    let end = name.find(['?', ':', ',', '=', '&']).unwrap_or(name.len());
+    let end = name
+        .find(['?', ':', ',', '=', '&', '%', ';'])
+        .unwrap_or(name.len());
     let mut shown: String = name[..end].chars().take(SHOWN).collect();
     if shown.len() < name.len() {
         shown.push('…');
@@ -205,6 +207,8 @@ mod tests {
             ("#!::s=secret,r=../x,u=ann", "../x"),
             ("#!::u=secret,bmd_uuid=1", ""),
             ("%23!::r=a=secret", "a…"),
+            ("cam1%3Fpass%3Dsecret", "cam1…"),
+            ("cam1;secret", "cam1…"),
             ("#!:{s=secret}", "#!…"),
             (
                 "eyJhbGciOiJIUzI1NiJ9.eyJ.secret",
