@@ -92,6 +92,8 @@ fn pythons_own_tests() {
             .args(["-m", "pytest", "--asyncio-mode=auto", "-v"])
             .args(["--rootdir=venv/livekit", "-o", "cache_dir=.pytest_cache"])
             .args(theirs)
+            // By v1 they don't offer the dependency descriptor on what they receive: docs/limits.md.
+            .args(["-k", "not av1-svc"])
             .args(["livekit/test_again.py", "livekit/test_service.py"])
             .args(more);
         tests
