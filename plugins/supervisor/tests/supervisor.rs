@@ -93,10 +93,15 @@ fn a_pipeline_that_fails_starts_again_and_ends_nothing_else() {
     assert!(bus.pop_filtered(&ends).is_none());
 }
 
-#[test]
-fn what_never_begins_has_failed_where_there_is_a_limit() {
-    let nothing = "videotestsrc ! valve drop=true drop-mode=drop-all ! fakesink async=false";
-    let outer = Outer::new(nothing, &[("begin-timeout", "200")]);
+/// With this property at 200 ms `fails` fails, again and again, and says so; `goes_on` does not in `time` with a limit, nor `fails`
+/// without one.
+fn is_limited(
+    property: &str,
+    (fails, says): (&str, &str),
+    (goes_on, limit): (&str, &str),
+    time: Duration,
+) {
+    let outer = Outer::new(fails, &[(property, "200"), ("restart-delay", "10")]);
     outer.play();
     outer.wait_for("failures", 2);
     let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
@@ -104,20 +109,27 @@ fn what_never_begins_has_failed_where_there_is_a_limit() {
         unreachable!()
     };
     let text = warning.error().message().to_owned();
-    assert!(text.contains("200 ms"), "{text}");
+    assert!(text.contains(says), "{text}");
 
-    let plays = "videotestsrc is-live=true ! fakesink";
-    let [begun, unlimited] = [(plays, "200"), (nothing, "0")].map(|(pipeline, limit)| {
-        let settings = [("begin-timeout", limit), ("restart", "never")];
+    let [limited, unlimited] = [(goes_on, limit), (fails, "0")].map(|(pipeline, limit)| {
+        let settings = [(property, limit), ("restart", "never")];
         let outer = Outer::new(pipeline, &settings);
         outer.play();
         outer
     });
-    std::thread::sleep(Duration::from_millis(600));
+    std::thread::sleep(time);
     assert_eq!(
-        (begun.number("failures"), unlimited.number("failures")),
+        (limited.number("failures"), unlimited.number("failures")),
         (0, 0)
     );
+}
+
+#[test]
+fn what_never_begins_has_failed_where_there_is_a_limit() {
+    let nothing = "videotestsrc ! valve drop=true drop-mode=drop-all ! fakesink async=false";
+    let plays = "videotestsrc is-live=true ! fakesink";
+    let time = Duration::from_millis(600);
+    is_limited("begin-timeout", (nothing, "200 ms"), (plays, "200"), time);
 }
 
 #[test]
@@ -125,31 +137,10 @@ fn what_goes_on_without_anything_has_failed_where_there_is_a_limit() {
     // The end of the three pictures is not told, as the other input has none.
     let stalls = "videotestsrc num-buffers=3 ! funnel name=f ! fakesink async=false \
                   videotestsrc is-live=true ! valve drop=true drop-mode=drop-all ! f.";
-    let outer = Outer::new(stalls, &[("stall-timeout", "200"), ("restart-delay", "10")]);
-    outer.play();
-    outer.wait_for("failures", 2);
-    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else {
-        unreachable!()
-    };
-    let text = warning.error().message().to_owned();
-    assert!(
-        text.contains("nothing has come to a sink for 200 ms"),
-        "{text}"
-    );
-
     let slow = "videotestsrc is-live=true ! video/x-raw,framerate=10/1 ! fakesink";
-    let [slow, unlimited] = [(slow, "800"), (stalls, "0")].map(|(pipeline, limit)| {
-        let settings = [("stall-timeout", limit), ("restart", "never")];
-        let outer = Outer::new(pipeline, &settings);
-        outer.play();
-        outer
-    });
-    std::thread::sleep(Duration::from_millis(2_000));
-    assert_eq!(
-        (slow.number("failures"), unlimited.number("failures")),
-        (0, 0)
-    );
+    let says = "nothing has come to a sink for 200 ms";
+    let time = Duration::from_millis(2_000);
+    is_limited("stall-timeout", (stalls, says), (slow, "800"), time);
 }
 
 #[test]
