@@ -7,6 +7,7 @@ mod delay;
 pub mod kick;
 pub mod layers;
 mod live;
+pub mod mixer;
 pub mod properties;
 pub mod refusal;
 pub mod server;

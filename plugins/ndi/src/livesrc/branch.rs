@@ -37,8 +37,7 @@ impl Branch {
                 (elements, latency)
             }
             Kind::Audio => {
-                let convert = make("audioconvert", "ingest-audio-convert")?;
-                mix::follow(&convert, settled);
+                let convert = mix::mixer(settled)?;
                 let resample = make("audioresample", "ingest-audio-resample")?;
                 (vec![convert, queue, resample], gst::ClockTime::ZERO)
             }

@@ -5,11 +5,9 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use gst::prelude::*;
+use sfu_elements::mixer::{self, MAX_CHANNELS, Matrix};
 
 use super::imp::CAT;
-
-/// With one more GStreamer's mixer (1.22) reads memory that isn't there.
-const MAX_CHANNELS: usize = 63;
 
 /// How one caps' channels lie: their number and positions, 0 for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +18,7 @@ struct Layout {
 
 impl Layout {
     fn of(caps: &gst::CapsRef) -> Option<Self> {
-        let structure = caps.structure(0)?;
-        let channels = usize::try_from(structure.get::<i32>("channels").ok()?).ok()?;
-        let mask = structure.get::<gst::Bitmask>("channel-mask");
-        // Without a mask one and two channels are mono and stereo.
-        let mask = mask.map_or(if channels <= 2 { 0x3 } else { 0 }, |mask| mask.0);
+        let (channels, mask) = mixer::channels(caps)?;
         Some(Self { channels, mask })
     }
 
@@ -40,55 +34,56 @@ impl Layout {
         let gets_positions = to.mask == 0 && (2..=8).contains(&to.channels);
         self.channels.max(to.channels) <= MAX_CHANNELS && !gets_positions
     }
+
+    /// How to come from one to the other.
+    fn matrix(self, to: Self) -> Matrix {
+        if self.is_known(to) {
+            return Matrix::new();
+        }
+        let share = |output, input| f32::from(u8::from(output == input));
+        let row = |output| (0..self.channels).map(move |input| share(output, input));
+        (0..to.channels)
+            .map(|output| row(output).collect())
+            .collect()
+    }
 }
 
-fn matrix(from: usize, to: usize) -> glib::Value {
-    let share = |output, input| if output == input { 1f32 } else { 0.0 };
-    let row =
-        |output| gst::Array::new((0..from).map(move |input| share(output, input))).to_send_value();
-    gst::Array::from_values((0..to).map(row)).to_value()
-}
-
-/// Has `convert` mix whatever comes into `settled`. It must get its caps directly: what asks first whether a change is
-/// accepted would hear that the last number of channels is the only one.
-pub(super) fn follow(convert: &gst::Element, settled: &gst::CapsRef) {
-    let Some((pad, to)) = convert.static_pad("sink").zip(Layout::of(settled)) else {
-        return;
+/// What mixes whatever comes into `settled`, and leaves out what can't be. It must get its caps directly: what asks first
+/// whether a change is accepted would hear that the last number of channels is the only one.
+pub(super) fn mixer(settled: &gst::CapsRef) -> Result<gst::Element, glib::BoolError> {
+    let to = Layout::of(settled).ok_or_else(|| glib::bool_error!("{settled} have no channels"))?;
+    let matrix = move |caps: &gst::CapsRef| {
+        let from = Layout::of(caps)?;
+        let can = from.is_known(to) || from.is_mixed_into(to);
+        can.then(|| from.matrix(to))
     };
-    let weak = convert.downgrade();
+    let convert = mixer::mixer(matrix)?;
+    let pad = convert.static_pad("sink");
+    let pad = pad.ok_or_else(|| glib::bool_error!("the mixer has no pads"))?;
     let refused = AtomicBool::new(false);
-    pad.add_probe(gst::PadProbeType::DATA_DOWNSTREAM, move |_, info| {
+    pad.add_probe(gst::PadProbeType::DATA_DOWNSTREAM, move |pad, info| {
         let caps = match info.event().map(|event| event.view()) {
             Some(gst::EventView::Caps(caps)) => caps.caps_owned(),
             Some(_) => return gst::PadProbeReturn::Ok,
             None if refused.load(Relaxed) => return gst::PadProbeReturn::Drop,
             None => return gst::PadProbeReturn::Ok,
         };
-        let (Some(convert), Some(from)) = (weak.upgrade(), Layout::of(&caps)) else {
+        let Some(from) = Layout::of(&caps) else {
             return gst::PadProbeReturn::Ok;
         };
-        let is_known = from.is_known(to);
-        let is_refused = !is_known && !from.is_mixed_into(to);
+        let is_refused = !from.is_known(to) && !from.is_mixed_into(to);
         refused.store(is_refused, Relaxed);
         if is_refused {
             gst::warning!(
                 CAT,
-                obj = convert,
+                obj = pad,
                 "audio is left out: {from:?} can't be mixed into {to:?}"
             );
             return gst::PadProbeReturn::Drop;
         }
-        let (inputs, outputs) = if is_known {
-            (0, 0)
-        } else {
-            (from.channels, to.channels)
-        };
-        // Untouched as long as there is none: what an empty one means is up to the version.
-        if outputs > 0 || !convert.property::<gst::Array>("mix-matrix").is_empty() {
-            convert.set_property_from_value("mix-matrix", &matrix(inputs, outputs));
-        }
         gst::PadProbeReturn::Ok
     });
+    Ok(convert)
 }
 
 #[cfg(test)]
@@ -117,8 +112,7 @@ mod tests {
             (63, 0x0),
         ];
         for (to, to_mask) in layouts {
-            let convert = gst::ElementFactory::make("audioconvert").build().unwrap();
-            follow(&convert, &caps(to, to_mask));
+            let convert = mixer(&caps(to, to_mask)).unwrap();
             let mut harness = gst_check::Harness::with_element(&convert, Some("sink"), Some("src"));
             harness.set_sink_caps(caps(to, to_mask));
             // 64 channels are left out (and what none of GStreamer's elements makes), and the next ones are heard again.
