@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 # What is committed, in Debian 13 (GStreamer 1.26, OpenSSL 3.5), which debootstrap puts into target/debian13 and which is kept there:
-# ./sfu test, or the command that is given. Rust and crates are this machine's.
+# ./sfu test, or the command that is given. Rust, crates and nextest are this machine's.
 #
 # usage: debian13.sh [COMMAND...]
 set -euo pipefail
@@ -30,6 +30,9 @@ git -C "$system/src" checkout -q --detach FETCH_HEAD
 
 [ $# -gt 0 ] || set -- ./sfu test
 export system
+DEBIAN13_NEXTEST=$(command -v cargo-nextest || true)
+[ -z "$DEBIAN13_NEXTEST" ] || touch "$system/usr/local/bin/cargo-nextest"
+export DEBIAN13_NEXTEST
 export DEBIAN13_RUST=${RUST_SYSROOT:-$(rustc --print sysroot)} DEBIAN13_CARGO=${CARGO_HOME:-$HOME/.cargo}
 # Mounts and processes of its own, which end with it.
 # shellcheck disable=SC2016
@@ -43,6 +46,7 @@ mount -t tmpfs run "$system/run"
 mount --bind /etc/ssl/certs "$system/etc/ssl/certs"
 mount --bind "$DEBIAN13_RUST" "$system/opt/rust"
 mount --bind "$DEBIAN13_CARGO" "$system/opt/cargo"
+[ -z "$DEBIAN13_NEXTEST" ] || mount --bind "$DEBIAN13_NEXTEST" "$system/usr/local/bin/cargo-nextest"
 exec chroot "$system" env HOME=/root CARGO_HOME=/opt/cargo CI=true \
   PATH=/opt/rust/bin:/opt/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
   bash -c "cd /src && exec \"\$@\"" debian13 "$@"

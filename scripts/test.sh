@@ -35,7 +35,7 @@ run_tests() {
     cargo nextest run --release --workspace
   else
     # One after the other: the end-to-end tests measure, and must not disturb each other.
-    RUST_TEST_THREADS=1 cargo test --release --workspace
+    RUST_TEST_THREADS=1 cargo test --release --workspace --no-fail-fast
   fi
   echo "== bad sources, a sample that changes with its seed"
   python3 scripts/inputs 12 rtmp-in srt-in
