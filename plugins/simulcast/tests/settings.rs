@@ -463,3 +463,138 @@ fn pads_come_and_go_and_are_linked_anew_in_any_state_and_the_others_go_on() {
         pipeline.set_state(gst::State::Null).unwrap();
     }
 }
+
+/// Does it on a thread of its own, and waits for no longer than anybody would.
+fn in_time(what: &str, does: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        does();
+        let _ = done.send(());
+    });
+    let waited = is_done.recv_timeout(Duration::from_secs(10));
+    assert!(waited.is_ok(), "{what} does not return");
+}
+
+/// A thread is held up behind it: in PAUSED by a sink that has its first frame, and by one that takes its time.
+#[test]
+fn a_pad_is_released_whatever_holds_its_thread_up() {
+    init();
+    let file = "videotestsrc num-buffers=60 ! video/x-raw,width=64,height=48,framerate=30/1";
+    let slow = "queue max-size-buffers=1 ! identity sleep-time=500000 ! fakesink sync=false";
+    for (what, source, sink, state) in [
+        ("a file", file, "fakesink", gst::State::Paused),
+        ("a slow sink", SOURCE, slow, gst::State::Playing),
+    ] {
+        let pipeline = launch(&format!(
+            "{source} ! simulcastenc name=e layers=48:100k,24:50k e.src_0 ! {sink} e.src_1 ! queue ! fakesink async=false"
+        ));
+        pipeline.set_state(state).unwrap();
+        std::thread::sleep(Duration::from_millis(700));
+        let (encoder, stopped) = (pipeline.by_name("e").unwrap(), pipeline.clone());
+        in_time(what, move || {
+            let pad = encoder.static_pad("src_0").unwrap();
+            if let Some(peer) = pad.peer() {
+                pad.unlink(&peer).unwrap();
+            }
+            encoder.release_request_pad(&pad);
+        });
+        in_time(what, move || {
+            stopped.set_state(gst::State::Null).unwrap();
+        });
+    }
+}
+
+#[test]
+fn who_sets_up_an_encoder_may_ask_the_element_for_anything() {
+    init();
+    let pipeline = launch(&format!(
+        "{SOURCE} ! simulcastenc name=e layers=48:100k,24:50k e.src_0 ! fakesink async=false"
+    ));
+    let encoder = pipeline.by_name("e").unwrap();
+    encoder.connect("encoder-setup", false, |args| {
+        let element = args[0].get::<gst::Element>().unwrap();
+        let _: gst::Structure = element.property("stats");
+        let _ = element.property_value("encoders");
+        Some(false.to_value())
+    });
+    pipeline.set_state(gst::State::Playing).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let asked = encoder.clone();
+    in_time("request", move || {
+        assert!(asked.request_pad_simple("src_1").is_some());
+    });
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn threads_that_request_at_once_get_a_pad_each() {
+    init();
+    for _ in 0..20 {
+        let layers = "48:100k,40:90k,32:80k,28:50k,24:40k,16:30k";
+        let encoder = gst::ElementFactory::make("simulcastenc")
+            .property("layers", layers)
+            .build()
+            .unwrap();
+        let ask = |_| {
+            let encoder = encoder.clone();
+            std::thread::spawn(move || encoder.request_pad_simple("src_%u").map(|pad| pad.name()))
+        };
+        let asked: Vec<_> = (0..6).map(ask).collect();
+        let mut names: Vec<_> = asked
+            .into_iter()
+            .map(|t| t.join().unwrap().unwrap())
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 6);
+    }
+}
+
+/// Encoders would read on where nothing is.
+#[test]
+fn frames_that_are_smaller_than_they_say_are_left_out() {
+    init();
+    let pipeline = launch(
+        "appsrc name=in is-live=true format=time caps=video/x-raw,format=I420,width=160,height=120,framerate=30/1 \
+         ! simulcastenc name=e layers=120:100k e.src_0 ! fakesink name=a async=false",
+    );
+    let seen = watch(&pipeline, "a");
+    let source = pipeline.by_name("in").unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    for n in 0..40u64 {
+        let size = match n {
+            10 => 0,
+            15 => 1,
+            20 => 19_200,
+            25 => 28_799,
+            _ => 28_800,
+        };
+        let mut buffer = gst::Buffer::from_slice(vec![128u8; size]);
+        let time = gst::ClockTime::from_mseconds(33 * n);
+        buffer.get_mut().unwrap().set_pts(time);
+        let pushed: gst::FlowReturn = source.emit_by_name("push-buffer", &[&buffer]);
+        assert_eq!(pushed, gst::FlowReturn::Ok);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    flows_until(&seen, 30);
+    let stats: gst::Structure = pipeline.by_name("e").unwrap().property("stats");
+    assert_eq!(stats.get::<u64>("frames-broken").unwrap(), 4);
+    let said = warning(&pipeline).unwrap();
+    assert!(
+        said.contains("octets") && said.contains("160x120"),
+        "{said}"
+    );
+    assert!(warning(&pipeline).is_none(), "once");
+    let bus = pipeline.bus().unwrap();
+    assert!(bus.pop_filtered(&[gst::MessageType::Error]).is_none());
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+/// Waits for so many frames in all.
+fn flows_until(seen: &Arc<Mutex<Seen>>, frames: u32) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while seen.lock().unwrap().frames < frames {
+        assert!(Instant::now() < end, "fewer than {frames} come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

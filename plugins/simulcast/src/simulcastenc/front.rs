@@ -14,6 +14,7 @@ use super::encoders::Candidate;
 use super::lock;
 use super::settings::Settings;
 use super::weave::{Weave, Woven};
+use super::whole::Whole;
 
 /// The elements in front of the layers.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Front {
     pub(super) live: Arc<AtomicBool>,
     /// Frames or fields that came.
     pub(super) frames_in: Arc<AtomicU64>,
+    /// Those that had less than a frame in them.
+    pub(super) broken: Arc<AtomicU64>,
     /// Those of them that were not late already.
     pub(super) taken: Arc<AtomicU64>,
     /// Frames that reached the layers.
@@ -78,11 +81,13 @@ pub(super) fn build(
         entry: entry.clone(),
         live: Arc::new(AtomicBool::new(true)),
         frames_in: Arc::default(),
+        broken: Arc::default(),
         taken: Arc::default(),
         offered: Arc::default(),
         tee: tee.clone(),
     };
     watch_source(bin, &entry, &input, &front);
+    refuse_parts(bin, &entry, front.broken.clone());
     weave_and_filter(&pad(&input, "src")?, &filter, plain, front.taken.clone());
     let offered = front.offered.clone();
     pad(&tee, "sink")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
@@ -112,6 +117,34 @@ fn watch_source(bin: &gst::Bin, entry: &gst::Pad, input: &gst::Element, front: &
             }
         }
         gst::PadProbeReturn::Ok
+    });
+}
+
+/// What is less than a frame goes no further.
+fn refuse_parts(bin: &gst::Bin, entry: &gst::Pad, broken: Arc<AtomicU64>) {
+    let whole = Mutex::new(Whole::default());
+    let bin = bin.downgrade();
+    let mask = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+    entry.add_probe(mask, move |_, info| {
+        let lacks = match &info.data {
+            Some(gst::PadProbeData::Event(event)) => {
+                if let gst::EventView::Caps(caps) = event.view() {
+                    lock(&whole).caps(caps.caps());
+                }
+                None
+            }
+            Some(gst::PadProbeData::Buffer(buffer)) => lock(&whole).lacks(buffer),
+            _ => None,
+        };
+        let Some(lacks) = lacks else {
+            return gst::PadProbeReturn::Ok;
+        };
+        if broken.fetch_add(1, Relaxed) == 0
+            && let Some(bin) = bin.upgrade()
+        {
+            gst::element_warning!(bin, gst::StreamError::Format, ("{lacks}"));
+        }
+        gst::PadProbeReturn::Drop
     });
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use gst::glib;
@@ -24,6 +26,8 @@ pub struct SimulcastEnc {
     settings: Mutex<Settings>,
     chain: Mutex<Option<Chain>>,
     sink: Mutex<Option<gst::GhostPad>>,
+    /// The layers whose pads are being requested.
+    coming: Mutex<BTreeSet<usize>>,
     /// What the sink pad answers that it takes.
     takes: Arc<Mutex<gst::Caps>>,
 }
@@ -34,6 +38,7 @@ impl Default for SimulcastEnc {
             settings: Mutex::default(),
             chain: Mutex::default(),
             sink: Mutex::default(),
+            coming: Mutex::default(),
             takes: Arc::new(Mutex::new(front::template_caps())),
         }
     }
@@ -43,10 +48,18 @@ impl Default for SimulcastEnc {
 #[derive(Debug)]
 struct Chain {
     front: Front,
-    candidates: Vec<Candidate>,
-    /// What it was built with.
-    settings: Settings,
+    plan: Plan,
     branches: Vec<Branch>,
+}
+
+/// What a layer is built by.
+#[derive(Debug, Clone)]
+struct Plan {
+    candidates: Vec<Candidate>,
+    /// What the chain was built with.
+    settings: Settings,
+    live: Arc<AtomicBool>,
+    tee: gst::Element,
 }
 
 #[glib::object_subclass]
@@ -201,12 +214,22 @@ impl ElementImpl for SimulcastEnc {
         let obj = self.obj();
         let layers = lock(&self.settings).layers.clone();
         let count = layers.as_slice().len();
-        let taken = |index: &usize| obj.static_pad(&format!("src_{index}")).is_some();
-        let index = match name {
-            Some(name) => name.strip_prefix("src_").and_then(|n| n.parse().ok()),
-            None => (0..count).find(|index| !taken(index)),
+        // Several threads may ask at once.
+        let index = {
+            let mut coming = lock(&self.coming);
+            let free = |index: &usize| {
+                *index < count
+                    && !coming.contains(index)
+                    && obj.static_pad(&format!("src_{index}")).is_none()
+            };
+            let index = match name {
+                Some(name) => name.strip_prefix("src_").and_then(|n| n.parse().ok()),
+                None => (0..count).find(free),
+            };
+            let index = index.filter(free);
+            coming.extend(index);
+            index
         };
-        let index = index.filter(|index| *index < count && !taken(index));
         let Some(index) = index else {
             gst::warning!(
                 CAT,
@@ -219,7 +242,9 @@ impl ElementImpl for SimulcastEnc {
         let pad = gst::GhostPad::builder_from_template(templ)
             .name(format!("src_{index}"))
             .build();
-        if let Err(reason) = self.add_layer((index, layers.as_slice()[index]), &pad) {
+        let added = self.add_layer((index, layers.as_slice()[index]), &pad);
+        lock(&self.coming).remove(&index);
+        if let Err(reason) = added {
             gst::warning!(CAT, imp = self, "pad src_{index} can't be had: {reason}");
             return None;
         }
@@ -240,12 +265,14 @@ impl ElementImpl for SimulcastEnc {
         if let Some(ghost) = pad.downcast_ref::<gst::GhostPad>() {
             let _ = ghost.set_target(None::<&gst::Pad>);
         }
-        let _ = pad.set_active(false);
         if let Err(error) = obj.remove_pad(pad) {
             gst::warning!(CAT, imp = self, "{error}");
         }
-        if let Some(branch) = branch {
-            remove_layer(&obj, &branch.bin);
+        match branch {
+            Some(branch) => remove_layer(&obj, &branch.bin, Some(pad.clone())),
+            None => {
+                let _ = pad.set_active(false);
+            }
         }
     }
 
@@ -256,7 +283,7 @@ impl ElementImpl for SimulcastEnc {
         let outdated = transition == gst::StateChange::ReadyToPaused
             && lock(&self.chain)
                 .as_ref()
-                .is_some_and(|chain| chain.settings != *lock(&self.settings));
+                .is_some_and(|chain| chain.plan.settings != *lock(&self.settings));
         if outdated {
             self.stop();
         }
@@ -303,7 +330,7 @@ impl BinImpl for SimulcastEnc {
 
 /// Takes a layer out while the others go on. Its thread may be held up behind the element, for as long as a sink is paused:
 /// nobody waits for that.
-fn remove_layer(obj: &super::SimulcastEnc, layer: &gst::Bin) {
+fn remove_layer(obj: &super::SimulcastEnc, layer: &gst::Bin, ghost: Option<gst::Pad>) {
     let sink = layer.static_pad("sink");
     if let Some(from) = sink.and_then(|pad| pad.peer())
         && let Some(tee) = from.parent_element()
@@ -315,8 +342,11 @@ fn remove_layer(obj: &super::SimulcastEnc, layer: &gst::Bin) {
         // Nobody brings it up again.
         let _ = obj.remove(layer);
     }
-    layer.call_async(|layer| {
+    layer.call_async(move |layer| {
         let _ = layer.set_state(gst::State::Null);
+        if let Some(ghost) = ghost {
+            let _ = ghost.set_active(false);
+        }
     });
 }
 
@@ -342,7 +372,7 @@ impl SimulcastEnc {
             settings.refused = None;
         }
         if let Some(chain) = &mut *lock(&self.chain) {
-            chain.settings.layers = layers.clone();
+            chain.plan.settings.layers = layers.clone();
             for branch in &chain.branches {
                 branch
                     .shared
@@ -414,14 +444,19 @@ impl SimulcastEnc {
         let candidates = encoders::candidates(settings)?;
         let front = front::build(obj.upcast_ref(), settings, candidates.first())?;
         *lock(&self.takes) = front::taken_caps(&candidates);
-        let mut chain = Chain {
-            front,
+        let plan = Plan {
             candidates,
             settings: settings.clone(),
+            live: front.live.clone(),
+            tee: front.tee.clone(),
+        };
+        let mut chain = Chain {
+            front,
+            plan,
             branches: Vec::new(),
         };
         for (layer, pad) in requested {
-            let branch = self.attach(&chain, layer, &pad)?;
+            let branch = self.attach(&chain.plan, layer, &pad)?;
             chain.branches.push(branch);
         }
         if let Some(sink) = lock(&self.sink).clone() {
@@ -431,19 +466,19 @@ impl SimulcastEnc {
         Ok(chain)
     }
 
-    /// Builds a layer into the bin, in the state that that is in.
+    /// Builds a layer into the bin, in the state that that is in. Without any lock: applications set up its encoder.
     fn attach(
         &self,
-        chain: &Chain,
+        plan: &Plan,
         layer: (usize, Layer),
         ghost: &gst::GhostPad,
     ) -> Result<Branch, String> {
         let obj = self.obj();
         let common = Common {
             obj: &obj,
-            settings: &chain.settings,
-            candidates: &chain.candidates,
-            live: &chain.front.live,
+            settings: &plan.settings,
+            candidates: &plan.candidates,
+            live: &plan.live,
         };
         let branch = layer::build(&common, layer, ghost)?;
         obj.add(&branch.bin).map_err(|e| e.to_string())?;
@@ -454,7 +489,7 @@ impl SimulcastEnc {
             .bin
             .sync_state_with_parent()
             .map_err(|e| e.to_string())?;
-        let from = chain.front.tee.request_pad_simple("src_%u");
+        let from = plan.tee.request_pad_simple("src_%u");
         let from = from.ok_or("tee gives no pad")?;
         let linked = from.link(&pad(bin, "sink")?);
         linked.map_err(|e| e.to_string())?;
@@ -464,13 +499,23 @@ impl SimulcastEnc {
     /// A pad comes, in whatever state.
     fn add_layer(&self, layer: (usize, Layer), ghost: &gst::GhostPad) -> Result<(), String> {
         let obj = self.obj();
-        let mut chain = lock(&self.chain);
-        if let Some(chain) = &mut *chain {
-            let branch = self.attach(chain, layer, ghost)?;
-            chain.branches.push(branch);
-            chain.branches.sort_by_key(|branch| branch.index);
+        let plan = lock(&self.chain).as_ref().map(|chain| chain.plan.clone());
+        if let Some(plan) = plan {
+            let branch = self.attach(&plan, layer, ghost)?;
+            let mut chain = lock(&self.chain);
+            match chain.as_mut().filter(|chain| chain.plan.tee == plan.tee) {
+                Some(chain) => {
+                    chain.branches.push(branch);
+                    chain.branches.sort_by_key(|branch| branch.index);
+                }
+                None => {
+                    drop(chain);
+                    let _ = ghost.set_target(None::<&gst::Pad>);
+                    remove_layer(&obj, &branch.bin, None);
+                    return Err("the element was just stopped".into());
+                }
+            }
         }
-        drop(chain);
         if obj.current_state() > gst::State::Ready {
             let _ = ghost.set_active(true);
         }

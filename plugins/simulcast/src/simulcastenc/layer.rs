@@ -366,10 +366,11 @@ impl Gate {
             self.stage = Some(stage);
             return Ok(());
         }
-        Err(encoders::none_found(
-            self.settings.codec,
-            &self.failures.join("; "),
-        ))
+        let none = encoders::none_found(self.settings.codec, &self.failures.join("; "));
+        Err(match &self.settings.encoder_properties {
+            Some(_) => format!("{none}. It may be encoder-properties, which were set on them"),
+            None => none,
+        })
     }
 
     fn frame(

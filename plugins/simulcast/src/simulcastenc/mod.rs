@@ -84,6 +84,7 @@ mod stage;
 mod stats;
 mod temporal;
 mod weave;
+mod whole;
 
 pub(crate) use settings::{Codec, Deinterlace, Fields, Speed};
 

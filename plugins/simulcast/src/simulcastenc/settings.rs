@@ -177,7 +177,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("frames-in, and for each layer encoder, width, height, bitrate (bit/s), frames-encoded, frames-dropped, frames-thinned (by @FPS), keyframes")
+            .blurb("frames-in, frames-broken (smaller than their caps say, left out), and for each layer encoder, width, height, bitrate (bit/s), frames-encoded, frames-dropped, frames-thinned (by @FPS), keyframes")
             .read_only()
             .build(),
     ]

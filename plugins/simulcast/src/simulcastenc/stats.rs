@@ -38,6 +38,7 @@ pub(super) fn stats(front: &Front, branches: &[Branch]) -> gst::Structure {
     });
     gst::Structure::builder("simulcastenc-stats")
         .field("frames-in", frames_in)
+        .field("frames-broken", front.broken.load(Relaxed))
         .field("layers", gst::Array::from_values(layers))
         .build()
 }
