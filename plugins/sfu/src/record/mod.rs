@@ -83,7 +83,7 @@
  * ## Messages
  *
  * The element message `sfu-recording` tells of each file that begins or is finished: `stream`,
- * `state` (`recording`, `finished`), `location`, `start-ms`, in a room `room` and `identity`, and at the end `bytes` and `duration`. The signals
+ * `state` (`recording`, `finished`), `location`, `start-ms`, in a room `room` and `identity`, and at the end `bytes` and `duration` (GstClockTime). The signals
  * `recording-started` and `recording-finished` have the same as their argument, on a thread that nothing
  * waits for.
  */

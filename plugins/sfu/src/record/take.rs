@@ -219,24 +219,23 @@ impl Take {
         waiting.sum::<u64>() > BACKLOG
     }
 
-    /// Ends a track: what comes of it belongs to the next file.
+    /// Ends a track while others go on: what comes of it belongs to the next file.
     pub(super) fn end_track(&mut self, track: TrackId) {
         if let Some(source) = self.sources.get_mut(&track).filter(|s| !s.ended) {
-            source.ended = true;
             // The muxer panics where another track's fragment has ended and this one's has not, at its end either.
-            while let Some((at, _)) = source.splits.front().copied() {
-                source.split(at);
-            }
-            let _ = source.appsrc.end_of_stream();
+            let last = source.newest.map(|newest| newest + gst::ClockTime::NSECOND);
+            source.splits.extend(last.map(|last| (last, false)));
+            source.end();
         }
     }
 
     /// Ends all tracks. `Done` follows.
     pub(super) fn end(&mut self) {
         self.ending.get_or_insert_with(Instant::now);
-        for track in self.sources.keys().copied().collect::<Vec<_>>() {
-            self.end_track(track);
-        }
+        self.sources
+            .values_mut()
+            .filter(|s| !s.ended)
+            .for_each(Source::end);
     }
 }
 
@@ -253,6 +252,14 @@ impl Source {
     fn all_are_keys(&self) -> bool {
         let name = self.caps.structure(0).map(gst::StructureRef::name);
         name.is_some_and(|name| name.starts_with("audio/"))
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        while let Some((at, _)) = self.splits.front().copied() {
+            self.split(at);
+        }
+        let _ = self.appsrc.end_of_stream();
     }
 
     /// Ends the oldest fragment that is to end before what comes at `next`.
