@@ -16,6 +16,8 @@ const WINDOW: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(2);
 /// B-frames that were seen so lately are there.
 const REORDERS_FOR: Duration = Duration::from_secs(10);
+/// A frame that goes back twice within this has others that are shown before it.
+const AGAIN: Duration = Duration::from_secs(1);
 /// Timestamps further apart than their packets by more than this have jumped. Encoders that catch up after a stall stay below.
 const JUMP: Duration = Duration::from_secs(1);
 
@@ -32,6 +34,8 @@ pub(crate) struct Health {
     keyframes: u64,
     keyframe: Option<Instant>,
     keyframe_interval: Option<Duration>,
+    /// When a frame was to be shown before the one that came before it.
+    back: Option<Instant>,
     reordered: Option<Instant>,
     jumps: u64,
     /// Profile, constraints and level of H.264.
@@ -78,9 +82,9 @@ impl Health {
                     self.channels = stereo.map(|stereo| 1 + u8::from(stereo)).or(self.channels);
                 }
             }
-            if self.last_timestamp != Some(packet.timestamp) {
-                self.last_timestamp = Some(packet.timestamp);
-                self.frame(now, codec.clock_rate(), packet.timestamp);
+            let before = self.last_timestamp.replace(packet.timestamp);
+            if before != Some(packet.timestamp) {
+                self.frame(now, codec.clock_rate(), packet.timestamp, before);
             }
         }
     }
@@ -99,7 +103,7 @@ impl Health {
         }
     }
 
-    fn frame(&mut self, now: Instant, clock_rate: u32, timestamp: u32) {
+    fn frame(&mut self, now: Instant, clock_rate: u32, timestamp: u32, before: Option<u32>) {
         let (since, before) = *self.window.get_or_insert((now, self.frames));
         let span = now.saturating_duration_since(since);
         if span >= WINDOW {
@@ -121,7 +125,16 @@ impl Health {
         if jumped {
             self.jumps += 1;
         } else if ticks < 0 {
-            self.reordered = Some(now);
+            let back = before.is_some_and(|before| (timestamp.wrapping_sub(before) as i32) < 0);
+            let last = self.back;
+            if back {
+                self.back = Some(now);
+            }
+            // A source that set its time back once, a little, has done so.
+            let again = last.is_some_and(|last| now.saturating_duration_since(last) < AGAIN);
+            if back && again {
+                self.reordered = Some(now);
+            }
             return;
         }
         self.newest = Some((timestamp, now));
@@ -230,6 +243,14 @@ mod tests {
         }
         let seen = watch(&decoding);
         assert_eq!((seen.b_frames, seen.timestamp_jumps), (true, 0));
+    }
+
+    #[test]
+    fn time_that_is_set_back_a_little_is_no_b_frame() {
+        let back = |n: i64| if n >= 45 { 300 } else { 0 };
+        let ms: Vec<_> = (0..90).map(|n| n * 33 - back(n)).collect();
+        let seen = watch(&ms);
+        assert_eq!((seen.b_frames, seen.timestamp_jumps), (false, 0));
     }
 
     #[test]

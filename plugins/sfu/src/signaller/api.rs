@@ -32,7 +32,7 @@ pub(super) async fn health(
     let bad = |e: sfu_engine::NameError| Refusal::new(StatusCode::BAD_REQUEST, e.to_string());
     let name: StreamName = name.parse().map_err(bad)?;
     let info = app.router.stream(&name);
-    if info.is_some_and(|info| is_healthy(&info)) {
+    if info.is_some_and(|info| sends(&info)) {
         return Ok("ok\n");
     }
     let message = format!("nothing comes from the stream {name}");
@@ -40,7 +40,7 @@ pub(super) async fn health(
 }
 
 /// Whether it has a publisher who sends. Sound alone is not looked at: it may be silent for long.
-fn is_healthy(info: &StreamInfo) -> bool {
+pub(super) fn sends(info: &StreamInfo) -> bool {
     let sends = match &info.video {
         Some(video) => video.layers.iter().any(|layer| layer.active),
         None => !info.audio.is_empty(),
@@ -90,6 +90,7 @@ fn stream_json(app: &App, info: &StreamInfo) -> Value {
     json!({
         "name": info.name.as_str(),
         "live": info.live,
+        "sends": sends(info),
         "input": info.input,
         "viewers": info.viewers,
         "outputs": info.outputs,

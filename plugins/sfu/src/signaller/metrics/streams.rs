@@ -7,6 +7,7 @@ use std::fmt;
 use sfu_engine::{LATENCY_BUCKETS, LayerStatus, StreamInfo, TrackHealth};
 
 use super::page::Page;
+use crate::signaller::api::sends;
 
 /// Streams with figures of their own, some 3 kB each.
 const STREAMS: usize = 1_000;
@@ -21,11 +22,16 @@ pub(super) fn shown(mut all: Vec<StreamInfo>) -> Vec<StreamInfo> {
 type Figure = (&'static str, &'static str, fn(&StreamInfo) -> i64);
 type Sum = (&'static str, &'static str, fn(&StreamInfo) -> u64);
 
-const GAUGES: [Figure; 3] = [
+const GAUGES: [Figure; 4] = [
     (
         "sfu_stream_live",
         "Whether the stream has a publisher.",
         |s| s.live.into(),
+    ),
+    (
+        "sfu_stream_sends",
+        "Whether something comes from its publisher.",
+        |s| sends(s).into(),
     ),
     ("sfu_stream_viewers", "Viewers of the stream.", |s| {
         s.viewers as i64

@@ -10,6 +10,7 @@ use sfu_engine::{AudioStatus, LayerStatus, StreamInfo, StreamName, TrackHealth};
 use utoipa::ToSchema;
 
 use super::asked::{Asked, List, Named, Part};
+use crate::signaller::api::sends;
 use crate::signaller::kick;
 use crate::signaller::latency::millis;
 use crate::signaller::problem::Problem;
@@ -21,6 +22,8 @@ pub(in crate::signaller) struct Stream {
     name: String,
     /// It has a publisher.
     live: bool,
+    /// Something comes from it: an ingest is a publisher also while no encoder sends to it.
+    sends: bool,
     /// How the publisher's media comes: `whip`, or `element`, a pipeline of this process.
     input: Option<&'static str>,
     viewers: usize,
@@ -153,6 +156,7 @@ fn told(app: &App, info: &StreamInfo) -> Stream {
     Stream {
         name: info.name.as_str().to_owned(),
         live: info.live,
+        sends: sends(info),
         input: info.input,
         viewers: info.viewers,
         outputs: info.outputs,
