@@ -44,11 +44,27 @@ def checks(results):
     for streams, each, limit in STREAMS:
         what = f"{streams} streams with {each} viewers each: CPU a packet"
         yield ratio(what, find("gst-sfu-streams", streams=streams), one, limit, than="one with 100")
+    # A fifth of what LiveKit takes in that form, and what a lean connection may.
+    yield at_most("a room of 10 and 10 listeners: CPU a packet", find("gst-sfu-room", 20), "us_per_packet", 13, "µs")
+    for viewers in (300, 1000):
+        what = f"a room of 10 of which {viewers:,} watch one"
+        stage = find("gst-sfu-stage", viewers)
+        stage = stage and stage | {"us_of_all": of_all(stage)}
+        yield at_most(f"{what}: CPU a packet", stage, "us_of_all", 3, "µs")
+        yield at_most(f"{what}: memory a viewer", stage, "memory_bytes_per_viewer", 80_000, "octets")
     yield janus(results, find)
     yield from joins(results)
     far = find("gst-sfu-far")
     yield at_most("a browser far away, 95 % of its pictures", far, "p95Ms", 300, "ms old")
     yield at_most("its freezes of more than 200 ms", far, "freezes", 0, "")
+
+
+def of_all(stage):
+    """CPU time in µs for each packet that goes out, to who takes part in the room and to who watches."""
+    cpu, packets = stage.get("cpu_percent"), stage.get("packets_per_second")
+    if not measured(cpu, packets):
+        return None
+    return cpu * 1e4 / (packets + stage.get("room_packets_per_second", 0))
 
 
 def measured(*values):

@@ -79,6 +79,22 @@ is in the CPU of each packet that leaves, so that it is more where fewer watch.
 | --- | --- | --- | --- | --- | --- | --- | --- |
 {streams}
 
+## Rooms
+
+Participants by LiveKit's protocol (v0), who publish three layers (2,500, 714 and 204 kbit/s) and sound, and get nine pictures and sounds of
+the others (`last-n=9`): small ones, or one in full size and the others small (stage). Memory is what the process grew by for each
+of them. The load tool has one core for all of them, and decrypts everything.
+
+| publish | listen | pictures | receive | packets/s | CPU µs a packet | CPU of a core | memory each | join p50 / max |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+{rooms}
+
+A room of which many watch the first participant by WHEP (`/whep/ROOM/IDENTITY`), a lean connection each:
+
+| publish | watch | with picture | packets/s, to participants besides | CPU µs a packet | CPU of a core | memory a viewer |
+| --- | --- | --- | --- | --- | --- | --- |
+{stages}
+
 ## Through a queue of 1 Gbit/s
 
 What a network card or a shaped uplink is: the device sends 1 Gbit/s (`tbf`), and what comes faster waits. The large queue holds
@@ -163,6 +179,36 @@ def streams_row(r):
         value(r.get("cpu_percent"), 0, " %"),
         delay(r),
         keyframe_end(r),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def room_row(r):
+    memory = r.get("rss_bytes_per_participant")
+    cells = [
+        value(r.get("publishers"), 0),
+        value(r["listeners"], 0),
+        r["pictures"],
+        value(r.get("receiving"), 0) if r["passed"] else f"({value(r.get('receiving'), 0)})",
+        value(r.get("packets_per_second"), 0),
+        value(r.get("us_per_packet")),
+        value(r.get("cpu_percent"), 0, " %"),
+        value(memory and memory / 1e3, 0, " kB"),
+        f"{value(r.get('join_ms_p50'), 0)} / {value(r.get('join_ms_max'), 0)} ms",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def stage_row(r):
+    memory = r.get("memory_bytes_per_viewer")
+    cells = [
+        value(r.get("publishers"), 0),
+        f"{r['viewers']:,}" if r["passed"] else f"({r['viewers']:,})",
+        value(r.get("viewers_with_picture"), 0),
+        f"{value(r.get('packets_per_second'), 0)} + {value(r.get('room_packets_per_second'), 0)}",
+        value(goals.of_all(r)),
+        value(r.get("cpu_percent"), 0, " %"),
+        value(memory and memory / 1e3, 0, " kB"),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -289,6 +335,8 @@ def main():
         goals=reached,
         idle=idle(alone),
         streams="\n".join(streams_row(r) for r in many) or "| - | | | | | | | |",
+        rooms="\n".join(room_row(r) for r in by("gst-sfu-room") if "listeners" in r) or "| - | | | | | | | | |",
+        stages="\n".join(stage_row(r) for r in by("gst-sfu-stage")) or "| - | | | | | | |",
         queues="\n".join(queue_row(r) for r in queues) or "| - | | | | | | | | |",
         devices="\n".join(device(r) for r in queues) or "- not measured",
         joins=joins(joined),

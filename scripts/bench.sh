@@ -17,6 +17,11 @@ BENCH_JOINS=600/s
 BENCH_JOIN_COUNT=3000
 # Many streams of 1.5 Mbit/s, as rooms are: how many, and the viewers of each. The first is what the others are measured by.
 BENCH_STREAMS=("1 100" "10 10" "60 3")
+# Rooms: publishers, listeners, and which pictures they ask for.
+BENCH_ROOMS=("10 10 small" "50 0 small" "10 50 stage")
+# Who publishes in a room, and viewers of the first of them by WHEP.
+BENCH_STAGES=("10 300" "10 1000")
+BENCH_ROOM_KEY=bench:a-secret-of-the-benchmark
 # Through a queue: its kind and the viewers.
 BENCH_QUEUES=("large 60" "small 60" "large 300")
 BENCH_FAR=60
@@ -62,6 +67,15 @@ run_bench() {
   for streams in "${BENCH_STREAMS[@]}"; do
     # shellcheck disable=SC2086
     bench_streams gst-sfu $streams || true
+  done
+  local room
+  for room in "${BENCH_ROOMS[@]}"; do
+    # shellcheck disable=SC2086
+    bench_room $room || true
+  done
+  for room in "${BENCH_STAGES[@]}"; do
+    # shellcheck disable=SC2086
+    bench_stage $room || true
   done
   bench_joins gst-sfu
   local queue
@@ -137,7 +151,7 @@ start_gst-sfu() {
   export GST_SFU_ACCESS=$ROOT/target/bench-access
   echo "anyone play publish metrics" >"$GST_SFU_ACCESS"
   bench_on s "${1:-0}" gst-launch-1.0 sfusignaller listen="$BENCH_SERVER:8080" udp-port=8189 shards="${2:-1}" \
-    >"$bench_work/server.log" 2>&1 &
+    api-keys="$BENCH_ROOM_KEY" >"$bench_work/server.log" 2>&1 &
   bench_server=$!
   bench_load=(--whip "http://$BENCH_SERVER:8080/whip/bench" --keyframe-interval 2s
     --whep "http://$BENCH_SERVER:8080/whep/bench")
@@ -266,6 +280,47 @@ bench_streams() {
   echo "{\"streams\": $streams}" >"$bench_work/streams.json"
   python3 "$ROOT/bench/step.py" "$system-streams" "$((streams * each))" "$bench_work/step.json" \
     "$bench_work/streams.json" >>"$bench_results" || return 1
+  tail -n1 "$bench_results"
+}
+
+# Participants of a room, by LiveKit's protocol.
+bench_in_room() {
+  bench_on c "$(($(nproc) - 1))" timeout 150 "$ROOT/target/release/sfu-load" --room "http://$BENCH_SERVER:8080" \
+    --api-key "$BENCH_ROOM_KEY" --layers 3 --audio --keyframe-interval 2s --ramp 10/s --pid "$bench_server" --json "$@"
+}
+
+bench_room() {
+  local publishers=$1 listeners=$2 pictures=$3
+  echo "== gst-sfu, a room of $publishers publishers and $listeners listeners"
+  start_gst-sfu
+  bench_pids+=("$bench_server")
+  sleep 4
+  (bench_in_room --publishers "$publishers" --viewers "$listeners" --pictures "$pictures" \
+    --duration "$BENCH_DURATION") >"$bench_work/step.json" 2>"$bench_work/load.log" || true
+  bench_stop
+  echo "{\"listeners\": $listeners, \"pictures\": \"$pictures\"}" >"$bench_work/room.json"
+  python3 "$ROOT/bench/step.py" gst-sfu-room "$((publishers + listeners))" "$bench_work/step.json" \
+    "$bench_work/room.json" >>"$bench_results" || return 1
+  tail -n1 "$bench_results"
+}
+
+# A room, and an audience that watches its first publisher.
+bench_stage() {
+  local publishers=$1 viewers=$2
+  echo "== gst-sfu, a room of $publishers publishers, $viewers watch one of them"
+  start_gst-sfu
+  bench_pids+=("$bench_server")
+  sleep 4
+  (bench_in_room --publishers "$publishers" --viewers 0 --pictures small --room-name stage \
+    --duration "$((viewers / 50 + 20))s") >"$bench_work/room.json" 2>"$bench_work/load.log" &
+  local room=$!
+  sleep 4
+  (bench_on c "$(($(nproc) - 1))" timeout 150 "$ROOT/target/release/sfu-load" \
+    --whep "http://$BENCH_SERVER:8080/whep/stage/publisher0" --viewers "$viewers" --ramp 50/s \
+    --duration "$BENCH_DURATION" --pid "$bench_server" --json) >"$bench_work/step.json" 2>"$bench_work/load.log" || true
+  wait "$room" || true
+  bench_stop
+  python3 "$ROOT/bench/step.py" gst-sfu-stage "$viewers" "$bench_work/room.json" "$bench_work/step.json" >>"$bench_results" || return 1
   tail -n1 "$bench_results"
 }
 

@@ -70,4 +70,13 @@ fn a_room_of_publishers_and_listeners() {
     // A picture and a sound of each of the others.
     assert_eq!(seen["streams"], 3 * 4 + 4 * 6);
     assert!(seen["us_per_packet"].as_f64().unwrap() > 0.0);
+    let packets = seen["packets_per_second"].as_f64().unwrap();
+    all.extend(["--pictures", "small", "--room-name", "small"]);
+    let small = load::run(&all).unwrap();
+    println!("{small}");
+    assert_eq!(
+        (&small["status"], &small["receiving"]),
+        (&0.into(), &7.into())
+    );
+    assert!(small["packets_per_second"].as_f64().unwrap() < 0.9 * packets);
 }

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use sfu_impair::Conditions;
 
 const ABOUT: &str =
@@ -69,6 +69,9 @@ pub struct LoadArgs {
     /// How many participants of a room publish the generated stream
     #[arg(long, default_value_t = 1, requires = "room")]
     pub publishers: usize,
+    /// The size of pictures that a room's participants ask for
+    #[arg(long, value_enum, default_value_t = Pictures::Full, requires = "room")]
+    pub pictures: Pictures,
     /// WHIP endpoint to publish the generated stream to
     #[arg(long, value_name = "URL")]
     pub whip: Option<String>,
@@ -116,6 +119,17 @@ pub struct LoadArgs {
     /// The published stream.
     #[command(flatten)]
     pub stream: StreamArgs,
+}
+
+/// Which pictures a participant of a room wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Pictures {
+    /// All in full size
+    Full,
+    /// The first publisher's in full size, and small ones of all others
+    Stage,
+    /// Small ones of all
+    Small,
 }
 
 /// What the generated stream is like.

@@ -15,8 +15,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use livekit_protocol::signal_request::Message as Ask;
 use livekit_protocol::signal_response::Message as Told;
 use livekit_protocol::{
-    AddTrackRequest, LeaveRequest, Ping, SessionDescription, SignalRequest, SignalResponse,
-    SimulcastCodec, TrackSource, TrackType, VideoLayer, VideoQuality,
+    AddTrackRequest, LeaveRequest, ParticipantInfo, Ping, SessionDescription, SignalRequest,
+    SignalResponse, SimulcastCodec, TrackSource, TrackType, UpdateTrackSettings, VideoLayer,
+    VideoQuality,
 };
 use prost::Message as _;
 use serde::Serialize;
@@ -25,7 +26,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc};
 use tungstenite::{Message, WebSocket};
 
-use crate::args::{LoadArgs, StreamArgs};
+use crate::args::{LoadArgs, Pictures, StreamArgs};
 use crate::join;
 use crate::process::{self, Usage};
 use crate::publish::{Offered, Publisher};
@@ -37,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(10);
 const PING: Duration = Duration::from_secs(5);
 /// When all have joined, tracks are still being subscribed to for so long.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// What publishers are called, with a number behind.
+const PUBLISHER: &str = "publisher";
 
 /// What was found.
 #[derive(Debug, Default, Serialize)]
@@ -134,17 +138,23 @@ pub fn run(args: &LoadArgs, url: &str) -> Result<RoomReport> {
         let due = began + Duration::from_secs_f64(n as f64 / args.ramp);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let publishes = n < args.publishers;
-        let identity = format!("{}{n}", if publishes { "publisher" } else { "listener" });
+        let identity = if publishes { PUBLISHER } else { "listener" };
+        let identity = format!("{identity}{n}");
         let until = SystemTime::now() + Duration::from_secs(3_600);
         let who = (args.room_name.as_str(), identity.as_str(), "");
         let token = sfu_access::make_room_token((key, secret), who, until);
         let token = token.map_err(|why| anyhow!("--api-key: {why}"))?;
         let shared = Arc::new(Shared::default());
         let (told, url) = (shared.clone(), url.to_owned());
-        let stream = publishes.then_some(args.stream);
-        let thread = std::thread::Builder::new().name(identity).spawn(move || {
+        let name = identity.clone();
+        let plan = Plan {
+            identity,
+            publishes: publishes.then_some(args.stream),
+            pictures: args.pictures,
+        };
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
             if let Err(error) =
-                Participant::join(&url, &token, stream, &told).and_then(|p| p.run(&told))
+                Participant::join(&url, &token, plan, &told).and_then(|p| p.run(&told))
                 && let Ok(mut place) = told.error.lock()
             {
                 *place = Some(format!("{error:#}"));
@@ -237,7 +247,15 @@ struct Came {
     count: u64,
 }
 
+/// What a participant is to do.
+struct Plan {
+    identity: String,
+    publishes: Option<StreamArgs>,
+    pictures: Pictures,
+}
+
 struct Participant {
+    plan: Plan,
     signal: WebSocket<TcpStream>,
     /// What is published, until it leaves.
     publisher: Option<Publisher>,
@@ -245,12 +263,14 @@ struct Participant {
     socket: UdpSocket,
     address: SocketAddr,
     came: HashMap<u32, Came>,
+    /// The tracks whose size has been asked for.
+    sized: HashSet<String>,
     asked: Instant,
     ping: Instant,
 }
 
 impl Participant {
-    fn join(url: &str, token: &str, stream: Option<StreamArgs>, shared: &Shared) -> Result<Self> {
+    fn join(url: &str, token: &str, plan: Plan, shared: &Shared) -> Result<Self> {
         let asked = Instant::now();
         let server = join::server_address(url)?;
         let local = join::local_address(server)?;
@@ -272,20 +292,22 @@ impl Participant {
         let candidate = Candidate::host(own, "udp").map_err(|e| anyhow!("{own}: {e}"))?;
         rtc.add_local_candidate(candidate);
         let mut this = Self {
+            plan,
             signal,
             publisher: None,
             rtc,
             socket,
             address: own,
             came: HashMap::new(),
+            sized: HashSet::new(),
             asked,
             ping: asked + PING,
         };
         match this.next()? {
-            Some(Told::Join(_)) => {}
+            Some(Told::Join(join)) => this.size(&join.other_participants)?,
             other => bail!("joining: first came {other:?}"),
         }
-        if let Some(stream) = stream {
+        if let Some(stream) = this.plan.publishes {
             this.publish(local, &stream, shared)?;
         }
         this.signal.get_mut().set_nonblocking(true).context("TCP")?;
@@ -403,10 +425,45 @@ impl Participant {
                 }))?;
                 self.drain(shared)?;
             }
+            Some(Told::Update(update)) => self.size(&update.participants)?,
             Some(Told::Leave(leave)) => bail!("the server ends it: {:?}", leave.reason()),
             _ => {}
         }
         Ok(told)
+    }
+
+    /// Asks for others' pictures as large as they are wanted.
+    fn size(&mut self, others: &[ParticipantInfo]) -> Result<()> {
+        for other in others {
+            if other.identity == self.plan.identity {
+                continue;
+            }
+            let large = match self.plan.pictures {
+                Pictures::Full => return Ok(()),
+                Pictures::Stage => other.identity == format!("{PUBLISHER}0"),
+                Pictures::Small => false,
+            };
+            let (quality, height) = match large {
+                true => (VideoQuality::High, 720),
+                false => (VideoQuality::Low, 180),
+            };
+            let videos = other
+                .tracks
+                .iter()
+                .filter(|t| t.r#type() == TrackType::Video);
+            let sids = videos.map(|track| track.sid.clone());
+            let new: Vec<_> = sids.filter(|sid| self.sized.insert(sid.clone())).collect();
+            if !new.is_empty() {
+                self.ask(Ask::TrackSetting(UpdateTrackSettings {
+                    track_sids: new,
+                    quality: quality.into(),
+                    width: height * 16 / 9,
+                    height,
+                    ..UpdateTrackSettings::default()
+                }))?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a datagram, or what is due.
