@@ -10,7 +10,7 @@ gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
-MEDIA = """( videotestsrc is-live=true ! video/x-raw,width=640,height=360,framerate=30/1
+MEDIA = """( videotestsrc is-live=true ! video/x-raw,format=I420,width=640,height=360,framerate=30/1
   ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=30 bitrate=800 ! rtph264pay name=pay0 pt=96
   audiotestsrc is-live=true ! audioconvert ! avenc_aac ! rtpmp4gpay name=pay1 pt=97 )"""
 

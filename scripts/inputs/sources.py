@@ -67,7 +67,7 @@ FFMPEG = {
     "a constant rate": ("mpegts", made(more="-muxrate 4M")),
 }
 
-PICTURES = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1"
+PICTURES = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=180,framerate=30/1"
 TONE = "audiotestsrc is-live=true ! audioconvert"
 H264 = "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=30 bitrate=300"
 # An octet in so many is another one.
@@ -110,7 +110,7 @@ CAMERAS = {
     "lost pictures": camera(video=f"{H264} ! identity drop-probability=0.3 ! rtph264pay"),
     "a tiny picture": camera(pictures=PICTURES.replace("320", "18").replace("180", "2")),
     "time ahead": camera(pictures=f"{PICTURES} ! identity ts-offset=60000000000"),
-    "five pictures": camera(pictures="videotestsrc num-buffers=5 ! video/x-raw,width=320,height=180,framerate=30/1"),
+    "five pictures": camera(pictures="videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=320,height=180,framerate=30/1"),
     # roleoroleo/yi-hack-Allwinner-v2 1153: at night
     "another size": camera(pictures=another_size("video/x-raw,format=I420,framerate=30/1,width={},height={}")),
 }
@@ -184,7 +184,7 @@ WHIP = {
     "lost pictures": publisher(video=encoded("identity drop-probability=0.3")),
     "one keyframe": publisher(video=encoded(encoder=H264.replace("key-int-max=30", "key-int-max=100000"))),
     "a tiny picture": publisher(pictures=PICTURES.replace("320", "18").replace("180", "2")),
-    "a large picture": publisher(pictures="videotestsrc is-live=true ! video/x-raw,width=3840,height=2160,framerate=2/1"),
+    "a large picture": publisher(pictures="videotestsrc is-live=true ! video/x-raw,format=I420,width=3840,height=2160,framerate=2/1"),
     "five pictures": publisher(pictures=PICTURES.replace("is-live=true", "is-live=true num-buffers=5")),
     "time ahead": publisher(pictures=f"{PICTURES} ! identity ts-offset=60000000000"),
     # obsproject/obs-studio 9614: the first packets, and with them the only keyframe for long, are missing

@@ -35,7 +35,7 @@ fn translate(router: &Namespace, outside: &str, rules: &[String]) {
 fn line(announce: &str) -> String {
     format!(
         "announce-address={announce} shards=1 videotestsrc is-live=true \
-         ! video/x-raw,width=640,height=360,framerate=30/1 ! {ENCODER} ! sfusink name=sink stream=camera"
+         ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! {ENCODER} ! sfusink name=sink stream=camera"
     )
 }
 

@@ -131,7 +131,7 @@ pub(crate) fn watch(server: &Server, from: &Namespace, host: &str) -> (Value, u6
 
 fn server(name: &str, encoder: &str) -> Server {
     let pipeline = format!(
-        "udp-address=:: videotestsrc is-live=true pattern=snow ! video/x-raw,width=640,height=360,framerate=30/1 \
+        "udp-address=:: videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \
          ! {encoder} ! sfusink name=sink stream=camera"
     );
     let server = Server::launch_at("[::]", name, &pipeline).expect("the server starts");

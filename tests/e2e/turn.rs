@@ -93,7 +93,7 @@ fn plays(test: &str, place: &Place, listen: &str) {
     let name = test.replace("::", "_");
     let line = format!(
         "udp-address={} turn-servers=turn:{}:3478 turn-secret={} shards=1 videotestsrc is-live=true \
-         ! video/x-raw,width=640,height=360,framerate=30/1 ! x264enc tune=zerolatency speed-preset=ultrafast \
+         ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! x264enc tune=zerolatency speed-preset=ultrafast \
          bitrate=1000 key-int-max=30 ! rtph264pay config-interval=-1 ! sfusink name=sink stream=camera",
         listen.trim_matches(['[', ']']),
         host(place.relay[0]),

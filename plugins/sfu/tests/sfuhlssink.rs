@@ -65,7 +65,8 @@ fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=180,framerate=30/1";
+const VIDEO: &str =
+    "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=180,framerate=30/1";
 const AUDIO: &str = "audiotestsrc is-live=true samplesperbuffer=480";
 
 fn publisher(stream: &str, more: &str) -> Running {

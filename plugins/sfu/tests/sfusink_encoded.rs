@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use running::{Running, init};
 
-const LIVE: &str =
-    "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=180,framerate=30/1";
+const LIVE: &str = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=180,framerate=30/1";
 const X264: &str = "x264enc speed-preset=ultrafast key-int-max=60 bitrate=300";
 const LAYERS: &str = "layers=180:300k,90:100k";
 
@@ -177,6 +176,103 @@ fn where_nothing_may_encode_b_frames_are_told_once_and_counted() {
     }
 }
 
+/// The decision is made on the thread that is stopped, whenever that is.
+#[test]
+fn stopping_takes_no_time_while_it_is_decided() {
+    init();
+    let path = std::env::temp_dir().join(format!("gst-sfu-b-frames-{}.mkv", std::process::id()));
+    let path = path.to_str().unwrap();
+    let made = Running::start(&format!(
+        "videotestsrc num-buffers=60 ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 ! {X264} bframes=2 b-adapt=false \
+         ! h264parse ! matroskamux ! filesink location={path}"
+    ));
+    made.ended();
+    drop(made);
+    for n in 0..24 {
+        let running = Running::start(&format!(
+            "filesrc location={path} ! matroskademux ! h264parse ! sfusink stream=decided-{n} {LAYERS}"
+        ));
+        std::thread::sleep(Duration::from_millis(10 * n));
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(running);
+            let _ = done.send(());
+        });
+        let stopped = is_done.recv_timeout(Duration::from_secs(8));
+        assert!(stopped.is_ok(), "not after {} ms", 10 * n);
+    }
+    std::fs::remove_file(path).unwrap();
+}
+
+/// Of other colours, more bits, or in fields.
+#[test]
+fn what_browsers_do_not_decode_is_encoded_anew() {
+    init();
+    let foreign = ["format=Y42B", "format=I420_10LE"];
+    for (n, foreign) in foreign.into_iter().enumerate() {
+        let stream = format!("foreign-{n}");
+        let (_player, seen) = Seen::watch(&stream);
+        let publisher = Running::start(&format!(
+            "{LIVE} ! videoconvert ! video/x-raw,{foreign} ! {X264} tune=zerolatency \
+             ! sfusink name=out stream={stream} {LAYERS}"
+        ));
+        until(foreign, Duration::from_secs(15), || {
+            layers(&publisher) == 2 && seen.count() > 30
+        });
+        assert!(publisher.stat::<bool>("out", "encoded-anew"), "{foreign}");
+    }
+}
+
+/// Encoders that make one keyframe by themselves, and others when they are asked, or never (`deaf`).
+#[test]
+fn who_joins_an_encoder_with_one_keyframe_sees_a_picture() {
+    init();
+    let encoder = "x264enc name=encoder speed-preset=ultrafast tune=zerolatency bitrate=300 key-int-max=99999 \
+                   option-string=scenecut=0";
+    let live = LIVE.replace("framerate=30", "framerate=60");
+    let all = [
+        ("deaf", "auto", true, true),
+        ("hears", "auto", false, false),
+        ("never", "never", true, false),
+    ];
+    let all = all.map(|(name, encode, deaf, anew)| {
+        let stream = format!("one-keyframe-{name}");
+        let (player, seen) = Seen::watch(&stream);
+        let publisher = Running::prepare(&format!(
+            "{live} ! {encoder} ! sfusink name=out stream={stream} encode={encode} {LAYERS}"
+        ));
+        let pad = publisher.0.by_name("encoder").unwrap().static_pad("src");
+        if deaf {
+            let mask = gst::PadProbeType::EVENT_UPSTREAM;
+            pad.unwrap().add_probe(mask, |_, info| match info.event() {
+                Some(event) if gst_video::ForceKeyUnitEvent::is(event) => gst::PadProbeReturn::Drop,
+                _ => gst::PadProbeReturn::Ok,
+            });
+        }
+        publisher.play();
+        (name, anew, publisher, player, seen)
+    });
+    for (name, anew, publisher, _player, seen) in &all {
+        // 300 pictures and two seconds.
+        until(name, Duration::from_secs(30), || seen.count() > 480);
+        let is = publisher.stat::<bool>("out", "encoded-anew");
+        assert_eq!(is, *anew, "{name}");
+        assert!(seen.longest_wait() < Duration::from_secs(3), "{name}");
+        assert_eq!(seen.out_of_order(), 0, "{name}");
+        if *name == "never" {
+            let said = publisher.warning();
+            assert!(
+                said.contains("no keyframe") && said.contains("key-int-max"),
+                "{said}"
+            );
+            continue;
+        }
+        let (_late, seen) = Seen::watch(&format!("one-keyframe-{name}"));
+        let took = until(name, Duration::from_secs(10), || seen.count() > 30);
+        println!("{name}: who joins has 30 pictures after {took:?}");
+    }
+}
+
 /// An SPS of x264's without its VUI: nothing says whether there are B-frames.
 fn silent(sps: &[u8]) -> Vec<u8> {
     let mut bits = Vec::new();
@@ -288,7 +384,7 @@ fn two(stream: &str, first: &str, second: &str) -> String {
     let caps = "video/x-h264,stream-format=byte-stream,alignment=au,profile=main";
     format!(
         "sfusink name=out stream={stream} {LAYERS}  concat name=c ! h264parse ! out.video_0 \
-         videotestsrc num-buffers=150 is-live=true ! video/x-raw,width=320,height=180,framerate=30/1 \
+         videotestsrc num-buffers=150 is-live=true ! video/x-raw,format=I420,width=320,height=180,framerate=30/1 \
          ! {first} name=first ! {caps} ! c. \
          {LIVE} ! {second} name=second ! {caps} ! c."
     )

@@ -381,7 +381,7 @@ fn timestamps_are_running_time_after_a_late_start_and_a_pause() {
     let seen = seen(&player, "v");
     std::thread::sleep(Duration::from_secs(2));
     let publisher = Running::start(
-        "videotestsrc is-live=true ! video/x-raw,width=64,height=64,framerate=30/1 \
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=64,height=64,framerate=30/1 \
            ! x264enc tune=zerolatency key-int-max=30 ! valve name=valve ! h264parse ! sfusink name=out stream=late",
     );
     let near = |what: &str| {

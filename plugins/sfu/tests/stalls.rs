@@ -83,7 +83,7 @@ impl Source {
             false => "forward-sticky-events",
         };
         let running = Running::prepare(&format!(
-            "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=15/1 ! valve name=v0 drop-mode={mode} \
+            "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=15/1 ! valve name=v0 drop-mode={mode} \
              ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=600 bitrate=200 ! h264parse ! sfusink name=out stream={stream} \
              audiotestsrc is-live=true samplesperbuffer=960 ! audio/x-raw,rate=48000 ! valve name=v1 drop-mode={mode} ! out."
         ));

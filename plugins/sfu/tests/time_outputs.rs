@@ -62,7 +62,7 @@ impl Source {
             false => "",
         };
         let running = Running::prepare(&format!(
-            "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=15/1 ! {encoder} identity name=v \
+            "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=15/1 ! {encoder} identity name=v \
              ! sfusink name=out stream={stream} layers=120:200k \
              audiotestsrc is-live=true samplesperbuffer=882 ! audio/x-raw,rate=44100 ! identity name=a ! out."
         ));

@@ -2,29 +2,25 @@
 
 //! Raw audio of any number of channels, with positions or without: how it becomes the two channels that browsers play.
 
-use std::sync::Mutex;
-
 use gst::glib;
 use gst::prelude::*;
+use sfu_elements::mixer::{self, MAX_CHANNELS, Matrix};
+use sfu_engine::TrackKind;
 
-use super::CAT;
-use crate::properties::lock;
+use super::media;
 
 /// Output channels that a matrix may have.
 const OUTPUTS: std::ops::RangeInclusive<usize> = 1..=2;
-/// Input channels that are mixed: with one more GStreamer's mixer (1.22) reads memory that isn't there.
-pub(super) const MAX_INPUTS: usize = 63;
-
 /// For each output channel the share of each input channel.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct MixMatrix(Vec<Vec<f32>>);
+pub(super) struct MixMatrix(Matrix);
 
 impl MixMatrix {
     /// Reads the property: an array of rows, one for each output channel, all of one length.
     pub(super) fn from_value(value: &glib::Value) -> Result<Self, String> {
         let rows = value.get::<gst::Array>();
         let rows = rows.map_err(|error| error.to_string())?;
-        let rows: Option<Vec<Vec<f32>>> = rows.iter().map(row_of).collect();
+        let rows: Option<Matrix> = rows.iter().map(row_of).collect();
         let rows = rows.ok_or("mix-matrix is an array of arrays of numbers")?;
         let Some(inputs) = rows.first().map(Vec::len) else {
             return Ok(Self::default());
@@ -32,9 +28,9 @@ impl MixMatrix {
         if !OUTPUTS.contains(&rows.len()) {
             return Err(format!("mix-matrix has {} rows, not 1 or 2", rows.len()));
         }
-        if inputs == 0 || inputs > MAX_INPUTS || rows.iter().any(|row| row.len() != inputs) {
+        if inputs == 0 || inputs > MAX_CHANNELS || rows.iter().any(|row| row.len() != inputs) {
             return Err(format!(
-                "the rows of mix-matrix have all the same length, of 1 to {MAX_INPUTS}"
+                "the rows of mix-matrix have all the same length, of 1 to {MAX_CHANNELS}"
             ));
         }
         if rows.iter().flatten().any(|share| !share.is_finite()) {
@@ -44,8 +40,7 @@ impl MixMatrix {
     }
 
     pub(super) fn to_value(&self) -> glib::Value {
-        let row = |row: &Vec<f32>| gst::Array::new(row.iter()).to_send_value();
-        gst::Array::from_values(self.0.iter().map(row)).to_value()
+        mixer::to_value(&self.0)
     }
 
     /// What `audioconvert` gets for these caps: empty where it mixes by the channels' positions itself.
@@ -80,108 +75,18 @@ fn row_of(value: &glib::SendValue) -> Option<Vec<f32>> {
     row.iter().map(number).collect()
 }
 
-/// How audio of these caps is mixed.
-fn fitted(matrix: &MixMatrix, caps: &gst::CapsRef) -> Option<MixMatrix> {
-    let structure = caps.structure(0)?;
-    let channels = usize::try_from(structure.get::<i32>("channels").ok()?).ok()?;
-    // One or two channels without a mask are mono and stereo; more are without positions.
-    let positioned = match structure.get::<gst::Bitmask>("channel-mask") {
-        Ok(mask) => mask.0 != 0,
-        Err(_) => channels <= 2,
-    };
-    Some(matrix.fitted(channels, positioned))
-}
-
-/// An `audioconvert` that mixes like this, and by the channels' positions where there is no matrix.
-fn convert(matrix: &MixMatrix) -> Result<gst::Element, String> {
-    let convert = gst::ElementFactory::make("audioconvert")
-        .build()
-        .map_err(|_| {
-            "element audioconvert is missing: install gstreamer1.0-plugins-base".to_owned()
-        })?;
-    // What an empty one means is up to the version.
-    if *matrix != MixMatrix::default() {
-        convert.set_property_from_value("mix-matrix", &matrix.to_value());
-    }
-    Ok(convert)
-}
-
 /// What mixes raw audio by what `matrix` says when caps come.
-///
-/// In it is an `audioconvert`, and another one from caps on that want another matrix: GStreamer 1.26 takes no matrix that
-/// does not fit the caps that are there, and no caps that do not fit the matrix.
 pub(super) fn mixer(
     matrix: impl Fn() -> MixMatrix + Send + Sync + 'static,
 ) -> Result<gst::Element, String> {
-    let failed = |error: glib::BoolError| error.to_string();
-    let bin = gst::Bin::new();
-    let first = convert(&MixMatrix::default())?;
-    bin.add(&first).map_err(failed)?;
-    let end = |name| first.static_pad(name).ok_or("audioconvert has no pads");
-    let sink = gst::GhostPad::with_target(&end("sink")?).map_err(failed)?;
-    let src = gst::GhostPad::with_target(&end("src")?).map_err(failed)?;
-    for pad in [&sink, &src] {
-        bin.add_pad(pad).map_err(failed)?;
-    }
-    let inner = sink.internal().ok_or("a ghost pad has no inside")?;
-    let (weak, current) = (bin.downgrade(), Mutex::new(MixMatrix::default()));
-    // The probe belongs to the pad: it must not hold it.
-    let ends = (sink.downgrade(), src.downgrade());
-    inner.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let caps = info.event().and_then(|event| match event.view() {
-            gst::EventView::Caps(caps) => Some(caps.caps_owned()),
-            _ => None,
-        });
-        let (Some(bin), Some(caps)) = (weak.upgrade(), caps) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let Some(wanted) = fitted(&matrix(), &caps) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let before = std::mem::replace(&mut *lock(&current), wanted.clone());
-        let ends = ends.0.upgrade().zip(ends.1.upgrade());
-        if let Some((sink, src)) = ends.filter(|_| before != wanted) {
-            gst::debug!(CAT, obj = bin, "{caps}: {wanted:?}");
-            if let Err(error) = replace(&bin, &sink, &src, &wanted) {
-                gst::warning!(CAT, obj = bin, "{caps} can't be mixed: {error}");
-            }
-        }
-        gst::PadProbeReturn::Ok
+    let mixer = mixer::mixer(move |caps| {
+        let (channels, mask) = mixer::channels(caps)?;
+        Some(matrix().fitted(channels, mask != 0).0)
     });
-    Ok(bin.upcast())
+    mixer.map_err(|error| error.to_string())
 }
 
-/// Puts in another `audioconvert`. Called on the thread that brings the audio.
-fn replace(
-    bin: &gst::Bin,
-    sink: &gst::GhostPad,
-    src: &gst::GhostPad,
-    matrix: &MixMatrix,
-) -> Result<(), String> {
-    let failed = |error: glib::BoolError| error.to_string();
-    let new = convert(matrix)?;
-    let old = sink.target().and_then(|pad| pad.parent_element());
-    bin.add(&new).map_err(failed)?;
-    src.set_target(new.static_pad("src").as_ref())
-        .map_err(failed)?;
-    new.sync_state_with_parent().map_err(failed)?;
-    let entry = new.static_pad("sink").ok_or("audioconvert has no pads")?;
-    sink.set_target(Some(&entry)).map_err(failed)?;
-    // It is to come before the caps, which are on their way.
-    let inner = sink.internal();
-    if let Some(start) = inner.and_then(|pad| pad.sticky_event::<gst::event::StreamStart>(0)) {
-        entry.send_event(start);
-    }
-    if let Some(old) = old {
-        // What is stopped must not follow the bin any more.
-        old.set_locked_state(true);
-        let _ = old.set_state(gst::State::Null);
-        let _ = bin.remove(&old);
-    }
-    Ok(())
-}
-
-/// Answers what a pad of raw audio takes: all. A matrix would have `audioconvert` say that the number of channels it is
+/// Answers what a pad takes to which raw audio came: all. A matrix would have `audioconvert` say that the number of channels it is
 /// set to is the only one, though there is another one for the next caps.
 pub(super) fn take_any_raw(pad: &gst::Pad) {
     pad.add_probe(
@@ -191,12 +96,17 @@ pub(super) fn take_any_raw(pad: &gst::Pad) {
             else {
                 return gst::PadProbeReturn::Ok;
             };
-            let raw = gst::Caps::builder("audio/x-raw")
-                .field("channels", gst::IntRange::new(1, MAX_INPUTS as i32))
+            let mut takes = gst::Caps::builder("audio/x-raw")
+                .field("channels", gst::IntRange::new(1, MAX_CHANNELS as i32))
                 .build();
+            // It may also come encoded from now on.
+            let all = media::template_caps(TrackKind::Audio);
+            let others = all.iter().filter(|one| one.name() != "audio/x-raw");
+            let others = others.map(ToOwned::to_owned).collect();
+            takes.make_mut().append(others);
             let caps = match query.filter_owned() {
-                Some(filter) => filter.intersect_with_mode(&raw, gst::CapsIntersectMode::First),
-                None => raw,
+                Some(filter) => filter.intersect_with_mode(&takes, gst::CapsIntersectMode::First),
+                None => takes,
             };
             query.set_result(&caps);
             gst::PadProbeReturn::Handled
@@ -215,7 +125,7 @@ mod tests {
     #[test]
     fn a_matrix_fits_any_number_of_channels() {
         let none = MixMatrix::default();
-        for channels in 1..=MAX_INPUTS {
+        for channels in 1..=MAX_CHANNELS {
             assert_eq!(none.fitted(channels, true), none, "{channels}");
             let first_two = none.fitted(channels, false);
             if channels == 1 {
@@ -242,7 +152,7 @@ mod tests {
             let stereo = "audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels=2";
             harness.set_sink_caps_str(stereo);
             // One element: the number of channels changes while running.
-            for channels in [2, 16, 3, 6, 8, MAX_INPUTS, 2] {
+            for channels in [2, 16, 3, 6, 8, MAX_CHANNELS, 2] {
                 harness.set_src_caps_str(&format!(
                     "audio/x-raw,format=F32LE,layout=interleaved,rate=48000,channels={channels},channel-mask=(bitmask)0"
                 ));
@@ -270,7 +180,7 @@ mod tests {
     #[test]
     fn matrices_are_read_or_refused() {
         gst::init().unwrap();
-        let long: &[f32] = &[0.0; MAX_INPUTS + 1];
+        let long: &[f32] = &[0.0; MAX_CHANNELS + 1];
         for (given, is_taken) in [
             (matrix(&[]), true),
             (matrix(&[&[1.0]]), true),

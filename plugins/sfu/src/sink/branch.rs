@@ -66,7 +66,7 @@ impl Branch {
         let point = self.point().ok_or("there is nothing to be decided")?;
         let point = point.clone();
         self.behead(plan.bin);
-        let built = behind(self, plan, &point, sender).and_then(|()| self.start());
+        let built = behind(self, plan, &point, sender).and_then(|()| self.start(self.head));
         if built.is_err() {
             self.behead(plan.bin);
         }
@@ -80,7 +80,7 @@ impl Branch {
         let sink = self.make(bin, "fakesink", "libgstreamer1.0-0")?;
         sink.set_property("async", false);
         point.link(&sink).map_err(|e| e.to_string())?;
-        self.start()
+        self.start(self.head)
     }
 
     fn behead(&mut self, bin: &gst::Bin) {
@@ -118,13 +118,15 @@ impl Branch {
         }
     }
 
-    /// Lets the elements follow the bin's state, the last ones first, so that nothing flows into what is not ready.
-    pub(super) fn start(&self) -> Result<(), String> {
+    /// Lets the elements from this one on follow the bin's state, the last ones first, so that nothing flows into what is not
+    /// ready. Those before it may be the ones that this thread comes through: who stops them waits for it, and it must not wait
+    /// for them.
+    fn start(&self, from: usize) -> Result<(), String> {
         let follow = |element: &gst::Element| {
             let synced = element.sync_state_with_parent();
             synced.map_err(|error| error.to_string())
         };
-        for element in self.elements.iter().rev() {
+        for element in self.elements[from..].iter().rev() {
             // What fails stays locked: a bin that is being stopped would fail with it, and not stop.
             follow(element)?;
             element.set_locked_state(false);
@@ -163,7 +165,7 @@ impl Branch {
         let parsed = parse(self, bin, &first, codec)?;
         let payloader = payload(self, bin, &parsed, codec)?;
         finish(self, bin, live, &payloader, sender)?;
-        self.start()?;
+        self.start(before)?;
         let pad = encoder
             .request_pad_simple(&format!("src_{index}"))
             .ok_or("simulcastenc gives no pad for a layer: see `layers`")?;
@@ -244,7 +246,7 @@ pub(super) fn build(
     sender: impl FnMut(Codec, usize) -> Sender,
 ) -> Result<Branch, String> {
     let mut branch = Branch::default();
-    match build_into(&mut branch, plan, sender).and_then(|()| branch.start()) {
+    match build_into(&mut branch, plan, sender).and_then(|()| branch.start(0)) {
         Ok(()) => Ok(branch),
         Err(message) => {
             branch.remove(plan.bin);
@@ -526,7 +528,7 @@ pub(super) fn build_empty(bin: &gst::Bin, entry: &gst::Element) -> Result<Branch
     let sink = branch.make(bin, "fakesink", "libgstreamer1.0-0")?;
     sink.set_property("async", false);
     entry.link(&sink).map_err(|e| e.to_string())?;
-    branch.start()?;
+    branch.start(0)?;
     Ok(branch)
 }
 

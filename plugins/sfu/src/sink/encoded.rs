@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! What becomes of video that comes encoded: it goes on as it is, or is decoded and encoded anew where it has B-frames.
+//! What becomes of video that comes encoded: it goes on as it is, or is decoded and encoded anew where browsers could not show
+//! it (B-frames, 4:2:2, 10 bits, fields) or who joins would wait for a keyframe.
 //!
 //! A probe behind the parser looks at parameter sets and pictures, and decides in the thread in which they come.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,14 +16,16 @@ use sfu_engine::{Codec, TrackKind};
 use super::CAT;
 use super::branch::{Branch, Work, can_pass};
 use super::imp::{SfuSink, State, key};
+use super::keyframes::{Groups, Keyframes};
 use super::media::Form;
 use super::order::{self, Says, Seen, Watch};
 use super::settings::{Encode, Settings};
 use crate::properties::lock;
 
-/// A group of pictures that is kept, until it is known whether there are B-frames, is this large at most: 10 s of 20 Mbit/s.
-const KEPT: usize = 600;
-const KEPT_OCTETS: usize = 25_000_000;
+/// A group of pictures that is kept, for the case that it is to be encoded anew, is this large at most: 12 s of 20 Mbit/s, after
+/// which it is known whether there are B-frames, and whether keyframes come.
+const KEPT: usize = 900;
+const KEPT_OCTETS: usize = 30_000_000;
 /// What was decided stays so long at least where the other way would only be cheaper.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -70,15 +73,55 @@ impl State {
     }
 }
 
+/// Why what comes encoded had better be encoded anew.
+#[derive(Debug, Clone, Copy)]
+enum Lacks {
+    Order,
+    Decoders,
+    Keyframes,
+}
+
+impl Lacks {
+    fn why(self) -> &'static str {
+        match self {
+            Self::Order => "has B-frames",
+            Self::Decoders => "is interlaced, or not 4:2:0 of 8 bits",
+            Self::Keyframes => {
+                "had no keyframe for 10 s or 300 pictures, and got none when one was asked for"
+            }
+        }
+    }
+
+    /// What viewers see of it, and what helps.
+    fn so(self) -> &'static str {
+        match self {
+            Self::Order => {
+                "of which browsers show about one picture a group of pictures: \
+                 encode without (x264: tune=zerolatency or bframes=0)"
+            }
+            Self::Decoders => {
+                "which browsers don't offer to decode: encode progressive pictures as 4:2:0 of 8 bits"
+            }
+            Self::Keyframes => {
+                "so that who joins sees nothing until the next one: \
+                 encode with one each 2 s (x264: key-int-max, FFmpeg: -g) and without intra refresh"
+            }
+        }
+    }
+}
+
 /// A pad's pictures, as the probe saw them.
 #[derive(Debug)]
 struct Look {
     says: Says,
+    /// Browsers don't decode it.
+    foreign: bool,
     watch: Watch,
+    groups: Groups,
     work: Work,
-    /// Whether B-frames are encoded anew.
+    /// Whether what lacks something is encoded anew.
     may_encode: bool,
-    told: bool,
+    told: [bool; 3],
     decided: Option<Instant>,
     /// The group of pictures so far, while they go on as they are and it is not sure that they may.
     kept: Vec<gst::Buffer>,
@@ -88,28 +131,56 @@ struct Look {
     /// What was kept passes.
     again: bool,
     out_of_order: Arc<AtomicU64>,
+    /// Told to the way that all comes in by.
+    in_order: Arc<AtomicBool>,
+}
+
+/// What one picture says.
+#[derive(Debug)]
+struct Picture {
+    /// What is done from now on, where that is something else.
+    turn: Option<Work>,
+    lacks: Option<Lacks>,
+    /// A keyframe is to be asked for.
+    ask: bool,
 }
 
 impl Look {
-    fn picture(&mut self, buffer: &gst::BufferRef) -> Option<Work> {
+    fn picture(&mut self, buffer: &gst::BufferRef) -> Picture {
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let seen = self.watch.picture(buffer.pts(), keyframe);
+        let keyframes = self.groups.picture(buffer.dts_or_pts(), keyframe);
         if seen != Seen::InOrder {
             self.out_of_order.fetch_add(1, Relaxed);
         }
-        let reorders = self.says == Says::Reorders || seen == Seen::Again;
+        let lacks = match keyframes {
+            _ if self.reorders(seen) => Some(Lacks::Order),
+            _ if self.foreign => Some(Lacks::Decoders),
+            Keyframes::Seldom => Some(Lacks::Keyframes),
+            _ => None,
+        };
         let settled = self.decided.is_none_or(|at| at.elapsed() > SETTLED);
-        match (self.work, reorders) {
-            (Work::Encode(_), _) if self.says == Says::Never && settled => Some(Work::Pass),
-            (Work::Wait | Work::Pass, true) if self.may_encode => Some(Work::Encode(0)),
+        let turn = match (self.work, lacks) {
+            (Work::Encode(_), None) if self.says == Says::Never && settled => Some(Work::Pass),
+            (Work::Wait | Work::Pass, Some(_)) if self.may_encode => Some(Work::Encode(0)),
             (Work::Wait, _) => Some(Work::Pass),
             _ => None,
+        };
+        let ask = keyframes == Keyframes::Ask;
+        Picture { turn, lacks, ask }
+    }
+
+    fn reorders(&self, seen: Seen) -> bool {
+        match self.says {
+            Says::Reorders => true,
+            Says::Never => false,
+            Says::Nothing => seen == Seen::Again,
         }
     }
 
     /// Keeps what a decoder would begin with.
     fn keep(&mut self, buffer: &gst::Buffer) {
-        if !self.may_encode || self.says == Says::Never {
+        if !self.may_encode {
             return self.forget();
         }
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
@@ -117,14 +188,18 @@ impl Look {
             self.forget();
         }
         if keyframe || !self.kept.is_empty() {
-            self.octets += buffer.size();
-            self.kept.push(buffer.clone());
+            // A copy: an encoder with a pool of few buffers would wait for what is kept here.
+            if let Ok(copy) = buffer.copy_deep() {
+                self.octets += copy.size();
+                self.kept.push(copy);
+            }
         }
     }
 
     /// Time does, and so does what is decoded.
     fn begin_anew(&mut self) {
         self.watch = Watch::default();
+        self.groups = Groups::default();
         self.shown = None;
         self.forget();
     }
@@ -133,6 +208,12 @@ impl Look {
         self.kept.clear();
         self.octets = 0;
     }
+}
+
+/// Asks upstream for a keyframe, which most sources have no way to make.
+fn ask(source: &gst::Pad) {
+    let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true);
+    let _ = source.send_event(event.build());
 }
 
 impl SfuSink {
@@ -145,22 +226,28 @@ impl SfuSink {
         };
         let (settings, state) = (lock(&self.settings), lock(&self.state));
         let videos = state.inputs.keys().filter(|(audio, _)| !audio).count();
+        let input = state.inputs.get(&key(TrackKind::Video, number));
         let work = work(TrackKind::Video, form, &settings, videos).unwrap_or(Work::Pass);
         if matches!(work, Work::Encode(_)) {
             return;
         }
         let look = Mutex::new(Look {
             says: Says::Nothing,
+            foreign: false,
             watch: Watch::default(),
+            groups: Groups::default(),
             work,
             may_encode: work == Work::Wait,
-            told: false,
+            told: [false; 3],
             decided: None,
             kept: Vec::new(),
             octets: 0,
             shown: None,
             again: false,
             out_of_order: state.out_of_order.clone(),
+            in_order: input
+                .map(|input| input.in_order.clone())
+                .unwrap_or_default(),
         });
         drop((settings, state));
         let (sink, pad) = (self.obj().downgrade(), pad.name());
@@ -183,7 +270,13 @@ impl SfuSink {
     ) -> gst::PadProbeReturn {
         match &info.data {
             Some(gst::PadProbeData::Event(event)) => match event.view() {
-                gst::EventView::Caps(caps) => lock(look).says = order::says(caps.caps()),
+                gst::EventView::Caps(caps) => {
+                    let says = order::says(caps.caps());
+                    let mut look = lock(look);
+                    look.says = says;
+                    look.foreign = order::is_foreign(caps.caps());
+                    look.in_order.store(says == Says::Never, Relaxed);
+                }
                 gst::EventView::FlushStop(_) => lock(look).begin_anew(),
                 gst::EventView::Eos(_) if lock(look).work == Work::Wait => {
                     self.close(number);
@@ -191,17 +284,21 @@ impl SfuSink {
                 _ => {}
             },
             Some(gst::PadProbeData::Buffer(buffer)) => {
-                let decided = {
+                let picture = {
                     let mut look = lock(look);
                     if look.again {
                         return gst::PadProbeReturn::Ok;
                     }
-                    let decided = look.picture(buffer);
-                    self.tell(&mut look, pad);
-                    decided
+                    let picture = look.picture(buffer);
+                    self.tell(&mut look, &picture, pad);
+                    picture
                 };
-                let result = decided.map_or(Ok(gst::FlowSuccess::Ok), |work| {
-                    self.turn(source, look, number, work, pad)
+                if picture.ask {
+                    ask(source);
+                }
+                let turn = picture.turn.map(|work| (work, picture.lacks));
+                let result = turn.map_or(Ok(gst::FlowSuccess::Ok), |turn| {
+                    self.turn(source, look, number, turn, pad)
                 });
                 if result.is_err() {
                     info.flow_res = result;
@@ -218,18 +315,22 @@ impl SfuSink {
         gst::PadProbeReturn::Ok
     }
 
-    /// B-frames go to viewers.
-    fn tell(&self, look: &mut Look, pad: &str) {
-        let comes = look.out_of_order.load(Relaxed) > 1;
-        if look.may_encode || !comes || std::mem::replace(&mut look.told, true) {
+    /// What viewers miss is told once, where nothing can be done about it.
+    fn tell(&self, look: &mut Look, picture: &Picture, pad: &str) {
+        let Some(lacks) = picture.lacks.filter(|_| !look.may_encode) else {
+            return;
+        };
+        if std::mem::replace(&mut look.told[lacks as usize], true) {
             return;
         }
         gst::element_imp_warning!(
             self,
             gst::StreamError::Format,
-            ("{pad}: the video has B-frames, of which browsers show about one picture a group of pictures: \
-                 encode without (x264: tune=zerolatency or bframes=0), or have it encoded anew by encode=auto, \
-                 which takes a single video pad")
+            (
+                "{pad}: the video {}, {}, or have it encoded anew by encode=auto, which takes a single video pad",
+                lacks.why(),
+                lacks.so()
+            )
         );
     }
 
@@ -239,28 +340,29 @@ impl SfuSink {
         source: &gst::Pad,
         look: &Mutex<Look>,
         number: u32,
-        work: Work,
+        (work, lacks): (Work, Option<Lacks>),
         pad: &str,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let why = lacks.map_or("", Lacks::why);
         let anew = matches!(work, Work::Encode(_));
         let layers = lock(&self.settings).layers.as_slice().len();
         let work = if anew { Work::Encode(layers) } else { work };
         let first = lock(look).work == Work::Wait;
-        let decided = self.decide(number, work).or_else(|why| {
+        let decided = self.decide(number, work).or_else(|error| {
             if !anew || !self.is_running(number) {
-                return Err(why);
+                return Err(error);
             }
             // Better than nothing.
             lock(look).may_encode = false;
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Decode,
-                ("{pad}: the video has B-frames and can't be encoded anew: {why}")
+                ("{pad}: the video {why} and can't be encoded anew: {error}")
             );
             self.decide(number, Work::Pass)
         });
-        if let Err(why) = decided {
-            gst::debug!(CAT, imp = self, "{pad}: {why}");
+        if let Err(error) = decided {
+            gst::debug!(CAT, imp = self, "{pad}: {error}");
             return Err(gst::FlowError::Flushing);
         }
         let (kept, shown) = {
@@ -276,11 +378,11 @@ impl SfuSink {
         if !anew || !lock(look).again {
             return Ok(gst::FlowSuccess::Ok);
         }
-        let why = if first { "" } else { " from now on" };
+        let since = if first { "" } else { " from now on" };
         gst::element_imp_info!(
             self,
             gst::StreamError::Format,
-            ("{pad}: the video has B-frames, and is encoded anew{why}")
+            ("{pad}: the video {why}, and is encoded anew{since}")
         );
         let result = Self::again(source, kept, shown);
         lock(look).again = false;
@@ -306,8 +408,7 @@ impl SfuSink {
         }
         if kept.is_empty() {
             // It begins with the next one: sooner, if upstream can be asked.
-            let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true);
-            let _ = source.send_event(event.build());
+            ask(source);
         }
         for buffer in kept {
             source.push(buffer)?;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -24,9 +25,14 @@ use super::timeline::Timeline;
 use crate::notices::{Kind, ViewerSignals};
 use crate::properties::{lock, number_of, text_of};
 
+/// Warnings of elements inside reach the application this far apart: broken media makes one for each of its parts.
+const WARNINGS: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 pub struct SfuSink {
     pub(super) settings: Mutex<Settings>,
+    /// When an element inside warned last.
+    warned: Mutex<Option<Instant>>,
     pub(super) state: Mutex<State>,
 }
 
@@ -44,6 +50,8 @@ pub(super) struct State {
     pub(super) removals: Vec<(glib::WeakRef<gst::Bin>, glib::SignalHandlerId)>,
     /// By kind and number.
     pub(super) inputs: BTreeMap<(bool, u32), Input>,
+    /// Those that are being requested: several threads may ask at once.
+    pub(super) coming: BTreeSet<(bool, u32)>,
 }
 
 #[derive(Debug)]
@@ -56,10 +64,14 @@ pub(super) struct Input {
     pub(super) branch: Option<Branch>,
     /// The layer that it is, or the audio track, as long as it is there: what comes later is another one.
     pub(super) layer: Option<usize>,
+    /// It says of raw sound that it takes any.
+    pub(super) takes_any_raw: bool,
     /// What is spoken, where upstream tells it.
     pub(super) language: Option<Language>,
     /// Before this timestamp nothing that is decoded is to be seen.
     pub(super) hidden: Arc<AtomicU64>,
+    /// Its pictures come in the order in which they are shown, as their parameter sets say.
+    pub(super) in_order: Arc<AtomicBool>,
     /// Of video that comes encoded.
     pub(super) begins: Arc<Begins>,
 }
@@ -274,9 +286,27 @@ impl ElementImpl for SfuSink {
     }
 }
 
+impl SfuSink {
+    /// Whether a warning comes from inside, and so soon after another one that the application needn't hear it.
+    fn is_one_of_many(&self, message: &gst::Message) -> bool {
+        if message.src() == Some(self.obj().upcast_ref()) {
+            return false;
+        }
+        let mut warned = lock(&self.warned);
+        let is_soon = warned.is_some_and(|at| at.elapsed() < WARNINGS);
+        if !is_soon {
+            *warned = Some(Instant::now());
+        }
+        is_soon
+    }
+}
+
 impl BinImpl for SfuSink {
     /// What fails in the audio's elements does not end the picture.
     fn handle_message(&self, message: gst::Message) {
+        if message.type_() == gst::MessageType::Warning && self.is_one_of_many(&message) {
+            return;
+        }
         let gst::MessageView::Error(error) = message.view() else {
             return self.parent_handle_message(message);
         };

@@ -35,20 +35,36 @@ impl SfuSink {
             TrackKind::Video
         };
         let number = {
-            let state = lock(&self.state);
-            let free = |n: &u32| !state.inputs.contains_key(&key(kind, *n));
-            match name.and_then(|n| n.strip_prefix(prefix)).map(str::parse) {
+            let mut state = lock(&self.state);
+            let free = |n: &u32| {
+                let key = key(kind, *n);
+                !state.inputs.contains_key(&key) && !state.coming.contains(&key)
+            };
+            let number = match name.and_then(|n| n.strip_prefix(prefix)).map(str::parse) {
                 Some(Ok(number)) if free(&number) => number,
                 Some(Ok(_)) => return Err("it was requested already".into()),
                 Some(Err(_)) => return Err(format!("a number is expected behind {prefix}")),
                 None => (0..).find(free).unwrap_or_default(),
+            };
+            if number as usize >= MAX_LAYERS {
+                return Err(format!(
+                    "a stream has at most {MAX_LAYERS} layers, and as many audio tracks"
+                ));
             }
+            state.coming.insert(key(kind, number));
+            number
         };
-        if number as usize >= MAX_LAYERS {
-            return Err(format!(
-                "a stream has at most {MAX_LAYERS} layers, and as many audio tracks"
-            ));
-        }
+        let added = self.add_numbered(templ, prefix, (kind, number));
+        lock(&self.state).coming.remove(&key(kind, number));
+        added
+    }
+
+    fn add_numbered(
+        &self,
+        templ: &gst::PadTemplate,
+        prefix: &str,
+        (kind, number): (TrackKind, u32),
+    ) -> Result<gst::Pad, String> {
         let entry = gst::ElementFactory::make("capsfilter")
             .property("caps", media::template_caps(kind))
             .build()
@@ -68,13 +84,11 @@ impl SfuSink {
             });
         }
         let pad = pad.build();
-        let hidden = Arc::default();
-        let way = Way::new(
-            Arc::default(),
-            kind == TrackKind::Audio,
-            Arc::clone(&hidden),
-        );
+        let (hidden, in_order) = (Arc::default(), Arc::default());
+        let told = (Arc::clone(&hidden), Arc::clone(&in_order));
+        let way = Way::new(Arc::default(), kind == TrackKind::Audio, told);
         refusal::let_come(pad.upcast_ref(), media::template_caps(kind));
+        self.let_change(pad.upcast_ref(), kind, number);
         let begins = Arc::<Begins>::default();
         self.watch(&pad, &entry, (kind, number), (way, begins.clone()));
         let input = Input {
@@ -84,8 +98,10 @@ impl SfuSink {
             work: Work::Wait,
             branch: None,
             layer: None,
+            takes_any_raw: false,
             language: None,
             hidden,
+            in_order,
             begins,
         };
         lock(&self.state).inputs.insert(key(kind, number), input);
@@ -93,6 +109,52 @@ impl SfuSink {
         obj.add_pad(&pad).map_err(|e| e.to_string())?;
         entry.sync_state_with_parent().map_err(|e| e.to_string())?;
         Ok(pad.upcast())
+    }
+
+    /// Says of a pad that it also takes what the elements behind it were not built for: others are built for that.
+    fn let_change(&self, pad: &gst::Pad, kind: TrackKind, number: u32) {
+        let weak = self.obj().downgrade();
+        let now = move || {
+            let obj = weak.upgrade()?;
+            let state = lock(&obj.imp().state);
+            Some(state.inputs.get(&key(kind, number))?.media?.form)
+        };
+        let takes = media::template_caps(kind);
+        let mask = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL;
+        pad.add_probe(mask, move |_, info| {
+            let query = info.query_mut().map(|query| query.view_mut());
+            let Some((query, now)) = query.zip(now()) else {
+                return gst::PadProbeReturn::Ok;
+            };
+            let is_other =
+                |caps: &gst::CapsRef| media::parse(kind, caps).is_ok_and(|comes| comes.form != now);
+            match query {
+                gst::QueryViewMut::Caps(query) => {
+                    let others = takes.iter().filter(|one| {
+                        let caps: gst::Caps = std::iter::once((*one).to_owned()).collect();
+                        // RTP's codecs have one name.
+                        one.name() == "application/x-rtp" || is_other(&caps)
+                    });
+                    let mut others: gst::Caps = others.map(ToOwned::to_owned).collect();
+                    if let Some(filter) = query.filter_owned() {
+                        others = filter.intersect_with_mode(&others, gst::CapsIntersectMode::First);
+                    }
+                    let mut all = query.result_owned().unwrap_or_else(gst::Caps::new_empty);
+                    all.merge(others);
+                    query.set_result(&all);
+                }
+                Some(gst::QueryViewMut::AcceptCaps(query)) => {
+                    let caps = query.caps();
+                    let changes = is_other(caps) && caps.can_intersect(&takes);
+                    // What lacks something comes to be told so.
+                    if changes || media::parse(kind, caps).is_err() {
+                        query.set_result(true);
+                    }
+                }
+                _ => {}
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 
     fn has(&self, kind: TrackKind, number: u32) -> bool {
@@ -169,6 +231,10 @@ impl SfuSink {
                 }
                 Some(gst::EventView::Caps(caps)) => {
                     imp.caps_came(pad.upcast_ref(), kind, number, caps.caps())
+                }
+                // What was refused is over already.
+                Some(gst::EventView::Eos(_)) if refused.load(Relaxed) => {
+                    return gst::PadProbeReturn::Ok;
                 }
                 Some(gst::EventView::Eos(_)) => imp.eos_came(kind, number),
                 Some(gst::EventView::Tag(tag)) if kind == TrackKind::Audio => {

@@ -2,9 +2,9 @@
 
 //! What a pad carries: its caps, parsed into what cannot be wrong, or refused with a reason.
 
+use sfu_elements::mixer::MAX_CHANNELS;
 use sfu_engine::{Codec, LayerInfo, Rid, TrackKind};
 
-use super::audio::MAX_INPUTS;
 use super::branch::Work;
 use super::settings::Settings;
 
@@ -60,7 +60,7 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
         (TrackKind::Video, "video/x-raw") => Form::Raw,
         (TrackKind::Audio, "audio/x-raw") => {
             let channels = structure.get::<i32>("channels").unwrap_or(1);
-            if usize::try_from(channels).is_ok_and(|n| n > MAX_INPUTS) {
+            if usize::try_from(channels).is_ok_and(|n| n > MAX_CHANNELS) {
                 return Err(refused("more than 63 channels can't be mixed"));
             }
             Form::Raw
@@ -83,6 +83,9 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
         ),
         _ => return Err(refused("this can't be served")),
     };
+    if let Some(lacks) = lacks(form, structure) {
+        return Err(refused(lacks));
+    }
     let side = |name| {
         structure
             .get::<i32>(name)
@@ -93,6 +96,25 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
         form,
         size: side("width").zip(side("height")),
     })
+}
+
+/// What caps must say besides. Upstream would only hear "not-negotiated" of it.
+fn lacks(form: Form, structure: &gst::StructureRef) -> Option<&'static str> {
+    let format = structure.get::<&str>("stream-format").ok();
+    match (form, format) {
+        (Form::Encoded(Codec::H264 | Codec::H265), None) => {
+            Some("stream-format is missing, which h264parse and h265parse set")
+        }
+        (Form::Encoded(Codec::H264 | Codec::H265), Some("avc" | "hvc1"))
+            if !structure.has_field("codec_data") =>
+        {
+            Some("codec_data is missing: in this stream-format parameter sets are there")
+        }
+        (Form::Encoded(Codec::H264), Some(other)) if !["avc", "byte-stream"].contains(&other) => {
+            Some("this stream-format is not taken, unless through h264parse")
+        }
+        _ => None,
+    }
 }
 
 fn rtp_codec(kind: TrackKind, structure: &gst::StructureRef) -> Option<Codec> {
@@ -167,14 +189,20 @@ mod tests {
             ),
             (
                 Video,
-                "video/x-h264,stream-format=avc",
+                "video/x-h264,stream-format=byte-stream",
                 Ok((Form::Encoded(Codec::H264), None)),
             ),
             (Video, "video/x-vp8", Ok((Form::Encoded(Codec::Vp8), None))),
             (
                 Video,
-                "video/x-h265",
+                "video/x-h265,stream-format=hev1",
                 Ok((Form::Encoded(Codec::H265), None)),
+            ),
+            (Video, "video/x-h264", Err("stream-format is missing")),
+            (
+                Video,
+                "video/x-h264,stream-format=avc",
+                Err("codec_data is missing"),
             ),
             (Video, "video/x-av1", Ok((Form::Encoded(Codec::Av1), None))),
             (Video, "video/x-vp9", Ok((Form::Encoded(Codec::Vp9), None))),

@@ -47,18 +47,29 @@
  * ]|
  *
  * Anything else is refused with an error that says what is possible; audio beside video with a
- * warning alone, and the picture goes on without it. A change of codec while
- * running is refused, a change of size is not.
+ * warning alone, and the picture goes on without it. What comes may change while running, its size and its codec,
+ * also to what is encoded or decoded here, but not on one of several video pads; viewers get it as another publisher's.
+ *
+ * ## What browsers can't show
+ *
+ * What comes encoded on the only video pad is looked at, and with `encode=auto` decoded and encoded anew to `layers` where
+ * it has to be. That is told as an info message; where it can't be (`encode=never`, several video pads) a warning on the bus
+ * says once what is wrong. `stats` has `pictures-out-of-order` and `encoded-anew`. RTP is not looked at.
+ *
+ * * B-frames: see below.
+ * * H.264 and H.265 of other colours than 4:2:0, of more than 8 bits, or interlaced: no browser offers to decode those.
+ * * H.264 and H.265 without keyframes (an infinite group of pictures, intra refresh): who joins would see nothing. Where there
+ *   was none for 10 s or 300 pictures upstream is asked for one, and where none has come 2 s later, it is encoded anew, and as it
+ *   is again after three shorter groups of pictures.
+ * * AV1, where `rtpav1pay` is missing.
  *
  * ## B-frames
  *
  * WebRTC has no place for pictures that come in another order than that in which they are shown: browsers would
  * show one of each group of pictures. H.264 and H.265 are looked at (parameter sets and the order of timestamps),
- * and with `encode=auto` decoded and encoded anew to `layers` where they have B-frames: from the first
- * picture where the parameter sets say so, else from the second one out of order, and no longer when a
- * publisher comes whose parameter sets exclude them. That is told as an info message. Where it can't be
- * (`encode=never`, several video pads) a warning on the bus says so once. `stats` has `pictures-out-of-order`
- * and `encoded-anew`. RTP is not looked at.
+ * and encoded anew where they have B-frames: from the first picture where the parameter sets say so, else from the second one
+ * out of order, and no longer when a publisher comes whose parameter sets exclude them. Uneven timestamps of what has none are
+ * made to go on.
  *
  * ## Encoders
  *
@@ -104,6 +115,7 @@ mod encoded;
 mod feedback;
 mod imp;
 mod inputs;
+mod keyframes;
 mod media;
 mod order;
 mod publish;

@@ -39,6 +39,20 @@ pub(super) fn says(caps: &gst::CapsRef) -> Says {
     said.unwrap_or(Says::Nothing)
 }
 
+/// Whether parsers' caps are of pictures that no browser offers to decode: of other colours or more bits than 4:2:0 of eight, or
+/// interlaced.
+pub(super) fn is_foreign(caps: &gst::CapsRef) -> bool {
+    let Some(structure) = caps.structure(0) else {
+        return false;
+    };
+    let other = |field, usual: &str| structure.get::<&str>(field).is_ok_and(|is| is != usual);
+    let deep = |field| structure.get::<u32>(field).is_ok_and(|bits| bits > 8);
+    other("chroma-format", "4:2:0")
+        || other("interlace-mode", "progressive")
+        || deep("bit-depth-luma")
+        || deep("bit-depth-chroma")
+}
+
 fn unit<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let (length, after) = rest.split_at_checked(2)?;
     let length = usize::from(u16::from_be_bytes([length[0], length[1]]));

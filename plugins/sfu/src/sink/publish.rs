@@ -13,7 +13,7 @@ use sfu_engine::{
 };
 
 use super::audio;
-use super::branch::{self, Plan, Work};
+use super::branch::{self, Branch, Plan, Work};
 use super::clock::Wallclock;
 use super::encoded;
 use super::feedback::ForceKeyUnit;
@@ -25,6 +25,7 @@ use crate::notices::ViewerSignals;
 use crate::properties::lock;
 
 /// What the ends of all layers share.
+#[derive(Clone)]
 struct Parts {
     publisher: Arc<Publisher>,
     wallclock: Arc<Wallclock>,
@@ -71,20 +72,56 @@ impl SfuSink {
             input.media.replace(media)
         };
         match before {
-            Some(before) if before.form != media.form => {
-                return Err(
-                    "the format changed while running; restart the pipeline to change it".into(),
-                );
-            }
-            Some(_) => {}
-            None => {
-                self.build(pad, kind, number, media)?;
-                if (kind, media.form) == (TrackKind::Audio, Form::Raw) {
-                    audio::take_any_raw(pad);
+            Some(before) if before.form == media.form => {}
+            before => {
+                if before.is_some() {
+                    self.make_room(kind, number)?;
                 }
+                self.build(pad, kind, number, media)?;
+                self.take_any_raw(pad, kind, number);
             }
         }
         self.declare(kind)
+    }
+
+    /// Something else comes than came: what was built for that goes. Called by the pad's streaming thread.
+    fn make_room(&self, kind: TrackKind, number: u32) -> Result<(), String> {
+        let (branch, publisher) = {
+            let mut state = lock(&self.state);
+            let publisher = Parts::of(&state)?.publisher;
+            if kind == TrackKind::Video && state.videos().count() > 1 {
+                return Err(
+                    "the format of one of several video pads changed while running; \
+                            restart the pipeline to change it"
+                        .into(),
+                );
+            }
+            let input = state.inputs.get_mut(&key(kind, number));
+            let input = input.ok_or("the pad was released")?;
+            (input.branch.take(), publisher)
+        };
+        if let Some(branch) = branch {
+            branch.remove(self.obj().upcast_ref());
+        }
+        if kind == TrackKind::Video {
+            // To viewers it is another publisher.
+            let codec = lock(&self.settings).codec.engine();
+            publisher.set_video(codec, Vec::new());
+        }
+        Ok(())
+    }
+
+    /// From now on raw sound may have any number of channels.
+    fn take_any_raw(&self, pad: &gst::Pad, kind: TrackKind, number: u32) {
+        let is_first = {
+            let mut state = lock(&self.state);
+            let input = state.inputs.get_mut(&key(kind, number));
+            let raw = input.filter(|input| input.media.is_some_and(|m| m.form == Form::Raw));
+            raw.is_some_and(|input| !std::mem::replace(&mut input.takes_any_raw, true))
+        };
+        if kind == TrackKind::Audio && is_first {
+            audio::take_any_raw(pad);
+        }
     }
 
     fn build(
@@ -121,6 +158,7 @@ impl SfuSink {
             hidden,
         };
         let foreign = matches!(media.form, Form::Rtp(_));
+        let publisher = parts.publisher.clone();
         let branch = branch::build(&plan, |codec, index| {
             parts.sender(codec, layer + index, foreign)
         })?;
@@ -136,11 +174,32 @@ impl SfuSink {
             _ => begins.keyframe(),
         }
         self.look(pad, number, media.form, &branch);
-        if let Some(input) = lock(&self.state).inputs.get_mut(&key(kind, number)) {
-            input.branch = Some(branch);
-            input.work = work;
+        self.put_back(key(kind, number), branch, &publisher, Some(work))
+    }
+
+    /// Gives a pad the elements that were built or changed for it, unless it was released or stopped meanwhile.
+    fn put_back(
+        &self,
+        key: (bool, u32),
+        branch: Branch,
+        publisher: &Arc<Publisher>,
+        work: Option<Work>,
+    ) -> Result<(), String> {
+        let mut branch = Some(branch);
+        {
+            let mut state = lock(&self.state);
+            let same = state.publisher.as_ref();
+            let is_running = same.is_some_and(|same| Arc::ptr_eq(same, publisher));
+            if let Some(input) = state.inputs.get_mut(&key).filter(|_| is_running) {
+                input.branch = branch.take();
+                input.work = work.unwrap_or(input.work);
+            }
         }
-        Ok(())
+        let Some(branch) = branch else {
+            return Ok(());
+        };
+        branch.remove(self.obj().upcast_ref());
+        Err("the pad was released, or the element stopped".into())
     }
 
     /// Decides otherwise what becomes of a video pad that comes encoded. Called by its streaming thread.
@@ -182,19 +241,13 @@ impl SfuSink {
                 .set_video(settings.codec.engine(), Vec::new());
         }
         let decided = branch.decide(&plan, |codec, index| parts.sender(codec, index, false));
-        let mut branch = Some(branch);
-        if let Some(input) = lock(&self.state)
-            .inputs
-            .get_mut(&key(TrackKind::Video, number))
-        {
-            input.branch = branch.take();
-            input.work = if decided.is_ok() { work } else { Work::Pass };
-        }
-        if let Some(branch) = branch {
-            // It was released meanwhile.
-            branch.remove(obj.upcast_ref());
-            return Err("the pad was released".into());
-        }
+        let work = if decided.is_ok() { work } else { Work::Pass };
+        self.put_back(
+            key(TrackKind::Video, number),
+            branch,
+            &parts.publisher,
+            Some(work),
+        )?;
         decided.and_then(|()| self.declare(TrackKind::Video))
     }
 
@@ -365,29 +418,36 @@ impl SfuSink {
             settings.layers = layers.clone();
             settings.refused = None;
         }
-        let encoded = {
+        // Somebody else may set others meanwhile, and find nothing to be changed.
+        let mut applied = None;
+        while applied.as_ref() != Some(&lock(&self.settings).layers) {
+            let Some(now) = self.apply_layers() else {
+                return;
+            };
+            applied = Some(now);
+        }
+    }
+
+    /// Changes the layers of what is encoded here, and returns which ones it has now.
+    fn apply_layers(&self) -> Option<Layers> {
+        let (key, mut branch, live, parts) = {
             let mut state = lock(&self.state);
-            let parts = Parts::of(&state);
+            let parts = Parts::of(&state).ok()?;
             let mut inputs = state.inputs.iter_mut();
-            let found = inputs.find_map(|(key, input)| {
+            inputs.find_map(|(key, input)| {
                 let branch = input.branch.take_if(|branch| branch.has_encoder())?;
-                Some((*key, branch, is_live(input.pad.upcast_ref())))
-            });
-            found.zip(parts.ok())
-        };
-        let Some(((key, mut branch, live), parts)) = encoded else {
-            return;
+                Some((*key, branch, is_live(input.pad.upcast_ref()), parts.clone()))
+            })?
         };
         let settings = lock(&self.settings).clone();
-        let changed = branch.set_layers(self.obj().upcast_ref(), &layers, live, |index| {
+        let changed = branch.set_layers(self.obj().upcast_ref(), &settings.layers, live, |index| {
             parts.sender(settings.codec.engine(), index, false)
         });
-        if let Some(input) = lock(&self.state).inputs.get_mut(&key) {
-            input.branch = Some(branch);
-        }
+        self.put_back(key, branch, &parts.publisher, None).ok()?;
         if let Err(message) = changed.and_then(|()| self.declare(TrackKind::Video)) {
             gst::element_imp_warning!(self, gst::ResourceError::Settings, ("layers: {message}"));
         }
+        Some(settings.layers)
     }
 
     pub(super) fn info(&self) -> Option<StreamInfo> {

@@ -56,7 +56,7 @@ impl Codec {
 pub(crate) enum Encode {
     #[default]
     #[enum_value(
-        name = "It goes on as it is, unless it has B-frames or no payloader is there: then it is encoded anew to the layers",
+        name = "It goes on as it is, unless browsers could not show it (B-frames, no keyframes, 10 bits) or no payloader is there: then it is encoded anew to the layers",
         nick = "auto"
     )]
     Auto,

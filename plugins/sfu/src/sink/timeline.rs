@@ -132,6 +132,11 @@ impl Track {
         }
     }
 
+    /// What comes from now on is in this order.
+    pub(super) fn set_order(&mut self, order: Order) {
+        self.order = order;
+    }
+
     /// Upstream goes on elsewhere: whatever time comes next follows what came last.
     pub(super) fn interrupt(&mut self) {
         self.interrupted = true;

@@ -4,8 +4,10 @@
 //! begins early enough for whatever that is.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
+
+use sfu_engine::Codec;
 
 use super::media::Form;
 use super::timeline::{Frame, Order, Timeline, Track};
@@ -30,7 +32,9 @@ pub(super) struct Way {
     needed: Option<i64>,
     later: i64,
     /// Before this nothing that is decoded is to be seen.
-    pub(super) hidden: Arc<AtomicU64>,
+    hidden: Arc<AtomicU64>,
+    /// Pictures come in the order in which they are shown.
+    in_order: Arc<AtomicBool>,
     track: Option<Track>,
     /// Buffers are whole frames, each with a time of its own.
     whole: bool,
@@ -60,7 +64,11 @@ fn is_whole(caps: &gst::StructureRef) -> bool {
 }
 
 impl Way {
-    pub(super) fn new(timeline: Arc<Timeline>, audio: bool, hidden: Arc<AtomicU64>) -> Self {
+    pub(super) fn new(
+        timeline: Arc<Timeline>,
+        audio: bool,
+        (hidden, in_order): (Arc<AtomicU64>, Arc<AtomicBool>),
+    ) -> Self {
         Self {
             timeline,
             segment: None,
@@ -68,6 +76,7 @@ impl Way {
             needed: None,
             later: 0,
             hidden,
+            in_order,
             track: None,
             whole: false,
             form: None,
@@ -99,6 +108,7 @@ impl Way {
             }
             gst::EventView::Caps(caps) => {
                 self.whole = caps.caps().structure(0).is_some_and(is_whole);
+                self.in_order.store(false, Relaxed);
                 None
             }
             gst::EventView::FlushStop(_) => {
@@ -129,6 +139,16 @@ impl Way {
 
     fn is_raw(&self) -> bool {
         self.form == Some(Form::Raw)
+    }
+
+    /// Whether frames that come encoded are in the order in which they are shown: in these codecs there is no other, or, as
+    /// parameter sets say, in this stream.
+    fn is_in_order(&self) -> bool {
+        match self.form {
+            Some(Form::Encoded(Codec::Vp8 | Codec::Vp9 | Codec::Av1)) => true,
+            Some(Form::Encoded(_)) => self.in_order.load(Relaxed),
+            _ => false,
+        }
     }
 
     /// What goes on instead of a segment of upstream's: whatever its rate, frames are dated by when they are to be shown.
@@ -200,7 +220,7 @@ impl Way {
         let Some(segment) = &self.segment else {
             return Shift::By(0);
         };
-        let forward = self.is_raw() || self.audio || buffer.dts().is_some();
+        let forward = self.is_raw() || self.audio || buffer.dts().is_some() || self.is_in_order();
         let order = match (forward, self.is_raw() || self.whole) {
             (true, true) => Order::Strict,
             (true, false) => Order::Parts,
@@ -219,10 +239,9 @@ impl Way {
                 .filter(|_| self.live)
                 .and_then(|now| i64::try_from(now.nseconds()).ok()),
         };
-        let out = self
-            .track
-            .get_or_insert_with(|| Track::new(order))
-            .at(&self.timeline, frame);
+        let track = self.track.get_or_insert_with(|| Track::new(order));
+        track.set_order(order);
+        let out = track.at(&self.timeline, frame);
         match time {
             Some(time) => Shift::By(out.saturating_sub(time)),
             None => Shift::To(out),
