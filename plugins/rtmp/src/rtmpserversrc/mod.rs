@@ -93,6 +93,7 @@ mod server;
 mod settings;
 mod stats;
 mod stream;
+mod told;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
