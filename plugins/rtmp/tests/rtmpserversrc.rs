@@ -421,11 +421,11 @@ fn who_goes_on_sending_what_is_broken_is_told_why_and_cut() {
 #[test]
 fn sound_of_other_codecs_does_not_take_the_picture_away() {
     let server = Server::start("");
-    // MP3, Speex, Opus and AC-3 by Enhanced RTMP, and AAC whose channels have a layout of its own.
+    // Nellymoser, Speex, FLAC and AC-3 by Enhanced RTMP, and AAC whose channels have a layout of its own.
     for sound in [
-        &[0x2f, 0, 0][..],
+        &[0x6f, 0, 0][..],
         &[0xb2, 0],
-        b"\x91Opus\0",
+        b"\x91fLaC\0",
         b"\x91ac-3\0",
         &[0xaf, 0, 0x11, 0x80],
     ] {

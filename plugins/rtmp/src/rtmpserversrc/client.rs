@@ -186,7 +186,7 @@ impl Client<'_> {
             return Err(self.turn_away(Refusal::Taken, why));
         };
         self.session.accept()?;
-        self.publishing = Some((lease, Feed::new(self.shared)));
+        self.publishing = Some((lease, Feed::new(self.shared, from)));
         count(&self.shared.stats.publishers);
         gst::info!(CAT, "Client {}: publishes from {from}", self.id);
         self.shared
@@ -217,9 +217,9 @@ impl Client<'_> {
         }
         match push(feed) {
             Ok(()) => Ok(()),
-            Err(Stop::Misuse(misuse @ (Misuse::Codec(_) | Misuse::TooLarge))) => {
-                Err(self.turn_away(Refusal::Media, &misuse.to_string()))
-            }
+            Err(Stop::Misuse(
+                misuse @ (Misuse::Codec(_) | Misuse::Unwanted(_) | Misuse::TooLarge),
+            )) => Err(self.turn_away(Refusal::Media, &misuse.to_string())),
             Err(Stop::Misuse(misuse)) => {
                 let why = misuse.to_string();
                 self.tell(Refusal::Broken, &why);

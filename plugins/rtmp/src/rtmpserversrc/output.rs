@@ -49,10 +49,22 @@ fn caps(kind: Kind) -> gst::Caps {
         ]
         .into_iter()
         .collect(),
-        Kind::Audio => gst::Caps::builder("audio/mpeg")
-            .field("mpegversion", 4i32)
-            .field("stream-format", "raw")
-            .build(),
+        Kind::Audio => [
+            gst::Structure::builder("audio/mpeg")
+                .field("mpegversion", 4i32)
+                .field("stream-format", "raw")
+                .build(),
+            gst::Structure::builder("audio/x-opus")
+                .field("channel-mapping-family", 0i32)
+                .field("channels", gst::IntRange::new(1, 2))
+                .build(),
+            gst::Structure::builder("audio/mpeg")
+                .field("mpegversion", 1i32)
+                .field("layer", 3i32)
+                .build(),
+        ]
+        .into_iter()
+        .collect(),
     }
 }
 
