@@ -212,7 +212,8 @@ fn who_may_not_publish_is_told_so() {
         let error = server.publisher(path, 0).error();
         println!("{path}: {error}");
     }
-    assert_eq!(server.stat("refused"), 3);
+    // Counted when it has been told.
+    server.wait("all to be counted", || server.stat("refused") == 3);
     assert_eq!(server.stat("publishers"), 1);
     server.wait_for_frames(20);
     drop(first);
