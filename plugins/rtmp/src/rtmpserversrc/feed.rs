@@ -347,7 +347,10 @@ impl Feed {
         }
         let (from, track) = (self.from, self.choice.chosen());
         let instead = match why {
-            Misuse::Unwanted(_) => ": link what does",
+            Misuse::Unwanted(_) if self.audio.output.decoder().is_some() => {
+                ", not even a decoder: install gstreamer1.0-libav"
+            }
+            Misuse::Unwanted(_) => ": link what does, or set decode-audio",
             _ => "",
         };
         let left_out = format!(
