@@ -4,6 +4,7 @@
 //! Everything here is fed by strangers: nothing panics, and what is held for a client is bounded.
 
 mod amf0;
+pub(crate) mod choice;
 mod chunks;
 pub(crate) mod flv;
 mod parameters;
@@ -43,6 +44,8 @@ pub(crate) enum Misuse {
     Unusable(u32, String),
     #[error("its pictures are larger than the allowed 4096x2304")]
     TooLarge,
-    #[error("{0} can't be taken: send H.264 (or HEVC, AV1) and AAC")]
+    #[error("{0} can't be taken: send H.264 (or HEVC, AV1) and AAC (or Opus, MP3)")]
     Codec(String),
+    #[error("nothing that is linked here takes {0}")]
+    Unwanted(&'static str),
 }

@@ -15,6 +15,7 @@ use super::server::{Lease, Shared};
 use super::settings::bare;
 use super::stats::count;
 use super::stream::Stream;
+use super::told::Refusal;
 use crate::protocol::Misuse;
 use crate::protocol::session::{Event, Session};
 
@@ -170,22 +171,22 @@ impl Client<'_> {
     fn publish(&mut self, app: &str, key: &str) -> Result<(), End> {
         if !self.shared.settings.permits(app, key) {
             let why = "There is no such application and stream key.";
-            return Err(self.refuse("NetStream.Publish.BadName", why));
+            return Err(self.turn_away(Refusal::Permission, why));
         }
         let from = self.stream.peer_addr().map_err(|_| End::Gone)?;
         self.pass = match self.shared.door.admit(from.ip(), key) {
             Ok(pass) => pass,
             Err(why) => {
                 let why = format!("Publishing here: {why}.");
-                return Err(self.refuse("NetStream.Publish.BadName", &why));
+                return Err(self.turn_away(Refusal::Permission, &why));
             }
         };
         let Some(lease) = Lease::take(self.shared, self.id, bare(key)) else {
             let why = "Someone else publishes here.";
-            return Err(self.refuse("NetStream.Publish.BadName", why));
+            return Err(self.turn_away(Refusal::Taken, why));
         };
         self.session.accept()?;
-        self.publishing = Some((lease, Feed::new(self.shared)));
+        self.publishing = Some((lease, Feed::new(self.shared, from)));
         count(&self.shared.stats.publishers);
         gst::info!(CAT, "Client {}: publishes from {from}", self.id);
         self.shared
@@ -212,15 +213,16 @@ impl Client<'_> {
             && let Err(why) = self.shared.door.still(pass)
         {
             let why = format!("No longer: {why}.");
-            return Err(self.refuse("NetStream.Publish.Rejected", &why));
+            return Err(self.turn_away(Refusal::Permission, &why));
         }
         match push(feed) {
             Ok(()) => Ok(()),
-            Err(Stop::Misuse(misuse @ (Misuse::Codec(_) | Misuse::TooLarge))) => {
-                Err(self.refuse("NetStream.Publish.Rejected", &misuse.to_string()))
-            }
+            Err(Stop::Misuse(
+                misuse @ (Misuse::Codec(_) | Misuse::Unwanted(_) | Misuse::TooLarge),
+            )) => Err(self.turn_away(Refusal::Media, &misuse.to_string())),
             Err(Stop::Misuse(misuse)) => {
                 let why = misuse.to_string();
+                self.tell(Refusal::Broken, &why);
                 self.session.refuse("NetStream.Publish.Rejected", &why)?;
                 Err(misuse.into())
             }
@@ -233,6 +235,22 @@ impl Client<'_> {
         if let Some((_, feed)) = &mut self.publishing {
             let _ = end(feed);
         }
+    }
+
+    /// Refuses a publisher, of which the application hears, too.
+    fn turn_away(&mut self, refusal: Refusal, why: &str) -> End {
+        self.tell(refusal, why);
+        let code = match self.publishing {
+            Some(_) => "NetStream.Publish.Rejected",
+            None => "NetStream.Publish.BadName",
+        };
+        self.refuse(code, why)
+    }
+
+    fn tell(&self, refusal: Refusal, why: &str) {
+        let from = self.stream.peer_addr().map(|from| from.to_string());
+        let from = from.unwrap_or_else(|_| "that is gone".to_owned());
+        self.shared.refused(refusal, &from, why);
     }
 
     fn refuse(&mut self, code: &str, why: &str) -> End {

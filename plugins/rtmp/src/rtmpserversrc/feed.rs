@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What one publisher sends, brought to the pads. Belongs to the thread of its connection: no lock.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,7 +12,8 @@ use super::output::{Kind, Output};
 use super::server::Shared;
 use super::stats::count;
 use crate::protocol::Misuse;
-use crate::protocol::flv::{self, Aac, Audio, Video, VideoCodec};
+use crate::protocol::choice::Choice;
+use crate::protocol::flv::{self, Audio, AudioCodec, AudioFormat, Video, VideoCodec};
 use crate::protocol::pictures::{Frame, Lost, Pictures};
 use crate::protocol::timeline::{Timeline, Track};
 use crate::protocol::units::{Role, Units};
@@ -24,6 +26,8 @@ const MAX_WAITING_TIME: gst::ClockTime = gst::ClockTime::from_seconds(5);
 /// there are pictures.
 const MAX_UNUSABLE: u32 = 100;
 
+const NO_HEADER: Misuse = Misuse::Tag("a frame has no header that is good");
+
 /// Why the publisher can't go on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
@@ -33,14 +37,42 @@ pub(super) enum Stop {
     Ended,
 }
 
+/// What a pad's caps are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Format {
+    Video(VideoCodec, Bytes),
+    Audio(AudioFormat),
+}
+
+impl Format {
+    fn caps(&self) -> gst::Caps {
+        match self {
+            Self::Video(codec, record) => video_caps(*codec, record),
+            Self::Audio(format) => audio_caps(format),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Video(VideoCodec::H264, _) => "H.264",
+            Self::Video(VideoCodec::H265, _) => "HEVC",
+            Self::Video(VideoCodec::Av1, _) => "AV1",
+            Self::Audio(format) => match format.codec() {
+                AudioCodec::Aac => "AAC",
+                AudioCodec::Opus => "Opus",
+                AudioCodec::Mp3 => "MP3",
+            },
+        }
+    }
+}
+
 /// One pad's part.
 #[derive(Debug)]
 struct Stream {
     output: Arc<Output>,
     track: Track,
-    /// What the last caps were made of.
-    codec: Option<VideoCodec>,
-    header: Option<Bytes>,
+    /// By which what comes is to be read.
+    format: Option<Format>,
     /// Something was left out, or nothing was there yet.
     gap: bool,
     /// Messages since the last one that could be used.
@@ -54,8 +86,13 @@ pub(super) struct Feed {
     video: Stream,
     audio: Stream,
     pictures: Pictures,
+    /// Which audio track goes on.
+    choice: Choice,
     /// Sound comes that nothing here can be done with.
     deaf: bool,
+    /// The application was told so.
+    told: bool,
+    from: SocketAddr,
 }
 
 impl Stream {
@@ -63,25 +100,38 @@ impl Stream {
         Self {
             track: Track::from(output.floor.load(Relaxed)),
             output: Arc::clone(output),
-            codec: None,
-            header: None,
+            format: None,
             gap: true,
             unusable: 0,
         }
     }
 
-    fn set_caps(&mut self, codec: Option<VideoCodec>, header: Bytes, caps: &gst::Caps) -> bool {
-        if self.header.as_ref() == Some(&header) && self.codec == codec {
-            return true;
+    /// Goes on by this format, if what is linked takes it.
+    fn set_format(&mut self, format: Format) -> Result<(), Misuse> {
+        if self.format.as_ref() == Some(&format) {
+            return Ok(());
         }
-        if !self.output.takes(caps) {
-            return false;
+        let caps = format.caps();
+        if !self.output.takes(&caps) {
+            return Err(Misuse::Unwanted(format.name()));
         }
-        self.output.source.set_caps(Some(caps));
-        self.codec = codec;
-        self.header = Some(header);
+        self.output.source.set_caps(Some(&caps));
+        self.format = Some(format);
         self.gap = true;
-        true
+        Ok(())
+    }
+
+    /// The configuration record of a codec, if that is what has come.
+    fn record(&self, codec: VideoCodec) -> Option<&Bytes> {
+        match &self.format {
+            Some(Format::Video(own, record)) if *own == codec => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Whether the header of a codec has come.
+    fn has(&self, codec: AudioCodec) -> bool {
+        matches!(&self.format, Some(Format::Audio(format)) if format.codec() == codec)
     }
 
     fn overflows(&self) -> bool {
@@ -103,19 +153,35 @@ fn video_caps(codec: VideoCodec, header: &Bytes) -> gst::Caps {
         .build()
 }
 
-fn audio_caps(aac: &Aac) -> gst::Caps {
-    gst::Caps::builder("audio/mpeg")
-        .field("mpegversion", 4i32)
-        .field("stream-format", "raw")
-        .field("framed", true)
-        .field("rate", i32::try_from(aac.rate).unwrap_or(48_000))
-        .field("channels", i32::from(aac.channels))
-        .field("codec_data", gst::Buffer::from_slice(aac.config.clone()))
-        .build()
+fn audio_caps(format: &AudioFormat) -> gst::Caps {
+    let number = |number: u32| i32::try_from(number).unwrap_or(48_000);
+    match format {
+        AudioFormat::Aac(aac) => gst::Caps::builder("audio/mpeg")
+            .field("mpegversion", 4i32)
+            .field("stream-format", "raw")
+            .field("framed", true)
+            .field("rate", number(aac.rate))
+            .field("channels", i32::from(aac.channels))
+            .field("codec_data", gst::Buffer::from_slice(aac.config.clone()))
+            .build(),
+        // Without a streamheader, which has comments, too: nobody needs it for one or two channels.
+        AudioFormat::Opus { channels } => gst::Caps::builder("audio/x-opus")
+            .field("channel-mapping-family", 0i32)
+            .field("rate", 48_000i32)
+            .field("channels", i32::from(*channels))
+            .build(),
+        AudioFormat::Mp3 { rate, channels } => gst::Caps::builder("audio/mpeg")
+            .field("mpegversion", 1i32)
+            .field("layer", 3i32)
+            .field("parsed", true)
+            .field("rate", number(*rate))
+            .field("channels", i32::from(*channels))
+            .build(),
+    }
 }
 
 impl Feed {
-    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, from: SocketAddr) -> Self {
         let [video, audio] = &shared.outputs;
         Self {
             shared: Arc::clone(shared),
@@ -123,7 +189,10 @@ impl Feed {
             video: Stream::new(video),
             audio: Stream::new(audio),
             pictures: Pictures::default(),
+            choice: Choice::default(),
             deaf: false,
+            told: false,
+            from,
         }
     }
 
@@ -147,9 +216,7 @@ impl Feed {
                 offset,
                 data,
             } => {
-                let header = self.video.header.as_ref();
-                let header = header.filter(|_| self.video.codec == Some(codec));
-                let record = header.ok_or(Misuse::Tag("a frame has no header that is good"))?;
+                let record = self.video.record(codec).ok_or(NO_HEADER)?;
                 let whole = flv::whole(codec, record, data)?;
                 let frame = Frame {
                     timestamp,
@@ -169,17 +236,13 @@ impl Feed {
     }
 
     fn take_header(&mut self, codec: VideoCodec, record: Bytes) -> Result<(), Stop> {
-        if self.video.codec == Some(codec) && self.video.header.as_ref() == Some(&record) {
+        if self.video.record(codec) == Some(&record) {
             return Ok(());
         }
         // What came before goes by the header before.
         self.end_picture()?;
         self.pictures.forget_units();
-        let caps = video_caps(codec, &record);
-        if self.video.set_caps(Some(codec), record, &caps) {
-            return Ok(());
-        }
-        Err(Misuse::Codec(format!("{codec:?} for what receives it here")).into())
+        Ok(self.video.set_format(Format::Video(codec, record))?)
     }
 
     /// Takes a message of H.264 or H.265, which may be a part of a picture.
@@ -225,51 +288,102 @@ impl Feed {
     pub(super) fn audio(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
         let ended = self.pictures.ended_by_sound(timestamp);
         self.push_pictures(ended)?;
-        match self.take_audio(timestamp, message) {
-            // Pictures go on without.
-            Err(Stop::Misuse(why @ Misuse::Codec(_))) => {
-                self.leave_out_sound(&why);
-                // Nor do its frames follow on a header of before.
-                self.audio.header = None;
-                count(&self.shared.stats.unusable);
-                Ok(())
-            }
-            result => self.forgive(Kind::Audio, result),
+        let mut result = self.take_tracks(timestamp, message);
+        // Pictures go on without, and so may another track.
+        while let Err(Stop::Misuse(why @ (Misuse::Codec(_) | Misuse::Unwanted(_)))) = result {
+            count(&self.shared.stats.unusable);
+            self.leave_out_sound(&why);
+            // Nor do its frames follow on a header of before.
+            self.audio.format = None;
+            let Some(other) = self.choice.refuse() else {
+                return Ok(());
+            };
+            gst::info!(CAT, "Audio track {} goes on", self.choice.chosen());
+            result = self.set_audio_format(other);
         }
+        self.forgive(Kind::Audio, result)
     }
 
-    fn leave_out_sound(&mut self, why: &dyn std::fmt::Display) {
-        if !std::mem::replace(&mut self.deaf, true) {
-            gst::warning!(CAT, "The sound is left out: {why}");
-        }
-    }
-
-    fn take_audio(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
-        match flv::audio(message)? {
-            Audio::Header(aac) => {
-                let caps = audio_caps(&aac);
-                if self.audio.set_caps(None, aac.config, &caps) {
-                    self.deaf = false;
-                    return Ok(());
+    /// Takes the chosen track, and hears of the headers of others.
+    fn take_tracks(&mut self, timestamp: u32, message: &Bytes) -> Result<(), Stop> {
+        let mut taken = None;
+        for track in flv::audio(message)? {
+            let (track, read) = match track {
+                Ok(track) => track,
+                // What we want was there.
+                Err(_) if taken.is_some() => break,
+                Err(why) => return Err(why.into()),
+            };
+            if track == self.choice.chosen() {
+                if taken.is_some() {
+                    continue;
                 }
-                Err(Misuse::Codec("AAC for what receives it here".into()).into())
+                let audio = read.map_err(Stop::from);
+                taken = Some(audio.and_then(|audio| self.take_audio(timestamp, audio)));
+                continue;
             }
-            Audio::Frame(data) if self.audio.header.is_some() => {
-                self.audio.unusable = 0;
-                self.deaf = false;
-                let frame = Frame {
-                    timestamp,
-                    offset: 0,
-                    keyframe: true,
-                    came: self.now(),
-                    data,
-                };
-                self.push(Kind::Audio, frame)
+            let (Ok(Audio::Header(format)) | Ok(Audio::Whole(format, _))) = read else {
+                continue;
+            };
+            if self.choice.offer(track, format.clone()) {
+                gst::info!(CAT, "Audio track {track} goes on");
+                taken = Some(self.set_audio_format(format));
             }
-            Audio::Frame(_) if self.deaf => Ok(()),
-            Audio::Frame(_) => Err(Misuse::Tag("a frame has no header that is good").into()),
-            Audio::Other => Ok(()),
         }
+        taken.unwrap_or(Ok(()))
+    }
+
+    fn set_audio_format(&mut self, format: AudioFormat) -> Result<(), Stop> {
+        self.audio.set_format(Format::Audio(format))?;
+        self.choice.accept();
+        self.deaf = false;
+        Ok(())
+    }
+
+    /// The application is told once a publisher.
+    fn leave_out_sound(&mut self, why: &Misuse) {
+        if std::mem::replace(&mut self.deaf, true) {
+            return;
+        }
+        let (from, track) = (self.from, self.choice.chosen());
+        let instead = match why {
+            Misuse::Unwanted(_) if self.audio.output.decoder().is_some() => {
+                ", not even a decoder: install gstreamer1.0-libav"
+            }
+            Misuse::Unwanted(_) => ": link what does, or set decode-audio",
+            _ => "",
+        };
+        let left_out = format!(
+            "The sound of the RTMP publisher {from} (track {track}) is left out: {why}{instead}"
+        );
+        gst::info!(CAT, "{left_out}");
+        if !std::mem::replace(&mut self.told, true) {
+            self.shared.warn(gst::StreamError::Format, &left_out);
+        }
+    }
+
+    fn take_audio(&mut self, timestamp: u32, audio: Audio) -> Result<(), Stop> {
+        let data = match audio {
+            Audio::Header(format) => return self.set_audio_format(format),
+            Audio::Whole(format, data) => {
+                self.set_audio_format(format)?;
+                data
+            }
+            Audio::Frame(codec, data) if self.audio.has(codec) => data,
+            Audio::Frame(..) if self.deaf => return Ok(()),
+            Audio::Frame(..) => return Err(NO_HEADER.into()),
+            Audio::Other => return Ok(()),
+        };
+        self.audio.unusable = 0;
+        self.deaf = false;
+        let frame = Frame {
+            timestamp,
+            offset: 0,
+            keyframe: true,
+            came: self.now(),
+            data,
+        };
+        self.push(Kind::Audio, frame)
     }
 
     /// Leaves out what is broken, unless it does not end. Sound never takes the picture away.
@@ -288,8 +402,8 @@ impl Feed {
         if stream.unusable <= MAX_UNUSABLE {
             return Ok(());
         }
-        if kind == Kind::Audio && self.video.header.is_some() {
-            self.leave_out_sound(&why);
+        if kind == Kind::Audio && self.video.format.is_some() {
+            self.leave_out_sound(&Misuse::Tag(why));
             return Ok(());
         }
         Err(Misuse::Unusable(MAX_UNUSABLE, why.to_owned()).into())

@@ -111,7 +111,7 @@ impl ElementImpl for RtmpServerSrc {
             gst::subclass::ElementMetadata::new(
                 "RTMP server source",
                 "Source/Network/Audio/Video",
-                "Listens for an encoder that publishes by RTMP, and gives its H.264 and AAC. \
+                "Listens for an encoder that publishes by RTMP, and gives its H.264 and AAC or Opus. \
                  Try: gst-launch-1.0 rtmpserversrc stream-key=secret name=in \
                  in.video ! h264parse ! avdec_h264 ! videoconvert ! autovideosink",
                 "The gst-sfu developers",
@@ -130,7 +130,7 @@ impl ElementImpl for RtmpServerSrc {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         use gst::StateChange::{PausedToPlaying, PausedToReady, PlayingToPaused, ReadyToPaused};
         match transition {
-            ReadyToPaused => self.prepare(),
+            ReadyToPaused => self.prepare()?,
             PlayingToPaused => self.set_playing(false),
             // Before the children are flushed: what still comes has nowhere to go.
             PausedToReady => self.stop(),
@@ -153,8 +153,20 @@ impl ElementImpl for RtmpServerSrc {
 }
 
 impl BinImpl for RtmpServerSrc {
-    /// What is linked to a pad and can't take it is named.
+    /// What is linked to a pad and can't take it is named, and sound that can't be decoded takes no picture away.
     fn handle_message(&self, message: gst::Message) {
+        let mut decoders = self.outputs.iter().filter_map(|output| output.decoder());
+        if let Some(why) = decoders.find_map(|decoder| decoder.failure(&message)) {
+            gst::info!(CAT, imp = self, "A decoder failed: {message:?}");
+            if !why.is_empty() {
+                gst::element_imp_warning!(
+                    self,
+                    gst::StreamError::Decode,
+                    ("The sound can't be decoded, and is left out until it can: {why}")
+                );
+            }
+            return;
+        }
         if !refusal::tell(self.obj().upcast_ref(), &message) {
             self.parent_handle_message(message);
         }
@@ -173,13 +185,21 @@ impl RtmpServerSrc {
         self.shared().is_some_and(|shared| shared.kick())
     }
 
-    fn prepare(&self) {
-        let latency = lock(&self.settings).latency();
+    fn prepare(&self) -> Result<(), gst::StateChangeError> {
+        let settings = lock(&self.settings).clone();
+        let latency = settings.latency();
         let latency = i64::try_from(latency.nseconds()).unwrap_or(i64::MAX);
         for output in &self.outputs {
             output.floor.store(0, Relaxed);
             output.source.set_property("min-latency", latency);
+            let decoded = output.kind == Kind::Audio && settings.decode_audio;
+            let set = output.set_decoded(self.obj().upcast_ref(), decoded);
+            set.map_err(|why| {
+                gst::element_imp_error!(self, gst::CoreError::Failed, ("decode-audio: {why}"));
+                gst::StateChangeError
+            })?;
         }
+        Ok(())
     }
 
     fn start(&self) -> Result<(), gst::StateChangeError> {

@@ -7,7 +7,7 @@
  *
  * `rtmpserversrc` listens for OBS, FFmpeg or a hardware encoder, which publishes to
  * `rtmp://HOST:PORT/APP/KEY`, and gives what it sends on its pads `video` and `audio`, as it is:
- * H.264 and AAC. Its pads are always there and never end. The publisher may come late, go, and
+ * H.264 and AAC, or what else is below. Its pads are always there and never end. The publisher may come late, go, and
  * come back.
  *
  * ## Example
@@ -17,7 +17,8 @@
  *     in.video ! h264parse ! avdec_h264 ! videoconvert ! autovideosink \
  *     in.audio ! avdec_aac ! audioconvert ! audioresample ! autoaudiosink
  * ]|
- * shows what `ffmpeg -re -i FILE -c copy -f flv rtmp://localhost/live/secret` sends.
+ * shows what `ffmpeg -re -i FILE -c copy -f flv rtmp://localhost/live/secret` sends. Its `avdec_aac` takes AAC alone:
+ * with `decode-audio=true` the pad `audio` gives raw audio, whatever each publisher sends.
  *
  * ## Publishers
  *
@@ -42,10 +43,16 @@
  *
  * ## Codecs
  *
- * H.264 and AAC, and by Enhanced RTMP HEVC and AV1; of several tracks the first. A publisher whose
+ * H.264, AAC and MP3, and by Enhanced RTMP HEVC, AV1, and Opus of one or two channels. Of several tracks the first goes on;
+ * where the first track of sound can't be used, another one does, and stays. A publisher whose
  * video codec is none of these, or nothing that downstream takes, or whose pictures are larger than
- * 4096x2304 pixels, is refused; that is no error here. Sound of another codec, or whose channels have
- * a layout of their own, is left out.
+ * 4096x2304 pixels, is refused. Sound of another codec, which downstream does not take, or whose channels have
+ * a layout of their own, is left out. Neither is an error here; the application is told by a warning on the bus: once a publisher of
+ * sound that is left out, and of those that are refused, by whatever, once in 10 s for each kind of reason.
+ *
+ * The codec of the sound may change from one publisher to the next, and so do the caps, which most decoders and `decodebin` don't
+ * follow. With `decode-audio=true` each codec is decoded here by the best decoder that is installed, and what is linked gets
+ * raw audio, whose format may change. What such a decoder fails at is left out, with a warning, and it is tried again a second later.
  *
  * Messages that are broken (frames that are cut short, Annex B, headers without both parameter
  * sets) are left out and counted as `unusable` in `stats`: pictures go on with the next keyframe, by the
@@ -86,6 +93,7 @@ use gst::prelude::*;
 
 mod access;
 mod client;
+mod decoder;
 mod feed;
 mod imp;
 mod output;
@@ -93,6 +101,7 @@ mod server;
 mod settings;
 mod stats;
 mod stream;
+mod told;
 
 pub(crate) static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The two pads: each an `appsrc` behind a ghost pad, there from the beginning and for all publishers.
 
-use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
+use std::sync::{LazyLock, OnceLock};
 
 use gst::prelude::*;
+
+use super::decoder::{self, Decoder};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -49,10 +51,24 @@ fn caps(kind: Kind) -> gst::Caps {
         ]
         .into_iter()
         .collect(),
-        Kind::Audio => gst::Caps::builder("audio/mpeg")
-            .field("mpegversion", 4i32)
-            .field("stream-format", "raw")
-            .build(),
+        Kind::Audio => [
+            gst::Structure::builder("audio/mpeg")
+                .field("mpegversion", 4i32)
+                .field("stream-format", "raw")
+                .build(),
+            gst::Structure::builder("audio/x-opus")
+                .field("channel-mapping-family", 0i32)
+                .field("channels", gst::IntRange::new(1, 2))
+                .build(),
+            gst::Structure::builder("audio/mpeg")
+                .field("mpegversion", 1i32)
+                .field("layer", 3i32)
+                .build(),
+            // With decode-audio.
+            gst::Structure::new_empty("audio/x-raw"),
+        ]
+        .into_iter()
+        .collect(),
     }
 }
 
@@ -64,6 +80,8 @@ pub(super) struct Output {
     pub(super) source: gst_app::AppSrc,
     /// How far its timestamps have got, in running time.
     pub(super) floor: AtomicU64,
+    /// There from when it was wanted first.
+    decoder: OnceLock<Decoder>,
 }
 
 impl Output {
@@ -86,6 +104,7 @@ impl Output {
             pad: pad.name(kind.name()).build(),
             source,
             floor: AtomicU64::new(0),
+            decoder: OnceLock::new(),
         }
     }
 
@@ -108,8 +127,44 @@ impl Output {
         bin.add_pad(&self.pad)
     }
 
+    /// Puts a decoder behind the source, or takes it out again. While nothing flows.
+    pub(super) fn set_decoded(&self, bin: &gst::Bin, decoded: bool) -> Result<(), glib::BoolError> {
+        if self.decoder().is_some() == decoded {
+            return Ok(());
+        }
+        self.pad.set_target(None::<&gst::Pad>)?;
+        let end = if decoded {
+            if self.decoder.get().is_none() {
+                let _ = self.decoder.set(Decoder::new()?);
+            }
+            let decoder = self.decoder.get().map(|decoder| &decoder.bin);
+            let decoder = decoder.ok_or_else(|| glib::bool_error!("there is no decoder"))?;
+            bin.add(decoder)?;
+            self.source.link(decoder)?;
+            decoder.static_pad("src")
+        } else {
+            if let Some(decoder) = self.decoder() {
+                self.source.unlink(&decoder.bin);
+                let _ = decoder.bin.set_state(gst::State::Null);
+                bin.remove(&decoder.bin)?;
+            }
+            self.source.static_pad("src")
+        };
+        self.pad.set_target(end.as_ref())
+    }
+
+    /// What is behind the source.
+    pub(super) fn decoder(&self) -> Option<&Decoder> {
+        let decoder = self.decoder.get();
+        decoder.filter(|decoder| decoder.bin.parent().is_some())
+    }
+
     /// Whether what is linked here can do with these caps.
     pub(super) fn takes(&self, caps: &gst::Caps) -> bool {
-        !self.pad.is_linked() || !self.pad.peer_query_caps(Some(caps)).is_empty()
+        match self.decoder() {
+            _ if !self.pad.is_linked() => true,
+            Some(_) => decoder::decodes(caps),
+            None => !self.pad.peer_query_caps(Some(caps)).is_empty(),
+        }
     }
 }

@@ -23,6 +23,7 @@ use super::output::Output;
 use super::settings::Settings;
 use super::stats::{Stats, count};
 use super::stream::Stream;
+use super::told::{Refusal, Told};
 
 /// The signals of a publisher.
 pub(super) const JOINED: &str = "publisher-joined";
@@ -74,6 +75,7 @@ pub(super) struct Shared {
     /// The connection that the application ends; 0: none. They are counted from 1.
     kicked: AtomicU64,
     signals: Option<Signals>,
+    told: Told,
 }
 
 #[derive(Debug)]
@@ -172,6 +174,7 @@ impl Shared {
             connections: Mutex::default(),
             kicked: AtomicU64::new(0),
             signals: Signals::start(element).ok(),
+            told: Told::default(),
         }
     }
 
@@ -267,9 +270,17 @@ impl Shared {
         Ok(())
     }
 
-    fn warn(&self, message: &str) {
+    /// A warning on the bus.
+    pub(super) fn warn(&self, kind: impl gst::MessageErrorDomain, message: &str) {
         if let Some(element) = self.element.upgrade() {
-            gst::element_warning!(element, gst::ResourceError::Read, ("{message}"));
+            gst::element_warning!(element, kind, ("{message}"));
+        }
+    }
+
+    /// A publisher is turned away. The application hears of it, unless it has just heard of another one.
+    pub(super) fn refused(&self, refusal: Refusal, from: &str, why: &str) {
+        if let Some(warning) = self.told.now(refusal, from, why, Instant::now()) {
+            self.warn(gst::StreamError::Failed, &warning);
         }
     }
 
@@ -280,7 +291,10 @@ impl Shared {
                 looked = Instant::now();
                 match tls.certificates.refresh() {
                     Some(Ok(())) => gst::info!(CAT, "The certificate is read again"),
-                    Some(Err(why)) => self.warn(&format!("The certificate stays as it was: {why}")),
+                    Some(Err(why)) => {
+                        let why = format!("The certificate stays as it was: {why}");
+                        self.warn(gst::ResourceError::Read, &why);
+                    }
                     None => {}
                 }
             }

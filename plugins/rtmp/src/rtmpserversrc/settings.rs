@@ -18,6 +18,7 @@ pub(super) struct Settings {
     pub(super) private_key: String,
     pub(super) timeout_ms: u32,
     pub(super) latency_ms: u32,
+    pub(super) decode_audio: bool,
 }
 
 impl Default for Settings {
@@ -32,6 +33,7 @@ impl Default for Settings {
             private_key: String::new(),
             timeout_ms: 10_000,
             latency_ms: 200,
+            decode_audio: false,
         }
     }
 }
@@ -58,6 +60,7 @@ impl Settings {
             "private-key" => self.private_key = text().unwrap_or_default(),
             "timeout" => self.timeout_ms = number(),
             "latency" => self.latency_ms = number(),
+            "decode-audio" => self.decode_audio = value.get().unwrap_or_default(),
             _ => {}
         }
     }
@@ -73,6 +76,7 @@ impl Settings {
             "private-key" => self.private_key.to_value(),
             "timeout" => self.timeout_ms.to_value(),
             "latency" => self.latency_ms.to_value(),
+            "decode-audio" => self.decode_audio.to_value(),
             _ => pspec.default_value().clone(),
         }
     }
@@ -179,6 +183,12 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             (0, 10_000),
             default.latency_ms,
         ),
+        glib::ParamSpecBoolean::builder("decode-audio")
+            .nick("Decode audio")
+            .blurb("Whether the pad audio gives raw audio, whatever codec each publisher has (default: false, as it comes)")
+            .default_value(default.decode_audio)
+            .mutable_ready()
+            .build(),
         glib::ParamSpecUInt::builder("port")
             .nick("Port")
             .blurb("The TCP port that is listened on; 0 while the element does not run")

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::audio::Aac;
 use super::*;
 
 /// Of 1280x720.
@@ -24,6 +25,27 @@ fn header_of(record: &[u8]) -> Result<Video, Misuse> {
 
 fn tag(head: &[u8], body: &[u8]) -> Bytes {
     [head, body].concat().into()
+}
+
+/// The tracks of an audio message, in its order.
+fn tracks_of(message: &Bytes) -> Result<Vec<(u8, Result<Audio, Misuse>)>, Misuse> {
+    audio(message)?.collect()
+}
+
+/// What an audio message of one track holds.
+fn sound(message: &Bytes) -> Result<Audio, Misuse> {
+    match tracks_of(message)?.pop() {
+        Some((0, read)) => read,
+        None => Ok(Audio::Other),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn aac_of(config: &[u8]) -> Result<Aac, Misuse> {
+    match sound(&tag(&[0xaf, 0], config))? {
+        Audio::Header(AudioFormat::Aac(aac)) => Ok(aac),
+        other => panic!("{config:?}: {other:?}"),
+    }
 }
 
 #[test]
@@ -88,8 +110,28 @@ fn of_several_tracks_the_first_goes_on() {
     ] {
         assert_eq!(video(&message).unwrap(), expected, "{message:?}");
     }
-    let sound = audio(&tag(&[0x95], b"\x11mp4a\x01\0\0\x01c\x00\0\0\x02ab")).unwrap();
-    assert_eq!(sound, Audio::Frame(Bytes::from_static(b"ab")));
+    // Of audio all are read: which goes on is not chosen here.
+    let message = tag(
+        &[0x95],
+        b"\x21fLaC\x00\0\0\x01xmp4a\x01\0\0\x01cOpus\x02\0\0\x02\x0cd",
+    );
+    let mut tracks = tracks_of(&message).unwrap().into_iter();
+    let (id, first) = tracks.next().unwrap();
+    assert!(
+        matches!((id, &first), (0, Err(Misuse::Codec(name))) if name == "fLaC"),
+        "{first:?}"
+    );
+    for (id, codec, data) in [
+        (1, AudioCodec::Aac, &b"c"[..]),
+        (2, AudioCodec::Opus, b"\x0cd"),
+    ] {
+        let (track, read) = tracks.next().unwrap();
+        let expected = Audio::Frame(codec, Bytes::from_static(data));
+        assert_eq!((track, read.unwrap()), (id, expected));
+    }
+    assert!(tracks.next().is_none());
+    let cut_short = tag(&[0x95], b"\x11mp4a\x01\0\0\x01c\x00\0\0\x09ab");
+    assert!(matches!(tracks_of(&cut_short), Err(Misuse::Tag(_))));
 }
 
 #[test]
@@ -238,9 +280,7 @@ fn channels_are_counted_where_a_program_tells_them() {
         0x11, 0x80, 0x04, 0xc8, 0x44, 0x00, 0x20, 0x00, 0xc4, 0x0d, 0x4c, 0x61, 0x76, 0x63, 0x35,
         0x39, 0x2e, 0x33, 0x37, 0x2e, 0x31, 0x30, 0x30, 0x56, 0xe5, 0x00,
     ];
-    let Ok(Audio::Header(aac)) = audio(&tag(&[0xaf, 0], &own)) else {
-        panic!("FFmpeg's 5.1(side)");
-    };
+    let aac = aac_of(&own).unwrap();
     assert_eq!((aac.rate, aac.channels), (48_000, 6));
     // Front: a single one and a pair; side: a pair; back: a single one. FFmpeg decodes it to channels with positions.
     let known = [0x11, 0x80, 0x04, 0xc8, 0x44, 0x00, 0x01, 0x08, 0x84, 0x00];
@@ -248,7 +288,7 @@ fn channels_are_counted_where_a_program_tells_them() {
     // One of which nothing is known: its elements have other names.
     let mut odd = own;
     odd[8] ^= 0x80;
-    let odd = audio(&tag(&[0xaf, 0], &odd));
+    let odd = aac_of(&odd);
     assert!(matches!(odd, Err(Misuse::Codec(_))), "{odd:?}");
     for (config, channels) in [
         (&[0x11, 0x88][..], 1),
@@ -256,9 +296,7 @@ fn channels_are_counted_where_a_program_tells_them() {
         (&[0x11, 0xb8], 8),
         (&side, 6),
     ] {
-        let Ok(Audio::Header(aac)) = audio(&tag(&[0xaf, 0], config)) else {
-            panic!("{config:?}");
-        };
+        let aac = aac_of(config).unwrap();
         assert_eq!((aac.rate, aac.channels), (48_000, channels), "{config:?}");
         assert_eq!(aac.config.len(), 2);
     }
@@ -266,19 +304,142 @@ fn channels_are_counted_where_a_program_tells_them() {
 
 #[test]
 fn audio_messages_are_read() {
-    let Audio::Header(aac) = audio(&tag(&[0xaf, 0], &[0x11, 0x90])).unwrap() else {
-        panic!("no header");
-    };
+    let aac = aac_of(&[0x11, 0x90]).unwrap();
     assert_eq!((aac.rate, aac.channels), (48_000, 2));
-    let frame = audio(&tag(&[0xaf, 1], &[1, 2])).unwrap();
-    assert_eq!(frame, Audio::Frame(Bytes::from_static(&[1, 2])));
-    assert!(matches!(audio(&tag(&[0x2f], &[])), Err(Misuse::Codec(_))));
-    let own = audio(&tag(&[0xaf, 0], &[0x11, 0x80]));
+    let frame = sound(&tag(&[0xaf, 1], &[1, 2])).unwrap();
+    let expected = Audio::Frame(AudioCodec::Aac, Bytes::from_static(&[1, 2]));
+    assert_eq!(frame, expected);
+    for first in [0x0f, 0x1f, 0x3f, 0x4f, 0x5f, 0x6f, 0x7f, 0x8f, 0xbf, 0xcf] {
+        let read = sound(&tag(&[first], &[]));
+        assert!(matches!(read, Err(Misuse::Codec(_))), "{first}: {read:?}");
+    }
+    let own = aac_of(&[0x11, 0x80]);
     assert!(matches!(own, Err(Misuse::Codec(_))), "{own:?}");
     for broken in [&[][..], &[0x11], &[0, 0], &[0x17, 0x90], &[0x11, 0xc0]] {
-        let read = audio(&tag(&[0xaf, 0], broken));
+        let read = aac_of(broken);
         assert!(matches!(read, Err(Misuse::Tag(_))), "{broken:?}: {read:?}");
     }
+    // A codec's name is shown, and may be anything.
+    let Err(Misuse::Codec(name)) = sound(&tag(&[0x91], b"\x1b[\xffz")) else {
+        panic!("no codec");
+    };
+    assert_eq!(name, "?[?z");
+}
+
+/// Opus's header.
+fn opus_head(version: u8, channels: u8, family: u8) -> Bytes {
+    let fields = [version, channels, 0x38, 1, 0x80, 0xbb, 0, 0, 0, 0, family];
+    tag(b"\x90OpusOpusHead", &fields)
+}
+
+#[test]
+fn opus_is_taken_as_browsers_play_it() {
+    for (channels, version) in [(1, 1), (2, 1), (2, 15)] {
+        let read = sound(&opus_head(version, channels, 0)).unwrap();
+        assert_eq!(read, Audio::Header(AudioFormat::Opus { channels }));
+    }
+    for (channels, family) in [(3, 0), (6, 1), (2, 1), (2, 255)] {
+        let read = sound(&opus_head(1, channels, family));
+        assert!(matches!(read, Err(Misuse::Codec(_))), "{read:?}");
+    }
+    let whole = opus_head(1, 2, 0);
+    for length in 5..whole.len() {
+        let read = sound(&whole.slice(..length));
+        assert!(matches!(read, Err(Misuse::Tag(_))), "{length}: {read:?}");
+    }
+    for broken in [opus_head(16, 2, 0), opus_head(1, 0, 0)] {
+        let read = sound(&broken);
+        assert!(matches!(read, Err(Misuse::Tag(_))), "{read:?}");
+    }
+    // Comments.
+    let read = sound(&tag(b"\x90OpusOpusTags", &[0; 8])).unwrap();
+    assert_eq!(read, Audio::Other);
+}
+
+#[test]
+fn packets_of_opus_are_those_of_its_rfc() {
+    let long = [&[0xfc][..], &[7; 1_275]].concat();
+    let too_long = [&long[..], &[7]].concat();
+    for (packet, is_one) in [
+        // One frame, of 20 ms, that may be empty.
+        (&[0xfc, 1, 2, 3][..], true),
+        (&[0xfc], true),
+        (&long, true),
+        (&too_long, false),
+        // Two of one size, and of two.
+        (&[0xfd, 1, 2], true),
+        (&[0xfd, 1], false),
+        (&[0xfe, 1, 9, 8], true),
+        (&[0xfe, 2, 9], false),
+        (&[0xfe, 252, 0, 8], false),
+        (&[0xfe], false),
+        // Any number: of one size, each with its own, padded.
+        (&[0xff, 3, 1, 2, 3], true),
+        (&[0xff, 2, 1, 2, 3], false),
+        (&[0xff, 0x82, 1, 9, 8, 7], true),
+        (&[0xff, 0x82, 9, 1], false),
+        (&[0xff, 0x42, 1, 9, 8, 0], true),
+        (&[0xff, 0x42, 9, 9, 8, 0], false),
+        (&[0xff, 0x42, 255, 0, 9], false),
+        (&[0xff, 0], false),
+        (&[0xff], false),
+        // 120 ms are the most: of 60 ms (SILK), 20 ms and 2.5 ms.
+        (&[0x1b, 2, 1, 2], true),
+        (&[0x1b, 3, 1, 2, 3], false),
+        (&[0xff, 6, 1, 2, 3, 4, 5, 6], true),
+        (&[0xff, 7, 1, 2, 3, 4, 5, 6, 7], false),
+        (&[0xe7, 48], true),
+        (&[0xe7, 49], false),
+    ] {
+        let read = sound(&tag(b"\x91Opus", packet));
+        match is_one {
+            true => assert!(matches!(read, Ok(Audio::Frame(AudioCodec::Opus, _)))),
+            false => assert!(matches!(read, Err(Misuse::Tag(_)))),
+        }
+    }
+}
+
+/// A frame of MP3, as its header says.
+fn mp3(header: [u8; 4], length: usize) -> Vec<u8> {
+    let mut frame = header.to_vec();
+    frame.resize(length, 0);
+    frame
+}
+
+#[test]
+fn mp3_says_in_each_frame_what_it_is() {
+    let stereo = mp3([0xff, 0xfb, 0x90, 0x64], 417);
+    for (frame, rate, channels) in [
+        (stereo.clone(), 44_100, 2),
+        // Padded by one, with a checksum; of 48 kHz, mono; MPEG-2 and 2.5.
+        (mp3([0xff, 0xfa, 0x92, 0x64], 418), 44_100, 2),
+        (mp3([0xff, 0xfb, 0x94, 0xc4], 384), 48_000, 1),
+        (mp3([0xff, 0xf3, 0x80, 0x64], 208), 22_050, 2),
+        (mp3([0xff, 0xe3, 0x88, 0xc4], 576), 8_000, 1),
+        (stereo.repeat(3), 44_100, 2),
+    ] {
+        let expected = Audio::Whole(AudioFormat::Mp3 { rate, channels }, frame.clone().into());
+        for head in [&[0x2f][..], &[0xef], b"\x91.mp3"] {
+            assert_eq!(sound(&tag(head, &frame)).unwrap(), expected);
+        }
+    }
+    let mono = mp3([0xff, 0xfb, 0x90, 0xc4], 417);
+    for broken in [
+        stereo[..416].to_vec(),
+        [&stereo[..], &[0]].concat(),
+        [stereo, mono].concat(),
+        // Layer II, a free bitrate, and ones that don't exist.
+        mp3([0xff, 0xfd, 0x90, 0x64], 417),
+        mp3([0xff, 0xfb, 0x00, 0x64], 417),
+        mp3([0xff, 0xfb, 0xf0, 0x64], 417),
+        mp3([0xff, 0xfb, 0x9c, 0x64], 417),
+        mp3([0xff, 0xeb, 0x90, 0x64], 417),
+        vec![0],
+    ] {
+        let read = sound(&tag(&[0x2f], &broken));
+        assert!(matches!(read, Err(Misuse::Tag(_))), "{read:?}");
+    }
+    assert_eq!(sound(&tag(&[0x2f], &[])).unwrap(), Audio::Other);
 }
 
 #[test]
@@ -296,6 +457,9 @@ fn fuzz_tags() {
             .to_vec(),
         vec![8, 0xaf, 0, 0x11, 0x90, 0x56, 0xe5, 0],
         vec![8, 0xaf, 1, 0x21, 0x10],
+        [&[8][..], &opus_head(1, 2, 0)].concat(),
+        b"\x08\x95\x21Opus\x00\0\0\x05\xff\x82\x01\x09\x08mp4a\x01\0\0\x01c".to_vec(),
+        [&[8, 0x2f][..], &mp3([0xff, 0xfb, 0x90, 0x64], 417)].concat(),
     ];
     sfu_fuzz::fuzz("tags of FLV", &samples, |data| {
         let Some((kind, body)) = data.split_first() else {
@@ -303,7 +467,7 @@ fn fuzz_tags() {
         };
         let body = Bytes::copy_from_slice(body);
         if kind & 1 == 0 {
-            let _ = audio(&body);
+            let _ = tracks_of(&body);
         } else if let Ok(Video::Frame { codec, data, .. }) = video(&body) {
             let _ = whole(codec, &record(), data);
         }
@@ -317,7 +481,10 @@ proptest! {
             let _ = whole(codec, &bytes, frame.clone().into());
         }
         let bytes = Bytes::from(bytes);
-        let _ = (video(&bytes), audio(&bytes));
+        let _ = (video(&bytes), tracks_of(&bytes));
+        for head in [&[0x2f][..], b"\x90OpusOpusHead", b"\x91Opus", b"\x91.mp3", b"\x95\x21", b"\x95\x11"] {
+            let _ = tracks_of(&tag(head, &bytes));
+        }
         let sets = [&[0x67, 0x64, 0, 0x1f][..], &frame].concat();
         let _ = header_of(&record_of(&sets[..sets.len().min(999)], &PPS));
         let mut obus = vec![0x81, 0, 0, 0, 0x0a, u8::try_from(frame.len()).unwrap_or(99)];
