@@ -37,9 +37,12 @@
  *
  * ## Messages
  *
- * A failure is a warning on the bus, and the element message `supervisor` with `state` (`running`,
- * `waiting`, `ended`), `starts`, `failures` and `error` tells of each change. The same is in the
- * property `stats`. Other element messages of the inner pipeline are passed on.
+ * A failure is a warning on the bus, which names what the pipeline's sources read from (`location`,
+ * `uri` or `device`, without the credentials and the query of an address), and the element message
+ * `supervisor` with `state` (`running`, `waiting`, `ended`), `starts`, `failures` and `error` tells of
+ * each change. The same is in the property `stats`. Other element messages and warnings of the inner
+ * pipeline are passed on, but for those of links that wait for a pad which does not come: a film may
+ * have no sound.
  *
  * ## EOS
  *
@@ -59,6 +62,7 @@ mod flow;
 mod imp;
 mod runner;
 mod settings;
+mod sources;
 mod stats;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

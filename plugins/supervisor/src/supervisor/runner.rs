@@ -16,6 +16,7 @@ use sfu_elements::Delay;
 use super::files::{self, Files};
 use super::flow::Flow;
 use super::settings::{Restart, Settings};
+use super::sources::Sources;
 use super::stats::{State, Stats};
 use super::{CAT, Supervisor};
 use crate::lock;
@@ -85,6 +86,7 @@ impl Runner {
             stats,
             order: order.clone(),
             bus: bus.clone(),
+            sources: Sources::default(),
         };
         let (running, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -172,6 +174,8 @@ struct Run {
     bus: gst::Bus,
     delay: Delay,
     files: Option<Files>,
+    /// Of the pipeline that ran last.
+    sources: Sources,
 }
 
 fn files_of(settings: &Settings) -> Option<Files> {
@@ -289,6 +293,7 @@ impl Run {
         let End::Failed(error) = end else {
             return self.set_state(state, |_| {});
         };
+        let (error, at) = (self.sources.told(error), self.sources.named());
         let next = match delay {
             Some(delay) => format!("It starts again in {} ms.", delay.as_millis()),
             None => "It does not start again.".to_owned(),
@@ -297,12 +302,12 @@ impl Run {
             gst::element_warning!(
                 element,
                 gst::ResourceError::Failed,
-                ("The supervised pipeline failed: {error}. {next}")
+                ("The supervised pipeline failed{at}: {error}. {next}")
             );
         }
         self.set_state(state, |stats| {
             stats.failures += 1;
-            stats.error = Some(error.clone());
+            stats.error = Some(error);
         });
     }
 
@@ -311,13 +316,14 @@ impl Run {
         if self.wanted() >= Order::Finish {
             return End::Stopped;
         }
-        let built = match &mut self.files {
-            None => build(&self.settings.pipeline),
-            Some(files) => {
-                let described = files.next();
-                described.and_then(|file| build(&files::describe(&self.settings.pipeline, &file)))
-            }
-        };
+        let description = &self.settings.pipeline;
+        let file = self.files.as_mut().map(Files::next).transpose();
+        let built = file.as_ref().map_err(String::clone).and_then(|file| {
+            let described = file.as_ref().map(|file| files::describe(description, file));
+            build(described.as_ref().unwrap_or(description))
+        });
+        let file = file.ok().flatten();
+        self.sources = Sources::of(built.as_ref().ok(), file.as_deref());
         let pipeline = match built {
             Ok(pipeline) => pipeline,
             Err(error) => return End::Failed(error),
@@ -416,6 +422,11 @@ impl Run {
                 gst::debug!(CAT, "{}: {:?}", error.error(), error.debug());
                 let from = message.src().map(GstObjectExt::name).unwrap_or_default();
                 Some(End::Failed(format!("{from}: {}", error.error().message())))
+            }
+            Warning(warning) if warning.error().matches(gst::ParseError::DelayedLink) => {
+                // A film without sound, a camera without a second track.
+                gst::info!(CAT, "{}: {:?}", warning.error(), warning.debug());
+                None
             }
             Warning(warning) => {
                 self.post(|_| message.to_owned());
