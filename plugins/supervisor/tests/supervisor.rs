@@ -226,6 +226,19 @@ fn a_film_without_pictures_is_not_warned_of() {
 }
 
 #[test]
+fn eos_waits_for_no_decoder_that_gets_nothing() {
+    // As that of a microphone that a camera does not have. It keeps the whole pipeline from ever being in PLAYING.
+    let inner = "audiotestsrc is-live=true ! fakesink async=false  identity ! decodebin";
+    let outer = Outer::new(inner, &[("eos-timeout", "60000")]);
+    outer.play();
+    outer.wait_for("starts", 1);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(outer.pipeline.send_event(gst::event::Eos::new()));
+    assert!(outer.message(&[gst::MessageType::Eos]).is_some());
+    assert_eq!(outer.number("failures"), 0);
+}
+
+#[test]
 fn eos_finishes_files() {
     let folder = std::env::temp_dir().join(format!("supervisor-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

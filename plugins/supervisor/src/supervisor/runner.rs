@@ -222,6 +222,31 @@ fn is_empty(pipeline: &gst::Pipeline) -> bool {
     pads.all(|pad| pad.current_caps().is_none())
 }
 
+/// What a part of a pipeline has posted, as the pipeline tells it in a message of its own.
+fn forwarded(message: &gst::Message) -> Option<gst::Message> {
+    let about = message.structure();
+    let about = about.filter(|about| about.name() == "GstBinForwarded");
+    about.and_then(|about| about.get("message").ok())
+}
+
+/// The sinks that have ended after EOS. A pipeline itself tells nothing of that as long as one of its elements waits for
+/// what it never gets: the decoder of a microphone that a camera does not have.
+#[derive(Default)]
+struct Ended(Vec<gst::Object>);
+
+impl Ended {
+    /// One more message of a part. Returns whether all have ended to which something came.
+    fn came(&mut self, pipeline: &gst::Pipeline, message: &gst::Message) -> bool {
+        if message.type_() != gst::MessageType::Eos {
+            return false;
+        }
+        self.0.extend(message.src().cloned());
+        let has_ended = |sink: &gst::Element| self.0.contains(sink.upcast_ref());
+        let mut sinks = pipeline.iterate_sinks().into_iter().flatten();
+        sinks.all(|sink| has_ended(&sink) || sink.current_state() < gst::State::Paused)
+    }
+}
+
 impl Run {
     fn main(mut self) {
         loop {
@@ -347,6 +372,7 @@ impl Run {
         let mut begin_by = None;
         let begins = self.settings.begin_timeout;
         let mut limit = self.settings.eos_timeout;
+        let mut ended = Ended::default();
         let mut flow = Flow::of(pipeline, self.settings.stall_timeout);
         loop {
             let wanted = self.wanted();
@@ -362,6 +388,7 @@ impl Run {
                     Order::Finish if played && has_begun(pipeline) => {
                         limit = lock(&self.wanted_settings).eos_timeout;
                         finish_by = Some(Instant::now() + limit);
+                        pipeline.set_property("message-forward", true);
                         pipeline.send_event(gst::event::Eos::new())
                     }
                     Order::Finish | Order::Stop => return End::Stopped,
@@ -372,10 +399,15 @@ impl Run {
             }
             let due = flow.due().filter(|_| followed == Some(Order::Play));
             let until = [finish_by, begin_by, due].into_iter().flatten().min();
-            if let Some(message) = self.pop(until)
-                && let Some(end) = self.handle(pipeline, &message)
-            {
-                return end;
+            if let Some(message) = self.pop(until) {
+                let own = finish_by.is_some() && message.src() == Some(pipeline.upcast_ref());
+                let end = match own.then(|| forwarded(&message)).flatten() {
+                    Some(inner) => ended.came(pipeline, &inner).then_some(End::Eos),
+                    None => self.handle(pipeline, &message),
+                };
+                if let Some(end) = end {
+                    return end;
+                }
             }
             // An error may be lost on its way: decodebin (1.22) keeps some to itself.
             if begin_by.take_if(|by| *by <= Instant::now()).is_some() && is_empty(pipeline) {
