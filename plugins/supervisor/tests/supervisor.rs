@@ -144,6 +144,62 @@ fn warning(outer: &Outer) -> String {
     }
 }
 
+#[test]
+fn a_sink_that_stalls_is_a_failure_where_nothing_else_comes_or_it_had_the_pictures() {
+    // So many buffers, and no end after them, as the other input has none. -1 is without end.
+    let branch = |source: &str, count: i32, name: &str| {
+        format!(
+            "{source} is-live=true num-buffers={count} ! funnel name={name} ! fakesink async=false \
+             {source} is-live=true ! valve drop=true drop-mode=drop-all ! {name}. "
+        )
+    };
+    let everything = Some("nothing has come to a sink for 1000 ms");
+    let pictures_alone = Some("no picture has come to a sink for 1000 ms");
+    let cases = [
+        (-1, 3, "everything", None),
+        (3, -1, "everything", None),
+        (3, 3, "everything", everything),
+        (0, 0, "everything", None),
+        (-1, 3, "video", None),
+        (3, -1, "video", pictures_alone),
+        (0, -1, "video", None),
+        (3, 3, "video", everything),
+    ];
+    let started = cases.map(|(pictures, sounds, of, says)| {
+        let inner = branch("videotestsrc", pictures, "v") + &branch("audiotestsrc", sounds, "a");
+        let limits = [
+            ("stall-timeout", "1000"),
+            ("stall-of", of),
+            ("restart", "never"),
+        ];
+        let outer = Outer::new(&inner, &limits);
+        outer.play();
+        (outer, (pictures, sounds, of), says)
+    });
+    for (outer, case, says) in &started {
+        if let Some(says) = says {
+            let said = warning(outer);
+            assert!(said.contains(says), "{case:?}: {said}");
+        }
+    }
+    std::thread::sleep(Duration::from_millis(2_500));
+    for (outer, case, says) in &started {
+        let expected = u64::from(says.is_some());
+        assert_eq!(outer.number("failures"), expected, "{case:?}");
+    }
+}
+
+#[test]
+fn what_is_only_announced_has_stalled() {
+    let announces = "videotestsrc is-live=true ! valve drop=true drop-mode=forward-sticky-events \
+                     ! fakesink async=false";
+    let limits = [("begin-timeout", "60000"), ("stall-timeout", "200")];
+    let outer = Outer::new(announces, &limits);
+    outer.play();
+    outer.wait_for("failures", 2);
+    assert!(warning(&outer).contains("nothing has come to a sink for 200 ms"));
+}
+
 /// A folder of the test's own.
 struct Folder(std::path::PathBuf);
 

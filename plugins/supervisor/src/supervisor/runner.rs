@@ -14,7 +14,7 @@ use gst::subclass::prelude::*;
 use sfu_elements::Delay;
 
 use super::files::{self, Files};
-use super::flow::Flow;
+use super::flow::{Flow, Pictures, Stalled};
 use super::settings::{Restart, Settings};
 use super::sources::Sources;
 use super::stats::{State, Stats};
@@ -87,6 +87,7 @@ impl Runner {
             order: order.clone(),
             bus: bus.clone(),
             sources: Sources::default(),
+            pictures: Pictures::default(),
         };
         let (running, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -176,6 +177,7 @@ struct Run {
     files: Option<Files>,
     /// Of the pipeline that ran last.
     sources: Sources,
+    pictures: Pictures,
 }
 
 fn files_of(settings: &Settings) -> Option<Files> {
@@ -281,6 +283,9 @@ impl Run {
         if (before.delay, before.delay_max) != (now.delay, now.delay_max) {
             self.delay = Delay::new(now.delay, now.delay_max);
         }
+        if before.pipeline != now.pipeline {
+            self.pictures = Pictures::default();
+        }
         if before.files != now.files {
             self.files = files_of(now);
         }
@@ -355,7 +360,17 @@ impl Run {
         };
         pipeline.set_bus(Some(&self.bus));
         self.set_state(State::Running, |stats| stats.starts += 1);
-        let end = self.watch(&pipeline);
+        let Settings {
+            stall_timeout,
+            stall_of,
+            ..
+        } = self.settings;
+        let mut flow = Flow::of(&pipeline, stall_timeout, stall_of, self.pictures);
+        let end = self.watch(&pipeline, &mut flow);
+        // The next file may be without.
+        if self.files.is_none() {
+            self.pictures = flow.pictures();
+        }
         pipeline.set_bus(None);
         if pipeline.set_state(gst::State::Null).is_err() {
             gst::warning!(CAT, "{} does not stop", pipeline.name());
@@ -366,14 +381,13 @@ impl Run {
     }
 
     /// Keeps the pipeline in the state that is wanted, until it ends.
-    fn watch(&self, pipeline: &gst::Pipeline) -> End {
+    fn watch(&self, pipeline: &gst::Pipeline, flow: &mut Flow) -> End {
         let mut followed = None;
         let mut finish_by = None;
         let mut begin_by = None;
         let begins = self.settings.begin_timeout;
         let mut limit = self.settings.eos_timeout;
         let mut ended = Ended::default();
-        let mut flow = Flow::of(pipeline, self.settings.stall_timeout);
         loop {
             let wanted = self.wanted();
             if followed != Some(wanted) {
@@ -414,9 +428,15 @@ impl Run {
                 let limit = begins.as_millis();
                 return End::Failed(format!("nothing came to a sink in {limit} ms"));
             }
-            if followed == Some(Order::Play) && flow.has_stalled(Instant::now()) {
-                let limit = flow.limit().as_millis();
-                return End::Failed(format!("nothing has come to a sink for {limit} ms"));
+            if followed == Some(Order::Play)
+                && let Some((stalled, limit)) = flow.stalled(Instant::now())
+            {
+                let limit = limit.as_millis();
+                let what = match stalled {
+                    Stalled::Everything => "nothing has come to a sink",
+                    Stalled::Video => "no picture has come to a sink",
+                };
+                return End::Failed(format!("{what} for {limit} ms"));
             }
             if finish_by.is_some_and(|by| by <= Instant::now()) {
                 let limit = limit.as_millis();
