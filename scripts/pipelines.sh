@@ -81,6 +81,9 @@ check_value() {
     DRAIN_REDIRECT)
       [[ $value =~ ^(https?://[^[:space:]/\"\\]+/?)?$ ]] || die "$key=$value: a server is https://HOST[:PORT]"
       ;;
+    TRACKS)
+      [[ $value =~ ^[1-8]$ ]] || die "$key=$value: it is 1 to 8"
+      ;;
     SOUND)
       [[ $value =~ ^(yes|no)$ ]] || die "$key=$value: it is yes or no"
       ;;

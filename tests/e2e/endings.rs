@@ -415,7 +415,16 @@ fn lines(folder: &Path, hole: u16, pipe: &Path) -> Vec<String> {
     vec![
         format!("sfusignaller listen=127.0.0.1:{http} udp-port={udp}"),
         format!("sfurtspserver listen=127.0.0.1:{}", other()),
+        // Sources with nothing behind them, whose pipeline has no sink to wait for.
+        "sfusrc stream=a".into(),
+        "sfuroomsrc room=a".into(),
+        "sfuroomsrc room=a sfuroomsrc room=b".into(),
+        "sfuroommixer room=a".into(),
         "sfusrc stream=a ! fakesink".into(),
+        "sfuroomsrc room=a ! decodebin ! fakesink".into(),
+        "sfuroommixer room=a name=mix mix.video ! queue ! fakesink".into(),
+        // It looks at statistics, which any sink has.
+        "peerwatch element=watched videotestsrc is-live=true ! fakesink name=watched".into(),
         "sfusrc stream=a ! decodebin ! fakesink".into(),
         "sfusrc stream=a on-loss=eos ! mp4mux ! filesink location=/dev/null".into(),
         format!("sfusignaller listen=127.0.0.1:{http} udp-port={udp} sfusrc stream=a ! decodebin ! fakesink"),
@@ -434,6 +443,17 @@ fn lines(folder: &Path, hole: u16, pipe: &Path) -> Vec<String> {
         "supervisor pipeline=\"videotestsrc is-live=true ! valve drop=true ! fakesink\"".into(),
         "supervisor pipeline=\"sfusrc stream=a ! decodebin ! fakesink\"".into(),
     ]
+}
+
+#[test]
+fn each_element_stands_in_a_line() {
+    let lines = lines(Path::new("/"), 9, Path::new("/pipe"));
+    for file in std::fs::read_dir(ndi::repository().join("docs/inspect")).unwrap() {
+        let file = file.unwrap().path();
+        let element = file.file_stem().unwrap().to_str().unwrap();
+        let has = |line: &String| line.split(' ').any(|word| word == element);
+        assert!(lines.iter().any(has), "{element}");
+    }
 }
 
 fn named_pipe(folder: &Path) -> PathBuf {

@@ -23,6 +23,7 @@ mod ndi_by_name;
 mod ndi_devices;
 mod ndi_source_returns;
 mod ndi_to_browser_latency;
+mod playout;
 mod prometheus;
 mod promised;
 mod properties;

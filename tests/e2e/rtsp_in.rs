@@ -11,11 +11,18 @@ use crate::rtmp_in::watch;
 
 /// An RTSP server with a test picture at `/live`, as a camera is one.
 pub(crate) fn camera(name: &str, port: u16) -> Publisher {
+    camera_with(name, port, &[])
+}
+
+/// The same with what a line says, if there is one.
+fn camera_with(name: &str, port: u16, line: &[&str]) -> Publisher {
     let script = ndi::repository().join("tests/rtsp_server.py");
     let script = script.to_str().unwrap();
     let port = port.to_string();
     // The system's Python, for which the packages are.
-    Publisher::start(name, "/usr/bin/python3", &[script, &port]).unwrap()
+    let mut arguments = vec![script, &port];
+    arguments.extend(line);
+    Publisher::start(name, "/usr/bin/python3", &arguments).unwrap()
 }
 
 /// Whether pictures come from a stream, as `/healthz` tells.
@@ -71,4 +78,50 @@ fn a_camera_that_returns_is_taken_again() {
     let sessions = server.metric("sfu_sessions").unwrap();
     let started = server.metric("sfu_sessions_opened_total").unwrap();
     assert_eq!((sessions, started), (1, 1), "the viewer kept its session");
+}
+
+/// Its connection stays: nothing but the silence tells.
+#[test]
+fn a_camera_that_goes_silent_is_taken_again() {
+    let picture = "videotestsrc is-live=true num-buffers=100 ! video/x-raw,width=320,height=180,framerate=25/1 \
+                   ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! rtph264pay name=pay0 pt=96";
+    let sound = "audiotestsrc is-live=true ! audioconvert ! avenc_aac ! rtpmp4gpay name=pay1 pt=97";
+    for (name, sound, says) in [
+        ("rtsp_silent", "", "nothing has come"),
+        ("rtsp_no_picture", sound, "no picture has come"),
+    ] {
+        let (port, _) = free_ports().unwrap();
+        let _camera = camera_with(
+            &format!("{name}_source"),
+            port,
+            &[&format!("( {picture} {sound} )")],
+        );
+        let url = format!("URL=rtsp://ann:secret@127.0.0.1:{port}/live");
+        let server = Server::pipeline(name, "rtsp-in", &["STREAM=demo", &url]).unwrap();
+        for healthy in [true, false, true] {
+            wait_for_health(&server, "demo", healthy);
+        }
+        let (log, camera) = (
+            server.log(),
+            format!("failed at rtsp://127.0.0.1:{port}/live"),
+        );
+        assert!(log.contains(&format!("{camera}: {says}")), "{log}");
+        assert!(!log.contains("secret"), "{log}");
+    }
+}
+
+/// Connections are taken, and nothing is said on them.
+#[test]
+fn a_server_that_never_answers_is_called_again() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = format!("URL=rtsp://127.0.0.1:{port}/live");
+    let server = Server::pipeline("rtsp_unanswered", "rtsp-in", &["STREAM=demo", &url]).unwrap();
+    let mut calls = (0..2).map(|_| {
+        let call = silent.accept().unwrap();
+        (std::time::Instant::now(), call)
+    });
+    let [(first, _one), (second, _other)] = [calls.next().unwrap(), calls.next().unwrap()];
+    let between = second.duration_since(first);
+    assert!(between.as_secs() < 17, "{between:?}: {}", server.log());
 }

@@ -96,6 +96,45 @@ fn file(name: &str, codecs: &str) -> (PathBuf, Vec<u8>) {
     (path, bytes)
 }
 
+/// With which languages a stream has sound.
+pub(crate) fn languages(server: &Server, stream: &str) -> Vec<String> {
+    let info = server.json(&format!("/api/streams/{stream}"));
+    let tracks = info
+        .ok()
+        .and_then(|info| info["audio"]["tracks"].as_array().cloned());
+    let tracks = tracks.unwrap_or_default();
+    let language = |track: &serde_json::Value| track["language"].as_str().map(str::to_owned);
+    tracks
+        .iter()
+        .map(|track| language(track).unwrap_or_default())
+        .collect()
+}
+
+#[test]
+fn several_languages_are_taken_and_one_is_not_waited_for() {
+    let port = free_ports().unwrap().1;
+    let srt_port = format!("SRT_PORT={port}");
+    let server = Server::pipeline("srt_languages", "srt-in", &["TRACKS=2", &srt_port]).unwrap();
+    let codecs = "-c:v libx264 -preset ultrafast -bf 0 -g 30 -pix_fmt yuv420p -c:a aac -map 0:v";
+    for (stream, tracks, expected) in [
+        (
+            "two",
+            "-map 1:a -map 1:a -metadata:s:a:0 language=eng -metadata:s:a:1 language=ger",
+            &["en", "de"][..],
+        ),
+        ("one", "-map 1:a -metadata:s:a:0 language=eng", &["en"]),
+        ("none", "", &[]),
+    ] {
+        let (_, bytes) = file(stream, &format!("{codecs} {tracks}"));
+        let _caller = Raw::call(port, stream, bytes);
+        server.wait_for_stream(stream).unwrap();
+        let has = || Ok((languages(&server, stream) == expected).then_some(()));
+        server
+            .wait_for(&format!("sound in {expected:?}"), has)
+            .unwrap();
+    }
+}
+
 /// Who calls with these bytes, again and again, as if they were a stream of so many seconds.
 struct Raw {
     _caller: Publisher,

@@ -31,6 +31,11 @@ pub(crate) fn idle_sinks_ended(source: &gst::Element, since: Duration) -> bool {
         return false;
     }
     let top = topmost(bin.clone());
+    // A pipeline without any sink posts none by itself.
+    if !top.children().iter().any(is_sink) {
+        let _ = top.post_message(gst::message::Eos::builder().src(&top).build());
+        return true;
+    }
     if top.current_state() == gst::State::Playing {
         // It counts its sinks' messages.
         for idle in bin

@@ -77,11 +77,7 @@ fn a_pipeline_that_fails_starts_again_and_ends_nothing_else() {
     let outer = Outer::new(failing, &[]);
     outer.play();
     outer.wait_for("failures", 3);
-    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else {
-        unreachable!()
-    };
-    let text = warning.error().message().to_owned();
+    let text = warning(&outer);
     assert!(
         text.contains("identity") && text.contains("starts again"),
         "{text}"
@@ -104,11 +100,7 @@ fn is_limited(
     let outer = Outer::new(fails, &[(property, "200"), ("restart-delay", "10")]);
     outer.play();
     outer.wait_for("failures", 2);
-    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
-    let gst::MessageView::Warning(warning) = warning.view() else {
-        unreachable!()
-    };
-    let text = warning.error().message().to_owned();
+    let text = warning(&outer);
     assert!(text.contains(says), "{text}");
 
     let [limited, unlimited] = [(goes_on, limit), (fails, "0")].map(|(pipeline, limit)| {
@@ -141,6 +133,165 @@ fn what_goes_on_without_anything_has_failed_where_there_is_a_limit() {
     let says = "nothing has come to a sink for 200 ms";
     let time = Duration::from_millis(2_000);
     is_limited("stall-timeout", (stalls, says), (slow, "800"), time);
+}
+
+/// The text of the next warning.
+fn warning(outer: &Outer) -> String {
+    let warning = outer.message(&[gst::MessageType::Warning]).unwrap();
+    match warning.view() {
+        gst::MessageView::Warning(warning) => warning.error().message().to_owned(),
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn a_sink_that_stalls_is_a_failure_where_nothing_else_comes_or_it_had_the_pictures() {
+    // So many buffers, and no end after them, as the other input has none. -1 is without end.
+    let branch = |source: &str, count: i32, name: &str| {
+        format!(
+            "{source} is-live=true num-buffers={count} ! funnel name={name} ! fakesink async=false \
+             {source} is-live=true ! valve drop=true drop-mode=drop-all ! {name}. "
+        )
+    };
+    let everything = Some("nothing has come to a sink for 1000 ms");
+    let pictures_alone = Some("no picture has come to a sink for 1000 ms");
+    let cases = [
+        (-1, 3, "everything", None),
+        (3, -1, "everything", None),
+        (3, 3, "everything", everything),
+        (0, 0, "everything", None),
+        (-1, 3, "video", None),
+        (3, -1, "video", pictures_alone),
+        (0, -1, "video", None),
+        (3, 3, "video", everything),
+    ];
+    let started = cases.map(|(pictures, sounds, of, says)| {
+        let inner = branch("videotestsrc", pictures, "v") + &branch("audiotestsrc", sounds, "a");
+        let limits = [
+            ("stall-timeout", "1000"),
+            ("stall-of", of),
+            ("restart", "never"),
+        ];
+        let outer = Outer::new(&inner, &limits);
+        outer.play();
+        (outer, (pictures, sounds, of), says)
+    });
+    for (outer, case, says) in &started {
+        if let Some(says) = says {
+            let said = warning(outer);
+            assert!(said.contains(says), "{case:?}: {said}");
+        }
+    }
+    std::thread::sleep(Duration::from_millis(2_500));
+    for (outer, case, says) in &started {
+        let expected = u64::from(says.is_some());
+        assert_eq!(outer.number("failures"), expected, "{case:?}");
+    }
+}
+
+#[test]
+fn what_is_only_announced_has_stalled() {
+    let announces = "videotestsrc is-live=true ! valve drop=true drop-mode=forward-sticky-events \
+                     ! fakesink async=false";
+    let limits = [("begin-timeout", "60000"), ("stall-timeout", "200")];
+    let outer = Outer::new(announces, &limits);
+    outer.play();
+    outer.wait_for("failures", 2);
+    assert!(warning(&outer).contains("nothing has come to a sink for 200 ms"));
+}
+
+/// A folder of the test's own.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("supervisor-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_failure_names_the_file_that_is_passed_over() {
+    let folder = Folder::new("names");
+    for name in ["a.film", "b.film"] {
+        std::fs::write(folder.0.join(name), "no film at all".repeat(300)).unwrap();
+    }
+    let files = folder.0.join("*.film");
+    let outer = Outer::new(
+        "filesrc location={file} ! decodebin ! fakesink",
+        &[("files", files.to_str().unwrap())],
+    );
+    outer.play();
+    for name in ["a.film", "b.film", "a.film"] {
+        let file = folder.0.join(name);
+        let begins = format!("The supervised pipeline failed at {}: ", file.display());
+        let said = warning(&outer);
+        assert!(said.starts_with(&begins), "{said}");
+        assert!(said.contains(". It starts again in "), "{said}");
+        assert!(!said.contains(".."), "{said}");
+    }
+}
+
+#[test]
+fn a_failure_tells_no_password() {
+    let address = "rtsp://ann:secret@127.0.0.1:9/door?key=secret";
+    let outer = Outer::new(&format!("rtspsrc location={address} ! fakesink"), &[]);
+    outer.play();
+    let said = warning(&outer);
+    assert!(said.contains(" at rtsp://127.0.0.1:9/door…: "), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+}
+
+#[test]
+fn a_film_without_pictures_is_not_warned_of() {
+    init();
+    let folder = Folder::new("sound");
+    let file = folder.0.join("sound.wav");
+    let line = format!(
+        "audiotestsrc num-buffers=50 ! wavenc ! filesink location={}",
+        file.display()
+    );
+    let writes = gst::parse::launch(&line).unwrap();
+    writes.set_state(gst::State::Playing).unwrap();
+    let end = [gst::MessageType::Eos, gst::MessageType::Error];
+    let bus = writes.bus().unwrap();
+    bus.timed_pop_filtered(gst::ClockTime::from_seconds(PATIENCE.as_secs()), &end)
+        .unwrap();
+    writes.set_state(gst::State::Null).unwrap();
+    let inner = format!(
+        "filesrc location={} ! decodebin name=in  in. ! audio/x-raw ! fakesink  \
+         in. ! video/x-raw ! queue ! fakesink async=false",
+        file.display()
+    );
+    // Its end does not come: pictures are waited for. It is warned of that, and of nothing else.
+    let outer = Outer::new(&inner, &[("stall-timeout", "500")]);
+    outer.play();
+    outer.wait_for("failures", 2);
+    for _ in 0..2 {
+        let said = warning(&outer);
+        assert!(said.contains("nothing has come to a sink"), "{said}");
+    }
+}
+
+#[test]
+fn eos_waits_for_no_decoder_that_gets_nothing() {
+    // As that of a microphone that a camera does not have. It keeps the whole pipeline from ever being in PLAYING.
+    let inner = "audiotestsrc is-live=true ! fakesink async=false  identity ! decodebin";
+    let outer = Outer::new(inner, &[("eos-timeout", "60000")]);
+    outer.play();
+    outer.wait_for("starts", 1);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(outer.pipeline.send_event(gst::event::Eos::new()));
+    assert!(outer.message(&[gst::MessageType::Eos]).is_some());
+    assert_eq!(outer.number("failures"), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use sfu_elements::properties::may_change;
 
 use super::CAT;
 use super::runner::{Order, Runner, build};
-use super::settings::{PROPERTIES, Restart, Settings};
+use super::settings::{PROPERTIES, Restart, Settings, StallOf};
 use super::stats::Stats;
 use crate::lock;
 
@@ -64,6 +64,7 @@ impl ObjectImpl for Supervisor {
             "eos-timeout" => settings.eos_timeout = milliseconds(),
             "begin-timeout" => settings.begin_timeout = milliseconds(),
             "stall-timeout" => settings.stall_timeout = milliseconds(),
+            "stall-of" => settings.stall_of = value.get::<StallOf>().unwrap_or_default(),
             _ => {}
         }
     }
@@ -79,6 +80,7 @@ impl ObjectImpl for Supervisor {
             "eos-timeout" => (settings.eos_timeout.as_millis() as u32).to_value(),
             "begin-timeout" => (settings.begin_timeout.as_millis() as u32).to_value(),
             "stall-timeout" => (settings.stall_timeout.as_millis() as u32).to_value(),
+            "stall-of" => settings.stall_of.to_value(),
             "stats" => lock(&self.stats).structure().to_value(),
             _ => pspec.default_value().clone(),
         }

@@ -29,6 +29,13 @@
  * `restart-delay-max`, and is back at its beginning once the pipeline ran for ten seconds.
  * A description that cannot be built is the element's error when it starts.
  *
+ * What only goes silent fails after `begin-timeout` (nothing has come to any sink) and `stall-timeout`
+ * (nothing has come to any sink once something had, if only what it would be). One sink, or one pad of
+ * `sfusink`, that still gets something is enough: a camera whose microphone is off goes on. With
+ * `stall-of=video` pictures that stop are a failure also where sound goes on. Where a new start does not
+ * bring them back, they are waited for twice as long each time, up to 32 times; what never had pictures
+ * goes on without. With `files` that is for each file by itself.
+ *
  * The delay does not grow after an EOS that came a second after the start or later. With `files`, which is
  * `FOLDER/PATTERN` with `*` for anything in the pattern, `{file}` in the description stands for the
  * next file at each start, in the order of their names and again from the first: `supervisor
@@ -37,9 +44,12 @@
  *
  * ## Messages
  *
- * A failure is a warning on the bus, and the element message `supervisor` with `state` (`running`,
- * `waiting`, `ended`), `starts`, `failures` and `error` tells of each change. The same is in the
- * property `stats`. Other element messages of the inner pipeline are passed on.
+ * A failure is a warning on the bus, which names what the pipeline's sources read from (`location`,
+ * `uri` or `device`, without the credentials and the query of an address), and the element message
+ * `supervisor` with `state` (`running`, `waiting`, `ended`), `starts`, `failures` and `error` tells of
+ * each change. The same is in the property `stats`. Other element messages and warnings of the inner
+ * pipeline are passed on, but for those of links that wait for a pad which does not come: a film may
+ * have no sound.
  *
  * ## EOS
  *
@@ -59,6 +69,7 @@ mod flow;
 mod imp;
 mod runner;
 mod settings;
+mod sources;
 mod stats;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -74,7 +85,12 @@ glib::wrapper! {
 }
 
 pub(crate) fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    settings::Restart::static_type().mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    for kind in [
+        settings::Restart::static_type(),
+        settings::StallOf::static_type(),
+    ] {
+        kind.mark_as_plugin_api(gst::PluginAPIFlags::empty());
+    }
     gst::Element::register(
         Some(plugin),
         "supervisor",

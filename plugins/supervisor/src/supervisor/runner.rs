@@ -14,8 +14,9 @@ use gst::subclass::prelude::*;
 use sfu_elements::Delay;
 
 use super::files::{self, Files};
-use super::flow::Flow;
+use super::flow::{Flow, Pictures, Stalled};
 use super::settings::{Restart, Settings};
+use super::sources::Sources;
 use super::stats::{State, Stats};
 use super::{CAT, Supervisor};
 use crate::lock;
@@ -85,6 +86,8 @@ impl Runner {
             stats,
             order: order.clone(),
             bus: bus.clone(),
+            sources: Sources::default(),
+            pictures: Pictures::default(),
         };
         let (running, done) = mpsc::channel();
         let thread = std::thread::Builder::new()
@@ -172,6 +175,9 @@ struct Run {
     bus: gst::Bus,
     delay: Delay,
     files: Option<Files>,
+    /// Of the pipeline that ran last.
+    sources: Sources,
+    pictures: Pictures,
 }
 
 fn files_of(settings: &Settings) -> Option<Files> {
@@ -218,6 +224,31 @@ fn is_empty(pipeline: &gst::Pipeline) -> bool {
     pads.all(|pad| pad.current_caps().is_none())
 }
 
+/// What a part of a pipeline has posted, as the pipeline tells it in a message of its own.
+fn forwarded(message: &gst::Message) -> Option<gst::Message> {
+    let about = message.structure();
+    let about = about.filter(|about| about.name() == "GstBinForwarded");
+    about.and_then(|about| about.get("message").ok())
+}
+
+/// The sinks that have ended after EOS. A pipeline itself tells nothing of that as long as one of its elements waits for
+/// what it never gets: the decoder of a microphone that a camera does not have.
+#[derive(Default)]
+struct Ended(Vec<gst::Object>);
+
+impl Ended {
+    /// One more message of a part. Returns whether all have ended to which something came.
+    fn came(&mut self, pipeline: &gst::Pipeline, message: &gst::Message) -> bool {
+        if message.type_() != gst::MessageType::Eos {
+            return false;
+        }
+        self.0.extend(message.src().cloned());
+        let has_ended = |sink: &gst::Element| self.0.contains(sink.upcast_ref());
+        let mut sinks = pipeline.iterate_sinks().into_iter().flatten();
+        sinks.all(|sink| has_ended(&sink) || sink.current_state() < gst::State::Paused)
+    }
+}
+
 impl Run {
     fn main(mut self) {
         loop {
@@ -251,6 +282,9 @@ impl Run {
         let now = &self.settings;
         if (before.delay, before.delay_max) != (now.delay, now.delay_max) {
             self.delay = Delay::new(now.delay, now.delay_max);
+        }
+        if before.pipeline != now.pipeline {
+            self.pictures = Pictures::default();
         }
         if before.files != now.files {
             self.files = files_of(now);
@@ -289,6 +323,7 @@ impl Run {
         let End::Failed(error) = end else {
             return self.set_state(state, |_| {});
         };
+        let (error, at) = (self.sources.told(error), self.sources.named());
         let next = match delay {
             Some(delay) => format!("It starts again in {} ms.", delay.as_millis()),
             None => "It does not start again.".to_owned(),
@@ -297,12 +332,12 @@ impl Run {
             gst::element_warning!(
                 element,
                 gst::ResourceError::Failed,
-                ("The supervised pipeline failed: {error}. {next}")
+                ("The supervised pipeline failed{at}: {error}. {next}")
             );
         }
         self.set_state(state, |stats| {
             stats.failures += 1;
-            stats.error = Some(error.clone());
+            stats.error = Some(error);
         });
     }
 
@@ -311,20 +346,31 @@ impl Run {
         if self.wanted() >= Order::Finish {
             return End::Stopped;
         }
-        let built = match &mut self.files {
-            None => build(&self.settings.pipeline),
-            Some(files) => {
-                let described = files.next();
-                described.and_then(|file| build(&files::describe(&self.settings.pipeline, &file)))
-            }
-        };
+        let description = &self.settings.pipeline;
+        let file = self.files.as_mut().map(Files::next).transpose();
+        let built = file.as_ref().map_err(String::clone).and_then(|file| {
+            let described = file.as_ref().map(|file| files::describe(description, file));
+            build(described.as_ref().unwrap_or(description))
+        });
+        let file = file.ok().flatten();
+        self.sources = Sources::of(built.as_ref().ok(), file.as_deref());
         let pipeline = match built {
             Ok(pipeline) => pipeline,
             Err(error) => return End::Failed(error),
         };
         pipeline.set_bus(Some(&self.bus));
         self.set_state(State::Running, |stats| stats.starts += 1);
-        let end = self.watch(&pipeline);
+        let Settings {
+            stall_timeout,
+            stall_of,
+            ..
+        } = self.settings;
+        let mut flow = Flow::of(&pipeline, stall_timeout, stall_of, self.pictures);
+        let end = self.watch(&pipeline, &mut flow);
+        // The next file may be without.
+        if self.files.is_none() {
+            self.pictures = flow.pictures();
+        }
         pipeline.set_bus(None);
         if pipeline.set_state(gst::State::Null).is_err() {
             gst::warning!(CAT, "{} does not stop", pipeline.name());
@@ -335,13 +381,13 @@ impl Run {
     }
 
     /// Keeps the pipeline in the state that is wanted, until it ends.
-    fn watch(&self, pipeline: &gst::Pipeline) -> End {
+    fn watch(&self, pipeline: &gst::Pipeline, flow: &mut Flow) -> End {
         let mut followed = None;
         let mut finish_by = None;
         let mut begin_by = None;
         let begins = self.settings.begin_timeout;
         let mut limit = self.settings.eos_timeout;
-        let mut flow = Flow::of(pipeline, self.settings.stall_timeout);
+        let mut ended = Ended::default();
         loop {
             let wanted = self.wanted();
             if followed != Some(wanted) {
@@ -356,6 +402,7 @@ impl Run {
                     Order::Finish if played && has_begun(pipeline) => {
                         limit = lock(&self.wanted_settings).eos_timeout;
                         finish_by = Some(Instant::now() + limit);
+                        pipeline.set_property("message-forward", true);
                         pipeline.send_event(gst::event::Eos::new())
                     }
                     Order::Finish | Order::Stop => return End::Stopped,
@@ -366,19 +413,30 @@ impl Run {
             }
             let due = flow.due().filter(|_| followed == Some(Order::Play));
             let until = [finish_by, begin_by, due].into_iter().flatten().min();
-            if let Some(message) = self.pop(until)
-                && let Some(end) = self.handle(pipeline, &message)
-            {
-                return end;
+            if let Some(message) = self.pop(until) {
+                let own = finish_by.is_some() && message.src() == Some(pipeline.upcast_ref());
+                let end = match own.then(|| forwarded(&message)).flatten() {
+                    Some(inner) => ended.came(pipeline, &inner).then_some(End::Eos),
+                    None => self.handle(pipeline, &message),
+                };
+                if let Some(end) = end {
+                    return end;
+                }
             }
             // An error may be lost on its way: decodebin (1.22) keeps some to itself.
             if begin_by.take_if(|by| *by <= Instant::now()).is_some() && is_empty(pipeline) {
                 let limit = begins.as_millis();
                 return End::Failed(format!("nothing came to a sink in {limit} ms"));
             }
-            if followed == Some(Order::Play) && flow.has_stalled(Instant::now()) {
-                let limit = flow.limit().as_millis();
-                return End::Failed(format!("nothing has come to a sink for {limit} ms"));
+            if followed == Some(Order::Play)
+                && let Some((stalled, limit)) = flow.stalled(Instant::now())
+            {
+                let limit = limit.as_millis();
+                let what = match stalled {
+                    Stalled::Everything => "nothing has come to a sink",
+                    Stalled::Video => "no picture has come to a sink",
+                };
+                return End::Failed(format!("{what} for {limit} ms"));
             }
             if finish_by.is_some_and(|by| by <= Instant::now()) {
                 let limit = limit.as_millis();
@@ -416,6 +474,11 @@ impl Run {
                 gst::debug!(CAT, "{}: {:?}", error.error(), error.debug());
                 let from = message.src().map(GstObjectExt::name).unwrap_or_default();
                 Some(End::Failed(format!("{from}: {}", error.error().message())))
+            }
+            Warning(warning) if warning.error().matches(gst::ParseError::DelayedLink) => {
+                // A film without sound, a camera without a second track.
+                gst::info!(CAT, "{}: {:?}", warning.error(), warning.debug());
+                None
             }
             Warning(warning) => {
                 self.post(|_| message.to_owned());

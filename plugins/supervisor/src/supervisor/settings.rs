@@ -21,6 +21,18 @@ pub(crate) enum Restart {
     Never,
 }
 
+/// What may not stall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, glib::Enum)]
+#[enum_type(name = "GstSupervisorStallOf")]
+#[repr(u32)]
+pub(crate) enum StallOf {
+    #[default]
+    #[enum_value(name = "All that comes", nick = "everything")]
+    Everything,
+    #[enum_value(name = "All that comes, or pictures alone", nick = "video")]
+    Video,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) pipeline: String,
@@ -32,6 +44,7 @@ pub(super) struct Settings {
     /// Zero: no limit.
     pub(super) begin_timeout: Duration,
     pub(super) stall_timeout: Duration,
+    pub(super) stall_of: StallOf,
 }
 
 impl Default for Settings {
@@ -45,6 +58,7 @@ impl Default for Settings {
             eos_timeout: Duration::from_millis(1_500),
             begin_timeout: Duration::ZERO,
             stall_timeout: Duration::ZERO,
+            stall_of: StallOf::default(),
         }
     }
 }
@@ -107,6 +121,11 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "How long nothing may come to any sink of the pipeline once something has, while it plays, in ms; then it has failed, as where a demuxer never tells that its file is over. 0: for ever",
             defaults.stall_timeout,
         ),
+        glib::ParamSpecEnum::builder_with_default("stall-of", defaults.stall_of)
+            .nick("Stall of")
+            .blurb("What stall-timeout counts for: everything, where any sink that still gets something will do, or video, where pictures that have begun may not stop either, as those of a camera whose sound goes on")
+            .mutable_playing()
+            .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb("state (stopped, running, waiting, ended), starts, failures, and the last error")
