@@ -420,6 +420,8 @@ fn lines(folder: &Path, hole: u16, pipe: &Path) -> Vec<String> {
         "sfuroomsrc room=a".into(),
         "sfuroomsrc room=a sfuroomsrc room=b".into(),
         "sfuroommixer room=a".into(),
+        format!("rtmpserversrc listen=127.0.0.1:{}", other()),
+        format!("ndilivesrc url-address=127.0.0.1:{hole}"),
         "sfusrc stream=a ! fakesink".into(),
         "sfuroomsrc room=a ! decodebin ! fakesink".into(),
         "sfuroommixer room=a name=mix mix.video ! queue ! fakesink".into(),

@@ -82,9 +82,9 @@ impl Health {
                     self.channels = stereo.map(|stereo| 1 + u8::from(stereo)).or(self.channels);
                 }
             }
-            let before = self.last_timestamp.replace(packet.timestamp);
-            if before != Some(packet.timestamp) {
-                self.frame(now, codec.clock_rate(), packet.timestamp, before);
+            let previous = self.last_timestamp.replace(packet.timestamp);
+            if previous != Some(packet.timestamp) {
+                self.frame(now, codec.clock_rate(), packet.timestamp, previous);
             }
         }
     }
@@ -103,7 +103,7 @@ impl Health {
         }
     }
 
-    fn frame(&mut self, now: Instant, clock_rate: u32, timestamp: u32, before: Option<u32>) {
+    fn frame(&mut self, now: Instant, clock_rate: u32, timestamp: u32, previous: Option<u32>) {
         let (since, before) = *self.window.get_or_insert((now, self.frames));
         let span = now.saturating_duration_since(since);
         if span >= WINDOW {
@@ -125,7 +125,7 @@ impl Health {
         if jumped {
             self.jumps += 1;
         } else if ticks < 0 {
-            let back = before.is_some_and(|before| (timestamp.wrapping_sub(before) as i32) < 0);
+            let back = previous.is_some_and(|last| (timestamp.wrapping_sub(last) as i32) < 0);
             let last = self.back;
             if back {
                 self.back = Some(now);

@@ -174,7 +174,7 @@ struct Tone {
 }
 
 impl Tone {
-    fn new(encoder: &str, head: &[u8]) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
+    fn made(encoder: &str, head: &[u8]) -> (Option<Vec<u8>>, Vec<Vec<u8>>) {
         init();
         let line = format!(
             "audiotestsrc num-buffers=40 samplesperbuffer=1024 ! audio/x-raw,rate=48000,channels=2 \
@@ -209,19 +209,19 @@ impl Tone {
     }
 
     fn aac() -> Self {
-        let (config, frames) = Self::new("avenc_aac", &[0xaf, 1]);
+        let (config, frames) = Self::made("avenc_aac", &[0xaf, 1]);
         let header = Some([&[0xaf, 0][..], &config.unwrap()].concat());
         Self { header, frames }
     }
 
     fn opus() -> Self {
-        let (_, frames) = Self::new("audioresample ! opusenc", b"\x91Opus");
+        let (_, frames) = Self::made("audioresample ! opusenc", b"\x91Opus");
         let header = Some(opus_head(2, 0));
         Self { header, frames }
     }
 
     fn mp3() -> Self {
-        let (_, frames) = Self::new("lamemp3enc", &[0x2f]);
+        let (_, frames) = Self::made("lamemp3enc", &[0x2f]);
         let header = None;
         Self { header, frames }
     }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::properties::may_change;
+use sfu_elements::server;
 
 use super::ingest::{self, Ingest};
 use super::pads;
@@ -130,7 +131,10 @@ impl ElementImpl for NdiLiveSrc {
         };
         match transition {
             NullToReady => self.prepare()?,
-            ReadyToPaused => self.check_source()?,
+            ReadyToPaused => {
+                server::begins(&*self.obj());
+                self.check_source()?;
+            }
             PausedToPlaying => self.shared.resume(),
             PlayingToPaused => self.shared.playing.store(false, Relaxed),
             _ => {}
@@ -181,6 +185,7 @@ impl ElementImpl for NdiLiveSrc {
             let ending = std::thread::spawn(move || obj.imp().finish(kind, event));
             lock(&self.endings).push(ending);
         }
+        server::ended(&*self.obj());
         true
     }
 }

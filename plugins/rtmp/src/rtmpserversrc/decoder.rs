@@ -73,7 +73,7 @@ impl Decoder {
             .event_function(move |pad, parent, event| match event.view() {
                 gst::EventView::Caps(caps) => {
                     let caps = caps.caps_owned();
-                    take_caps(&events, pad, parent, &caps, event)
+                    take_caps(&events, pad, parent, &caps, &event)
                 }
                 _ => gst::Pad::event_default(pad, parent, event),
             })
@@ -127,7 +127,7 @@ fn take_caps(
     pad: &gst::GhostPad,
     parent: Option<&gst::Object>,
     caps: &gst::Caps,
-    event: gst::Event,
+    event: &gst::Event,
 ) -> bool {
     *lock(state) = State::Silent;
     let Some(bin) = bin_of(pad) else {

@@ -322,7 +322,7 @@ impl Feed {
                 taken = Some(audio.and_then(|audio| self.take_audio(timestamp, audio)));
                 continue;
             }
-            let (Ok(Audio::Header(format)) | Ok(Audio::Whole(format, _))) = read else {
+            let Ok(Audio::Header(format) | Audio::Whole(format, _)) = read else {
                 continue;
             };
             if self.choice.offer(track, format.clone()) {

@@ -10,6 +10,7 @@ use gst::subclass::prelude::*;
 use sfu_elements::kick;
 use sfu_elements::properties::may_change;
 use sfu_elements::refusal;
+use sfu_elements::server;
 use sfu_elements::signals::told;
 use sfu_tls::Certificates;
 
@@ -124,13 +125,25 @@ impl ElementImpl for RtmpServerSrc {
         &TEMPLATES
     }
 
+    fn send_event(&self, event: gst::Event) -> bool {
+        let is_eos = event.type_() == gst::EventType::Eos;
+        let sent = self.parent_send_event(event);
+        if is_eos {
+            server::ended(&*self.obj());
+        }
+        sent
+    }
+
     fn change_state(
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         use gst::StateChange::{PausedToPlaying, PausedToReady, PlayingToPaused, ReadyToPaused};
         match transition {
-            ReadyToPaused => self.prepare()?,
+            ReadyToPaused => {
+                server::begins(&*self.obj());
+                self.prepare()?;
+            }
             PlayingToPaused => self.set_playing(false),
             // Before the children are flushed: what still comes has nowhere to go.
             PausedToReady => self.stop(),

@@ -122,14 +122,13 @@ impl SfuSink {
         let takes = media::template_caps(kind);
         let mask = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL;
         pad.add_probe(mask, move |_, info| {
-            let query = info.query_mut().map(|query| query.view_mut());
-            let Some((query, now)) = query.zip(now()) else {
-                return gst::PadProbeReturn::Ok;
+            let now = now();
+            let is_other = |caps: &gst::CapsRef| {
+                let comes = media::parse(kind, caps).ok();
+                now.zip(comes).is_some_and(|(now, comes)| now != comes.form)
             };
-            let is_other =
-                |caps: &gst::CapsRef| media::parse(kind, caps).is_ok_and(|comes| comes.form != now);
-            match query {
-                gst::QueryViewMut::Caps(query) => {
+            match info.query_mut().map(|query| query.view_mut()) {
+                Some(gst::QueryViewMut::Caps(query)) if now.is_some() => {
                     let others = takes.iter().filter(|one| {
                         let caps: gst::Caps = std::iter::once((*one).to_owned()).collect();
                         // RTP's codecs have one name.
