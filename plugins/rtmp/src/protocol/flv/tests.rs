@@ -28,7 +28,10 @@ fn tag(head: &[u8], body: &[u8]) -> Bytes {
 }
 
 /// The tracks of an audio message, in its order.
-fn tracks_of(message: &Bytes) -> Result<Vec<(u8, Result<Audio, Misuse>)>, Misuse> {
+/// A track's number, and what comes of it.
+type Told = (u8, Result<Audio, Misuse>);
+
+fn tracks_of(message: &Bytes) -> Result<Vec<Told>, Misuse> {
     audio(message)?.collect()
 }
 
