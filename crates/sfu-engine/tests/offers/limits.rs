@@ -66,11 +66,17 @@ const LIMITS: &[Limit] = &[
         });
         offer.replace("m=video", &format!("{more}m=video"))
     }),
-    ("characters of a name", 4_096, |offer, n| {
+    ("characters of a name", 64, |offer, n| {
         let name = "m".repeat(n);
         offer
             .replace("BUNDLE 0", &format!("BUNDLE {name}"))
             .replace("a=mid:0", &format!("a=mid:{name}"))
+    }),
+    ("characters of what an m-line is of", 32, |offer, n| {
+        format!(
+            "{offer}m={} 9 UDP/TLS/RTP/SAVPF 98\r\na=mid:t\r\n",
+            "t".repeat(n)
+        )
     }),
     ("characters of a user fragment", 256, |offer, n| {
         offer.replace("ufrag:abcd", &format!("ufrag:{}", "u".repeat(n)))
