@@ -76,7 +76,12 @@ impl Crowd {
 
     /// Returns whether it was let in.
     fn join(&mut self, connection: u64, identity: &str) -> bool {
-        let hello = Hello::from_query([]).unwrap();
+        self.join_with(connection, identity, &[])
+    }
+
+    /// The same, with what it says of itself.
+    fn join_with(&mut self, connection: u64, identity: &str, query: &[(&str, &str)]) -> bool {
+        let hello = Hello::from_query(query.iter().copied()).unwrap();
         let joined = self
             .rooms
             .join(self.now, Connection(connection), permit(identity), hello);
@@ -190,6 +195,16 @@ impl Crowd {
         (offered.iter().flatten().cloned().collect(), offered.len())
     }
 
+    /// Which tracks a client was told that it may have, or may not, since this was asked last.
+    fn take_permissions(&mut self, connection: u64) -> Vec<bool> {
+        let told = std::mem::take(self.told.entry(connection).or_default());
+        let permissions = told.into_iter().filter_map(|told| match told {
+            Told::SubscriptionPermissionUpdate(update) => Some(update.allowed),
+            _ => None,
+        });
+        permissions.collect()
+    }
+
     /// The newest that a client knows of its track.
     fn track(&self, connection: u64) -> proto::TrackInfo {
         let published = self.told[&connection].iter().rev();
@@ -242,6 +257,67 @@ fn tracks_without_an_m_line_wait_for_one_and_nobody_has_to_go() {
     crowd.run_for(Duration::from_secs(2));
     assert_eq!(crowd.gets(3).0.len(), 3);
     assert!(crowd.closed.is_empty(), "{:?}", crowd.closed);
+}
+
+#[test]
+fn what_a_publisher_allows_again_changes_nothing_and_what_it_allows_anew_is_told() {
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    // Who gets all, who has given it up, who wants nothing by itself, and who has taken it.
+    for (connection, auto) in [(2, "1"), (3, "1"), (4, "0"), (5, "0")] {
+        let identity = format!("p{connection}");
+        assert!(crowd.join_with(connection, &identity, &[("auto_subscribe", auto)]));
+    }
+    crowd.publish(1, &["a"], &["a"]);
+    let sid = crowd.track(1).sid;
+    let take = |subscribe| {
+        Asked::Subscription(UpdateSubscription {
+            track_sids: vec![sid.clone()],
+            subscribe,
+            ..UpdateSubscription::default()
+        })
+    };
+    crowd.ask(3, take(false));
+    crowd.ask(5, take(true));
+    crowd.run_for(Duration::from_secs(2));
+    let has = |crowd: &Crowd| {
+        let has = |n| {
+            crowd
+                .offered
+                .get(&crowd.sids[&n])
+                .is_some_and(|all| all.iter().any(Option::is_some))
+        };
+        [2, 3, 4, 5].map(has)
+    };
+    let told = |crowd: &mut Crowd| [2, 3, 4, 5].map(|n| crowd.take_permissions(n));
+    assert_eq!(has(&crowd), [true, false, false, true]);
+    told(&mut crowd);
+    let allow = |all_participants| {
+        Asked::SubscriptionPermission(SubscriptionPermission {
+            all_participants,
+            ..SubscriptionPermission::default()
+        })
+    };
+    let nothing: [Vec<bool>; 4] = Default::default();
+    // As clients do whenever they come back.
+    crowd.ask(1, allow(true));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!(
+        (has(&crowd), told(&mut crowd)),
+        ([true, false, false, true], nothing.clone())
+    );
+    crowd.ask(1, allow(false));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!(has(&crowd), [false; 4]);
+    assert_eq!(told(&mut crowd), [vec![false], vec![], vec![], vec![false]]);
+    crowd.ask(1, allow(false));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!((has(&crowd), told(&mut crowd)), ([false; 4], nothing));
+    crowd.ask(1, allow(true));
+    crowd.run_for(Duration::from_secs(2));
+    // Who takes what there is has it again; all know that they may.
+    assert_eq!(has(&crowd), [true, true, false, false]);
+    assert_eq!(told(&mut crowd), [[true]; 4].map(Vec::from));
 }
 
 #[test]

@@ -194,13 +194,18 @@ impl Participant {
         self.permission.can_publish && (sources.is_empty() || sources.contains(&i32::from(source)))
     }
 
-    pub(super) fn set_allowed(&mut self, allowed: Allowed) {
-        self.allowed = allowed;
+    /// Returns who might have its tracks until now.
+    pub(super) fn set_allowed(&mut self, allowed: Allowed) -> Allowed {
+        std::mem::replace(&mut self.allowed, allowed)
     }
 
     /// Whether this one lets another one have its track.
     pub(super) fn allows(&self, other: &Participant, track: &Sid) -> bool {
-        let (sid, identity) = (other.sid.as_str(), &other.identity);
-        self.allowed.has(sid, identity, track.as_str())
+        other.is_in(&self.allowed, track)
+    }
+
+    /// Whether these let it have a track.
+    pub(super) fn is_in(&self, allowed: &Allowed, track: &Sid) -> bool {
+        allowed.has(self.sid.as_str(), &self.identity, track.as_str())
     }
 }

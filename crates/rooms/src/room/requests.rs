@@ -74,8 +74,9 @@ impl Room {
             Asked::Subscription(subscription) => self.subscription(now, sid, subscription, out),
             Asked::TrackSetting(setting) => self.track_setting(sid, &setting),
             Asked::SubscriptionPermission(allows) => {
-                participant.set_allowed(Allowed::new(allows, &self.config.limits));
-                self.allow(now, sid, out);
+                let allowed = Allowed::new(allows, &self.config.limits);
+                let before = participant.set_allowed(allowed);
+                self.allow(now, sid, &before, out);
             }
             Asked::UpdateMetadata(update) => self.update_metadata(now, sid, update, out),
             Asked::UpdateLayers(update) => {

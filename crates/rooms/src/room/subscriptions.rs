@@ -7,6 +7,7 @@ use livekit_protocol::{
     StreamStateUpdate, SubscriptionPermissionUpdate, TrackSubscribed, VideoQuality,
 };
 
+use super::allowed::Allowed;
 use super::forwarded::stream_state;
 use super::participant::Subscription;
 use super::{Outputs, Room, demand, say};
@@ -85,6 +86,11 @@ impl Room {
 
     /// From now on somebody gets a track, if it may, and is told whether the publisher lets it.
     pub(super) fn subscribe(&mut self, now: Now, sid: &Sid, track: &str, out: &mut Outputs) {
+        self.subscribe_to(now, sid, track, false, out);
+    }
+
+    /// The same, of what it may have been told already.
+    fn subscribe_to(&mut self, now: Now, sid: &Sid, track: &str, is_told: bool, out: &mut Outputs) {
         let Some(publisher) = self.publisher_of(track) else {
             return;
         };
@@ -106,7 +112,7 @@ impl Room {
         let most = self.config.limits.offered;
         let has_room = subscriber.offering.has_room(known.kind(), most);
         let update = permission_update(&publisher.sid, &known.sid, allowed);
-        if has_room || !allowed {
+        if (has_room || !allowed) && !is_told {
             say(subscriber.connection, update, out);
         }
         let (publisher, kind, track) = (publisher.sid.clone(), known.kind(), known.sid.clone());
@@ -160,8 +166,9 @@ impl Room {
         }
     }
 
-    /// A publisher changed who may have its tracks: who may not any more loses them, and who may now is told.
-    pub(super) fn allow(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
+    /// A publisher said who may have its tracks: who may not any more loses them, and who may now is told. Clients say the same again
+    /// whenever they come back, which is no change: who has given a track up by itself does not get it by that.
+    pub(super) fn allow(&mut self, now: Now, sid: &Sid, before: &Allowed, out: &mut Outputs) {
         let Some(publisher) = self.participants.get(sid) else {
             return;
         };
@@ -180,22 +187,22 @@ impl Room {
                 else {
                     continue;
                 };
-                let has = subscriber.subscriptions.contains_key(track);
                 let allowed = publisher.allows(subscriber, track);
-                let wants = subscriber.hello.auto_subscribe;
-                let changes = if allowed { wants && !has } else { has };
-                if !changes {
+                if allowed == subscriber.is_in(before, track) {
                     continue;
                 }
-                if allowed {
-                    self.subscribe(now, other, track.as_str(), out);
-                } else {
-                    say(
-                        subscriber.connection,
-                        permission_update(sid, track, false),
-                        out,
-                    );
-                    self.unsubscribe(now, other, track.as_str());
+                let has = subscriber.subscriptions.contains_key(track)
+                    || subscriber.waiting.contains(track);
+                let wants = subscriber.hello.auto_subscribe;
+                // Who had it and may again is to know, whether it gets it by itself or not.
+                if allowed || has {
+                    let update = permission_update(sid, track, allowed);
+                    say(subscriber.connection, update, out);
+                }
+                match allowed {
+                    true if wants => self.subscribe_to(now, other, track.as_str(), true, out),
+                    true => {}
+                    false => self.unsubscribe(now, other, track.as_str()),
                 }
             }
         }
