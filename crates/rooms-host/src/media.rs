@@ -7,6 +7,7 @@ mod duplex;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -658,6 +659,7 @@ fn channels(
         own: Load::default(),
         late: late.clone(),
         open: Mutex::default(),
+        lost: AtomicU64::default(),
     }
 }
 
