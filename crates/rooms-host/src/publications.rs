@@ -114,15 +114,14 @@ impl Publications {
         matched
     }
 
-    /// Each track to a stream: where it was, with those that it belongs to, or alone.
+    /// Each track to a stream: where it was, with those that it belongs to, or alone. One that has lost all its tracks in this offer is
+    /// there for others that belong to it: its name is claimed still, and so is none that another stream could have yet.
     fn assign(&mut self, tracks: &[(&PublisherTrack, &Expected)]) {
         let is_there = |sid: &Sid| tracks.iter().any(|(_, e)| e.track == *sid);
         for group in &mut self.groups {
             group.video.take_if(|sid| !is_there(sid));
             group.audio.take_if(|sid| !is_there(sid));
         }
-        self.groups
-            .retain(|group| group.video.is_some() || group.audio.is_some());
         for (track, expected) in tracks {
             let (kind, sid) = (track.codec.kind(), &expected.track);
             if self
@@ -143,6 +142,8 @@ impl Publications {
                 None => self.add(wanted, kind, sid),
             }
         }
+        self.groups
+            .retain(|group| group.video.is_some() || group.audio.is_some());
     }
 
     fn add(&mut self, part: Part, kind: TrackKind, sid: &Sid) {

@@ -147,6 +147,41 @@ fn tracks_are_found_by_the_clients_id_or_by_what_they_were_or_by_their_kind() {
     assert_eq!(grouped.len(), 2);
 }
 
+#[test]
+fn what_takes_the_place_of_a_lone_track_is_the_same_stream() {
+    let (names, mut all) = (names(), Publications::default());
+    let screen = |cid| announced(TrackType::Video, cid, true);
+    let expected = [
+        screen("a"),
+        screen("b"),
+        announced(TrackType::Audio, "c", true),
+        announced(TrackType::Video, "d", false),
+        announced(TrackType::Video, "e", false),
+    ];
+    let vp8 = |cid| line(1, Codec::Vp8, cid);
+    let extra = format!("r/ann/{}", expected[4].track);
+    let mut ids = Vec::new();
+    for (tracks, is) in [
+        (vec![vp8("a")], vec!["r/ann/screen"]),
+        // Another one on the same m-line, or on another one.
+        (vec![vp8("b")], vec!["r/ann/screen"]),
+        (vec![line(2, Codec::Vp8, "a")], vec!["r/ann/screen"]),
+        (vec![line(3, Codec::Opus, "c")], vec!["r/ann/screen"]),
+        // What belongs to no other one does not take its place.
+        (vec![line(3, Codec::Vp8, "d")], vec!["r/ann"]),
+        (
+            vec![line(3, Codec::Vp8, "d"), line(4, Codec::Vp8, "e")],
+            vec!["r/ann", &extra],
+        ),
+    ] {
+        let (_, grouped) = all.group(&names, &tracks, &expected);
+        let named: Vec<_> = grouped.iter().map(|g| g.names[0].to_string()).collect();
+        assert_eq!(named, is, "{tracks:?}");
+        ids.push(grouped[0].id.0);
+    }
+    assert_eq!(ids, [0, 0, 0, 0, 1, 1]);
+}
+
 /// What a client announces under one id, once or again, and what its m-lines are then.
 #[test]
 fn an_id_that_was_announced_twice_is_what_the_m_line_was_or_the_newest() {
