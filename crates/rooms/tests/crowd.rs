@@ -385,6 +385,81 @@ fn what_others_are_told_of_a_track_is_bounded() {
     assert!(format!("{track:?}").len() < 16 * 1_024);
 }
 
+/// Tracks as they are announced: kind, simulcast layers, and the ids of their codecs.
+#[test]
+fn no_more_is_announced_than_an_offer_may_have() {
+    let track = |kind: TrackType, layers: usize, codecs: &[(&str, &str)]| AddTrackRequest {
+        r#type: kind.into(),
+        layers: vec![VideoLayer::default(); layers],
+        simulcast_codecs: codecs
+            .iter()
+            .map(|(codec, cid)| SimulcastCodec {
+                codec: (*codec).into(),
+                cid: (*cid).into(),
+                ..SimulcastCodec::default()
+            })
+            .collect(),
+        ..add("a")
+    };
+    let (audio, video) = (TrackType::Audio, TrackType::Video);
+    let both = [("vp8", "a"), ("h264", "b")];
+    let announced = [("vp9", "a"), ("vp8", "")];
+    for (name, track, most) in [
+        ("sounds", track(audio, 0, &[]), 16),
+        ("cameras", track(video, 0, &[]), 16),
+        ("cameras of two layers", track(video, 2, &[]), 16),
+        ("cameras of three layers", track(video, 3, &[]), 10),
+        ("two codecs of one layer", track(video, 1, &both), 8),
+        ("two codecs of three layers", track(video, 3, &both), 5),
+        // All its layers are one stream, and the backup is announced for later.
+        ("VP9 and a backup", track(video, 3, &announced), 16),
+    ] {
+        let mut crowd = Crowd::new(Limits::default());
+        assert!(crowd.join(1, "ann"));
+        for _ in 0..20 {
+            crowd.ask(1, Asked::AddTrack(track.clone()));
+        }
+        let told = &crowd.told[&1];
+        let taken = told
+            .iter()
+            .filter(|told| matches!(told, Told::TrackPublished(_)));
+        assert_eq!(taken.count(), most, "{name}");
+        let refused = told.iter().filter(|told| match told {
+            Told::RequestResponse(response) => response.reason() == Reason::LimitExceeded,
+            _ => false,
+        });
+        assert_eq!(refused.count(), 20 - most, "{name}");
+    }
+    // A backup of one that is there is no track, but an m-line with layers of its own.
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    let mut sids = Vec::new();
+    for _ in 0..16 {
+        crowd.ask(1, Asked::AddTrack(track(video, 1, &announced)));
+        sids.push(crowd.track(1).sid);
+    }
+    let answers = |crowd: &mut Crowd, sid: &str, codec: &str, cid: &str| {
+        crowd.told.clear();
+        let mut backup = track(video, 1, &[(codec, cid)]);
+        backup.sid = sid.to_owned();
+        crowd.ask(1, Asked::AddTrack(backup));
+        matches!(crowd.told[&1][0], Told::TrackPublished(_))
+    };
+    assert!(
+        !answers(&mut crowd, &sids[0], "vp8", "b"),
+        "all m-lines are taken"
+    );
+    assert!(answers(&mut crowd, &sids[0], "vp9", "a"), "what it has");
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    for _ in 0..15 {
+        crowd.ask(1, Asked::AddTrack(track(video, 1, &announced)));
+    }
+    let sid = crowd.track(1).sid;
+    assert!(answers(&mut crowd, &sid, "vp8", "b"));
+    assert!(!answers(&mut crowd, "", "vp8", "c"), "a further track");
+}
+
 #[test]
 fn many_changes_become_few_messages_and_the_last_one_is_told() {
     let mut crowd = Crowd::new(Limits::default());
