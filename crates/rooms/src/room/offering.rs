@@ -117,9 +117,11 @@ impl Offering {
             return self.sections.len() < most || self.free(kind, None).is_some();
         };
         let carried = self.sections.iter().filter(|s| s.track.is_some()).count();
-        let lines: usize = client.lines.iter().sum();
-        let free = client.free[usize::from(kind != TrackType::Audio)];
-        carried < most.min(CLIENTS) && (free > 0 || lines < LINES)
+        // What has been added since its last offer takes of what that had, and of what it is asked for.
+        let lines = client.lines.iter().chain(&self.missing()).sum::<usize>();
+        let kind = usize::from(kind != TrackType::Audio);
+        let has_free = client.free[kind] > self.unplaced()[kind];
+        carried < most.min(CLIENTS) && (has_free || lines < LINES)
     }
 
     /// A section that can carry this track. One whose last offer had another one can't yet: clients hear of a track where an
@@ -223,13 +225,18 @@ impl Offering {
         let Some(client) = &self.client else {
             return [0; 2];
         };
-        let unplaced = self.count(|s| s.track.is_some() && !self.offered.contains(s));
+        let unplaced = self.unplaced();
         let mut left = LINES.saturating_sub(client.lines.iter().sum());
         [0, 1].map(|kind: usize| {
             let missing = unplaced[kind].saturating_sub(client.free[kind]).min(left);
             left -= missing;
             missing
         })
+    }
+
+    /// What the client's last offer had no m-line for, or was not there yet, of sounds and of pictures.
+    fn unplaced(&self) -> [usize; 2] {
+        self.count(|s| s.track.is_some() && !self.offered.contains(s))
     }
 
     /// How many sections are so, for sounds and for pictures.
@@ -274,6 +281,12 @@ impl Offering {
         let carries = self.count(|s| self.offered.contains(s));
         let missing = {
             if let Some(client) = &mut self.client {
+                // For who waits.
+                self.freed |= client
+                    .free
+                    .iter()
+                    .zip(free)
+                    .any(|(before, now)| now > *before);
                 client.offered([0, 1].map(|kind| carries[kind] + free[kind]), free);
             }
             self.missing()
@@ -569,6 +582,43 @@ mod tests {
             now += TOGETHER;
         }
         assert!((5..20).contains(&offers), "{offers}");
+    }
+
+    #[test]
+    fn m_lines_that_others_wait_for_already_are_no_room() {
+        let now = Instant::now();
+        let most = 255;
+        let (audio, video) = (TrackType::Audio, TrackType::Video);
+        let mut offering = Offering::new(true);
+        offering.wanted().unwrap();
+        let half = LINES / 2;
+        offering.conversed(now, &[], [half, half]);
+        assert!(offering.take_freed(), "there are more than before");
+        let mut tracks = Vec::new();
+        for n in 0..half {
+            assert!(offering.has_room(video, most), "{n}");
+            let track = Sid::track(TrackSource::Camera);
+            offering.add(now, video, track.clone(), Sid::participant());
+            tracks.push(track);
+        }
+        assert!(
+            !offering.has_room(video, most),
+            "all lines that there may be"
+        );
+        assert!(offering.has_room(audio, most));
+        let placed = |offering: &mut Offering, free: usize| {
+            let wanted = offering.wanted().unwrap().len();
+            let mids: Vec<_> = (0..wanted).map(|mid| Some(mid.to_string())).collect();
+            offering.conversed(now, &mids, [half, free]);
+        };
+        placed(&mut offering, 0);
+        assert!(!offering.take_freed() && !offering.has_room(video, most));
+        // What has gone is free once that was answered.
+        offering.remove(now, &tracks[0]);
+        offering.take_freed();
+        assert!(!offering.has_room(video, most));
+        placed(&mut offering, 1);
+        assert!(offering.take_freed() && offering.has_room(video, most));
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub(super) struct Participant {
     pub(super) subscriptions: BTreeMap<Sid, Subscription>,
     /// Tracks that it wants and has no m-line for.
     pub(super) waiting: BTreeSet<Sid>,
+    /// There were more of them than are kept: once these have one it is looked for the others.
+    pub(super) forgot: bool,
+    /// Tracks that it would get and does not want.
+    pub(super) declined: BTreeSet<Sid>,
     /// Who may have its tracks.
     allowed: Allowed,
     /// What the server offers it.
@@ -134,6 +138,8 @@ impl Participant {
             tracks: Vec::new(),
             subscriptions: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            forgot: false,
+            declined: BTreeSet::new(),
             allowed: Allowed::default(),
             offering: Offering::default(),
             answering: None,

@@ -297,8 +297,16 @@ impl Room {
         tracks.dedup();
         for track in tracks {
             match asked.subscribe {
-                true => self.subscribe(now, sid, &track, out),
-                false => self.unsubscribe(now, sid, &track),
+                true => {
+                    if let Some(subscriber) = self.participants.get_mut(sid) {
+                        subscriber.declined.remove(track.as_str());
+                    }
+                    self.subscribe(now, sid, &track, out);
+                }
+                false => {
+                    self.decline(sid, &track);
+                    self.unsubscribe(now, sid, &track);
+                }
             }
         }
     }
