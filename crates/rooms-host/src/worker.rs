@@ -122,7 +122,8 @@ impl Worker {
         let listen = self.media.has_sound().then_some(self.listen);
         let measure = self.media.has_parties().then_some(self.measure);
         let resting = self.resting.first().map(|(at, _)| *at);
-        let late = self.media.is_late().then(|| Instant::now() + AGAIN);
+        let late = self.media.is_late() || self.media.is_behind();
+        let late = late.then(|| Instant::now() + AGAIN);
         let all = [due, listen, measure, resting, late, self.ingresses.due()];
         let next = all.into_iter().flatten().min();
         next.map_or(AT_LEAST, |at| {
@@ -186,6 +187,7 @@ impl Worker {
             Some(Input::Stop) | None => {}
         }
         self.media.send_late(now);
+        self.media.try_again();
         self.hear_who_has_rested(now);
         if self.ingresses.due().is_some_and(|at| at <= now) {
             let (rooms, media) = (&mut self.rooms, &mut self.media);
