@@ -3,6 +3,7 @@
 //! Data channels, by the labels that clients know: what participants send comes on the connection on which they publish, and
 //! what they are sent leaves on the other one, where we open the channels. By v1 there is one connection, and clients open them.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +21,9 @@ const LABELS: [&str; 3] = ["_reliable", "_lossy", "_data_track"];
 const EARLY: usize = 64;
 /// Octets of them.
 const EARLY_OCTETS: usize = 256 * 1_024;
+
+/// The log has one of so many packets that were lost for want of room.
+const LOST: u64 = 100;
 
 /// What opens the channels to a participant.
 pub(crate) fn open() -> impl Iterator<Item = DataCommand> {
@@ -85,6 +89,8 @@ pub(crate) struct Channels {
     /// Full while a shard is behind with what was sent.
     pub(crate) late: Load,
     pub(crate) open: Mutex<Vec<(ChannelId, bool)>>,
+    /// Packets for the participant that had no room.
+    pub(crate) lost: AtomicU64,
 }
 
 impl Channels {
@@ -129,6 +135,15 @@ impl DataObserver for Channels {
             waiting: [self.waiting.add(octets), self.own.add(octets)],
         });
         true
+    }
+
+    fn lost(&self, channel: ChannelId) {
+        let lost = self.lost.fetch_add(1, Relaxed);
+        // Of a slow network there may be many.
+        if lost.is_multiple_of(LOST) {
+            let participant = &self.participant;
+            tracing::info!(%participant, channel = channel.0, lost = lost + 1, "too slow for what it is sent: data is lost");
+        }
     }
 
     fn closed(&self, channel: ChannelId) {
@@ -179,6 +194,7 @@ mod tests {
                 own: Load::default(),
                 late: late.clone(),
                 open: Mutex::default(),
+                lost: AtomicU64::default(),
             };
             let config = ChannelConfig {
                 label: LABELS[0].into(),

@@ -6,6 +6,7 @@ hands over what comes ([`Host::join`], [`Host::say`], [`Host::closed`]) and is h
 
 mod channels;
 mod ingress;
+mod joins;
 mod late;
 mod load;
 mod media;

@@ -2,11 +2,13 @@
 
 //! What rooms want of the media ([`Command`]), done by the engine; and what became of it ([`Negotiated`]).
 
+mod again;
 mod delivery;
 mod duplex;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -14,7 +16,7 @@ use std::time::Instant;
 use sfu_engine::stream::Stream;
 use sfu_engine::{
     DuplexPeer, Engine, InvitedPeer, Peer, Preference, PublicationId, Publishing, PublishingPeer,
-    SessionId, SessionObserver, Shown, TrackKind,
+    SessionError, SessionId, SessionObserver, Shown, TrackKind,
 };
 use sfu_rooms::proto::SessionDescription;
 use sfu_rooms::{
@@ -27,6 +29,7 @@ use crate::late::Late;
 use crate::load::Load;
 use crate::names::Names;
 use crate::publications::{Publications, kind};
+use again::Again;
 use duplex::Way;
 
 /// See the module's description.
@@ -36,6 +39,7 @@ pub(crate) struct Media {
     inbox: Sender<Input>,
     waiting: Load,
     late: Late,
+    again: Again,
     parties: HashMap<Sid, Party>,
     /// Whose session it is, and whether on it it publishes.
     sessions: HashMap<SessionId, (Sid, bool)>,
@@ -64,6 +68,8 @@ struct Party {
     duplex: Option<DuplexPeer>,
     /// What it is offered.
     lines: HashMap<Sid, Line>,
+    /// Places that are to carry nothing any more, as soon as there is room to say so.
+    silent: Vec<usize>,
     wishes: HashMap<Sid, Wish>,
     /// Data for it.
     outgoing: Outgoing,
@@ -142,6 +148,7 @@ impl Media {
             inbox,
             waiting,
             late: Late::default(),
+            again: Again::default(),
             parties: HashMap::new(),
             sessions: HashMap::new(),
             ingresses: HashMap::new(),
@@ -213,6 +220,7 @@ impl Media {
             invited: None,
             duplex: None,
             lines: HashMap::new(),
+            silent: Vec::new(),
             wishes: HashMap::new(),
             outgoing: Outgoing::default(),
             paid: now,
@@ -382,7 +390,11 @@ impl Media {
                 self.late.load(),
             ))),
         };
-        match offer(&self.engine, peer, party, sections, restart) {
+        let offered = offer(&self.engine, peer, party, sections, restart);
+        if !party.silent.is_empty() {
+            self.again.carrying.insert(sid.clone());
+        }
+        match offered {
             Ok((sdp, mids)) => Some(Negotiated::Offered { sdp, mids }),
             Err(why) => Some(Negotiated::Refused(why)),
         }
@@ -420,8 +432,11 @@ impl Media {
             let preference = published.preference(wish);
             let stream = preference.as_ref().map(|_| &published.stream);
             let preference = preference.clone().unwrap_or_default();
-            line.shown = way.carry(&self.engine, line.number, stream, &preference);
-            line.carries = true;
+            match way.carry(&self.engine, line.number, stream, &preference) {
+                Ok(shown) => (line.shown, line.carries) = (shown, true),
+                Err(SessionError::Busy) => _ = self.again.carrying.insert(sid.clone()),
+                Err(_) => line.carries = true,
+            }
         }
     }
 
@@ -478,16 +493,23 @@ impl Media {
             return;
         };
         let way = Way::of(party.invited.as_ref(), party.duplex.as_ref());
-        match (before.shown, published.preference(wish)) {
+        let done = match (before.shown, published.preference(wish)) {
             (true, Some(preference)) => way.prefer(&self.engine, line.number, preference),
             (false, Some(preference)) => {
                 let stream = Some(&published.stream);
-                line.shown = way.carry(&self.engine, line.number, stream, &preference);
+                let shown = way.carry(&self.engine, line.number, stream, &preference);
+                shown.map(|shown| line.shown = shown)
             }
             (_, None) => {
                 let preference = Preference::default();
-                line.shown = way.carry(&self.engine, line.number, None, &preference);
+                let shown = way.carry(&self.engine, line.number, None, &preference);
+                shown.map(|shown| line.shown = shown)
             }
+        };
+        if done == Err(SessionError::Busy) {
+            // It does not carry what it should.
+            line.carries = false;
+            self.again.carrying.insert(sid.clone());
         }
     }
 
@@ -503,8 +525,7 @@ impl Media {
         let duplex = party.duplex.as_ref().map(DuplexPeer::session);
         for session in [invited, publishing, duplex].into_iter().flatten() {
             self.sessions.remove(&session);
-            // One that has not begun, or is over, is not known there.
-            let _ = self.engine.close(session);
+            self.close(session);
         }
         for (track, ..) in party.publications.all() {
             self.tracks.remove(track);
@@ -658,6 +679,7 @@ fn channels(
         own: Load::default(),
         late: late.clone(),
         open: Mutex::default(),
+        lost: AtomicU64::default(),
     }
 }
 
@@ -686,7 +708,9 @@ fn offer(
     for track in gone {
         party.wishes.remove(&track);
         if let Some(line) = party.lines.remove(&track) {
-            engine.carry(peer, line.number, None, &Preference::default());
+            let stopped = engine.carry(peer, line.number, None, &Preference::default());
+            let waits = matches!(stopped, Err(SessionError::Busy));
+            party.silent.extend(waits.then_some(line.number));
             peer.offers().remove(line.number);
         }
     }

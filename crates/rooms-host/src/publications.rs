@@ -74,19 +74,22 @@ impl Publications {
         (found, grouped.collect())
     }
 
-    /// Which announced track each m-line is: by the client's id for it, by what it was before, or the first of its kind.
+    /// Which announced track each m-line is: by the client's id for it, by what it was before, or the first of its kind that is on
+    /// none yet. An id that was announced twice is what the m-line was, if that has it, or the newest.
     fn matched<'a>(
         &self,
         tracks: &'a [PublisherTrack],
         expected: &'a [Expected],
     ) -> Vec<(&'a PublisherTrack, &'a Expected)> {
-        let by_cid = |track: &PublisherTrack| {
-            let cid = cid(track)?;
-            expected.iter().find(|e| e.cids.iter().any(|c| c == cid))
-        };
         let before = |track: &PublisherTrack| {
             let sid = self.by_mid.get(&track.mid)?;
             expected.iter().find(|e| e.track == *sid)
+        };
+        let by_cid = |track: &PublisherTrack| {
+            let cid = cid(track)?;
+            let has = |e: &&Expected| e.cids.iter().any(|c| c == cid);
+            let before = before(track).filter(has);
+            before.or_else(|| expected.iter().rev().find(has))
         };
         // Of another kind it is another track, whatever its id.
         let fits = |track: &PublisherTrack, e: &Expected| kind(e.kind) == track.codec.kind();
@@ -95,9 +98,11 @@ impl Publications {
             known.filter(|e| fits(track, e))
         };
         let mut taken: Vec<_> = tracks.iter().filter_map(known).map(|e| &e.track).collect();
+        let is_live = |e: &Expected| self.by_mid.values().any(|sid| *sid == e.track);
         let mut matched = Vec::new();
         for track in tracks {
-            let is_free = |e: &&Expected| fits(track, e) && !taken.contains(&&e.track);
+            let is_free =
+                |e: &&Expected| fits(track, e) && !is_live(e) && !taken.contains(&&e.track);
             let found = known(track).or_else(|| expected.iter().find(is_free));
             // What was not announced is nobody's.
             let Some(found) = found else {
@@ -109,15 +114,14 @@ impl Publications {
         matched
     }
 
-    /// Each track to a stream: where it was, with those that it belongs to, or alone.
+    /// Each track to a stream: where it was, with those that it belongs to, or alone. One that has lost all its tracks in this offer is
+    /// there for others that belong to it: its name is claimed still, and so is none that another stream could have yet.
     fn assign(&mut self, tracks: &[(&PublisherTrack, &Expected)]) {
         let is_there = |sid: &Sid| tracks.iter().any(|(_, e)| e.track == *sid);
         for group in &mut self.groups {
             group.video.take_if(|sid| !is_there(sid));
             group.audio.take_if(|sid| !is_there(sid));
         }
-        self.groups
-            .retain(|group| group.video.is_some() || group.audio.is_some());
         for (track, expected) in tracks {
             let (kind, sid) = (track.codec.kind(), &expected.track);
             if self
@@ -138,6 +142,8 @@ impl Publications {
                 None => self.add(wanted, kind, sid),
             }
         }
+        self.groups
+            .retain(|group| group.video.is_some() || group.audio.is_some());
     }
 
     fn add(&mut self, part: Part, kind: TrackKind, sid: &Sid) {

@@ -32,6 +32,16 @@ impl Share {
         }
     }
 
+    /// What it has taken otherwise is made up for then.
+    pub(crate) fn owe(&mut self, even: Instant) {
+        self.even = self.even.max(even);
+    }
+
+    /// When what it has taken is made up for.
+    pub(crate) fn even(&self) -> Instant {
+        self.even
+    }
+
     /// It has taken so long.
     pub(crate) fn spend(&mut self, now: Instant, time: Duration) {
         self.even = self.even.max(now) + time * PARTS;

@@ -14,6 +14,7 @@ use sfu_rooms::wire::{self, Encoding, Frame};
 use sfu_rooms::{Command, Config, Connection, Keys, Negotiated, Output, Permit, Rooms};
 
 use crate::ingress::{Ingresses, Wanted};
+use crate::joins::{Joins, Who};
 use crate::late::AGAIN;
 use crate::load::{Load, Waiting};
 use crate::media::Media;
@@ -37,6 +38,7 @@ pub(crate) struct Worker {
     keys: Arc<Keys>,
     ice_servers: IceServers,
     events: Events,
+    joins: Joins,
     /// Whose messages wait, since they have taken their share of the time.
     resting: BTreeSet<(Instant, Connection)>,
     listen: Instant,
@@ -49,6 +51,12 @@ struct Held {
     encoding: Encoding,
     permit: Permit,
     share: Share,
+}
+
+impl Held {
+    fn who(&self) -> Who {
+        (self.permit.room.clone(), self.permit.identity.clone())
+    }
 }
 
 /// Tells the thread of the engine's sessions.
@@ -86,6 +94,7 @@ impl Worker {
             keys,
             ice_servers,
             events,
+            joins: Joins::new(now),
             resting: BTreeSet::new(),
             listen: now,
             measure: now,
@@ -113,7 +122,8 @@ impl Worker {
         let listen = self.media.has_sound().then_some(self.listen);
         let measure = self.media.has_parties().then_some(self.measure);
         let resting = self.resting.first().map(|(at, _)| *at);
-        let late = self.media.is_late().then(|| Instant::now() + AGAIN);
+        let late = self.media.is_late() || self.media.is_behind();
+        let late = late.then(|| Instant::now() + AGAIN);
         let all = [due, listen, measure, resting, late, self.ingresses.due()];
         let next = all.into_iter().flatten().min();
         next.map_or(AT_LEAST, |at| {
@@ -177,6 +187,7 @@ impl Worker {
             Some(Input::Stop) | None => {}
         }
         self.media.send_late(now);
+        self.media.try_again();
         self.hear_who_has_rested(now);
         if self.ingresses.due().is_some_and(|at| at <= now) {
             let (rooms, media) = (&mut self.rooms, &mut self.media);
@@ -211,7 +222,31 @@ impl Worker {
         }
     }
 
+    /// Somebody comes. What that takes, with all that follows, is its affair, and that of where it comes from.
     fn join(&mut self, now: Instant, join: Join) {
+        let (connection, address) = (join.connection, join.address);
+        // Who comes back has a place already, and few tries.
+        let is_new = join.hello.resumes.is_none();
+        if is_new && let Err(refused) = self.joins.may(now, address) {
+            return (join.joined)(Err(refused));
+        }
+        let who = (join.permit.room.clone(), join.permit.identity.clone());
+        let began = Instant::now();
+        self.let_in(now, join);
+        self.settle(now);
+        let took = began.elapsed();
+        self.joins.spend(now, address, took);
+        // With what it has taken by a connection before, be it one whose place this one has taken just now.
+        let mut share = Share::new(self.joins.debt(now, &who));
+        share.spend(now, took);
+        match self.clients.get_mut(&connection) {
+            Some(held) => held.share.owe(share.even()),
+            // It has gone again, or was not let in.
+            None => self.joins.owe(now, who, share.even()),
+        }
+    }
+
+    fn let_in(&mut self, now: Instant, join: Join) {
         let Join {
             connection,
             permit,
@@ -229,7 +264,7 @@ impl Worker {
             permit: permit.clone(),
             share: Share::new(now),
         };
-        let (room, identity) = (permit.room.clone(), permit.identity.clone());
+        let (room, identity) = held.who();
         match self.rooms.join(now, connection, permit, hello) {
             Ok(participant) => {
                 if let Some(participant) = participant {
@@ -304,7 +339,8 @@ impl Worker {
     }
 
     fn closed(&mut self, now: Instant, connection: Connection) {
-        if self.clients.remove(&connection).is_some() {
+        if let Some(held) = self.clients.remove(&connection) {
+            self.joins.owe(now, held.who(), held.share.even());
             self.rooms.closed(now, connection);
         }
     }
@@ -328,6 +364,7 @@ impl Worker {
                 Output::Close(connection) => {
                     if let Some(mut held) = self.clients.remove(&connection) {
                         (held.client)(ToClient::Close);
+                        self.joins.owe(now, held.who(), held.share.even());
                     }
                     self.rooms.closed(now, connection);
                 }

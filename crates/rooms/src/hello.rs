@@ -17,6 +17,8 @@ use crate::limits::Limits;
 
 /// What a client may ask for that has no limit of its own: keys of a query.
 const KEYS: usize = 32;
+/// Octets of its first offer, which is answered before anything is known of it: real ones have 14 to 18 kB.
+const OFFER: usize = 128 * 1_024;
 
 /// As clients write it: with padding or without.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -106,6 +108,10 @@ impl Hello {
             let reason = "who reconnects names the participant that goes on";
             return Err(Refused::new(400, reason));
         }
+        let offer = request.publisher_offer;
+        if offer.as_ref().is_some_and(|offer| offer.sdp.len() > OFFER) {
+            return Err(Refused::new(400, "join_request: its offer is too long"));
+        }
         Ok(Self {
             auto_subscribe: settings.auto_subscribe,
             adaptive_stream: settings.adaptive_stream,
@@ -114,7 +120,7 @@ impl Hello {
             capabilities: client.capabilities.into_iter().take(KEYS).collect(),
             json,
             v1: Some(First {
-                offer: request.publisher_offer,
+                offer,
                 tracks: request
                     .add_track_requests
                     .into_iter()
@@ -227,12 +233,31 @@ mod tests {
         let bomb = packed(&large, Compression::Gzip, true);
         assert!(bomb.len() < limits.message, "{}", bomb.len());
         let plain = packed(&large, Compression::None, true);
+        let offers = |octets: usize| JoinRequest {
+            publisher_offer: Some(SessionDescription {
+                sdp: "x".repeat(octets),
+                ..SessionDescription::default()
+            }),
+            ..JoinRequest::default()
+        };
+        let most = packed(&offers(OFFER), Compression::Gzip, true);
+        assert!(Hello::from_request([("join_request", &*most)], &limits).is_ok());
+        let offer = packed(&offers(OFFER + 1), Compression::Gzip, true);
         let nobody = JoinRequest {
             reconnect: true,
             ..JoinRequest::default()
         };
         let nobody = packed(&nobody, Compression::None, true);
-        for text in ["", "%", "AAAA", "CAESAxQUFA", &*bomb, &*plain, &*nobody] {
+        for text in [
+            "",
+            "%",
+            "AAAA",
+            "CAESAxQUFA",
+            &*bomb,
+            &*plain,
+            &*nobody,
+            &*offer,
+        ] {
             let refused = Hello::from_request([("join_request", text)], &limits);
             // Nothing at all is a request with nothing in it.
             let is_taken = text.is_empty();

@@ -76,7 +76,12 @@ impl Crowd {
 
     /// Returns whether it was let in.
     fn join(&mut self, connection: u64, identity: &str) -> bool {
-        let hello = Hello::from_query([]).unwrap();
+        self.join_with(connection, identity, &[])
+    }
+
+    /// The same, with what it says of itself.
+    fn join_with(&mut self, connection: u64, identity: &str, query: &[(&str, &str)]) -> bool {
+        let hello = Hello::from_query(query.iter().copied()).unwrap();
         let joined = self
             .rooms
             .join(self.now, Connection(connection), permit(identity), hello);
@@ -190,6 +195,16 @@ impl Crowd {
         (offered.iter().flatten().cloned().collect(), offered.len())
     }
 
+    /// Which tracks a client was told that it may have, or may not, since this was asked last.
+    fn take_permissions(&mut self, connection: u64) -> Vec<bool> {
+        let told = std::mem::take(self.told.entry(connection).or_default());
+        let permissions = told.into_iter().filter_map(|told| match told {
+            Told::SubscriptionPermissionUpdate(update) => Some(update.allowed),
+            _ => None,
+        });
+        permissions.collect()
+    }
+
     /// The newest that a client knows of its track.
     fn track(&self, connection: u64) -> proto::TrackInfo {
         let published = self.told[&connection].iter().rev();
@@ -242,6 +257,107 @@ fn tracks_without_an_m_line_wait_for_one_and_nobody_has_to_go() {
     crowd.run_for(Duration::from_secs(2));
     assert_eq!(crowd.gets(3).0.len(), 3);
     assert!(crowd.closed.is_empty(), "{:?}", crowd.closed);
+}
+
+/// There are far more than are kept of what waits: as tracks end, others come, until all that is left is there.
+#[test]
+fn of_many_that_wait_none_is_forgotten() {
+    let limits = Limits {
+        offered: 3,
+        ..Limits::default()
+    };
+    let mut crowd = Crowd::new(limits);
+    assert!(crowd.join(1, "ann") && crowd.join(2, "ben"));
+    let names: Vec<_> = (0..14).map(|n| format!("c{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    crowd.publish(1, &names, &names);
+    crowd.run_for(Duration::from_secs(2));
+    assert!(crowd.join(3, "carl"));
+    crowd.run_for(Duration::from_secs(2));
+    // One that it does not want.
+    let unwanted = crowd.gets(3).0.first().unwrap().clone();
+    let subscription = UpdateSubscription {
+        track_sids: vec![unwanted.to_string()],
+        subscribe: false,
+        ..UpdateSubscription::default()
+    };
+    crowd.ask(3, Asked::Subscription(subscription));
+    for left in (3..14).rev() {
+        crowd.publish(1, &[], &names[14 - left..]);
+        crowd.run_for(Duration::from_secs(2));
+        for connection in [2, 3] {
+            let (gets, lines) = crowd.gets(connection);
+            assert!(lines <= 3);
+            let most = match connection == 3 && left == 3 {
+                // The unwanted one may be among these.
+                true => 2,
+                false => 3,
+            };
+            assert!(gets.len() >= most, "{connection} gets {gets:?} of {left}");
+            assert!(connection == 2 || !gets.contains(&unwanted));
+        }
+    }
+}
+
+#[test]
+fn what_a_publisher_allows_again_changes_nothing_and_what_it_allows_anew_is_told() {
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    // Who gets all, who has given it up, who wants nothing by itself, and who has taken it.
+    for (connection, auto) in [(2, "1"), (3, "1"), (4, "0"), (5, "0")] {
+        let identity = format!("p{connection}");
+        assert!(crowd.join_with(connection, &identity, &[("auto_subscribe", auto)]));
+    }
+    crowd.publish(1, &["a"], &["a"]);
+    let sid = crowd.track(1).sid;
+    let take = |subscribe| {
+        Asked::Subscription(UpdateSubscription {
+            track_sids: vec![sid.clone()],
+            subscribe,
+            ..UpdateSubscription::default()
+        })
+    };
+    crowd.ask(3, take(false));
+    crowd.ask(5, take(true));
+    crowd.run_for(Duration::from_secs(2));
+    let has = |crowd: &Crowd| {
+        let has = |n| {
+            crowd
+                .offered
+                .get(&crowd.sids[&n])
+                .is_some_and(|all| all.iter().any(Option::is_some))
+        };
+        [2, 3, 4, 5].map(has)
+    };
+    let told = |crowd: &mut Crowd| [2, 3, 4, 5].map(|n| crowd.take_permissions(n));
+    assert_eq!(has(&crowd), [true, false, false, true]);
+    told(&mut crowd);
+    let allow = |all_participants| {
+        Asked::SubscriptionPermission(SubscriptionPermission {
+            all_participants,
+            ..SubscriptionPermission::default()
+        })
+    };
+    let nothing: [Vec<bool>; 4] = Default::default();
+    // As clients do whenever they come back.
+    crowd.ask(1, allow(true));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!(
+        (has(&crowd), told(&mut crowd)),
+        ([true, false, false, true], nothing.clone())
+    );
+    crowd.ask(1, allow(false));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!(has(&crowd), [false; 4]);
+    assert_eq!(told(&mut crowd), [vec![false], vec![], vec![], vec![false]]);
+    crowd.ask(1, allow(false));
+    crowd.run_for(Duration::from_secs(2));
+    assert_eq!((has(&crowd), told(&mut crowd)), ([false; 4], nothing));
+    crowd.ask(1, allow(true));
+    crowd.run_for(Duration::from_secs(2));
+    // Who takes what there is has it again, who has given it up does not; all know that they may.
+    assert_eq!(has(&crowd), [true, false, false, false]);
+    assert_eq!(told(&mut crowd), [[true]; 4].map(Vec::from));
 }
 
 #[test]
@@ -307,6 +423,81 @@ fn what_others_are_told_of_a_track_is_bounded() {
     let track = &join.unwrap().other_participants[0].tracks[0];
     assert!(track.codecs.len() <= 4, "{}", track.codecs.len());
     assert!(format!("{track:?}").len() < 16 * 1_024);
+}
+
+/// Tracks as they are announced: kind, simulcast layers, and the ids of their codecs.
+#[test]
+fn no_more_is_announced_than_an_offer_may_have() {
+    let track = |kind: TrackType, layers: usize, codecs: &[(&str, &str)]| AddTrackRequest {
+        r#type: kind.into(),
+        layers: vec![VideoLayer::default(); layers],
+        simulcast_codecs: codecs
+            .iter()
+            .map(|(codec, cid)| SimulcastCodec {
+                codec: (*codec).into(),
+                cid: (*cid).into(),
+                ..SimulcastCodec::default()
+            })
+            .collect(),
+        ..add("a")
+    };
+    let (audio, video) = (TrackType::Audio, TrackType::Video);
+    let both = [("vp8", "a"), ("h264", "b")];
+    let announced = [("vp9", "a"), ("vp8", "")];
+    for (name, track, most) in [
+        ("sounds", track(audio, 0, &[]), 16),
+        ("cameras", track(video, 0, &[]), 16),
+        ("cameras of two layers", track(video, 2, &[]), 16),
+        ("cameras of three layers", track(video, 3, &[]), 10),
+        ("two codecs of one layer", track(video, 1, &both), 8),
+        ("two codecs of three layers", track(video, 3, &both), 5),
+        // All its layers are one stream, and the backup is announced for later.
+        ("VP9 and a backup", track(video, 3, &announced), 16),
+    ] {
+        let mut crowd = Crowd::new(Limits::default());
+        assert!(crowd.join(1, "ann"));
+        for _ in 0..20 {
+            crowd.ask(1, Asked::AddTrack(track.clone()));
+        }
+        let told = &crowd.told[&1];
+        let taken = told
+            .iter()
+            .filter(|told| matches!(told, Told::TrackPublished(_)));
+        assert_eq!(taken.count(), most, "{name}");
+        let refused = told.iter().filter(|told| match told {
+            Told::RequestResponse(response) => response.reason() == Reason::LimitExceeded,
+            _ => false,
+        });
+        assert_eq!(refused.count(), 20 - most, "{name}");
+    }
+    // A backup of one that is there is no track, but an m-line with layers of its own.
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    let mut sids = Vec::new();
+    for _ in 0..16 {
+        crowd.ask(1, Asked::AddTrack(track(video, 1, &announced)));
+        sids.push(crowd.track(1).sid);
+    }
+    let answers = |crowd: &mut Crowd, sid: &str, codec: &str, cid: &str| {
+        crowd.told.clear();
+        let mut backup = track(video, 1, &[(codec, cid)]);
+        backup.sid = sid.to_owned();
+        crowd.ask(1, Asked::AddTrack(backup));
+        matches!(crowd.told[&1][0], Told::TrackPublished(_))
+    };
+    assert!(
+        !answers(&mut crowd, &sids[0], "vp8", "b"),
+        "all m-lines are taken"
+    );
+    assert!(answers(&mut crowd, &sids[0], "vp9", "a"), "what it has");
+    let mut crowd = Crowd::new(Limits::default());
+    assert!(crowd.join(1, "ann"));
+    for _ in 0..15 {
+        crowd.ask(1, Asked::AddTrack(track(video, 1, &announced)));
+    }
+    let sid = crowd.track(1).sid;
+    assert!(answers(&mut crowd, &sid, "vp8", "b"));
+    assert!(!answers(&mut crowd, "", "vp8", "c"), "a further track");
 }
 
 #[test]

@@ -602,13 +602,13 @@ impl Engine {
     /// Ends a session.
     pub fn close(&self, id: SessionId) -> Result<(), SessionError> {
         let (_, shard) = self.find(id)?;
-        self.sessions.hide(id);
         let command = ShardCommand::Close { session: id };
-        shard
-            .queue()
-            .send(command)
-            .then_some(())
-            .ok_or(SessionError::Stopped)
+        if !shard.queue().send(command) {
+            // It lives on, and is found, so that this can be tried again.
+            return Err(SessionError::Busy);
+        }
+        self.sessions.hide(id);
+        Ok(())
     }
 
     /// What was counted since the start.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::negotiate::Carried;
-use sfu_engine::{DuplexPeer, Engine, InvitedPeer, Peer, Preference, Shown};
+use sfu_engine::{DuplexPeer, Engine, InvitedPeer, Peer, Preference, SessionError, Shown};
 use sfu_rooms::{Expected, Negotiated, Section, Sid};
 
 use super::{Line, Media, Party, channels};
@@ -39,20 +39,25 @@ impl<'a> Way<'a> {
         line: usize,
         stream: Option<&Arc<Stream>>,
         preference: &Preference,
-    ) -> Option<Shown> {
+    ) -> Result<Option<Shown>, SessionError> {
         match self {
             Self::Invited(peer) => engine.carry(peer, line, stream, preference),
             Self::Duplex(peer) => engine.carry_on(peer, line, stream, preference),
-            Self::None => None,
+            Self::None => Ok(None),
         }
     }
 
     /// What the participant wants of what an m-line carries has changed.
-    pub(super) fn prefer(self, engine: &Engine, line: usize, preference: Preference) {
+    pub(super) fn prefer(
+        self,
+        engine: &Engine,
+        line: usize,
+        preference: Preference,
+    ) -> Result<(), SessionError> {
         match self {
             Self::Invited(peer) => engine.prefer(peer, line, preference),
             Self::Duplex(peer) => engine.prefer_on(peer, line, preference),
-            Self::None => {}
+            Self::None => Ok(()),
         }
     }
 }
@@ -112,14 +117,15 @@ impl Media {
             Err(why) => return Some(Negotiated::Refused(why.to_string())),
         };
         let mut mids = Vec::with_capacity(wanted.len());
+        let mut silent = Vec::new();
         for ((_, (track, _)), on) in wanted.iter().zip(answered.carried) {
-            if let Some(before) = party.put(track, on.as_ref().map(|on| on.place)) {
-                let way = Way::of(None, party.duplex.as_ref());
-                way.carry(&self.engine, before, None, &Preference::default());
-            }
+            silent.extend(party.put(track, on.as_ref().map(|on| on.place)));
             mids.push(on.map(|on| on.mid));
         }
         self.published(sid, &before, expected);
+        for place in silent {
+            self.silence(sid, place);
+        }
         self.carry(sid);
         Some(Negotiated::Conversed {
             sdp: answered.sdp,
@@ -138,10 +144,12 @@ impl Media {
             let mut tracks = wanted.iter().filter_map(|s| s.track.as_ref());
             tracks.all(|(wanted, _)| wanted != track)
         };
-        let way = Way::of(None, party.duplex.as_ref());
-        for (track, line) in party.lines.extract_if(is_gone) {
-            party.wishes.remove(&track);
-            way.carry(&self.engine, line.number, None, &Preference::default());
+        let gone: Vec<_> = party.lines.extract_if(is_gone).collect();
+        for (track, line) in gone {
+            if let Some(party) = self.parties.get_mut(sid) {
+                party.wishes.remove(&track);
+            }
+            self.silence(sid, line.number);
         }
     }
 }

@@ -148,6 +148,83 @@ fn tracks_are_found_by_the_clients_id_or_by_what_they_were_or_by_their_kind() {
 }
 
 #[test]
+fn what_takes_the_place_of_a_lone_track_is_the_same_stream() {
+    let (names, mut all) = (names(), Publications::default());
+    let screen = |cid| announced(TrackType::Video, cid, true);
+    let expected = [
+        screen("a"),
+        screen("b"),
+        announced(TrackType::Audio, "c", true),
+        announced(TrackType::Video, "d", false),
+        announced(TrackType::Video, "e", false),
+    ];
+    let vp8 = |cid| line(1, Codec::Vp8, cid);
+    let extra = format!("r/ann/{}", expected[4].track);
+    let mut ids = Vec::new();
+    for (tracks, is) in [
+        (vec![vp8("a")], vec!["r/ann/screen"]),
+        // Another one on the same m-line, or on another one.
+        (vec![vp8("b")], vec!["r/ann/screen"]),
+        (vec![line(2, Codec::Vp8, "a")], vec!["r/ann/screen"]),
+        (vec![line(3, Codec::Opus, "c")], vec!["r/ann/screen"]),
+        // What belongs to no other one does not take its place.
+        (vec![line(3, Codec::Vp8, "d")], vec!["r/ann"]),
+        (
+            vec![line(3, Codec::Vp8, "d"), line(4, Codec::Vp8, "e")],
+            vec!["r/ann", &extra],
+        ),
+    ] {
+        let (_, grouped) = all.group(&names, &tracks, &expected);
+        let named: Vec<_> = grouped.iter().map(|g| g.names[0].to_string()).collect();
+        assert_eq!(named, is, "{tracks:?}");
+        ids.push(grouped[0].id.0);
+    }
+    assert_eq!(ids, [0, 0, 0, 0, 1, 1]);
+}
+
+/// What a client announces under one id, once or again, and what its m-lines are then.
+#[test]
+fn an_id_that_was_announced_twice_is_what_the_m_line_was_or_the_newest() {
+    let video = |cid| announced(TrackType::Video, cid, false);
+    let (first, second, other) = (video("a"), video("a"), video("b"));
+    let vp8 = |mid: u16, cid| line(mid, Codec::Vp8, cid);
+    // Before, with what was announced by then; and now.
+    for (known, before, now, is) in [
+        // It is published again on another m-line, beside the first one or instead of it.
+        (
+            1,
+            vec![vp8(1, "a")],
+            vec![vp8(1, "a"), vp8(2, "a")],
+            vec![0, 1],
+        ),
+        (1, vec![vp8(1, "a")], vec![vp8(2, "a")], vec![1]),
+        // Both were announced before either was offered.
+        (2, vec![], vec![vp8(1, "a")], vec![1]),
+        // An m-line keeps what it was.
+        (2, vec![vp8(1, "a")], vec![vp8(1, "a")], vec![1]),
+        // What is live is on its m-line, and none that has no known id.
+        (
+            3,
+            vec![vp8(1, "b")],
+            vec![vp8(1, "b"), vp8(2, "")],
+            vec![2, 0],
+        ),
+        (1, vec![vp8(1, "a")], vec![vp8(2, "x")], vec![1]),
+    ] {
+        let (names, mut all) = (names(), Publications::default());
+        let expected = [first.clone(), second.clone(), other.clone()];
+        all.group(&names, &before, &expected[..known]);
+        let (found, _) = all.group(&names, &now, &expected);
+        let found: Vec<_> = found.into_iter().map(|f| f.track).collect();
+        let is: Vec<_> = is
+            .into_iter()
+            .map(|n: usize| expected[n].track.clone())
+            .collect();
+        assert_eq!(found, is, "{before:?} {now:?}");
+    }
+}
+
+#[test]
 fn a_second_codec_of_a_track_is_told_of_and_not_published_twice() {
     let (names, mut all) = (names(), Publications::default());
     let mut track = announced(TrackType::Video, "vp9", false);

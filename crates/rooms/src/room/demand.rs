@@ -70,33 +70,72 @@ impl Demand {
     }
 }
 
-/// What a publisher is told: layers up to this quality are wanted.
+/// What a publisher is told: layers up to this quality are wanted, of the first codec. Others are for who can't show that one, and
+/// are not forwarded yet: clients publish what is enabled (`setPublishingCodecs` of LiveKit's), and would for nobody.
 pub(super) fn update(track: &Track, most: VideoQuality) -> SubscribedQualityUpdate {
     let all = [VideoQuality::Low, VideoQuality::Medium, VideoQuality::High];
-    let qualities: Vec<_> = all
-        .into_iter()
-        .map(|quality| SubscribedQuality {
+    let qualities = |is_forwarded: bool| {
+        let one = |quality: VideoQuality| SubscribedQuality {
             quality: quality.into(),
-            enabled: most != VideoQuality::Off && quality <= most,
-        })
-        .collect();
-    let codecs = track.info().codecs.iter().filter_map(|codec| {
+            enabled: is_forwarded && most != VideoQuality::Off && quality <= most,
+        };
+        all.into_iter().map(one).collect::<Vec<_>>()
+    };
+    let codecs = track.info().codecs.iter().enumerate();
+    let codecs = codecs.filter_map(|(place, codec)| {
         let (_, codec) = codec.mime_type.split_once('/')?;
         Some(SubscribedCodec {
             codec: codec.to_lowercase(),
-            qualities: qualities.clone(),
+            qualities: qualities(place == 0),
         })
     });
     SubscribedQualityUpdate {
         track_sid: String::from(&track.sid),
         subscribed_codecs: codecs.collect(),
-        subscribed_qualities: qualities,
+        subscribed_qualities: qualities(true),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
+    use livekit_protocol::{AddTrackRequest, SimulcastCodec, TrackType};
+
     use super::*;
+    use crate::rooms::Now;
+
+    #[test]
+    fn only_what_is_forwarded_is_asked_for() {
+        let codec = |codec: &str| SimulcastCodec {
+            codec: codec.into(),
+            ..SimulcastCodec::default()
+        };
+        let add = AddTrackRequest {
+            r#type: TrackType::Video.into(),
+            simulcast_codecs: vec![codec("vp9"), codec("VP8")],
+            ..AddTrackRequest::default()
+        };
+        let now = Now {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        };
+        let track = Track::announced(now, &add);
+        for (most, enabled) in [
+            (VideoQuality::Off, [false, false, false]),
+            (VideoQuality::Low, [true, false, false]),
+            (VideoQuality::Medium, [true, true, false]),
+            (VideoQuality::High, [true, true, true]),
+        ] {
+            let told = update(&track, most);
+            let is = |all: &[SubscribedQuality]| all.iter().map(|q| q.enabled).collect::<Vec<_>>();
+            let codecs = told.subscribed_codecs.iter();
+            let codecs: Vec<_> = codecs.map(|c| (&*c.codec, is(&c.qualities))).collect();
+            let none = vec![false; 3];
+            assert_eq!(codecs, [("vp9", enabled.to_vec()), ("vp8", none)]);
+            assert_eq!(is(&told.subscribed_qualities), enabled);
+        }
+    }
 
     #[test]
     fn more_at_once_and_less_after_five_seconds() {

@@ -179,6 +179,29 @@ impl Room {
     }
 }
 
+impl Room {
+    /// Who is back is told of all that it gets whether it is paused: what it was told before may be lost with the connection.
+    pub(super) fn tell_stream_states_again(&self, sid: &Sid, out: &mut Outputs) {
+        let Some(subscriber) = self.participants.get(sid) else {
+            return;
+        };
+        let told = subscriber.subscriptions.iter().filter(|(_, s)| s.told);
+        let states = told.filter_map(|(track, subscription)| {
+            let publisher = self.publisher_of(track.as_str())?;
+            Some(stream_state(&publisher.sid, track, subscription.paused))
+        });
+        let stream_states: Vec<_> = states.collect();
+        if !stream_states.is_empty() {
+            let update = StreamStateUpdate { stream_states };
+            say(
+                subscriber.connection,
+                Message::StreamStateUpdate(update),
+                out,
+            );
+        }
+    }
+}
+
 impl Participant {
     /// Has the media forward what is to be forwarded.
     fn ask_media(&mut self, out: &mut Outputs) {

@@ -293,6 +293,7 @@ impl Room {
             out.push_back(Output::Send(connection, Box::new(message)));
         }
         out.push_back(Output::Refresh(connection));
+        self.tell_stream_states_again(&sid, out);
         self.settle(now, out);
         Some((sid, before))
     }

@@ -19,6 +19,10 @@ const LINGER: Duration = Duration::from_millis(200);
 const AGAIN: Duration = Duration::from_secs(5);
 /// Who makes all offers is asked so much later: what is published seldom comes alone.
 const TOGETHER: Duration = Duration::from_millis(50);
+/// Who is asked again and again is asked twice as seldom each time, down to once in so long, until there was quiet for a while: each
+/// question costs it an offer, and a single publisher that comes and goes brings one about for everybody. Not tuned.
+const SELDOM: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_secs(5);
 /// M-lines of a client's offers that carry something to it, at most: Chromium's have 4.7 kB for each picture, and a message has a bound.
 const CLIENTS: usize = 120;
 /// Those of its m-lines that carried something once, and are of one kind for ever: of 256 some are its own.
@@ -53,6 +57,9 @@ struct Client {
     lines: [usize; 2],
     /// When it was asked for another one that has not come yet.
     asked: Option<Instant>,
+    /// When it was asked last, answered or not, and how long after that it is not asked again.
+    last: Option<Instant>,
+    gap: Duration,
     /// The m-lines that it was asked for: it adds what each question says.
     outstanding: [usize; 2],
     /// It had m-lines enough and not all was put on them.
@@ -60,6 +67,24 @@ struct Client {
 }
 
 impl Client {
+    /// It is asked.
+    fn ask(&mut self, now: Instant) {
+        let follows = self.last.is_some_and(|last| now < last + QUIET);
+        self.gap = match follows {
+            true => (2 * self.gap).min(SELDOM),
+            false => TOGETHER,
+        };
+        self.last = Some(now);
+        self.asked = Some(now);
+    }
+
+    /// When it may be asked what is due then. Its answer to the last question comes first.
+    fn may_be_asked(&self, due: Instant) -> Instant {
+        let again = self.asked.map(|asked| asked + AGAIN);
+        let rested = self.last.map(|last| last + self.gap);
+        again.into_iter().chain(rested).fold(due, Instant::max)
+    }
+
     /// It has offered, with so many m-lines for what it gets.
     fn offered(&mut self, lines: [usize; 2], free: [usize; 2]) {
         self.has_offered = true;
@@ -117,9 +142,11 @@ impl Offering {
             return self.sections.len() < most || self.free(kind, None).is_some();
         };
         let carried = self.sections.iter().filter(|s| s.track.is_some()).count();
-        let lines: usize = client.lines.iter().sum();
-        let free = client.free[usize::from(kind != TrackType::Audio)];
-        carried < most.min(CLIENTS) && (free > 0 || lines < LINES)
+        // What has been added since its last offer takes of what that had, and of what it is asked for.
+        let lines = client.lines.iter().chain(&self.missing()).sum::<usize>();
+        let kind = usize::from(kind != TrackType::Audio);
+        let has_free = client.free[kind] > self.unplaced()[kind];
+        carried < most.min(CLIENTS) && (has_free || lines < LINES)
     }
 
     /// A section that can carry this track. One whose last offer had another one can't yet: clients hear of a track where an
@@ -195,8 +222,7 @@ impl Offering {
         let due = self.due.filter(|_| self.state == State::Idle)?;
         match &self.client {
             Some(client) if !client.has_offered => None,
-            // Its answer to what it was asked comes first.
-            Some(client) => Some(client.asked.map_or(due, |asked| due.max(asked + AGAIN))),
+            Some(client) => Some(client.may_be_asked(due)),
             None => Some(due),
         }
     }
@@ -209,7 +235,7 @@ impl Offering {
         let missing = self.missing();
         self.due = None;
         let client = self.client.as_mut()?;
-        client.asked = Some(now);
+        client.ask(now);
         client.outstanding = missing;
         let [num_audios, num_videos] = missing.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
         Some(MediaSectionsRequirement {
@@ -223,13 +249,18 @@ impl Offering {
         let Some(client) = &self.client else {
             return [0; 2];
         };
-        let unplaced = self.count(|s| s.track.is_some() && !self.offered.contains(s));
+        let unplaced = self.unplaced();
         let mut left = LINES.saturating_sub(client.lines.iter().sum());
         [0, 1].map(|kind: usize| {
             let missing = unplaced[kind].saturating_sub(client.free[kind]).min(left);
             left -= missing;
             missing
         })
+    }
+
+    /// What the client's last offer had no m-line for, or was not there yet, of sounds and of pictures.
+    fn unplaced(&self) -> [usize; 2] {
+        self.count(|s| s.track.is_some() && !self.offered.contains(s))
     }
 
     /// How many sections are so, for sounds and for pictures.
@@ -274,6 +305,12 @@ impl Offering {
         let carries = self.count(|s| self.offered.contains(s));
         let missing = {
             if let Some(client) = &mut self.client {
+                // For who waits.
+                self.freed |= client
+                    .free
+                    .iter()
+                    .zip(free)
+                    .any(|(before, now)| now > *before);
                 client.offered([0, 1].map(|kind| carries[kind] + free[kind]), free);
             }
             self.missing()
@@ -498,27 +535,28 @@ mod tests {
         assert_eq!(offering.carried().count(), 3);
         let required = offering.require(soon + AGAIN).unwrap();
         assert_eq!((required.num_audios, required.num_videos), (0, 2));
+        let later = now + 3 * AGAIN;
         offering.wanted().unwrap();
         let mids: Vec<_> = (3..8).map(|mid: u32| Some(mid.to_string())).collect();
-        assert_eq!(offering.conversed(now + 2 * second, &mids, [3, 0]).len(), 5);
+        assert_eq!(offering.conversed(later, &mids, [3, 0]).len(), 5);
         assert_eq!(offering.due(), None);
         // One that waits for an m-line of what has gone is not let wait.
-        offering.remove(now, &first);
+        offering.remove(later, &first);
         let second_camera = track();
-        offering.add(now, TrackType::Video, second_camera.clone(), ann.clone());
+        offering.add(later, TrackType::Video, second_camera.clone(), ann.clone());
         offering.wanted().unwrap();
         let mids = (4..9).map(|mid: u32| (mid < 8).then(|| mid.to_string()));
         let mids: Vec<_> = mids.collect();
-        offering.conversed(now + 2 * second, &mids, [3, 1]);
-        let required = offering.require(now + 2 * second).unwrap();
+        offering.conversed(later, &mids, [3, 1]);
+        let required = offering.require(later).unwrap();
         assert_eq!(required, MediaSectionsRequirement::default());
         offering.wanted().unwrap();
         let mids: Vec<_> = (3..8).map(|mid: u32| Some(mid.to_string())).collect();
-        assert_eq!(offering.conversed(now + 2 * second, &mids, [3, 0]).len(), 5);
+        assert_eq!(offering.conversed(later, &mids, [3, 0]).len(), 5);
         // What goes is told a little later, by an offer as it is.
-        offering.remove(now, &second_camera);
-        assert_eq!(offering.require(now), None);
-        let required = offering.require(now + LINGER).unwrap();
+        offering.remove(later, &second_camera);
+        assert_eq!(offering.require(later), None);
+        let required = offering.require(later + LINGER).unwrap();
         assert_eq!(required, MediaSectionsRequirement::default());
         assert_eq!(offering.wanted().unwrap().len(), 4);
     }
@@ -551,6 +589,49 @@ mod tests {
         assert!(lines >= 30, "{lines}");
     }
 
+    /// Of one who publishes and stops eight times a second, and of one who does so now and then.
+    #[test]
+    fn who_toggles_makes_others_offer_ever_more_seldom() {
+        for (period, time, least, most) in [
+            (Duration::from_millis(125), 60, 30, 40),
+            (QUIET + LINGER, 60, 11, 12),
+        ] {
+            let mut now = Instant::now();
+            let end = now + Duration::from_secs(time);
+            let mut offering = Offering::new(true);
+            offering.wanted().unwrap();
+            offering.conversed(now, &[], [3, 3]);
+            let mut offers = 0;
+            while now < end {
+                let track = Sid::track(TrackSource::Camera);
+                offering.add(now, TrackType::Video, track.clone(), Sid::participant());
+                let toggled = now + period;
+                while now < toggled {
+                    if offering.require(now).is_some() {
+                        offers += 1;
+                        let wanted = offering.wanted().unwrap().len();
+                        let mids: Vec<_> = (0..wanted).map(|n| Some(n.to_string())).collect();
+                        offering.conversed(now, &mids, [3, 3 - wanted]);
+                    }
+                    now += Duration::from_millis(25);
+                }
+                offering.remove(now, &track);
+            }
+            assert!(
+                (least..=most).contains(&offers),
+                "{offers} in {time} s, each {period:?}"
+            );
+            // What is there in the end is told.
+            offering.add(
+                now,
+                TrackType::Video,
+                Sid::track(TrackSource::Camera),
+                Sid::participant(),
+            );
+            assert!(offering.due().is_some_and(|due| due <= now + SELDOM));
+        }
+    }
+
     /// Whoever has lines enough and is given nothing on them is not asked all the time.
     #[test]
     fn what_can_be_put_nowhere_is_not_tried_without_end() {
@@ -569,6 +650,43 @@ mod tests {
             now += TOGETHER;
         }
         assert!((5..20).contains(&offers), "{offers}");
+    }
+
+    #[test]
+    fn m_lines_that_others_wait_for_already_are_no_room() {
+        let now = Instant::now();
+        let most = 255;
+        let (audio, video) = (TrackType::Audio, TrackType::Video);
+        let mut offering = Offering::new(true);
+        offering.wanted().unwrap();
+        let half = LINES / 2;
+        offering.conversed(now, &[], [half, half]);
+        assert!(offering.take_freed(), "there are more than before");
+        let mut tracks = Vec::new();
+        for n in 0..half {
+            assert!(offering.has_room(video, most), "{n}");
+            let track = Sid::track(TrackSource::Camera);
+            offering.add(now, video, track.clone(), Sid::participant());
+            tracks.push(track);
+        }
+        assert!(
+            !offering.has_room(video, most),
+            "all lines that there may be"
+        );
+        assert!(offering.has_room(audio, most));
+        let placed = |offering: &mut Offering, free: usize| {
+            let wanted = offering.wanted().unwrap().len();
+            let mids: Vec<_> = (0..wanted).map(|mid| Some(mid.to_string())).collect();
+            offering.conversed(now, &mids, [half, free]);
+        };
+        placed(&mut offering, 0);
+        assert!(!offering.take_freed() && !offering.has_room(video, most));
+        // What has gone is free once that was answered.
+        offering.remove(now, &tracks[0]);
+        offering.take_freed();
+        assert!(!offering.has_room(video, most));
+        placed(&mut offering, 1);
+        assert!(offering.take_freed() && offering.has_room(video, most));
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub(super) struct Participant {
     pub(super) subscriptions: BTreeMap<Sid, Subscription>,
     /// Tracks that it wants and has no m-line for.
     pub(super) waiting: BTreeSet<Sid>,
+    /// There were more of them than are kept: once these have one it is looked for the others.
+    pub(super) forgot: bool,
+    /// Tracks that it would get and does not want.
+    pub(super) declined: BTreeSet<Sid>,
     /// Who may have its tracks.
     allowed: Allowed,
     /// What the server offers it.
@@ -134,6 +138,8 @@ impl Participant {
             tracks: Vec::new(),
             subscriptions: BTreeMap::new(),
             waiting: BTreeSet::new(),
+            forgot: false,
+            declined: BTreeSet::new(),
             allowed: Allowed::default(),
             offering: Offering::default(),
             answering: None,
@@ -194,13 +200,18 @@ impl Participant {
         self.permission.can_publish && (sources.is_empty() || sources.contains(&i32::from(source)))
     }
 
-    pub(super) fn set_allowed(&mut self, allowed: Allowed) {
-        self.allowed = allowed;
+    /// Returns who might have its tracks until now.
+    pub(super) fn set_allowed(&mut self, allowed: Allowed) -> Allowed {
+        std::mem::replace(&mut self.allowed, allowed)
     }
 
     /// Whether this one lets another one have its track.
     pub(super) fn allows(&self, other: &Participant, track: &Sid) -> bool {
-        let (sid, identity) = (other.sid.as_str(), &other.identity);
-        self.allowed.has(sid, identity, track.as_str())
+        other.is_in(&self.allowed, track)
+    }
+
+    /// Whether these let it have a track.
+    pub(super) fn is_in(&self, allowed: &Allowed, track: &Sid) -> bool {
+        allowed.has(self.sid.as_str(), &self.identity, track.as_str())
     }
 }

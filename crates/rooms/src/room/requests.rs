@@ -13,7 +13,7 @@ use livekit_protocol::{
 };
 
 use super::allowed::Allowed;
-use super::track::Track;
+use super::track::{Sends, Track};
 use super::{Outputs, Room, say};
 use crate::claims;
 use crate::media::{Command, Wish};
@@ -23,6 +23,8 @@ use crate::sid::Sid;
 /// Codecs of a track, and layers of a codec.
 const CODECS: usize = 4;
 const LAYERS: usize = 8;
+/// Layers of all that a participant publishes, a sound being one: the engine takes no offer of more.
+const LAYERS_IN_ALL: usize = 32;
 /// Octets of a layer's name.
 const RID: usize = 16;
 
@@ -74,8 +76,9 @@ impl Room {
             Asked::Subscription(subscription) => self.subscription(now, sid, subscription, out),
             Asked::TrackSetting(setting) => self.track_setting(sid, &setting),
             Asked::SubscriptionPermission(allows) => {
-                participant.set_allowed(Allowed::new(allows, &self.config.limits));
-                self.allow(now, sid, out);
+                let allowed = Allowed::new(allows, &self.config.limits);
+                let before = participant.set_allowed(allowed);
+                self.allow(now, sid, &before, out);
             }
             Asked::UpdateMetadata(update) => self.update_metadata(now, sid, update, out),
             Asked::UpdateLayers(update) => {
@@ -151,12 +154,24 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else {
             return;
         };
+        bound(&mut add.layers);
+        add.simulcast_codecs.truncate(CODECS);
+        for codec in &mut add.simulcast_codecs {
+            bound(&mut codec.layers);
+        }
+        // What is taken here is not to be refused as an offer, which would put the participant out.
+        let mut known = participant.tracks.iter();
+        let known = known.find(|track| track.sid.as_str() == add.sid);
+        let more = known.map_or_else(|| Sends::announced(&add), |track| track.sends_more(&add));
+        let all = participant.tracks.iter().map(Track::sends);
+        let all = all.fold(more, Sends::and);
         let texts = [&add.cid, &add.name, &add.stream, &add.sid];
+        let is_too_much = all.lines > limits.tracks || all.layers > LAYERS_IN_ALL;
         let refusal = if !participant.may_publish(add.source()) {
             Some(Reason::NotAllowed)
         } else if add.r#type() == TrackType::Data {
             Some(Reason::UnsupportedType)
-        } else if participant.tracks.len() >= limits.tracks {
+        } else if is_too_much && more != Sends::default() {
             Some(Reason::LimitExceeded)
         } else if add.cid.is_empty() || texts.iter().any(|text| text.len() > limits.name) {
             Some(Reason::InvalidRequest)
@@ -166,12 +181,9 @@ impl Room {
         if let Some(reason) = refusal {
             return self.refuse(sid, 0, reason, Some(Request::AddTrack(add)), out);
         }
-        bound(&mut add.layers);
-        add.simulcast_codecs.truncate(CODECS);
         add.audio_features.truncate(16);
         add.packet_trailer_features.truncate(16);
         for codec in &mut add.simulcast_codecs {
-            bound(&mut codec.layers);
             codec
                 .codec
                 .truncate(32.min(codec.codec.floor_char_boundary(32)));
@@ -285,8 +297,16 @@ impl Room {
         tracks.dedup();
         for track in tracks {
             match asked.subscribe {
-                true => self.subscribe(now, sid, &track, out),
-                false => self.unsubscribe(now, sid, &track),
+                true => {
+                    if let Some(subscriber) = self.participants.get_mut(sid) {
+                        subscriber.declined.remove(track.as_str());
+                    }
+                    self.subscribe(now, sid, &track, out);
+                }
+                false => {
+                    self.decline(sid, &track);
+                    self.unsubscribe(now, sid, &track);
+                }
             }
         }
     }

@@ -4,11 +4,12 @@
 
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    StreamStateUpdate, SubscriptionPermissionUpdate, TrackSubscribed, VideoQuality,
+    StreamStateUpdate, SubscriptionPermissionUpdate, TrackSubscribed, TrackType, VideoQuality,
 };
 
+use super::allowed::Allowed;
 use super::forwarded::stream_state;
-use super::participant::Subscription;
+use super::participant::{Participant, Subscription};
 use super::{Outputs, Room, demand, say};
 use crate::media::Found;
 use crate::rooms::Now;
@@ -64,27 +65,35 @@ impl Room {
         }
     }
 
-    /// Who joins gets all that there is, where it wants that.
+    /// Who joins gets all that there is, where it wants that; but what it has declined.
     pub(super) fn subscribe_to_all(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
-        let wants = self.participants.get(sid);
-        if wants.is_none_or(|p| !p.hello.auto_subscribe) {
+        let subscriber = self.participants.get(sid);
+        let Some(subscriber) = subscriber.filter(|p| p.hello.auto_subscribe) else {
             return;
-        }
+        };
         let tracks = self.participants.values().flat_map(|p| &p.tracks);
-        let live = tracks.filter(|track| track.live);
-        let all: Vec<_> = live.map(|track| track.sid.clone()).collect();
-        for track in all {
+        let wanted = tracks.filter(|t| t.live && !subscriber.declined.contains(&t.sid));
+        let all = wanted.map(|track| (track.kind() != TrackType::Audio, track.sid.clone()));
+        let mut all: Vec<_> = all.collect();
+        // Where there is no room for all, it is better to hear somebody than to see somebody else.
+        all.sort_by_key(|(is_picture, _)| *is_picture);
+        for (_, track) in all {
             self.subscribe(now, sid, track.as_str(), out);
         }
     }
 
     /// The publisher of a track.
-    pub(super) fn publisher_of(&self, track: &str) -> Option<&super::Participant> {
+    pub(super) fn publisher_of(&self, track: &str) -> Option<&Participant> {
         self.participants.get(self.publishers.get(track)?)
     }
 
     /// From now on somebody gets a track, if it may, and is told whether the publisher lets it.
     pub(super) fn subscribe(&mut self, now: Now, sid: &Sid, track: &str, out: &mut Outputs) {
+        self.subscribe_to(now, sid, track, false, out);
+    }
+
+    /// The same, of what it may have been told already.
+    fn subscribe_to(&mut self, now: Now, sid: &Sid, track: &str, is_told: bool, out: &mut Outputs) {
         let Some(publisher) = self.publisher_of(track) else {
             return;
         };
@@ -106,15 +115,16 @@ impl Room {
         let most = self.config.limits.offered;
         let has_room = subscriber.offering.has_room(known.kind(), most);
         let update = permission_update(&publisher.sid, &known.sid, allowed);
-        if has_room || !allowed {
+        if (has_room || !allowed) && !is_told {
             say(subscriber.connection, update, out);
         }
         let (publisher, kind, track) = (publisher.sid.clone(), known.kind(), known.sid.clone());
         if let Some(subscriber) = self.participants.get_mut(sid).filter(|_| allowed) {
             if !has_room {
                 // More would be much to go through each time.
-                if subscriber.waiting.len() < most {
-                    subscriber.waiting.insert(track);
+                match subscriber.waiting.len() < most {
+                    true => _ = subscriber.waiting.insert(track),
+                    false => subscriber.forgot = true,
                 }
                 return;
             }
@@ -122,6 +132,17 @@ impl Room {
             subscriber.subscriptions.insert(track.clone(), subscription);
             subscriber.offering.add(now.at, kind, track, publisher);
             self.to_choose.insert(sid.clone());
+        }
+    }
+
+    /// Somebody does not want a track that it would get.
+    pub(super) fn decline(&mut self, sid: &Sid, track: &str) {
+        let Some((track, _)) = self.publishers.get_key_value(track) else {
+            return;
+        };
+        let subscriber = self.participants.get_mut(sid);
+        if let Some(subscriber) = subscriber.filter(|s| s.hello.auto_subscribe) {
+            subscriber.declined.insert(track.clone());
         }
     }
 
@@ -139,15 +160,27 @@ impl Room {
 
     /// Who had no m-line for all that it wanted gets more of it where some have become free.
     pub(super) fn subscribe_who_waits(&mut self, now: Now, out: &mut Outputs) {
-        let freed = |(sid, p): (&Sid, &mut super::Participant)| {
-            let is_due = p.offering.take_freed() && !p.waiting.is_empty();
+        let freed = |(sid, p): (&Sid, &mut Participant)| {
+            let waits = p.forgot || !p.waiting.is_empty();
+            let is_due = p.offering.take_freed() && waits;
             is_due.then(|| (sid.clone(), std::mem::take(&mut p.waiting)))
         };
         let all = self.participants.iter_mut();
         let due: Vec<_> = all.filter_map(freed).collect();
         for (subscriber, tracks) in due {
-            for track in tracks {
+            let is_picture = |track: &Sid| {
+                let publisher = self.publisher_of(track.as_str());
+                let known = publisher.and_then(|p| p.tracks.iter().find(|t| t.sid == *track));
+                known.is_some_and(|track| track.kind() != TrackType::Audio)
+            };
+            let (pictures, sounds): (Vec<_>, Vec<_>) = tracks.into_iter().partition(is_picture);
+            for track in sounds.into_iter().chain(pictures) {
                 self.subscribe(now, &subscriber, track.as_str(), out);
+            }
+            let all_have_one = |p: &&mut Participant| p.waiting.is_empty();
+            let known = self.participants.get_mut(&subscriber).filter(all_have_one);
+            if known.is_some_and(|p| std::mem::take(&mut p.forgot)) {
+                self.subscribe_to_all(now, &subscriber, out);
             }
         }
     }
@@ -157,11 +190,15 @@ impl Room {
         let all: Vec<_> = self.participants.keys().cloned().collect();
         for subscriber in all {
             self.unsubscribe(now, &subscriber, track.as_str());
+            if let Some(subscriber) = self.participants.get_mut(&subscriber) {
+                subscriber.declined.remove(track);
+            }
         }
     }
 
-    /// A publisher changed who may have its tracks: who may not any more loses them, and who may now is told.
-    pub(super) fn allow(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
+    /// A publisher said who may have its tracks: who may not any more loses them, and who may now is told. Clients say the same again
+    /// whenever they come back, which is no change: who has given a track up by itself does not get it by that.
+    pub(super) fn allow(&mut self, now: Now, sid: &Sid, before: &Allowed, out: &mut Outputs) {
         let Some(publisher) = self.participants.get(sid) else {
             return;
         };
@@ -180,22 +217,22 @@ impl Room {
                 else {
                     continue;
                 };
-                let has = subscriber.subscriptions.contains_key(track);
                 let allowed = publisher.allows(subscriber, track);
-                let wants = subscriber.hello.auto_subscribe;
-                let changes = if allowed { wants && !has } else { has };
-                if !changes {
+                if allowed == subscriber.is_in(before, track) {
                     continue;
                 }
-                if allowed {
-                    self.subscribe(now, other, track.as_str(), out);
-                } else {
-                    say(
-                        subscriber.connection,
-                        permission_update(sid, track, false),
-                        out,
-                    );
-                    self.unsubscribe(now, other, track.as_str());
+                let has = subscriber.subscriptions.contains_key(track)
+                    || subscriber.waiting.contains(track);
+                let wants = subscriber.hello.auto_subscribe && !subscriber.declined.contains(track);
+                // Who had it and may again is to know, whether it gets it by itself or not.
+                if allowed || has {
+                    let update = permission_update(sid, track, allowed);
+                    say(subscriber.connection, update, out);
+                }
+                match allowed {
+                    true if wants => self.subscribe_to(now, other, track.as_str(), true, out),
+                    true => {}
+                    false => self.unsubscribe(now, other, track.as_str()),
                 }
             }
         }
@@ -272,7 +309,7 @@ impl Room {
         }
         for publisher in self.participants.values_mut() {
             let connection = publisher.connection;
-            let video = livekit_protocol::TrackType::Video;
+            let video = TrackType::Video;
             let pictures = publisher
                 .tracks
                 .iter_mut()

@@ -96,6 +96,35 @@ impl Track {
         stamp(&mut self.info, now);
     }
 
+    /// What of an offer it takes.
+    pub(super) fn sends(&self) -> Sends {
+        let mut sends = Sends::of(self.kind(), self.info.codecs.iter());
+        if let Some(first) = self.info.codecs.first().filter(|_| self.live) {
+            // It has been seen by now how many there are.
+            sends.layers -= layers_of(self.kind(), first);
+            sends.layers += self.layers;
+        }
+        sends
+    }
+
+    /// What further codecs of it take, or the ids that these have got.
+    pub(super) fn sends_more(&self, add: &AddTrackRequest) -> Sends {
+        let is_known = |codec: &SimulcastCodecInfo| {
+            let mut known = self
+                .info
+                .codecs
+                .iter()
+                .filter(|known| !known.cid.is_empty());
+            codec.cid.is_empty() || known.any(|known| known.mime_type == codec.mime_type)
+        };
+        let all = codecs(add);
+        let new: Vec<_> = all.iter().filter(|codec| !is_known(codec)).collect();
+        match new.is_empty() {
+            true => Sends::default(),
+            false => Sends::of(self.kind(), new.into_iter()),
+        }
+    }
+
     pub(super) fn expected(&self) -> Expected {
         let cids = self.info.codecs.iter().map(|codec| &codec.cid);
         let name = |codec: &SimulcastCodecInfo| {
@@ -196,6 +225,49 @@ impl Track {
         }
         let layer = self.info.layers.iter().find(|l| l.quality() == quality);
         layer.map_or(0, |layer| layer.height)
+    }
+}
+
+/// What tracks take of an offer: m-lines that send, and layers on them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sends {
+    pub(super) lines: usize,
+    pub(super) layers: usize,
+}
+
+impl Sends {
+    /// Of a track with these codecs. One that has no id yet is in no offer: it may never be.
+    fn of<'a>(kind: TrackType, codecs: impl Iterator<Item = &'a SimulcastCodecInfo>) -> Self {
+        let offered = codecs.enumerate();
+        let offered = offered.filter(|(place, codec)| *place == 0 || !codec.cid.is_empty());
+        offered.fold(Self::default(), |all, (_, codec)| {
+            all.and(Self {
+                lines: 1,
+                layers: layers_of(kind, codec),
+            })
+        })
+    }
+
+    /// Of a track that is announced.
+    pub(super) fn announced(add: &AddTrackRequest) -> Self {
+        Self::of(add.r#type(), codecs(add).iter())
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            lines: self.lines + other.lines,
+            layers: self.layers + other.layers,
+        }
+    }
+}
+
+/// Simulcast layers, each of which is a stream of its own in the offer.
+fn layers_of(kind: TrackType, codec: &SimulcastCodecInfo) -> usize {
+    let has_one_stream =
+        codec.video_layer_mode() == video_layer::Mode::MultipleSpatialLayersPerStream;
+    match kind {
+        TrackType::Video if !has_one_stream => codec.layers.len().max(1),
+        _ => 1,
     }
 }
 

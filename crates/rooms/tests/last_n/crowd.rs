@@ -24,6 +24,7 @@ struct Person {
     wishes: BTreeMap<String, Wish>,
     paused: BTreeSet<String>,
     is_up: bool,
+    is_back: bool,
 }
 
 pub(crate) struct Crowd {
@@ -70,6 +71,33 @@ impl Crowd {
     }
 
     fn join(&mut self, who: usize) {
+        let hello = Hello::from_query([]).unwrap();
+        let sid = self.enter(who, hello);
+        self.people.push(Person {
+            sid,
+            ..Person::default()
+        });
+        self.settle();
+    }
+
+    /// The connection of somebody breaks.
+    pub(crate) fn lose(&mut self, who: usize) {
+        self.rooms.closed(self.now, Connection(who as u64));
+        self.settle();
+    }
+
+    /// It is back, and told what it knows again.
+    pub(crate) fn resume(&mut self, who: usize) {
+        let person = &mut self.people[who];
+        person.is_back = true;
+        let sid = person.sid.clone();
+        let hello = Hello::from_query([("reconnect", "1"), ("sid", sid.as_str())]).unwrap();
+        assert_eq!(self.enter(who, hello), sid);
+        self.settle();
+        self.people[who].is_back = false;
+    }
+
+    fn enter(&mut self, who: usize, hello: Hello) -> String {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
         let claims = serde_json::json!({
             "iss": "key", "sub": format!("p{who}"), "nbf": 0, "exp": now + 600,
@@ -79,15 +107,10 @@ impl Crowd {
         let token = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap();
         let keys: Keys = "key:secret".parse().unwrap();
         let permit = keys.permit(&token, now, &Limits::default()).unwrap();
-        let hello = Hello::from_query([]).unwrap();
         let joined = self
             .rooms
             .join(self.now, Connection(who as u64), permit, hello);
-        self.people.push(Person {
-            sid: joined.unwrap().unwrap().to_string(),
-            ..Person::default()
-        });
-        self.settle();
+        joined.unwrap().unwrap().to_string()
     }
 
     pub(crate) fn publish(&mut self, who: usize, source: TrackSource) {
@@ -256,10 +279,12 @@ impl Crowd {
                 );
             }
             signal_response::Message::StreamStateUpdate(update) => {
-                let paused = &mut self.people[who].paused;
+                let Person {
+                    paused, is_back, ..
+                } = &mut self.people[who];
                 for state in update.stream_states {
                     match state.state() {
-                        StreamState::Paused => assert!(paused.insert(state.track_sid)),
+                        StreamState::Paused => assert!(paused.insert(state.track_sid) || *is_back),
                         StreamState::Active => _ = paused.remove(&state.track_sid),
                     }
                 }

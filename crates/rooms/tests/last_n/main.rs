@@ -170,6 +170,24 @@ fn who_is_on_screen_comes_first_and_who_is_not_wanted_takes_no_place() {
 }
 
 #[test]
+fn what_is_paused_is_told_again_to_who_was_away() {
+    let mut crowd = Crowd::new(20, N);
+    let others = 2 * 19 - 2 * N;
+    assert_eq!(crowd.paused(0), others);
+    let seen = crowd.forwarded(0);
+    let (whom, _) = seen.iter().find(|(_, k)| *k == TrackType::Video).unwrap();
+    let camera = crowd.track(*whom, TrackSource::Camera);
+    // It is told nothing while it is away.
+    for (starved, more) in [(true, 1), (false, 0)] {
+        crowd.lose(0);
+        crowd.starve(0, &camera, starved);
+        assert_eq!(crowd.paused(0), others + usize::from(!starved));
+        crowd.resume(0);
+        assert_eq!(crowd.paused(0), others + more);
+    }
+}
+
+#[test]
 fn what_the_network_has_no_room_for_is_told_and_so_is_how_good_it_is() {
     let mut crowd = Crowd::new(3, 0);
     assert_eq!(crowd.paused(0), 0);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::peers::send_patch;
-use super::{Engine, Grouped, Peer, PublishRefused, Shown, random_bits};
+use super::{Engine, Grouped, Peer, PublishRefused, SessionError, Shown, random_bits};
 use crate::ids::SessionId;
 use crate::layers::Preference;
 use crate::queue::ShardCommand;
@@ -127,19 +127,18 @@ impl Engine {
         place: usize,
         stream: Option<&Arc<Stream>>,
         preference: &Preference,
-    ) -> Option<Shown> {
+    ) -> Result<Option<Shown>, SessionError> {
         let of = (peer.session, peer.shard, &peer.stream);
         self.carry_at(of, place, stream, preference)
     }
 
     /// What it wants of what one of its places carries has changed.
-    pub fn prefer_on(&self, peer: &DuplexPeer, place: usize, preference: Preference) {
-        if let Some(shard) = self.shards.get(peer.shard) {
-            shard.queue().send(ShardCommand::SetPreference {
-                session: peer.session,
-                place,
-                preference,
-            });
-        }
+    pub fn prefer_on(
+        &self,
+        peer: &DuplexPeer,
+        place: usize,
+        preference: Preference,
+    ) -> Result<(), SessionError> {
+        self.prefer_at((peer.session, peer.shard), place, preference)
     }
 }

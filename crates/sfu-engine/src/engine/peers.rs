@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use super::{Admitted, Engine, NAMED, PublishRefused, SubscribeError, random_bits};
+use super::{Admitted, Engine, NAMED, PublishRefused, SessionError, SubscribeError, random_bits};
 use crate::codec::TrackKind;
 use crate::driver::ShardThread;
 use crate::ids::{SessionId, StreamName};
@@ -284,15 +284,16 @@ impl Engine {
         sent.then_some(()).ok_or(SubscribeError::Busy)
     }
 
-    /// An m-line that the peer has taken carries this from now on, or nothing.
+    /// An m-line that the peer has taken carries this from now on, or nothing. Where there is no room for that ([`SessionError::Busy`])
+    /// it carries what it did.
     pub fn carry(
         &self,
         peer: &InvitedPeer,
         line: usize,
         stream: Option<&Arc<Stream>>,
         preference: &Preference,
-    ) -> Option<Shown> {
-        let place = peer.offers.place(line)?;
+    ) -> Result<Option<Shown>, SessionError> {
+        let place = peer.offers.place(line).ok_or(SessionError::Unknown)?;
         let of = (peer.session, peer.shard, &peer.stream);
         self.carry_at(of, place, stream, preference)
     }
@@ -304,32 +305,50 @@ impl Engine {
         place: usize,
         stream: Option<&Arc<Stream>>,
         preference: &Preference,
-    ) -> Option<Shown> {
-        let queue = self.shards.get(shard)?.queue();
+    ) -> Result<Option<Shown>, SessionError> {
+        let shard_of = self.shards.get(shard).ok_or(SessionError::Unknown)?;
         let of = stream.unwrap_or(own).clone();
         let tag = String::new();
         let figures = SessionShared::new(session, of, shard, tag, preference.clone());
         let figures = Arc::new(figures);
-        queue.send(ShardCommand::Watch {
+        let sent = shard_of.queue().send(ShardCommand::Watch {
             session,
             place,
             // One that is forgotten has ended meanwhile.
             stream: stream.and_then(|stream| self.router.add_viewer(stream)),
             figures: figures.clone(),
         });
-        stream.map(|_| Shown(figures))
+        match sent {
+            true => Ok(stream.map(|_| Shown(figures))),
+            false => Err(SessionError::Busy),
+        }
     }
 
     /// What a peer wants of what an m-line carries has changed.
-    pub fn prefer(&self, peer: &InvitedPeer, line: usize, preference: Preference) {
-        let place = peer.offers.place(line);
-        if let Some((place, shard)) = place.zip(self.shards.get(peer.shard)) {
-            shard.queue().send(ShardCommand::SetPreference {
-                session: peer.session,
-                place,
-                preference,
-            });
-        }
+    pub fn prefer(
+        &self,
+        peer: &InvitedPeer,
+        line: usize,
+        preference: Preference,
+    ) -> Result<(), SessionError> {
+        let place = peer.offers.place(line).ok_or(SessionError::Unknown)?;
+        self.prefer_at((peer.session, peer.shard), place, preference)
+    }
+
+    /// The same, of a place among what a session is sent.
+    pub(super) fn prefer_at(
+        &self,
+        (session, shard): (SessionId, usize),
+        place: usize,
+        preference: Preference,
+    ) -> Result<(), SessionError> {
+        let shard = self.shards.get(shard).ok_or(SessionError::Unknown)?;
+        let sent = shard.queue().send(ShardCommand::SetPreference {
+            session,
+            place,
+            preference,
+        });
+        sent.then_some(()).ok_or(SessionError::Busy)
     }
 
     /// A way to a peer (`candidate:…`, RFC 8839), which it has told after its offer or answer.

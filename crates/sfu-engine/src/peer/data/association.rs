@@ -36,7 +36,8 @@ const AGAIN: [u64; 3] = [500, 400, 5_000];
 /// What SCTP has to send at a time, in octets and in messages; the rest waits here, where it is shared.
 const HANDED: usize = 256 * 1024;
 const HANDED_MESSAGES: usize = 1_024;
-/// What waits to be sent on all reliable channels.
+/// What waits to be sent on all reliable channels, in octets: a message that finds no room is lost, and that is told. The channels go
+/// on: else whoever may send something to a peer whose network is slow could end them.
 const RELIABLE: usize = 2 * 1024 * 1024;
 /// A message that had no room is given again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
@@ -138,13 +139,22 @@ impl Association {
         self.end
     }
 
-    pub(super) fn command(&mut self, now: Instant, command: DataCommand) {
+    pub(super) fn command(
+        &mut self,
+        now: Instant,
+        command: DataCommand,
+        observer: &dyn DataObserver,
+    ) {
         match command {
             DataCommand::Open(config) if self.wanted.len() < COMMANDS => {
                 self.wanted.push_back(config);
             }
             DataCommand::Open(_) => {}
-            DataCommand::Send { channel, message } => self.send(now, channel, message),
+            DataCommand::Send { channel, message } => {
+                if !self.send(now, channel, message) {
+                    observer.lost(channel);
+                }
+            }
             DataCommand::Close(id) => {
                 let mut channels = self.channels.iter_mut();
                 let channel = channels.find(|channel| channel.id() == id);
@@ -155,20 +165,21 @@ impl Association {
         }
     }
 
-    fn send(&mut self, now: Instant, id: ChannelId, message: Message) {
+    /// `false`: too much waits for the message to be sent.
+    fn send(&mut self, now: Instant, id: ChannelId, message: Message) -> bool {
+        let reliable = self.channels.iter().filter(|c| c.is_reliable());
+        let waiting: usize = reliable.map(|c| c.outgoing.octets()).sum();
         let mut channels = self.channels.iter_mut();
         let open = channels.find(|c| c.id() == id && c.state == State::Open);
         let Some(channel) = open.filter(|_| message.data.len() <= self.message_max as usize) else {
             tracing::debug!(channel = id.0, "a message can't be sent");
-            return;
+            return true;
         };
-        channel
-            .outgoing
-            .push(now, message, channel.config.reliability);
-        let reliable = self.channels.iter().filter(|c| c.is_reliable());
-        if reliable.map(|c| c.outgoing.octets()).sum::<usize>() > RELIABLE {
-            self.end = Some(DataEnd::TooSlow);
+        if channel.is_reliable() && waiting + message.data.len() > RELIABLE {
+            return false;
         }
+        let reliability = channel.config.reliability;
+        channel.outgoing.push(now, message, reliability)
     }
 
     pub(super) fn receive(&mut self, now: Instant, packet: &[u8]) {

@@ -109,9 +109,6 @@ pub enum DataEnd {
     /// The peer has ended SCTP, or does not keep to it.
     #[error("the peer has ended its data channels")]
     ByPeer,
-    /// More than a reliable channel keeps has waited for it.
-    #[error("the peer takes what is sent on a reliable channel too slowly")]
-    TooSlow,
     /// It has opened more than there may be.
     #[error("the peer has opened too many data channels")]
     TooManyChannels,
@@ -130,6 +127,9 @@ pub trait DataObserver: Send + Sync + fmt::Debug {
     /// A message has come. `false`: there is no room for it. On a reliable channel it is then given again a little later, and
     /// nothing else is read meanwhile, so that the peer has to wait; on another one it is lost.
     fn message(&self, channel: ChannelId, message: &Message) -> bool;
+    /// A message was not sent on that, for too much waits there already: the peer's network is slow. On a reliable channel those before
+    /// and after it are sent all the same.
+    fn lost(&self, _channel: ChannelId) {}
     /// A channel is closed, by whomever.
     fn closed(&self, channel: ChannelId);
     /// There are no channels any more, and there will be none.
@@ -213,7 +213,9 @@ impl Data {
         match &mut self.state {
             State::Waits(commands) if commands.len() < COMMANDS => commands.push_back(command),
             State::Waits(_) | State::Over => {}
-            State::Begun(_) => self.guard(|association, _| association.command(now, command)),
+            State::Begun(_) => self.guard(|association, observer| {
+                association.command(now, command, observer);
+            }),
         }
     }
 

@@ -15,6 +15,7 @@ use super::*;
 enum Told {
     Opened(ChannelId, ChannelConfig),
     Message(ChannelId, Message),
+    Lost(ChannelId),
     Closed(ChannelId),
     Ended(DataEnd),
 }
@@ -82,6 +83,10 @@ impl DataObserver for Ears {
         }
         self.told().push(Told::Message(channel, message.clone()));
         true
+    }
+
+    fn lost(&self, channel: ChannelId) {
+        self.told().push(Told::Lost(channel));
     }
 
     fn closed(&self, channel: ChannelId) {
@@ -453,7 +458,7 @@ fn who_has_no_room_makes_the_peer_wait_and_loses_nothing() {
 }
 
 #[test]
-fn a_slow_receiver_loses_what_may_be_lost_and_else_is_told() {
+fn a_slow_receiver_loses_what_it_has_no_room_for_and_keeps_its_channels() {
     let slow = Conditions {
         rate: Some(200_000),
         ..lossy(0.0)
@@ -469,15 +474,35 @@ fn a_slow_receiver_loses_what_may_be_lost_and_else_is_told() {
     assert_eq!(pair.ends[0].ears.ended(), None);
     let got = pair.ends[1].ears.messages(lossy).len();
     assert!((30..=500).contains(&got), "{got}");
-    for _ in 0..2_000 {
-        pair.send(0, reliable, false, vec![1; 2_000]);
+    let lost = |pair: &Pair| {
+        let told = pair.ends[0].ears.told();
+        let lost = told.iter().filter(|told| **told == Told::Lost(reliable));
+        lost.count()
+    };
+    // Whoever sends four megabytes at once to it.
+    for n in 0..2_000_u32 {
+        let message = n.to_be_bytes().repeat(500);
+        pair.send(0, reliable, false, message);
     }
-    assert_eq!(pair.ends[0].ears.ended(), Some(DataEnd::TooSlow));
-    // Nothing happens any more.
-    let told = pair.ends[0].ears.told().len();
-    pair.send(0, reliable, false, vec![1]);
+    let kept = 2_000 - lost(&pair);
+    assert!((900..=1_100).contains(&kept), "two megabytes: {kept}");
+    pair.run_for(Duration::from_secs(120));
+    // What it gets is whole, in order, and goes on once there is room.
+    pair.send(0, reliable, false, vec![7]);
     pair.run_for(Duration::from_secs(5));
-    assert_eq!(pair.ends[0].ears.told().len(), told);
+    let got = pair.ends[1].ears.messages(reliable);
+    assert_eq!(got.len(), kept + 1);
+    let numbers = got[..kept].windows(2);
+    assert!(
+        numbers
+            .map(|two| [&two[0].data[..4], &two[1].data[..4]])
+            .all(|two| two[0] < two[1])
+    );
+    assert_eq!(&*got[kept].data, [7]);
+    assert_eq!(
+        (lost(&pair), pair.ends[0].ears.ended()),
+        (2_000 - kept, None)
+    );
 }
 
 #[test]

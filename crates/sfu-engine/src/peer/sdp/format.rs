@@ -26,6 +26,7 @@ pub(super) enum Encoding {
 /// One payload type.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Format<'a> {
+    /// Below 128.
     pub(super) pt: u8,
     /// As it stands in `a=rtpmap`, such as `H264/90000`.
     pub(super) map: &'a str,

@@ -11,8 +11,10 @@ use super::simulcast::Simulcast;
 use super::{CANDIDATES, FORMATS, SOURCES};
 use crate::codec::TrackKind;
 
-/// The longest name of an m-line that is taken.
-const LONGEST_MID: usize = 4_096;
+/// The longest name of an m-line that is taken: it is kept as long as the session is. Clients write numbers or UUIDs.
+const LONGEST_MID: usize = 64;
+/// The same of what an m-line is of (`video`, `application`).
+const LONGEST_NAME: usize = 32;
 /// The longest names of a stream and a track that are kept: 64 characters each (RFC 8830, section 2), and a space.
 const LONGEST_MSID: usize = 129;
 /// The longest name of a source that is kept.
@@ -120,6 +122,10 @@ impl<'a> Media<'a> {
             let why = format!("its line {} is no m-line", shown(&format!("m={value}")));
             return Err(OfferError::invalid(why));
         };
+        if name.len() > LONGEST_NAME {
+            let why = format!("an m-line is of what has more than {LONGEST_NAME} characters (m=)");
+            return Err(OfferError::unacceptable(why));
+        }
         if words.split_ascii_whitespace().nth(FORMATS).is_some() {
             let why = format!("an m-line has more than {FORMATS} payload types");
             return Err(OfferError::unacceptable(why));

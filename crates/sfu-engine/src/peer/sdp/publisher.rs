@@ -60,9 +60,10 @@ pub(crate) fn answer_again(
     Ok((tracks(&offer, &plan), restart, answer))
 }
 
+/// How many there are first: what follows is then little.
 pub(super) fn check(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
-    check_payload_types(plan)?;
-    check_layers(plan)
+    check_layers(plan)?;
+    check_payload_types(plan)
 }
 
 /// The m-lines that are received, and data channels.
@@ -78,20 +79,23 @@ pub(super) fn tracks(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> AgreedTracks {
 
 /// One payload type may stand for two codecs only where packets tell otherwise whose they are (RFC 9143, section 9.2).
 fn check_payload_types(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
-    let lines: Vec<_> = plan.received().collect();
-    for (n, line) in lines.iter().enumerate() {
-        for other in &lines[n + 1..] {
-            let mut pts = line.formats.iter().flat_map(Chosen::payload_types);
-            let twice = pts.find(|pt| other.has(*pt));
-            let told = line.media.is_identified() && other.media.is_identified();
-            if let Some(pt) = twice.filter(|_| !told) {
-                let why = format!(
-                    "payload type {pt} stands for two codecs, and nothing tells their packets apart: \
-                     use another one, or the header extension sdes:mid, or a=ssrc lines"
-                );
-                return Err(OfferError::unacceptable(why));
-            }
+    // One bit for each: of all m-lines so far, and of those whose packets nothing else tells.
+    let (mut all, mut untold) = (0_u128, 0_u128);
+    for line in plan.received() {
+        let pts = line.formats.iter().flat_map(Chosen::payload_types);
+        let own = pts.fold(0, |own, pt| own | 1_u128 << pt);
+        let is_told = line.media.is_identified();
+        let twice = own & if is_told { untold } else { all };
+        if twice != 0 {
+            let why = format!(
+                "payload type {} stands for two codecs, and nothing tells their packets apart: \
+                 use another one, or the header extension sdes:mid, or a=ssrc lines",
+                twice.trailing_zeros()
+            );
+            return Err(OfferError::unacceptable(why));
         }
+        all |= own;
+        untold |= if is_told { 0 } else { own };
     }
     Ok(())
 }

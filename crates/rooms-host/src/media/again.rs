@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MPL-2.0
+
+//! What a shard that is behind had no room for, and must come to pass all the same: part of [`Media`]. Who was put out is sent
+//! nothing any more, and who was promised something gets it.
+
+use std::collections::BTreeSet;
+
+use sfu_engine::{Preference, SessionError, SessionId};
+use sfu_rooms::Sid;
+
+use super::Media;
+use super::duplex::Way;
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// Sessions that are to end.
+    closing: Vec<SessionId>,
+    /// Whose m-lines do not carry all that they are to carry.
+    pub(super) carrying: BTreeSet<Sid>,
+}
+
+impl Again {
+    /// Ends a session, now or later. `close` does it.
+    fn close(
+        &mut self,
+        session: SessionId,
+        close: impl FnOnce(SessionId) -> Result<(), SessionError>,
+    ) {
+        // One that has not begun, or is over, is not known there.
+        if close(session) == Err(SessionError::Busy) {
+            tracing::warn!(?session, "a shard is far behind: a session ends later");
+            self.closing.push(session);
+        }
+    }
+
+    fn close_again(&mut self, mut close: impl FnMut(SessionId) -> Result<(), SessionError>) {
+        let is_busy = |session: &SessionId| close(*session) == Err(SessionError::Busy);
+        self.closing.retain(is_busy);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.closing.is_empty() && self.carrying.is_empty()
+    }
+}
+
+impl Media {
+    pub(super) fn close(&mut self, session: SessionId) {
+        self.again.close(session, |id| self.engine.close(id));
+    }
+
+    /// Does what found no room before.
+    pub(crate) fn try_again(&mut self) {
+        if self.again.is_empty() {
+            return;
+        }
+        self.again.close_again(|id| self.engine.close(id));
+        for sid in std::mem::take(&mut self.again.carrying) {
+            if let Some(party) = self.parties.get_mut(&sid) {
+                let silent = std::mem::take(&mut party.silent);
+                for place in silent {
+                    self.silence(&sid, place);
+                }
+            }
+            self.carry(&sid);
+        }
+    }
+
+    /// Whether something waits for [`try_again`](Self::try_again).
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// A place of a participant's carries nothing any more, unless it is another track's by now.
+    pub(super) fn silence(&mut self, sid: &Sid, place: usize) {
+        let Some(party) = self.parties.get_mut(sid) else {
+            return;
+        };
+        if party.lines.values().any(|line| line.number == place) {
+            return;
+        }
+        let way = Way::of(party.invited.as_ref(), party.duplex.as_ref());
+        let stopped = way.carry(&self.engine, place, None, &Preference::default());
+        if matches!(stopped, Err(SessionError::Busy)) {
+            party.silent.push(place);
+            self.again.carrying.insert(sid.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_can_not_be_ended_now_is_ended_later() {
+        let mut again = Again::default();
+        let ids: Vec<_> = (1..5).map(SessionId::from_bits).collect();
+        let outcomes = [
+            Ok(()),
+            Err(SessionError::Busy),
+            Err(SessionError::Unknown),
+            Err(SessionError::Busy),
+        ];
+        for (id, outcome) in ids.iter().zip(outcomes) {
+            again.close(*id, |_| outcome);
+        }
+        let tried = |again: &mut Again, outcome: fn(SessionId) -> Result<(), SessionError>| {
+            let mut tried = Vec::new();
+            again.close_again(|id| {
+                tried.push(id);
+                outcome(id)
+            });
+            tried
+        };
+        let both = [ids[1], ids[3]];
+        assert_eq!(tried(&mut again, |_| Err(SessionError::Busy)), both);
+        assert_eq!(tried(&mut again, |_| Ok(())), both);
+        assert!(again.is_empty() && tried(&mut again, |_| Ok(())).is_empty());
+    }
+}
