@@ -53,9 +53,6 @@ const EMPTY: Duration = Duration::from_secs(300);
 const REFRESH: Duration = Duration::from_secs(300);
 /// How many there are is told so long after somebody came.
 const TELL_ROOM: Duration = Duration::from_secs(5);
-/// In a room of more, who publishes nothing comes and goes unannounced for this long, so that N who come cost less than N² messages.
-const CROWD: usize = 30;
-const BATCH: Duration = Duration::from_secs(3);
 
 /// Which layers are wanted is looked at anew so long after so many subscriptions were looked at: a hundredth of the time.
 const LOOK: Duration = Duration::from_millis(1);
@@ -457,20 +454,6 @@ impl Room {
         None
     }
 
-    /// Something of a participant has changed, of which others are told.
-    fn note(&mut self, now: Now, sid: &Sid) {
-        let is_crowd = self.participants.len() > CROWD;
-        match self.participants.get(sid) {
-            Some(p) if is_crowd && p.tracks.is_empty() => {
-                self.quiet.insert(sid.clone());
-                self.batch.get_or_insert(now.at + BATCH);
-            }
-            _ => {
-                self.changed.insert(sid.clone());
-            }
-        }
-    }
-
     /// Tells what has changed, and what is to be offered.
     fn settle(&mut self, now: Now, out: &mut Outputs) {
         self.tell_changes(now, out);
@@ -499,38 +482,6 @@ impl Room {
                 }));
             }
         }
-    }
-
-    /// Where that was much lately it waits, so that many changes become one message.
-    fn tell_changes(&mut self, now: Now, out: &mut Outputs) {
-        if self.told > now.at + TOLD_AT_ONCE {
-            return;
-        }
-        let changed = std::mem::take(&mut self.changed);
-        if changed.is_empty() {
-            return;
-        }
-        let known = changed.iter().filter_map(|sid| self.participants.get(sid));
-        let (hidden, visible): (Vec<_>, Vec<_>) = known.partition(|p| p.permission.hidden);
-        let visible: Vec<_> = visible.into_iter().map(Participant::info).collect();
-        // Who is hidden is told of itself, too.
-        for one in &hidden {
-            let mut participants = visible.clone();
-            participants.push(one.info());
-            let update = ParticipantUpdate { participants };
-            say(one.connection, Message::Update(update), out);
-        }
-        if visible.is_empty() {
-            return;
-        }
-        let is_told = |p: &&Participant| !hidden.iter().any(|one| one.sid == p.sid);
-        let others = self.participants.values().filter(is_told);
-        let octets: usize = visible.iter().map(prost::Message::encoded_len).sum();
-        let update = ParticipantUpdate {
-            participants: visible,
-        };
-        let told = tell(others, Message::Update(update), out);
-        self.told = self.told.max(now.at) + (TELL + TELL_OCTET * octets as u32) * told;
     }
 
     /// Does what is due. Returns who has to go, and why.
