@@ -22,7 +22,7 @@ use sfu_rooms::{
 };
 
 use crate::Input;
-use crate::channels::{self, Channels, Outgoing};
+use crate::channels::{self, Channels, Lane, Outgoing};
 use crate::late::Late;
 use crate::load::Load;
 use crate::names::Names;
@@ -279,7 +279,18 @@ impl Media {
                 reliable,
                 packet,
             } => {
-                self.send(&participant, reliable, &packet);
+                let lane = match reliable {
+                    true => Lane::Reliable,
+                    false => Lane::Lossy,
+                };
+                self.send(&participant, lane, &packet);
+                None
+            }
+            Command::Datagram {
+                participant,
+                packet,
+            } => {
+                self.send(&participant, Lane::DataTracks, &packet);
                 None
             }
             Command::End { participant } => {

@@ -62,7 +62,7 @@ impl Room {
     pub(super) fn note(&mut self, now: Now, sid: &Sid) {
         let is_crowd = self.participants.len() > CROWD;
         match self.participants.get(sid) {
-            Some(p) if is_crowd && p.tracks.is_empty() => {
+            Some(p) if is_crowd && p.tracks.is_empty() && p.data_tracks.is_empty() => {
                 self.quiet.insert(sid.clone());
                 self.batch.get_or_insert(now.at + BATCH);
             }
