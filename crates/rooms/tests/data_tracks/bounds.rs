@@ -144,7 +144,7 @@ fn messages_that_name_much_cost_little() {
         }
         hall.ask(0, Asked::SyncState(state.clone()));
     }
-    // Some 0.1 s on a quiet machine.
+    // What names more than there may be is not gone through.
     assert!(began.elapsed() < Duration::from_secs(20));
     let told = hall.told[&0].len();
     let most = 20 * (4 + Limits::default().data_tracks);
@@ -194,7 +194,7 @@ fn tracks_that_come_and_go_all_the_time_become_few_messages() {
     let known = hall.last_of(1, "p0").data_tracks;
     octets += weigh(&mut hall);
     println!("{octets} octets");
-    // What a second and a half have room for, of which one is at once; some 180 MB where each change is told.
+    // What a second and a half have room for, of which one is at once; 70 MB are told, and by reckoning 140 where each change is.
     assert!(octets < 90_000_000, "{octets}");
     let newest = known.iter().find(|track| track.name == "new 199").unwrap();
     for handles in handles {
