@@ -99,6 +99,55 @@ fn two_meet_in_chromium_and_firefox_over_one_connection_each() {
     check(&meet("rooms_both", "chromium:firefox", true));
 }
 
+/// Both publish data tracks, and go on after a resume and full reconnects.
+fn exchange_data_tracks(name: &str, single: bool) {
+    let (_server, url, [ann, ben]) = host(name, "data", "");
+    let picture = browser::screenshot(name).unwrap();
+    let arguments = [
+        "--url",
+        &url,
+        "--ann",
+        &ann,
+        "--ben",
+        &ben,
+        "--single",
+        if single { "1" } else { "0" },
+        "--screenshot",
+        picture.to_str().unwrap(),
+    ];
+    let seen = browser::run("data_tracks.mjs", &arguments).unwrap();
+    println!("{seen}");
+    let faults = serde_json::json!({"again": "DuplicateName", "unnamed": "InvalidName"});
+    assert_eq!(seen["faults"], faults);
+    // A resume brings no other track, and to come anew one.
+    assert_eq!(seen["before"], 1);
+    let published = seen["ben"]["published"].as_array().unwrap();
+    assert_eq!(
+        published[0],
+        serde_json::json!(["ann", "arm", seen["sids"]["arm"]])
+    );
+    assert_eq!(
+        (&published[1][0], &published[1][1]),
+        (&"ann".into(), &"arm".into())
+    );
+    assert_ne!(published[1][2], seen["sids"]["arm"]);
+    let first = &seen["ann"]["published"][0];
+    assert_eq!(
+        *first,
+        serde_json::json!(["ben", "leg", seen["sids"]["leg"]])
+    );
+}
+
+#[test]
+fn data_tracks_in_chromium() {
+    exchange_data_tracks("rooms_data_tracks", false);
+}
+
+#[test]
+fn data_tracks_in_chromium_over_one_connection_each() {
+    exchange_data_tracks("rooms_data_tracks_single", true);
+}
+
 /// LiveKit's own page for meetings, as it comes from npm.
 #[test]
 fn two_meet_in_livekits_own_page() {

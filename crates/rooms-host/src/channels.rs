@@ -15,8 +15,34 @@ use sfu_rooms::Sid;
 use crate::Input;
 use crate::load::Load;
 
-/// What clients open, and expect to be opened, in this order.
-const LABELS: [&str; 3] = ["_reliable", "_lossy", "_data_track"];
+/// What a channel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Packets, of which none is lost, and all in order.
+    Reliable,
+    /// Packets that may be lost.
+    Lossy,
+    /// Datagrams of data tracks: nobody waits for them.
+    DataTracks,
+}
+
+impl Lane {
+    /// What clients open, and expect to be opened, in this order.
+    const ALL: [Self; 3] = [Self::Reliable, Self::Lossy, Self::DataTracks];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Reliable => "_reliable",
+            Self::Lossy => "_lossy",
+            Self::DataTracks => "_data_track",
+        }
+    }
+
+    fn of(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|lane| lane.label() == label)
+    }
+}
+
 /// Packets for a participant whose reliable channel is not open yet.
 const EARLY: usize = 64;
 /// Octets of them.
@@ -27,10 +53,10 @@ const LOST: u64 = 100;
 
 /// What opens the channels to a participant.
 pub(crate) fn open() -> impl Iterator<Item = DataCommand> {
-    LABELS.iter().map(|label| {
-        let is_reliable = *label == LABELS[0];
+    Lane::ALL.into_iter().map(|lane| {
+        let is_reliable = lane == Lane::Reliable;
         DataCommand::Open(ChannelConfig {
-            label: (*label).to_owned(),
+            label: lane.label().to_owned(),
             ordered: is_reliable,
             reliability: match is_reliable {
                 true => Reliability::Reliable,
@@ -46,24 +72,30 @@ pub(crate) fn open() -> impl Iterator<Item = DataCommand> {
 pub(crate) struct Outgoing {
     reliable: Option<ChannelId>,
     lossy: Option<ChannelId>,
+    data_tracks: Option<ChannelId>,
     early: Vec<Arc<[u8]>>,
 }
 
 impl Outgoing {
     /// A channel is open. What has waited for it.
-    pub(crate) fn opened(&mut self, reliable: bool, channel: ChannelId) -> Vec<Arc<[u8]>> {
-        if !reliable {
-            self.lossy = Some(channel);
-            return Vec::new();
+    pub(crate) fn opened(&mut self, lane: Lane, channel: ChannelId) -> Vec<Arc<[u8]>> {
+        match lane {
+            Lane::Lossy => self.lossy = Some(channel),
+            Lane::DataTracks => self.data_tracks = Some(channel),
+            Lane::Reliable => {
+                self.reliable = Some(channel);
+                return std::mem::take(&mut self.early);
+            }
         }
-        self.reliable = Some(channel);
-        std::mem::take(&mut self.early)
+        Vec::new()
     }
 
     /// The channel for that, if it is open. Until it is some wait, where nothing is to be lost.
-    pub(crate) fn channel(&mut self, reliable: bool, packet: &Arc<[u8]>) -> Option<ChannelId> {
-        if !reliable {
-            return self.lossy;
+    pub(crate) fn channel(&mut self, lane: Lane, packet: &Arc<[u8]>) -> Option<ChannelId> {
+        match lane {
+            Lane::Lossy => return self.lossy,
+            Lane::DataTracks => return self.data_tracks,
+            Lane::Reliable => {}
         }
         let waiting: usize = self.early.iter().map(|packet| packet.len()).sum();
         let has_room = self.early.len() < EARLY && waiting + packet.len() <= EARLY_OCTETS;
@@ -88,32 +120,29 @@ pub(crate) struct Channels {
     pub(crate) own: Load,
     /// Full while a shard is behind with what was sent.
     pub(crate) late: Load,
-    pub(crate) open: Mutex<Vec<(ChannelId, bool)>>,
+    pub(crate) open: Mutex<Vec<(ChannelId, Lane)>>,
     /// Packets for the participant that had no room.
     pub(crate) lost: AtomicU64,
 }
 
 impl Channels {
-    fn lock(&self) -> MutexGuard<'_, Vec<(ChannelId, bool)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(ChannelId, Lane)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl DataObserver for Channels {
     fn opened(&self, channel: ChannelId, config: &ChannelConfig) {
-        let reliable = match config.label.as_str() {
-            "_reliable" => true,
-            "_lossy" => false,
-            // Data tracks are refused where clients ask for them.
-            _ => return,
+        let Some(lane) = Lane::of(&config.label) else {
+            return;
         };
-        self.lock().push((channel, reliable));
+        self.lock().push((channel, lane));
         if self.gives {
             let participant = self.participant.clone();
             // After its end there is nobody to be told.
             let _ = self.inbox.send(Input::Opened {
                 participant,
-                reliable,
+                lane,
                 channel,
             });
         }
@@ -121,16 +150,22 @@ impl DataObserver for Channels {
 
     fn message(&self, channel: ChannelId, message: &Message) -> bool {
         let known = self.lock().iter().find(|(id, _)| *id == channel).copied();
-        let Some((_, reliable)) = known.filter(|_| self.takes && !message.text) else {
+        let Some((_, lane)) = known.filter(|_| self.takes && !message.text) else {
             return true;
         };
-        if self.waiting.is_behind() || self.own.is_full() || self.late.is_full() {
-            return false;
+        let is_behind = self.waiting.is_behind() || self.own.is_full();
+        match lane {
+            // To wait would hold up what else this participant sends: it is lost.
+            Lane::DataTracks if is_behind => return true,
+            // What is late is none of its kind.
+            Lane::DataTracks => {}
+            Lane::Reliable | Lane::Lossy if is_behind || self.late.is_full() => return false,
+            Lane::Reliable | Lane::Lossy => {}
         }
         let octets = message.data.len();
         let _ = self.inbox.send(Input::Data {
             participant: self.participant.clone(),
-            reliable,
+            lane,
             packet: message.data.clone(),
             waiting: [self.waiting.add(octets), self.own.add(octets)],
         });
@@ -172,11 +207,102 @@ mod tests {
             let mut outgoing = Outgoing::default();
             let packet: Arc<[u8]> = vec![0; octets].into();
             for _ in 0..1_000 {
-                assert_eq!(outgoing.channel(true, &packet), None);
+                assert_eq!(outgoing.channel(Lane::Reliable, &packet), None);
             }
-            assert_eq!(outgoing.opened(true, ChannelId(1)).len(), most, "{octets}");
-            assert_eq!(outgoing.channel(true, &packet), Some(ChannelId(1)));
+            assert_eq!(
+                outgoing.opened(Lane::Reliable, ChannelId(1)).len(),
+                most,
+                "{octets}"
+            );
+            assert_eq!(
+                outgoing.channel(Lane::Reliable, &packet),
+                Some(ChannelId(1))
+            );
         }
+    }
+
+    #[test]
+    fn datagrams_wait_for_no_channel() {
+        let mut outgoing = Outgoing::default();
+        let packet: Arc<[u8]> = vec![0; 12].into();
+        assert_eq!(outgoing.channel(Lane::DataTracks, &packet), None);
+        assert!(outgoing.opened(Lane::DataTracks, ChannelId(5)).is_empty());
+        assert_eq!(
+            outgoing.channel(Lane::DataTracks, &packet),
+            Some(ChannelId(5))
+        );
+        assert_eq!(outgoing.channel(Lane::Lossy, &packet), None);
+        assert!(outgoing.opened(Lane::Reliable, ChannelId(1)).is_empty());
+    }
+
+    #[test]
+    fn channels_are_told_apart_by_their_labels() {
+        for lane in Lane::ALL {
+            assert_eq!(Lane::of(lane.label()), Some(lane));
+        }
+        assert_eq!(Lane::of("_data_tracks"), None);
+        let unordered = open().filter(|command| match command {
+            DataCommand::Open(config) => !config.ordered,
+            _ => panic!("nothing else: {command:?}"),
+        });
+        assert_eq!(unordered.count(), 2);
+    }
+
+    /// A participant's channels, which it has opened: 1 for the first lane, and so on.
+    fn channels(inbox: &Sender<Input>, waiting: &Load, late: &Load) -> Channels {
+        let channels = Channels {
+            participant: Sid::participant(),
+            takes: true,
+            gives: false,
+            inbox: inbox.clone(),
+            waiting: waiting.clone(),
+            own: Load::default(),
+            late: late.clone(),
+            open: Mutex::default(),
+            lost: AtomicU64::default(),
+        };
+        for (n, lane) in (1..).zip(Lane::ALL) {
+            let config = ChannelConfig {
+                label: lane.label().into(),
+                ..ChannelConfig::default()
+            };
+            channels.opened(ChannelId(n), &config);
+        }
+        channels
+    }
+
+    fn message(octets: usize) -> Message {
+        Message {
+            text: false,
+            data: vec![0; octets].into(),
+        }
+    }
+
+    /// What is more of it is lost: nobody is held up, and there is room for other data again at once.
+    #[test]
+    fn who_sends_more_datagrams_than_are_taken_loses_them_and_does_not_wait() {
+        let (inbox, inputs) = channel();
+        let (waiting, late) = (Load::default(), Load::default());
+        let one = channels(&inbox, &waiting, &late);
+        for (octets, least, most) in [(12, 64, 64), (16_000, 16, 17)] {
+            for _ in 0..1_000 {
+                assert!(one.message(ChannelId(3), &message(octets)));
+            }
+            let taken = std::iter::from_fn(|| inputs.try_recv().ok()).count();
+            assert!((least..=most).contains(&taken), "{taken} of {octets}");
+            assert!(one.message(ChannelId(1), &message(1)));
+            assert!(inputs.try_recv().is_ok());
+        }
+        // What waits for a shard is none of theirs.
+        let full = late.fill();
+        assert!(one.message(ChannelId(3), &message(12)));
+        assert!(inputs.try_recv().is_ok());
+        assert!(!one.message(ChannelId(2), &message(12)));
+        drop(full);
+        let full = waiting.fill();
+        assert!(one.message(ChannelId(3), &message(12)));
+        assert!(inputs.try_recv().is_err());
+        drop(full);
     }
 
     /// What it sends waits, and nobody else's.
@@ -184,30 +310,8 @@ mod tests {
     fn who_sends_more_than_is_taken_has_to_wait() {
         let (inbox, inputs) = channel();
         let (waiting, late) = (Load::default(), Load::default());
-        let channels = |_| {
-            let channels = Channels {
-                participant: Sid::participant(),
-                takes: true,
-                gives: false,
-                inbox: inbox.clone(),
-                waiting: waiting.clone(),
-                own: Load::default(),
-                late: late.clone(),
-                open: Mutex::default(),
-                lost: AtomicU64::default(),
-            };
-            let config = ChannelConfig {
-                label: LABELS[0].into(),
-                ..ChannelConfig::default()
-            };
-            channels.opened(ChannelId(1), &config);
-            channels
-        };
-        let message = |octets: usize| Message {
-            text: false,
-            data: vec![0; octets].into(),
-        };
-        let all: Vec<_> = (0..100).map(channels).collect();
+        let all = (0..100).map(|_| channels(&inbox, &waiting, &late));
+        let all: Vec<_> = all.collect();
         for (octets, least, most) in [(1, 64, 64), (200_000, 1, 2)] {
             for one in all.iter().take(5) {
                 let taken = (0..1_000).take_while(|_| one.message(ChannelId(1), &message(octets)));

@@ -30,6 +30,7 @@ use sfu_rooms::proto::{IceServer, WebhookEvent};
 use sfu_rooms::wire::Frame;
 use sfu_rooms::{Call, Config, Connection, Fault, Hello, Keys, Permit, Refused, Sid, VideoGrants};
 
+use channels::Lane;
 use ingress::Wanted;
 use load::{Load, Waiting};
 
@@ -79,13 +80,13 @@ pub(crate) enum Input {
     /// A channel to a participant is open.
     Opened {
         participant: Sid,
-        reliable: bool,
+        lane: Lane,
         channel: ChannelId,
     },
     /// A participant has sent that on one of its own.
     Data {
         participant: Sid,
-        reliable: bool,
+        lane: Lane,
         packet: Arc<[u8]>,
         waiting: [Waiting; 2],
     },

@@ -24,7 +24,7 @@ use sfu_rooms::{
 };
 
 use crate::Input;
-use crate::channels::{self, Channels, Outgoing};
+use crate::channels::{self, Channels, Lane, Outgoing};
 use crate::late::Late;
 use crate::load::Load;
 use crate::names::Names;
@@ -287,7 +287,18 @@ impl Media {
                 reliable,
                 packet,
             } => {
-                self.send(&participant, reliable, &packet);
+                let lane = match reliable {
+                    true => Lane::Reliable,
+                    false => Lane::Lossy,
+                };
+                self.send(&participant, lane, &packet);
+                None
+            }
+            Command::Datagram {
+                participant,
+                packet,
+            } => {
+                self.send(&participant, Lane::DataTracks, &packet);
                 None
             }
             Command::End { participant } => {

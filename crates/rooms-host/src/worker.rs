@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use sfu_engine::{Engine, SessionInfo, SessionObserver};
 use sfu_rooms::proto::{signal_request, signal_response};
 use sfu_rooms::wire::{self, Encoding, Frame};
-use sfu_rooms::{Command, Config, Connection, Keys, Negotiated, Output, Permit, Rooms};
+use sfu_rooms::{Command, Config, Connection, Keys, Negotiated, Output, Permit, Rooms, Sid};
 
+use crate::channels::Lane;
 use crate::ingress::{Ingresses, Wanted};
 use crate::joins::{Joins, Who};
 use crate::late::AGAIN;
@@ -166,23 +167,17 @@ impl Worker {
             }
             Some(Input::Opened {
                 participant,
-                reliable,
+                lane,
                 channel,
-            }) => self.media.opened(&participant, reliable, channel),
+            }) => self.media.opened(&participant, lane, channel),
             Some(Input::Data {
                 participant,
-                reliable,
+                lane,
                 packet,
                 waiting,
             }) => {
                 drop(waiting);
-                if self.media.may_send(&participant, now) {
-                    self.rooms
-                        .data(now, participant.as_str(), reliable, &packet);
-                    let delivered = self.settle(now);
-                    let octets = packet.len();
-                    self.media.has_sent(&participant, now, octets, delivered);
-                }
+                self.pass_on(now, &participant, lane, &packet);
             }
             Some(Input::Stop) | None => {}
         }
@@ -208,6 +203,20 @@ impl Worker {
             self.rooms.handle_timeout(now);
         }
         self.settle(now);
+    }
+
+    /// A participant has sent that, and pays for what comes of it. What it can't pay for is lost.
+    fn pass_on(&mut self, now: Instant, from: &Sid, lane: Lane, packet: &[u8]) {
+        if !self.media.may_send(from, now) {
+            return;
+        }
+        match lane {
+            Lane::Reliable => self.rooms.data(now, from.as_str(), true, packet),
+            Lane::Lossy => self.rooms.data(now, from.as_str(), false, packet),
+            Lane::DataTracks => self.rooms.datagram(now, from.as_str(), packet),
+        }
+        let delivered = self.settle(now);
+        self.media.has_sent(from, now, packet.len(), delivered);
     }
 
     /// What media has come to since the last look.
@@ -369,7 +378,9 @@ impl Worker {
                     self.rooms.closed(now, connection);
                 }
                 Output::Media(command) => {
-                    delivered += usize::from(matches!(command, Command::Data { .. }));
+                    let is_data =
+                        matches!(command, Command::Data { .. } | Command::Datagram { .. });
+                    delivered += usize::from(is_data);
                     if let Some((participant, outcome)) = self.media.obey(command) {
                         self.rooms.negotiated(now, participant.as_str(), outcome);
                     }

@@ -31,6 +31,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct Hello {
     /// Everything that is published is subscribed to.
     pub auto_subscribe: bool,
+    /// The same of data tracks: those are subscribed to by choice, where a client says nothing.
+    pub auto_subscribe_data: bool,
     /// The client tells how large it shows each track.
     pub adaptive_stream: bool,
     /// The participant that goes on by a new connection.
@@ -68,6 +70,7 @@ impl Hello {
         for (key, value) in query.into_iter().take(KEYS) {
             match key {
                 "auto_subscribe" => hello.auto_subscribe = is_on(value),
+                "auto_subscribe_data_track" => hello.auto_subscribe_data = is_on(value),
                 "adaptive_stream" => hello.adaptive_stream = is_on(value),
                 "reconnect" => reconnects = is_on(value),
                 "sid" => sid = Some(value.to_owned()).filter(|sid| !sid.is_empty()),
@@ -114,6 +117,7 @@ impl Hello {
         }
         Ok(Self {
             auto_subscribe: settings.auto_subscribe,
+            auto_subscribe_data: settings.auto_subscribe_data_track.unwrap_or(false),
             adaptive_stream: settings.adaptive_stream,
             resumes,
             client_protocol: client.client_protocol,
@@ -280,7 +284,9 @@ mod tests {
         assert!(hello.auto_subscribe && !hello.adaptive_stream);
         assert_eq!((hello.client_protocol, hello.resumes), (2, None));
         let load = Hello::from_query([("auto_subscribe", "0"), ("sdk", "go")]).unwrap();
-        assert!(!load.auto_subscribe && !load.json);
+        assert!(!load.auto_subscribe && !load.json && !load.auto_subscribe_data);
+        let data = Hello::from_query([("auto_subscribe_data_track", "1")]).unwrap();
+        assert!(data.auto_subscribe_data);
         assert!(Hello::from_query([("json", "1")]).unwrap().json);
         let resumed = Hello::from_query([("reconnect", "1"), ("sid", "PA_1")]).unwrap();
         assert_eq!(resumed.resumes.as_deref(), Some("PA_1"));

@@ -11,13 +11,19 @@ pub struct Limits {
     pub participants: usize,
     /// Tracks that a participant publishes or has announced.
     pub tracks: usize,
+    /// Data tracks that a participant publishes.
+    pub data_tracks: usize,
+    /// Data tracks that a participant has subscribed to: all are named to it whenever one comes or goes.
+    pub data_subscriptions: usize,
+    /// A datagram of a data track.
+    pub datagram: usize,
     /// Tracks that a participant gets at a time, or got at a time: each is an m-line for good.
     pub offered: usize,
     /// Times that somebody may join at once: more wait two seconds each.
     pub joins: u32,
     /// A participant's metadata; all keys and values of its attributes together.
     pub metadata: usize,
-    /// Metadata and attributes of all participants of a room together: who joins is told all of them.
+    /// Metadata, attributes and names of data tracks of all participants of a room together: who joins is told all of them.
     pub texts: usize,
     /// A participant's identity or name, and a room's name.
     pub name: usize,
@@ -31,6 +37,10 @@ impl Default for Limits {
             rooms: 1_000,
             participants: 1_000,
             tracks: 16,
+            data_tracks: 32,
+            data_subscriptions: 1_024,
+            // Clients cut frames into datagrams of 16,000.
+            datagram: 16 * 1_024,
             // The engine has 256 m-lines of a peer, of which one is for data.
             offered: 255,
             joins: 20,

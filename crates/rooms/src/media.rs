@@ -86,6 +86,13 @@ pub enum Command {
         /// A `DataPacket`.
         packet: Arc<[u8]>,
     },
+    /// Carry this to a participant, if there is room for it just now: nothing waits for it.
+    Datagram {
+        /// To whom.
+        participant: Sid,
+        /// Of a data track, with the number that subscribers know it by.
+        packet: Arc<[u8]>,
+    },
     /// Both connections end.
     End {
         /// Whose.

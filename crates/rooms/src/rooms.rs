@@ -330,6 +330,17 @@ impl Rooms {
         }
     }
 
+    /// A participant sent this on its channel for data tracks.
+    pub fn datagram(&mut self, at: Instant, participant: &str, packet: &[u8]) {
+        let now = self.now(at);
+        let Some((sid, name)) = self.places.get_key_value(participant) else {
+            return;
+        };
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.datagram(now, sid, packet, &mut self.outputs);
+        }
+    }
+
     /// What is heard of a participant now.
     pub fn heard(&mut self, participant: &str, sound: Sound) {
         if let Some((room, sid)) = self.room_of(participant) {

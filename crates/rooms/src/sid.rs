@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Names that the server gives: `RM_` a room, `PA_` a participant, `TR_` a track.
+//! Names that the server gives: `RM_` a room, `PA_` a participant, `TR_` a track, `DTR_` a data track.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ impl Sid {
             TrackSource::ScreenShareAudio => "TR_AS",
             TrackSource::Unknown => "TR_",
         })
+    }
+
+    pub(crate) fn data_track() -> Self {
+        Self::new("DTR_")
     }
 
     fn new(prefix: &str) -> Self {

@@ -10,6 +10,7 @@ use sfu_engine::{Engine, SessionError};
 use sfu_rooms::Sid;
 
 use super::Media;
+use crate::channels::Lane;
 use crate::late::Packet;
 
 /// A participant's data reaches 20,000 others a second in the long run (a packet for 1,000 is 1,000), and as many at once: a
@@ -21,19 +22,19 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 
 impl Media {
     /// A channel to a participant is open.
-    pub(crate) fn opened(&mut self, sid: &Sid, reliable: bool, channel: ChannelId) {
+    pub(crate) fn opened(&mut self, sid: &Sid, lane: Lane, channel: ChannelId) {
         let party = self.parties.get_mut(sid);
-        let early = party.map(|party| party.outgoing.opened(reliable, channel));
+        let early = party.map(|party| party.outgoing.opened(lane, channel));
         for packet in early.unwrap_or_default() {
-            self.send(sid, reliable, &packet);
+            self.send(sid, lane, &packet);
         }
     }
 
-    pub(super) fn send(&mut self, sid: &Sid, reliable: bool, packet: &Arc<[u8]>) {
+    pub(super) fn send(&mut self, sid: &Sid, lane: Lane, packet: &Arc<[u8]>) {
         let Some(party) = self.parties.get_mut(sid) else {
             return;
         };
-        let channel = party.outgoing.channel(reliable, packet);
+        let channel = party.outgoing.channel(lane, packet);
         if let Some((channel, session)) = channel.zip(party.to()) {
             let packet = Packet {
                 session,
@@ -41,9 +42,9 @@ impl Media {
                 data: packet.clone(),
             };
             let hand = |packet: &Packet| has_room(&self.engine, packet);
-            match reliable {
-                true => self.late.send(Instant::now(), packet, hand),
-                false => _ = hand(&packet),
+            match lane {
+                Lane::Reliable => self.late.send(Instant::now(), packet, hand),
+                Lane::Lossy | Lane::DataTracks => _ = hand(&packet),
             }
         }
     }

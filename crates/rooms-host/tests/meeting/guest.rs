@@ -20,8 +20,8 @@ use sfu_rooms::proto::{
 use sfu_rooms::wire::Frame;
 use sfu_rooms::{Connection, Hello, Refused};
 use sfu_rooms_host::{Host, ToClient};
-use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
-use str0m::channel::ChannelId;
+use str0m::change::{SdpAnswer, SdpApi, SdpOffer, SdpPendingOffer};
+use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::media::{Direction, MediaKind, Mid};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpWrite};
@@ -76,10 +76,15 @@ impl Leg {
             let receive = Receive::new(Protocol::Udp, source, self.address, data).unwrap();
             let input = Input::Receive(Instant::now(), receive);
             self.rtc.handle_input(input).unwrap();
+            self.poll();
         }
         self.rtc
             .handle_input(Input::Timeout(Instant::now()))
             .unwrap();
+        self.poll();
+    }
+
+    fn poll(&mut self) {
         loop {
             match self.rtc.poll_output().unwrap() {
                 Output::Timeout(_) => return,
@@ -161,7 +166,7 @@ impl<'a> Guest<'a> {
                 api.add_media(kind, Direction::RecvOnly, None, None, None);
             }
         }
-        api.add_channel("_reliable".into());
+        add_channels(&mut api);
         let (offer, pending) = api.apply().unwrap();
         leg.pending = Some(pending);
         let request = JoinRequest {
@@ -236,7 +241,7 @@ impl<'a> Guest<'a> {
         let is_first = self.sounds.is_empty() && !self.single;
         let mut api = self.publisher.rtc.sdp_api();
         if is_first {
-            api.add_channel("_reliable".into());
+            add_channels(&mut api);
         }
         let mid = api.add_media(
             MediaKind::Audio,
@@ -253,7 +258,7 @@ impl<'a> Guest<'a> {
     /// Nothing is published, and data may be sent.
     pub(crate) fn open_channels(&mut self) {
         let mut api = self.publisher.rtc.sdp_api();
-        api.add_channel("_reliable".into());
+        add_channels(&mut api);
         let change = api.apply().unwrap();
         self.offer(change);
     }
@@ -306,9 +311,26 @@ impl<'a> Guest<'a> {
             ..DataPacket::default()
         };
         let octets = sfu_rooms::wire::data(&packet);
-        let open = self.publisher.channels.first().map(|(id, _)| *id);
-        let channel = open.and_then(|id| self.publisher.rtc.channel(id));
-        channel.is_some_and(|mut channel| channel.write(true, &octets).unwrap())
+        self.write("_reliable", &octets)
+    }
+
+    /// Sends that on the channel with this label. `false`: it is not open yet, or full.
+    pub(crate) fn write(&mut self, label: &str, octets: &[u8]) -> bool {
+        let mut channels = self.publisher.channels.iter();
+        let open = channels.find(|(_, known)| known == label);
+        let channel = open.and_then(|(id, _)| self.publisher.rtc.channel(*id));
+        channel.is_some_and(|mut channel| channel.write(true, octets).unwrap())
+    }
+
+    /// What has come on the channels with this label.
+    pub(crate) fn came(&self, label: &str) -> Vec<&[u8]> {
+        let leg = if self.single {
+            &self.publisher
+        } else {
+            &self.subscriber
+        };
+        let of_label = leg.data.iter().filter(|(known, _)| known == label);
+        of_label.map(|(_, octets)| octets.as_slice()).collect()
     }
 
     fn turn(&mut self) {
@@ -422,6 +444,17 @@ impl<'a> Guest<'a> {
             .flat_map(|list| list.iter().rev())
             .find(|p| p["identity"] == identity)
     }
+}
+
+/// For packets of which none is to be lost, and for data tracks.
+fn add_channels(api: &mut SdpApi<'_>) {
+    api.add_channel("_reliable".into());
+    api.add_channel_with_config(ChannelConfig {
+        label: "_data_track".into(),
+        ordered: false,
+        reliability: Reliability::MaxRetransmits { retransmits: 0 },
+        ..ChannelConfig::default()
+    });
 }
 
 fn description(offer: &SdpOffer) -> SessionDescription {

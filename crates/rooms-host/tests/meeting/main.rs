@@ -2,6 +2,7 @@
 
 //! People meet: rooms on a real engine, by UDP on loopback, with clients of `str0m`.
 
+mod data_tracks;
 mod guest;
 mod single;
 

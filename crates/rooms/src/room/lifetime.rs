@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{ParticipantInfo, ParticipantUpdate, RoomUpdate};
 
-use super::{Outputs, Room, tell};
+use super::{Outputs, Participant, Room, TELL, TELL_OCTET, TOLD_AT_ONCE, say, tell};
 use crate::rooms::Now;
 use crate::sid::Sid;
+
+/// In a room of more, who publishes nothing comes and goes unannounced for this long, so that N who come cost less than N² messages.
+const CROWD: usize = 30;
+const BATCH: Duration = Duration::from_secs(3);
 
 impl Room {
     /// Nobody is there, and nobody is waited for.
@@ -52,6 +56,52 @@ impl Room {
             room: Some(self.info()),
         };
         self.tell_all(&Message::RoomUpdate(room), out);
+    }
+
+    /// Something of a participant has changed, of which others are told.
+    pub(super) fn note(&mut self, now: Now, sid: &Sid) {
+        let is_crowd = self.participants.len() > CROWD;
+        match self.participants.get(sid) {
+            Some(p) if is_crowd && p.tracks.is_empty() && p.data_tracks.is_empty() => {
+                self.quiet.insert(sid.clone());
+                self.batch.get_or_insert(now.at + BATCH);
+            }
+            _ => {
+                self.changed.insert(sid.clone());
+            }
+        }
+    }
+
+    /// Tells what has changed. Where that was much lately it waits, so that many changes become one message.
+    pub(super) fn tell_changes(&mut self, now: Now, out: &mut Outputs) {
+        if self.told > now.at + TOLD_AT_ONCE {
+            return;
+        }
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return;
+        }
+        let known = changed.iter().filter_map(|sid| self.participants.get(sid));
+        let (hidden, visible): (Vec<_>, Vec<_>) = known.partition(|p| p.permission.hidden);
+        let visible: Vec<_> = visible.into_iter().map(Participant::info).collect();
+        // Who is hidden is told of itself, too.
+        for one in &hidden {
+            let mut participants = visible.clone();
+            participants.push(one.info());
+            let update = ParticipantUpdate { participants };
+            say(one.connection, Message::Update(update), out);
+        }
+        if visible.is_empty() {
+            return;
+        }
+        let is_told = |p: &&Participant| !hidden.iter().any(|one| one.sid == p.sid);
+        let others = self.participants.values().filter(is_told);
+        let octets: usize = visible.iter().map(prost::Message::encoded_len).sum();
+        let update = ParticipantUpdate {
+            participants: visible,
+        };
+        let told = tell(others, Message::Update(update), out);
+        self.told = self.told.max(now.at) + (TELL + TELL_OCTET * octets as u32) * told;
     }
 
     /// Tells all that are connected.

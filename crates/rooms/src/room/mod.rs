@@ -4,6 +4,8 @@
 
 mod allowed;
 mod data;
+mod data_track;
+mod data_tracks;
 mod demand;
 mod events;
 mod forwarded;
@@ -35,6 +37,7 @@ use crate::hello::{First, Hello};
 use crate::media::{Command, Negotiated};
 use crate::rooms::{Config, Connection, Now, Output};
 use crate::sid::Sid;
+use data_track::Handles;
 use participant::Participant;
 use speakers::Speakers;
 use stage::Stage;
@@ -53,9 +56,6 @@ const EMPTY: Duration = Duration::from_secs(300);
 const REFRESH: Duration = Duration::from_secs(300);
 /// How many there are is told so long after somebody came.
 const TELL_ROOM: Duration = Duration::from_secs(5);
-/// In a room of more, who publishes nothing comes and goes unannounced for this long, so that N who come cost less than N² messages.
-const CROWD: usize = 30;
-const BATCH: Duration = Duration::from_secs(3);
 
 /// Which layers are wanted is looked at anew so long after so many subscriptions were looked at: a hundredth of the time.
 const LOOK: Duration = Duration::from_millis(1);
@@ -77,8 +77,12 @@ pub(crate) struct Room {
     created: Duration,
     metadata: String,
     participants: BTreeMap<Sid, Participant>,
-    /// Of each track.
+    /// Of each track, and each data track.
     publishers: HashMap<Sid, Sid>,
+    /// What data tracks are known by.
+    handles: Handles,
+    /// Who is to be told anew by which of them its data tracks go.
+    stale_handles: BTreeSet<Sid>,
     /// Whose changes others are to be told of.
     changed: BTreeSet<Sid>,
     /// The same, at the end of the batch.
@@ -120,6 +124,8 @@ impl Room {
             metadata: String::new(),
             participants: BTreeMap::new(),
             publishers: HashMap::new(),
+            handles: Handles::default(),
+            stale_handles: BTreeSet::new(),
             changed: BTreeSet::new(),
             quiet: BTreeSet::new(),
             batch: None,
@@ -149,7 +155,7 @@ impl Room {
         self.participants.len()
     }
 
-    /// Whether there may be so many octets of metadata and attributes, instead of those that this identity has.
+    /// Whether there may be so many octets of texts, instead of those that this identity has.
     pub(crate) fn has_room_for(&self, octets: usize, identity: &str) -> bool {
         let others = self
             .participants
@@ -191,6 +197,7 @@ impl Room {
         self.add(participant);
         self.tell_room_in(now, TELL_ROOM);
         self.subscribe_to_all(now, &sid, out);
+        self.subscribe_to_all_data(&sid);
         if let Some(First { offer, tracks }) = first {
             for track in tracks {
                 self.add_track(now, &sid, track, out);
@@ -274,6 +281,9 @@ impl Room {
             .iter_mut()
             .for_each(|track| track.demand.forget());
         let sid = known.sid.clone();
+        if !known.data_subscriptions.is_empty() {
+            self.stale_handles.insert(sid.clone());
+        }
         let reconnect = ReconnectResponse {
             server_info: Some(server_info()),
             ..ReconnectResponse::default()
@@ -359,6 +369,7 @@ impl Room {
         gone.changed();
         gone.state = State::Disconnected;
         gone.tracks.clear();
+        self.forget_data_of(&mut gone);
         let mut info = gone.info();
         info.disconnect_reason = reason.into();
         if !gone.permission.hidden {
@@ -458,23 +469,10 @@ impl Room {
         None
     }
 
-    /// Something of a participant has changed, of which others are told.
-    fn note(&mut self, now: Now, sid: &Sid) {
-        let is_crowd = self.participants.len() > CROWD;
-        match self.participants.get(sid) {
-            Some(p) if is_crowd && p.tracks.is_empty() => {
-                self.quiet.insert(sid.clone());
-                self.batch.get_or_insert(now.at + BATCH);
-            }
-            _ => {
-                self.changed.insert(sid.clone());
-            }
-        }
-    }
-
     /// Tells what has changed, and what is to be offered.
     fn settle(&mut self, now: Now, out: &mut Outputs) {
         self.tell_changes(now, out);
+        self.tell_handles(now, out);
         self.subscribe_who_waits(now, out);
         self.choose(out);
         if self.layers.0 > now.at {
@@ -500,38 +498,6 @@ impl Room {
                 }));
             }
         }
-    }
-
-    /// Where that was much lately it waits, so that many changes become one message.
-    fn tell_changes(&mut self, now: Now, out: &mut Outputs) {
-        if self.told > now.at + TOLD_AT_ONCE {
-            return;
-        }
-        let changed = std::mem::take(&mut self.changed);
-        if changed.is_empty() {
-            return;
-        }
-        let known = changed.iter().filter_map(|sid| self.participants.get(sid));
-        let (hidden, visible): (Vec<_>, Vec<_>) = known.partition(|p| p.permission.hidden);
-        let visible: Vec<_> = visible.into_iter().map(Participant::info).collect();
-        // Who is hidden is told of itself, too.
-        for one in &hidden {
-            let mut participants = visible.clone();
-            participants.push(one.info());
-            let update = ParticipantUpdate { participants };
-            say(one.connection, Message::Update(update), out);
-        }
-        if visible.is_empty() {
-            return;
-        }
-        let is_told = |p: &&Participant| !hidden.iter().any(|one| one.sid == p.sid);
-        let others = self.participants.values().filter(is_told);
-        let octets: usize = visible.iter().map(prost::Message::encoded_len).sum();
-        let update = ParticipantUpdate {
-            participants: visible,
-        };
-        let told = tell(others, Message::Update(update), out);
-        self.told = self.told.max(now.at) + (TELL + TELL_OCTET * octets as u32) * told;
     }
 
     /// Does what is due. Returns who has to go, and why.
@@ -596,7 +562,8 @@ impl Room {
         let offers = connected.filter_map(|p| p.offering.due());
         let empty = self.empty_until();
         let changes = self.told.checked_sub(TOLD_AT_ONCE);
-        let changes = changes.filter(|_| !self.changed.is_empty());
+        let is_told_all = self.changed.is_empty() && self.stale_handles.is_empty();
+        let changes = changes.filter(|_| !is_told_all);
         let layers_again = Some(self.layers.0).filter(|_| self.layers.1);
         let own = [self.batch, self.tell_room, self.speakers.due(), empty];
         let own = own.into_iter().chain([layers_again, changes]);

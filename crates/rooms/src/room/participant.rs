@@ -9,6 +9,7 @@ use livekit_protocol::participant_info::{Kind, State};
 use livekit_protocol::{ParticipantInfo, ParticipantPermission, TrackSource};
 
 use super::allowed::Allowed;
+use super::data_track::DataTrack;
 use super::offering::Offering;
 use super::quality::Quality;
 use super::track::Track;
@@ -40,6 +41,9 @@ pub(super) struct Participant {
     /// When it gets another token.
     pub(super) refresh: Instant,
     pub(super) tracks: Vec<Track>,
+    pub(super) data_tracks: Vec<DataTrack>,
+    /// Data tracks of others that it wants.
+    pub(super) data_subscriptions: BTreeSet<Sid>,
     /// By track.
     pub(super) subscriptions: BTreeMap<Sid, Subscription>,
     /// Tracks that it wants and has no m-line for.
@@ -136,6 +140,8 @@ impl Participant {
             heard: now.at,
             refresh: now.at,
             tracks: Vec::new(),
+            data_tracks: Vec::new(),
+            data_subscriptions: BTreeSet::new(),
             subscriptions: BTreeMap::new(),
             waiting: BTreeSet::new(),
             forgot: false,
@@ -150,7 +156,11 @@ impl Participant {
 
     /// Octets of what it says of itself without any structure.
     pub(super) fn texts(&self) -> usize {
-        self.metadata.len() + claims::size(&self.attributes)
+        self.metadata.len() + claims::size(&self.attributes) + self.texts_of_data_tracks()
+    }
+
+    pub(super) fn texts_of_data_tracks(&self) -> usize {
+        self.data_tracks.iter().map(DataTrack::texts).sum()
     }
 
     /// It is a stream of the server's, and has no connection that could break.
@@ -164,11 +174,12 @@ impl Participant {
     }
 
     pub(super) fn is_publisher(&self) -> bool {
-        self.tracks.iter().any(|track| track.live)
+        self.tracks.iter().any(|track| track.live) || !self.data_tracks.is_empty()
     }
 
     pub(super) fn info(&self) -> ParticipantInfo {
         let live = self.tracks.iter().filter(|track| track.live);
+        let data_tracks = self.data_tracks.iter();
         ParticipantInfo {
             sid: String::from(&self.sid),
             identity: self.identity.clone(),
@@ -185,6 +196,7 @@ impl Participant {
             attributes: self.attributes.clone(),
             client_protocol: self.hello.client_protocol,
             capabilities: self.hello.capabilities.clone(),
+            data_tracks: data_tracks.map(|track| track.info().clone()).collect(),
             ..ParticipantInfo::default()
         }
     }

@@ -105,19 +105,25 @@ impl Room {
                 if let Some(subscription) = state.subscription {
                     self.subscription(now, sid, subscription, out);
                 }
+                if let Some(subscription) = state.data_subscription {
+                    self.data_subscription(sid, &subscription);
+                }
+                self.compare_data_tracks(sid, state.publish_data_tracks, out);
             }
             Asked::PublishDataTrackRequest(request) => {
-                let request = Request::PublishDataTrack(request);
-                self.refuse(sid, 0, Reason::UnsupportedType, Some(request), out);
+                self.publish_data_track(now, sid, request, out);
             }
             Asked::UnpublishDataTrackRequest(request) => {
-                let request = Request::UnpublishDataTrack(request);
-                self.refuse(sid, 0, Reason::UnsupportedType, Some(request), out);
+                self.unpublish_data_track(now, sid, request, out);
             }
-            Asked::UpdateDataSubscription(_)
-            | Asked::StoreDataBlobRequest(_)
-            | Asked::GetDataBlobRequest(_) => {
-                self.refuse(sid, 0, Reason::UnsupportedType, None, out);
+            Asked::UpdateDataSubscription(asked) => self.data_subscription(sid, &asked),
+            Asked::StoreDataBlobRequest(request) => {
+                let id = request.request_id;
+                self.refuse(sid, id, Reason::UnsupportedType, None, out);
+            }
+            Asked::GetDataBlobRequest(request) => {
+                let id = request.request_id;
+                self.refuse(sid, id, Reason::UnsupportedType, None, out);
             }
         }
         self.settle(now, out);
@@ -364,8 +370,9 @@ impl Room {
             true => participant.metadata.len(),
             false => update.metadata.len(),
         };
+        let texts = metadata + claims::size(&attributes) + participant.texts_of_data_tracks();
         let identity = participant.identity.clone();
-        let has_room = self.has_room_for(metadata + claims::size(&attributes), &identity);
+        let has_room = self.has_room_for(texts, &identity);
         let Some(participant) = self.participants.get_mut(sid) else {
             return;
         };

@@ -179,6 +179,7 @@ impl Room {
             (false, true) => self.subscribe_to_all(now, sid, out),
             _ => {}
         }
+        self.permit_data(now, sid, out);
         self.tell_room_in(now, Duration::ZERO);
     }
 

@@ -166,6 +166,11 @@ fn fill_participant(participant: &mut Map<String, Value>) {
             .filter_map(Value::as_object_mut)
             .for_each(fill_track);
     }
+    if let Some(Value::Array(tracks)) = participant.get_mut("data_tracks") {
+        let tracks = tracks.iter_mut().filter_map(Value::as_object_mut);
+        let all = json!({"pub_handle": 0, "sid": "", "name": "", "encryption": "NONE"});
+        tracks.for_each(|track| defaults(track, all.clone()));
+    }
 }
 
 fn fill_track(track: &mut Map<String, Value>) {
@@ -194,6 +199,10 @@ mod tests {
                 mime_type: "audio/opus".into(),
                 ..proto::TrackInfo::default()
             }],
+            data_tracks: vec![proto::DataTrackInfo {
+                pub_handle: 7,
+                ..proto::DataTrackInfo::default()
+            }],
             permission: Some(proto::ParticipantPermission {
                 can_publish: true,
                 ..proto::ParticipantPermission::default()
@@ -221,6 +230,8 @@ mod tests {
             assert_eq!(one["permission"]["can_subscribe"], false);
             assert_eq!(one["tracks"][0]["mime_type"], "audio/opus");
             assert_eq!(one["tracks"][0]["muted"], false);
+            assert_eq!(one["data_tracks"][0]["pub_handle"], 7);
+            assert_eq!(one["data_tracks"][0]["encryption"], "NONE");
         }
         let room = read(write("", &room).unwrap());
         assert_eq!(

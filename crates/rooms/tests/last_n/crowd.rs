@@ -363,7 +363,10 @@ impl Crowd {
                 let who = self.who(participant.as_str());
                 self.people[who].wishes.remove(track.as_str());
             }
-            Command::Trickle { .. } | Command::Data { .. } | Command::End { .. } => {}
+            Command::Trickle { .. }
+            | Command::Data { .. }
+            | Command::Datagram { .. }
+            | Command::End { .. } => {}
         }
     }
 
