@@ -217,7 +217,7 @@ fn h265_is_published_encoded_and_raw() {
         ),
         (
             "h265-encoded",
-            "videotestsrc is-live=true ! video/x-raw,width=320,height=180 ! x265enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! sfusink stream=h265-encoded",
+            "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=180 ! x265enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! sfusink stream=h265-encoded",
         ),
     ] {
         let running = Running::start(line);

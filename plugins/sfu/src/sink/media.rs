@@ -100,20 +100,20 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
 
 /// What caps must say besides. Upstream would only hear "not-negotiated" of it.
 fn lacks(form: Form, structure: &gst::StructureRef) -> Option<&'static str> {
-    let format = structure.get::<&str>("stream-format").ok();
-    match (form, format) {
-        (Form::Encoded(Codec::H264 | Codec::H265), None) => {
-            Some("stream-format is missing, which h264parse and h265parse set")
+    if !matches!(form, Form::Encoded(Codec::H264 | Codec::H265)) {
+        return None;
+    }
+    if !structure.has_field("stream-format") {
+        return Some("stream-format is missing, which h264parse and h265parse set");
+    }
+    // Where it is still to be chosen there are several.
+    match structure.get::<&str>("stream-format").ok()? {
+        "byte-stream" | "hev1" => None,
+        "avc" | "hvc1" if structure.has_field("codec_data") => None,
+        "avc" | "hvc1" => {
+            Some("codec_data is missing: with this stream-format parameter sets are there")
         }
-        (Form::Encoded(Codec::H264 | Codec::H265), Some("avc" | "hvc1"))
-            if !structure.has_field("codec_data") =>
-        {
-            Some("codec_data is missing: in this stream-format parameter sets are there")
-        }
-        (Form::Encoded(Codec::H264), Some(other)) if !["avc", "byte-stream"].contains(&other) => {
-            Some("this stream-format is not taken, unless through h264parse")
-        }
-        _ => None,
+        _ => Some("this stream-format is not taken, unless through h264parse or h265parse"),
     }
 }
 
