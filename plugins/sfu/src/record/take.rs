@@ -49,6 +49,8 @@ struct Source {
     newest: Option<gst::ClockTime>,
     /// Where fragments are to end that have not ended yet, and whether a keyframe follows.
     splits: VecDeque<(gst::ClockTime, bool)>,
+    /// Something of it has come, or stands for that.
+    begun: bool,
     /// What is earlier comes too late.
     floor: gst::ClockTime,
     ended: bool,
@@ -93,6 +95,7 @@ impl Take {
                 caps,
                 newest: None,
                 splits: VecDeque::new(),
+                begun: false,
                 floor: gst::ClockTime::ZERO,
                 ended: false,
             };
@@ -171,6 +174,7 @@ impl Take {
             source.split(pts);
         }
         source.newest = source.newest.max(Some(pts));
+        source.begun = true;
         let _ = source.appsrc.push_buffer(buffer);
     }
 
@@ -268,6 +272,10 @@ impl Source {
     /// hold, which it leaves out.
     fn split(&mut self, next: gst::ClockTime) {
         if let Some((_, key)) = self.splits.pop_front() {
+            // It waits for ever for the end of a fragment with nothing in front, and panics at the track's end.
+            if !std::mem::replace(&mut self.begun, true) {
+                self.skip(gst::ClockTime::ZERO);
+            }
             self.skip(next);
             let split = gst::Structure::builder("FMP4MuxSplitNow").field("chunk", !key);
             let event = gst::event::CustomDownstream::new(split.build());
