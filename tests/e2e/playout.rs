@@ -50,7 +50,9 @@ fn films_with_any_sound_follow_each_other_and_what_is_none_is_named() {
         log.contains(&format!("failed at {}: ", bad.display())),
         "{log}"
     );
-    assert!(!log.contains("Delayed linking"), "{log}");
+    // GStreamer's own log has it; who runs it is not warned.
+    let warns = |line: &str| line.starts_with("WARNING") && line.contains("Delayed linking");
+    assert!(!log.lines().any(warns), "{log}");
     drop(server);
     let _ = std::fs::remove_dir_all(&folder);
 }

@@ -2,6 +2,9 @@
 
 //! `pipelines/rtsp-in`: viewers see what an RTSP server has, whoever starts first, and go on seeing it when it comes back.
 
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+
 use sfu_tests::load;
 use sfu_tests::ndi;
 use sfu_tests::publisher::Publisher;
@@ -78,6 +81,69 @@ fn a_camera_that_returns_is_taken_again() {
     let sessions = server.metric("sfu_sessions").unwrap();
     let started = server.metric("sfu_sessions_opened_total").unwrap();
     assert_eq!((sessions, started), (1, 1), "the viewer kept its session");
+}
+
+/// A way to an RTSP server on which each packet comes twice. Returns its port.
+fn doubling(server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(upstream) = TcpStream::connect(("127.0.0.1", server)) else {
+                continue;
+            };
+            let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || double(BufReader::new(upstream), client));
+        }
+    });
+    port
+}
+
+/// Hands on RTSP's messages, and packets of RTP between them (RFC 2326, 10.12) twice.
+fn double(mut from: impl BufRead, mut to: impl Write) -> io::Result<()> {
+    while let Some(&first) = from.fill_buf()?.first() {
+        if first == b'$' {
+            let mut packet = vec![0; 4];
+            from.read_exact(&mut packet)?;
+            let length = u16::from_be_bytes([packet[2], packet[3]]);
+            packet.resize(4 + usize::from(length), 0);
+            from.read_exact(&mut packet[4..])?;
+            // Odd channels are RTCP's.
+            let is_rtp = packet[1] % 2 == 0;
+            for _ in 0..if is_rtp { 2 } else { 1 } {
+                to.write_all(&packet)?;
+            }
+            continue;
+        }
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            from.read_line(&mut line)?;
+            to.write_all(line.as_bytes())?;
+            if let Some(told) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = told.trim().parse().unwrap_or_default();
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+        }
+        io::copy(&mut (&mut from).take(length), &mut to)?;
+    }
+    Ok(())
+}
+
+/// As some cameras send them. No source may be on probation for that.
+#[test]
+fn packets_that_come_twice_are_seen() {
+    let (port, _) = free_ports().unwrap();
+    let _camera = camera("rtsp_twice_source", port);
+    let url = format!("URL=rtspt://127.0.0.1:{}/live", doubling(port));
+    let server = Server::pipeline("rtsp_twice", "rtsp-in", &["STREAM=demo", &url]).unwrap();
+    watch(&server, "demo");
 }
 
 /// Its connection stays: nothing but the silence tells.

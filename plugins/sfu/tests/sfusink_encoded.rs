@@ -397,8 +397,12 @@ fn b_frames_that_begin_later_are_followed_and_what_comes_without_goes_on_as_it_i
         format!("{X264} tune=zerolatency"),
         format!("{X264} bframes=2 b-adapt=false"),
     );
+    let cabac = |frames: &str| format!("{X264} {frames} option-string=cabac=1");
+    let (same, same_b) = (cabac("bframes=0"), cabac("bframes=2 b-adapt=false"));
     for (name, first, second, is_silent, anew) in [
         ("said", &plain, &b, false, [false, true]),
+        // By the parameter sets alone: profile, level and size are the same.
+        ("same-caps", &same, &same_b, false, [false, true]),
         ("seen", &plain, &b, true, [false, true]),
         ("seen-at-once", &b, &b, true, [true, true]),
         ("back", &b, &plain, false, [true, false]),

@@ -527,9 +527,14 @@ pub(super) fn build_empty(bin: &gst::Bin, entry: &gst::Element) -> Result<Branch
     let mut branch = Branch::default();
     let sink = branch.make(bin, "fakesink", "libgstreamer1.0-0")?;
     sink.set_property("async", false);
-    entry.link(&sink).map_err(|e| e.to_string())?;
-    branch.start(0)?;
-    Ok(branch)
+    let linked = entry.link(&sink).map_err(|e| e.to_string());
+    match linked.and_then(|()| branch.start(0)) {
+        Ok(()) => Ok(branch),
+        Err(message) => {
+            branch.remove(bin);
+            Err(message)
+        }
+    }
 }
 
 fn link_pad(pad: &gst::Pad, to: &gst::Element) -> Result<(), String> {

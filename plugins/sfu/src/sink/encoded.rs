@@ -113,7 +113,10 @@ impl Lacks {
 /// A pad's pictures, as the probe saw them.
 #[derive(Debug)]
 struct Look {
+    codec: Codec,
     says: Says,
+    /// The sequence parameter set that came last.
+    set: Vec<u8>,
     /// Browsers don't decode it.
     foreign: bool,
     watch: Watch,
@@ -148,6 +151,9 @@ struct Picture {
 impl Look {
     fn picture(&mut self, buffer: &gst::BufferRef) -> Picture {
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        if keyframe {
+            self.parameter_sets(buffer);
+        }
         let seen = self.watch.picture(buffer.pts(), keyframe);
         let keyframes = self.groups.picture(buffer.dts_or_pts(), keyframe);
         if seen != Seen::InOrder {
@@ -161,13 +167,33 @@ impl Look {
         };
         let settled = self.decided.is_none_or(|at| at.elapsed() > SETTLED);
         let turn = match (self.work, lacks) {
-            (Work::Encode(_), None) if self.says == Says::Never && settled => Some(Work::Pass),
+            // Viewers begin there.
+            (Work::Encode(_), None) if keyframe && self.says == Says::Never && settled => {
+                Some(Work::Pass)
+            }
             (Work::Wait | Work::Pass, Some(_)) if self.may_encode => Some(Work::Encode(0)),
             (Work::Wait, _) => Some(Work::Pass),
             _ => None,
         };
         let ask = keyframes == Keyframes::Ask;
         Picture { turn, lacks, ask }
+    }
+
+    /// Parameter sets come with each keyframe, and parsers tell of another one only where their caps would differ.
+    fn parameter_sets(&mut self, buffer: &gst::BufferRef) {
+        let Some(set) = order::sequence_set(self.codec, buffer) else {
+            return;
+        };
+        if self.set != set {
+            let says = order::set_says(self.codec, &set);
+            self.set = set;
+            self.heard(says);
+        }
+    }
+
+    fn heard(&mut self, says: Says) {
+        self.says = says;
+        self.in_order.store(says == Says::Never, Relaxed);
     }
 
     fn reorders(&self, seen: Seen) -> bool {
@@ -196,6 +222,13 @@ impl Look {
         }
     }
 
+    /// What viewers miss is told once, where nothing can be done about it.
+    fn untold(&mut self, picture: &Picture) -> Option<Lacks> {
+        let lacks = picture.lacks.filter(|_| !self.may_encode)?;
+        let told = std::mem::replace(&mut self.told[lacks as usize], true);
+        (!told).then_some(lacks)
+    }
+
     /// Time does, and so does what is decoded.
     fn begin_anew(&mut self) {
         self.watch = Watch::default();
@@ -219,20 +252,27 @@ fn ask(source: &gst::Pad) {
 impl SfuSink {
     /// Looks at what comes encoded on a video pad, behind its parser.
     pub(super) fn look(&self, pad: &gst::Pad, number: u32, form: Form, branch: &Branch) {
-        let is_looked_at = matches!(form, Form::Encoded(Codec::H264 | Codec::H265));
-        let point = branch.point().filter(|_| is_looked_at);
+        let Form::Encoded(codec @ (Codec::H264 | Codec::H265)) = form else {
+            return;
+        };
+        let point = branch.point();
         let Some(source) = point.and_then(|point| point.static_pad("src")) else {
             return;
         };
         let (settings, state) = (lock(&self.settings), lock(&self.state));
         let videos = state.inputs.keys().filter(|(audio, _)| !audio).count();
         let input = state.inputs.get(&key(TrackKind::Video, number));
+        let in_order = input.map(|input| input.in_order.clone());
+        let in_order = in_order.unwrap_or_default();
+        in_order.store(false, Relaxed);
         let work = work(TrackKind::Video, form, &settings, videos).unwrap_or(Work::Pass);
         if matches!(work, Work::Encode(_)) {
             return;
         }
         let look = Mutex::new(Look {
+            codec,
             says: Says::Nothing,
+            set: Vec::new(),
             foreign: false,
             watch: Watch::default(),
             groups: Groups::default(),
@@ -245,9 +285,7 @@ impl SfuSink {
             shown: None,
             again: false,
             out_of_order: state.out_of_order.clone(),
-            in_order: input
-                .map(|input| input.in_order.clone())
-                .unwrap_or_default(),
+            in_order,
         });
         drop((settings, state));
         let (sink, pad) = (self.obj().downgrade(), pad.name());
@@ -273,9 +311,8 @@ impl SfuSink {
                 gst::EventView::Caps(caps) => {
                     let says = order::says(caps.caps());
                     let mut look = lock(look);
-                    look.says = says;
+                    look.heard(says);
                     look.foreign = order::is_foreign(caps.caps());
-                    look.in_order.store(says == Says::Never, Relaxed);
                 }
                 gst::EventView::FlushStop(_) => lock(look).begin_anew(),
                 gst::EventView::Eos(_) if lock(look).work == Work::Wait => {
@@ -284,15 +321,18 @@ impl SfuSink {
                 _ => {}
             },
             Some(gst::PadProbeData::Buffer(buffer)) => {
-                let picture = {
+                let (picture, lacks) = {
                     let mut look = lock(look);
                     if look.again {
                         return gst::PadProbeReturn::Ok;
                     }
                     let picture = look.picture(buffer);
-                    self.tell(&mut look, &picture, pad);
-                    picture
+                    let lacks = look.untold(&picture);
+                    (picture, lacks)
                 };
+                if let Some(lacks) = lacks {
+                    self.tell(lacks, pad);
+                }
                 if picture.ask {
                     ask(source);
                 }
@@ -315,14 +355,7 @@ impl SfuSink {
         gst::PadProbeReturn::Ok
     }
 
-    /// What viewers miss is told once, where nothing can be done about it.
-    fn tell(&self, look: &mut Look, picture: &Picture, pad: &str) {
-        let Some(lacks) = picture.lacks.filter(|_| !look.may_encode) else {
-            return;
-        };
-        if std::mem::replace(&mut look.told[lacks as usize], true) {
-            return;
-        }
+    fn tell(&self, lacks: Lacks, pad: &str) {
         gst::element_imp_warning!(
             self,
             gst::StreamError::Format,
@@ -345,6 +378,12 @@ impl SfuSink {
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let why = lacks.map_or("", Lacks::why);
         let anew = matches!(work, Work::Encode(_));
+        let before = lock(look).work;
+        if anew && before == Work::Pass && lock(&self.state).videos().count() > 1 {
+            // Another layer has come meanwhile.
+            lock(look).may_encode = false;
+            return Ok(gst::FlowSuccess::Ok);
+        }
         let layers = lock(&self.settings).layers.as_slice().len();
         let work = if anew { Work::Encode(layers) } else { work };
         let first = lock(look).work == Work::Wait;
@@ -425,20 +464,13 @@ impl SfuSink {
     /// The end comes before anything that could be shown.
     fn close(&self, number: u32) {
         let key = key(TrackKind::Video, number);
-        let branch = lock(&self.state)
-            .inputs
-            .get_mut(&key)
-            .and_then(|i| i.branch.take());
-        let Some(mut branch) = branch else {
-            return;
+        let publisher = lock(&self.state).publisher.clone();
+        let Some((publisher, mut branch)) = publisher.zip(self.take_branch(key)) else {
+            return self.let_go(key);
         };
-        let bin = self.obj();
-        if let Err(why) = branch.close(bin.upcast_ref()) {
+        if let Err(why) = branch.close(self.obj().upcast_ref()) {
             gst::debug!(CAT, imp = self, "{why}");
         }
-        match lock(&self.state).inputs.get_mut(&key) {
-            Some(input) => input.branch = Some(branch),
-            None => branch.remove(bin.upcast_ref()),
-        }
+        let _ = self.put_back(key, branch, &publisher, None);
     }
 }

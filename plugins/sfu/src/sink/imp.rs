@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -31,6 +31,8 @@ const WARNINGS: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct SfuSink {
     pub(super) settings: Mutex<Settings>,
+    /// A pad's elements are no longer being changed.
+    pub(super) settled: Condvar,
     /// When an element inside warned last.
     warned: Mutex<Option<Instant>>,
     pub(super) state: Mutex<State>,
@@ -62,6 +64,8 @@ pub(super) struct Input {
     /// What is done with that.
     pub(super) work: Work,
     pub(super) branch: Option<Branch>,
+    /// A thread has its elements, to build or change them.
+    pub(super) busy: bool,
     /// The layer that it is, or the audio track, as long as it is there: what comes later is another one.
     pub(super) layer: Option<usize>,
     /// It says of raw sound that it takes any.
@@ -289,12 +293,21 @@ impl ElementImpl for SfuSink {
 impl SfuSink {
     /// Whether a warning comes from inside, and so soon after another one that the application needn't hear it.
     fn is_one_of_many(&self, message: &gst::Message) -> bool {
-        if message.src() == Some(self.obj().upcast_ref()) {
+        // What this project's elements say they say once.
+        let source = message
+            .src()
+            .and_then(|source| source.downcast_ref::<gst::Element>());
+        let factory = source.and_then(|source| source.factory());
+        let ours =
+            factory.is_some_and(|f| ["sfusink", "simulcastenc"].contains(&f.name().as_str()));
+        if ours {
             return false;
         }
         let mut warned = lock(&self.warned);
         let is_soon = warned.is_some_and(|at| at.elapsed() < WARNINGS);
-        if !is_soon {
+        if is_soon {
+            gst::info!(CAT, imp = self, "not passed on: {message:?}");
+        } else {
             *warned = Some(Instant::now());
         }
         is_soon

@@ -97,6 +97,7 @@ impl SfuSink {
             media: None,
             work: Work::Wait,
             branch: None,
+            busy: false,
             layer: None,
             takes_any_raw: false,
             language: None,
@@ -129,12 +130,13 @@ impl SfuSink {
             };
             match info.query_mut().map(|query| query.view_mut()) {
                 Some(gst::QueryViewMut::Caps(query)) if now.is_some() => {
-                    let others = takes.iter().filter(|one| {
+                    let others = takes.iter_with_features().filter(|(one, _)| {
                         let caps: gst::Caps = std::iter::once((*one).to_owned()).collect();
                         // RTP's codecs have one name.
                         one.name() == "application/x-rtp" || is_other(&caps)
                     });
-                    let mut others: gst::Caps = others.map(ToOwned::to_owned).collect();
+                    let owned = others.map(|(one, features)| (one.to_owned(), features.to_owned()));
+                    let mut others: gst::Caps = owned.collect();
                     if let Some(filter) = query.filter_owned() {
                         others = filter.intersect_with_mode(&others, gst::CapsIntersectMode::First);
                     }
@@ -382,22 +384,25 @@ impl SfuSink {
     }
 
     fn eos_came(&self, kind: TrackKind, number: u32) -> Result<(), String> {
-        let entry = {
-            let state = lock(&self.state);
-            let input = state
-                .inputs
-                .get(&key(kind, number))
-                .ok_or("the pad was released")?;
+        let key = key(kind, number);
+        let (entry, publisher) = {
+            let mut state = self.when_settled(key);
+            let publisher = state.publisher.clone();
+            let input = state.inputs.get_mut(&key).ok_or("the pad was released")?;
             if input.branch.is_some() {
                 return Ok(());
             }
-            input.entry.clone()
+            input.busy = true;
+            (input.entry.clone(), publisher)
         };
-        let branch = branch::build_empty(self.obj().upcast_ref(), &entry)?;
-        if let Some(input) = lock(&self.state).inputs.get_mut(&key(kind, number)) {
-            input.branch = Some(branch);
+        let built = branch::build_empty(self.obj().upcast_ref(), &entry);
+        match (built, publisher) {
+            (Ok(branch), Some(publisher)) => self.put_back(key, branch, &publisher, None),
+            (built, _) => {
+                self.let_go(key);
+                built.map(|branch| branch.remove(self.obj().upcast_ref()))
+            }
         }
-        Ok(())
     }
 
     /// Whether this is an element of the audio, and there is a picture.

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 
 use h264_reader::nal::sps::{PicOrderCntType, ProfileIdc, SeqParameterSet};
 use h264_reader::rbsp::{BitRead, BitReader, ByteReader};
+use sfu_engine::Codec;
 
 /// What parameter sets say of pictures out of order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,7 @@ pub(super) enum Says {
 
 /// A level that there is not: the parser would refuse sets that do not keep to theirs.
 const NO_LEVEL: u8 = 0xff;
+const H264_SPS: u8 = 7;
 const H265_SPS: u8 = 33;
 
 /// What caps say, as parsers make them.
@@ -37,6 +39,34 @@ pub(super) fn says(caps: &gst::CapsRef) -> Says {
         }
     });
     said.unwrap_or(Says::Nothing)
+}
+
+/// The first sequence parameter set of a picture, as parsers give it: units with lengths of four octets.
+pub(super) fn sequence_set(codec: Codec, picture: &gst::BufferRef) -> Option<Vec<u8>> {
+    let map = picture.map_readable().ok()?;
+    let mut rest = map.as_slice();
+    while let Some((length, after)) = rest.split_at_checked(4) {
+        let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+        let (unit, after) = after.split_at_checked(usize::try_from(length).ok()?)?;
+        let is_set = unit.first().is_some_and(|head| match codec {
+            Codec::H265 => head >> 1 == H265_SPS,
+            _ => head & 31 == H264_SPS,
+        });
+        if is_set {
+            return Some(unit.to_vec());
+        }
+        rest = after;
+    }
+    None
+}
+
+/// What that says.
+pub(super) fn set_says(codec: Codec, set: &[u8]) -> Says {
+    let says = match codec {
+        Codec::H265 => h265_set(set),
+        _ => h264_set(set),
+    };
+    says.unwrap_or(Says::Nothing)
 }
 
 /// Whether parsers' caps are of pictures that no browser offers to decode: of other colours or more bits than 4:2:0 of eight, or

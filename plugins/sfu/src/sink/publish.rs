@@ -2,7 +2,8 @@
 
 //! What is published: each pad's elements, built when its caps come, and what the router is told of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
@@ -17,12 +18,15 @@ use super::branch::{self, Branch, Plan, Work};
 use super::clock::Wallclock;
 use super::encoded;
 use super::feedback::ForceKeyUnit;
-use super::imp::{SfuSink, State, key};
+use super::imp::{Input, SfuSink, State, key};
 use super::media::{self, Form, Media};
 use super::sender::Sender;
 use super::timeline::Timeline;
 use crate::notices::ViewerSignals;
 use crate::properties::lock;
+
+/// Who builds or changes a pad's elements is waited for so long. It was not tuned: that takes some milliseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the ends of all layers share.
 #[derive(Clone)]
@@ -86,22 +90,18 @@ impl SfuSink {
 
     /// Something else comes than came: what was built for that goes. Called by the pad's streaming thread.
     fn make_room(&self, kind: TrackKind, number: u32) -> Result<(), String> {
-        let (branch, publisher) = {
-            let mut state = lock(&self.state);
-            let publisher = Parts::of(&state)?.publisher;
+        let publisher = {
+            let state = lock(&self.state);
             if kind == TrackKind::Video && state.videos().count() > 1 {
-                return Err(
-                    "the format of one of several video pads changed while running; \
-                            restart the pipeline to change it"
-                        .into(),
-                );
+                let why = "the format of one of several video pads changed while running; restart the pipeline to change it";
+                return Err(why.into());
             }
-            let input = state.inputs.get_mut(&key(kind, number));
-            let input = input.ok_or("the pad was released")?;
-            (input.branch.take(), publisher)
+            Parts::of(&state)?.publisher
         };
-        if let Some(branch) = branch {
+        let key = key(kind, number);
+        if let Some(branch) = self.take_branch(key) {
             branch.remove(self.obj().upcast_ref());
+            self.let_go(key);
         }
         if kind == TrackKind::Video {
             // To viewers it is another publisher.
@@ -131,20 +131,37 @@ impl SfuSink {
         number: u32,
         media: Media,
     ) -> Result<(), String> {
-        let settings = lock(&self.settings).clone();
+        let built = self.build_branch(pad, kind, number, media);
+        if built.is_err() {
+            self.let_go(key(kind, number));
+        }
+        built
+    }
+
+    fn build_branch(
+        &self,
+        pad: &gst::Pad,
+        kind: TrackKind,
+        number: u32,
+        media: Media,
+    ) -> Result<(), String> {
         let (parts, entry, hidden, begins, layer, videos) = {
-            let mut state = lock(&self.state);
+            let mut state = self.when_settled(key(kind, number));
             state.number_layers();
             let videos = state.videos().count();
+            let parts = Parts::of(&state)?;
             let input = state
                 .inputs
-                .get(&key(kind, number))
+                .get_mut(&key(kind, number))
                 .ok_or("the pad was released")?;
+            input.busy = true;
             let (entry, layer) = (input.entry.clone(), input.layer.unwrap_or_default());
             let hidden = input.hidden.clone();
             let begins = input.begins.clone();
-            (Parts::of(&state)?, entry, hidden, begins, layer, videos)
+            (parts, entry, hidden, begins, layer, videos)
         };
+        // Who sets others from here on waits.
+        let settings = lock(&self.settings).clone();
         let work = encoded::work(kind, media.form, &settings, videos)?;
         let obj = self.obj();
         let plan = Plan {
@@ -177,8 +194,34 @@ impl SfuSink {
         self.put_back(key(kind, number), branch, &publisher, Some(work))
     }
 
+    /// The state, once nobody builds or changes a pad's elements.
+    pub(super) fn when_settled(&self, key: (bool, u32)) -> MutexGuard<'_, State> {
+        let is_busy = |state: &mut State| state.inputs.get(&key).is_some_and(|i| i.busy);
+        let waited = self
+            .settled
+            .wait_timeout_while(lock(&self.state), PATIENCE, is_busy);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Takes a pad's elements to change them: `put_back` or `let_go` follows.
+    pub(super) fn take_branch(&self, key: (bool, u32)) -> Option<Branch> {
+        let mut state = self.when_settled(key);
+        let input = state.inputs.get_mut(&key)?;
+        let branch = input.branch.take();
+        input.busy |= branch.is_some();
+        branch
+    }
+
+    /// Nothing was built or changed.
+    pub(super) fn let_go(&self, key: (bool, u32)) {
+        if let Some(input) = lock(&self.state).inputs.get_mut(&key) {
+            input.busy = false;
+        }
+        self.settled.notify_all();
+    }
+
     /// Gives a pad the elements that were built or changed for it, unless it was released or stopped meanwhile.
-    fn put_back(
+    pub(super) fn put_back(
         &self,
         key: (bool, u32),
         branch: Branch,
@@ -190,11 +233,15 @@ impl SfuSink {
             let mut state = lock(&self.state);
             let same = state.publisher.as_ref();
             let is_running = same.is_some_and(|same| Arc::ptr_eq(same, publisher));
-            if let Some(input) = state.inputs.get_mut(&key).filter(|_| is_running) {
-                input.branch = branch.take();
-                input.work = work.unwrap_or(input.work);
+            if let Some(input) = state.inputs.get_mut(&key) {
+                input.busy = false;
+                if is_running {
+                    input.branch = branch.take();
+                    input.work = work.unwrap_or(input.work);
+                }
             }
         }
+        self.settled.notify_all();
         let Some(branch) = branch else {
             return Ok(());
         };
@@ -204,25 +251,25 @@ impl SfuSink {
 
     /// Decides otherwise what becomes of a video pad that comes encoded. Called by its streaming thread.
     pub(super) fn decide(&self, number: u32, work: Work) -> Result<(), String> {
-        let settings = lock(&self.settings).clone();
-        let (parts, mut branch, before, media, pad, entry, hidden) = {
-            let mut state = lock(&self.state);
+        let (parts, before, media, pad, entry, hidden) = {
+            let state = lock(&self.state);
             let parts = Parts::of(&state)?;
-            let input = state.inputs.get_mut(&key(TrackKind::Video, number));
+            let input = state.inputs.get(&key(TrackKind::Video, number));
             let input = input.ok_or("the pad was released")?;
             let media = input.media.ok_or("it is being stopped")?;
-            let branch = input.branch.take().ok_or("it is being stopped")?;
-            let before = input.work;
             (
                 parts,
-                branch,
-                before,
+                input.work,
                 media,
                 input.pad.clone(),
                 input.entry.clone(),
                 input.hidden.clone(),
             )
         };
+        let branch = self.take_branch(key(TrackKind::Video, number));
+        let mut branch = branch.ok_or("it is being stopped")?;
+        // Who sets others from here on waits.
+        let settings = lock(&self.settings).clone();
         let obj = self.obj();
         let plan = Plan {
             bin: obj.upcast_ref(),
@@ -430,14 +477,30 @@ impl SfuSink {
 
     /// Changes the layers of what is encoded here, and returns which ones it has now.
     fn apply_layers(&self) -> Option<Layers> {
-        let (key, mut branch, live, parts) = {
-            let mut state = lock(&self.state);
-            let parts = Parts::of(&state).ok()?;
-            let mut inputs = state.inputs.iter_mut();
-            inputs.find_map(|(key, input)| {
-                let branch = input.branch.take_if(|branch| branch.has_encoder())?;
-                Some((*key, branch, is_live(input.pad.upcast_ref()), parts.clone()))
-            })?
+        let videos: Vec<_> = {
+            let state = lock(&self.state);
+            let videos = state.inputs.iter().filter(|((audio, _), _)| !audio);
+            videos
+                .map(|(key, input)| (*key, input.pad.clone()))
+                .collect()
+        };
+        let (key, mut branch, pad) = videos.into_iter().find_map(|(key, pad)| {
+            let is_encoded = |input: &Input| input.branch.as_ref().is_some_and(Branch::has_encoder);
+            let encodes = self
+                .when_settled(key)
+                .inputs
+                .get(&key)
+                .is_some_and(is_encoded);
+            let branch = encodes.then(|| self.take_branch(key)).flatten()?;
+            Some((key, branch, pad))
+        })?;
+        // Without a lock: upstream is asked.
+        let live = is_live(pad.upcast_ref());
+        let parts = Parts::of(&lock(&self.state));
+        let Ok(parts) = parts else {
+            branch.remove(self.obj().upcast_ref());
+            self.let_go(key);
+            return None;
         };
         let settings = lock(&self.settings).clone();
         let changed = branch.set_layers(self.obj().upcast_ref(), &settings.layers, live, |index| {

@@ -108,7 +108,6 @@ impl Way {
             }
             gst::EventView::Caps(caps) => {
                 self.whole = caps.caps().structure(0).is_some_and(is_whole);
-                self.in_order.store(false, Relaxed);
                 None
             }
             gst::EventView::FlushStop(_) => {

@@ -14,7 +14,12 @@ impl Whole {
     pub(super) fn caps(&mut self, caps: &gst::CapsRef) {
         let plain = memory_of(caps).is_none();
         let info = plain.then(|| gst_video::VideoInfo::from_caps(caps).ok());
-        self.info = info.flatten();
+        // Strides of tiles are none.
+        let tiled = |info: &gst_video::VideoInfo| {
+            let flags = info.format_info().flags();
+            flags.contains(gst_video::VideoFormatFlags::TILED)
+        };
+        self.info = info.flatten().filter(|info| !tiled(info));
     }
 
     /// What a frame lacks.

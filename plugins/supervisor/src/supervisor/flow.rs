@@ -49,6 +49,11 @@ impl Watched {
 struct Seen(u64, Instant);
 
 impl Seen {
+    /// How long it had been that until now, where that is over.
+    fn gap(&self, count: u64, now: Instant) -> Option<Duration> {
+        (count != self.0 && self.0 > 0).then(|| now.saturating_duration_since(self.1))
+    }
+
     /// For how long it has been that now. What has not begun can't stall.
     fn look(&mut self, count: u64, has_begun: bool, now: Instant) -> Duration {
         if count != self.0 || !has_begun {
@@ -65,6 +70,8 @@ pub(super) struct Pictures {
     expected: bool,
     /// Starts that did not bring them back.
     misses: u32,
+    /// The longest that they have taken to come, and came.
+    slowest: Duration,
 }
 
 /// What has stalled.
@@ -153,6 +160,8 @@ impl Flow {
             self.first.get_or_insert(now);
             self.pictures.expected = true;
         }
+        let gap = self.video.gap(count, now).unwrap_or_default();
+        self.pictures.slowest = self.pictures.slowest.max(gap);
         let quiet = self.video.look(count, self.pictures.expected, now);
         // Where they went on for a while the start was a good one.
         let came = self
@@ -161,7 +170,9 @@ impl Flow {
         if came >= Some(self.limit) {
             self.pictures.misses = 0;
         }
+        let longest = self.limit * (1 << DOUBLES);
         let patience = self.limit * (1 << self.pictures.misses);
+        let patience = patience.max(2 * self.pictures.slowest).min(longest);
         if quiet < patience {
             return None;
         }
@@ -241,9 +252,18 @@ mod tests {
 
         /// Sound comes each second, and pictures in the first `pictures` ones. Returns when which of them has stalled.
         fn stalls(&mut self, pictures: u64, until: u64) -> Option<(u64, Stalled, Duration)> {
+            self.stalls_where(until, |second| second < pictures)
+        }
+
+        /// The same of pictures in these seconds.
+        fn stalls_where(
+            &mut self,
+            until: u64,
+            shows: impl Fn(u64) -> bool,
+        ) -> Option<(u64, Stalled, Duration)> {
             (0..until).find_map(|second| {
                 self.comes(1);
-                if second < pictures {
+                if shows(second) {
                     self.comes(0);
                 }
                 let now = self.begun + Duration::from_secs(second);
@@ -287,6 +307,21 @@ mod tests {
             );
             pictures = run.flow.pictures();
         }
+    }
+
+    #[test]
+    fn pictures_that_are_slow_are_waited_for_once_that_is_known() {
+        let mut pictures = Pictures::default();
+        let mut stalls = Vec::new();
+        for _ in 0..4 {
+            let mut run = Run::after(pictures);
+            // The first one comes at once.
+            let stalled = run.stalls_where(300, |second| second % 15 == 0);
+            stalls.push(stalled.map(|(second, ..)| second));
+            pictures = run.flow.pictures();
+        }
+        assert!(stalls[0].is_some(), "{stalls:?}");
+        assert_eq!(stalls[2..], [None, None], "{stalls:?}");
     }
 
     #[test]

@@ -100,8 +100,17 @@ fn shown(text: &str) -> String {
 
 /// What of an address tells no secret.
 fn public(scheme: &str, rest: &str) -> String {
-    // Not all who write a password escape what is in it. What comes behind the last @ is none of it.
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, behind)| behind);
+    // Not all who write a password escape what is in it. Where an @ may stand in it as well as in a path or query nothing is shown.
+    let (first, _) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let behind = match first.rfind('@') {
+        Some(at) => &rest[at + 1..],
+        None if is_user(first) => rest.split_once('@').map_or(rest, |(_, behind)| behind),
+        None => rest,
+    };
+    if behind.contains('@') {
+        return "…".to_owned();
+    }
+    let rest = behind;
     // Keys and passwords are in queries, and in the paths of some cameras (/user=admin&password=…).
     let end = rest.find(['?', '#', ';', '=', '&', ' ']);
     let mut public = rest[..end.unwrap_or(rest.len())].to_owned();
@@ -117,6 +126,14 @@ fn public(scheme: &str, rest: &str) -> String {
         public.push('…');
     }
     public
+}
+
+/// Whether that is the beginning of NAME:PASSWORD, and no HOST or HOST:PORT.
+fn is_user(first: &str) -> bool {
+    let is_port = |text: &str| text.chars().all(|c| c.is_ascii_digit());
+    first
+        .split_once(':')
+        .is_some_and(|(_, behind)| !first.starts_with('[') && !is_port(behind))
 }
 
 fn printable(text: &str) -> String {
@@ -160,6 +177,11 @@ mod tests {
                 "srt://192.0.2.7:8890?passphrase=secret",
                 "srt://192.0.2.7:8890…",
             ),
+            ("srt://192.0.2.7:8890?passphrase=my@secret", "srt://…"),
+            ("rtsp://192.0.2.7/user=admin&password=p@ss", "rtsp://…"),
+            ("rtmp://192.0.2.7/app/k@ey", "rtmp://…"),
+            ("rtsp://ann:secret@192.0.2.7/1?password=p@ss", "rtsp://…"),
+            ("rtsp://ann:se@cr/e@t@192.0.2.7/1", "rtsp://…"),
             ("/a\n\u{202e}b", "/a\u{fffd}\u{fffd}b"),
         ] {
             assert_eq!(shown(text), expected, "{text}");

@@ -60,15 +60,34 @@ pub(crate) enum Audio {
 /// The tracks of an audio message, each with its number.
 #[derive(Debug)]
 pub(crate) struct AudioTracks {
+    /// Track 0 is of a codec that has no name of Enhanced RTMP's.
+    foreign: Option<Misuse>,
     one: Option<Track>,
     several: Option<Tracks>,
+}
+
+impl AudioTracks {
+    fn none() -> Self {
+        Self {
+            foreign: None,
+            one: None,
+            several: None,
+        }
+    }
+
+    fn foreign(codec: &str) -> Self {
+        Self {
+            foreign: Some(Misuse::Codec(codec.to_owned())),
+            ..Self::none()
+        }
+    }
 }
 
 impl From<Track> for AudioTracks {
     fn from(track: Track) -> Self {
         Self {
             one: Some(track),
-            several: None,
+            ..Self::none()
         }
     }
 }
@@ -81,10 +100,7 @@ const MP3: [u8; 4] = *b".mp3";
 pub(crate) fn audio(data: &Bytes) -> Result<AudioTracks, Misuse> {
     let Some(&first) = data.first() else {
         // Some encoders send empty ones to keep the connection alive.
-        return Ok(AudioTracks {
-            one: None,
-            several: None,
-        });
+        return Ok(AudioTracks::none());
     };
     // As Enhanced RTMP would have it.
     let (packet_type, fourcc, body) = match first >> 4 {
@@ -92,19 +108,19 @@ pub(crate) fn audio(data: &Bytes) -> Result<AudioTracks, Misuse> {
             return Ok(match Extended::read(data, AUDIO_TRACKS)? {
                 Extended::One(track) => track.into(),
                 Extended::Several(tracks) => AudioTracks {
-                    one: None,
                     several: Some(tracks),
+                    ..AudioTracks::none()
                 },
             });
         }
         10 => (*data.get(1).ok_or(CUT_SHORT)?, AAC, data.slice(2..)),
         2 | 14 => (FRAMES, MP3, data.slice(1..)),
-        0 | 3 => return Err(Misuse::Codec("PCM".into())),
-        1 => return Err(Misuse::Codec("ADPCM".into())),
-        4..=6 => return Err(Misuse::Codec("Nellymoser".into())),
-        7 | 8 => return Err(Misuse::Codec("G.711".into())),
-        11 => return Err(Misuse::Codec("Speex".into())),
-        codec => return Err(Misuse::Codec(format!("audio codec {codec}"))),
+        0 | 3 => return Ok(AudioTracks::foreign("PCM")),
+        1 => return Ok(AudioTracks::foreign("ADPCM")),
+        4..=6 => return Ok(AudioTracks::foreign("Nellymoser")),
+        7 | 8 => return Ok(AudioTracks::foreign("G.711")),
+        11 => return Ok(AudioTracks::foreign("Speex")),
+        codec => return Ok(AudioTracks::foreign(&format!("audio codec {codec}"))),
     };
     let id = 0;
     let track = Track {
@@ -120,6 +136,9 @@ impl Iterator for AudioTracks {
     type Item = Result<(u8, Result<Audio, Misuse>), Misuse>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(why) = self.foreign.take() {
+            return Some(Ok((0, Err(why))));
+        }
         let track = match &mut self.several {
             None => self.one.take().map(Ok),
             Some(tracks) => tracks.next(),
