@@ -5,7 +5,7 @@
 //! By v1 it is the participant who offers ([`Client`]): it is told how many m-lines are missing, and its next offer is answered
 //! with the newest state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use livekit_protocol::{MediaSectionsRequirement, SessionDescription, TrackType};
@@ -31,7 +31,7 @@ const LINES: usize = 200;
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Offering {
-    sections: Vec<Section>,
+    places: Vec<Place>,
     /// As they are in the offer that is being made or answered.
     offered: Vec<Section>,
     state: State,
@@ -44,6 +44,14 @@ pub(super) struct Offering {
     id: u32,
     /// Of who makes all offers itself.
     client: Option<Client>,
+}
+
+/// An m-line, or what is to have one.
+#[derive(Debug)]
+struct Place {
+    section: Section,
+    /// The client's last offer has an m-line that carries it: kept, since it is asked for each track of each participant.
+    placed: bool,
 }
 
 /// Of a participant who makes all offers.
@@ -98,6 +106,16 @@ impl Client {
             self.asked = None;
         }
     }
+
+    /// The m-lines that its last offer had too few of, where so many tracks have none, for sounds and for pictures.
+    fn missing(&self, unplaced: [usize; 2]) -> [usize; 2] {
+        let mut left = LINES.saturating_sub(self.lines.iter().sum());
+        [0, 1].map(|kind: usize| {
+            let missing = unplaced[kind].saturating_sub(self.free[kind]).min(left);
+            left -= missing;
+            missing
+        })
+    }
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -139,14 +157,25 @@ impl Offering {
     /// Whether one more track of this kind can be carried, where there may be so many sections.
     pub(super) fn has_room(&self, kind: TrackType, most: usize) -> bool {
         let Some(client) = &self.client else {
-            return self.sections.len() < most || self.free(kind, None).is_some();
+            return self.places.len() < most || self.free(kind, None).is_some();
         };
-        let carried = self.sections.iter().filter(|s| s.track.is_some()).count();
+        if self.tracks().count() >= most.min(CLIENTS) {
+            return false;
+        }
         // What has been added since its last offer takes of what that had, and of what it is asked for.
-        let lines = client.lines.iter().chain(&self.missing()).sum::<usize>();
+        let unplaced = self.unplaced();
         let kind = usize::from(kind != TrackType::Audio);
-        let has_free = client.free[kind] > self.unplaced()[kind];
-        carried < most.min(CLIENTS) && (has_free || lines < LINES)
+        if client.free[kind] > unplaced[kind] {
+            return true;
+        }
+        let missing = client.missing(unplaced);
+        client.lines.iter().chain(&missing).sum::<usize>() < LINES
+    }
+
+    /// What is to be carried.
+    fn tracks(&self) -> impl Iterator<Item = &Place> {
+        let all = self.places.iter();
+        all.filter(|place| place.section.track.is_some())
     }
 
     /// A section that can carry this track. One whose last offer had another one can't yet: clients hear of a track where an
@@ -158,14 +187,14 @@ impl Offering {
             offered.and_then(|section| section.track.as_ref())
         };
         let is_free = |n: usize, offered: bool| {
-            let section = &self.sections[n];
+            let section = &self.places[n].section;
             let is_new = match last(n) {
                 Some((last, _)) => offered && Some(last) == track,
                 None => !offered,
             };
             section.kind == kind && section.track.is_none() && is_new
         };
-        let mut all = 0..self.sections.len();
+        let mut all = 0..self.places.len();
         let same = all.clone().find(|n| is_free(*n, true));
         same.or_else(|| all.find(|n| is_free(*n, false)))
     }
@@ -183,17 +212,25 @@ impl Offering {
         };
         let free = self.free(kind, Some(&track));
         let track = Some((track, publisher));
+        let section = Section { kind, track };
+        // What was given up and comes again before that was offered has the m-line that it had.
+        let placed = self.client.is_some() && self.offered.contains(&section);
+        let place = Place { section, placed };
         match free {
-            Some(free) => self.sections[free].track = track,
-            None => self.sections.push(Section { kind, track }),
+            Some(free) => self.places[free] = place,
+            None => self.places.push(place),
         }
     }
 
     /// A track is not to be carried any more.
     pub(super) fn remove(&mut self, now: Instant, track: &Sid) {
-        let is_it = |section: &&Section| section.track.as_ref().is_some_and(|(t, _)| t == track);
-        if let Some(place) = self.sections.iter().position(|section| is_it(&section)) {
-            self.sections[place].track = None;
+        let is_it = |place: &Place| {
+            let carried = place.section.track.as_ref();
+            carried.is_some_and(|(carried, _)| carried == track)
+        };
+        if let Some(place) = self.places.iter().position(is_it) {
+            self.places[place].section.track = None;
+            self.places[place].placed = false;
             // Else it is free when that is offered.
             let was_offered = |section: &Section| section.track.is_some();
             self.freed |=
@@ -209,11 +246,12 @@ impl Offering {
         }
         self.due = None;
         self.state = State::Making;
-        let both = self.offered.iter().zip(&self.sections);
+        let sections: Vec<_> = self.places.iter().map(|p| p.section.clone()).collect();
+        let both = self.offered.iter().zip(&sections);
         let mut ended =
             both.filter(|(before, after)| before.track.is_some() && after.track.is_none());
         self.freed |= ended.next().is_some();
-        self.offered.clone_from(&self.sections);
+        self.offered = sections;
         Some((self.offered.clone(), std::mem::take(&mut self.restart_ice)))
     }
 
@@ -232,9 +270,10 @@ impl Offering {
         if self.client.is_none() || self.due()? > now {
             return None;
         }
-        let missing = self.missing();
+        let unplaced = self.unplaced();
         self.due = None;
         let client = self.client.as_mut()?;
+        let missing = client.missing(unplaced);
         client.ask(now);
         client.outstanding = missing;
         let [num_audios, num_videos] = missing.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
@@ -244,30 +283,16 @@ impl Offering {
         })
     }
 
-    /// The m-lines that the client's last offer had too few of, for sounds and for pictures.
-    fn missing(&self) -> [usize; 2] {
-        let Some(client) = &self.client else {
-            return [0; 2];
-        };
-        let unplaced = self.unplaced();
-        let mut left = LINES.saturating_sub(client.lines.iter().sum());
-        [0, 1].map(|kind: usize| {
-            let missing = unplaced[kind].saturating_sub(client.free[kind]).min(left);
-            left -= missing;
-            missing
-        })
-    }
-
     /// What the client's last offer had no m-line for, or was not there yet, of sounds and of pictures.
     fn unplaced(&self) -> [usize; 2] {
-        self.count(|s| s.track.is_some() && !self.offered.contains(s))
+        self.count(|place| !place.placed)
     }
 
-    /// How many sections are so, for sounds and for pictures.
-    fn count(&self, is_so: impl Fn(&Section) -> bool) -> [usize; 2] {
+    /// How many tracks are so, of sounds and of pictures.
+    fn count(&self, is_so: impl Fn(&Place) -> bool) -> [usize; 2] {
         let mut counts = [0; 2];
-        for section in self.sections.iter().filter(|s| is_so(s)) {
-            counts[usize::from(section.kind != TrackType::Audio)] += 1;
+        for place in self.tracks().filter(|place| is_so(place)) {
+            counts[usize::from(place.section.kind != TrackType::Audio)] += 1;
         }
         counts
     }
@@ -277,8 +302,8 @@ impl Offering {
         self.client.as_ref()?;
         self.due = None;
         self.state = State::Making;
-        let wanted = self.sections.iter().filter(|s| s.track.is_some());
-        self.offered = wanted.cloned().collect();
+        let wanted = self.tracks().map(|place| place.section.clone());
+        self.offered = wanted.collect();
         Some(self.offered.clone())
     }
 
@@ -302,9 +327,16 @@ impl Offering {
             .iter()
             .map(|(.., section)| section.clone())
             .collect();
-        let carries = self.count(|s| self.offered.contains(s));
-        let missing = {
-            if let Some(client) = &mut self.client {
+        let placed = self.offered.iter().filter_map(|s| s.track.as_ref());
+        let placed: HashSet<_> = placed.collect();
+        for place in &mut self.places {
+            let track = place.section.track.as_ref();
+            place.placed = track.is_some_and(|track| placed.contains(track));
+        }
+        let carries = self.count(|place| place.placed);
+        let unplaced = self.unplaced();
+        let missing = match &mut self.client {
+            Some(client) => {
                 // For who waits.
                 self.freed |= client
                     .free
@@ -312,8 +344,9 @@ impl Offering {
                     .zip(free)
                     .any(|(before, now)| now > *before);
                 client.offered([0, 1].map(|kind| carries[kind] + free[kind]), free);
+                client.missing(unplaced)
             }
-            self.missing()
+            None => [0; 2],
         };
         if is_short {
             // What was to be free for one offer is taken with the next one, of which no client makes too few m-lines.
@@ -338,9 +371,10 @@ impl Offering {
         self.state = State::Sent;
         self.id += 1;
         // What has changed meanwhile is in the next one.
-        let both = self.offered.iter().zip(&self.sections).zip(mids);
-        let named = both.filter_map(|((offered, section), mid)| {
-            let (track, _) = offered.track.as_ref().filter(|_| offered == section)?;
+        let both = self.offered.iter().zip(&self.places).zip(mids);
+        let named = both.filter_map(|((offered, place), mid)| {
+            let is_so = *offered == place.section;
+            let (track, _) = offered.track.as_ref().filter(|_| is_so)?;
             Some((mid.clone(), String::from(track)))
         });
         Some(SessionDescription {
@@ -687,6 +721,51 @@ mod tests {
         assert!(!offering.has_room(video, most));
         placed(&mut offering, 1);
         assert!(offering.take_freed() && offering.has_room(video, most));
+    }
+
+    /// Whatever is added, goes, comes again and is answered, in whatever order: what is said to have an m-line is what the last
+    /// offer carries.
+    #[test]
+    fn what_has_an_m_line_is_known_at_any_time() {
+        for seed in 0..500_u64 {
+            let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut roll = move |most: usize| {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                random as usize % most
+            };
+            let now = Instant::now();
+            let publisher = Sid::participant();
+            let mut offering = Offering::new(true);
+            let (mut wanted, mut gone): (Vec<Sid>, Vec<Sid>) = (Vec::new(), Vec::new());
+            for _ in 0..60 {
+                match roll(4) {
+                    0 if gone.is_empty() => gone.push(Sid::track(TrackSource::Camera)),
+                    0 => {
+                        let track = gone.swap_remove(roll(gone.len()));
+                        offering.add(now, TrackType::Video, track.clone(), publisher.clone());
+                        wanted.push(track);
+                    }
+                    1 if !wanted.is_empty() => {
+                        let track = wanted.swap_remove(roll(wanted.len()));
+                        offering.remove(now, &track);
+                        gone.push(track);
+                    }
+                    2 => {
+                        let asked = offering.wanted().unwrap().len();
+                        let mid = |n: usize| (roll(3) > 0).then(|| n.to_string());
+                        let mids: Vec<_> = (0..asked).map(mid).collect();
+                        offering.conversed(now, &mids, [0, 0]);
+                    }
+                    _ => {}
+                }
+                let carried: HashSet<_> = offering.carried().map(|(track, _)| track).collect();
+                let unplaced = wanted.iter().filter(|track| !carried.contains(track));
+                let unplaced = unplaced.count();
+                assert_eq!(offering.unplaced(), [0, unplaced], "seed {seed}");
+            }
+        }
     }
 
     #[test]

@@ -174,13 +174,26 @@ impl Room {
                 known.is_some_and(|track| track.kind() != TrackType::Audio)
             };
             let (pictures, sounds): (Vec<_>, Vec<_>) = tracks.into_iter().partition(is_picture);
-            for track in sounds.into_iter().chain(pictures) {
-                self.subscribe(now, &subscriber, track.as_str(), out);
+            for tracks in [sounds, pictures] {
+                self.subscribe_while_room(now, &subscriber, tracks, out);
             }
             let all_have_one = |p: &&mut Participant| p.waiting.is_empty();
             let known = self.participants.get_mut(&subscriber).filter(all_have_one);
             if known.is_some_and(|p| std::mem::take(&mut p.forgot)) {
                 self.subscribe_to_all(now, &subscriber, out);
+            }
+        }
+    }
+
+    /// The same, of tracks of one kind: where there is no room for one there is none for those after it, which are not looked at.
+    fn subscribe_while_room(&mut self, now: Now, sid: &Sid, tracks: Vec<Sid>, out: &mut Outputs) {
+        let mut tracks = tracks.into_iter();
+        while let Some(track) = tracks.next() {
+            self.subscribe(now, sid, track.as_str(), out);
+            let subscriber = self.participants.get_mut(sid);
+            if let Some(subscriber) = subscriber.filter(|s| s.waiting.contains(&track)) {
+                subscriber.waiting.extend(tracks);
+                return;
             }
         }
     }
