@@ -337,13 +337,9 @@ impl Offering {
         let unplaced = self.unplaced();
         let missing = match &mut self.client {
             Some(client) => {
-                // For who waits.
-                self.freed |= client
-                    .free
-                    .iter()
-                    .zip(free)
-                    .any(|(before, now)| now > *before);
                 client.offered([0, 1].map(|kind| carries[kind] + free[kind]), free);
+                // For who waits. There may be no more free ones than before: one was taken, and one given up.
+                self.freed |= (0..2).any(|kind| free[kind] > unplaced[kind]);
                 client.missing(unplaced)
             }
             None => [0; 2],
@@ -714,12 +710,37 @@ mod tests {
             offering.conversed(now, &mids, [half, free]);
         };
         placed(&mut offering, 0);
-        assert!(!offering.take_freed() && !offering.has_room(video, most));
+        assert!(!offering.has_room(video, most));
         // What has gone is free once that was answered.
         offering.remove(now, &tracks[0]);
         offering.take_freed();
         assert!(!offering.has_room(video, most));
         placed(&mut offering, 1);
+        assert!(offering.take_freed() && offering.has_room(video, most));
+    }
+
+    #[test]
+    fn an_m_line_that_becomes_free_while_another_one_is_taken_is_told_of() {
+        let (now, most) = (Instant::now(), 255);
+        let video = TrackType::Video;
+        let mut offering = Offering::new(true);
+        let conversed = |offering: &mut Offering, free: usize, placed: usize| {
+            let wanted = offering.wanted().unwrap().len();
+            let mid = |n: usize| (n < placed).then(|| n.to_string());
+            let mids: Vec<_> = (0..wanted).map(mid).collect();
+            offering.conversed(now, &mids, [LINES - 2, free]);
+        };
+        conversed(&mut offering, 2, 0);
+        let tracks = [(); 2].map(|()| Sid::track(TrackSource::Camera));
+        for track in &tracks {
+            offering.add(now, video, track.clone(), Sid::participant());
+        }
+        // The m-line that the second one is to have is free for one offer yet.
+        conversed(&mut offering, 1, 1);
+        offering.remove(now, &tracks[0]);
+        offering.take_freed();
+        assert!(!offering.has_room(video, most));
+        conversed(&mut offering, 1, 1);
         assert!(offering.take_freed() && offering.has_room(video, most));
     }
 
