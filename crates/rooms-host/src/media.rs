@@ -446,7 +446,8 @@ impl Media {
             match way.carry(&self.engine, line.number, stream, &preference) {
                 Ok(shown) => (line.shown, line.carries) = (shown, true),
                 Err(SessionError::Busy) => _ = self.again.carrying.insert(sid.clone()),
-                Err(_) => line.carries = true,
+                // One that was offered and not answered: it is when it is.
+                Err(_) => {}
             }
         }
     }
