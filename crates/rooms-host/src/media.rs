@@ -445,7 +445,11 @@ impl Media {
             let preference = preference.clone().unwrap_or_default();
             match way.carry(&self.engine, line.number, stream, &preference) {
                 Ok(shown) => (line.shown, line.carries) = (shown, true),
-                Err(SessionError::Busy) => _ = self.again.carrying.insert(sid.clone()),
+                Err(SessionError::Busy) => {
+                    // The others would find no room there either.
+                    self.again.carrying.insert(sid.clone());
+                    break;
+                }
                 // One that was offered and not answered: it is when it is.
                 Err(_) => {}
             }
