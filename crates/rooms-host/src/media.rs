@@ -30,6 +30,7 @@ use crate::load::Load;
 use crate::names::Names;
 use crate::publications::{Publications, kind};
 use again::Again;
+use delivery::Budget;
 use duplex::Way;
 
 /// See the module's description.
@@ -73,8 +74,8 @@ struct Party {
     wishes: HashMap<Sid, Wish>,
     /// Data for it.
     outgoing: Outgoing,
-    /// What it has sent is paid for until then.
-    paid: Instant,
+    /// For the data that it sends.
+    budget: Budget,
 }
 
 impl Party {
@@ -223,7 +224,7 @@ impl Media {
             silent: Vec::new(),
             wishes: HashMap::new(),
             outgoing: Outgoing::default(),
-            paid: now,
+            budget: Budget::new(now),
         });
     }
 

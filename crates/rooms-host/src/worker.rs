@@ -209,7 +209,7 @@ impl Worker {
 
     /// A participant has sent that, and pays for what comes of it. What it can't pay for is lost.
     fn pass_on(&mut self, now: Instant, from: &Sid, lane: Lane, packet: &[u8]) {
-        if !self.media.may_send(from, now) {
+        if !self.media.may_send(from, now, lane) {
             return;
         }
         match lane {
