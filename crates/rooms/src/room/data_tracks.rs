@@ -322,7 +322,7 @@ impl Room {
         let Some(sender) = self.participants.get_mut(sid) else {
             return;
         };
-        sender.heard = now.at;
+        sender.heard_of(now);
         let is_too_large = packet.len() > self.config.limits.datagram;
         let Some(sender) = self.participants.get(sid).filter(|_| !is_too_large) else {
             return;
