@@ -48,9 +48,6 @@ const EARLY: usize = 64;
 /// Octets of them.
 const EARLY_OCTETS: usize = 256 * 1_024;
 
-/// The log has one of so many packets that were lost for want of room.
-const LOST: u64 = 100;
-
 /// What opens the channels to a participant.
 pub(crate) fn open() -> impl Iterator<Item = DataCommand> {
     Lane::ALL.into_iter().map(|lane| {
@@ -173,11 +170,11 @@ impl DataObserver for Channels {
     }
 
     fn lost(&self, channel: ChannelId) {
-        let lost = self.lost.fetch_add(1, Relaxed);
-        // Of a slow network there may be many.
-        if lost.is_multiple_of(LOST) {
+        let lost = self.lost.fetch_add(1, Relaxed) + 1;
+        // Of a slow network there may be thousands a second: the log has the first, the second, the fourth and so on.
+        if lost.is_power_of_two() {
             let participant = &self.participant;
-            tracing::info!(%participant, channel = channel.0, lost = lost + 1, "too slow for what it is sent: data is lost");
+            tracing::info!(%participant, channel = channel.0, lost, "too slow for what it is sent: data is lost");
         }
     }
 

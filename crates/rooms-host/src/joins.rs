@@ -12,14 +12,23 @@ use std::time::{Duration, Instant};
 use sfu_engine::AddressKey;
 use sfu_rooms::Refused;
 
-/// The thread may be at work for joins in one part of so many, beyond what they may take at once. A join takes some 2 ms, 10 ms on a
-/// busy machine or in a crowd; a school has one address. Estimates: nobody has measured a school.
+/// The thread may be at work for joins in some parts of so many, beyond what they may take at once. A join takes some 2 ms, 10 ms on
+/// a busy machine or in a crowd; a school has one address. Estimates: nobody has measured a school.
 const OF_ADDRESS: Bound = Bound {
-    parts: 4,
+    parts: 1,
+    of: 4,
     at_once: Duration::from_secs(2),
 };
+/// Of all together, where an address has not made up for its own: two that take all that they may do not keep everybody else out.
 const OF_ALL: Bound = Bound {
-    parts: 2,
+    parts: 1,
+    of: 2,
+    at_once: Duration::from_secs(4),
+};
+/// Of all together, whoever comes: there may be any number of addresses.
+const CEILING: Bound = Bound {
+    parts: 3,
+    of: 4,
     at_once: Duration::from_secs(4),
 };
 /// There is no look at fewer for those that are over.
@@ -28,12 +37,18 @@ const FEW: usize = 1_024;
 #[derive(Debug, Clone, Copy)]
 struct Bound {
     parts: u32,
+    of: u32,
     at_once: Duration,
 }
 
 impl Bound {
+    /// In which time that is made up for.
+    fn debt(self, time: Duration) -> Duration {
+        time * self.of / self.parts
+    }
+
     fn is_reached(self, now: Instant, even: Instant) -> bool {
-        even > now + self.at_once * self.parts
+        even > now + self.debt(self.at_once)
     }
 }
 
@@ -76,7 +91,9 @@ pub(crate) type Who = (String, String);
 pub(crate) struct Joins {
     identities: Debts<Who>,
     addresses: Debts<AddressKey>,
+    /// Until when what all have taken is made up for, by [`OF_ALL`] and by [`CEILING`].
     all: Instant,
+    whoever: Instant,
 }
 
 impl Joins {
@@ -85,6 +102,7 @@ impl Joins {
             identities: Debts::new(),
             addresses: Debts::new(),
             all: now,
+            whoever: now,
         }
     }
 
@@ -101,7 +119,11 @@ impl Joins {
                 "too many join from this address: try again later",
             ));
         }
-        if OF_ALL.is_reached(now, self.all) {
+        // Of whom no address is known that may be anybody's.
+        let has_debt = of_address.is_none_or(|even| even > now);
+        let is_too_much =
+            CEILING.is_reached(now, self.whoever) || has_debt && OF_ALL.is_reached(now, self.all);
+        if is_too_much {
             return Err(refused(503, "too many join: try again later"));
         }
         Ok(())
@@ -109,9 +131,13 @@ impl Joins {
 
     /// Somebody has come from there, which took so long.
     pub(crate) fn spend(&mut self, now: Instant, address: Option<IpAddr>, time: Duration) {
-        self.all = self.all.max(now) + time * OF_ALL.parts;
+        // Who is let in beyond that bound does not keep those out any longer whom it is for.
+        if !OF_ALL.is_reached(now, self.all) {
+            self.all = self.all.max(now) + OF_ALL.debt(time);
+        }
+        self.whoever = self.whoever.max(now) + CEILING.debt(time);
         if let Some(address) = address.map(AddressKey::from) {
-            let even = self.addresses.of(&address, now) + time * OF_ADDRESS.parts;
+            let even = self.addresses.of(&address, now) + OF_ADDRESS.debt(time);
             self.addresses.set(now, address, even);
         }
     }
@@ -166,10 +192,54 @@ mod tests {
         assert!(joins.may(now, Some(each(1))).is_ok());
         assert!(joins.may(now, None).is_ok());
         let of_all = minute(&mut Joins::new(began), began, each);
-        let most = Duration::from_secs(60) / 2 + Duration::from_secs(4);
+        let most = Duration::from_secs(60) * 3 / 4 + Duration::from_secs(4);
         assert!(
             of_all <= most + STEP && of_all > most - STEP * 2,
             "{of_all:?}"
+        );
+        // Where nobody knows from where they come, they are as one that has a debt.
+        let (mut joins, mut of_unknown) = (Joins::new(began), Duration::ZERO);
+        let mut now = began;
+        while now < began + Duration::from_secs(60) {
+            now += STEP;
+            if joins.may(now, None).is_ok() {
+                joins.spend(now, None, STEP);
+                of_unknown += STEP;
+            }
+        }
+        let most = Duration::from_secs(60) / 2 + Duration::from_secs(4);
+        assert!(
+            of_unknown <= most + STEP && of_unknown > most - STEP * 2,
+            "{of_unknown:?}"
+        );
+    }
+
+    /// Two addresses from which is joined as often as they are let in, and somebody who comes now and then from elsewhere.
+    #[test]
+    fn two_addresses_keep_nobody_else_out() {
+        let began = Instant::now();
+        let mut joins = Joins::new(began);
+        let address = |n: u32| Some(IpAddr::from(n.to_be_bytes()));
+        let (mut now, mut of_two, mut refused) = (began, Duration::ZERO, 0);
+        for n in 0..12_000_u32 {
+            now += STEP;
+            let from = address(n % 2);
+            match joins.may(now, from) {
+                Ok(()) => {
+                    joins.spend(now, from, STEP);
+                    of_two += STEP;
+                }
+                Err(_) => refused += 1,
+            }
+            if n % 200 == 0 {
+                let from = address(2 + n / 200);
+                assert_eq!(joins.may(now, from), Ok(()), "{n}");
+                joins.spend(now, from, STEP);
+            }
+        }
+        assert!(
+            refused > 0 && of_two > Duration::from_secs(25),
+            "{of_two:?}"
         );
     }
 

@@ -30,6 +30,7 @@ use crate::load::Load;
 use crate::names::Names;
 use crate::publications::{Publications, kind};
 use again::Again;
+use delivery::Budget;
 use duplex::Way;
 
 /// See the module's description.
@@ -73,8 +74,8 @@ struct Party {
     wishes: HashMap<Sid, Wish>,
     /// Data for it.
     outgoing: Outgoing,
-    /// What it has sent is paid for until then.
-    paid: Instant,
+    /// For the data that it sends.
+    budget: Budget,
 }
 
 impl Party {
@@ -223,7 +224,7 @@ impl Media {
             silent: Vec::new(),
             wishes: HashMap::new(),
             outgoing: Outgoing::default(),
-            paid: now,
+            budget: Budget::new(now),
         });
     }
 
@@ -445,8 +446,13 @@ impl Media {
             let preference = preference.clone().unwrap_or_default();
             match way.carry(&self.engine, line.number, stream, &preference) {
                 Ok(shown) => (line.shown, line.carries) = (shown, true),
-                Err(SessionError::Busy) => _ = self.again.carrying.insert(sid.clone()),
-                Err(_) => line.carries = true,
+                Err(SessionError::Busy) => {
+                    // The others would find no room there either.
+                    self.again.carrying.insert(sid.clone());
+                    break;
+                }
+                // One that was offered and not answered: it is when it is.
+                Err(_) => {}
             }
         }
     }

@@ -123,10 +123,12 @@ impl Worker {
         let listen = self.media.has_sound().then_some(self.listen);
         let measure = self.media.has_parties().then_some(self.measure);
         let resting = self.resting.first().map(|(at, _)| *at);
-        let late = self.media.is_late() || self.media.is_behind();
-        let late = late.then(|| Instant::now() + AGAIN);
-        let all = [due, listen, measure, resting, late, self.ingresses.due()];
-        let next = all.into_iter().flatten().min();
+        let now = Instant::now();
+        let late = self.media.is_late().then(|| now + AGAIN);
+        let again = self.media.due_again(now);
+        let own = [due, listen, measure, resting, late, again];
+        let all = own.into_iter().chain([self.ingresses.due()]);
+        let next = all.flatten().min();
         next.map_or(AT_LEAST, |at| {
             at.saturating_duration_since(Instant::now()).min(AT_LEAST)
         })
@@ -182,7 +184,7 @@ impl Worker {
             Some(Input::Stop) | None => {}
         }
         self.media.send_late(now);
-        self.media.try_again();
+        self.media.try_again(now);
         self.hear_who_has_rested(now);
         if self.ingresses.due().is_some_and(|at| at <= now) {
             let (rooms, media) = (&mut self.rooms, &mut self.media);
@@ -207,7 +209,7 @@ impl Worker {
 
     /// A participant has sent that, and pays for what comes of it. What it can't pay for is lost.
     fn pass_on(&mut self, now: Instant, from: &Sid, lane: Lane, packet: &[u8]) {
-        if !self.media.may_send(from, now) {
+        if !self.media.may_send(from, now, lane) {
             return;
         }
         match lane {

@@ -4,12 +4,14 @@
 //! nothing any more, and who was promised something gets it.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use sfu_engine::{Preference, SessionError, SessionId};
 use sfu_rooms::Sid;
 
 use super::Media;
 use super::duplex::Way;
+use crate::late::AGAIN;
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(super) struct Again {
     closing: Vec<SessionId>,
     /// Whose m-lines do not carry all that they are to carry.
     pub(super) carrying: BTreeSet<Sid>,
+    /// It was tried lately, and is again then.
+    due: Option<Instant>,
 }
 
 impl Again {
@@ -42,6 +46,21 @@ impl Again {
     fn is_empty(&self) -> bool {
         self.closing.is_empty() && self.carrying.is_empty()
     }
+
+    /// When there is something to try. What has come up just now is tried at once.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        (!self.is_empty()).then(|| self.due.unwrap_or(now))
+    }
+
+    /// Whether it is to be tried now, and so not again for a while: a shard that is behind gets no better by each of the rooms'
+    /// thread's inputs.
+    fn take_due(&mut self, now: Instant) -> bool {
+        let is_due = self.due(now).is_some_and(|due| due <= now);
+        if is_due {
+            self.due = Some(now + AGAIN);
+        }
+        is_due
+    }
 }
 
 impl Media {
@@ -50,8 +69,8 @@ impl Media {
     }
 
     /// Does what found no room before.
-    pub(crate) fn try_again(&mut self) {
-        if self.again.is_empty() {
+    pub(crate) fn try_again(&mut self, now: Instant) {
+        if !self.again.take_due(now) {
             return;
         }
         self.again.close_again(|id| self.engine.close(id));
@@ -66,9 +85,9 @@ impl Media {
         }
     }
 
-    /// Whether something waits for [`try_again`](Self::try_again).
-    pub(crate) fn is_behind(&self) -> bool {
-        !self.again.is_empty()
+    /// When [`try_again`](Self::try_again) has something to do.
+    pub(crate) fn due_again(&self, now: Instant) -> Option<Instant> {
+        self.again.due(now)
     }
 
     /// A place of a participant's carries nothing any more, unless it is another track's by now.
@@ -117,5 +136,22 @@ mod tests {
         assert_eq!(tried(&mut again, |_| Err(SessionError::Busy)), both);
         assert_eq!(tried(&mut again, |_| Ok(())), both);
         assert!(again.is_empty() && tried(&mut again, |_| Ok(())).is_empty());
+    }
+
+    #[test]
+    fn however_much_comes_in_it_is_tried_again_now_and_then() {
+        let (mut now, mut again) = (Instant::now(), Again::default());
+        assert!(again.due(now).is_none() && !again.take_due(now));
+        again.carrying.insert(Sid::participant());
+        let (end, mut tried) = (now + 10 * AGAIN, 0);
+        while now < end {
+            tried += u32::from(again.take_due(now));
+            let due = again.due(now);
+            assert!(due.is_some_and(|due| due > now && due <= now + AGAIN));
+            now += AGAIN / 50;
+        }
+        assert_eq!(tried, 10);
+        again.carrying.clear();
+        assert!(again.due(now).is_none() && !again.take_due(now));
     }
 }

@@ -19,6 +19,37 @@ const DELIVERY: Duration = Duration::from_micros(50);
 const LARGE: usize = 16 * 1_024;
 const READ: usize = 4 * 1_024;
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// So much of that is for datagrams of data tracks, which come as fast as their publisher likes: the rest is left for other data.
+const DATAGRAMS_AT_ONCE: Duration = Duration::from_millis(500);
+
+/// What a participant's data may cost.
+#[derive(Debug)]
+pub(super) struct Budget {
+    /// What it has sent is paid for until then.
+    paid: Instant,
+}
+
+impl Budget {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { paid: now }
+    }
+
+    /// Whether what it has sent so far leaves it room for more on this lane.
+    fn has_room(&self, now: Instant, lane: Lane) -> bool {
+        let at_once = match lane {
+            Lane::Reliable | Lane::Lossy => AT_ONCE,
+            Lane::DataTracks => DATAGRAMS_AT_ONCE,
+        };
+        self.paid <= now + at_once
+    }
+
+    /// It has sent so many octets to so many others.
+    fn spend(&mut self, now: Instant, octets: usize, deliveries: usize) {
+        let units = 1 + octets / READ + deliveries * (1 + octets / LARGE);
+        let price = DELIVERY.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
+        self.paid = self.paid.max(now) + price;
+    }
+}
 
 impl Media {
     /// A channel to a participant is open.
@@ -62,18 +93,16 @@ impl Media {
         !self.late.is_empty()
     }
 
-    /// Whether what a participant has sent so far leaves it room for more.
-    pub(crate) fn may_send(&self, sid: &Sid, now: Instant) -> bool {
+    /// Whether what a participant has sent so far leaves it room for more on this lane.
+    pub(crate) fn may_send(&self, sid: &Sid, now: Instant, lane: Lane) -> bool {
         let party = self.parties.get(sid);
-        party.is_some_and(|party| party.paid <= now + AT_ONCE)
+        party.is_some_and(|party| party.budget.has_room(now, lane))
     }
 
     /// It has sent so many octets to so many others.
     pub(crate) fn has_sent(&mut self, sid: &Sid, now: Instant, octets: usize, deliveries: usize) {
         if let Some(party) = self.parties.get_mut(sid) {
-            let units = 1 + octets / READ + deliveries * (1 + octets / LARGE);
-            let price = DELIVERY.saturating_mul(u32::try_from(units).unwrap_or(u32::MAX));
-            party.paid = party.paid.max(now) + price;
+            party.budget.spend(now, octets, deliveries);
         }
     }
 }
@@ -87,4 +116,52 @@ fn has_room(engine: &Engine, packet: &Packet) -> bool {
     let channel = packet.channel;
     let sent = engine.data(packet.session, DataCommand::Send { channel, message });
     sent != Err(SessionError::Busy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A publisher of datagrams sends all that it may to a thousand others, and says something to them now and then.
+    #[test]
+    fn datagrams_leave_room_for_other_data_and_for_no_more_than_there_is() {
+        let began = Instant::now();
+        let (mut now, mut budget) = (began, Budget::new(began));
+        let step = Duration::from_millis(10);
+        let (mut sent, mut n) = (0, 0);
+        while now < began + Duration::from_secs(60) {
+            while budget.has_room(now, Lane::DataTracks) {
+                budget.spend(now, 1_000, 1_000);
+                sent += 1_000;
+            }
+            n += 1;
+            if n % 50 == 0 {
+                for lane in [Lane::Reliable, Lane::Lossy] {
+                    assert!(budget.has_room(now, lane), "{n}");
+                    budget.spend(now, 1_000, 1_000);
+                    sent += 1_000;
+                }
+            }
+            now += step;
+        }
+        let most = 20_000 * 61;
+        assert!(sent <= most && sent > most * 9 / 10, "{sent}");
+    }
+
+    #[test]
+    fn who_sends_no_datagrams_has_all_of_it() {
+        let now = Instant::now();
+        for (lane, most) in [
+            (Lane::Reliable, 20_000),
+            (Lane::Lossy, 20_000),
+            (Lane::DataTracks, 10_000),
+        ] {
+            let (mut budget, mut sent) = (Budget::new(now), 0);
+            while budget.has_room(now, lane) {
+                budget.spend(now, 100, 99);
+                sent += 100;
+            }
+            assert_eq!(sent, most + 100, "{lane:?}");
+        }
+    }
 }

@@ -28,7 +28,7 @@ impl Room {
         let Some(sender) = self.participants.get_mut(sid) else {
             return;
         };
-        sender.heard = now.at;
+        sender.heard_of(now);
         if !sender.permission.can_publish_data || packet.len() > self.config.limits.message {
             return;
         }

@@ -7,8 +7,8 @@ use livekit_protocol::participant_info::State;
 use livekit_protocol::request_response::{Reason, Request};
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    DataTrackSubscriberHandles, PublishDataTrackRequest, PublishDataTrackResponse, RequestResponse,
-    UnpublishDataTrackRequest, UnpublishDataTrackResponse, UpdateDataSubscription,
+    DataTrackInfo, DataTrackSubscriberHandles, PublishDataTrackRequest, PublishDataTrackResponse,
+    RequestResponse, UnpublishDataTrackRequest, UnpublishDataTrackResponse, UpdateDataSubscription,
 };
 use prost::Message as _;
 
@@ -298,7 +298,9 @@ impl Room {
         let named: Vec<_> = named.take(self.config.limits.data_tracks).collect();
         for track in &publisher.data_tracks {
             let info = track.info();
-            if named.iter().all(|n| n.pub_handle != info.pub_handle) {
+            // It may know the handle by what it published before: unpublished and published again, it is another track.
+            let is_it = |n: &DataTrackInfo| (n.pub_handle, &n.sid) == (info.pub_handle, &info.sid);
+            if !named.iter().any(is_it) {
                 let info = Some(info.clone());
                 let message = Message::PublishDataTrackResponse(PublishDataTrackResponse { info });
                 say(publisher.connection, message, out);
@@ -320,7 +322,7 @@ impl Room {
         let Some(sender) = self.participants.get_mut(sid) else {
             return;
         };
-        sender.heard = now.at;
+        sender.heard_of(now);
         let is_too_large = packet.len() > self.config.limits.datagram;
         let Some(sender) = self.participants.get(sid).filter(|_| !is_too_large) else {
             return;

@@ -168,6 +168,13 @@ impl Participant {
         self.kind == Kind::Ingress
     }
 
+    /// Something of it came by its media. While its connection is broken that does not count: who only sends has not come back.
+    pub(super) fn heard_of(&mut self, now: Now) {
+        if self.connection.is_some() {
+            self.heard = now.at;
+        }
+    }
+
     /// Something that others are told has changed.
     pub(super) fn changed(&mut self) {
         self.version += 1;

@@ -135,14 +135,16 @@ impl Room {
         }
     }
 
-    /// Somebody does not want a track that it would get.
+    /// Somebody does not want a track that it would get. Nobody gets a data track so, and nothing would take it out when it ends.
     pub(super) fn decline(&mut self, sid: &Sid, track: &str) {
-        let Some((track, _)) = self.publishers.get_key_value(track) else {
+        let publisher = self.publisher_of(track);
+        let known = publisher.and_then(|p| p.tracks.iter().find(|t| t.sid.as_str() == track));
+        let Some(track) = known.map(|track| track.sid.clone()) else {
             return;
         };
         let subscriber = self.participants.get_mut(sid);
         if let Some(subscriber) = subscriber.filter(|s| s.hello.auto_subscribe) {
-            subscriber.declined.insert(track.clone());
+            subscriber.declined.insert(track);
         }
     }
 
@@ -174,13 +176,26 @@ impl Room {
                 known.is_some_and(|track| track.kind() != TrackType::Audio)
             };
             let (pictures, sounds): (Vec<_>, Vec<_>) = tracks.into_iter().partition(is_picture);
-            for track in sounds.into_iter().chain(pictures) {
-                self.subscribe(now, &subscriber, track.as_str(), out);
+            for tracks in [sounds, pictures] {
+                self.subscribe_while_room(now, &subscriber, tracks, out);
             }
             let all_have_one = |p: &&mut Participant| p.waiting.is_empty();
             let known = self.participants.get_mut(&subscriber).filter(all_have_one);
             if known.is_some_and(|p| std::mem::take(&mut p.forgot)) {
                 self.subscribe_to_all(now, &subscriber, out);
+            }
+        }
+    }
+
+    /// The same, of tracks of one kind: where there is no room for one there is none for those after it, which are not looked at.
+    fn subscribe_while_room(&mut self, now: Now, sid: &Sid, tracks: Vec<Sid>, out: &mut Outputs) {
+        let mut tracks = tracks.into_iter();
+        while let Some(track) = tracks.next() {
+            self.subscribe(now, sid, track.as_str(), out);
+            let subscriber = self.participants.get_mut(sid);
+            if let Some(subscriber) = subscriber.filter(|s| s.waiting.contains(&track)) {
+                subscriber.waiting.extend(tracks);
+                return;
             }
         }
     }
@@ -333,4 +348,73 @@ fn permission_update(publisher: &Sid, track: &Sid, allowed: bool) -> Message {
         track_sid: String::from(track),
         allowed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use livekit_protocol::{
+        AddTrackRequest, PublishDataTrackRequest, TrackSource, UnpublishDataTrackRequest,
+        UpdateSubscription,
+    };
+
+    use super::*;
+    use crate::{Config, Connection, Hello, Keys, Limits};
+
+    #[test]
+    fn what_was_declined_is_kept_until_it_ends_and_of_data_tracks_not_at_all() {
+        const NOW: u64 = 1_800_000_000;
+        let keys: Keys = "key:secret".parse().unwrap();
+        let now = Now {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        };
+        let mut room = Room::new(now, "r".into(), &Config::default());
+        let mut out = Outputs::new();
+        let [ann, ben] = [1, 2].map(|n: u64| {
+            let claims = serde_json::json!({
+                "iss": "key", "sub": n.to_string(), "exp": NOW + 60,
+                "video": {"roomJoin": true, "room": "r"},
+            });
+            let key = jsonwebtoken::EncodingKey::from_secret(b"secret");
+            let header = jsonwebtoken::Header::default();
+            let token = jsonwebtoken::encode(&header, &claims, &key).unwrap();
+            let permit = keys.permit(&token, NOW, &Limits::default()).unwrap();
+            let hello = Hello::from_query([]).unwrap();
+            room.join(now, Connection(n), permit, hello, &mut out)
+        });
+        let camera = AddTrackRequest {
+            cid: "camera".into(),
+            r#type: TrackType::Video.into(),
+            source: TrackSource::Camera.into(),
+            ..AddTrackRequest::default()
+        };
+        room.add_track(now, &ann, camera, &mut out);
+        let camera = room.participants[&ann].tracks[0].sid.clone();
+        let declines = |room: &mut Room, track: &Sid, out: &mut Outputs| {
+            let asked = UpdateSubscription {
+                track_sids: vec![String::from(track)],
+                subscribe: false,
+                participant_tracks: Vec::new(),
+            };
+            room.subscription(now, &ben, asked, out);
+        };
+        for pub_handle in 1..100 {
+            let named = PublishDataTrackRequest {
+                pub_handle,
+                name: "arm".into(),
+                ..PublishDataTrackRequest::default()
+            };
+            room.publish_data_track(now, &ann, named, &mut out);
+            let arm = room.participants[&ann].data_tracks[0].sid.clone();
+            declines(&mut room, &arm, &mut out);
+            declines(&mut room, &camera, &mut out);
+            let end = UnpublishDataTrackRequest { pub_handle };
+            room.unpublish_data_track(now, &ann, end, &mut out);
+            assert!(room.participants[&ben].declined.iter().eq([&camera]));
+        }
+        room.unsubscribe_all(now, &camera);
+        assert!(room.participants[&ben].declined.is_empty());
+    }
 }

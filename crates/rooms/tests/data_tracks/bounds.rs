@@ -9,9 +9,9 @@ use sfu_rooms::proto::request_response::Reason;
 use sfu_rooms::proto::signal_request::Message as Asked;
 use sfu_rooms::proto::signal_response::Message as Told;
 use sfu_rooms::proto::{
-    DataTrackInfo, PublishDataTrackResponse, SyncState, UpdateParticipantMetadata,
+    DataTrackInfo, Ping, PublishDataTrackResponse, SyncState, UpdateParticipantMetadata,
 };
-use sfu_rooms::{Hello, Limits};
+use sfu_rooms::{Connection, Hello, Limits};
 
 use super::hall::{Hall, datagram, named, permit, subscription};
 
@@ -75,6 +75,44 @@ fn datagrams_have_a_largest_size() {
         let short = &datagram(1, b"")[..length];
         assert!(hall.send(1, short).is_empty(), "{length}");
     }
+}
+
+/// Its place is kept for 20 s for who comes back, not for as long as it sends.
+#[test]
+fn who_is_away_is_gone_in_time_whatever_it_sends() {
+    let mut hall = Hall::new(Limits::default());
+    hall.join(1, "ann");
+    hall.join(2, "ben");
+    hall.publish(1, named(1, "arm"));
+    let sid = hall.published(1).sid;
+    hall.subscribe(2, &sid, true);
+    hall.rooms.closed(hall.now, Connection(1));
+    let ping = || {
+        Asked::PingReq(Ping {
+            timestamp: 1,
+            ..Ping::default()
+        })
+    };
+    for n in 0..25 {
+        hall.run_for(Duration::from_secs(1));
+        let is_there = n < 19;
+        assert_eq!(
+            hall.send(1, &datagram(1, b"x")).len(),
+            usize::from(is_there),
+            "{n}"
+        );
+        let ann = hall.sids[&1].clone();
+        hall.rooms.data(hall.now, ann.as_str(), true, b"");
+        hall.ask(2, ping());
+    }
+    // Who is connected is there as long as it sends, though it says nothing else.
+    hall.publish(2, named(1, "leg"));
+    for _ in 0..25 {
+        hall.run_for(Duration::from_secs(1));
+        hall.send(2, &datagram(1, b"x"));
+    }
+    hall.publish(2, named(2, "toe"));
+    assert_eq!(hall.published(2).name, "toe");
 }
 
 /// Who joins is told all names of a room: they count as metadata does.

@@ -263,6 +263,36 @@ fn who_goes_on_by_another_connection_has_its_tracks_and_subscriptions() {
     assert_eq!(hall.send(11, &datagram(2, b"x")).len(), 2);
 }
 
+/// A handle that was given up and taken again is another track's: who knows the one before is told, and nobody else.
+#[test]
+fn who_goes_on_hears_which_track_its_handle_is() {
+    let mut hall = Hall::new(Limits::default());
+    hall.join(1, "ann");
+    hall.publish(1, named(1, "arm"));
+    let before = hall.published(1);
+    hall.unpublish(1, 1);
+    hall.publish(1, named(1, "leg"));
+    let after = hall.published(1);
+    for (connection, known, is_told) in [(11, before, true), (12, after.clone(), false)] {
+        hall.rooms.closed(hall.now, Connection(connection - 1));
+        hall.rooms.closed(hall.now, Connection(1));
+        hall.resume(1, connection, "ann");
+        let named = PublishDataTrackResponse { info: Some(known) };
+        let state = SyncState {
+            publish_data_tracks: vec![named],
+            ..SyncState::default()
+        };
+        hall.ask(connection, Asked::SyncState(state));
+        let told = hall.told[&connection].iter().filter_map(|told| match told {
+            Told::PublishDataTrackResponse(response) => response.info.as_ref(),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        assert_eq!(told, Vec::from_iter(is_told.then_some(&after)));
+        assert!(hall.unpublished(connection).is_empty());
+    }
+}
+
 /// A full reconnect: all is published, and subscribed to, anew.
 #[test]
 fn who_comes_anew_publishes_other_tracks() {

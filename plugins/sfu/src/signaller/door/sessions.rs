@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use sfu_engine::{Engine, SessionId};
+use sfu_engine::{Engine, SessionError, SessionId};
 
 use super::{Door, Pass};
 use crate::properties::lock;
@@ -24,6 +24,8 @@ const FORGET_EVERY: u64 = 10;
 pub(super) struct Held {
     sessions: Mutex<HashMap<SessionId, Pass>>,
     generation: AtomicU64,
+    /// A session that is over found no room at a shard that is behind, and lives on: it is looked for, though no rule has changed.
+    again: AtomicBool,
     looks: AtomicU64,
 }
 
@@ -56,6 +58,7 @@ impl Door {
         }
         let generation = self.access.generation();
         let changed = self.held.generation.swap(generation, Relaxed) != generation;
+        let changed = self.held.again.swap(false, Relaxed) || changed;
         let looks = self.held.looks.fetch_add(1, Relaxed);
         let forget = looks.is_multiple_of(FORGET_EVERY);
         let mut sessions = lock(&self.held.sessions);
@@ -71,12 +74,15 @@ impl Door {
             .iter()
             .filter_map(|(id, pass)| Some((*id, over(pass)?)))
             .collect();
-        for (id, _) in &over {
-            sessions.remove(id);
-        }
         drop(sessions);
         for (id, why) in over {
-            if engine.close(id).is_ok() {
+            let closed = engine.close(id);
+            if closed == Err(SessionError::Busy) {
+                self.held.again.store(true, Relaxed);
+                continue;
+            }
+            lock(&self.held.sessions).remove(&id);
+            if closed.is_ok() {
                 gst::info!(CAT, "a session has ended: {why}");
             }
         }

@@ -14,8 +14,10 @@ use gst_plugin_webrtc_signalling_protocol as p;
 use serde_json::{Value, json};
 use sfu_access::{Action, Want};
 use sfu_engine::{
-    OfferedViewer, Preference, PublishRequest, SessionId, StreamName, SubscribeRequest,
+    OfferedViewer, Preference, PublishRequest, SessionError, SessionId, StreamName,
+    SubscribeRequest,
 };
+use tokio::runtime::Handle;
 
 use super::super::door::{Pass, may_play, want};
 use super::super::server::App;
@@ -33,6 +35,9 @@ const EARLY: usize = 30;
 const CANDIDATE: usize = 512;
 /// Streams that are listed at most.
 const LISTED: usize = 1_000;
+/// A session that a shard which is far behind has no room to end is ended later: it is tried so often, so many times.
+const AGAIN: Duration = Duration::from_millis(100);
+const TRIES: u32 = 100;
 
 /// See the module's description.
 pub(super) struct Peer {
@@ -430,8 +435,29 @@ impl Peer {
         if let Some(session) = self.sessions.remove(id)
             && let State::Begun(session, _) = session.state
         {
-            // One that has ended already is what is wanted.
-            let _ = self.app.engine.close(session);
+            self.close(session);
+        }
+    }
+
+    /// Now or later: this connection may be gone by then.
+    fn close(&self, session: SessionId) {
+        // One that has ended already is what is wanted.
+        if self.app.engine.close(session) != Err(SessionError::Busy) {
+            return;
+        }
+        gst::debug!(super::CAT, "a shard is far behind: a session ends later");
+        let engine = Arc::downgrade(&self.app.engine);
+        let again = async move {
+            for _ in 0..TRIES {
+                tokio::time::sleep(AGAIN).await;
+                let closed = engine.upgrade().map(|engine| engine.close(session));
+                if closed != Some(Err(SessionError::Busy)) {
+                    return;
+                }
+            }
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(again);
         }
     }
 
