@@ -113,7 +113,7 @@ fn double(mut from: impl BufRead, mut to: impl Write) -> io::Result<()> {
             packet.resize(4 + usize::from(length), 0);
             from.read_exact(&mut packet[4..])?;
             // Odd channels are RTCP's.
-            let is_rtp = packet[1] % 2 == 0;
+            let is_rtp = packet[1].is_multiple_of(2);
             for _ in 0..if is_rtp { 2 } else { 1 } {
                 to.write_all(&packet)?;
             }

@@ -297,7 +297,7 @@ impl SfuSink {
         let source = message
             .src()
             .and_then(|source| source.downcast_ref::<gst::Element>());
-        let factory = source.and_then(|source| source.factory());
+        let factory = source.and_then(ElementExt::factory);
         let ours =
             factory.is_some_and(|f| ["sfusink", "simulcastenc"].contains(&f.name().as_str()));
         if ours {
