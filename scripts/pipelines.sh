@@ -66,7 +66,7 @@ check_value() {
       [[ $value =~ ^(auto|always|never)$ ]] || die "$key=$value: it is auto, always or never"
       ;;
     URL)
-      [[ $value =~ ^rtsps?://[^[:space:]\"\\]+$ ]] || die "$key=$value: an address is rtsp://…"
+      [[ $value =~ ^rtsp[stu]?://[^[:space:]\"\\]+$ ]] || die "$key=$value: an address is rtsp://…, rtsps://… or rtspt://… (TCP alone)"
       ;;
     SOURCE)
       # It becomes a part of a pipeline's description.

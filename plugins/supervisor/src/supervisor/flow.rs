@@ -316,7 +316,7 @@ mod tests {
         for _ in 0..4 {
             let mut run = Run::after(pictures);
             // The first one comes at once.
-            let stalled = run.stalls_where(300, |second| second % 15 == 0);
+            let stalled = run.stalls_where(300, |second| second % 25 == 0);
             stalls.push(stalled.map(|(second, ..)| second));
             pictures = run.flow.pictures();
         }
