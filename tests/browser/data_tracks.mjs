@@ -3,28 +3,13 @@
 //
 // node data_tracks.mjs --url ws://127.0.0.1:8080 --ann TOKEN --ben TOKEN --single 1 [--screenshot FILE]
 
-import { createServer } from 'node:http';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-
 import { options, until, withBrowsers } from './browser.mjs';
+import { serve } from './livekit.mjs';
 
 const wanted = options({ url: '', ann: '', ben: '', single: 0, screenshot: '' });
 const setting = { deadline: 150000, screenshot: wanted.screenshot };
-const library = createRequire(import.meta.url).resolve('livekit-client').replace(/[^/]+$/, 'livekit-client.umd.js');
 
 const PAGE = '<!doctype html><title>data</title><script src="/livekit.js"></script><p id=state></p>';
-
-async function serve() {
-  const script = await readFile(library);
-  const server = createServer((request, response) => {
-    const isScript = request.url === '/livekit.js';
-    response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html');
-    response.end(isScript ? script : PAGE);
-  });
-  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-  return server;
-}
 
 /** In the page: joins, subscribes to all data that is published, and keeps what comes in `window.seen`. */
 async function join([url, token, single]) {
@@ -84,7 +69,7 @@ const refused = async (name) => {
 const events = (name) => window.seen.events.filter((one) => one === name).length;
 
 const seen = await withBrowsers(setting, async (open) => {
-  const server = await serve();
+  const server = await serve(PAGE);
   try {
     const page = `http://localhost:${server.address().port}/`;
     const single = wanted.single !== 0;

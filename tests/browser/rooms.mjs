@@ -3,29 +3,13 @@
 //
 // node rooms.mjs --url ws://127.0.0.1:8080 --ann TOKEN --ben TOKEN --stream cam1 --browsers chromium:firefox [--screenshot FILE]
 
-import { createServer } from 'node:http';
-import { readFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-
 import { options, pause, until, withBrowsers } from './browser.mjs';
+import { serve } from './livekit.mjs';
 
 const wanted = options({ url: '', ann: '', ben: '', stream: '', browsers: 'chromium:chromium', single: 0, screenshot: '' });
 const setting = { deadline: 150000, screenshot: wanted.screenshot };
-const library = createRequire(import.meta.url).resolve('livekit-client').replace(/[^/]+$/, 'livekit-client.umd.js');
 
 const PAGE = `<!doctype html><title>room</title><script src="/livekit.js"></script><p id=state></p><div id=all></div>`;
-
-/** Cameras are for pages from localhost alone. */
-async function serve() {
-  const script = await readFile(library);
-  const server = createServer((request, response) => {
-    const isScript = request.url === '/livekit.js';
-    response.setHeader('content-type', isScript ? 'text/javascript' : 'text/html');
-    response.end(isScript ? script : PAGE);
-  });
-  await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
-  return server;
-}
 
 /** In the page: joins, and keeps what happens in `window.seen`. */
 async function join([url, token, single]) {
@@ -82,7 +66,7 @@ const pictures = (who) => {
 const has = (event) => [(wantedEvent) => window.seen.events.includes(wantedEvent), event];
 
 const seen = await withBrowsers(setting, async (open) => {
-  const server = await serve();
+  const server = await serve(PAGE);
   try {
     const page = `http://localhost:${server.address().port}/`;
     const [first, second] = wanted.browsers.split(':');

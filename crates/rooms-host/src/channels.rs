@@ -123,6 +123,26 @@ pub(crate) struct Channels {
 }
 
 impl Channels {
+    pub(crate) fn new(
+        (takes, gives): (bool, bool),
+        participant: &Sid,
+        inbox: &Sender<Input>,
+        waiting: &Load,
+        late: &Load,
+    ) -> Self {
+        Self {
+            participant: participant.clone(),
+            takes,
+            gives,
+            inbox: inbox.clone(),
+            waiting: waiting.clone(),
+            own: Load::default(),
+            late: late.clone(),
+            open: Mutex::default(),
+            lost: AtomicU64::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<(ChannelId, Lane)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -247,17 +267,7 @@ mod tests {
 
     /// A participant's channels, which it has opened: 1 for the first lane, and so on.
     fn channels(inbox: &Sender<Input>, waiting: &Load, late: &Load) -> Channels {
-        let channels = Channels {
-            participant: Sid::participant(),
-            takes: true,
-            gives: false,
-            inbox: inbox.clone(),
-            waiting: waiting.clone(),
-            own: Load::default(),
-            late: late.clone(),
-            open: Mutex::default(),
-            lost: AtomicU64::default(),
-        };
+        let channels = Channels::new((true, false), &Sid::participant(), inbox, waiting, late);
         for (n, lane) in (1..).zip(Lane::ALL) {
             let config = ChannelConfig {
                 label: lane.label().into(),

@@ -8,9 +8,8 @@ mod duplex;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use sfu_engine::stream::Stream;
@@ -331,7 +330,7 @@ impl Media {
                     listed: names.publisher.clone(),
                     address: party.address,
                     observer: self.observer.clone(),
-                    data: Some(Arc::new(channels(
+                    data: Some(Arc::new(Channels::new(
                         (true, false),
                         sid,
                         &self.inbox,
@@ -394,7 +393,7 @@ impl Media {
             listed: party.names.listener.clone(),
             address: party.address,
             observer: self.observer.clone(),
-            data: Some(Arc::new(channels(
+            data: Some(Arc::new(Channels::new(
                 (false, true),
                 sid,
                 &self.inbox,
@@ -677,26 +676,6 @@ impl Drop for Media {
         for (sid, ingress) in &self.ingresses {
             roster.remove(&ingress.room, sid.as_str());
         }
-    }
-}
-
-fn channels(
-    (takes, gives): (bool, bool),
-    participant: &Sid,
-    inbox: &Sender<Input>,
-    waiting: &Load,
-    late: &Load,
-) -> Channels {
-    Channels {
-        participant: participant.clone(),
-        takes,
-        gives,
-        inbox: inbox.clone(),
-        waiting: waiting.clone(),
-        own: Load::default(),
-        late: late.clone(),
-        open: Mutex::default(),
-        lost: AtomicU64::default(),
     }
 }
 

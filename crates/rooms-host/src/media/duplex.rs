@@ -9,7 +9,8 @@ use sfu_engine::transport::negotiate::Carried;
 use sfu_engine::{DuplexPeer, Engine, InvitedPeer, Peer, Preference, SessionError, Shown};
 use sfu_rooms::{Expected, Negotiated, Section, Sid};
 
-use super::{Line, Media, Party, channels};
+use super::{Line, Media, Party};
+use crate::channels::Channels;
 use crate::publications::kind;
 
 /// By which connection a participant is sent something.
@@ -96,7 +97,7 @@ impl Media {
                 .converse_again(peer, offer, &carried, &mut group),
             none => {
                 let (both, late) = ((true, true), self.late.load());
-                let data = channels(both, sid, &self.inbox, &self.waiting, late);
+                let data = Channels::new(both, sid, &self.inbox, &self.waiting, late);
                 let peer = Peer {
                     // As the session on which others get something, which it is, too.
                     listed: names.listener.clone(),

@@ -11,6 +11,7 @@ use super::media;
 
 /// Output channels that a matrix may have.
 const OUTPUTS: std::ops::RangeInclusive<usize> = 1..=2;
+
 /// For each output channel the share of each input channel.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct MixMatrix(Matrix);

@@ -29,7 +29,6 @@ use crate::properties::lock;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the ends of all layers share.
-#[derive(Clone)]
 struct Parts {
     publisher: Arc<Publisher>,
     wallclock: Arc<Wallclock>,
@@ -81,7 +80,8 @@ impl SfuSink {
                 if before.is_some() {
                     self.make_room(kind, number)?;
                 }
-                self.build(pad, kind, number, media)?;
+                let built = self.build(pad, kind, number, media);
+                built.inspect_err(|_| self.let_go(key(kind, number)))?;
                 self.take_any_raw(pad, kind, number);
             }
         }
@@ -124,21 +124,8 @@ impl SfuSink {
         }
     }
 
+    /// Builds a pad's elements. Where that fails `let_go` is the caller's.
     fn build(
-        &self,
-        pad: &gst::Pad,
-        kind: TrackKind,
-        number: u32,
-        media: Media,
-    ) -> Result<(), String> {
-        let built = self.build_branch(pad, kind, number, media);
-        if built.is_err() {
-            self.let_go(key(kind, number));
-        }
-        built
-    }
-
-    fn build_branch(
         &self,
         pad: &gst::Pad,
         kind: TrackKind,
