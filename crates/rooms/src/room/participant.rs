@@ -50,6 +50,8 @@ pub(super) struct Participant {
     pub(super) waiting: BTreeSet<Sid>,
     /// There were more of them than are kept: once these have one it is looked for the others.
     pub(super) forgot: bool,
+    /// The codecs of pictures that it takes, as it was last seen.
+    pub(super) shows: Vec<String>,
     /// Tracks that it would get and does not want.
     pub(super) declined: BTreeSet<Sid>,
     /// Who may have its tracks.
@@ -145,6 +147,7 @@ impl Participant {
             subscriptions: BTreeMap::new(),
             waiting: BTreeSet::new(),
             forgot: false,
+            shows: Vec::new(),
             declined: BTreeSet::new(),
             allowed: Allowed::default(),
             offering: Offering::default(),

@@ -8,9 +8,10 @@ use livekit_protocol::{
 };
 
 use super::allowed::Allowed;
+use super::demand::{self, Wanted};
 use super::forwarded::stream_state;
 use super::participant::{Participant, Subscription};
-use super::{Outputs, Room, demand, say};
+use super::{Outputs, Room, say};
 use crate::media::Found;
 use crate::rooms::Now;
 use crate::sid::Sid;
@@ -302,7 +303,7 @@ impl Room {
     /// Tells publishers which layers somebody wants. Returns how many subscriptions were looked at.
     pub(super) fn ask_for_layers(&mut self, now: Now, out: &mut Outputs) -> u32 {
         let mut looked_at = 0;
-        let mut wanted = std::collections::BTreeMap::<Sid, VideoQuality>::new();
+        let mut wanted = std::collections::BTreeMap::<Sid, Wanted>::new();
         for subscriber in self.participants.values() {
             looked_at += subscriber.subscriptions.len() as u32;
             let shown = subscriber.subscriptions.iter();
@@ -318,8 +319,8 @@ impl Room {
                     true => VideoQuality::Low,
                     false => track.quality_of(subscription.wish.height),
                 };
-                let most = wanted.entry(sid.clone()).or_insert(VideoQuality::Low);
-                *most = (*most).max(quality);
+                let codec = track.codec_for(&subscriber.shows);
+                wanted.entry(sid.clone()).or_default().add(codec, quality);
             }
         }
         for publisher in self.participants.values_mut() {
@@ -330,10 +331,10 @@ impl Room {
                 .iter_mut()
                 .filter(|t| t.live && t.kind() == video);
             for track in pictures {
-                let most = wanted.get(&track.sid).copied();
-                let most = most.unwrap_or(VideoQuality::Off);
-                if let Some(most) = track.demand.want(now.at, most) {
-                    let update = demand::update(track, most);
+                let wanted = wanted.remove(&track.sid).unwrap_or_default();
+                let codecs = track.info().codecs.len();
+                if track.demands.want(now.at, codecs, &wanted) {
+                    let update = demand::update(track);
                     say(connection, Message::SubscribedQualityUpdate(update), out);
                 }
             }
