@@ -58,22 +58,21 @@ impl Room {
         let all: Vec<_> = self.participants.keys().cloned().collect();
         for track in live {
             for subscriber in &all {
-                let wants = self.participants.get(subscriber);
-                if wants.is_some_and(|p| p.hello.auto_subscribe) {
+                let known = self.participants.get(subscriber);
+                if known.is_some_and(|p| p.wants(&track)) {
                     self.subscribe(now, subscriber, track.as_str(), out);
                 }
             }
         }
     }
 
-    /// Who joins gets all that there is, where it wants that; but what it has declined.
+    /// Who joins, or may subscribe again, gets all that there is and it wants.
     pub(super) fn subscribe_to_all(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
-        let subscriber = self.participants.get(sid);
-        let Some(subscriber) = subscriber.filter(|p| p.hello.auto_subscribe) else {
+        let Some(subscriber) = self.participants.get(sid) else {
             return;
         };
         let tracks = self.participants.values().flat_map(|p| &p.tracks);
-        let wanted = tracks.filter(|t| t.live && !subscriber.declined.contains(&t.sid));
+        let wanted = tracks.filter(|t| t.live && subscriber.wants(&t.sid));
         let all = wanted.map(|track| (track.kind() != TrackType::Audio, track.sid.clone()));
         let mut all: Vec<_> = all.collect();
         // Where there is no room for all, it is better to hear somebody than to see somebody else.
@@ -136,6 +135,20 @@ impl Room {
         }
     }
 
+    /// Somebody asks for a track, which it may not be let have just now.
+    pub(super) fn ask_for(&mut self, sid: &Sid, track: &str) {
+        let publisher = self.publisher_of(track);
+        let known = publisher.and_then(|p| p.tracks.iter().find(|t| t.sid.as_str() == track));
+        let known = known.map(|track| track.sid.clone());
+        let Some(subscriber) = self.participants.get_mut(sid) else {
+            return;
+        };
+        subscriber.declined.remove(track);
+        if !subscriber.hello.auto_subscribe {
+            subscriber.asked_for.extend(known);
+        }
+    }
+
     /// Somebody does not want a track that it would get. Nobody gets a data track so, and nothing would take it out when it ends.
     pub(super) fn decline(&mut self, sid: &Sid, track: &str) {
         let publisher = self.publisher_of(track);
@@ -143,9 +156,12 @@ impl Room {
         let Some(track) = known.map(|track| track.sid.clone()) else {
             return;
         };
-        let subscriber = self.participants.get_mut(sid);
-        if let Some(subscriber) = subscriber.filter(|s| s.hello.auto_subscribe) {
-            subscriber.declined.insert(track);
+        let Some(subscriber) = self.participants.get_mut(sid) else {
+            return;
+        };
+        match subscriber.hello.auto_subscribe {
+            true => _ = subscriber.declined.insert(track),
+            false => _ = subscriber.asked_for.remove(&track),
         }
     }
 
@@ -208,6 +224,7 @@ impl Room {
             self.unsubscribe(now, &subscriber, track.as_str());
             if let Some(subscriber) = self.participants.get_mut(&subscriber) {
                 subscriber.declined.remove(track);
+                subscriber.asked_for.remove(track);
             }
         }
     }
@@ -239,7 +256,7 @@ impl Room {
                 }
                 let has = subscriber.subscriptions.contains_key(track)
                     || subscriber.waiting.contains(track);
-                let wants = subscriber.hello.auto_subscribe && !subscriber.declined.contains(track);
+                let wants = subscriber.wants(track);
                 // Who had it and may again is to know, whether it gets it by itself or not.
                 if allowed || has {
                     let update = permission_update(sid, track, allowed);
