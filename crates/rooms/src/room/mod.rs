@@ -279,7 +279,7 @@ impl Room {
         known
             .tracks
             .iter_mut()
-            .for_each(|track| track.demand.forget());
+            .for_each(|track| track.demands.forget());
         let sid = known.sid.clone();
         if !known.data_subscriptions.is_empty() {
             self.stale_handles.insert(sid.clone());
@@ -412,8 +412,10 @@ impl Room {
                 tracks,
                 mids,
                 free,
+                shows,
             } => {
                 participant.revoke = None;
+                participant.shows = shows;
                 let id = participant.answering.take()?;
                 let answer = SessionDescription {
                     r#type: "answer".into(),
@@ -425,6 +427,7 @@ impl Room {
                 self.published(now, sid, &tracks, out);
                 self.carried(sid, out);
             }
+            Negotiated::Accepted { shows } => participant.shows = shows,
             Negotiated::Refused(reason) => {
                 tracing::info!(participant = %sid, %reason, "an offer can't be taken");
                 return Some(DisconnectReason::MediaFailure);
@@ -553,7 +556,7 @@ impl Room {
             None => p.heard + RESUME,
         });
         let layers = self.participants.values().flat_map(|p| &p.tracks);
-        let layers = layers.filter_map(|track| track.demand.due());
+        let layers = layers.filter_map(|track| track.demands.due());
         let revoked = self.participants.values().filter_map(|p| p.revoke);
         let connected = self
             .participants
