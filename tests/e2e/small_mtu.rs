@@ -80,7 +80,9 @@ pub(crate) fn shell(line: &str) {
 /// We, a router, and a viewer behind it. The first link carries `near` octets, the second one `far`.
 pub(crate) fn network(near: u32, far: u32) -> (Namespace, Namespace) {
     let (router, viewer) = (Namespace::new(), Namespace::new());
-    let (r, v) = (router.child.id(), viewer.child.id());
+    // By their files: how processes are numbered depends on who asks, and iproute2 of 2025 asks /proc.
+    let file = |namespace: &Namespace| format!("/proc/{}/ns/net", namespace.in_proc);
+    let (r, v) = (file(&router), file(&viewer));
     shell("ip link add near type veth peer name near0");
     shell(&format!("ip link set near0 netns {r}"));
     router.run(&format!(

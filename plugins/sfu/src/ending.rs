@@ -66,7 +66,9 @@ fn topmost(mut bin: gst::Bin) -> gst::Bin {
 /// It takes media, and has got none: maybe it does not even have a pad, which somebody else would request.
 fn is_idle(sink: &gst::Element) -> bool {
     let templates = sink.pad_template_list();
-    let takes = templates.iter().any(|t| t.direction() == gst::PadDirection::Sink);
+    let takes = templates
+        .iter()
+        .any(|t| t.direction() == gst::PadDirection::Sink);
     let begun = |pad: &gst::Pad| pad.sticky_event::<gst::event::StreamStart>(0).is_some();
     takes && !sink.sink_pads().iter().any(begun)
 }
