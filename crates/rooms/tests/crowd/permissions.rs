@@ -109,7 +109,7 @@ fn who_may_subscribe_again_has_what_it_wanted_before_or_asked_for_meanwhile() {
         assert!(crowd.join_with(2, "ben", &[("auto_subscribe", auto)]));
         crowd.publish(1, &["a"], &["a"]);
         let sid = crowd.track(1).sid;
-        let mut ask = |crowd: &mut Crowd, asked: Option<bool>| {
+        let ask = |crowd: &mut Crowd, asked: Option<bool>| {
             if let Some(subscribe) = asked {
                 crowd.ask(2, take(&sid, subscribe));
             }

@@ -112,6 +112,60 @@ fn another_stream_goes_on_in_the_numbers_of_the_one_before() {
     assert_eq!(left, 0);
 }
 
+/// Last-N: of twelve who are offered nine are shown, and each second somebody else is the ninth, on an m-line that has waited.
+#[test]
+fn a_change_of_speaker_shows_a_picture_within_300_ms() {
+    const STEP: Duration = Duration::from_millis(10);
+    const MOST: Duration = Duration::from_millis(300);
+    const CHANGES: usize = 60;
+    let mut room = Room::new(5, 12);
+    let shown: Vec<usize> = (0..9).collect();
+    let lossy = Conditions {
+        loss: 0.02,
+        ..link(30_000_000)
+    };
+    let guests = [link(30_000_000), lossy].map(|link| room.join(link, 12, &shown));
+    let (mut shown, mut outside) = (shown, vec![9, 10, 11]);
+    room.run_for(5 * SECOND);
+    let mut late = [0; 2];
+    for change in 0..CHANGES {
+        let speaker = outside.remove(room.draw(outside.len()));
+        let silent = shown.remove(room.draw(shown.len()));
+        let frames = |room: &Room, guest: usize| {
+            let pictures = &room.guests[guest].party.pictures;
+            pictures.get(speaker).map_or(0, |p| p.decoded().frames)
+        };
+        let before = guests.map(|guest| frames(&room, guest));
+        for guest in guests {
+            room.watch(guest, silent, None);
+            room.watch(guest, speaker, Some(speaker));
+        }
+        let mut waited = Duration::ZERO;
+        let mut took = [None; 2];
+        while took.contains(&None) && waited < SECOND {
+            room.run_for(STEP);
+            waited += STEP;
+            for (n, guest) in guests.into_iter().enumerate() {
+                if took[n].is_none() && frames(&room, guest) > before[n] {
+                    took[n] = Some(waited);
+                }
+            }
+        }
+        // Not at the same moment of a group of pictures each time.
+        let whole = SECOND + Duration::from_millis(room.draw(700) as u64);
+        room.run_for(whole.saturating_sub(waited));
+        for (late, took) in late.iter_mut().zip(took) {
+            let took = took.expect("a picture in a second");
+            *late += usize::from(took > MOST);
+        }
+        assert_eq!(late[0], 0, "change {change}: {took:?}");
+        shown.push(speaker);
+        outside.push(silent);
+    }
+    // What is lost of the first picture comes again.
+    assert!(late[1] * 20 <= CHANGES, "{} of {CHANGES} late", late[1]);
+}
+
 /// What a link carries, from 1 to 30 Mbit/s, and the share that it loses.
 fn any_link(room: &mut Room) -> Conditions {
     let octaves = room.draw(1_000) as f64 / 1_000.0;
