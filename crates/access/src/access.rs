@@ -175,7 +175,44 @@ impl Access {
         }
     }
 
-    /// The same, where nothing is to be done yet: for lists, of which each part is asked for ([`Access::still`]). What is
+    /// As much as may be done: all of `most`, or else `least`. What is shown is looked at though `least` may need nothing: who
+    /// was given a token for more is told what is wrong with it, and not let in for less.
+    pub fn check_most(
+        &self,
+        visitor: &Visitor<'_>,
+        most: &[Want],
+        least: &[Want],
+        now: SystemTime,
+    ) -> Outcome {
+        let refused = match self.check(visitor, most, now) {
+            Outcome::Refused(refused) => refused,
+            other => return other,
+        };
+        // What we don't know a webhook may, and it has said no to more.
+        let is_asked = self.policy.load().webhook.is_some();
+        let is_bad = visitor.credential.is_some()
+            && match refused {
+                Refused::NotThis => false,
+                Refused::Unknown | Refused::Token(TokenError::Unsigned) => !is_asked,
+                _ => true,
+            };
+        match self.check(visitor, least, now) {
+            Outcome::Allowed(proof) if is_bad && !proof.has_shown() => Outcome::Refused(refused),
+            other => other,
+        }
+    }
+
+    /// What is wrong with what is shown, whatever it may be for.
+    pub fn unknown(&self, visitor: &Visitor<'_>, now: SystemTime) -> Option<Refused> {
+        let policy = self.policy.load_full();
+        let shown = self.recognize(&policy, visitor.credential?, visitor.address, now);
+        match shown {
+            Err(Outcome::Refused(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Who it is, where nothing is to be done yet: for lists, of which each part is asked for ([`Access::still`]). What is
     /// shown and not known counts as not shown.
     pub fn recognized(&self, visitor: &Visitor<'_>, now: SystemTime) -> Outcome {
         let policy = self.policy.load_full();

@@ -113,3 +113,32 @@ fn lists_hold_what_may_be_played() {
         );
     }
 }
+
+/// What is shown and is no good is told, also where a list needs no more than one permission.
+#[test]
+fn a_list_says_what_is_wrong_with_a_token() {
+    let served = Served::new(
+        "lists",
+        Some("anyone play=*\ntokens secret\n"),
+        &[("trusted-proxies", "127.0.0.1")],
+    );
+    let record = grants(&[Action::Record], "cam1");
+    let play = grants(&[Action::Play], "cam1");
+    for (what, shown, status, words) in [
+        ("nothing", String::new(), 401, "needs a token"),
+        ("expired", token(SECRET, &record, -1), 401, "expired"),
+        ("a word", "let-me-in".to_owned(), 401, "none of this server"),
+        (
+            "another permission",
+            token(SECRET, &play, 60),
+            403,
+            "other things",
+        ),
+        ("right", token(SECRET, &record, 60), 200, ""),
+    ] {
+        let path = format!("/api/recordings?token={shown}");
+        let (found, answer) = served.ask("GET", &path, "localhost", &[STRANGER]);
+        assert_eq!(found, status, "{what}: {answer}");
+        assert!(answer.contains(words), "{what}: {answer}");
+    }
+}
