@@ -99,11 +99,17 @@ impl Access {
         self.generation.load(Relaxed)
     }
 
+    /// Whether one of the files has changed since they were read.
+    pub(crate) fn has_changed(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        config::have_changed(&seen)
+    }
+
     /// Reads the files again where one has changed: `None` where none has. What is wrong changes nothing.
     pub fn refresh(&self) -> Option<Result<(), ConfigError>> {
         let path = self.path.as_deref()?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.iter().all(|(path, was)| config::stamp(path) == *was) {
+        if !config::have_changed(&seen) {
             return None;
         }
         let loaded = config::load(path, &mut seen);

@@ -171,6 +171,10 @@ pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
+pub(crate) fn have_changed(seen: &Seen) -> bool {
+    seen.iter().any(|(path, was)| stamp(path) != *was)
+}
+
 /// Reads the access file and all that it names. `seen` gets them also where that fails.
 pub(crate) fn load(path: &Path, seen: &mut Seen) -> Result<Policy, ConfigError> {
     seen.clear();
