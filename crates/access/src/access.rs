@@ -21,7 +21,7 @@ use crate::keys::Keys;
 use crate::password::{Known, Passwords};
 use crate::proof::{Proof, Shown};
 use crate::token::{self, TOKEN_MAX, Token, TokenError};
-use crate::visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Work};
+use crate::visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Ways, Work};
 use crate::webhook::{self, Verdict, Webhooks};
 use crate::{Action, Grants, Pattern, segment};
 
@@ -79,9 +79,9 @@ impl Access {
         self.policy.load().summary()
     }
 
-    /// Whether there are users, so that asking for a name and a password makes sense.
-    pub fn has_users(&self) -> bool {
-        !self.policy.load().users.is_empty()
+    /// What can be shown here.
+    pub fn ways(&self) -> Ways {
+        self.policy.load().ways()
     }
 
     /// Whether all that can be shown are passwords of users with an HA1.

@@ -27,6 +27,7 @@ use ipnet::IpNet;
 use crate::digest::read_ha1;
 use crate::remote::Address;
 use crate::token::{self, Key};
+use crate::visitor::Ways;
 use crate::webhook::{Convention, Webhook};
 use crate::{Action, Grants, Pattern};
 
@@ -120,6 +121,16 @@ impl Policy {
             users: HashMap::new(),
             revoked: HashSet::new(),
             secret: None,
+        }
+    }
+
+    /// What can be shown. A webhook may know anything.
+    pub(crate) fn ways(&self) -> Ways {
+        let known = !(self.keys.is_empty() && self.signers.is_empty() && self.providers.is_empty());
+        Ways {
+            tokens: known || self.webhook.is_some(),
+            passwords: !self.users.is_empty() || self.webhook.is_some(),
+            ours: self.secret.is_some(),
         }
     }
 

@@ -27,4 +27,4 @@ pub use proof::Proof;
 pub use token::{
     TOKEN_MAX, TokenError, make as make_token, make_for_room as make_room_token, random,
 };
-pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want};
+pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Ways};

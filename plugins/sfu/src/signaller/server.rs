@@ -262,7 +262,7 @@ fn without_ids(path: &str) -> String {
 pub(super) struct Refusal {
     status: StatusCode,
     message: String,
-    header: Option<(HeaderName, &'static str)>,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
@@ -270,7 +270,7 @@ impl Refusal {
         Self {
             status,
             message: message.into(),
-            header: None,
+            headers: Vec::new(),
         }
     }
 
@@ -279,7 +279,7 @@ impl Refusal {
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 }
@@ -288,10 +288,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, format!("{}\n", self.message)).into_response();
         response.extensions_mut().insert(Sentence(self.message));
-        if let Some((name, value)) = self.header {
-            response
-                .headers_mut()
-                .insert(name, HeaderValue::from_static(value));
+        for (name, value) in self.headers {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().append(name, value);
         }
         response
     }

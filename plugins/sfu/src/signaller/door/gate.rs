@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sfu_access::{Action, Outcome, Refused, Visitor, Want};
+use sfu_access::{Action, Outcome, Refused, Visitor, Want, Ways};
 
 use super::credential::Shown;
 use super::names::Host;
@@ -217,7 +217,7 @@ async fn admit(
     let what = what(&needs);
     let refuse = |why: Refused| {
         gst::debug!(CAT, "{} is refused: {why}", route.path);
-        refusal(why, &what, app.door.access.has_users())
+        refusal(why, &what, app.door.access.ways())
     };
     let token = came.shown.token.as_deref().map(Arc::from);
     let door = &app.door;
@@ -364,14 +364,11 @@ fn what(needs: &Needs) -> String {
 }
 
 /// The answer to who may not.
-pub(super) fn refusal(why: Refused, what: &str, has_users: bool) -> Refusal {
+pub(super) fn refusal(why: Refused, what: &str, ways: Ways) -> Refusal {
     let (status, message) = match why {
         Refused::Nothing => (
             StatusCode::UNAUTHORIZED,
-            format!(
-                "{what} needs a token or key here: send it as Authorization: Bearer …, or as ?token=…; \
-                 ./sfu token makes one"
-            ),
+            format!("{what} {}", ways.advice()),
         ),
         Refused::Token(_) | Refused::Revoked | Refused::Unknown => {
             (StatusCode::UNAUTHORIZED, format!("{what}: {why}"))
@@ -383,16 +380,26 @@ pub(super) fn refusal(why: Refused, what: &str, has_users: bool) -> Refusal {
         }
     };
     let refusal = Refusal::new(status, message);
-    match (why, has_users) {
-        (Refused::Later(after), _) => refusal.with(header::RETRY_AFTER, seconds(after)),
-        (Refused::Busy | Refused::Silent, _) => refusal.with(header::RETRY_AFTER, "1"),
-        (Refused::NotThis, _) => refusal,
-        // Browsers ask for a name and a password where Basic is named.
-        (_, true) => refusal.with(
+    match why {
+        Refused::Later(after) => refusal.with(header::RETRY_AFTER, seconds(after)),
+        Refused::Busy | Refused::Silent => refusal.with(header::RETRY_AFTER, "1"),
+        Refused::NotThis => refusal,
+        Refused::Nothing | Refused::Token(_) | Refused::Revoked | Refused::Unknown => {
+            challenged(refusal, ways)
+        }
+    }
+}
+
+/// A field for each scheme: FFmpeg and others look for theirs at its beginning alone. Where Basic is named browsers ask for a
+/// name and a password.
+fn challenged(refusal: Refusal, ways: Ways) -> Refusal {
+    let refusal = refusal.with(header::WWW_AUTHENTICATE, r#"Bearer realm="sfu""#);
+    match ways.passwords {
+        true => refusal.with(
             header::WWW_AUTHENTICATE,
-            r#"Bearer realm="sfu", Basic realm="sfu", charset="UTF-8""#,
+            r#"Basic realm="sfu", charset="UTF-8""#,
         ),
-        (_, false) => refusal.with(header::WWW_AUTHENTICATE, r#"Bearer realm="sfu""#),
+        false => refusal,
     }
 }
 

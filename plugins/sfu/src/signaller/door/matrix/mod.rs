@@ -6,6 +6,7 @@
 mod ends;
 mod lists;
 mod pages;
+mod passwords;
 mod peers;
 mod remote;
 mod rooms;
