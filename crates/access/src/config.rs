@@ -22,7 +22,7 @@ use std::{fs, io};
 
 use argon2::password_hash::PasswordHash;
 use aws_lc_rs::digest;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::digest::read_ha1;
 use crate::remote::Address;
@@ -381,10 +381,58 @@ fn grants(words: &[&str]) -> Result<Grants, String> {
 }
 
 fn networks(list: &str) -> Result<Vec<IpNet>, String> {
-    let network = |part: &str| {
-        let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
-        let network = part.parse::<IpNet>().ok().or_else(address);
-        network.ok_or_else(|| format!("{part:?} is no address and no network such as 10.0.0.0/8"))
+    let read = |part: &str| {
+        let wrong = || format!("{part:?} is no address and no network such as 10.0.0.0/8");
+        network(part).ok_or_else(wrong)
     };
-    list.split(',').map(network).collect()
+    list.split(',').map(read).collect()
+}
+
+/// A network, or one address. What IPv6 says of IPv4 (`::ffff:0:0/96`, RFC 4291, section 2.5.5.2) is of IPv4, as addresses of
+/// who comes are.
+pub fn network(text: &str) -> Option<IpNet> {
+    const MAPPED: u8 = 96;
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let network = text.parse::<IpNet>().ok().or_else(address)?;
+    let IpNet::V6(wide) = network else {
+        return Some(network);
+    };
+    match (
+        wide.addr().to_ipv4_mapped(),
+        wide.prefix_len().checked_sub(MAPPED),
+    ) {
+        (Some(address), Some(length)) => Ipv4Net::new(address, length).ok().map(IpNet::V4),
+        _ => Some(network),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_ipv4_are_so_however_they_are_written() {
+        for (text, expected) in [
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.8.1.1", Some("10.8.1.1/32")),
+            ("::ffff:10.9.9.0/120", Some("10.9.9.0/24")),
+            ("::ffff:a09:900/120", Some("10.9.9.0/24")),
+            ("::ffff:10.8.1.1", Some("10.8.1.1/32")),
+            ("::FFFF:10.8.1.1/128", Some("10.8.1.1/32")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            // More than what is of IPv4.
+            ("::ffff:0:0/95", Some("::ffff:0:0/95")),
+            ("::/0", Some("::/0")),
+            // Another way to write it, which no socket uses (section 2.5.5.1).
+            ("::10.8.1.1", Some("::a08:101/128")),
+            ("fd00::/8", Some("fd00::/8")),
+            ("::ffff:10.8.1.1/129", None),
+            ("10.0.0.0/33", None),
+            ("example.org", None),
+            ("", None),
+        ] {
+            let expected: Option<IpNet> = expected.map(|network| network.parse().unwrap());
+            assert_eq!(network(text), expected, "{text}");
+        }
+    }
 }

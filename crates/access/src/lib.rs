@@ -18,7 +18,7 @@ mod visitor;
 mod webhook;
 
 pub use access::{Access, Rights};
-pub use config::ConfigError;
+pub use config::{ConfigError, network};
 pub use digest::{DigestAnswer, Nonces, REALM, ha1};
 pub use door::{Door, Knock, Pass, credential_of_query};
 pub use password::hash as hash_password;

@@ -384,9 +384,9 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
     let folder = Folder::new("rules");
     let hash = hash_password("correct horse").unwrap();
     let access = folder.access(&format!(
-        "# rules\n\nloopback play\nanyone play=public/*\nfrom 10.0.0.0/8,fd00::/8 publish=studio\n\
+        "# rules\n\nloopback play\nanyone play=public/*\nfrom 10.0.0.0/8,fd00::/8,::ffff:172.16.0.0/108 publish=studio\n\
          key key publish=cam* takeover=cam1\ntokens secret\n\
-         user ann {hash} play=* record=cam1\nuser bob {hash} play=* from=10.0.0.0/8\n"
+         user ann {hash} play=* record=cam1\nuser bob {hash} play=* from=10.0.0.0/8,::ffff:192.168.7.9\n"
     ));
     let basic = |user, password| Some(Credential::Basic { user, password });
     let bearer = |text| Some(Credential::Bearer(text));
@@ -412,6 +412,9 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
         (from("10.1.2.3", None), Publish, "studio", true),
         (from("::ffff:10.1.2.3", None), Publish, "studio", true),
         (from("fd00::1", None), Publish, "studio", true),
+        (from("172.17.0.1", None), Publish, "studio", true),
+        (from("::ffff:172.17.0.1", None), Publish, "studio", true),
+        (from("172.32.0.1", None), Publish, "studio", false),
         (from("11.1.2.3", None), Publish, "studio", false),
         (rebound, Publish, "studio", false),
         (stranger(bearer(KEY)), Publish, "cam1", true),
@@ -426,6 +429,8 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
         (stranger(ann), Publish, "cam1", false),
         (stranger(bob), Play, "cam1", false),
         (from("10.1.2.3", bob), Play, "cam1", true),
+        (from("192.168.7.9", bob), Play, "cam1", true),
+        (from("192.168.7.8", bob), Play, "cam1", false),
         (stranger(basic("ann", "wrong")), Play, "cam1", false),
         (stranger(basic("ann", "")), Play, "cam1", false),
         (stranger(basic("", "correct horse")), Play, "cam1", false),
