@@ -146,6 +146,6 @@ pub enum Refused {
     #[error("too many passwords wait to be looked at")]
     Busy,
     /// Who decides does not answer.
-    #[error("the server that decides about this does not answer")]
+    #[error("the server that decides about this does not answer, or neither yes nor no")]
     Silent,
 }

@@ -239,6 +239,7 @@ fn who_does_not_answer_lets_nobody_in() {
     let led = Asked::new(|_| {
         "HTTP/1.1 302 X\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n".into()
     });
+    let says = |status: u16| Asked::new(move |_| answer(status, "")).url;
     let babble = Asked::new(|_| "nonsense\r\n\r\n".into()).url;
     let endless =
         Asked::new(|_| format!("HTTP/1.1 200 X\r\nA: {}\r\n\r\n", "x".repeat(1 << 20))).url;
@@ -246,7 +247,10 @@ fn who_does_not_answer_lets_nobody_in() {
         ("deaf", deaf, Refused::Silent),
         ("gone", gone, Refused::Silent),
         ("ill", ill, Refused::Silent),
-        ("led", led.url.clone(), Refused::Unknown),
+        ("led", led.url.clone(), Refused::Silent),
+        ("moved", says(308), Refused::Silent),
+        ("unchanged", says(304), Refused::Silent),
+        ("no", says(404), Refused::Unknown),
         ("babble", babble, Refused::Silent),
         ("endless", endless, Refused::Silent),
     ] {
