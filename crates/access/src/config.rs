@@ -26,6 +26,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::digest::read_ha1;
 use crate::remote::Address;
+use crate::text::without_mark;
 use crate::token::{self, Key};
 use crate::visitor::Ways;
 use crate::webhook::{Convention, Webhook};
@@ -224,7 +225,7 @@ fn read(path: &Path, seen: &mut Seen) -> Result<Vec<u8>, ConfigError> {
         let what = "it is larger than 8 MiB".to_owned();
         return Err(ConfigError::File(path.to_owned(), what));
     }
-    fs::read(path).map_err(wrong)
+    fs::read(path).map(without_mark).map_err(wrong)
 }
 
 type Files<'a> = dyn FnMut(&str) -> Result<(PathBuf, Vec<u8>), String> + 'a;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use sfu_access::{Access, Action, Grants, hash_password, make_room_token, make_token, store};
+use sfu_access::{
+    Access, Action, Grants, hash_password, make_room_token, make_token, read_text, store,
+};
 
 const USAGE: &str = "\
 usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--record STREAM] [--api] [--metrics]
@@ -211,7 +213,7 @@ fn page(action: Action, pattern: &str) -> Option<String> {
 
 fn secret(access: &Path) -> Result<String, String> {
     let path = access.with_file_name("tokens.secret");
-    let text = std::fs::read_to_string(&path);
+    let text = read_text(&path);
     let text = text.map_err(|e| {
         let path = path.display();
         format!("{path}: {e}. ./sfu run makes it at its first start")

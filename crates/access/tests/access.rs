@@ -609,6 +609,38 @@ fn an_answer_holds_as_long_as_what_it_rests_on() {
     );
 }
 
+/// Windows' editors begin what they write with it.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let folder = Folder::new("mark");
+    let pairs = key_pairs();
+    let mut rules = "loopback play\ntokens secret\nkey key play=cam1\n".to_owned();
+    for (n, (_, _, pem, jwk)) in pairs.iter().enumerate() {
+        folder.write(&format!("{n}.pem"), &format!("\u{feff}{pem}"));
+        let set = json!({ "keys": [jwk] });
+        folder.write(&format!("{n}.json"), &format!("\u{feff}{set}"));
+        rules += &format!("tokens {n}.pem\ntokens {n}.json\n");
+    }
+    for line in ["", "# rules\r\n"] {
+        folder.write("secret", &format!("\u{feff}{SECRET}\r\n"));
+        folder.write("key", &format!("\u{feff}{KEY}\r\n"));
+        let path = folder.write("access", &format!("\u{feff}{line}{rules}"));
+        let access = Access::open(Some(&path)).unwrap();
+        assert_eq!(ask(&access, KEY, Action::Play, "cam1"), Ok(()));
+        let token = by_secret(&play(&json!({})));
+        assert_eq!(ask(&access, &token, Action::Play, "cam1"), Ok(()));
+    }
+    // Once, and nowhere else.
+    let path = folder.write("access", "\u{feff}\u{feff}loopback\n");
+    assert!(Access::open(Some(&path)).is_err());
+    folder.write("api.keys", "\u{feff}key:a-secret-of-the-rooms\n");
+    let (key, secret) = store::api_key(&folder.0.join("access")).unwrap();
+    assert_eq!(
+        (key.as_str(), secret.as_str()),
+        ("key", "a-secret-of-the-rooms")
+    );
+}
+
 fn rewrite(folder: &Folder, access: &Access, rules: &str) {
     let new = folder.write("access.new", rules);
     fs::rename(new, folder.0.join("access")).unwrap();
