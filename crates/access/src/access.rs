@@ -199,7 +199,8 @@ impl Access {
         let is_bad = visitor.credential.is_some()
             && match refused {
                 Refused::NotThis => false,
-                Refused::Unknown | Refused::Token(TokenError::Unsigned) => !is_asked,
+                Refused::Unknown
+                | Refused::Token(TokenError::Unsigned | TokenError::Algorithm(_)) => !is_asked,
                 _ => true,
             };
         match self.check(visitor, least, now) {

@@ -170,8 +170,18 @@ fn only_good_tokens_count_and_only_for_what_they_say() {
     let hs512 = signed(Algorithm::HS512, &same_key, None, &play(&json!({})));
     assert_eq!(
         ask(&access, &hs512, Action::Play, "cam1"),
-        token(TokenError::Unsigned)
+        token(TokenError::Algorithm("HS512"))
     );
+    // What is not taken is named, whoever signed.
+    for name in [
+        "HS384", "HS512", "RS384", "RS512", "PS256", "PS384", "PS512", "ES384",
+    ] {
+        let of = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let claims = of(play(&json!({})));
+        let foreign = format!("{}.{claims}.AAAA", of(json!({ "alg": name })));
+        let refused = ask(&access, &foreign, Action::Play, "cam1").unwrap_err();
+        assert!(refused.to_string().contains(name), "{refused}");
+    }
     // The secret itself is no key.
     assert_eq!(
         ask(&access, SECRET, Action::Play, "cam1"),
