@@ -211,7 +211,7 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
     let as_document = problem::is_asked_for(request.headers(), request.uri().path());
     let mut response = next.run(request).await;
     if as_document {
-        response = problem::document(response);
+        response = problem::document(response).await;
     }
     let status = response.status();
     gst::debug!(CAT, "{line}: {status}");

@@ -10,6 +10,7 @@ mod passwords;
 mod peers;
 mod remote;
 mod rooms;
+mod sentences;
 mod who;
 
 use std::fs;
