@@ -32,7 +32,7 @@ use super::tls::{self, Tls};
 use super::turn::IceServers;
 use super::v1::{Pushes, Recorders};
 use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
-use super::{CAT, SfuSignaller, body, routes};
+use super::{CAT, SfuSignaller, body, routes, twirp};
 use crate::properties::lock;
 
 /// What the handlers share.
@@ -209,8 +209,11 @@ fn trimmed(uri: &Uri) -> Option<Uri> {
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
     let line = format!("{} {}", request.method(), without_ids(request.uri().path()));
     let as_document = problem::is_asked_for(request.headers(), request.uri().path());
+    let is_twirp = request.uri().path().starts_with("/twirp/");
     let mut response = next.run(request).await;
-    if as_document {
+    if is_twirp {
+        response = twirp::fault(response);
+    } else if as_document {
         response = problem::document(response).await;
     }
     let status = response.status();
