@@ -50,6 +50,23 @@ says 'run sfu' './sfu build'
 program gst-inspect-1.0 'exit 1'
 says 'run sfu' './sfu build'
 
+# A checkout of its own, where nothing is built, and then the access tool alone.
+mkdir -p "$folder/checkout/crates/access/src"
+cp -r "$root/sfu" "$root/scripts" "$folder/checkout"
+touch "$folder/checkout/crates/access/src/main.rs"
+types() { (cd "$folder/checkout" && env -i PATH="$folder" HOME="$folder" ./sfu "$@" 2>&1 </dev/null); }
+program cargo '[[ $1 == --version ]] && echo cargo 99.0.0'
+for command in token password; do
+  [[ $(types "$command" || true) == *'Building sfu-access first'* ]] || { echo "./sfu $command builds without a word" >&2; exit 1; }
+done
+rm "$folder/cargo"
+[[ $(types token || true) == *'cargo is missing'* ]] || { echo "./sfu token does not say that cargo is missing" >&2; exit 1; }
+mkdir -p "$folder/checkout/target/release"
+printf '#!/usr/bin/env bash\necho built "$@"\n' >"$folder/checkout/target/release/sfu-access"
+chmod +x "$folder/checkout/target/release/sfu-access"
+[[ $(types token --play cam1) == 'built token --play cam1' ]] || { echo "./sfu token needs cargo though it is built" >&2; exit 1; }
+program cargo 'echo cargo 99.0.0'
+
 # What is installed waits for others who use apt, in both of its steps.
 program dpkg-query 'echo unpacked'
 program id 'echo 0'

@@ -21,7 +21,7 @@ use crate::keys::Keys;
 use crate::password::{Known, Passwords};
 use crate::proof::{Proof, Shown};
 use crate::token::{self, TOKEN_MAX, Token, TokenError};
-use crate::visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Work};
+use crate::visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Ways, Work};
 use crate::webhook::{self, Verdict, Webhooks};
 use crate::{Action, Grants, Pattern, segment};
 
@@ -79,9 +79,9 @@ impl Access {
         self.policy.load().summary()
     }
 
-    /// Whether there are users, so that asking for a name and a password makes sense.
-    pub fn has_users(&self) -> bool {
-        !self.policy.load().users.is_empty()
+    /// What can be shown here.
+    pub fn ways(&self) -> Ways {
+        self.policy.load().ways()
     }
 
     /// Whether all that can be shown are passwords of users with an HA1.
@@ -99,11 +99,17 @@ impl Access {
         self.generation.load(Relaxed)
     }
 
+    /// Whether one of the files has changed since they were read.
+    pub(crate) fn has_changed(&self) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        config::have_changed(&seen)
+    }
+
     /// Reads the files again where one has changed: `None` where none has. What is wrong changes nothing.
     pub fn refresh(&self) -> Option<Result<(), ConfigError>> {
         let path = self.path.as_deref()?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.iter().all(|(path, was)| config::stamp(path) == *was) {
+        if !config::have_changed(&seen) {
             return None;
         }
         let loaded = config::load(path, &mut seen);
@@ -175,7 +181,45 @@ impl Access {
         }
     }
 
-    /// The same, where nothing is to be done yet: for lists, of which each part is asked for ([`Access::still`]). What is
+    /// As much as may be done: all of `most`, or else `least`. What is shown is looked at though `least` may need nothing: who
+    /// was given a token for more is told what is wrong with it, and not let in for less.
+    pub fn check_most(
+        &self,
+        visitor: &Visitor<'_>,
+        most: &[Want],
+        least: &[Want],
+        now: SystemTime,
+    ) -> Outcome {
+        let refused = match self.check(visitor, most, now) {
+            Outcome::Refused(refused) => refused,
+            other => return other,
+        };
+        // What we don't know a webhook may, and it has said no to more.
+        let is_asked = self.policy.load().webhook.is_some();
+        let is_bad = visitor.credential.is_some()
+            && match refused {
+                Refused::NotThis => false,
+                Refused::Unknown
+                | Refused::Token(TokenError::Unsigned | TokenError::Algorithm(_)) => !is_asked,
+                _ => true,
+            };
+        match self.check(visitor, least, now) {
+            Outcome::Allowed(proof) if is_bad && !proof.has_shown() => Outcome::Refused(refused),
+            other => other,
+        }
+    }
+
+    /// What is wrong with what is shown, whatever it may be for.
+    pub fn unknown(&self, visitor: &Visitor<'_>, now: SystemTime) -> Option<Refused> {
+        let policy = self.policy.load_full();
+        let shown = self.recognize(&policy, visitor.credential?, visitor.address, now);
+        match shown {
+            Err(Outcome::Refused(why)) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Who it is, where nothing is to be done yet: for lists, of which each part is asked for ([`Access::still`]). What is
     /// shown and not known counts as not shown.
     pub fn recognized(&self, visitor: &Visitor<'_>, now: SystemTime) -> Outcome {
         let policy = self.policy.load_full();

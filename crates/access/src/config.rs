@@ -22,11 +22,13 @@ use std::{fs, io};
 
 use argon2::password_hash::PasswordHash;
 use aws_lc_rs::digest;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::digest::read_ha1;
 use crate::remote::Address;
+use crate::text::without_mark;
 use crate::token::{self, Key};
+use crate::visitor::Ways;
 use crate::webhook::{Convention, Webhook};
 use crate::{Action, Grants, Pattern};
 
@@ -123,6 +125,16 @@ impl Policy {
         }
     }
 
+    /// What can be shown. A webhook may know anything.
+    pub(crate) fn ways(&self) -> Ways {
+        let known = !(self.keys.is_empty() && self.signers.is_empty() && self.providers.is_empty());
+        Ways {
+            tokens: known || self.webhook.is_some(),
+            passwords: !self.users.is_empty() || self.webhook.is_some(),
+            ours: self.secret.is_some(),
+        }
+    }
+
     /// One line that tells what it comes to.
     pub(crate) fn summary(&self) -> String {
         let names = |grants: &Grants| {
@@ -171,6 +183,10 @@ pub(crate) fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
+pub(crate) fn have_changed(seen: &Seen) -> bool {
+    seen.iter().any(|(path, was)| stamp(path) != *was)
+}
+
 /// Reads the access file and all that it names. `seen` gets them also where that fails.
 pub(crate) fn load(path: &Path, seen: &mut Seen) -> Result<Policy, ConfigError> {
     seen.clear();
@@ -209,7 +225,7 @@ fn read(path: &Path, seen: &mut Seen) -> Result<Vec<u8>, ConfigError> {
         let what = "it is larger than 8 MiB".to_owned();
         return Err(ConfigError::File(path.to_owned(), what));
     }
-    fs::read(path).map_err(wrong)
+    fs::read(path).map(without_mark).map_err(wrong)
 }
 
 type Files<'a> = dyn FnMut(&str) -> Result<(PathBuf, Vec<u8>), String> + 'a;
@@ -366,10 +382,58 @@ fn grants(words: &[&str]) -> Result<Grants, String> {
 }
 
 fn networks(list: &str) -> Result<Vec<IpNet>, String> {
-    let network = |part: &str| {
-        let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
-        let network = part.parse::<IpNet>().ok().or_else(address);
-        network.ok_or_else(|| format!("{part:?} is no address and no network such as 10.0.0.0/8"))
+    let read = |part: &str| {
+        let wrong = || format!("{part:?} is no address and no network such as 10.0.0.0/8");
+        network(part).ok_or_else(wrong)
     };
-    list.split(',').map(network).collect()
+    list.split(',').map(read).collect()
+}
+
+/// A network, or one address. What IPv6 says of IPv4 (`::ffff:0:0/96`, RFC 4291, section 2.5.5.2) is of IPv4, as addresses of
+/// who comes are.
+pub fn network(text: &str) -> Option<IpNet> {
+    const MAPPED: u8 = 96;
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let network = text.parse::<IpNet>().ok().or_else(address)?;
+    let IpNet::V6(wide) = network else {
+        return Some(network);
+    };
+    match (
+        wide.addr().to_ipv4_mapped(),
+        wide.prefix_len().checked_sub(MAPPED),
+    ) {
+        (Some(address), Some(length)) => Ipv4Net::new(address, length).ok().map(IpNet::V4),
+        _ => Some(network),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_of_ipv4_are_so_however_they_are_written() {
+        for (text, expected) in [
+            ("10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.8.1.1", Some("10.8.1.1/32")),
+            ("::ffff:10.9.9.0/120", Some("10.9.9.0/24")),
+            ("::ffff:a09:900/120", Some("10.9.9.0/24")),
+            ("::ffff:10.8.1.1", Some("10.8.1.1/32")),
+            ("::FFFF:10.8.1.1/128", Some("10.8.1.1/32")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            // More than what is of IPv4.
+            ("::ffff:0:0/95", Some("::ffff:0:0/95")),
+            ("::/0", Some("::/0")),
+            // Another way to write it, which no socket uses (section 2.5.5.1).
+            ("::10.8.1.1", Some("::a08:101/128")),
+            ("fd00::/8", Some("fd00::/8")),
+            ("::ffff:10.8.1.1/129", None),
+            ("10.0.0.0/33", None),
+            ("example.org", None),
+            ("", None),
+        ] {
+            let expected: Option<IpNet> = expected.map(|network| network.parse().unwrap());
+            assert_eq!(network(text), expected, "{text}");
+        }
+    }
 }

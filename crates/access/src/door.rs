@@ -4,6 +4,7 @@
 //! let in is looked at again.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::{Access, Action, ConfigError, Credential, Outcome, Proof, Refused, Visitor, Want};
@@ -17,6 +18,8 @@ pub struct Door {
     access: Access,
     /// Where it is told what is wrong with rules that have changed.
     warn: fn(&str),
+    /// When the files were looked at last, by whomever.
+    looked: Mutex<Instant>,
 }
 
 /// By what somebody was let in, and when that was looked at last.
@@ -48,7 +51,12 @@ impl Door {
             .map(PathBuf::from)
             .or(of_environment.map(PathBuf::from));
         let access = Access::open(file.as_deref())?;
-        Ok(Self { access, warn })
+        let looked = Mutex::new(Instant::now());
+        Ok(Self {
+            access,
+            warn,
+            looked,
+        })
     }
 
     /// One line that tells what holds.
@@ -68,6 +76,8 @@ impl Door {
         action: Action,
         stream: &str,
     ) -> Result<Pass, Refused> {
+        // Where nobody is let in yet nobody else looks.
+        self.look();
         let wants = wants(action, stream);
         let proof = self.access.check_and_wait(visitor, &wants)?;
         Ok(Pass::new(proof, wants))
@@ -75,6 +85,9 @@ impl Door {
 
     /// The same for threads that must not wait.
     pub fn knock(&self, visitor: &Visitor<'_>, action: Action, stream: &str) -> Knock {
+        if self.is_old() {
+            return Knock::Wait;
+        }
         let wants = wants(action, stream);
         match self.access.check(visitor, &wants, SystemTime::now()) {
             Outcome::Allowed(proof) => Knock::Allowed(Pass::new(proof, wants)),
@@ -83,18 +96,43 @@ impl Door {
         }
     }
 
-    /// Whether that still holds. Looks at the rules and the clock once in a while.
-    pub fn still(&self, pass: &mut Pass) -> Result<(), Refused> {
-        if pass.looked.elapsed() < LOOK_EVERY {
-            return Ok(());
+    /// Reads the rules again if they have changed.
+    fn look(&self) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.elapsed() < LOOK_EVERY {
+            return;
         }
-        pass.looked = Instant::now();
+        *looked = Instant::now();
         if let Some(Err(error)) = self.access.refresh() {
             (self.warn)(&format!("The rules stay as they are: {error}"));
         }
         if let Some(complaint) = self.access.complaint() {
             (self.warn)(&complaint);
         }
+    }
+
+    /// Whether the rules have changed, for threads that media waits for: none of it is read, and nobody is waited for.
+    fn is_old(&self) -> bool {
+        let Ok(mut looked) = self.looked.try_lock() else {
+            return false;
+        };
+        if looked.elapsed() < LOOK_EVERY {
+            return false;
+        }
+        let is_old = self.access.has_changed();
+        if !is_old {
+            *looked = Instant::now();
+        }
+        is_old
+    }
+
+    /// Whether that still holds. Looks at the rules and the clock once in a while.
+    pub fn still(&self, pass: &mut Pass) -> Result<(), Refused> {
+        if pass.looked.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        pass.looked = Instant::now();
+        self.look();
         self.access
             .still(&pass.proof, &pass.wants, SystemTime::now())
     }

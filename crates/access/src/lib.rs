@@ -13,18 +13,20 @@ mod proof;
 pub mod remote;
 mod segment;
 pub mod store;
+mod text;
 mod token;
 mod visitor;
 mod webhook;
 
 pub use access::{Access, Rights};
-pub use config::ConfigError;
+pub use config::{ConfigError, network};
 pub use digest::{DigestAnswer, Nonces, REALM, ha1};
 pub use door::{Door, Knock, Pass, credential_of_query};
 pub use password::hash as hash_password;
 pub use permission::{Action, Grants, Pattern};
 pub use proof::Proof;
+pub use text::read_text;
 pub use token::{
     TOKEN_MAX, TokenError, make as make_token, make_for_room as make_room_token, random,
 };
-pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want};
+pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Ways};

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use sfu_access::{Access, Action, Grants, hash_password, make_room_token, make_token, store};
+use sfu_access::{
+    Access, Action, Grants, Pattern, hash_password, make_room_token, make_token, read_text, store,
+};
 
 const USAGE: &str = "\
 usage: ./sfu token [--play STREAM] [--publish STREAM] [--takeover STREAM] [--record STREAM] [--api] [--metrics]
@@ -52,7 +54,9 @@ fn main() -> ExitCode {
     let (command, rest) = arguments
         .split_first()
         .map_or(("", &[][..]), |(c, r)| (c, r));
+    let is_help = |argument: &String| matches!(argument.as_str(), "--help" | "-h");
     let done = match command {
+        "token" | "password" if rest.iter().any(is_help) => Ok(format!("{USAGE}\n")),
         "init" => init(),
         "keys" => file()
             .and_then(|access| store::api_keys(&access))
@@ -131,7 +135,8 @@ fn token(arguments: &[String]) -> Result<String, String> {
                 } else {
                     "*"
                 };
-                grants = grants.parse_word(&format!("{name}={pattern}"))?;
+                let word = grants.parse_word(&format!("{name}={pattern}"));
+                grants = word.map_err(|why| format!("--{why}"))?;
                 if action.is_of_a_stream() {
                     check_name(name, pattern)?;
                 }
@@ -154,9 +159,7 @@ fn token(arguments: &[String]) -> Result<String, String> {
     }
     // An invitation, which any number may use: the room's page asks each for a name.
     if let (Some(room), None, None) = (&room, &identity, &shown) {
-        grants = grants.parse_word(&format!("play={room}"))?;
-        grants = grants.parse_word(&format!("publish={room}"))?;
-        check_name("room", room)?;
+        grants = invitation(room)?;
         opens = Some(format!("/room/{room}"));
     } else if grants == Grants::default() || room.is_some() || identity.is_some() || shown.is_some()
     {
@@ -173,6 +176,18 @@ fn token(arguments: &[String]) -> Result<String, String> {
     let token = make_token(&secret, &grants, SystemTime::now() + life, user.as_deref())?;
     let opens = opens.map(|page| format!("{url}{page}?token={token}\n"));
     Ok(format!("{token}\n{}", opens.unwrap_or_default()))
+}
+
+/// What takes part in a room. It is one option, and so are its faults.
+fn invitation(room: &str) -> Result<Grants, String> {
+    let pattern = Pattern::new(room).ok_or_else(|| {
+        format!(
+            "--room {room:?}: a room's name has characters from A-Z a-z 0-9 . _ - /, and no blanks"
+        )
+    })?;
+    check_name("room", room)?;
+    let grants = Grants::default().with(Action::Play, pattern.clone());
+    Ok(grants.with(Action::Publish, pattern))
 }
 
 /// Whether there can be a stream of this name, or of one that this pattern matches: else what is printed opens nothing. Which
@@ -211,7 +226,7 @@ fn page(action: Action, pattern: &str) -> Option<String> {
 
 fn secret(access: &Path) -> Result<String, String> {
     let path = access.with_file_name("tokens.secret");
-    let text = std::fs::read_to_string(&path);
+    let text = read_text(&path);
     let text = text.map_err(|e| {
         let path = path.display();
         format!("{path}: {e}. ./sfu run makes it at its first start")

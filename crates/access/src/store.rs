@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::text::read_text;
 use crate::token::random;
 
 const KEY: &str = "publish.key";
@@ -64,7 +65,7 @@ pub fn api_keys(access: &Path) -> Result<PathBuf, String> {
 /// The first key of that file, and its secret.
 pub fn api_key(access: &Path) -> Result<(String, String), String> {
     let path = api_keys(access)?;
-    let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = read_text(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let lines = text.lines().map(str::trim);
     let mut entries = lines
         .filter(|line| !line.starts_with('#'))

@@ -31,9 +31,14 @@ const KEYS_MAX: usize = 32;
 /// Why a token is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// It is no token, its algorithm is none of ours, or no key of ours signed it.
+    /// It is no token, or no key of ours signed it.
     #[error("no key of this server signed the token")]
     Unsigned,
+    /// It is signed by what no key of ours is for.
+    #[error(
+        "the token is signed by {0}, which is not taken here: tokens are signed by HS256, RS256, ES256 or EdDSA"
+    )]
+    Algorithm(&'static str),
     /// It was good once.
     #[error("the token has expired")]
     Expired,
@@ -216,12 +221,30 @@ fn claims_by(token: &str, key: &Key) -> jsonwebtoken::errors::Result<Claims> {
     decode(token, &key.key, &validation).map(|token| token.claims)
 }
 
+/// The name of one that keys of ours are not for (RFC 7518, section 3.1).
+fn other_algorithm(algorithm: Algorithm) -> Option<&'static str> {
+    Some(match algorithm {
+        Algorithm::HS256 | Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA => return None,
+        Algorithm::HS384 => "HS384",
+        Algorithm::HS512 => "HS512",
+        Algorithm::RS384 => "RS384",
+        Algorithm::RS512 => "RS512",
+        Algorithm::PS256 => "PS256",
+        Algorithm::PS384 => "PS384",
+        Algorithm::PS512 => "PS512",
+        Algorithm::ES384 => "ES384",
+    })
+}
+
 /// Reads a token, if a key of ours signed it and it is valid now.
 pub(crate) fn read(token: &str, keys: &[Key], now: SystemTime) -> Result<Token, TokenError> {
     if token.len() > TOKEN_MAX {
         return Err(TokenError::Unsigned);
     }
     let header = decode_header(token).map_err(|_| TokenError::Unsigned)?;
+    if let Some(other) = other_algorithm(header.alg) {
+        return Err(TokenError::Algorithm(other));
+    }
     let mut refused = TokenError::Unsigned;
     let claims = keys
         .iter()

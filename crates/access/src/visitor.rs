@@ -81,6 +81,46 @@ pub(crate) enum Work {
     Ask(webhook::Job),
 }
 
+/// What can be shown to be let in, so that nobody is asked for what would be no use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// A token or a key.
+    pub tokens: bool,
+    /// A name and a password.
+    pub passwords: bool,
+    /// There is a secret that tokens of our own are made with.
+    pub ours: bool,
+}
+
+impl Ways {
+    /// What who showed nothing is told to do.
+    pub fn advice(self) -> String {
+        let what = match (self.tokens, self.passwords) {
+            (true, true) => "needs a token, a key or a password",
+            (true, false) => "needs a token or key",
+            (false, true) => "needs a name and a password",
+            (false, false) => {
+                return "is not for everybody here, and no access file names a token, key or user that it could be for \
+                        (docs/access.md)"
+                    .to_owned();
+            }
+        };
+        let mut how = Vec::new();
+        if self.tokens {
+            how.push("a token or key as Authorization: Bearer …, or as ?token=…");
+        }
+        if self.passwords {
+            how.push("a name and password as Authorization: Basic …");
+        }
+        let made = if self.ours {
+            "; ./sfu token makes one"
+        } else {
+            ""
+        };
+        format!("{what} here: send {}{made}", how.join(", "))
+    }
+}
+
 /// Why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -106,6 +146,6 @@ pub enum Refused {
     #[error("too many passwords wait to be looked at")]
     Busy,
     /// Who decides does not answer.
-    #[error("the server that decides about this does not answer")]
+    #[error("the server that decides about this does not answer, or neither yes nor no")]
     Silent,
 }

@@ -360,9 +360,9 @@ fn put(client: &Client, webhook: &Webhook, asker: &Asker, want: &Want) -> Verdic
     let fields = [("Content-Type", content_type)];
     match client.post(&webhook.address.0, &fields, &body) {
         Ok(200..=299) => Verdict::Yes,
-        // It is not well, and has not decided.
-        Ok(500..) | Err(_) => Verdict::Silent,
-        Ok(_) => Verdict::No,
+        Ok(400..=499) => Verdict::No,
+        // It is not well, or says to ask elsewhere, which nobody is followed to: it has not decided.
+        Ok(_) | Err(_) => Verdict::Silent,
     }
 }
 

@@ -170,8 +170,18 @@ fn only_good_tokens_count_and_only_for_what_they_say() {
     let hs512 = signed(Algorithm::HS512, &same_key, None, &play(&json!({})));
     assert_eq!(
         ask(&access, &hs512, Action::Play, "cam1"),
-        token(TokenError::Unsigned)
+        token(TokenError::Algorithm("HS512"))
     );
+    // What is not taken is named, whoever signed.
+    for name in [
+        "HS384", "HS512", "RS384", "RS512", "PS256", "PS384", "PS512", "ES384",
+    ] {
+        let of = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let claims = of(play(&json!({})));
+        let foreign = format!("{}.{claims}.AAAA", of(json!({ "alg": name })));
+        let refused = ask(&access, &foreign, Action::Play, "cam1").unwrap_err();
+        assert!(refused.to_string().contains(name), "{refused}");
+    }
     // The secret itself is no key.
     assert_eq!(
         ask(&access, SECRET, Action::Play, "cam1"),
@@ -384,9 +394,9 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
     let folder = Folder::new("rules");
     let hash = hash_password("correct horse").unwrap();
     let access = folder.access(&format!(
-        "# rules\n\nloopback play\nanyone play=public/*\nfrom 10.0.0.0/8,fd00::/8 publish=studio\n\
+        "# rules\n\nloopback play\nanyone play=public/*\nfrom 10.0.0.0/8,fd00::/8,::ffff:172.16.0.0/108 publish=studio\n\
          key key publish=cam* takeover=cam1\ntokens secret\n\
-         user ann {hash} play=* record=cam1\nuser bob {hash} play=* from=10.0.0.0/8\n"
+         user ann {hash} play=* record=cam1\nuser bob {hash} play=* from=10.0.0.0/8,::ffff:192.168.7.9\n"
     ));
     let basic = |user, password| Some(Credential::Basic { user, password });
     let bearer = |text| Some(Credential::Bearer(text));
@@ -412,6 +422,9 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
         (from("10.1.2.3", None), Publish, "studio", true),
         (from("::ffff:10.1.2.3", None), Publish, "studio", true),
         (from("fd00::1", None), Publish, "studio", true),
+        (from("172.17.0.1", None), Publish, "studio", true),
+        (from("::ffff:172.17.0.1", None), Publish, "studio", true),
+        (from("172.32.0.1", None), Publish, "studio", false),
         (from("11.1.2.3", None), Publish, "studio", false),
         (rebound, Publish, "studio", false),
         (stranger(bearer(KEY)), Publish, "cam1", true),
@@ -426,6 +439,8 @@ fn keys_users_and_addresses_may_what_their_lines_say() {
         (stranger(ann), Publish, "cam1", false),
         (stranger(bob), Play, "cam1", false),
         (from("10.1.2.3", bob), Play, "cam1", true),
+        (from("192.168.7.9", bob), Play, "cam1", true),
+        (from("192.168.7.8", bob), Play, "cam1", false),
         (stranger(basic("ann", "wrong")), Play, "cam1", false),
         (stranger(basic("ann", "")), Play, "cam1", false),
         (stranger(basic("", "correct horse")), Play, "cam1", false),
@@ -601,6 +616,38 @@ fn an_answer_holds_as_long_as_what_it_rests_on() {
     assert_eq!(
         (holds(), access.generation()),
         (vec![true, true, false, false], generation)
+    );
+}
+
+/// Windows' editors begin what they write with it.
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_file() {
+    let folder = Folder::new("mark");
+    let pairs = key_pairs();
+    let mut rules = "loopback play\ntokens secret\nkey key play=cam1\n".to_owned();
+    for (n, (_, _, pem, jwk)) in pairs.iter().enumerate() {
+        folder.write(&format!("{n}.pem"), &format!("\u{feff}{pem}"));
+        let set = json!({ "keys": [jwk] });
+        folder.write(&format!("{n}.json"), &format!("\u{feff}{set}"));
+        rules += &format!("tokens {n}.pem\ntokens {n}.json\n");
+    }
+    for line in ["", "# rules\r\n"] {
+        folder.write("secret", &format!("\u{feff}{SECRET}\r\n"));
+        folder.write("key", &format!("\u{feff}{KEY}\r\n"));
+        let path = folder.write("access", &format!("\u{feff}{line}{rules}"));
+        let access = Access::open(Some(&path)).unwrap();
+        assert_eq!(ask(&access, KEY, Action::Play, "cam1"), Ok(()));
+        let token = by_secret(&play(&json!({})));
+        assert_eq!(ask(&access, &token, Action::Play, "cam1"), Ok(()));
+    }
+    // Once, and nowhere else.
+    let path = folder.write("access", "\u{feff}\u{feff}loopback\n");
+    assert!(Access::open(Some(&path)).is_err());
+    folder.write("api.keys", "\u{feff}key:a-secret-of-the-rooms\n");
+    let (key, secret) = store::api_key(&folder.0.join("access")).unwrap();
+    assert_eq!(
+        (key.as_str(), secret.as_str()),
+        ("key", "a-secret-of-the-rooms")
     );
 }
 

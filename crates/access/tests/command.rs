@@ -108,6 +108,13 @@ fn a_token_allows_what_was_asked_for() {
         ("--record", "recordings/cam1", Some("path of the server")),
         ("--room", "room/meeting", Some("path of the server")),
         ("--room", "meeting*", Some("one room")),
+        (
+            "--room",
+            "my room",
+            Some("--room \"my room\": a room's name"),
+        ),
+        ("--room", "", Some("--room \"\": a room's name")),
+        ("--play", "my cam", Some("--play=\"my cam\": a pattern")),
         ("--play", "/cam1", Some("has parts of")),
         ("--play", "cam1/", Some("has parts of")),
         ("--play", "../cam1", Some("has parts of")),
@@ -121,8 +128,30 @@ fn a_token_allows_what_was_asked_for() {
         let is_refused = code != 0 && out.is_empty();
         assert_eq!(is_refused, says.is_some(), "{option} {name}: {error}");
         assert!(error.contains(says.unwrap_or_default()), "{name}: {error}");
+        // It speaks of what was typed.
+        let spoken = option != "--room" || !error.contains("play=");
+        assert!(spoken, "{option} {name}: {error}");
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn who_asks_for_help_gets_it() {
+    for arguments in [
+        &["token", "--help"][..],
+        &["token", "-h"],
+        &["token", "--play", "cam1", "--help"],
+        &["password", "--help"],
+        &["password", "-h"],
+    ] {
+        // Nobody's password is read for it, and no file.
+        let (code, out, error) = run(Path::new("/nowhere"), arguments, "");
+        assert_eq!((code, error.as_str()), (0, ""), "{arguments:?}");
+        assert!(
+            out.starts_with("usage: ./sfu token"),
+            "{arguments:?}: {out}"
+        );
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use sfu_access::{Access, Action, Credential, Refused, Visitor, Want};
+use sfu_access::{Access, Action, Credential, Outcome, Refused, Visitor, Want};
 use sfu_access_rows::remote::{Asked, answer, ed25519, signed};
 
 struct Rules(PathBuf);
@@ -138,6 +138,56 @@ fn mediamtx_servers_decide() {
     );
 }
 
+/// As much as may be done is asked for one by one: a no to the most is none to the least.
+#[test]
+fn as_much_as_may_be_done_is_asked_for() {
+    let server = Asked::new(|body| {
+        let takes_part = body.contains("\"token\":\"part\"");
+        let plays = takes_part || body.contains("\"token\":\"look\"");
+        let yes = (body.contains("\"action\":\"read\"") && plays) || takes_part;
+        answer(if yes { 200 } else { 401 }, "")
+    });
+    let [play] = want(Action::Play, "room");
+    let [publish] = want(Action::Publish, "room");
+    let most = [play.clone(), publish.clone()];
+    for rules in ["", "anyone play\n"] {
+        let is_open = !rules.is_empty();
+        let folder = Rules::new(if is_open { "most-open" } else { "most" });
+        let access = folder.open(&format!("{rules}ask {}\n", server.url));
+        for (shown, may_enter, may_publish) in [
+            (None, is_open, false),
+            (Some("part"), true, true),
+            (Some("look"), true, false),
+            // Only the server knows what it is.
+            (Some("none"), is_open, false),
+        ] {
+            let visitor = visitor(shown.map(Credential::Bearer));
+            let found = loop {
+                match access.check_most(
+                    &visitor,
+                    &most,
+                    std::slice::from_ref(&play),
+                    SystemTime::now(),
+                ) {
+                    Outcome::Hash(job) => {
+                        let (done, hashed) = std::sync::mpsc::channel();
+                        access.hash(job, move || done.send(()).unwrap()).unwrap();
+                        hashed.recv().unwrap();
+                    }
+                    Outcome::Allowed(proof) => break Some(proof),
+                    Outcome::Refused(_) => break None,
+                }
+            };
+            assert_eq!(found.is_some(), may_enter, "{rules}{shown:?}");
+            let publishes = found.is_some_and(|proof| {
+                let wants = std::slice::from_ref(&publish);
+                access.still(&proof, wants, SystemTime::now()).is_ok()
+            });
+            assert_eq!(publishes, may_publish, "{rules}{shown:?}");
+        }
+    }
+}
+
 #[test]
 fn nginx_servers_decide() {
     let server = Asked::new(|body| {
@@ -189,6 +239,7 @@ fn who_does_not_answer_lets_nobody_in() {
     let led = Asked::new(|_| {
         "HTTP/1.1 302 X\r\nLocation: http://127.0.0.1/\r\nContent-Length: 0\r\n\r\n".into()
     });
+    let says = |status: u16| Asked::new(move |_| answer(status, "")).url;
     let babble = Asked::new(|_| "nonsense\r\n\r\n".into()).url;
     let endless =
         Asked::new(|_| format!("HTTP/1.1 200 X\r\nA: {}\r\n\r\n", "x".repeat(1 << 20))).url;
@@ -196,7 +247,10 @@ fn who_does_not_answer_lets_nobody_in() {
         ("deaf", deaf, Refused::Silent),
         ("gone", gone, Refused::Silent),
         ("ill", ill, Refused::Silent),
-        ("led", led.url.clone(), Refused::Unknown),
+        ("led", led.url.clone(), Refused::Silent),
+        ("moved", says(308), Refused::Silent),
+        ("unchanged", says(304), Refused::Silent),
+        ("no", says(404), Refused::Unknown),
         ("babble", babble, Refused::Silent),
         ("endless", endless, Refused::Silent),
     ] {

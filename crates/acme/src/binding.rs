@@ -45,7 +45,10 @@ impl Binding {
         let opened = std::fs::File::open(file).map_err(|e| failed(&e))?;
         let read = opened.take(LARGEST).read_to_string(&mut text);
         read.map_err(|e| failed(&e))?;
-        let key = BASE64.decode(text.trim()).ok();
+        // Windows' editors begin what they write with a byte order mark.
+        let key = BASE64
+            .decode(text.trim_start_matches('\u{feff}').trim())
+            .ok();
         let key = key.filter(|key| key.len() >= SHORTEST);
         let key = key.ok_or_else(|| {
             failed(&format!(
@@ -80,6 +83,7 @@ mod tests {
             "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W",
             "_-NDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wE\n",
             "_-NDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wE=",
+            "\u{feff}_-NDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wE\r\n",
         ] {
             std::fs::write(&file, key).unwrap();
             let binding = Binding::open("me", &file).unwrap().unwrap();

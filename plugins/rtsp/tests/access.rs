@@ -289,6 +289,27 @@ fn who_may_no_longer_is_disconnected() {
     assert!(by_password.is_closed_within(limit));
 }
 
+/// Also where nobody is there whose connection they could end.
+#[test]
+fn rules_that_change_while_nobody_is_there_hold_for_who_comes() {
+    let served = Served::new("idle", Some("loopback\nanyone play\n"), "both");
+    let with_key = basic("me", KEY);
+    assert_eq!(served.ask("/cam1", "").0, 404);
+    for (rules, by_nothing, by_key) in [
+        ("loopback\n", 401, 401),
+        ("loopback\nkey key play=cam1\n", 401, 404),
+        ("loopback\nanyone play=cam1\n", 404, 404),
+        ("loopback\nanyone play=cam2\n", 401, 401),
+    ] {
+        // The last one is gone, and the rules are looked at once a second.
+        std::thread::sleep(Duration::from_millis(500));
+        served.rewrite(rules);
+        std::thread::sleep(Duration::from_millis(1_100));
+        assert_eq!(served.ask("/cam1", "").0, by_nothing, "{rules}");
+        assert_eq!(served.ask("/cam1", &with_key).0, by_key, "{rules}");
+    }
+}
+
 /// One connection makes no list without end.
 #[test]
 fn streams_that_one_connection_looks_up_are_bounded() {

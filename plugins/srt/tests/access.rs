@@ -45,6 +45,12 @@ impl Served {
         }
     }
 
+    fn rewrite(&self, rules: &str) {
+        let new = self.folder.join("new");
+        fs::write(&new, rules).unwrap();
+        fs::rename(&new, self.folder.join("access")).unwrap();
+    }
+
     fn count(&self, field: &str) -> u64 {
         let stats = self.element.property::<gst::Structure>("stats");
         stats.get(field).unwrap()
@@ -175,13 +181,30 @@ fn who_may_no_longer_is_cut() {
     served.wait("both", || served.count("accepted") == 2);
     served.wait("the token's end", || served.count("cut") == 1);
     assert_eq!(served.callers(), 1);
-    let new = served.folder.join("new");
-    fs::write(&new, "loopback\ntokens secret\n").unwrap();
-    fs::rename(&new, served.folder.join("access")).unwrap();
+    served.rewrite("loopback\ntokens secret\n");
     served.wait("the user's end", || served.count("cut") == 2);
     let stats = served.element.property::<gst::Structure>("stats");
     let why: String = stats.get("last-cut").unwrap();
     assert!(why.contains("it may no longer"), "{why}");
+}
+
+/// Also where nobody is there whose connection they could end.
+#[test]
+fn rules_that_change_while_nobody_is_there_hold_for_who_calls() {
+    let served = Served::new("idle", "loopback\n", &[]);
+    let with_key = format!("cam1?token={KEY}");
+    assert!(!served.lets_in(&with_key, ""));
+    for (rules, by_nothing, by_key) in [
+        ("loopback\nkey key publish=cam1\n", false, true),
+        ("loopback publish\n", true, true),
+        ("loopback\n", false, false),
+    ] {
+        served.wait("nobody to be there", || served.callers() == 0);
+        served.rewrite(rules);
+        std::thread::sleep(Duration::from_millis(1_100));
+        assert_eq!(served.lets_in(&with_key, ""), by_key, "{rules}");
+        assert_eq!(served.lets_in("cam1", ""), by_nothing, "{rules}");
+    }
 }
 
 #[test]

@@ -139,4 +139,25 @@ mod tests {
         }
         std::fs::remove_dir_all(&folder).unwrap();
     }
+
+    /// Also where nobody is there whose connection they could end.
+    #[test]
+    fn rules_that_change_while_nobody_is_there_hold_for_who_comes() {
+        let file = std::env::temp_dir().join(format!("rtmp-idle-{}", std::process::id()));
+        std::fs::write(&file, "loopback\n").unwrap();
+        let settings = Settings {
+            access: file.to_str().unwrap().into(),
+            stream: "cam1".into(),
+            ..Settings::default()
+        };
+        let door = Door::open(&settings).unwrap();
+        let from: IpAddr = [192, 0, 2, 1].into();
+        assert!(door.admit(from, "").is_err());
+        for (rules, may) in [("from 192.0.2.0/24 publish\n", true), ("loopback\n", false)] {
+            std::fs::write(&file, rules).unwrap();
+            std::thread::sleep(Duration::from_millis(1_100));
+            assert_eq!(door.admit(from, "").is_ok(), may, "{rules}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
 }

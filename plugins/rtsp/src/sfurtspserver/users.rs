@@ -51,7 +51,7 @@ pub(super) fn auth(settings: &Settings) -> Result<Option<RTSPAuth>, String> {
     let mut users = parse(settings.users.split(',')).map_err(|e| format!("users: {e}"))?;
     if !settings.users_file.is_empty() {
         let file = &settings.users_file;
-        let text = std::fs::read_to_string(file)
+        let text = sfu_access::read_text(file)
             .map_err(|e| format!("users-file {file} can't be read: {e}"))?;
         let more = parse(text.lines()).map_err(|e| format!("users-file {file}: {e}"))?;
         if more.is_empty() {

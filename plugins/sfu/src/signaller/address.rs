@@ -39,9 +39,7 @@ impl TrustedProxies {
     pub(super) fn parse(list: &str) -> Result<Self, String> {
         let parts = list.split(',').map(str::trim).filter(|p| !p.is_empty());
         let networks = parts.map(|part| {
-            let address = || part.parse::<IpAddr>().ok().map(IpNet::from);
-            let network = part.parse::<IpNet>().ok().or_else(address);
-            network.ok_or_else(|| {
+            sfu_access::network(part).ok_or_else(|| {
                 format!(
                     "trusted-proxies: {part:?} is neither an address nor a network, such as 192.0.2.7, 10.0.0.0/8 or fd00::/8"
                 )
@@ -159,7 +157,9 @@ mod tests {
     use super::*;
 
     fn client(peer: &str, lines: &[(&str, &str)]) -> String {
-        let proxies = TrustedProxies::parse("10.0.0.0/8, 192.0.2.7,2001:db8:f::/48").unwrap();
+        let proxies =
+            TrustedProxies::parse("10.0.0.0/8, 192.0.2.7,2001:db8:f::/48,::ffff:172.16.0.0/108");
+        let proxies = proxies.unwrap();
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             let name = HeaderName::try_from(*name).unwrap();
@@ -179,6 +179,7 @@ mod tests {
             ("10.1.2.3", &[(x, "203.0.113.5")], "203.0.113.5"),
             ("::ffff:10.1.2.3", &[(x, "203.0.113.5")], "203.0.113.5"),
             ("192.0.2.7", &[(x, "203.0.113.5")], "203.0.113.5"),
+            ("172.17.0.1", &[(x, "203.0.113.5")], "203.0.113.5"),
             ("192.0.2.8", &[(x, "203.0.113.5")], "192.0.2.8"),
             // What the client itself claimed is further left.
             ("10.1.2.3", &[(x, "1.1.1.1, 203.0.113.5")], "203.0.113.5"),

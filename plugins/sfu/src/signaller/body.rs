@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
@@ -34,12 +34,23 @@ pub(super) async fn take_whole(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let connection = parts.extensions.get::<Arc<Connection>>().cloned();
     let awaits_go = parts.headers.contains_key(header::EXPECT);
+    let is_plain = is_plain(&parts.headers);
     let taken = tokio::time::timeout(BODY_TIME, take(body, awaits_go)).await;
     if let Some(connection) = connection {
         connection.enter(Phase::Busy);
     }
     let (status, message) = match taken {
-        Ok(Ok(body)) => return next.run(Request::from_parts(parts, body.into())).await,
+        Ok(Ok(body)) if is_plain || body.is_empty() => {
+            return next.run(Request::from_parts(parts, body.into())).await;
+        }
+        Ok(Ok(_)) => {
+            let message = "a body with a Content-Encoding is not taken here: send it as it is, without gzip and the like";
+            let refusal = Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message);
+            // RFC 9110, section 12.5.3.
+            return refusal
+                .with(header::ACCEPT_ENCODING, "identity")
+                .into_response();
+        }
         Ok(Err(Broken::TooLarge)) => (
             StatusCode::PAYLOAD_TOO_LARGE,
             "the body is larger than 64 KiB, which no offer needs",
@@ -61,6 +72,12 @@ pub(super) async fn take_whole(request: Request, next: Next) -> Response {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
     response
+}
+
+/// Whether a body is what its type says (RFC 9110, section 8.4): nobody unpacks it.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    codings.all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 async fn take(body: Body, awaits_go: bool) -> Result<Vec<u8>, Broken> {

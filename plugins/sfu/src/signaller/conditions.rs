@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::server::Refusal;
+
 /// A date is a strong validator where the file was last written this long ago (section 8.8.2.2).
 const STRONG: Duration = Duration::from_secs(1);
 
@@ -76,6 +78,34 @@ impl Version {
     }
 }
 
+/// Whether `If-Match` names a session's state (RFC 9725, section 4.3.1). Proxies that compress make tags weak on their way
+/// to the client: that is the same state, since there are no octets to be compared.
+pub(super) fn names_state(headers: &HeaderMap, state: &str) -> Result<(), Refusal> {
+    if !headers.contains_key(header::IF_MATCH) {
+        let message = "If-Match is missing: send the session's ETag, or * for an ICE restart";
+        return Err(Refusal::new(StatusCode::PRECONDITION_REQUIRED, message));
+    }
+    // Several fields are one list (RFC 9110, section 5.3).
+    let fields = headers.get_all(header::IF_MATCH).iter();
+    let fields: Vec<_> = fields.map(|f| f.to_str().unwrap_or("?")).collect();
+    let list = fields.join(",");
+    let tags = list.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+    let tags: Vec<_> = tags.map(|t| t.strip_prefix("W/").unwrap_or(t)).collect();
+    if tags == ["*"] || tags.contains(&state) {
+        return Ok(());
+    }
+    let is_tag = |tag: &&str| tag.len() >= 2 && tag.starts_with('"') && tag.ends_with('"');
+    let message = match !tags.is_empty() && tags.iter().all(is_tag) {
+        true => {
+            "If-Match names another state than the session's present one: ICE was restarted since, or the tag is of another session"
+        }
+        false => {
+            "If-Match is no list of tags: send the session's ETag as it came, with its quotes, or * for an ICE restart"
+        }
+    };
+    Err(Refusal::new(StatusCode::PRECONDITION_FAILED, message))
+}
+
 /// Takes a header that is a list, which may come in several fields.
 fn take_list(headers: &mut HeaderMap, name: &HeaderName) -> Option<String> {
     let fields = headers.get_all(name).iter();
@@ -139,6 +169,46 @@ mod tests {
             assert_eq!(status, None);
             assert_eq!(headers.contains_key(header::RANGE), heeded, "{condition}");
             assert!(!headers.contains_key(header::IF_RANGE));
+        }
+    }
+
+    #[test]
+    fn a_sessions_state_is_named_by_its_tag() {
+        for (fields, says) in [
+            (&["\"7\""][..], None),
+            (&["*"], None),
+            (&["W/\"7\""], None),
+            (&["\"6\", \"7\""], None),
+            (&["\"6\"", "\"7\""], None),
+            (&["\"6\"", "W/\"7\""], None),
+            (&[], Some("is missing")),
+            (&["\"6\""], Some("another state")),
+            (&["W/\"6\""], Some("another state")),
+            (&["\"6\"", "\"8\""], Some("another state")),
+            (&["7"], Some("with its quotes")),
+            (&["W/7"], Some("with its quotes")),
+            (&["\"7"], Some("with its quotes")),
+            (&["\""], Some("with its quotes")),
+            (&["w/\"7\""], Some("with its quotes")),
+            (&["nonsense"], Some("with its quotes")),
+            (&["*, \"6\""], Some("with its quotes")),
+            (&["\u{fc}"], Some("with its quotes")),
+            (&[""], Some("with its quotes")),
+            (&[","], Some("with its quotes")),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                let value = HeaderValue::from_bytes(field.as_bytes()).unwrap();
+                headers.append(header::IF_MATCH, value);
+            }
+            let found = names_state(&headers, "\"7\"");
+            let message = found.as_ref().err().map(Refusal::message);
+            assert_eq!(message.is_some(), says.is_some(), "{fields:?}: {message:?}");
+            let said = message.unwrap_or_default();
+            assert!(
+                said.contains(says.unwrap_or_default()),
+                "{fields:?}: {said}"
+            );
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use tokio::sync::Semaphore;
 use tower_http::services::ServeFile;
@@ -47,8 +47,9 @@ impl Files {
             let message = "too many files are being read from here at the moment: try again soon";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, message).with(header::RETRY_AFTER, "2")
         })?;
-        plain_range(request.headers_mut());
         let version = tokio::fs::metadata(path).await.ok();
+        let length = version.as_ref().map(Metadata::len);
+        plain_range(request.headers_mut(), length.unwrap_or_default());
         let version = version.filter(Metadata::is_file).map(|m| Version::of(&m));
         let decided = version
             .as_ref()
@@ -79,9 +80,22 @@ impl Files {
 /// Numbers of more digits may not fit.
 const DIGITS: usize = 19;
 
+/// Lets caches keep an answer as they may keep the file. What went wrong is nobody's to keep: a segment that was asked for too
+/// soon would be missing for a year.
+pub(super) fn keep(response: &mut Response, policy: &'static str) {
+    let status = response.status();
+    let policy = match status {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED => policy,
+        _ => "no-store",
+    };
+    let policy = HeaderValue::from_static(policy);
+    response.headers_mut().insert(header::CACHE_CONTROL, policy);
+}
+
 /// A range as `tower-http` reads it, which answers all else with 416. One of another unit than octets, and several at
-/// once, are not heeded (RFC 9110, section 14.2); the unit may have capitals, and the end lie far behind the file's.
-fn plain_range(headers: &mut HeaderMap) {
+/// once, are not heeded (RFC 9110, section 14.2); the unit may have capitals, the end lie far behind the file's, and
+/// the last so many octets be more than it has (section 14.1.2: then all of it is meant).
+fn plain_range(headers: &mut HeaderMap, length: u64) {
     let Some(asked) = headers.remove(header::RANGE) else {
         return;
     };
@@ -93,10 +107,13 @@ fn plain_range(headers: &mut HeaderMap) {
         return;
     }
     let (first, last) = range.split_once('-').unwrap_or((range, ""));
-    let is_far = last.len() > DIGITS && last.bytes().all(|b| b.is_ascii_digit());
-    let plain = match is_far && !first.is_empty() {
-        true => format!("bytes={first}-"),
-        false => format!("bytes={range}"),
+    let is_number = !last.is_empty() && last.bytes().all(|b| b.is_ascii_digit());
+    let is_far = is_number && last.len() > DIGITS;
+    let is_more = is_number && last.parse().map_or(true, |last: u64| last > length);
+    let plain = match first {
+        "" if is_more && length > 0 => format!("bytes=-{length}"),
+        first if is_far && !first.is_empty() => format!("bytes={first}-"),
+        _ => format!("bytes={range}"),
     };
     if let Ok(plain) = plain.parse() {
         headers.insert(header::RANGE, plain);
@@ -113,11 +130,13 @@ mod tests {
             ("bytes=0-1", Some("bytes=0-1")),
             ("Bytes=0-", Some("bytes=0-")),
             ("bytes=-5", Some("bytes=-5")),
+            ("bytes=-10", Some("bytes=-10")),
+            ("bytes=-11", Some("bytes=-10")),
+            ("bytes=-0", Some("bytes=-0")),
+            ("bytes=-", Some("bytes=-")),
+            ("bytes=-x", Some("bytes=-x")),
             ("bytes=7-99999999999999999999", Some("bytes=7-")),
-            (
-                "bytes=-99999999999999999999",
-                Some("bytes=-99999999999999999999"),
-            ),
+            ("bytes=-99999999999999999999", Some("bytes=-10")),
             ("bytes=5-2", Some("bytes=5-2")),
             ("bytes=0-0,2-2", None),
             ("items=1-2", None),
@@ -126,7 +145,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::RANGE, range.parse().unwrap());
-            plain_range(&mut headers);
+            plain_range(&mut headers, 10);
             let seen = headers.get(header::RANGE).map(|v| v.to_str().unwrap());
             assert_eq!(seen, heeded, "{range}");
         }
@@ -176,7 +195,18 @@ mod tests {
             assert_eq!(status, expected, "{condition}");
             assert_ne!(now, Some(tag.clone()));
         }
-        assert_eq!(ask(&[("range", "bytes=99-")]).await.0, 416);
+        for (range, expected) in [
+            ("bytes=99-", 416),
+            ("bytes=-0", 416),
+            ("bytes=-3", 206),
+            ("bytes=-99999999", 206),
+            ("bytes=-99999999999999999999", 206),
+        ] {
+            assert_eq!(ask(&[("range", range)]).await.0, expected, "{range}");
+        }
+        // Of nothing there are no last octets.
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(ask(&[("range", "bytes=-5")]).await.0, 416);
         std::fs::remove_file(&path).unwrap();
         assert_eq!(ask(&[]).await, (404, None));
     }

@@ -16,6 +16,7 @@ use sfu_rooms::{Call, Form, VideoGrants};
 use sfu_rooms_host::Host;
 
 use super::door::{Pass, want};
+use super::object::Object;
 use super::server::{App, Refusal};
 use super::twirp;
 
@@ -49,7 +50,7 @@ pub(super) async fn enter(
     State(app): State<App>,
     Path(room): Path<String>,
     pass: Pass,
-    body: Result<Json<Guest>, JsonRejection>,
+    body: Result<Json<Object<Guest>>, JsonRejection>,
 ) -> Result<Json<Entry>, Refusal> {
     let no = |status, why: &str| Refusal::new(status, why);
     let Some(host) = &app.rooms else {
@@ -59,7 +60,7 @@ pub(super) async fn enter(
     let room: StreamName = room
         .parse()
         .map_err(|e| Refusal::new(StatusCode::NOT_FOUND, format!("{e}")))?;
-    let Json(guest) = body.map_err(|rejection| {
+    let Json(Object(guest)) = body.map_err(|rejection| {
         let why = "send application/json such as {\"name\": \"Ann\"}";
         Refusal::new(rejection.status(), why)
     })?;

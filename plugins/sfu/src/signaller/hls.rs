@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use sfu_engine::StreamName;
 
 use super::door::Pass;
+use super::files;
 use super::pages;
 use super::server::{App, Refusal};
 
@@ -67,13 +68,9 @@ pub(super) async fn file(
     if response.status() == StatusCode::NOT_FOUND {
         return Err(missing(&stream, file));
     }
-    let headers = response.headers_mut();
-    for (name, value) in [
-        (header::CONTENT_TYPE, kind.0),
-        (header::CACHE_CONTROL, kind.1),
-    ] {
-        headers.insert(name, HeaderValue::from_static(value));
-    }
+    let written = HeaderValue::from_static(kind.0);
+    response.headers_mut().insert(header::CONTENT_TYPE, written);
+    files::keep(&mut response, kind.1);
     Ok(response)
 }
 

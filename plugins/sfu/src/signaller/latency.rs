@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sfu_engine::{LatencyInfo, LatencyRefused, SessionId};
 
+use super::object::Object;
 use super::server::{App, Refusal};
 
 /// The body of `POST /session/{id}/latency`.
@@ -38,10 +39,10 @@ pub(super) async fn clock(
 pub(super) async fn report(
     State(app): State<App>,
     Path(id): Path<String>,
-    body: Result<Json<Report>, JsonRejection>,
+    body: Result<Json<Object<Report>>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
     let id = session_id(&id)?;
-    let Json(Report { ms }) = body.map_err(|rejection| {
+    let Json(Object(Report { ms })) = body.map_err(|rejection| {
         let message = "send application/json such as {\"ms\": 180}";
         Refusal::new(rejection.status(), message)
     })?;

@@ -85,6 +85,7 @@ mod latency;
 mod limits;
 mod links;
 mod metrics;
+mod object;
 mod offered;
 mod pages;
 mod peers;

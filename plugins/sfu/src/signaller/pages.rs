@@ -102,7 +102,12 @@ pub(super) async fn studio(Path(stream): Path<String>, uri: Uri) -> Result<Respo
 /// `GET /{stream}`, and whatever else is asked for.
 pub(super) async fn player(method: Method, uri: Uri) -> Result<Response, Refusal> {
     if method != Method::GET && method != Method::HEAD {
-        let message = "this address only answers GET";
+        if uri.path().contains("//") {
+            let message = "a part of this path is empty: it has two slashes one after the other, such as //whep/STREAM for /whep/STREAM";
+            return Err(Refusal::new(StatusCode::NOT_FOUND, message));
+        }
+        let message =
+            "this address only answers GET; WHIP is at /whip/STREAM, and WHEP at /whep/STREAM";
         let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, message);
         return Err(refusal.with(header::ALLOW, "GET, HEAD"));
     }

@@ -3,11 +3,14 @@
 //! How a refusal is told: as a problem document (RFC 9457) to who takes JSON, and as a sentence to everybody else.
 
 use axum::Json;
+use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 const PROBLEM: &str = "application/problem+json";
+/// A refusal is one sentence.
+const SENTENCE_MAX: usize = 4 * 1024;
 
 /// A refusal's sentence, beside its answer until it is known who asks.
 #[derive(Debug, Clone)]
@@ -47,24 +50,34 @@ pub(super) fn is_asked_for(headers: &HeaderMap, path: &str) -> bool {
 }
 
 /// The same answer as a problem document, where it is a refusal.
-pub(super) fn document(response: Response) -> Response {
+pub(super) async fn document(response: Response) -> Response {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return response;
     }
-    let detail = response.extensions().get::<Sentence>();
+    let (mut parts, body) = response.into_parts();
+    let detail = match parts.extensions.get::<Sentence>() {
+        Some(Sentence(sentence)) => Some(sentence.clone()),
+        // What can't be read of a request axum refuses itself.
+        None => told(body).await,
+    };
     let problem = Problem {
         kind: "about:blank",
         title: status.canonical_reason().unwrap_or("Refused"),
         status: status.as_u16(),
-        detail: detail.map(|Sentence(sentence)| sentence.clone()),
+        detail,
     };
-    let (mut parts, _) = response.into_parts();
     let body = Json(problem).into_response().into_body();
     parts.headers.remove(header::CONTENT_LENGTH);
     let kind = HeaderValue::from_static(PROBLEM);
     parts.headers.insert(header::CONTENT_TYPE, kind);
     Response::from_parts(parts, body)
+}
+
+async fn told(body: Body) -> Option<String> {
+    let octets = axum::body::to_bytes(body, SENTENCE_MAX).await.ok()?;
+    let text = std::str::from_utf8(&octets).ok()?.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// Of a status alone, for tests.
@@ -77,8 +90,8 @@ fn refused(status: axum::http::StatusCode) -> Response {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_takes_json_gets_it() {
+    #[tokio::test]
+    async fn who_takes_json_gets_it() {
         for (accepted, path, expected) in [
             (None, "/whep/cam1", false),
             (None, "/api/v1/streams", true),
@@ -103,9 +116,15 @@ mod tests {
                 "{accepted:?} {path}"
             );
         }
-        let told = document(refused(axum::http::StatusCode::NOT_FOUND));
+        let told = document(refused(axum::http::StatusCode::NOT_FOUND)).await;
         assert_eq!(told.headers()[header::CONTENT_TYPE], PROBLEM);
-        let fine = document(refused(axum::http::StatusCode::NO_CONTENT));
+        let fine = document(refused(axum::http::StatusCode::NO_CONTENT)).await;
         assert!(!fine.headers().contains_key(header::CONTENT_TYPE));
+        // In axum's words.
+        let unread = (axum::http::StatusCode::BAD_REQUEST, "Invalid UTF-8");
+        let told = document(unread.into_response()).await;
+        let body = axum::body::to_bytes(told.into_body(), 1000).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["detail"], "Invalid UTF-8");
     }
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use sfu_access::Action;
 
 use super::door::{Pass, want};
+use super::files;
 use super::server::{App, Refusal};
 use crate::properties::lock;
 use crate::record::file::{Recording, State as Progress};
@@ -250,19 +251,19 @@ pub(super) async fn file(
         let message = format!("the file can't be read: {error}");
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     })?;
-    let headers = response.headers_mut();
     // One that is still written to grows.
     let cache = match recording.state {
         Progress::Finished => "private, max-age=3600",
         Progress::Recording | Progress::Unfinished => "no-store",
     };
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    files::keep(&mut response, cache);
     let kind = if query.download.is_some() {
         "attachment"
     } else {
         "inline"
     };
     if let Some(value) = disposition(kind, &path, &recording) {
+        let headers = response.headers_mut();
         headers.insert(header::CONTENT_DISPOSITION, value);
     }
     Ok(response)

@@ -123,7 +123,7 @@ fn read_keys(file: &Path) -> Result<String, String> {
             return Err("others may read it: chmod 600".into());
         }
     }
-    let text = std::fs::read_to_string(file).map_err(|e| e.to_string())?;
+    let text = sfu_access::read_text(file).map_err(|e| e.to_string())?;
     let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.collect::<Vec<_>>().join(","))
@@ -465,6 +465,17 @@ mod tests {
         assert!(said.send(say(2 * WAITING_OCTETS)));
         assert!(!said.send(say(1)));
         told.recv().await.unwrap();
+    }
+
+    #[test]
+    fn a_file_of_keys_may_begin_with_a_byte_order_mark() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = std::env::temp_dir().join(format!("sfu-keys-{}", std::process::id()));
+        std::fs::write(&file, "\u{feff}# rooms\r\n\r\nkey:secret\r\nother:secret").unwrap();
+        let owners = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&file, owners).unwrap();
+        assert_eq!(read_keys(&file).as_deref(), Ok("key:secret,other:secret"));
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[test]

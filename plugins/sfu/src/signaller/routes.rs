@@ -120,6 +120,7 @@ pub(super) static ROUTES: &[Route] = &[
         Rule::Room,
         || post(twirp::call),
     ),
+    route("/twirp/{*path}", POST, Rule::Room, || post(twirp::unknown)),
     route("/recordings", GET, Rule::Open, || get(recordings::page)),
     route("/recordings/play/{*file}", GET, Rule::Open, || {
         get(recordings::page)

@@ -32,7 +32,7 @@ use super::tls::{self, Tls};
 use super::turn::IceServers;
 use super::v1::{Pushes, Recorders};
 use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
-use super::{CAT, SfuSignaller, body, routes};
+use super::{CAT, SfuSignaller, body, routes, twirp};
 use crate::properties::lock;
 
 /// What the handlers share.
@@ -209,9 +209,12 @@ fn trimmed(uri: &Uri) -> Option<Uri> {
 async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
     let line = format!("{} {}", request.method(), without_ids(request.uri().path()));
     let as_document = problem::is_asked_for(request.headers(), request.uri().path());
+    let is_twirp = request.uri().path().starts_with("/twirp/");
     let mut response = next.run(request).await;
-    if as_document {
-        response = problem::document(response);
+    if is_twirp {
+        response = twirp::fault(response);
+    } else if as_document {
+        response = problem::document(response).await;
     }
     let status = response.status();
     gst::debug!(CAT, "{line}: {status}");
@@ -262,7 +265,7 @@ fn without_ids(path: &str) -> String {
 pub(super) struct Refusal {
     status: StatusCode,
     message: String,
-    header: Option<(HeaderName, &'static str)>,
+    headers: Vec<(HeaderName, &'static str)>,
 }
 
 impl Refusal {
@@ -270,7 +273,7 @@ impl Refusal {
         Self {
             status,
             message: message.into(),
-            header: None,
+            headers: Vec::new(),
         }
     }
 
@@ -279,7 +282,7 @@ impl Refusal {
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, value));
+        self.headers.push((name, value));
         self
     }
 }
@@ -288,10 +291,9 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut response = (self.status, format!("{}\n", self.message)).into_response();
         response.extensions_mut().insert(Sentence(self.message));
-        if let Some((name, value)) = self.header {
-            response
-                .headers_mut()
-                .insert(name, HeaderValue::from_static(value));
+        for (name, value) in self.headers {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().append(name, value);
         }
         response
     }

@@ -17,8 +17,10 @@ use sfu_engine::{
 };
 
 use super::address::Client;
+use super::conditions;
 use super::door::Pass;
 use super::links;
+use super::object::Object;
 use super::offered;
 use super::server::{App, Refusal};
 
@@ -309,18 +311,7 @@ pub(super) async fn patch(
         .engine
         .session(id)
         .ok_or_else(|| session_refusal(&SessionError::Unknown))?;
-    let if_match = headers.get(header::IF_MATCH).and_then(|v| v.to_str().ok());
-    match if_match {
-        None => {
-            let message = "If-Match is missing: send the session's ETag, or * for an ICE restart";
-            return Err(Refusal::new(StatusCode::PRECONDITION_REQUIRED, message));
-        }
-        Some(tag) if tag != "*" && !tag.split(',').any(|t| t.trim() == session.etag) => {
-            let message = "If-Match does not name the session's present state: ICE was restarted";
-            return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, message));
-        }
-        Some(_) => {}
-    }
+    conditions::names_state(&headers, &session.etag)?;
     let fragments = app.fragments.clone();
     let patched = fragments.run(move || app.engine.patch(id, &fragment));
     let patched = patched.await?;
@@ -355,10 +346,10 @@ pub(super) async fn delete(
 pub(super) async fn layer(
     State(app): State<App>,
     Path(id): Path<String>,
-    body: Result<Json<LayerChoice>, JsonRejection>,
+    body: Result<Json<Object<LayerChoice>>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
     let id = session_id(&id)?;
-    let Json(choice) = body.map_err(|rejection| {
+    let Json(Object(choice)) = body.map_err(|rejection| {
         let message = "send application/json such as {\"encodingId\": \"0\"} (null for automatic), \
                        {\"maxHeight\": 540}, {\"maxBitrate\": 1000000}, {\"maxTemporalLayerId\": 0}, \
                        {\"video\": false} or {\"audio\": \"en\"}";

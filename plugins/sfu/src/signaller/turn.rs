@@ -159,7 +159,7 @@ fn read_secret(path: &str) -> Result<hmac::Key, String> {
     if !metadata.is_file() || metadata.len() > SECRET_MAX {
         return Err("it is no file with a secret".into());
     }
-    let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+    let text = sfu_access::read_text(path).map_err(|e| e.to_string())?;
     let secret = text.trim();
     if secret.len() < SECRET_MIN || secret.contains(char::is_whitespace) {
         return Err(format!(
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn each_session_has_credentials_of_its_own_that_end() {
-        let file = secret("own", "0123456789abcdef0123\n");
+        let file = secret("own", "\u{feff}0123456789abcdef0123\r\n");
         let turn = "turn:[2001:db8::1]:3478?transport=tcp, turns:t.example";
         let servers = IceServers::new("stun:a.example", turn, &file).unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000);

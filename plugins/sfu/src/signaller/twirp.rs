@@ -10,11 +10,14 @@ use sfu_rooms::{Call, Fault, Form, VideoGrants};
 use sfu_rooms_host::Host;
 use tokio::sync::oneshot;
 
+use super::problem::Sentence;
 use super::rooms;
 use super::server::App;
 
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/protobuf";
+/// Twirp's word for what is nowhere.
+const BAD_ROUTE: &str = "bad_route";
 
 pub(super) async fn call(
     State(app): State<App>,
@@ -36,7 +39,7 @@ pub(super) async fn call(
             return answer(
                 Err(Fault {
                     status: 404,
-                    code: "bad_route",
+                    code: BAD_ROUTE,
                     reason: format!("unexpected Content-Type: {other:?}"),
                 }),
                 Form::Json,
@@ -68,6 +71,51 @@ pub(super) async fn call(
         app.measures.refused("credential");
     }
     answer(outcome, form)
+}
+
+/// `POST /twirp/…` of LiveKit's other services, and of what is none.
+pub(super) async fn unknown(Path(path): Path<String>) -> Response {
+    let service = path.split('/').next().unwrap_or_default();
+    let reason = format!(
+        "there is no service {service:?} here: livekit.RoomService is the one that there is, at /twirp/livekit.RoomService/METHOD"
+    );
+    let fault = Fault {
+        status: 404,
+        code: BAD_ROUTE,
+        reason,
+    };
+    answer(Err(fault), Form::Json)
+}
+
+/// A refusal from before the service, as Twirp's clients read it.
+pub(super) fn fault(response: Response) -> Response {
+    let Some(Sentence(reason)) = response.extensions().get() else {
+        return response;
+    };
+    let status = response.status().as_u16();
+    let (status, code) = match status {
+        404 | 405 => (404, BAD_ROUTE),
+        401 => (status, "unauthenticated"),
+        403 => (status, "permission_denied"),
+        408 => (status, "deadline_exceeded"),
+        413 => (status, "invalid_argument"),
+        429 => (status, "resource_exhausted"),
+        503 => (status, "unavailable"),
+        400..500 => (status, "malformed"),
+        _ => (status, "internal"),
+    };
+    let reason = reason.clone();
+    let told = Fault {
+        status,
+        code,
+        reason,
+    };
+    let (told, body) = answer(Err(told), Form::Json).into_parts();
+    let (mut parts, _) = response.into_parts();
+    parts.status = told.status;
+    parts.headers.remove(header::CONTENT_LENGTH);
+    parts.headers.extend(told.headers);
+    Response::from_parts(parts, body)
 }
 
 /// Has the rooms' thread do it.

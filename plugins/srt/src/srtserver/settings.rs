@@ -90,7 +90,7 @@ impl Settings {
         }
         let mut named = self.passphrases.replace(',', "\n");
         if !self.passphrases_file.is_empty() {
-            let text = std::fs::read_to_string(&self.passphrases_file);
+            let text = sfu_access::read_text(&self.passphrases_file);
             named.push('\n');
             named += &text.map_err(|e| format!("{} can't be read: {e}", self.passphrases_file))?;
             if is_open_to_others(&self.passphrases_file) {
@@ -251,6 +251,16 @@ mod tests {
         let keys = settings.keys().unwrap();
         assert_eq!(keys.of("d").as_deref(), Ok("for-all-others"));
         assert_eq!(keys.of("a").as_deref(), Ok("first-secret"));
+        let file = std::env::temp_dir().join(format!("srt-mark-{}", std::process::id()));
+        std::fs::write(&file, "\u{feff}a:first-secret\r\nd:second-secret\r\n").unwrap();
+        let marked = Settings {
+            passphrases_file: file.to_str().unwrap().into(),
+            ..Settings::default()
+        };
+        let keys = marked.keys().unwrap();
+        assert_eq!(keys.of("a").as_deref(), Ok("first-secret"));
+        assert_eq!(keys.of("d").as_deref(), Ok("second-secret"));
+        std::fs::remove_file(&file).unwrap();
         let empty = Settings {
             passphrases_file: "/dev/null".into(),
             ..Settings::default()

@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use sfu_access::{Action, Outcome, Refused, Visitor, Want};
+use sfu_access::{Action, Outcome, Refused, Visitor, Want, Ways};
 
 use super::credential::Shown;
 use super::names::Host;
@@ -78,6 +78,8 @@ impl Rule {
 /// What a request needs.
 enum Needs {
     All(Vec<Want>),
+    /// All of the first ones, or else the others: it does as much as it may.
+    Most(Vec<Want>, Vec<Want>),
     /// One of any stream.
     Any(Action),
     /// What it may do is looked up part by part.
@@ -215,7 +217,7 @@ async fn admit(
     let what = what(&needs);
     let refuse = |why: Refused| {
         gst::debug!(CAT, "{} is refused: {why}", route.path);
-        refusal(why, &what, app.door.access.has_users())
+        refusal(why, &what, app.door.access.ways())
     };
     let token = came.shown.token.as_deref().map(Arc::from);
     let door = &app.door;
@@ -225,6 +227,7 @@ async fn admit(
         let now = SystemTime::now();
         let outcome = match &needs {
             Needs::All(wants) => door.access.check(&visitor, wants, now),
+            Needs::Most(most, least) => door.access.check_most(&visitor, most, least, now),
             Needs::Any(_) | Needs::Parts => door.access.recognized(&visitor, now),
         };
         match outcome {
@@ -240,13 +243,14 @@ async fn admit(
                 if let Needs::Any(action) = needs
                     && !door.access.rights(&proof, now).has(action)
                 {
-                    return Err(refuse(match came.shown.credential() {
+                    let good = match visitor.credential {
                         None => Refused::Nothing,
                         Some(_) => Refused::NotThis,
-                    }));
+                    };
+                    return Err(refuse(door.access.unknown(&visitor, now).unwrap_or(good)));
                 }
                 let wants = match needs {
-                    Needs::All(wants) => wants,
+                    Needs::All(wants) | Needs::Most(_, wants) => wants,
                     Needs::Any(_) | Needs::Parts => Vec::new(),
                 };
                 return Ok(Pass {
@@ -275,7 +279,8 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
     };
     match route.rule {
         Rule::Open | Rule::Player | Rule::Session | Rule::Room => Needs::All(Vec::new()),
-        Rule::Watch | Rule::Stream | Rule::Enter => play(&path),
+        Rule::Watch | Rule::Stream => play(&path),
+        Rule::Enter => enters(&path),
         Rule::Publish => {
             let mut wants = vec![want(Action::Publish, &path)];
             let query = Query::<PublishQuery>::try_from_uri(request.uri());
@@ -320,6 +325,19 @@ async fn needs(app: &App, route: &Route, request: &mut Request, shown: &Shown) -
     }
 }
 
+/// Where everybody may look on, what a token is for has to be looked at all the same.
+fn enters(room: &str) -> Needs {
+    let least = want(Action::Play, room);
+    let most = vec![least.clone(), want(Action::Publish, room)];
+    Needs::Most(most, vec![least])
+}
+
+/// A name that is none is not repeated.
+fn named(stream: Option<&str>) -> &str {
+    let stream = stream.filter(|name| name.parse::<sfu_engine::StreamName>().is_ok());
+    stream.unwrap_or("streams")
+}
+
 /// For the sentence that refuses.
 fn what(needs: &Needs) -> String {
     let (action, stream) = match needs {
@@ -327,12 +345,14 @@ fn what(needs: &Needs) -> String {
             Some(want) => (want.action, want.stream.as_deref()),
             None => return "this".to_owned(),
         },
+        Needs::Most(most, _) => match most.first() {
+            Some(want) => return format!("entering {}", named(want.stream.as_deref())),
+            None => return "this".to_owned(),
+        },
         Needs::Any(action) => (*action, None),
         Needs::Parts => return "this".to_owned(),
     };
-    // A name that is none is not repeated.
-    let stream = stream.filter(|name| name.parse::<sfu_engine::StreamName>().is_ok());
-    let stream = stream.unwrap_or("streams");
+    let stream = named(stream);
     match action {
         Action::Publish => format!("publishing {stream}"),
         Action::Play => format!("playing {stream}"),
@@ -344,14 +364,11 @@ fn what(needs: &Needs) -> String {
 }
 
 /// The answer to who may not.
-pub(super) fn refusal(why: Refused, what: &str, has_users: bool) -> Refusal {
+pub(super) fn refusal(why: Refused, what: &str, ways: Ways) -> Refusal {
     let (status, message) = match why {
         Refused::Nothing => (
             StatusCode::UNAUTHORIZED,
-            format!(
-                "{what} needs a token or key here: send it as Authorization: Bearer …, or as ?token=…; \
-                 ./sfu token makes one"
-            ),
+            format!("{what} {}", ways.advice()),
         ),
         Refused::Token(_) | Refused::Revoked | Refused::Unknown => {
             (StatusCode::UNAUTHORIZED, format!("{what}: {why}"))
@@ -363,16 +380,26 @@ pub(super) fn refusal(why: Refused, what: &str, has_users: bool) -> Refusal {
         }
     };
     let refusal = Refusal::new(status, message);
-    match (why, has_users) {
-        (Refused::Later(after), _) => refusal.with(header::RETRY_AFTER, seconds(after)),
-        (Refused::Busy | Refused::Silent, _) => refusal.with(header::RETRY_AFTER, "1"),
-        (Refused::NotThis, _) => refusal,
-        // Browsers ask for a name and a password where Basic is named.
-        (_, true) => refusal.with(
+    match why {
+        Refused::Later(after) => refusal.with(header::RETRY_AFTER, seconds(after)),
+        Refused::Busy | Refused::Silent => refusal.with(header::RETRY_AFTER, "1"),
+        Refused::NotThis => refusal,
+        Refused::Nothing | Refused::Token(_) | Refused::Revoked | Refused::Unknown => {
+            challenged(refusal, ways)
+        }
+    }
+}
+
+/// A field for each scheme: FFmpeg and others look for theirs at its beginning alone. Where Basic is named browsers ask for a
+/// name and a password.
+fn challenged(refusal: Refusal, ways: Ways) -> Refusal {
+    let refusal = refusal.with(header::WWW_AUTHENTICATE, r#"Bearer realm="sfu""#);
+    match ways.passwords {
+        true => refusal.with(
             header::WWW_AUTHENTICATE,
-            r#"Bearer realm="sfu", Basic realm="sfu", charset="UTF-8""#,
+            r#"Basic realm="sfu", charset="UTF-8""#,
         ),
-        (_, false) => refusal.with(header::WWW_AUTHENTICATE, r#"Bearer realm="sfu""#),
+        false => refusal,
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::http::request::Parts;
-use sfu_access::{Access, Action, Proof, Refused, Rights, Want};
+use sfu_access::{Access, Action, Proof, Refused, Rights, Want, Ways};
 use sfu_engine::StreamName;
 
 pub(super) use gate::{Rule, gate};
@@ -135,6 +135,6 @@ impl axum::extract::FromRequestParts<App> for Pass {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
         // A route without the gate lets nobody in.
         let pass = parts.extensions.get::<Self>().cloned();
-        pass.ok_or_else(|| gate::refusal(Refused::Nothing, "this", false))
+        pass.ok_or_else(|| gate::refusal(Refused::Nothing, "this", Ways::default()))
     }
 }

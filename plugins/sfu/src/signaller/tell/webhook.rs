@@ -58,7 +58,7 @@ impl Webhooks {
                 );
             }
             (false, file) => {
-                let text = std::fs::read_to_string(file)
+                let text = sfu_access::read_text(file)
                     .map_err(|e| format!("event-webhook-secret: {file}: {e}"))?;
                 secret(text.trim()).ok_or_else(|| {
                     format!("event-webhook-secret: {file} holds no secret of {SECRET_MIN} octets or more")

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::signaller::drain;
+use crate::signaller::object::Object;
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
 
@@ -40,9 +41,9 @@ pub(in crate::signaller) struct Wish {
 )]
 pub(in crate::signaller) async fn begin(
     State(app): State<App>,
-    wish: Result<Json<Wish>, JsonRejection>,
+    wish: Result<Json<Object<Wish>>, JsonRejection>,
 ) -> Result<StatusCode, Refusal> {
-    let Json(wish) = wish.map_err(|e| Refusal::new(e.status(), e.body_text()))?;
+    let Json(Object(wish)) = wish.map_err(|e| Refusal::new(e.status(), e.body_text()))?;
     let bad = |message: String| Refusal::new(StatusCode::BAD_REQUEST, message);
     let redirect = match &wish.redirect {
         Some(server) => drain::checked(server).map_err(bad)?,

@@ -20,6 +20,7 @@ use super::asked::{Asked, List, Named, Part};
 use crate::properties::lock;
 use crate::push::{self, Address};
 use crate::signaller::latency::millis;
+use crate::signaller::object::Object;
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
 
@@ -248,10 +249,10 @@ pub(in crate::signaller) async fn list(
 )]
 pub(in crate::signaller) async fn add(
     State(app): State<App>,
-    wish: Result<Json<Wish>, JsonRejection>,
+    wish: Result<Json<Object<Wish>>, JsonRejection>,
 ) -> Result<Response, Refusal> {
     // What the parser says might repeat a key.
-    let Json(wish) = wish.map_err(|e| {
+    let Json(Object(wish)) = wish.map_err(|e| {
         let message =
             "a push is JSON: {\"stream\": NAME, \"url\": \"rtmp://HOST/APPLICATION/KEY\"}";
         Refusal::new(e.status(), message)

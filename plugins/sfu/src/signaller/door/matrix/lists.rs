@@ -113,3 +113,78 @@ fn lists_hold_what_may_be_played() {
         );
     }
 }
+
+/// What is shown and is no good is told, also where a list needs no more than one permission.
+#[test]
+fn a_list_says_what_is_wrong_with_a_token() {
+    let served = Served::new(
+        "lists",
+        Some("anyone play=*\ntokens secret\n"),
+        &[("trusted-proxies", "127.0.0.1")],
+    );
+    let record = grants(&[Action::Record], "cam1");
+    let play = grants(&[Action::Play], "cam1");
+    for (what, shown, status, words) in [
+        ("nothing", String::new(), 401, "needs a token"),
+        ("expired", token(SECRET, &record, -1), 401, "expired"),
+        ("a word", "let-me-in".to_owned(), 401, "none of this server"),
+        (
+            "another permission",
+            token(SECRET, &play, 60),
+            403,
+            "other things",
+        ),
+        ("right", token(SECRET, &record, 60), 200, ""),
+    ] {
+        let path = format!("/api/recordings?token={shown}");
+        let (found, answer) = served.ask("GET", &path, "localhost", &[STRANGER]);
+        assert_eq!(found, status, "{what}: {answer}");
+        assert!(answer.contains(words), "{what}: {answer}");
+    }
+}
+
+/// What went wrong with a file may be right the next time.
+#[test]
+fn caches_keep_files_and_no_refusals() {
+    let served = Served::new("caches", None, &[]);
+    let header = |answer: &str, name: &str| {
+        let mut lines = answer.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let get = |method: &str, file: &str, fields: &[(&str, &str)]| {
+        served.ask(method, &format!("/hls/cam1/{file}"), "localhost", fields)
+    };
+    for (file, policy) in [
+        ("v0-1.ts", "public, max-age=31536000, immutable"),
+        ("v0.m3u8", "no-cache"),
+    ] {
+        let (_, answer) = get("GET", file, &[]);
+        let tag = header(&answer, "etag");
+        for (fields, expected) in [
+            (&[][..], 200),
+            (&[("Range", "bytes=1-2")][..], 206),
+            (&[("Range", "bytes=-99999999")], 206),
+            (&[("If-None-Match", &tag)], 304),
+            (&[("If-Match", "\"x\"")], 412),
+            (&[("Range", "bytes=99999999-")], 416),
+        ] {
+            for method in ["GET", "HEAD"] {
+                let (status, answer) = get(method, file, fields);
+                // Ranges are of GET alone (RFC 9110, section 14.2).
+                let is_range = fields.iter().any(|(name, _)| *name == "Range");
+                if method == "GET" || !is_range {
+                    assert_eq!(status, expected, "{method} {file} {fields:?}: {answer}");
+                }
+                let kept = if status < 400 { policy } else { "no-store" };
+                let found = header(&answer, "cache-control");
+                assert_eq!(found, kept, "{method} {file} {fields:?}: {answer}");
+            }
+        }
+    }
+    for file in ["v0-2.ts", "v1.m3u8"] {
+        let (status, answer) = get("GET", file, &[]);
+        assert_eq!(status, 404, "{answer}");
+        assert_eq!(header(&answer, "cache-control"), "no-store", "{answer}");
+    }
+}

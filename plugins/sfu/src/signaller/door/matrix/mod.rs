@@ -6,9 +6,11 @@
 mod ends;
 mod lists;
 mod pages;
+mod passwords;
 mod peers;
 mod remote;
 mod rooms;
+mod sentences;
 mod who;
 
 use std::fs;

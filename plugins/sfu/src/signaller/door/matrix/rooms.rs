@@ -117,6 +117,71 @@ fn rooms_let_in_by_their_own_keys_alone() {
     assert_eq!(status, 426, "{answer}");
 }
 
+/// By the file that `./sfu run` writes, where everybody may look on.
+#[test]
+fn an_invitation_lets_take_part_where_everybody_may_look_on() {
+    let folder = std::env::temp_dir().join(format!("sfu-invited-{}", std::process::id()));
+    let access = folder.join("access");
+    sfu_access::store::first_start(&access).unwrap();
+    let secret = std::fs::read_to_string(folder.join("tokens.secret")).unwrap();
+    let keys = format!("{KEY}:{ROOM_SECRET}");
+    let properties = [
+        ("trusted-proxies", "127.0.0.1"),
+        ("api-keys", keys.as_str()),
+        ("access", access.to_str().unwrap()),
+    ];
+    let served = Served::new("invited", None, &properties);
+    let both = grants(&[Action::Play, Action::Publish], "meeting");
+    let by = |grants: &sfu_access::Grants, seconds| {
+        sfu_access_rows::token(secret.trim(), grants, seconds)
+    };
+    let enter = |what: &str, shown: &str, expected: u16, words: &str| {
+        let path = "/rtc/guest/meeting";
+        for (path, bearer) in [
+            (format!("{path}?token={shown}"), String::new()),
+            (path.to_owned(), format!("Bearer {shown}")),
+        ] {
+            let json = ("Content-Type", "application/json");
+            let fields = [STRANGER, json, ("Authorization", &bearer)];
+            let (status, answer) = served.send("POST", &path, NAME, &fields, r#"{"name": "Ann"}"#);
+            assert_eq!(status, expected, "{what}: {answer}");
+            assert!(answer.contains(words), "{what}: {answer}");
+        }
+    };
+    let (takes_part, looks_on) = (r#""canPublish":true"#, r#""canPublish":false"#);
+    enter("nothing", "", 404, "nobody is in this room yet");
+    enter("an invitation", &by(&both, 60), 200, takes_part);
+    let sign: sfu_rooms::Keys = keys.parse().unwrap();
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let video = serde_json::json!({"roomCreate": true});
+    let claims =
+        serde_json::json!({"iss": KEY, "nbf": 0, "exp": now + 60, "sub": "app", "video": video});
+    let admin = sign.sign(&serde_json::from_value(claims).unwrap()).unwrap();
+    let create = served.send(
+        "POST",
+        "/twirp/livekit.RoomService/CreateRoom",
+        NAME,
+        &[
+            STRANGER,
+            ("Content-Type", "application/json"),
+            ("Authorization", &format!("Bearer {admin}")),
+        ],
+        r#"{"name": "meeting"}"#,
+    );
+    assert_eq!(create.0, 200, "{}", create.1);
+    enter("nothing, and somebody is there", "", 200, looks_on);
+    enter("an invitation", &by(&both, 60), 200, takes_part);
+    let play = grants(&[Action::Play], "meeting");
+    enter("for looking on", &by(&play, 60), 200, looks_on);
+    let other = grants(&[Action::Play, Action::Publish], "other");
+    enter("to another room", &by(&other, 60), 200, looks_on);
+    enter("an old invitation", &by(&both, -1), 401, "expired");
+    let forged = sfu_access_rows::token(&"x".repeat(32), &both, 60);
+    enter("one of another server", &forged, 401, "entering meeting: ");
+    enter("a word", "let-me-in", 401, "none of this server's keys");
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
 /// A browser sees why it was refused by CORS alone.
 #[test]
 fn by_v1_what_a_client_says_of_itself_is_one_message() {

@@ -147,3 +147,17 @@ fn without_rules_this_machine_may_all_and_others_play() {
         }
     }
 }
+
+/// As docs/access.md and deploy/ say: what comes from a trusted proxy's address without its header may be anybody's.
+#[test]
+fn beside_a_proxy_on_this_machine_figures_need_a_token() {
+    let proxy = [("trusted-proxies", "127.0.0.1")];
+    let served = Served::new("beside", Some("loopback metrics\ntokens secret\n"), &proxy);
+    let right = token(SECRET, &grants(&[Action::Metrics], "*"), 60);
+    let bearer = format!("Bearer {right}");
+    let ask = |fields: &[(&str, &str)]| served.ask("GET", "/metrics", "localhost", fields).0;
+    assert_eq!(ask(&[]), 401);
+    assert_eq!(ask(&[("Authorization", &bearer)]), 200);
+    let served = Served::new("direct", Some("loopback metrics\n"), &[]);
+    assert_eq!(served.ask("GET", "/metrics", "localhost", &[]).0, 200);
+}
