@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::Seat;
-use super::super::backlog::Backlog;
+use super::super::backlog::{Backlog, Network};
 use super::super::budget::Budget;
 use super::super::handover::Handover;
 use super::super::history::History;
@@ -28,6 +28,8 @@ use crate::transport::{Estimate, Slot, ViewerTransport};
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// An upgrade waits this long for a keyframe that comes anyway, so that it costs the other viewers nothing.
 pub(super) const PATIENT: Duration = Duration::from_secs(2);
+/// For so long a viewer counts as one that begins.
+pub(super) const BEGINS: Duration = Duration::from_secs(5);
 
 /// See the module's description.
 pub(in crate::shard) struct Forwarder {
@@ -42,8 +44,8 @@ pub(in crate::shard) struct Forwarder {
     pub(super) selector: Selector,
     /// Bit/s of the peer's network that all else takes.
     pub(super) others: u64,
-    /// Bit/s that are left for its pictures, where others want some.
-    pub(super) share: Option<u64>,
+    /// What of the network is left for its pictures, where others want some.
+    pub(super) share: Option<Network>,
     /// The stream's sound comes later than its pictures.
     pub(super) sound_lags: bool,
     /// Why none of the present publisher's pictures can be shown.
@@ -299,7 +301,7 @@ impl Forwarder {
             return;
         }
         let mut backlog = std::mem::take(&mut self.backlog);
-        for waiting in backlog.portion(now, self.replay_rate()) {
+        for waiting in backlog.portion(now, self.network()) {
             self.send_video(now, waiting.packet(), waiting.squeezed, way);
         }
         if backlog.is_empty() {
@@ -373,6 +375,7 @@ impl Forwarder {
                 if self.video.rewriter.is_mid_frame() && self.backlog.is_empty() {
                     self.handover = Some(Handover::begin(now, batch, index));
                 } else {
+                    self.finish_frame(now, way);
                     written |= self.switch_to(now, source, packet, way);
                 }
             } else if let Some(handover) = &mut self.handover
@@ -416,6 +419,7 @@ impl Forwarder {
             return self.hand_over(now, way);
         }
         if next_frame && self.cut {
+            self.finish_frame(now, way);
             self.stop_video();
             return false;
         }
@@ -428,6 +432,15 @@ impl Forwarder {
             written |= self.hand_over(now, way);
         }
         written
+    }
+
+    /// A frame of which packets have left is not cut short, though the rest of a replay is not wanted any more.
+    fn finish_frame(&mut self, now: Instant, way: &mut Way<'_>) {
+        let mut backlog = std::mem::take(&mut self.backlog);
+        while let Some(waiting) = backlog.pop_if(|p| !self.video.rewriter.ended_before(p)) {
+            self.send_video(now, waiting.packet(), waiting.squeezed, way);
+        }
+        self.backlog = backlog;
     }
 
     /// Begins a layer with the first packet of its keyframe, or of a picture that goes on with what is shown.
