@@ -155,6 +155,11 @@ impl GopCache {
         })
     }
 
+    /// When its keyframe came.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
     /// Forgets everything: the publisher has changed.
     pub fn clear(&mut self) {
         self.slots = Vec::new();

@@ -111,6 +111,11 @@ impl Layer {
         })
     }
 
+    /// When its last keyframe came, while what came since is kept.
+    pub(crate) fn keyframe_at(&self) -> Option<Instant> {
+        self.gop.began()
+    }
+
     /// It as it is, whenever that is looked at.
     pub(crate) fn view(&self) -> LayerView {
         let costs = self.temporal_rates.each_ref().map(RateMeter::peak);

@@ -58,6 +58,8 @@ pub struct ArrivalEstimator {
     known: bool,
     /// The rate is what a network is taken to carry at first, and nothing has been learnt since.
     guessed: bool,
+    /// When the first packet left.
+    began: Option<Instant>,
     /// Reports of arrivals were agreed on.
     expects_arrivals: bool,
     /// More need not be known, in bit/s.
@@ -86,6 +88,7 @@ impl ArrivalEstimator {
             rate: Rate::new(first.unwrap_or(0)),
             known: first.is_some(),
             guessed: first.is_some(),
+            began: None,
             expects_arrivals: first.is_some(),
             goal: 0,
             load: Load::Queued,
@@ -113,6 +116,13 @@ impl ArrivalEstimator {
 
     fn is_congested(&self, now: Instant) -> bool {
         self.congested_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether the rate is a guess, and it is worth waiting for a better one.
+    fn is_sought(&self, now: Instant) -> bool {
+        let passed = |at| now.saturating_duration_since(at);
+        let begins = self.began.is_none_or(|at| passed(at) < BEGINNING);
+        self.guessed && begins && self.rate.get() < self.goal as f64
     }
 
     fn has_reports(&self, now: Instant) -> bool {
@@ -169,7 +179,6 @@ impl ArrivalEstimator {
     fn conclude(&mut self, now: Instant, overload: bool) {
         self.reported = Some(now);
         self.known = true;
-        self.guessed = false;
         if self.clock.jumped(self.micros(now).cast_signed()) {
             self.reset();
             return;
@@ -182,9 +191,11 @@ impl ArrivalEstimator {
         if let Some(capacity) = collapsed {
             self.rate.collapsed(capacity);
             self.congested_until = Some(now + COUNTS_FOR);
+            self.guessed = false;
         } else if let Some(arrives) = arrives.filter(|a| overload && *a < sent) {
             self.rate.overloaded(arrives);
             self.congested_until = Some(now + COUNTS_FOR);
+            self.guessed = false;
         } else if let Some(arrives) = arrives {
             if counted && self.loss.is_heavy() {
                 self.rate.lossy(arrives);
@@ -211,6 +222,9 @@ impl ArrivalEstimator {
             } else {
                 0.0
             };
+            // What did not fill a network tells no more than was known.
+            let tells = found.limited || found.rate > self.rate.get();
+            self.guessed &= found.tentative || !tells;
             self.rate.measured(found, arrives);
         }
     }
@@ -221,6 +235,7 @@ impl Estimator for ArrivalEstimator {
         let at = self.tick(now);
         self.meter.add(at, bytes);
         self.last_sent = Some(now);
+        self.began.get_or_insert(now);
         if let Some(number) = self.records.push(at, seq, bytes) {
             self.prober.sent(now, at, number, bytes);
         }
@@ -361,6 +376,7 @@ impl Estimator for ArrivalEstimator {
         .map(|(bits_per_second, congested)| Estimate {
             bits_per_second,
             congested,
+            guessed: own == Some(bits_per_second) && self.is_sought(now),
         })
     }
 
@@ -369,7 +385,12 @@ impl Estimator for ArrivalEstimator {
         let wanted = demand.probe && self.known && self.rate.get() < demand.goal as f64;
         // A train without numbers tells nothing.
         if wanted && self.expects_arrivals {
-            self.prober.wish(now, demand.goal);
+            self.prober.wish(now, demand.goal, self.guessed);
+            if self.guessed {
+                // What is sent first is a part of the first train.
+                let may_begin = self.may_probe(now);
+                self.prober.order(now, may_begin);
+            }
         }
     }
 

@@ -22,6 +22,13 @@ const SHORT: Duration = Duration::from_millis(20);
 const LONG: Duration = Duration::from_millis(60);
 const LONGEST: Duration = Duration::from_millis(150);
 const JITTERS: u32 = 8;
+/// Where nothing is known of a network a short train has no more bytes: a keyframe of the lowest layer is one, and a queue of
+/// 100 ms before 300 kbit/s has room for it.
+const FIRST_BYTES: f64 = 4_000.0;
+/// The longer train behind it is faster than it arrived by this, at most; and until that has been reported, this share of it
+/// counts. Not tuned.
+const FIRST_BEYOND: f64 = 1.5;
+const FIRST_COUNTS: f64 = 0.7;
 /// A train has at least this many packets.
 const PACKETS: u32 = 5;
 /// Packets are asked for by the two, but not more or less often than this.
@@ -63,12 +70,16 @@ pub(super) struct Measured {
     pub(super) limited: bool,
     /// By a short train: jitter may have made it less.
     pub(super) rough: bool,
+    /// A longer train has begun that tells it better.
+    pub(super) tentative: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Wish {
     goal: f64,
     until: Instant,
+    /// Nothing is known yet.
+    is_first: bool,
 }
 
 /// What the last longer train found, where the network was the limit.
@@ -93,6 +104,8 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 struct Train {
     goal: f64,
+    /// For what, if it is the first one.
+    wish: Option<Wish>,
     long: bool,
     /// At which the short train arrived, if this is the longer one.
     hint: f64,
@@ -134,11 +147,12 @@ impl Prober {
         }
     }
 
-    /// It is to be found out whether the network carries `goal` bit/s.
-    pub(super) fn wish(&mut self, now: Instant, goal: u64) {
+    /// It is to be found out whether the network carries `goal` bit/s. `is_first`: nothing is known of it yet.
+    pub(super) fn wish(&mut self, now: Instant, goal: u64, is_first: bool) {
         self.wish = Some(Wish {
             goal: (goal as f64).min(MOST),
             until: now + WISHED_FOR,
+            is_first,
         });
         if self.state == State::Idle {
             self.next = Some(now);
@@ -183,6 +197,10 @@ impl Prober {
         }
         self.wish = None;
         self.begin(now, wish.goal, None, SHORT);
+        if let Some(train) = self.train.as_mut().filter(|_| wish.is_first) {
+            train.wanted = train.wanted.min(FIRST_BYTES);
+            train.wish = Some(wish);
+        }
         self.due(now)
     }
 
@@ -190,6 +208,7 @@ impl Prober {
         let wanted = goal * ABOVE_GOAL / 8.0 * lasts.as_secs_f64();
         self.train = Some(Train {
             goal,
+            wish: None,
             long: hint.is_some(),
             hint: hint.unwrap_or(0.0),
             began: now,
@@ -222,6 +241,9 @@ impl Prober {
                 self.wait(now);
             } else {
                 self.give_up();
+                // There was nothing to fill it with yet: the viewer waits for a keyframe.
+                self.wish = self.wish.or(train.wish);
+                self.next = self.wish.map(|_| now + RETRY);
             }
             return 0;
         }
@@ -317,6 +339,9 @@ impl Prober {
             self.remember(&train, found.limited);
             return Some(found);
         }
+        if train.wish.is_some() {
+            return self.follow_first(now, train.goal, found, context);
+        }
         let doubtful = found.rate < context.estimate * NO_LONGER;
         if !doubtful && found.rate < train.goal * HOPELESS {
             return Some(found);
@@ -326,6 +351,28 @@ impl Prober {
             self.begin(now, train.goal, Some(found.rate), lasts);
         }
         None
+    }
+
+    /// The first train of all has arrived: a longer one tells better, and is no more than what the network seems to carry.
+    fn follow_first(
+        &mut self,
+        now: Instant,
+        goal: f64,
+        found: Measured,
+        context: &Context,
+    ) -> Option<Measured> {
+        if !context.may_begin {
+            return Some(found);
+        }
+        let lasts = (context.jitter * JITTERS).clamp(LONG, LONGEST);
+        let goal = goal.min(found.rate * FIRST_BEYOND);
+        self.begin(now, goal, Some(found.rate), lasts);
+        Some(Measured {
+            rate: found.rate * FIRST_COUNTS,
+            limited: false,
+            tentative: true,
+            ..found
+        })
     }
 
     fn remember(&mut self, train: &Train, limited: bool) {
@@ -379,5 +426,6 @@ fn measure(train: &Train, loss: f64) -> Option<Measured> {
         rate: came.min(left).min(ordered),
         limited: came < (left.min(ordered) * HELD_UP).min(train.goal),
         rough: !train.long,
+        tentative: false,
     })
 }

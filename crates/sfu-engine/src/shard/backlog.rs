@@ -2,14 +2,15 @@
 
 //! What a viewer that joins is sent first: the layer's current group of pictures, in portions, and what has come since.
 //!
-//! Portions are counted in octets. They leave at the pace of the viewer's network, but two and a half times as fast as what
-//! comes live, and by a fixed time all has left: a replay never falls behind.
+//! Portions are counted in octets. They leave at the pace of the viewer's network, but faster than what comes live, and by a
+//! fixed time all has left: a replay never falls behind. While nothing is known of the network its first picture leaves at once,
+//! and the rest as slowly as that allows.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::gop::Gop;
+use crate::gop::{Gop, Kept};
 use crate::packet::{Batch, Packet};
 use crate::rewrite::Squeezed;
 
@@ -28,10 +29,34 @@ pub(super) const CATCH_UP_MAX: Duration = Duration::from_secs(3);
 const LATE: i64 = 256 * 1024;
 /// A layer whose rate is not known yet, in bit/s, towards a network of which nothing is known either.
 const UNKNOWN_RATE: u64 = 8_000_000;
+/// What a network of which nothing is known is taken to carry of a replay, in bit/s: which groups of pictures are too large for
+/// it, and how fast the first picture leaves.
+const GUESS: u64 = 1_000_000;
 /// Headers and the SRTP tag of a packet.
 const HEADERS: usize = 50;
 /// More than this does not wait, whatever the network carries.
 const MAX_OCTETS: usize = 24 << 20;
+
+/// What is known of a viewer's network, or of the share in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Network {
+    /// Nothing, and there is no other layer for one that carries little.
+    Unknown,
+    /// Nothing yet; `sought`: but soon, since packets have left that tell.
+    Guessed { sought: bool },
+    /// Bit/s, and how many of those there are for what is replayed.
+    Carries { rate: u64, room: u64 },
+}
+
+impl Network {
+    fn rate(self) -> Option<u64> {
+        match self {
+            Self::Unknown => None,
+            Self::Guessed { .. } => Some(GUESS),
+            Self::Carries { rate, .. } => Some(rate),
+        }
+    }
+}
 
 /// See the module's description.
 #[derive(Debug, Default)]
@@ -42,8 +67,10 @@ pub(super) struct Backlog {
     /// When the last portion left, and how many octets may still leave.
     last: Option<Instant>,
     credit: i64,
-    /// The pace at least, in bit/s.
-    pace: u64,
+    /// What the layer takes, in bit/s.
+    layer: u64,
+    /// Octets of the first picture that have not left.
+    head: i64,
     /// By then it is to be empty.
     until: Option<Instant>,
 }
@@ -69,9 +96,11 @@ impl Waiting {
 
 impl Backlog {
     /// Whether a network of this rate, in bit/s, carries a group of pictures soon enough.
-    pub(super) fn is_quick(gop: &Gop, rate: Option<u64>) -> bool {
+    pub(super) fn is_quick(gop: &Gop, network: Network) -> bool {
         let bits = gop.octets * 8;
-        rate.is_none_or(|rate| bits as f64 <= rate as f64 * LONGEST.as_secs_f64())
+        network
+            .rate()
+            .is_none_or(|rate| bits as f64 <= rate as f64 * LONGEST.as_secs_f64())
     }
 
     /// A group of pictures, dated as if it had just been captured.
@@ -81,7 +110,7 @@ impl Backlog {
         &mut self,
         now: Instant,
         gop: &Gop,
-        rate: Option<u64>,
+        network: Network,
     ) -> Option<(&Waiting, u64)> {
         self.clear();
         let last_seq = gop.packets.last()?.packet().seq;
@@ -112,13 +141,22 @@ impl Backlog {
                 squeezed: Some(squeezed),
             });
         }
-        let catch_up = gop.span() * CATCH_UP.0 / CATCH_UP.1;
-        let layer = gop.rate.unwrap_or_else(|| {
+        self.set_out(now, gop, network);
+        self.queue.front().map(|first| (first, last_seq))
+    }
+
+    /// How fast what waits is to leave, and by when.
+    fn set_out(&mut self, now: Instant, gop: &Gop, network: Network) {
+        let packets = || gop.packets.iter().map(Kept::packet);
+        let begin = packets().next().map(|packet| packet.timestamp);
+        let of_first = packets().take_while(|packet| Some(packet.timestamp) == begin);
+        self.head = of_first.map(|p| (p.payload.len() + HEADERS) as i64).sum();
+        let rate = network.rate();
+        self.layer = gop.rate.unwrap_or_else(|| {
             let seconds = gop.span().max(CATCH_UP_MIN).as_secs_f64();
             let measured = (self.octets as f64 * 8.0 / seconds) as u64;
             measured.max(rate.map_or(UNKNOWN_RATE, |_| 0))
         });
-        self.pace = layer.saturating_mul(5) / 2;
         // A network that carries little gets no more than any portion: with a tenth of a second more, a joiner's replay overflowed
         // a queue of 300 ms before 1 Mbit/s.
         let first = rate.map_or(FIRST, |rate| {
@@ -127,9 +165,16 @@ impl Backlog {
         });
         self.credit = first.min(FIRST);
         self.last = Some(now);
-        self.until = Some(now + catch_up.clamp(CATCH_UP_MIN, CATCH_UP_MAX));
+        let catch_up = gop.span() * CATCH_UP.0 / CATCH_UP.1;
+        let fast = self.layer.saturating_mul(5) / 2;
+        // Sooner it would overflow a queue before a network that carries little more than the layer.
+        let catch_up = match network {
+            Network::Guessed { sought: true } => CATCH_UP_MAX,
+            Network::Carries { room, .. } if room < fast => CATCH_UP_MAX,
+            _ => catch_up.clamp(CATCH_UP_MIN, CATCH_UP_MAX),
+        };
+        self.until = Some(now + catch_up);
         self.due = Some(now);
-        self.queue.front().map(|first| (first, last_seq))
     }
 
     /// A live packet, behind what waits.
@@ -159,17 +204,38 @@ impl Backlog {
         self.due
     }
 
-    /// What leaves now: half as much again as the network carries, where its rate in bit/s is known, and more where that
-    /// would never be all.
+    /// How fast portions leave, in bit/s.
+    fn pace(&self, network: Network) -> u64 {
+        let rate = network.rate().unwrap_or(0);
+        let fast = (self.layer.saturating_mul(5) / 2).max(rate.saturating_mul(3) / 2);
+        match network {
+            Network::Guessed { sought: true } if self.head <= 0 => self.layer.saturating_mul(3) / 2,
+            Network::Carries { room, .. } if self.head <= 0 => {
+                fast.min(room.max(self.layer.saturating_mul(11) / 10))
+            }
+            _ => fast,
+        }
+    }
+
+    /// The next packet, if it is wanted before its time.
+    pub(super) fn pop_if(&mut self, is_wanted: impl FnOnce(&Packet) -> bool) -> Option<Waiting> {
+        let next = self.queue.front()?;
+        if !is_wanted(next.packet()) {
+            return None;
+        }
+        self.octets -= next.octets();
+        self.queue.pop_front()
+    }
+
+    /// What leaves now: as much as the network carries, where that is known, and more where that would never be all.
     pub(super) fn portion(
         &mut self,
         now: Instant,
-        rate: Option<u64>,
+        network: Network,
     ) -> impl Iterator<Item = Waiting> {
         let since = |at: Instant| now.saturating_duration_since(at);
         let elapsed = self.last.replace(now).map_or(Duration::ZERO, since);
-        let pace = self.pace.max(rate.unwrap_or(0).saturating_mul(3) / 2);
-        let by_pace = pace as f64 / 8.0 * elapsed.as_secs_f64();
+        let by_pace = self.pace(network) as f64 / 8.0 * elapsed.as_secs_f64();
         let left = self
             .until
             .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
@@ -189,18 +255,12 @@ impl Backlog {
             }
             let octets = waiting.octets();
             self.credit -= octets as i64;
+            self.head -= octets as i64;
             self.octets -= octets;
             count += 1;
         }
         self.due = (count < self.queue.len()).then(|| now + PORTION_EVERY);
         self.queue.drain(..count)
-    }
-
-    /// What would leave next, whatever the pace.
-    pub(super) fn take_first(&mut self) -> Option<Waiting> {
-        let waiting = self.queue.pop_front()?;
-        self.octets -= waiting.octets();
-        Some(waiting)
     }
 
     /// The shard has no room: the next portion leaves a little later.
@@ -244,6 +304,10 @@ mod tests {
 
     const FRAME: Duration = Duration::from_millis(33);
 
+    fn carries(rate: u64) -> Network {
+        Network::Carries { rate, room: rate }
+    }
+
     fn frame(n: u32, start: Instant, packets: u64, size: usize) -> Arc<Batch> {
         let packet = |index| Packet {
             seq: 1_000 + u64::from(n) * packets + index,
@@ -267,7 +331,7 @@ mod tests {
     }
 
     /// Replays `frames` frames while live ones come. Returns how long it took, and the most octets that left at once.
-    fn replay(frames: u32, packets: u64, size: usize, rate: Option<u64>) -> (Duration, usize) {
+    fn replay(frames: u32, packets: u64, size: usize, network: Network) -> (Duration, usize) {
         let start = Instant::now();
         let mut cache = GopCache::default();
         for n in 0..frames {
@@ -278,7 +342,7 @@ mod tests {
         let bits = packets as usize * (size + HEADERS) * 8 * 30;
         gop.rate = Some(bits as u64);
         let mut backlog = Backlog::default();
-        let (_, last) = backlog.fill(joined, &gop, rate).unwrap();
+        let (_, last) = backlog.fill(joined, &gop, network).unwrap();
         let (mut now, mut n, mut most) = (joined, frames, 0);
         let mut expected = 1_000;
         while let Some(due) = backlog.due() {
@@ -291,7 +355,7 @@ mod tests {
                 n += 1;
             }
             let mut at_once = 0;
-            for waiting in backlog.portion(now, rate) {
+            for waiting in backlog.portion(now, network) {
                 assert_eq!(waiting.packet().seq, expected, "in order");
                 assert_eq!(waiting.squeezed.is_some(), expected <= last);
                 expected += 1;
@@ -315,26 +379,28 @@ mod tests {
             (80, 1_000),
         ] {
             for frames in [3, 30, 60, 110] {
-                for rate in [
-                    None,
-                    Some(0),
-                    Some(100_000),
-                    Some(1_000_000),
-                    Some(100_000_000),
+                for network in [
+                    Network::Unknown,
+                    Network::Guessed { sought: false },
+                    Network::Guessed { sought: true },
+                    carries(0),
+                    carries(100_000),
+                    carries(1_000_000),
+                    carries(100_000_000),
                 ] {
                     let octets = packets as usize * size * frames as usize;
                     if octets > 7 << 20 {
                         continue;
                     }
-                    let (time, most) = replay(frames, packets, size, rate);
+                    let (time, most) = replay(frames, packets, size, network);
                     let what =
-                        format!("{frames} of {packets} x {size} at {rate:?}: {time:?}, {most}");
+                        format!("{frames} of {packets} x {size}, {network:?}: {time:?}, {most}");
                     assert!(time <= CATCH_UP_MAX, "{what}");
                     let frame = packets as usize * (size + HEADERS);
-                    let network = rate.unwrap_or(0) as usize / 8 * 3 / 2 / 200;
+                    let carried = network.rate().unwrap_or(0) as usize / 8 * 3 / 2 / 200;
                     // Five frames a time of a frame is what a network sees that carries the keyframes.
                     assert!(
-                        most <= FIRST as usize + (frame * 5).max(network) + 2_000,
+                        most <= FIRST as usize + (frame * 5).max(carried) + 2_000,
                         "{what}"
                     );
                 }
@@ -349,13 +415,13 @@ mod tests {
         cache.push(start, &frame(0, start, 10, 1_000));
         let mut backlog = Backlog::default();
         backlog
-            .fill(start, &cache.get(start).unwrap(), None)
+            .fill(start, &cache.get(start).unwrap(), Network::Unknown)
             .unwrap();
         let live = frame(1, start, 1, 1 << 20);
         for _ in 0..30 {
             backlog.push(&live, 0);
         }
-        let count = backlog.portion(start + PORTION_EVERY, Some(1)).count();
+        let count = backlog.portion(start + PORTION_EVERY, carries(1)).count();
         assert_eq!((count, backlog.octets, backlog.due()), (40, 0, None));
     }
 
@@ -378,7 +444,7 @@ mod tests {
             }
             let gop = cache.get(start).unwrap();
             let mut backlog = Backlog::default();
-            backlog.fill(start, &gop, None).unwrap();
+            backlog.fill(start, &gop, Network::Unknown).unwrap();
             let mut last = None;
             for waiting in &backlog.queue {
                 let (own, date) = (

@@ -222,6 +222,11 @@ impl Stream {
         self.lock().layers.get(layer)?.gop(now)
     }
 
+    /// When a layer's last keyframe came, if that is not long ago.
+    pub(crate) fn keyframe_at(&self, layer: usize) -> Option<Instant> {
+        self.lock().layers.get(layer)?.keyframe_at()
+    }
+
     /// The layers' names.
     pub fn rids(&self) -> Vec<Rid> {
         self.snapshot().rids()

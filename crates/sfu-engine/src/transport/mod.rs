@@ -101,6 +101,8 @@ pub struct Estimate {
     pub bits_per_second: u64,
     /// Not a guess from little traffic: packets are being held up or lost, and this is what gets through.
     pub congested: bool,
+    /// What any network is taken to carry at first: nothing has told of this one yet.
+    pub guessed: bool,
 }
 
 /// What a viewer's layer asks of its network.

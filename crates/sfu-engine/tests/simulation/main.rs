@@ -5,6 +5,7 @@
 //! `SFU_SEED=…` runs a test with another seed; a failure prints the one that it had.
 
 mod bandwidth;
+mod beginning;
 mod channels;
 mod codecs;
 mod descriptor;

@@ -53,8 +53,10 @@ pub(crate) struct TestPublisher {
     pub(crate) deaf: bool,
     /// What its packets come over.
     pub(crate) uplink: Option<Uplink>,
-    /// Three layers of different rates instead, and a keyframe every two seconds.
-    ladder: bool,
+    /// Instead, for each of three layers of different rates: packets of a frame, and their octets.
+    ladder: Option<[(u32, usize); 3]>,
+    /// A keyframe of the ladder is so many times as large as another frame.
+    key_times: u32,
     /// VP8, whose frames are counted in the packets, or VP9 instead of H.264.
     codec: Codec,
     /// Temporal layers: up to three with VP8, two with H.264.
@@ -103,7 +105,8 @@ impl TestPublisher {
             key_packets: KEY_PACKETS,
             deaf: false,
             uplink: None,
-            ladder: false,
+            ladder: None,
+            key_times: 4,
             codec: Codec::H264,
             temporal_layers: 1,
             key_at: vec![0; layers],
@@ -117,8 +120,15 @@ impl TestPublisher {
 
     /// Three layers of different rates, with a keyframe every two seconds.
     pub(crate) fn use_ladder(&mut self) {
-        self.ladder = true;
+        self.ladder = Some(LADDER.map(|packets| (packets, PACKET)));
         self.keyframe_every = 60;
+    }
+
+    /// Such as browsers send: about 1.7 Mbit/s, 500 and 150 kbit/s, and keyframes of six times a frame's size.
+    pub(crate) fn use_browsers_ladder(&mut self) {
+        self.use_ladder();
+        self.ladder = Some([(6, 1_100), (2, 1_000), (1, 620)]);
+        self.key_times = 6;
     }
 
     /// So many Mbit/s, with keyframes of three times a frame's size.
@@ -182,8 +192,9 @@ impl TestPublisher {
 
     fn payload(&self, frame: Frame, layer: usize, index: u32, count: u32) -> Arc<[u8]> {
         let mut plain = payload(frame, layer, index, count);
-        if self.packet_size < PACKET {
-            plain = plain[..self.packet_size].into();
+        let size = self.ladder.map_or(self.packet_size, |of| of[layer].1);
+        if size < PACKET {
+            plain = plain[..size].into();
         }
         match (self.codec, self.temporal_layers) {
             (Codec::Vp8, 1) => vp8_payload(&plain, frame, layer, index),
@@ -197,10 +208,10 @@ impl TestPublisher {
 
     fn packets_of(&self, layer: usize, key: bool) -> u32 {
         match (self.ladder, key) {
-            (true, false) => LADDER[layer],
-            (true, true) => LADDER[layer] * 4,
-            (false, false) => self.delta_packets,
-            (false, true) => self.key_packets,
+            (Some(of), false) => of[layer].0,
+            (Some(of), true) => of[layer].0 * self.key_times,
+            (None, false) => self.delta_packets,
+            (None, true) => self.key_packets,
         }
     }
 

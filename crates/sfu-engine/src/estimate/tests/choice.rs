@@ -35,6 +35,7 @@ impl Watching {
         selector.set_estimate(Estimate {
             bits_per_second: FIRST,
             congested: false,
+            guessed: true,
         });
         Self {
             selector,

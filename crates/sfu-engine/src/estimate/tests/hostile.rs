@@ -126,6 +126,7 @@ fn a_viewer_without_arrival_reports_may_tell_its_own_estimate() {
         Some(Estimate {
             bits_per_second,
             congested,
+            guessed: false,
         })
     };
     assert_eq!(estimator.estimate(now), told(700_000, false));

@@ -31,8 +31,9 @@ const DOUBTED_FOR: Duration = Duration::from_millis(1_500);
 const STARVED_FOR: Duration = Duration::from_secs(3);
 /// What was measured before a layer began says nothing of it: no way down for this long after it.
 const GRACE: Duration = Duration::from_secs(1);
-/// Between two requests to probe for a higher layer.
+/// Between two requests to probe for a higher layer; and for the highest one while nothing is known of the network.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
+const PROBE_SOON: Duration = Duration::from_millis(500);
 /// How often to look again while there is a choice, and while only the publisher's layers may change it.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LOOK_SELDOM: Duration = Duration::from_millis(500);
@@ -142,6 +143,8 @@ pub struct Selector {
     estimate: Option<u64>,
     /// The estimate is what gets through while packets are held up or lost.
     congested: bool,
+    /// It is the guess that all begin with.
+    guessed: bool,
     /// There is more than one layer, and more than one rung on the ladder.
     has_layers: bool,
     has_choice: bool,
@@ -150,6 +153,8 @@ pub struct Selector {
     starved: Option<Instant>,
     /// The peer gets other pictures, for which there is enough if these ones pause.
     expendable: bool,
+    /// It is not to begin before more is known of the network.
+    waits: bool,
     /// The estimate has been too low for the layer since then.
     pressed: Option<Instant>,
     /// When the layer of the last way up was chosen or, later, began.
@@ -161,6 +166,8 @@ pub struct Selector {
     goal: u64,
     could_rise: bool,
     next_probe: Option<Instant>,
+    /// At the last look it was sought what a network of which nothing is known carries.
+    seeks: bool,
     /// Kept for its memory: all layers, then those that are sent, highest first; what may be sent of them, best first.
     order: Vec<usize>,
     active: Vec<usize>,
@@ -186,6 +193,12 @@ impl Selector {
     pub fn set_estimate(&mut self, estimate: Estimate) {
         self.estimate = Some(estimate.bits_per_second);
         self.congested = estimate.congested;
+        self.guessed = estimate.guessed;
+    }
+
+    /// Whether nothing is known of the network but what is taken for granted at first.
+    pub fn is_guess(&self) -> bool {
+        self.guessed
     }
 
     /// Bit/s that the network carries, where that is known.
@@ -213,12 +226,18 @@ impl Selector {
             Some(_) => LOOK_EVERY,
             None => LOOK_SELDOM,
         };
-        (self.has_choice || self.starved.is_some()).then(|| now + every)
+        let may_change = self.has_choice || self.starved.is_some() || self.waits;
+        may_change.then(|| now + every)
     }
 
     /// Whether there is more than one layer.
     pub fn has_layers(&self) -> bool {
         self.has_layers
+    }
+
+    /// Whether there is a better layer than the one that was last chosen, where the network carries it.
+    pub fn could_rise(&self) -> bool {
+        self.could_rise
     }
 
     /// Whether the viewer wants no video.
@@ -232,11 +251,20 @@ impl Selector {
         let ready = self
             .hold_until
             .is_none_or(|until| now + PROBE_EVERY / 2 >= until);
+        if std::mem::replace(&mut self.seeks, self.guessed) && !self.guessed {
+            // It has just been answered.
+            self.next_probe = Some(now + PROBE_EVERY);
+        }
         let due = self.next_probe.is_none_or(|at| now >= at);
         let probe =
             self.could_rise && ready && due && estimate < self.goal && self.pressed.is_none();
         if probe {
-            self.next_probe = Some(now + PROBE_EVERY);
+            let every = if self.guessed {
+                PROBE_SOON
+            } else {
+                PROBE_EVERY
+            };
+            self.next_probe = Some(now + every);
         }
         Demand {
             goal: self.goal,
@@ -248,6 +276,11 @@ impl Selector {
     /// Whether the peer gets other pictures, for which there is enough if these ones pause.
     pub fn set_expendable(&mut self, expendable: bool) {
         self.expendable = expendable;
+    }
+
+    /// Whether it is not to begin before more is known of the network, since other pictures do.
+    pub fn set_waits(&mut self, waits: bool) {
+        self.waits = waits;
     }
 
     /// How much more it matters than what else the peer gets.
@@ -365,7 +398,13 @@ impl Selector {
         let cost = |rung: Option<Rung>| rung.and_then(|r| r.cost(layers));
         self.could_rise = next.is_some();
         self.need = cost(choice.rung).unwrap_or(0) + others;
-        let wish = cost(next.or(choice.rung)).unwrap_or(0);
+        // Of a network of which nothing is known, all that can be used is to be found out at once.
+        let wish = if self.guessed {
+            Some(best)
+        } else {
+            next.or(choice.rung)
+        };
+        let wish = cost(wish).unwrap_or(0);
         self.goal = (wish as f64 * ROOM_UP) as u64 + others;
         choice
     }
@@ -402,6 +441,9 @@ impl Selector {
             if self.expendable {
                 return self.starve(now);
             }
+            if self.waits {
+                return settled(None, Why::Bandwidth);
+            }
             // Nothing to go down from: begin with what fits.
             let rung = ladder.best(1.0).unwrap_or(ladder.lowest());
             self.pressed = None;
@@ -410,7 +452,8 @@ impl Selector {
         let graced = self
             .upgraded
             .is_some_and(|at| now.saturating_duration_since(at) < GRACE);
-        if ladder.lacks(current, TOO_LOW) && !graced {
+        // A guess takes nothing away.
+        if ladder.lacks(current, TOO_LOW) && !graced && !self.guessed {
             let stay = settled(Some(current), why(current));
             return self.under_pressure(now, current, ladder, stay);
         }
@@ -420,7 +463,8 @@ impl Selector {
             .best(ROOM_UP)
             .filter(|&rung| ladder.is_above(rung, current));
         match higher {
-            Some(rung) if !held => {
+            // While it is being found out what the network carries, each step would cost a keyframe.
+            Some(rung) if !held && !self.guessed => {
                 self.upgraded = Some(now);
                 Choice {
                     upgrade: true,

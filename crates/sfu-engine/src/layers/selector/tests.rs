@@ -33,6 +33,7 @@ fn estimate(kilobits: u64, congested: bool) -> Estimate {
     Estimate {
         bits_per_second: kilobits * 1_000,
         congested,
+        guessed: false,
     }
 }
 

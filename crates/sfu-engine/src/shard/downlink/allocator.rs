@@ -10,24 +10,28 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
+use super::super::backlog::Network;
 use super::Forwarder;
 use crate::layers::selector::{HEADROOM, ROOM_UP};
 use crate::transport::{Demand, Estimate};
 
-/// An estimate has grown to what the network carries after this, where nothing is held up. Not tuned.
-const GUESSED: Duration = Duration::from_secs(3);
+/// So long those wait for which there is no room in the guess that all begin with: it is found out within two round trips and
+/// a tenth of a second. Not tuned.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// See the module's description.
 #[derive(Debug, Default)]
 pub(super) struct Allocator {
     /// Where that is known.
     estimate: Option<Estimate>,
-    /// When it was first told. Until it has grown from a first guess it keeps nobody from beginning.
+    /// When it was first told. A guess does not keep anybody from beginning for long.
     since: Option<Instant>,
     /// Who may have what is left over.
     riser: Option<usize>,
     /// Bit/s that all of them take, sound as well.
     used: u64,
+    /// Bit/s that are of use, as far as they are worth finding out at once.
+    useful: u64,
     /// Kept for its memory.
     places: Vec<Place>,
 }
@@ -48,6 +52,10 @@ struct Place {
 }
 
 impl Allocator {
+    pub(super) fn estimate(&self) -> Option<Estimate> {
+        self.estimate
+    }
+
     pub(super) fn set_estimate(&mut self, now: Instant, estimate: Estimate) {
         self.since.get_or_insert(now);
         self.estimate = Some(estimate);
@@ -64,17 +72,22 @@ impl Allocator {
             return;
         };
         let estimate = known.bits_per_second;
-        let is_new = |since| now.saturating_duration_since(since) < GUESSED;
-        let is_guess = !known.congested && self.since.is_none_or(is_new);
+        let is_young = |since| now.saturating_duration_since(since) < WAIT;
+        let waits = known.guessed && self.since.is_none_or(is_young);
         let room = estimate.saturating_sub(audio);
         self.look(forwarders);
+        self.useful = audio + (self.worth_finding(forwarders) as f64 * ROOM_UP) as u64;
         self.lower(room, forwarders);
-        self.raise_new(room, forwarders);
+        // Those that begin together begin with a keyframe each: while little is known there is to be room for them.
+        let free = if known.guessed { room / 2 } else { room };
+        self.raise_new(free, forwarders);
         let pictures = self.pictures();
         self.used = audio + pictures;
         let spare = room.saturating_sub(pictures);
         let promoted = self.promote(spare, forwarders);
         self.riser = promoted.or_else(|| self.next_to_rise(spare, forwarders));
+        // Any of them may be replaying something, or all.
+        let each = spare / self.places.len().max(1) as u64;
         for place in &self.places {
             let more = if self.riser == Some(place.forwarder) {
                 spare
@@ -83,9 +96,16 @@ impl Allocator {
             };
             let forwarder = &mut forwarders[place.forwarder];
             forwarder.others = estimate.saturating_sub(place.cost + more);
-            forwarder.share = Some(place.cost + more);
-            let is_expendable = place.is_expendable && !(place.is_new && is_guess);
-            forwarder.selector.set_expendable(is_expendable);
+            let is_doubtful = place.is_new && known.guessed;
+            // The first one begins as if it were alone.
+            let is_first = is_doubtful && place.step.is_none() && !place.is_expendable;
+            forwarder.share = (!is_first).then_some(Network::Carries {
+                rate: place.cost + more,
+                room: place.cost + each,
+            });
+            let selector = &mut forwarder.selector;
+            selector.set_expendable(place.is_expendable && !is_doubtful);
+            selector.set_waits(place.is_expendable && is_doubtful && waits);
         }
     }
 
@@ -98,7 +118,9 @@ impl Allocator {
         let demand = riser.map_or(Demand::NONE, |riser| riser.selector.demand(now));
         let used = self.used as f64 * HEADROOM;
         let is_near = |estimate: Estimate| (estimate.bits_per_second as f64) < used;
+        let is_guess = self.estimate.is_some_and(|estimate| estimate.guessed);
         Demand {
+            goal: demand.goal.max(if is_guess { self.useful } else { 0 }),
             spread: self.estimate.is_some_and(is_near),
             ..demand
         }
@@ -106,6 +128,16 @@ impl Allocator {
 
     fn pictures(&self) -> u64 {
         self.places.iter().map(|place| place.cost).sum()
+    }
+
+    /// What all would take on the second rung, or on the only one.
+    fn worth_finding(&self, forwarders: &[Forwarder]) -> u64 {
+        let places = self.places.iter().map(|place| {
+            let forwarder = &forwarders[place.forwarder];
+            let cost = |step| forwarder.selector.cost_of(&forwarder.layers, step);
+            cost(1).or_else(|| cost(0)).unwrap_or(place.cost)
+        });
+        places.sum()
     }
 
     /// Where everybody stands. Who begins is to have the lowest rung at least.
@@ -148,7 +180,7 @@ impl Allocator {
             used -= taken;
             last.cost -= taken;
             last.step = None;
-            if used > 0 {
+            if used > last.cost {
                 used -= std::mem::take(&mut last.cost);
                 last.is_expendable = true;
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::Seat;
-use super::super::backlog::Backlog;
+use super::super::backlog::{Backlog, Network};
 use super::super::budget::Budget;
 use super::super::handover::Handover;
 use super::super::history::History;
@@ -28,6 +28,8 @@ use crate::transport::{Estimate, Slot, ViewerTransport};
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// An upgrade waits this long for a keyframe that comes anyway, so that it costs the other viewers nothing.
 pub(super) const PATIENT: Duration = Duration::from_secs(2);
+/// For so long a viewer counts as one that begins.
+pub(super) const BEGINS: Duration = Duration::from_secs(5);
 
 /// See the module's description.
 pub(in crate::shard) struct Forwarder {
@@ -42,8 +44,8 @@ pub(in crate::shard) struct Forwarder {
     pub(super) selector: Selector,
     /// Bit/s of the peer's network that all else takes.
     pub(super) others: u64,
-    /// Bit/s that are left for its pictures, where others want some.
-    pub(super) share: Option<u64>,
+    /// What of the network is left for its pictures, where others want some.
+    pub(super) share: Option<Network>,
     /// The stream's sound comes later than its pictures.
     pub(super) sound_lags: bool,
     /// Why none of the present publisher's pictures can be shown.
@@ -300,7 +302,7 @@ impl Forwarder {
             return;
         }
         let mut backlog = std::mem::take(&mut self.backlog);
-        for waiting in backlog.portion(now, self.replay_rate()) {
+        for waiting in backlog.portion(now, self.network()) {
             self.send_video(now, waiting.packet(), waiting.squeezed, way);
         }
         if backlog.is_empty() {
@@ -478,8 +480,7 @@ impl Forwarder {
     fn end_frame(&mut self, now: Instant, way: &mut Way<'_>) -> bool {
         let mut written = false;
         while self.video.rewriter.is_mid_frame()
-            && let Some(waiting) = self.backlog.take_first()
-            && !self.video.rewriter.ended_before(waiting.packet())
+            && let Some(waiting) = self.backlog.pop_if(|p| !self.video.rewriter.ended_before(p))
         {
             written |= self.send_video(now, waiting.packet(), waiting.squeezed, way);
         }

@@ -151,7 +151,10 @@ impl Downlink {
     ) -> Option<Seat> {
         while self.forwarders.len() <= place {
             let place = self.forwarders.len();
-            let forwarder = Forwarder::new(&*self.transport, place, figures.clone());
+            let mut forwarder = Forwarder::new(&*self.transport, place, figures.clone());
+            if let Some(estimate) = self.allocator.estimate() {
+                forwarder.set_estimate(estimate);
+            }
             self.forwarders.push(forwarder);
         }
         let before = self.forwarders[place].watch(watch, figures);
@@ -397,6 +400,11 @@ impl Downlink {
         for forwarder in &mut self.forwarders[places.clone()] {
             let mut way = Way::new(&mut *self.transport, &mut self.events, outbox);
             forwarder.meet_publisher(now, &mut way);
+        }
+        if self.allocator.estimate().is_none()
+            && let Some(first) = self.transport.first_estimate()
+        {
+            self.allocator.set_estimate(now, first);
         }
         self.choose(now);
         self.hand_out(now, places, outbox);

@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use super::super::backlog::Backlog;
-use super::forwarder::{ASK_AGAIN, Forwarder, PATIENT};
+use super::super::backlog::{Backlog, Network};
+use super::forwarder::{ASK_AGAIN, BEGINS, Forwarder, PATIENT};
 use super::replayed::Replayed;
 use crate::codec::Codec;
 use crate::gop::Gop;
@@ -95,7 +95,9 @@ impl Forwarder {
         if shown && self.is_on_target() {
             return;
         }
-        if patiently || shown || self.goes_down(target, layers) {
+        if patiently {
+            self.ask_again = Some(self.patience(now, target));
+        } else if shown || self.goes_down(target, layers) {
             self.ask_again = Some(now + PATIENT);
         } else {
             self.ask_keyframe(now);
@@ -146,14 +148,14 @@ impl Forwarder {
     ) -> bool {
         let order = layers::ranked(layers);
         let from_target = order.into_iter().skip_while(|l| *l != target);
-        let rate = self.replay_rate();
+        let network = self.network();
         let mut slow = None;
         for layer in from_target {
             let watch = self.watch.as_ref();
             let Some(gop) = watch.and_then(|watch| watch.stream.gop(now, layer)) else {
                 continue;
             };
-            if gop.is_young() && Backlog::is_quick(&gop, rate) {
+            if gop.is_young() && Backlog::is_quick(&gop, network) {
                 return self.replay(now, layer, gop);
             }
             if in_vain || gop.deaf {
@@ -214,8 +216,8 @@ impl Forwarder {
     /// Shows the current group of pictures of a layer at once.
     fn replay(&mut self, now: Instant, layer: usize, mut gop: Gop) -> bool {
         let (source, limit) = (self.source_of(layer), self.limit_of(layer));
-        let rate = self.replay_rate();
-        let Some((first, last_seq)) = self.backlog.fill(now, &gop, rate) else {
+        let network = self.network();
+        let Some((first, last_seq)) = self.backlog.fill(now, &gop, network) else {
             return false;
         };
         let rewriter = &mut self.video.rewriter;
@@ -227,9 +229,29 @@ impl Forwarder {
     }
 
     /// What is known of the network, or of the share in it, where there is another layer for one that carries little.
-    pub(super) fn replay_rate(&self) -> Option<u64> {
+    pub(super) fn network(&self) -> Network {
         let estimate = self.selector.estimate();
-        let estimate = estimate.filter(|_| self.selector.has_layers())?;
-        Some(self.share.unwrap_or(estimate))
+        match estimate.filter(|_| self.selector.has_layers()) {
+            None => Network::Unknown,
+            Some(_) if self.selector.is_guess() && self.share.is_none() => Network::Guessed {
+                sought: self.selector.could_rise(),
+            },
+            Some(rate) => self.share.unwrap_or(Network::Carries { rate, room: rate }),
+        }
+    }
+
+    /// When a keyframe is asked for that may come anyway. Who begins is patient no longer than one that comes each two seconds
+    /// takes: a publisher whose last one is older makes none by itself. Where there are other pictures, all of which begin,
+    /// their keyframes would fill a queue.
+    fn patience(&self, now: Instant, target: usize) -> Instant {
+        let begins = |at| now.saturating_duration_since(at) < BEGINS;
+        let is_new = self.share.is_none() && self.met_first.is_some_and(begins);
+        match self.watch.as_ref().filter(|_| is_new) {
+            Some(watch) => {
+                let last = watch.stream.keyframe_at(target);
+                last.map_or(now, |at| now.max(at + PATIENT))
+            }
+            None => now + PATIENT,
+        }
     }
 }
