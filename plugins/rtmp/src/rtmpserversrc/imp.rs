@@ -129,10 +129,9 @@ impl ElementImpl for RtmpServerSrc {
         if event.type_() != gst::EventType::Eos {
             return self.parent_send_event(event);
         }
-        let ends = self.outputs.iter().map(|output| output.end(&event));
-        let ended = ends.fold(true, |all, ended| all && ended);
+        let [first, second] = self.outputs.each_ref().map(|output| output.end(&event));
         server::ended(&*self.obj());
-        ended
+        first && second
     }
 
     fn change_state(

@@ -480,7 +480,9 @@ impl Forwarder {
     fn end_frame(&mut self, now: Instant, way: &mut Way<'_>) -> bool {
         let mut written = false;
         while self.video.rewriter.is_mid_frame()
-            && let Some(waiting) = self.backlog.pop_if(|p| !self.video.rewriter.ended_before(p))
+            && let Some(waiting) = self
+                .backlog
+                .pop_if(|p| !self.video.rewriter.ended_before(p))
         {
             written |= self.send_video(now, waiting.packet(), waiting.squeezed, way);
         }
