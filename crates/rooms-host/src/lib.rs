@@ -12,6 +12,7 @@ mod load;
 mod media;
 mod names;
 mod publications;
+mod redundancy;
 mod share;
 mod worker;
 
