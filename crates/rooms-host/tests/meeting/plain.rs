@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Clients that say what they want otherwise than most: sound without redundancy.
+//! Clients that say what they want otherwise than most: sound without redundancy; and what they get when a moderator changes what they may.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message as _;
+use serde_json::{Value, json};
 use sfu_rooms::Hello;
 use sfu_rooms::proto::{
     AddTrackRequest, JoinRequest, SessionDescription, TrackSource, TrackType, WrappedJoinRequest,
@@ -12,7 +13,7 @@ use sfu_rooms::proto::{
 };
 
 use super::guest::{Guest, Leg, until};
-use super::Served;
+use super::{Served, call, is_active};
 
 /// As Chromium offers a microphone, as far as it counts here.
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
@@ -91,4 +92,30 @@ fn by_request(served: &Served, add: AddTrackRequest) -> Hello {
     let text = URL_SAFE_NO_PAD.encode(wrapped.encode_to_vec());
     let query = [("join_request", text.as_str()), ("json", "1")];
     served.host.hello(query).unwrap()
+}
+
+#[test]
+fn who_reconnects_has_what_a_moderator_left() {
+    let served = Served::new("left");
+    let mut ann = Guest::join(&served.host, "ann").unwrap();
+    ann.open_channels();
+    until([&mut ann], "ann to be active", |[ann]| {
+        is_active(ann, "ann")
+    });
+    let before = ann.all("refreshToken").len();
+    let body =
+        json!({ "room": "meeting", "identity": "ann", "permission": { "canSubscribe": true } });
+    call(&served, "UpdateParticipant", &body.to_string()).unwrap();
+    until([&mut ann], "another token", |[ann]| {
+        ann.all("refreshToken").len() > before
+    });
+    let all = ann.all("refreshToken");
+    let token = all.last().unwrap().as_str().unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    let video = &claims["video"];
+    assert_eq!(video["canPublish"], false, "{claims}");
+    assert_eq!(video["canPublishData"], false, "{claims}");
+    assert_eq!(video["canSubscribe"], true, "{claims}");
+    assert_eq!(video["room"], "meeting", "{claims}");
 }
