@@ -18,8 +18,8 @@ const FLAGS = [
 ];
 
 /** See browser.mjs. */
-export async function launch(size) {
-  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', args: FLAGS });
+export async function launch(size, executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium', more = []) {
+  const browser = await chromium.launch({ executablePath, args: [...FLAGS, ...more] });
   const context = await browser.newContext({ viewport: size, ignoreHTTPSErrors: true, permissions: ['camera', 'microphone'] });
   return { newPage: () => context.newPage(), close: () => browser.close() };
 }

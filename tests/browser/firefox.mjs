@@ -13,14 +13,14 @@ const PREFERENCES = {
   'toolkit.shutdown.fastShutdownStage': 3,
 };
 
-/** See browser.mjs. */
-export async function launch(size) {
+/** See browser.mjs; `more` are preferences. */
+export async function launch(size, more = {}) {
   const browser = await puppeteer.launch({
     browser: 'firefox',
     executablePath: process.env.FIREFOX ?? '/usr/bin/firefox-esr',
     headless: true,
     defaultViewport: size,
-    extraPrefsFirefox: PREFERENCES,
+    extraPrefsFirefox: { ...PREFERENCES, ...more },
   });
   return { newPage: () => browser.newPage(), close: () => browser.close() };
 }

@@ -17,3 +17,17 @@ export async function serve(page) {
   await new Promise((resolve) => { server.listen(0, '127.0.0.1', resolve); });
   return server;
 }
+
+/**
+ * Opens this page, with `/livekit.js` that it loads, in a Chromium that reaches no server of ours on localhost: in another network.
+ */
+export async function openThere(open, browser, page) {
+  const script = await readFile(library);
+  const there = await open(browser, 'about:blank');
+  await there.route('http://localhost/**', (route) => {
+    const isScript = route.request().url().endsWith('/livekit.js');
+    return route.fulfill({ contentType: isScript ? 'text/javascript' : 'text/html', body: isScript ? script : page });
+  });
+  await there.goto('http://localhost/');
+  return there;
+}

@@ -423,6 +423,7 @@ fn lines(folder: &Path, hole: u16, pipe: &Path) -> Vec<String> {
         format!("rtmpserversrc listen=127.0.0.1:{}", other()),
         format!("ndilivesrc url-address=127.0.0.1:{hole}"),
         "sfusrc stream=a ! fakesink".into(),
+        "sfusrc stream=a ! sfusink stream=b".into(),
         "sfuroomsrc room=a ! decodebin ! fakesink".into(),
         "sfuroommixer room=a name=mix mix.video ! queue ! fakesink".into(),
         // It looks at statistics, which any sink has.

@@ -34,6 +34,7 @@ mod re_encode;
 mod record;
 mod room_page;
 mod rooms;
+mod rooms_cut;
 mod rooms_sdks;
 mod rtmp_in;
 mod rtsp_in;

@@ -12,7 +12,17 @@ const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=1
 
 /// A server with rooms, its address for clients, and the tokens of two for this room.
 fn host(name: &str, room: &str, more: &str) -> (Server, String, [String; 2]) {
-    let (tokens, keys) = access::room_tokens(room, ["ann", "ben"]).unwrap();
+    host_for(name, room, more, ["ann", "ben"])
+}
+
+/// The same, and the tokens of these.
+fn host_for<const N: usize>(
+    name: &str,
+    room: &str,
+    more: &str,
+    who: [&str; N],
+) -> (Server, String, [String; N]) {
+    let (tokens, keys) = access::room_tokens(room, who).unwrap();
     let keys = keys.trim_start_matches("API_KEYS=");
     let server = Server::launch(name, &format!("api-keys={keys} {more}")).unwrap();
     let url = server.url("").replace("http://", "ws://");
@@ -146,6 +156,49 @@ fn data_tracks_in_chromium() {
 #[test]
 fn data_tracks_in_chromium_over_one_connection_each() {
     exchange_data_tracks("rooms_data_tracks_single", true);
+}
+
+/// VP9, and VP8 for who can't show that: published when there is somebody, and no longer.
+fn publish_a_backup(name: &str, single: bool) {
+    let who = ["ann", "ben", "carl"];
+    let (_server, url, [ann, ben, carl]) = host_for(name, "codecs", "", who);
+    let picture = browser::screenshot(name).unwrap();
+    let arguments = [
+        "--url",
+        &url,
+        "--ann",
+        &ann,
+        "--ben",
+        &ben,
+        "--carl",
+        &carl,
+        "--single",
+        if single { "1" } else { "0" },
+        "--screenshot",
+        picture.to_str().unwrap(),
+    ];
+    let seen = browser::run("backup_codec.mjs", &arguments).unwrap();
+    println!("{seen}");
+    assert_eq!(seen["carl"]["codec"], "video/VP9");
+    assert_eq!(seen["ben"]["codec"], "video/VP8");
+    assert_eq!(seen["before"], serde_json::json!({"vp9": true}));
+    let both = serde_json::json!({"vp9": true, "vp8": true});
+    assert_eq!(seen["both"], both);
+    for more in seen["more"].as_array().unwrap() {
+        // Of 30; two cores encode and decode all of it.
+        assert!(more.as_f64().unwrap() > 5.0, "both go on: {seen}");
+    }
+    assert_eq!(seen["after"], serde_json::json!({"vp9": true}));
+}
+
+#[test]
+fn who_can_not_show_vp9_is_sent_the_backup_codec() {
+    publish_a_backup("rooms_backup_codec", false);
+}
+
+#[test]
+fn who_can_not_show_vp9_is_sent_the_backup_codec_over_one_connection() {
+    publish_a_backup("rooms_backup_codec_single", true);
 }
 
 /// LiveKit's own page for meetings, as it comes from npm.

@@ -53,8 +53,12 @@ impl Namespace {
     }
 
     pub(crate) fn run(&self, line: &str) {
-        let inside = format!("nsenter -t {} -n {line}", self.in_proc);
-        shell(&inside);
+        shell(&format!("{} {line}", self.prefix()));
+    }
+
+    /// What a command begins with that runs inside.
+    pub(crate) fn prefix(&self) -> String {
+        format!("nsenter -t {} -n --", self.in_proc)
     }
 }
 

@@ -11,6 +11,7 @@ mod late;
 mod load;
 mod media;
 mod names;
+mod preferred;
 mod publications;
 mod redundancy;
 mod share;

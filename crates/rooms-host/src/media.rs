@@ -5,11 +5,12 @@
 mod again;
 mod delivery;
 mod duplex;
+mod published;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use sfu_engine::stream::Stream;
@@ -27,11 +28,13 @@ use crate::channels::{self, Channels, Lane, Outgoing};
 use crate::late::Late;
 use crate::load::Load;
 use crate::names::Names;
+use crate::preferred::prefer;
 use crate::publications::{Publications, kind};
 use crate::redundancy::without_red;
 use again::Again;
 use delivery::Budget;
 use duplex::Way;
+use published::{Published, shown};
 
 /// See the module's description.
 pub(crate) struct Media {
@@ -107,32 +110,19 @@ struct Line {
     shown: Option<Shown>,
     /// What was last seen of that.
     starved: bool,
+    /// Of the track's streams, one in each of its codecs, the one that is sent.
+    sent: Weak<Stream>,
 }
 
-/// A track that is published.
-struct Published {
-    stream: Arc<Stream>,
-    kind: TrackKind,
-    /// Width and height of its layers, from the smallest up.
-    sizes: Vec<(u32, u32)>,
-}
-
-impl Published {
-    /// A wish in the engine's words. `None`: it is not to be sent.
-    fn preference(&self, wish: Wish) -> Option<Preference> {
-        if !wish.shown {
-            return None;
+impl Line {
+    fn new(number: usize) -> Self {
+        Self {
+            number,
+            carries: false,
+            shown: None,
+            starved: false,
+            sent: Weak::new(),
         }
-        // The smallest layer that is as large as is wanted; pictures may stand upright, and encoders round.
-        let is_enough = |(width, height): &&(u32, u32)| *width.min(height) >= wish.height;
-        let enough = self.sizes.iter().find(is_enough);
-        Some(Preference {
-            max_height: enough
-                .filter(|_| wish.height > 0)
-                .map(|(_, height)| height.saturating_add(height / 16)),
-            priority: u8::try_from(wish.priority).unwrap_or(u8::MAX),
-            ..Preference::default()
-        })
     }
 }
 
@@ -171,6 +161,8 @@ impl Media {
             let published = Published {
                 stream: stream.clone(),
                 kind: kind(of.kind),
+                codec: None,
+                further: Vec::new(),
                 sizes: of.sizes.clone(),
             };
             self.tracks.insert(track.clone(), published);
@@ -262,8 +254,8 @@ impl Media {
                 participant,
                 answer,
             } => {
-                let refused = self.accept(&participant, &answer)?;
-                Some((participant, refused))
+                let outcome = self.accept(&participant, &answer)?;
+                Some((participant, outcome))
             }
             Command::Trickle {
                 participant,
@@ -312,6 +304,7 @@ impl Media {
     }
 
     fn answer(&mut self, sid: &Sid, offer: &str, expected: &[Expected]) -> Option<Negotiated> {
+        let offer = &prefer(offer, expected);
         let party = self.parties.get_mut(sid)?;
         let Party {
             names,
@@ -360,36 +353,6 @@ impl Media {
         })
     }
 
-    /// What a participant publishes is other tracks than before.
-    fn published(&mut self, sid: &Sid, before: &[Sid], expected: &[Expected]) {
-        let Some(party) = self.parties.get(sid) else {
-            return;
-        };
-        for track in before {
-            self.tracks.remove(track);
-        }
-        for (track, kind, publication) in party.publications.all() {
-            let expected = expected.iter().find(|e| e.track == *track);
-            let known = party.stream(publication).zip(expected);
-            if let Some((stream, expected)) = known {
-                let published = Published {
-                    stream: stream.clone(),
-                    kind,
-                    sizes: expected.sizes.clone(),
-                };
-                self.tracks.insert(track.clone(), published);
-            }
-        }
-        let streams = party.publications.streams();
-        let streams = streams.filter_map(|publication| party.stream(publication));
-        let publishing = Publishing {
-            identity: party.identity.clone(),
-            streams: streams.map(|stream| stream.name().clone()).collect(),
-        };
-        let roster = self.engine.router().roster();
-        roster.set(&party.room, sid.as_str(), publishing);
-    }
-
     fn offer(&mut self, sid: &Sid, sections: &[Section], restart: bool) -> Option<Negotiated> {
         let party = self.parties.get_mut(sid)?;
         let peer = Peer {
@@ -414,7 +377,7 @@ impl Media {
         }
     }
 
-    /// Returns why an answer can't be taken.
+    /// Returns what came of an answer, or why it can't be taken.
     fn accept(&mut self, sid: &Sid, answer: &SessionDescription) -> Option<Negotiated> {
         let party = self.parties.get_mut(sid)?;
         let peer = party.invited.as_mut()?;
@@ -428,8 +391,9 @@ impl Media {
             }
         }
         self.sessions.insert(peer.session(), (sid.clone(), false));
+        let shows = shown(&peer.pictures(None));
         self.carry(sid);
-        None
+        Some(Negotiated::Accepted { shows })
     }
 
     /// What a participant's m-lines are for is on them from now on.
@@ -444,10 +408,14 @@ impl Media {
             };
             let wish = party.wishes.get(track).copied().unwrap_or_default();
             let preference = published.preference(wish);
-            let stream = preference.as_ref().map(|_| &published.stream);
+            let chosen = published.stream_for(|| way.pictures(line.number));
+            let stream = preference.as_ref().map(|_| chosen);
             let preference = preference.clone().unwrap_or_default();
             match way.carry(&self.engine, line.number, stream, &preference) {
-                Ok(shown) => (line.shown, line.carries) = (shown, true),
+                Ok(shown) => {
+                    (line.shown, line.carries) = (shown, true);
+                    line.sent = Arc::downgrade(chosen);
+                }
                 Err(SessionError::Busy) => {
                     // The others would find no room there either.
                     self.again.carrying.insert(sid.clone());
@@ -515,8 +483,9 @@ impl Media {
         let done = match (before.shown, published.preference(wish)) {
             (true, Some(preference)) => way.prefer(&self.engine, line.number, preference),
             (false, Some(preference)) => {
-                let stream = Some(&published.stream);
-                let shown = way.carry(&self.engine, line.number, stream, &preference);
+                let stream = published.stream_for(|| way.pictures(line.number));
+                let shown = way.carry(&self.engine, line.number, Some(stream), &preference);
+                line.sent = Arc::downgrade(stream);
                 shown.map(|shown| line.shown = shown)
             }
             (_, None) => {
@@ -729,13 +698,7 @@ fn offer(
                 let msid = format!("{publisher}|{track} {track}");
                 let number = peer.offers().add(kind, &msid);
                 let number = number.map_err(|why| why.to_string())?;
-                let line = Line {
-                    number,
-                    carries: false,
-                    shown: None,
-                    starved: false,
-                };
-                party.lines.insert(track.clone(), line);
+                party.lines.insert(track.clone(), Line::new(number));
                 number
             }
         };

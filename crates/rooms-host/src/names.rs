@@ -5,7 +5,7 @@
 //! Rooms and identities may be any text, streams may not: who can't be named so has its participant's sid for a name. The same
 //! where the name is taken.
 
-use sfu_engine::StreamName;
+use sfu_engine::{Codec, StreamName};
 use sfu_rooms::Sid;
 
 /// See the module's description.
@@ -27,6 +27,8 @@ pub(crate) enum Part {
     Screen,
     /// One more track.
     Track(Sid),
+    /// A track in a further codec.
+    Codec(Sid, Codec),
 }
 
 impl Names {
@@ -57,6 +59,10 @@ impl Names {
             Part::Camera => own.parse().ok(),
             Part::Screen => format!("{own}/screen").parse().ok(),
             Part::Track(track) => format!("{own}/{track}").parse().ok(),
+            Part::Codec(track, codec) => {
+                let codec = codec.name().to_lowercase();
+                format!("{own}/{track}-{codec}").parse().ok()
+            }
         };
         self.own.iter().filter_map(name).collect()
     }
@@ -94,6 +100,10 @@ mod tests {
                 (Part::Camera, String::new()),
                 (Part::Screen, "/screen".into()),
                 (Part::Track(track.clone()), format!("/{track}")),
+                (
+                    Part::Codec(track.clone(), Codec::Vp8),
+                    format!("/{track}-vp8"),
+                ),
             ] {
                 let all = names.of(&part);
                 assert_eq!(all[0].as_str(), format!("{own}{end}"));

@@ -17,8 +17,20 @@ use crate::names::{Names, Part};
 pub(crate) struct Publications {
     next: u32,
     groups: Vec<Group>,
+    /// Tracks in a further codec each, for who can't show their first.
+    further: Vec<Further>,
     /// Of the m-lines of the last offer.
     by_mid: HashMap<String, Sid>,
+    /// In which codec each track comes first.
+    codecs: HashMap<Sid, Codec>,
+}
+
+/// A track in one more codec: a stream of its own.
+#[derive(Debug)]
+struct Further {
+    id: PublicationId,
+    track: Sid,
+    codec: Codec,
 }
 
 /// What is one stream.
@@ -53,14 +65,11 @@ impl Publications {
             .map(|(t, e)| (t.mid.clone(), e.track.clone()));
         self.by_mid = by_mid.collect();
         let found = matched.iter().map(|(track, e)| found(track, e)).collect();
-        // One codec of each track: others are for who can't show the first.
-        let mut one_each: Vec<(&PublisherTrack, &Expected)> = Vec::new();
-        for (track, expected) in matched {
-            if one_each.iter().all(|(_, e)| e.track != expected.track) {
-                one_each.push((track, expected));
-            }
-        }
+        let (one_each, further) = split(matched);
+        let codecs = one_each.iter().map(|(t, e)| (e.track.clone(), t.codec));
+        self.codecs = codecs.collect();
         self.assign(&one_each);
+        self.assign_further(&further);
         let grouped = self.groups.iter().map(|group| {
             let is_in =
                 |e: &Expected| [&group.video, &group.audio].contains(&&Some(e.track.clone()));
@@ -71,7 +80,19 @@ impl Publications {
                 tracks: tracks.map(|(track, _)| (*track).clone()).collect(),
             }
         });
-        (found, grouped.collect())
+        let further = self.further.iter().map(|known| {
+            let is_it = |(t, e): &&(&PublisherTrack, &Expected)| {
+                e.track == known.track && t.codec == known.codec
+            };
+            let tracks = further.iter().filter(is_it);
+            let part = Part::Codec(known.track.clone(), known.codec);
+            Grouped {
+                id: known.id,
+                names: names.of(&part),
+                tracks: tracks.map(|(track, _)| (*track).clone()).collect(),
+            }
+        });
+        (found, grouped.chain(further).collect())
     }
 
     /// Which announced track each m-line is: by the client's id for it, by what it was before, or the first of its kind that is on
@@ -146,6 +167,26 @@ impl Publications {
             .retain(|group| group.video.is_some() || group.audio.is_some());
     }
 
+    /// The same, of tracks in further codecs.
+    fn assign_further(&mut self, tracks: &[(&PublisherTrack, &Expected)]) {
+        let is = |known: &Further, (track, expected): &(&PublisherTrack, &Expected)| {
+            known.track == expected.track && known.codec == track.codec
+        };
+        self.further
+            .retain(|known| tracks.iter().any(|t| is(known, t)));
+        for new in tracks {
+            if self.further.iter().all(|known| !is(known, new)) {
+                let id = PublicationId(self.next);
+                self.next += 1;
+                self.further.push(Further {
+                    id,
+                    track: new.1.track.clone(),
+                    codec: new.0.codec,
+                });
+            }
+        }
+    }
+
     fn add(&mut self, part: Part, kind: TrackKind, sid: &Sid) {
         let id = PublicationId(self.next);
         self.next += 1;
@@ -165,7 +206,7 @@ impl Publications {
         groups.sort_by_key(|group| match group.part {
             Part::Camera => 0,
             Part::Screen => 1,
-            Part::Track(_) => 2,
+            Part::Track(_) | Part::Codec(..) => 2,
         });
         groups.into_iter().map(|group| group.id)
     }
@@ -173,6 +214,17 @@ impl Publications {
     /// The tracks that are published.
     pub(crate) fn sids(&self) -> Vec<Sid> {
         self.all().map(|(track, ..)| track.clone()).collect()
+    }
+
+    /// In which codec a track comes first.
+    pub(crate) fn codec(&self, track: &Sid) -> Option<Codec> {
+        self.codecs.get(track).copied()
+    }
+
+    /// In which others it comes, and the streams of that.
+    pub(crate) fn further(&self, track: &Sid) -> impl Iterator<Item = (Codec, PublicationId)> {
+        let of_it = self.further.iter().filter(move |f| f.track == *track);
+        of_it.map(|further| (further.codec, further.id))
     }
 
     /// All tracks that are published, with their streams.
@@ -185,6 +237,32 @@ impl Publications {
             video.into_iter().chain(audio)
         })
     }
+}
+
+type Matched<'a> = Vec<(&'a PublisherTrack, &'a Expected)>;
+
+/// One m-line of each track, that of the id that was announced first or the first of all; and others in further codecs, one of each.
+fn split<'a>(matched: Matched<'a>) -> (Matched<'a>, Matched<'a>) {
+    let (mut first, mut further): (Matched<'a>, Matched<'a>) = (Vec::new(), Vec::new());
+    for (track, expected) in matched {
+        let of_it = first.iter_mut().find(|(_, e)| e.track == expected.track);
+        let Some(known) = of_it else {
+            first.push((track, expected));
+            continue;
+        };
+        let is_first = expected.cids.first().map(String::as_str) == cid(track);
+        let other = match is_first {
+            true => std::mem::replace(known, (track, expected)),
+            false => (track, expected),
+        };
+        let codec = other.0.codec;
+        let is_there =
+            |(t, e): &(&PublisherTrack, &Expected)| e.track == expected.track && t.codec == codec;
+        if known.0.codec != codec && !further.iter().any(is_there) {
+            further.push(other);
+        }
+    }
+    (first, further)
 }
 
 /// The id that the client gave it, where its offer tells it (`a=msid`).

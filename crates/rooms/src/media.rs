@@ -109,8 +109,8 @@ pub struct Expected {
     pub kind: TrackType,
     /// The ids that the client gave it, one for each codec.
     pub cids: Vec<String>,
-    /// The codec that is to come first in the answer, as `vp9`.
-    pub codecs: Vec<String>,
+    /// The codec that is to come first in the answer of the m-line with this id, as `vp9`.
+    pub codecs: Vec<(String, String)>,
     /// It is a screen, or the sound of one: it is another stream than who shows it.
     pub is_screen: bool,
     /// Width and height of its layers, from the smallest up, as far as the client tells.
@@ -183,6 +183,13 @@ pub enum Negotiated {
         mids: Vec<Option<String>>,
         /// M-lines for sounds, and for pictures, that carry nothing.
         free: [usize; 2],
+        /// The codecs of pictures that it takes, as `video/VP8`, as far as it is seen by now.
+        shows: Vec<String>,
+    },
+    /// A participant's answer was taken.
+    Accepted {
+        /// The codecs of pictures that it takes, as `video/VP8`.
+        shows: Vec<String>,
     },
     /// An offer can't be taken, with the reason.
     Refused(String),

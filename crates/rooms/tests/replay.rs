@@ -324,6 +324,7 @@ impl Replay {
                         tracks,
                         mids,
                         free,
+                        shows: Vec::new(),
                     };
                     self.rooms.negotiated(now, participant.as_str(), conversed);
                     if self.up.insert(participant.to_string()) {

@@ -63,11 +63,12 @@ fn topmost(mut bin: gst::Bin) -> gst::Bin {
     bin
 }
 
-/// It takes media, and has got none.
+/// It takes media, and has got none: maybe it does not even have a pad, which somebody else would request.
 fn is_idle(sink: &gst::Element) -> bool {
-    let pads = sink.sink_pads();
+    let templates = sink.pad_template_list();
+    let takes = templates.iter().any(|t| t.direction() == gst::PadDirection::Sink);
     let begun = |pad: &gst::Pad| pad.sticky_event::<gst::event::StreamStart>(0).is_some();
-    !pads.is_empty() && !pads.iter().any(begun)
+    takes && !sink.sink_pads().iter().any(begun)
 }
 
 /// It takes media, and has got all.

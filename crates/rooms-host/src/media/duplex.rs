@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use sfu_engine::stream::Stream;
 use sfu_engine::transport::negotiate::Carried;
-use sfu_engine::{DuplexPeer, Engine, InvitedPeer, Peer, Preference, SessionError, Shown};
+use sfu_engine::{Codec, DuplexPeer, Engine, InvitedPeer, Peer, Preference, SessionError, Shown};
 use sfu_rooms::{Expected, Negotiated, Section, Sid};
 
+use super::published::shown;
 use super::{Line, Media, Party};
 use crate::channels::Channels;
+use crate::preferred::prefer;
 use crate::publications::kind;
 
 /// By which connection a participant is sent something.
@@ -48,6 +50,15 @@ impl<'a> Way<'a> {
         }
     }
 
+    /// The codecs of pictures that the participant takes on an m-line.
+    pub(super) fn pictures(self, line: usize) -> Vec<Codec> {
+        match self {
+            Self::Invited(peer) => peer.pictures(Some(line)),
+            Self::Duplex(peer) => peer.pictures(Some(line)),
+            Self::None => Vec::new(),
+        }
+    }
+
     /// What the participant wants of what an m-line carries has changed.
     pub(super) fn prefer(
         self,
@@ -73,6 +84,7 @@ impl Media {
         wanted: &[Section],
     ) -> Option<Negotiated> {
         self.give_up(sid, wanted);
+        let offer = &prefer(offer, expected);
         let party = self.parties.get_mut(sid)?;
         let wanted = wanted
             .iter()
@@ -128,11 +140,13 @@ impl Media {
             self.silence(sid, place);
         }
         self.carry(sid);
+        let peer = self.parties.get(sid)?.duplex.as_ref()?;
         Some(Negotiated::Conversed {
             sdp: answered.sdp,
             tracks: found,
             mids,
             free: answered.free,
+            shows: shown(&peer.pictures(None)),
         })
     }
 
@@ -164,13 +178,7 @@ impl Party {
         }
         self.lines.remove(track);
         if let Some(number) = place {
-            let line = Line {
-                number,
-                carries: false,
-                shown: None,
-                starved: false,
-            };
-            self.lines.insert(track.clone(), line);
+            self.lines.insert(track.clone(), Line::new(number));
         }
         known
     }

@@ -226,13 +226,54 @@ fn an_id_that_was_announced_twice_is_what_the_m_line_was_or_the_newest() {
 }
 
 #[test]
-fn a_second_codec_of_a_track_is_told_of_and_not_published_twice() {
+fn each_codec_of_a_track_is_a_stream_and_the_one_that_was_announced_first_is_the_tracks() {
     let (names, mut all) = (names(), Publications::default());
     let mut track = announced(TrackType::Video, "vp9", false);
     track.cids.push("vp8".into());
-    let tracks = [line(1, Codec::Vp9, "vp9"), line(2, Codec::Vp8, "vp8")];
-    let (found, grouped) = all.group(&names, &tracks, &[track]);
-    let mimes: Vec<_> = found.iter().map(|f| f.mime.as_str()).collect();
-    assert_eq!(mimes, ["video/VP9", "video/VP8"]);
-    assert_eq!(streams(&grouped), owned(&[("r/ann", &["1"])]));
+    let (sid, expected) = (track.track.clone(), [track]);
+    let backup = format!("r/ann/{sid}-vp8");
+    let [vp9, vp8] = [line(2, Codec::Vp9, "vp9"), line(1, Codec::Vp8, "vp8")];
+    let twice = line(3, Codec::Vp8, "vp8");
+    let (first, both) = (("r/ann", &["2"][..]), (&*backup, &["1"][..]));
+    let mut ids = Vec::new();
+    for (tracks, mimes, is) in [
+        (vec![&vp9], &["video/VP9"][..], vec![first]),
+        // Whichever m-line is the first of the two.
+        (
+            vec![&vp8, &vp9],
+            &["video/VP8", "video/VP9"],
+            vec![first, both],
+        ),
+        (
+            vec![&vp9, &vp8],
+            &["video/VP9", "video/VP8"],
+            vec![first, both],
+        ),
+        (
+            vec![&vp8, &vp9, &twice],
+            &["video/VP8", "video/VP9", "video/VP8"],
+            vec![first, both],
+        ),
+        (vec![&vp9], &["video/VP9"], vec![first]),
+        (
+            vec![&vp9, &vp8],
+            &["video/VP9", "video/VP8"],
+            vec![first, both],
+        ),
+    ] {
+        let tracks: Vec<_> = tracks.into_iter().cloned().collect();
+        let (found, grouped) = all.group(&names, &tracks, &expected);
+        let found: Vec<_> = found.iter().map(|f| f.mime.as_str()).collect();
+        assert_eq!(found, mimes);
+        assert_eq!(streams(&grouped), owned(&is));
+        assert_eq!(all.codec(&sid), Some(Codec::Vp9));
+        ids.push(all.further(&sid).map(|(_, id)| id.0).collect::<Vec<_>>());
+        assert_eq!(
+            all.streams().count(),
+            1,
+            "what is recorded is the track once"
+        );
+    }
+    let is = [vec![], vec![1], vec![1], vec![1], vec![], vec![2]];
+    assert_eq!(ids, is, "one that ended has its number no more");
 }

@@ -81,7 +81,7 @@ impl Room {
         known
             .tracks
             .iter_mut()
-            .for_each(|track| track.demand.forget());
+            .for_each(|track| track.demands.forget());
         let sid = known.sid.clone();
         if !known.data_subscriptions.is_empty() {
             self.stale_handles.insert(sid.clone());

@@ -352,8 +352,10 @@ impl Room {
                 tracks,
                 mids,
                 free,
+                shows,
             } => {
                 participant.revoke = None;
+                participant.shows = shows;
                 let id = participant.answering.take()?;
                 let answer = SessionDescription {
                     r#type: "answer".into(),
@@ -365,6 +367,7 @@ impl Room {
                 self.published(now, sid, &tracks, out);
                 self.carried(sid, out);
             }
+            Negotiated::Accepted { shows } => participant.shows = shows,
             Negotiated::Refused(reason) => {
                 tracing::info!(participant = %sid, %reason, "an offer can't be taken");
                 return Some(DisconnectReason::MediaFailure);
@@ -494,7 +497,7 @@ impl Room {
             None => p.heard + RESUME,
         });
         let layers = self.participants.values().flat_map(|p| &p.tracks);
-        let layers = layers.filter_map(|track| track.demand.due());
+        let layers = layers.filter_map(|track| track.demands.due());
         let revoked = self.participants.values().filter_map(|p| p.revoke);
         let connected = self
             .participants

@@ -58,8 +58,12 @@ pub(super) struct Participant {
     pub(super) waiting: BTreeSet<Sid>,
     /// There were more of them than are kept: once these have one it is looked for the others.
     pub(super) forgot: bool,
+    /// The codecs of pictures that it takes, as it was last seen.
+    pub(super) shows: Vec<String>,
     /// Tracks that it would get and does not want.
     pub(super) declined: BTreeSet<Sid>,
+    /// Tracks that it has asked for, of who gets none by itself: whether it may have them just now or not.
+    pub(super) asked_for: BTreeSet<Sid>,
     /// Who may have its tracks.
     allowed: Allowed,
     /// What the server offers it.
@@ -162,7 +166,9 @@ impl Participant {
             subscriptions: BTreeMap::new(),
             waiting: BTreeSet::new(),
             forgot: false,
+            shows: Vec::new(),
             declined: BTreeSet::new(),
+            asked_for: BTreeSet::new(),
             allowed: Allowed::default(),
             offering: Offering::default(),
             answering: None,
@@ -262,6 +268,14 @@ impl Participant {
     /// Returns who might have its tracks until now.
     pub(super) fn set_allowed(&mut self, allowed: Allowed) -> Allowed {
         std::mem::replace(&mut self.allowed, allowed)
+    }
+
+    /// Whether it is to get a track as soon as it may: by itself, or since it has asked for it.
+    pub(super) fn wants(&self, track: &Sid) -> bool {
+        match self.hello.auto_subscribe {
+            true => !self.declined.contains(track),
+            false => self.asked_for.contains(track),
+        }
     }
 
     /// Whether this one lets another one have its track.

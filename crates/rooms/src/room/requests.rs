@@ -334,9 +334,7 @@ impl Room {
         for track in tracks {
             match asked.subscribe {
                 true => {
-                    if let Some(subscriber) = self.participants.get_mut(sid) {
-                        subscriber.declined.remove(track.as_str());
-                    }
+                    self.ask_for(sid, &track);
                     self.subscribe(now, sid, &track, out);
                 }
                 false => {

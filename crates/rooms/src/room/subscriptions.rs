@@ -8,9 +8,10 @@ use livekit_protocol::{
 };
 
 use super::allowed::Allowed;
+use super::demand::{self, Wanted};
 use super::forwarded::stream_state;
 use super::participant::{Participant, Subscription};
-use super::{Outputs, Room, demand, say};
+use super::{Outputs, Room, say};
 use crate::media::Found;
 use crate::rooms::Now;
 use crate::sid::Sid;
@@ -57,22 +58,21 @@ impl Room {
         let all: Vec<_> = self.participants.keys().cloned().collect();
         for track in live {
             for subscriber in &all {
-                let wants = self.participants.get(subscriber);
-                if wants.is_some_and(|p| p.hello.auto_subscribe) {
+                let known = self.participants.get(subscriber);
+                if known.is_some_and(|p| p.wants(&track)) {
                     self.subscribe(now, subscriber, track.as_str(), out);
                 }
             }
         }
     }
 
-    /// Who joins gets all that there is, where it wants that; but what it has declined.
+    /// Who joins, or may subscribe again, gets all that there is and it wants.
     pub(super) fn subscribe_to_all(&mut self, now: Now, sid: &Sid, out: &mut Outputs) {
-        let subscriber = self.participants.get(sid);
-        let Some(subscriber) = subscriber.filter(|p| p.hello.auto_subscribe) else {
+        let Some(subscriber) = self.participants.get(sid) else {
             return;
         };
         let tracks = self.participants.values().flat_map(|p| &p.tracks);
-        let wanted = tracks.filter(|t| t.live && !subscriber.declined.contains(&t.sid));
+        let wanted = tracks.filter(|t| t.live && subscriber.wants(&t.sid));
         let all = wanted.map(|track| (track.kind() != TrackType::Audio, track.sid.clone()));
         let mut all: Vec<_> = all.collect();
         // Where there is no room for all, it is better to hear somebody than to see somebody else.
@@ -135,6 +135,20 @@ impl Room {
         }
     }
 
+    /// Somebody asks for a track, which it may not be let have just now.
+    pub(super) fn ask_for(&mut self, sid: &Sid, track: &str) {
+        let publisher = self.publisher_of(track);
+        let known = publisher.and_then(|p| p.tracks.iter().find(|t| t.sid.as_str() == track));
+        let known = known.map(|track| track.sid.clone());
+        let Some(subscriber) = self.participants.get_mut(sid) else {
+            return;
+        };
+        subscriber.declined.remove(track);
+        if !subscriber.hello.auto_subscribe {
+            subscriber.asked_for.extend(known);
+        }
+    }
+
     /// Somebody does not want a track that it would get. Nobody gets a data track so, and nothing would take it out when it ends.
     pub(super) fn decline(&mut self, sid: &Sid, track: &str) {
         let publisher = self.publisher_of(track);
@@ -142,9 +156,12 @@ impl Room {
         let Some(track) = known.map(|track| track.sid.clone()) else {
             return;
         };
-        let subscriber = self.participants.get_mut(sid);
-        if let Some(subscriber) = subscriber.filter(|s| s.hello.auto_subscribe) {
-            subscriber.declined.insert(track);
+        let Some(subscriber) = self.participants.get_mut(sid) else {
+            return;
+        };
+        match subscriber.hello.auto_subscribe {
+            true => _ = subscriber.declined.insert(track),
+            false => _ = subscriber.asked_for.remove(&track),
         }
     }
 
@@ -207,6 +224,7 @@ impl Room {
             self.unsubscribe(now, &subscriber, track.as_str());
             if let Some(subscriber) = self.participants.get_mut(&subscriber) {
                 subscriber.declined.remove(track);
+                subscriber.asked_for.remove(track);
             }
         }
     }
@@ -238,7 +256,7 @@ impl Room {
                 }
                 let has = subscriber.subscriptions.contains_key(track)
                     || subscriber.waiting.contains(track);
-                let wants = subscriber.hello.auto_subscribe && !subscriber.declined.contains(track);
+                let wants = subscriber.wants(track);
                 // Who had it and may again is to know, whether it gets it by itself or not.
                 if allowed || has {
                     let update = permission_update(sid, track, allowed);
@@ -302,7 +320,7 @@ impl Room {
     /// Tells publishers which layers somebody wants. Returns how many subscriptions were looked at.
     pub(super) fn ask_for_layers(&mut self, now: Now, out: &mut Outputs) -> u32 {
         let mut looked_at = 0;
-        let mut wanted = std::collections::BTreeMap::<Sid, VideoQuality>::new();
+        let mut wanted = std::collections::BTreeMap::<Sid, Wanted>::new();
         for subscriber in self.participants.values() {
             looked_at += subscriber.subscriptions.len() as u32;
             let shown = subscriber.subscriptions.iter();
@@ -318,8 +336,8 @@ impl Room {
                     true => VideoQuality::Low,
                     false => track.quality_of(subscription.wish.height),
                 };
-                let most = wanted.entry(sid.clone()).or_insert(VideoQuality::Low);
-                *most = (*most).max(quality);
+                let codec = track.codec_for(&subscriber.shows);
+                wanted.entry(sid.clone()).or_default().add(codec, quality);
             }
         }
         for publisher in self.participants.values_mut() {
@@ -330,10 +348,10 @@ impl Room {
                 .iter_mut()
                 .filter(|t| t.live && t.kind() == video);
             for track in pictures {
-                let most = wanted.get(&track.sid).copied();
-                let most = most.unwrap_or(VideoQuality::Off);
-                if let Some(most) = track.demand.want(now.at, most) {
-                    let update = demand::update(track, most);
+                let wanted = wanted.remove(&track.sid).unwrap_or_default();
+                let codecs = track.info().codecs.len();
+                if track.demands.want(now.at, codecs, &wanted) {
+                    let update = demand::update(track);
                     say(connection, Message::SubscribedQualityUpdate(update), out);
                 }
             }

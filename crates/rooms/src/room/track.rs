@@ -7,7 +7,7 @@ use livekit_protocol::{
     VideoLayer, VideoQuality, video_layer,
 };
 
-use super::demand::Demand;
+use super::demand::Demands;
 use crate::media::{Expected, Found};
 use crate::rooms::Now;
 use crate::sid::Sid;
@@ -23,7 +23,7 @@ pub(super) struct Track {
     /// It is in an offer that was answered: others may have it.
     pub(super) live: bool,
     /// What of it somebody wants.
-    pub(super) demand: Demand,
+    pub(super) demands: Demands,
     /// Its publisher knows that somebody has it.
     pub(super) subscribed: bool,
     /// How many layers the offer has.
@@ -63,7 +63,7 @@ impl Track {
             sid,
             info,
             live: false,
-            demand: Demand::default(),
+            demands: Demands::default(),
             subscribed: false,
             layers: 1,
         }
@@ -79,7 +79,7 @@ impl Track {
 
     /// How many layers its publisher is to send.
     pub(super) fn wanted_layers(&self) -> usize {
-        self.demand.layers().min(self.layers)
+        self.demands.first().min(self.layers)
     }
 
     /// Another codec of it is announced, for who can't show the first. There are `most` at most.
@@ -129,7 +129,7 @@ impl Track {
         let cids = self.info.codecs.iter().map(|codec| &codec.cid);
         let name = |codec: &SimulcastCodecInfo| {
             let (_, name) = codec.mime_type.split_once('/')?;
-            Some(name.to_owned())
+            Some((codec.cid.clone(), name.to_owned()))
         };
         Expected {
             track: self.sid.clone(),
@@ -173,6 +173,16 @@ impl Track {
             stamp(&mut self.info, now);
         }
         is_new
+    }
+
+    /// Which of its codecs a subscriber gets that takes these: the first that it does, and the first of all where it is not seen to
+    /// take any. One that is announced and does not come yet is asked for by that.
+    pub(super) fn codec_for(&self, shows: &[String]) -> usize {
+        let takes = |codec: &SimulcastCodecInfo| {
+            let mut all = shows.iter();
+            all.any(|mime| mime.eq_ignore_ascii_case(&codec.mime_type))
+        };
+        self.info.codecs.iter().position(takes).unwrap_or(0)
     }
 
     /// Returns whether that is new.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::peers::send_patch;
 use super::{Engine, Grouped, Peer, PublishRefused, SessionError, Shown, random_bits};
+use crate::codec::Codec;
 use crate::ids::SessionId;
 use crate::layers::Preference;
 use crate::queue::ShardCommand;
@@ -31,6 +32,11 @@ impl DuplexPeer {
     /// Its session.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// The codecs of pictures that it takes, on some m-line or on the one with this place.
+    pub fn pictures(&self, place: Option<usize>) -> Vec<Codec> {
+        self.negotiation.pictures(place)
     }
 
     /// The stream that a publication feeds.

@@ -11,7 +11,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use super::{Admitted, Engine, NAMED, PublishRefused, SessionError, SubscribeError, random_bits};
-use crate::codec::TrackKind;
+use crate::codec::{Codec, TrackKind};
 use crate::driver::ShardThread;
 use crate::ids::{SessionId, StreamName};
 use crate::layers::{Preference, Why};
@@ -93,6 +93,17 @@ impl InvitedPeer {
     /// Whether it has begun.
     pub fn has_begun(&self) -> bool {
         self.admitted.is_none()
+    }
+
+    /// The codecs of pictures that it takes, on some m-line or on this one.
+    pub fn pictures(&self, line: Option<usize>) -> Vec<Codec> {
+        match line {
+            None => self.offers.pictures(None),
+            Some(line) => match self.offers.place(line) {
+                Some(place) => self.offers.pictures(Some(place)),
+                None => Vec::new(),
+            },
+        }
     }
 
     /// What it is offered next.

@@ -196,6 +196,13 @@ impl Backlog {
         self.queue.drain(..count)
     }
 
+    /// What would leave next, whatever the pace.
+    pub(super) fn take_first(&mut self) -> Option<Waiting> {
+        let waiting = self.queue.pop_front()?;
+        self.octets -= waiting.octets();
+        Some(waiting)
+    }
+
     /// The shard has no room: the next portion leaves a little later.
     pub(super) fn put_off(&mut self, now: Instant) {
         if self.due.is_some() {

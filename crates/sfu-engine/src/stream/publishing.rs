@@ -218,6 +218,12 @@ impl Stream {
         if std::mem::replace(had_video, true) {
             // Another codec, other layers or another track: to viewers it is another publisher.
             *epoch += 1;
+            tracing::debug!(
+                epoch,
+                ?codec,
+                layers = layers.len(),
+                "the video track is another one"
+            );
         }
         let interval = publisher.options.keyframe_min_interval;
         *video = Some(codec);

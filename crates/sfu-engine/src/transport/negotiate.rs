@@ -16,7 +16,7 @@ use str0m::crypto::dtls::SrtpProfile;
 
 use super::lean::{AgreedSlots, LeanTransport};
 use super::patch::Fragment;
-use super::{AgreedTracks, TrackIn};
+use super::{AgreedTracks, Slot, TrackIn};
 use crate::codec::{Codec, TrackKind};
 use crate::ids::{Language, Rid, StreamName};
 use crate::peer::data::DataObserver;
@@ -364,6 +364,11 @@ impl Offers {
         })
     }
 
+    /// The codecs of pictures that the peer takes, on some m-line or on the one with this place.
+    pub fn pictures(&self, place: Option<usize>) -> Vec<Codec> {
+        self.offering.pictures(place.map(slot_at))
+    }
+
     /// The name of an m-line.
     pub fn mid(&self, line: usize) -> String {
         self.offering.mid(line)
@@ -374,6 +379,11 @@ impl Offers {
     pub fn place(&self, line: usize) -> Option<usize> {
         Some(self.offering.slot(line)?.0.into())
     }
+}
+
+/// By which a shard knows an m-line, as the SDP's side does.
+fn slot_at(place: usize) -> Slot {
+    Slot(u16::try_from(place).unwrap_or(u16::MAX))
 }
 
 /// Answers a viewer's offer with a session that sends to it from `local` addresses.

@@ -188,6 +188,7 @@ fn check_taken(kind: Kind, o: &Section<'_>, a: &Section<'_>, answer: &str) {
             .is_some_and(|f| f.starts_with("sha-256 "))
             && a.one("rtcp-mux").is_some()
     );
+    check_layers(o, a, answer);
     for map in a.all("extmap") {
         let (id, uri) = map.split_once(' ').expect("two words");
         let id: u32 = id
@@ -200,6 +201,20 @@ fn check_taken(kind: Kind, o: &Section<'_>, a: &Section<'_>, answer: &str) {
             uri.starts_with("urn:") || uri.starts_with("http:"),
             "{answer}"
         );
+    }
+}
+
+/// Layers that send nothing yet are not made to (RFC 8853).
+fn check_layers(o: &Section<'_>, a: &Section<'_>, answer: &str) {
+    let Some(received) = a.one("simulcast").and_then(|v| v.strip_prefix("recv ")) else {
+        return;
+    };
+    let offered = o.one("simulcast").unwrap_or_default();
+    let alternatives = offered.split([' ', ';']).filter(|w| !w.is_empty());
+    let firsts: Vec<_> = alternatives.filter_map(|w| w.split(',').next()).collect();
+    for name in received.split(';') {
+        let given = |first: &&str| first.trim_start_matches("rid=") == name;
+        assert!(firsts.iter().any(given), "{name} of {offered}\n{answer}");
     }
 }
 

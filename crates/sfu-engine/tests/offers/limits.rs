@@ -272,7 +272,11 @@ fn payload_types_of_many_m_lines_are_compared_in_no_time() {
     for (lines, identified, why) in [
         (255, true, "more than 16 tracks"),
         (255, false, "more than 16 tracks"),
-        (16, false, "payload type 0 stands for two codecs"),
+        (
+            16,
+            false,
+            "payload type 0 stands for formats of two m-lines",
+        ),
     ] {
         let offer = tracks(lines, identified, |_| 0);
         let took = (0..5).map(|_| {

@@ -1126,6 +1126,21 @@ pub(crate) const ROWS: &[Row] = &[
             Video("a=simulcast:send 1;2;3;4;5;6;7;8;9\n"),
         ],
     ),
+    (
+        "layers that are paused at first",
+        Accept,
+        Either,
+        &[Video(SIMULCAST), Video("a=simulcast:send ~q;h;~f\n")],
+    ),
+    (
+        "layers that long headers alone name",
+        Accept,
+        Either,
+        &[
+            Video("a=extmap:17 urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id\n"),
+            Video("a=simulcast:send q;h;f\n"),
+        ],
+    ),
     // Header extensions.
     (
         "extmap 15",

@@ -145,10 +145,25 @@ impl TestPublisher {
     /// Its encoders begin anew, with other numbers and a keyframe.
     #[allow(dead_code)]
     pub(crate) fn begin_anew(&mut self) {
-        for (seq, wanted) in self.seq.iter_mut().zip(&self.encoder.wanted) {
+        for seq in &mut self.seq {
             *seq = seq.wrapping_sub(21_000);
+        }
+        self.make_keyframes();
+    }
+
+    /// Its next pictures are keyframes.
+    pub(crate) fn make_keyframes(&mut self) {
+        for wanted in &self.encoder.wanted {
             wanted.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// To viewers it is another publisher from now on, of the same codec and layers.
+    #[allow(dead_code)]
+    pub(crate) fn become_another(&mut self) {
+        self.stream.set_video(self.lease, self.codec, Vec::new());
+        self.use_codec(self.codec);
+        self.begin_anew();
     }
 
     /// From now on it has audio tracks in these languages.

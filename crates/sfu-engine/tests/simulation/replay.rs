@@ -106,6 +106,37 @@ fn a_replay_does_not_fall_behind_however_small_packets_are_and_little_the_networ
     }
 }
 
+/// What is left of a replay is not wanted any more, but for the rest of the frame that is on its way.
+#[test]
+fn a_frame_that_has_begun_ends_whatever_cuts_a_replay_off() {
+    for layers in [1, 2] {
+        for n in 0..24 {
+            let mut world = World::new(n, layers);
+            world.publisher.use_rate(8, 2 * SECOND);
+            world.run_for(3 * SECOND + SECOND / 2);
+            let viewer = world.join(good(), None);
+            let what = format!("{layers} layers, after {n} steps");
+            world.run_until(&what, SECOND, |w| !w.viewers[viewer].0.packets.is_empty());
+            world.run_for(Duration::from_millis(4) * n as u32);
+            let before = world.viewers[viewer].0.decoded();
+            assert!(before.frames < 80, "{what}: the replay is over, {before:?}");
+            if layers == 1 {
+                world.publisher.become_another();
+            } else {
+                world.publisher.make_keyframes();
+            }
+            world.run_for(2 * SECOND);
+            let decoded = world.viewers[viewer].0.decoded();
+            assert_eq!(
+                (decoded.broken, decoded.gaps),
+                (0, 0),
+                "{what}: {decoded:?}"
+            );
+            assert!(decoded.frames > before.frames + 50, "{what}: {decoded:?}");
+        }
+    }
+}
+
 #[test]
 fn a_joiners_burst_fits_a_network_of_three_times_the_rate() {
     let mut world = World::new(4, 1);

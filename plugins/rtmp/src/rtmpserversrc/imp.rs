@@ -126,12 +126,13 @@ impl ElementImpl for RtmpServerSrc {
     }
 
     fn send_event(&self, event: gst::Event) -> bool {
-        let is_eos = event.type_() == gst::EventType::Eos;
-        let sent = self.parent_send_event(event);
-        if is_eos {
-            server::ended(&*self.obj());
+        if event.type_() != gst::EventType::Eos {
+            return self.parent_send_event(event);
         }
-        sent
+        let ends = self.outputs.iter().map(|output| output.end(&event));
+        let ended = ends.fold(true, |all, ended| all && ended);
+        server::ended(&*self.obj());
+        ended
     }
 
     fn change_state(

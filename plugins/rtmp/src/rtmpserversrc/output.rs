@@ -127,6 +127,15 @@ impl Output {
         bin.add_pad(&self.pad)
     }
 
+    /// Nothing more comes. From 1.24 on an `appsrc` keeps an event back until it has had caps, which may never be.
+    pub(super) fn end(&self, eos: &gst::Event) -> bool {
+        let begun = self.source.static_pad("src");
+        match begun.is_some_and(|pad| pad.has_current_caps()) {
+            true => self.source.send_event(eos.clone()),
+            false => self.source.end_of_stream().is_ok(),
+        }
+    }
+
     /// Puts a decoder behind the source, or takes it out again. While nothing flows.
     pub(super) fn set_decoded(&self, bin: &gst::Bin, decoded: bool) -> Result<(), glib::BoolError> {
         if self.decoder().is_some() == decoded {

@@ -18,7 +18,7 @@ use super::acme;
 use super::address::TrustedProxies;
 use super::connections::Connections;
 use super::drain;
-use super::kick;
+use super::kick::{self, Kicked};
 use super::limits::Limits;
 use super::properties::PROPERTIES;
 use super::recent::Recent;
@@ -76,8 +76,8 @@ impl ObjectImpl for SfuSignaller {
                 .class_handler(|args| {
                     let number = args.get(1)?.get().ok()?;
                     let engine = element(args)?.imp().engine();
-                    let kicked = engine.is_some_and(|engine| kick::session(&engine, number));
-                    Some(kicked.to_value())
+                    let kicked = engine.map(|engine| kick::session(&engine, number));
+                    Some((kicked == Some(Kicked::Ended)).to_value())
                 });
             let kick_publisher = Signal::builder("kick-publisher")
                 .param_types([String::static_type()])
@@ -89,9 +89,9 @@ impl ObjectImpl for SfuSignaller {
                     let imp = imp.imp();
                     let router = Router::get(&lock(&imp.settings).router);
                     let kicked = imp.engine().zip(stream);
-                    let kicked = kicked
-                        .is_some_and(|(engine, stream)| kick::publisher(&engine, &router, &stream));
-                    Some(kicked.to_value())
+                    let kicked =
+                        kicked.map(|(engine, stream)| kick::publisher(&engine, &router, &stream));
+                    Some((kicked == Some(Kicked::Ended)).to_value())
                 });
             let told = Kind::ALL.map(Kind::signal);
             [drain, kick_session, kick_publisher]

@@ -379,6 +379,7 @@ impl SfuSink {
         let why = lacks.map_or("", Lacks::why);
         let anew = matches!(work, Work::Encode(_));
         let before = lock(look).work;
+        gst::debug!(CAT, imp = self, "{pad}: {before:?} becomes {work:?}, {why}");
         if anew && before == Work::Pass && lock(&self.state).videos().count() > 1 {
             // Another layer has come meanwhile.
             lock(look).may_encode = false;

@@ -13,6 +13,7 @@ use super::format::Format;
 use super::media::Media;
 use super::offer::Offer;
 use super::session::Origin;
+use super::simulcast::Layer;
 use crate::codec::TrackKind;
 use crate::peer::data::{MESSAGE_MAX, PORT};
 
@@ -245,7 +246,7 @@ fn write_layers(out: &mut String, line: &Accepted<'_, '_>) {
             "\r\n",
         ]);
     }
-    let names: Vec<_> = line.layers.iter().map(|layer| layer.rid).collect();
+    let names: Vec<_> = line.layers.iter().map(Layer::answered_name).collect();
     out.extend(["a=simulcast:recv ", &names.join(";"), "\r\n"]);
 }
 

@@ -373,9 +373,9 @@ impl<'o, 'a> Accepted<'o, 'a> {
             (true, Purpose::Watch { .. }) => Direction::SendOnly,
             (true, Purpose::Publish { .. } | Purpose::Both { .. }) => Direction::RecvOnly,
         };
-        // What is sent has short headers but for that one.
+        // What is sent has short headers but for that one. What comes may have long ones alone (RFC 8285, section 4.2).
         let highest = |extension| match purpose {
-            Purpose::Publish { .. } | Purpose::Both { .. } if media.mixed => u8::MAX,
+            Purpose::Publish { .. } | Purpose::Both { .. } => u8::MAX,
             Purpose::Watch { .. } if extension == Extension::Dependency => u8::MAX,
             _ => ONE_OCTET,
         };
@@ -452,34 +452,11 @@ fn chosen<'o, 'a>(media: &'o Media<'a>, kind: TrackKind, twcc: bool) -> Vec<Chos
 
 /// The encodings of an m-line, for a sentence.
 pub(super) fn offered_codecs(media: &Media<'_>) -> String {
-    const HELPERS: [&str; 6] = [
-        "rtx",
-        "red",
-        "ulpfec",
-        "flexfec-03",
-        "CN",
-        "telephone-event",
-    ];
     const MOST: usize = 16;
     /// Octets of all of them, but for the last.
     const LONGEST: usize = 160;
     let mut names: Vec<String> = Vec::new();
-    for format in media.formats.iter() {
-        let name = format.map.split('/').next().unwrap_or_default();
-        if name.is_empty() || HELPERS.iter().any(|h| h.eq_ignore_ascii_case(name)) {
-            continue;
-        }
-        let is_plain = name.len() <= 20 && name.bytes().all(|b| b.is_ascii_graphic());
-        let mut name = if is_plain {
-            name.to_owned()
-        } else {
-            shown(name)
-        };
-        let id = format.parameter("profile-level-id");
-        let is_one = |id: &&str| id.len() <= 6 && id.bytes().all(|b| b.is_ascii_hexdigit());
-        if let Some(id) = id.filter(is_one) {
-            name = format!("{name} {id}");
-        }
+    for name in media.formats.iter().filter_map(Format::named) {
         let octets: usize = names.iter().map(String::len).sum();
         if !names.contains(&name) && names.len() < MOST && octets < LONGEST {
             names.push(name);

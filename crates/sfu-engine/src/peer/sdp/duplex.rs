@@ -21,10 +21,10 @@ use super::offer::Offer;
 use super::publisher;
 use super::session::{self, Origin};
 use super::viewer::{self, NAME};
-use crate::codec::TrackKind;
+use crate::codec::{Codec, TrackKind};
 use crate::peer::uplink::agreed::AgreedTracks;
 use crate::transport::Slot;
-use crate::transport::lean::agreed::{Agreed, AgreedSlots, Format};
+use crate::transport::lean::agreed::{Agreed, AgreedSlots, Format, pictures};
 
 /// The longest name of a stream and track that is told.
 const MSID: usize = 256;
@@ -244,6 +244,11 @@ impl Conversation {
             }
         }
         Ok(())
+    }
+
+    /// The codecs of pictures that the peer takes, on some m-line or on this one.
+    pub(crate) fn pictures(&self, slot: Option<Slot>) -> Vec<Codec> {
+        pictures(&self.formats, slot)
     }
 
     /// Whether an m-line carries nothing, and there is a place for what it is to carry.

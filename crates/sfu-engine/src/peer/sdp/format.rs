@@ -3,12 +3,40 @@
 //! The payload types of an m-line: encoding, parameters and feedback (RFC 8866, section 6.6 and 6.15; RFC 4585).
 
 use super::super::uplink::agreed::Feedback;
+use super::error::shown;
 use super::lines::word;
 use crate::codec::profile::H264Profile;
 use crate::codec::{Codec, VIDEO_CODECS};
 
 /// Payload types that can't be told from RTCP on one port (RFC 5761, section 4).
 const RTCP: std::ops::RangeInclusive<u8> = 64..=95;
+
+/// What needs no `a=rtpmap` (RFC 3551, section 6).
+const STATIC: [(u8, &str); 14] = [
+    (0, "PCMU"),
+    (3, "GSM"),
+    (4, "G723"),
+    (5, "DVI4"),
+    (7, "LPC"),
+    (8, "PCMA"),
+    (9, "G722"),
+    (10, "L16"),
+    (14, "MPA"),
+    (15, "G728"),
+    (18, "G729"),
+    (26, "JPEG"),
+    (31, "H261"),
+    (34, "H263"),
+];
+/// What is no codec by itself.
+const HELPERS: [&str; 6] = [
+    "rtx",
+    "red",
+    "ulpfec",
+    "flexfec-03",
+    "CN",
+    "telephone-event",
+];
 
 /// What comes under a payload type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -123,6 +151,38 @@ impl<'a> Formats<'a> {
 }
 
 impl Format<'_> {
+    /// What it is, for a sentence that says why it is not taken.
+    pub(super) fn named(&self) -> Option<String> {
+        let name = self.map.split('/').next().unwrap_or_default().trim();
+        if name.is_empty() {
+            let known = STATIC.iter().find(|(pt, _)| *pt == self.pt);
+            return known.map(|(_, name)| (*name).to_owned());
+        }
+        if HELPERS.iter().any(|h| h.eq_ignore_ascii_case(name)) {
+            return None;
+        }
+        let is_plain = |text: &str| text.len() <= 20 && text.bytes().all(|b| b.is_ascii_graphic());
+        let plain = |text: &str| match is_plain(text) {
+            true => text.to_owned(),
+            false => shown(text),
+        };
+        // One that is not taken for its clock rate or channels has them said.
+        let is_ours = |codec: &&Codec| codec.name().eq_ignore_ascii_case(name);
+        let ours = VIDEO_CODECS.iter().chain(&[Codec::Opus]).find(is_ours);
+        let usual = ours.map(|codec| match codec {
+            Codec::Opus => "opus/48000/2".to_owned(),
+            codec => format!("{}/{}", codec.name(), codec.clock_rate()),
+        });
+        let said = match usual.is_some_and(|usual| !usual.eq_ignore_ascii_case(self.map.trim())) {
+            true => plain(self.map),
+            false => plain(name),
+        };
+        Some(match self.parameter("profile-level-id") {
+            Some(id) => format!("{said} {}", plain(id)),
+            None => said,
+        })
+    }
+
     /// The value of a parameter; names are told apart without case.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         let pairs = self.parameters.iter().flat_map(|p| p.split(';'));
@@ -314,6 +374,39 @@ mod tests {
                 expected,
                 "{map} {parameters}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_has_its_name_and_what_is_unusual() {
+        for (pt, map, parameters, expected) in [
+            (96, "H264/90000", "", Some("H264")),
+            (
+                96,
+                "h264/90000",
+                "profile-level-id=f4001f",
+                Some("h264 f4001f"),
+            ),
+            (
+                96,
+                "H264/90000",
+                "profile-level-id=\"x\"",
+                Some("H264 \"x\""),
+            ),
+            (96, "H264", "", Some("H264")),
+            (96, "H264/48000", "", Some("H264/48000")),
+            (111, "opus/24000/2", "", Some("opus/24000/2")),
+            (111, "multiopus/48000/6", "", Some("multiopus")),
+            (0, "", "", Some("PCMU")),
+            (0, "PCMU/8000", "", Some("PCMU")),
+            (97, "", "", None),
+            (97, "rtx/90000", "apt=96", None),
+        ] {
+            let format = Format {
+                pt,
+                ..of(map, parameters)
+            };
+            assert_eq!(format.named().as_deref(), expected, "{pt} {map}");
         }
     }
 

@@ -22,7 +22,7 @@ use super::session::{self, Origin};
 use super::viewer::{self, NAME};
 use crate::codec::{Codec, TrackKind};
 use crate::transport::Slot;
-use crate::transport::lean::agreed::{Agreed, AgreedSlots};
+use crate::transport::lean::agreed::{Agreed, AgreedSlots, pictures};
 
 /// What a peer knows that knows all that we send. Payload types are Chromium's, where it has some.
 struct Known {
@@ -430,6 +430,12 @@ impl Offering {
     /// The name of an m-line.
     pub(crate) fn mid(&self, line: usize) -> String {
         line.to_string()
+    }
+
+    /// The codecs of pictures that the peer takes, on some m-line or on this one.
+    pub(crate) fn pictures(&self, slot: Option<Slot>) -> Vec<Codec> {
+        let agreed = self.agreed.as_ref();
+        agreed.map_or_else(Vec::new, |agreed| pictures(&agreed.formats, slot))
     }
 
     /// The slot of an m-line that the peer has taken.

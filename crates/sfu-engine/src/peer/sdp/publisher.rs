@@ -77,7 +77,7 @@ pub(super) fn tracks(offer: &Offer<'_>, plan: &Plan<'_, '_>) -> AgreedTracks {
     }
 }
 
-/// One payload type may stand for two codecs only where packets tell otherwise whose they are (RFC 9143, section 9.2).
+/// One payload type may stand for two formats only where packets tell otherwise whose they are (RFC 9143, section 9.2).
 fn check_payload_types(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
     // One bit for each: of all m-lines so far, and of those whose packets nothing else tells.
     let (mut all, mut untold) = (0_u128, 0_u128);
@@ -88,7 +88,7 @@ fn check_payload_types(plan: &Plan<'_, '_>) -> Result<(), OfferError> {
         let twice = own & if is_told { untold } else { all };
         if twice != 0 {
             let why = format!(
-                "payload type {} stands for two codecs, and nothing tells their packets apart: \
+                "payload type {} stands for formats of two m-lines, and nothing tells their packets apart: \
                  use another one, or the header extension sdes:mid, or a=ssrc lines",
                 twice.trailing_zeros()
             );

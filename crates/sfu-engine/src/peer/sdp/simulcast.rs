@@ -17,6 +17,8 @@ pub(super) struct Layer<'a> {
     pub(super) rid: &'a str,
     /// As they stand in its `a=rid` line.
     pub(super) restrictions: &'a str,
+    /// It sends nothing yet, and must not be made to by the answer.
+    is_paused: bool,
 }
 
 /// What an m-line says of layers.
@@ -81,6 +83,7 @@ impl<'a> Simulcast<'a> {
             layers.push(Layer {
                 rid,
                 restrictions: declared.map_or("", |(_, restrictions)| restrictions),
+                is_paused: first.starts_with('~'),
             });
         }
         Ok(layers)
@@ -88,6 +91,12 @@ impl<'a> Simulcast<'a> {
 }
 
 impl Layer<'_> {
+    /// As it stands in the answer's `a=simulcast`: one that is not marked as paused there begins to send (RFC 8853, section 5.3).
+    pub(super) fn answered_name(&self) -> String {
+        let mark = if self.is_paused { "~" } else { "" };
+        format!("{mark}{}", self.rid)
+    }
+
     /// The restrictions that the answer repeats (RFC 8851, section 6.3), of payload types those that are taken.
     pub(super) fn answered_restrictions(&self, is_taken: impl Fn(u8) -> bool) -> String {
         if self.restrictions.len() > RESTRICTIONS {
@@ -122,7 +131,8 @@ mod tests {
         assert!(read.read("rid", "r recv"));
         assert!(read.read("simulcast", simulcast));
         let layers = read.layers()?;
-        Ok(layers.iter().map(|l| l.rid.to_owned()).collect())
+        assert!(layers.iter().all(|l| !l.rid.starts_with('~')));
+        Ok(layers.iter().map(Layer::answered_name).collect())
     }
 
     #[test]
@@ -131,7 +141,7 @@ mod tests {
         for (simulcast, expected) in [
             ("send h;m;l", vec!["h", "m", "l"]),
             ("recv r send h;l", vec!["h", "l"]),
-            ("send ~h;m,n;~l,k", vec!["h", "m", "l"]),
+            ("send ~h;m,n;~l,k", vec!["~h", "m", "~l"]),
             ("send rid=h;m", vec!["h", "m"]),
             ("send h;", vec!["h"]),
             ("recv r", vec![]),
@@ -172,6 +182,7 @@ mod tests {
             let layer = Layer {
                 rid: "h",
                 restrictions,
+                is_paused: false,
             };
             assert_eq!(layer.answered_restrictions(|pt| pt == 96), expected);
         }

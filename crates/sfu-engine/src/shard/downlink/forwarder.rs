@@ -261,7 +261,8 @@ impl Forwarder {
     }
 
     /// A publisher appeared, or changed what it sends.
-    pub(super) fn meet_publisher(&mut self, now: Instant) {
+    pub(super) fn meet_publisher(&mut self, now: Instant, way: &mut Way<'_>) {
+        self.end_frame(now, way);
         let Some(watch) = &self.watch else {
             return;
         };
@@ -416,8 +417,9 @@ impl Forwarder {
             return self.hand_over(now, way);
         }
         if next_frame && self.cut {
+            let written = self.end_frame(now, way);
             self.stop_video();
-            return false;
+            return written;
         }
         if !self.backlog.is_empty() {
             self.backlog.push(batch, index);
@@ -443,6 +445,7 @@ impl Forwarder {
             true => wanted,
             false => wanted.min(self.video.rewriter.limit()),
         };
+        self.end_frame(now, way);
         self.video.rewriter.switch(source, packet, None, limit);
         self.video.rewriter.set_limit(wanted);
         self.began(now, source.layer);
@@ -468,6 +471,19 @@ impl Forwarder {
             }
         }
         true
+    }
+
+    /// Of what waits, the rest of the frame that has begun to leave does so now: the others are not wanted any more. Returns
+    /// whether anything was written.
+    fn end_frame(&mut self, now: Instant, way: &mut Way<'_>) -> bool {
+        let mut written = false;
+        while self.video.rewriter.is_mid_frame()
+            && let Some(waiting) = self.backlog.take_first()
+            && !self.video.rewriter.ended_before(waiting.packet())
+        {
+            written |= self.send_video(now, waiting.packet(), waiting.squeezed, way);
+        }
+        written
     }
 
     /// Ends what is being forwarded, after a whole frame.

@@ -82,7 +82,21 @@ impl std::fmt::Debug for Downlink {
     }
 }
 
-impl Way<'_> {
+impl<'a> Way<'a> {
+    /// For what is in time.
+    fn new(
+        transport: &'a mut dyn ViewerTransport,
+        events: &'a mut Vec<TransportEvent>,
+        outbox: &'a mut Outbox,
+    ) -> Self {
+        Self {
+            transport,
+            events,
+            outbox,
+            late: false,
+        }
+    }
+
     /// Hands a packet to the session.
     fn send(&mut self, now: Instant, packet: &Outgoing<'_>) {
         if self.late {
@@ -255,7 +269,8 @@ impl Downlink {
         }
         let is_new = forwarder.is_behind(batch);
         if is_new {
-            forwarder.meet_publisher(now);
+            let mut way = Way::new(&mut *self.transport, &mut self.events, outbox);
+            forwarder.meet_publisher(now, &mut way);
         }
         let is_chosen = is_new || forwarder.has_no_choice(batch) && self.look_again.is_none();
         if is_chosen {
@@ -264,12 +279,8 @@ impl Downlink {
         let Some(forwarder) = self.forwarders.get_mut(place) else {
             return is_chosen;
         };
-        let mut way = Way {
-            transport: &mut *self.transport,
-            events: &mut self.events,
-            outbox,
-            late,
-        };
+        let mut way = Way::new(&mut *self.transport, &mut self.events, outbox);
+        way.late = late;
         forwarder.media(now, batch, &mut way) || is_chosen
     }
 
@@ -355,12 +366,7 @@ impl Downlink {
             } => self.session.set_report(retransmitted, rtt, loss),
             TransportEvent::Lost { slot, seq } => {
                 if let Some(forwarder) = of(&mut self.forwarders, slot) {
-                    let mut way = Way {
-                        transport: &mut *self.transport,
-                        events: &mut self.events,
-                        outbox,
-                        late: false,
-                    };
+                    let mut way = Way::new(&mut *self.transport, &mut self.events, outbox);
                     forwarder.send_again(now, seq, streams, &mut way);
                 }
             }
@@ -381,12 +387,7 @@ impl Downlink {
     /// Some forwarders send what has waited for its time.
     fn hand_out(&mut self, now: Instant, places: Range<usize>, outbox: &mut Outbox) {
         for forwarder in &mut self.forwarders[places] {
-            let mut way = Way {
-                transport: &mut *self.transport,
-                events: &mut self.events,
-                outbox,
-                late: false,
-            };
+            let mut way = Way::new(&mut *self.transport, &mut self.events, outbox);
             forwarder.hand_out(now, &mut way);
         }
     }
@@ -394,7 +395,8 @@ impl Downlink {
     /// What some forwarders watch is new to them.
     fn begin(&mut self, now: Instant, places: Range<usize>, outbox: &mut Outbox) {
         for forwarder in &mut self.forwarders[places.clone()] {
-            forwarder.meet_publisher(now);
+            let mut way = Way::new(&mut *self.transport, &mut self.events, outbox);
+            forwarder.meet_publisher(now, &mut way);
         }
         self.choose(now);
         self.hand_out(now, places, outbox);

@@ -84,6 +84,19 @@ impl Format {
     }
 }
 
+/// The codecs of pictures that may be sent on some m-line, or on this one.
+pub(crate) fn pictures(formats: &[Format], slot: Option<Slot>) -> Vec<Codec> {
+    let mut all = Vec::new();
+    for format in formats {
+        let is_there = slot.is_none_or(|slot| slot == format.slot);
+        let is_picture = format.codec.kind() == TrackKind::Video;
+        if is_there && is_picture && !all.contains(&format.codec) {
+            all.push(format.codec);
+        }
+    }
+    all
+}
+
 /// See the module's description.
 #[derive(Debug, Clone)]
 pub(crate) struct Agreed {

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Carried, CarriedOn, Identity, OfferError, PlayoutDelay, PublisherTrack};
+use super::{Carried, CarriedOn, Identity, OfferError, PlayoutDelay, PublisherTrack, slot_at};
+use crate::codec::Codec;
 use crate::peer::data::DataObserver;
 use crate::peer::duplex::Duplex;
 use crate::peer::sdp::Conversation;
@@ -76,6 +77,11 @@ pub fn accept_both(
 }
 
 impl DuplexNegotiation {
+    /// The codecs of pictures that the peer takes, on some m-line or on the one with this place.
+    pub fn pictures(&self, place: Option<usize>) -> Vec<Codec> {
+        self.conversation.pictures(place.map(slot_at))
+    }
+
     /// Answers another offer on the same connection. One that is refused changes nothing.
     pub fn answer(
         &mut self,

@@ -10,7 +10,7 @@ use sfu_engine::{Rid, SessionInfo};
 use utoipa::{IntoParams, ToSchema};
 
 use super::asked::{Asked, List, Part};
-use crate::signaller::kick;
+use crate::signaller::kick::{self, Kicked};
 use crate::signaller::latency::millis;
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
@@ -204,6 +204,8 @@ pub(in crate::signaller) async fn get(
     params(("number" = u64, Path, description = "Its number")),
     responses(
         (status = 204, description = "It has ended"),
+        (status = 503, description = "Its shard is too far behind to be told", body = Problem,
+         content_type = "application/problem+json"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -213,7 +215,10 @@ pub(in crate::signaller) async fn kick(
 ) -> Result<StatusCode, Refusal> {
     let number = numbered(&number)?;
     let engine = app.engine.clone();
-    let ended = app.looks.run(move || kick::session(&engine, number));
-    let ended = ended.await?;
-    ended.then_some(StatusCode::NO_CONTENT).ok_or_else(unknown)
+    let kicked = app.looks.run(move || kick::session(&engine, number));
+    match kicked.await? {
+        Kicked::Ended => Ok(StatusCode::NO_CONTENT),
+        Kicked::Nobody => Err(unknown()),
+        Kicked::Busy => Err(kick::busy()),
+    }
 }

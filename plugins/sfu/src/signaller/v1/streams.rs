@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::asked::{Asked, List, Named, Part};
 use crate::signaller::api::sends;
-use crate::signaller::kick;
+use crate::signaller::kick::{self, Kicked};
 use crate::signaller::latency::millis;
 use crate::signaller::problem::Problem;
 use crate::signaller::server::{App, Refusal};
@@ -244,6 +244,8 @@ pub(in crate::signaller) async fn get(
         (status = 204, description = "It has ended"),
         (status = 409, description = "Its publisher is a pipeline of this process", body = Problem,
          content_type = "application/problem+json"),
+        (status = 503, description = "Its shard is too far behind to be told", body = Problem,
+         content_type = "application/problem+json"),
         (status = "4XX", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -253,9 +255,11 @@ pub(in crate::signaller) async fn kick(
 ) -> Result<StatusCode, Refusal> {
     app.router.stream(&name).ok_or_else(|| unknown(&name))?;
     let looks = app.looks.clone();
-    let ended = looks.run(move || kick::publisher(&app.engine, &app.router, &name));
-    if ended.await? {
-        return Ok(StatusCode::NO_CONTENT);
+    let kicked = looks.run(move || kick::publisher(&app.engine, &app.router, &name));
+    match kicked.await? {
+        Kicked::Ended => return Ok(StatusCode::NO_CONTENT),
+        Kicked::Busy => return Err(kick::busy()),
+        Kicked::Nobody => {}
     }
     let message = "this stream's publisher is a pipeline of this process: end that, or what it takes the media from";
     Err(Refusal::new(StatusCode::CONFLICT, message))

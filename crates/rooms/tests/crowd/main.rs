@@ -4,6 +4,8 @@
 
 #![allow(deprecated)]
 
+mod permissions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -297,67 +299,6 @@ fn of_many_that_wait_none_is_forgotten() {
             assert!(connection == 2 || !gets.contains(&unwanted));
         }
     }
-}
-
-#[test]
-fn what_a_publisher_allows_again_changes_nothing_and_what_it_allows_anew_is_told() {
-    let mut crowd = Crowd::new(Limits::default());
-    assert!(crowd.join(1, "ann"));
-    // Who gets all, who has given it up, who wants nothing by itself, and who has taken it.
-    for (connection, auto) in [(2, "1"), (3, "1"), (4, "0"), (5, "0")] {
-        let identity = format!("p{connection}");
-        assert!(crowd.join_with(connection, &identity, &[("auto_subscribe", auto)]));
-    }
-    crowd.publish(1, &["a"], &["a"]);
-    let sid = crowd.track(1).sid;
-    let take = |subscribe| {
-        Asked::Subscription(UpdateSubscription {
-            track_sids: vec![sid.clone()],
-            subscribe,
-            ..UpdateSubscription::default()
-        })
-    };
-    crowd.ask(3, take(false));
-    crowd.ask(5, take(true));
-    crowd.run_for(Duration::from_secs(2));
-    let has = |crowd: &Crowd| {
-        let has = |n| {
-            crowd
-                .offered
-                .get(&crowd.sids[&n])
-                .is_some_and(|all| all.iter().any(Option::is_some))
-        };
-        [2, 3, 4, 5].map(has)
-    };
-    let told = |crowd: &mut Crowd| [2, 3, 4, 5].map(|n| crowd.take_permissions(n));
-    assert_eq!(has(&crowd), [true, false, false, true]);
-    told(&mut crowd);
-    let allow = |all_participants| {
-        Asked::SubscriptionPermission(SubscriptionPermission {
-            all_participants,
-            ..SubscriptionPermission::default()
-        })
-    };
-    let nothing: [Vec<bool>; 4] = Default::default();
-    // As clients do whenever they come back.
-    crowd.ask(1, allow(true));
-    crowd.run_for(Duration::from_secs(2));
-    assert_eq!(
-        (has(&crowd), told(&mut crowd)),
-        ([true, false, false, true], nothing.clone())
-    );
-    crowd.ask(1, allow(false));
-    crowd.run_for(Duration::from_secs(2));
-    assert_eq!(has(&crowd), [false; 4]);
-    assert_eq!(told(&mut crowd), [vec![false], vec![], vec![], vec![false]]);
-    crowd.ask(1, allow(false));
-    crowd.run_for(Duration::from_secs(2));
-    assert_eq!((has(&crowd), told(&mut crowd)), ([false; 4], nothing));
-    crowd.ask(1, allow(true));
-    crowd.run_for(Duration::from_secs(2));
-    // Who takes what there is has it again, who has given it up does not; all know that they may.
-    assert_eq!(has(&crowd), [true, false, false, false]);
-    assert_eq!(told(&mut crowd), [[true]; 4].map(Vec::from));
 }
 
 #[test]
