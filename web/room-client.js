@@ -98,6 +98,16 @@ export class RoomClient extends EventTarget {
     this.#over('You have left.');
   }
 
+  /** What it may do now, as the server says: whoever moderates may change that at any time. */
+  get may() {
+    const { canPublish = false, canPublishSources = [], canPublishData = false, canUpdateMetadata = false } = this.me?.permission ?? {};
+    return {
+      publish: (source) => canPublish && (canPublishSources.length === 0 || canPublishSources.includes(source)),
+      write: canPublishData,
+      change: canUpdateMetadata,
+    };
+  }
+
   /** The sid of what is published of a source, or null. */
   sidOf(source) {
     return this.#own.get(source)?.sid ?? null;
@@ -233,7 +243,7 @@ export class RoomClient extends EventTarget {
         this.#own.clear();
         await this.#connect();
         for (const [source, { track, muted }] of before) {
-          if (track?.readyState === 'live') await this.setTrack(source, track);
+          if (track?.readyState === 'live' && this.may.publish(source)) await this.setTrack(source, track);
           this.setMuted(source, muted);
         }
         return;
@@ -269,6 +279,7 @@ export class RoomClient extends EventTarget {
       case 'streamStateUpdate': this.#paused(what.streamStates ?? []); break;
       case 'subscribedQualityUpdate': this.#wanted(what); break;
       case 'refreshToken': this.#token = what; break;
+      case 'requestResponse': this.#refused(what); break;
       case 'leave': this.#sent(what); break;
       default: break;
     }
@@ -329,11 +340,23 @@ export class RoomClient extends EventTarget {
     return [...this.#own].find(([, own]) => own.sid === sid)?.[0] ?? null;
   }
 
+  /** It may not be published any more. Whoever goes on offering it is put out. */
   #unpublished(sid) {
     const source = this.#sourceOf(sid);
     if (!source) return;
+    const { transceiver } = this.#own.get(source);
     this.#own.delete(source);
-    this.#tell('muted', { source, muted: true });
+    // Not stopped: it may be the m-line whose transport is that of all.
+    transceiver.direction = 'inactive';
+    this.#enqueue(async () => {
+      await transceiver.sender.replaceTrack(null);
+      await this.#offer();
+    });
+    this.#tell('changed');
+  }
+
+  #refused({ reason = 'OK', addTrack }) {
+    if (addTrack && reason !== 'OK') this.#waits.get(addTrack.cid)?.reject(new Error(`the server says ${reason}`));
   }
 
   /** Nobody wants some layers now: they are not encoded. */

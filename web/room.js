@@ -16,8 +16,9 @@ const chat = new Chat();
 let client = null;
 let tiles = null;
 let muted = false;
-/** Whoever looks on has nothing to show. */
-let canPublish = true;
+/** What may be sent, by source; whoever looks on has nothing to show. */
+let allowed = {};
+const SOURCES = { CAMERA: 'camera', MICROPHONE: 'microphone', SCREEN_SHARE: 'screen' };
 
 const label = (id, text) => { byId(id).firstChild.textContent = `${text} `; };
 const first = (stream, kind) => stream?.getTracks().find((track) => track.kind === kind) ?? null;
@@ -28,6 +29,7 @@ function say(text, className = '') {
 }
 
 function own(source) {
+  if (!allowed[source]) return null;
   if (source === 'CAMERA') return first(cam.stream, 'video');
   return source === 'SCREEN_SHARE' ? first(screen.stream, 'video') : null;
 }
@@ -56,7 +58,7 @@ async function deviceChanged(source, device) {
 }
 
 async function send(source, track) {
-  if (!client || !canPublish) return;
+  if (!client?.may.publish(source)) return;
   try {
     await client.setTrack(source, track);
     if (source === 'MICROPHONE' && track) client.setMuted(source, muted);
@@ -91,7 +93,6 @@ async function join() {
   say('Joining…');
   try {
     const ticket = await entry(room, name);
-    canPublish = ticket.canPublish;
     const joining = new RoomClient(ticket.token);
     await joining.join();
     client = joining;
@@ -103,8 +104,34 @@ async function join() {
     byId('enter').disabled = false;
   }
   begin();
+  await sendAll();
+}
+
+/** All that is open and may be sent. */
+async function sendAll() {
   await send('CAMERA', own('CAMERA'));
   await send('MICROPHONE', first(mic.stream, 'audio'));
+}
+
+/** What may be sent is what the server says last: buttons follow it, and what is open is sent again once it may be. */
+function follow() {
+  const { publish, write, change } = client.may;
+  const before = allowed;
+  allowed = Object.fromEntries(Object.keys(SOURCES).map((source) => [source, publish(source)]));
+  byId('mute').disabled = !allowed.MICROPHONE;
+  byId('video').disabled = !allowed.CAMERA;
+  byId('screen').disabled = !allowed.SCREEN_SHARE || !Screen.possible;
+  byId('words').disabled = !write;
+  byId('send').disabled = !write;
+  byId('hand').disabled = !change;
+  const named = (is) => Object.keys(SOURCES).filter((source) => source in before && before[source] !== allowed[source] && allowed[source] === is);
+  const [given, taken] = [named(true), named(false)];
+  if (taken.includes('SCREEN_SHARE') && screen.stream) screen.toggle();
+  if (given.length + taken.length === 0) return;
+  const list = (sources) => sources.map((source) => SOURCES[source]).join(', ');
+  if (taken.length > 0) say(`You may not send your ${list(taken)} any more`, 'error');
+  else say(`Live: you may send your ${list(given)} now`, 'live dot');
+  if (given.length > 0) sendAll();
 }
 
 function begin() {
@@ -112,8 +139,7 @@ function begin() {
   byId('room').hidden = false;
   tiles = new Tiles(client, own);
   tiles.speakerView = byId('layout').getAttribute('aria-pressed') === 'true';
-  for (const id of ['mute', 'video', 'screen', 'hand', 'words']) byId(id).disabled = !canPublish;
-  if (!Screen.possible) byId('screen').disabled = true;
+  allowed = {};
   client.addEventListener('changed', changed);
   client.addEventListener('speakers', () => tiles?.spoke());
   client.addEventListener('text', ({ detail: { from, words } }) => {
@@ -123,8 +149,8 @@ function begin() {
   });
   client.addEventListener('muted', ({ detail: { source, muted: wanted } }) => silenced(source, wanted));
   client.addEventListener('state', stateChanged);
-  stateChanged();
   changed();
+  stateChanged();
 }
 
 function stateChanged() {
@@ -134,12 +160,15 @@ function stateChanged() {
   }
   if (client.state === 'away') say(client.why, 'error');
   if (client.state !== 'joined') return;
-  say(canPublish ? 'Live' : 'Looking on', 'live dot');
+  say(Object.keys(SOURCES).some(client.may.publish) ? 'Live' : 'Looking on', 'live dot');
+  follow();
   // Whoever comes back begins without it.
   if (byId('hand').getAttribute('aria-pressed') === 'true') client.setAttributes({ hand: 'raised' });
 }
 
 function changed() {
+  if (!client) return;
+  if (client.state === 'joined') follow();
   const people = client.others.size + 1;
   byId('count').hidden = false;
   byId('count').textContent = people === 1 ? 'Only you are here' : `${people} people`;

@@ -1,10 +1,11 @@
 // The room's own page: Ann and Ben meet by it, a third one looks on. Prints what they saw as one line of JSON.
 //
-// node room_page.mjs --base http://127.0.0.1:8080 --invitation TOKEN --play TOKEN [--browsers chromium:chromium] [--screenshot FILE]
+// node room_page.mjs --base http://127.0.0.1:8080 --invitation TOKEN --play TOKEN --keys KEY:SECRET [--browsers chromium:chromium] [--screenshot FILE]
 
+import { RoomServiceClient } from 'livekit-server-sdk';
 import { options, pause, until, withBrowsers } from './browser.mjs';
 
-const wanted = options({ base: '', invitation: '', play: '', browsers: 'chromium:chromium', screenshot: '' });
+const wanted = options({ base: '', invitation: '', play: '', keys: '', browsers: 'chromium:chromium', screenshot: '' });
 const setting = { deadline: 170000, screenshot: wanted.screenshot };
 
 /** In the page: pictures that play in the tiles of others. */
@@ -93,19 +94,46 @@ const seen = await withBrowsers(setting, async (open) => {
       await pause(300);
       await look(ann, 'speaker');
       results.large = await ann.evaluate(() => document.querySelector('.tile.big').className);
+      if (ann.setViewportSize) {
+        const before = ann.viewportSize();
+        await ann.setViewportSize({ width: 844, height: 390 });
+        await pause(300);
+        results.sideways = await ann.evaluate(() => ['.tile.screen', '.controls'].map((part) => document.querySelector(part).clientHeight));
+        await look(ann, 'sideways');
+        await ann.setViewportSize(before);
+      }
     }
     await ben.click('#screen');
     await until(ann, 'the screen’s end', () => !document.querySelector('.tile.screen'));
   }
 
+  // A moderator takes away what Ben may send, and gives it back.
+  const moderator = new RoomServiceClient(wanted.base, ...wanted.keys.split(':'));
+  const people = await moderator.listParticipants('meeting');
+  const { identity } = people.find(({ name }) => name === 'Ben');
+  const permit = (canPublish) => moderator.updateParticipant('meeting', identity, {
+    permission: { canSubscribe: true, canPublish, canPublishData: true, canUpdateMetadata: true },
+  });
+  const state = () => ({
+    state: document.getElementById('state').textContent,
+    disabled: ['mute', 'video', 'screen', 'hand', 'words'].filter((id) => document.getElementById(id).disabled),
+  });
+  await permit(false);
+  await until(ben, 'buttons that are off', () => document.getElementById('video').disabled);
+  await until(ann, 'his face in place of his picture', () => !document.querySelector('.tile:not(.mine) .face').hidden);
+  // Longer than who goes on offering what it may not send is let be.
+  await pause(11000);
+  results.taken = await ben.evaluate(state);
+  await permit(true);
+  await until(ann, 'his picture after that', pictures);
+  await until(ann, 'his sound after that', sounding);
+  results.given = await ben.evaluate(state);
+
   // Who may only play sees both, and shows nothing.
   const guest = await open(first, `${wanted.base}/room/meeting?token=${wanted.play}`);
   await enter(guest, 'Guest');
   await until(guest, 'both pictures', () => [...document.querySelectorAll('.tile:not(.mine) video')].filter((one) => one.videoWidth > 2).length === 2);
-  results.guest = await guest.evaluate(() => ({
-    state: document.getElementById('state').textContent,
-    disabled: ['mute', 'video', 'screen', 'hand', 'words'].filter((id) => document.getElementById(id).disabled),
-  }));
+  results.guest = await guest.evaluate(state);
   results.wide = await ann.evaluate(overflow);
   if (ann.setViewportSize) {
     await ann.setViewportSize({ width: 390, height: 844 });

@@ -22,6 +22,8 @@ fn meet(log: &str, browsers: &str) -> Value {
         &invitation,
         "--play",
         &play,
+        "--keys",
+        "test:secret",
         "--browsers",
         browsers,
         "--screenshot",
@@ -45,6 +47,15 @@ fn people_meet_on_the_page() {
     assert_eq!(seen["unread"], "Chat (1) C");
     let large = seen["large"].as_str().unwrap();
     assert!(large.contains("screen"), "{large}");
+    let sideways: Vec<u64> = serde_json::from_value(seen["sideways"].clone()).unwrap();
+    assert!(sideways[0] > 280 && sideways[1] < 60, "{sideways:?}");
+    let (taken, given) = (&seen["taken"], &seen["given"]);
+    let state = "You may not send your camera, microphone, screen any more";
+    assert_eq!(taken["state"], state);
+    assert_eq!(taken["disabled"], json!(["mute", "video", "screen"]));
+    let state = "Live: you may send your camera, microphone, screen now";
+    assert_eq!(given["state"], state);
+    assert_eq!(given["disabled"], json!([]));
     assert_eq!(seen["guest"]["state"], "Looking on");
     let disabled = json!(["mute", "video", "screen", "hand", "words"]);
     assert_eq!(seen["guest"]["disabled"], disabled);

@@ -13,6 +13,7 @@ mod media;
 mod names;
 mod preferred;
 mod publications;
+mod redundancy;
 mod share;
 mod worker;
 

@@ -30,6 +30,7 @@ use crate::load::Load;
 use crate::names::Names;
 use crate::preferred::prefer;
 use crate::publications::{Publications, kind};
+use crate::redundancy::without_red;
 use again::Again;
 use delivery::Budget;
 use duplex::Way;
@@ -227,7 +228,8 @@ impl Media {
                 offer,
                 expected,
             } => {
-                let outcome = self.answer(&participant, &offer.sdp, &expected)?;
+                let sdp = without_red(&offer.sdp, &expected);
+                let outcome = self.answer(&participant, &sdp, &expected)?;
                 Some((participant, outcome))
             }
             Command::Converse {
@@ -236,7 +238,8 @@ impl Media {
                 expected,
                 wanted,
             } => {
-                let outcome = self.converse(&participant, &offer.sdp, &expected, &wanted)?;
+                let sdp = without_red(&offer.sdp, &expected);
+                let outcome = self.converse(&participant, &sdp, &expected, &wanted)?;
                 Some((participant, outcome))
             }
             Command::Offer {

@@ -82,6 +82,7 @@ mod tests {
             codecs: codecs.iter().map(owned).collect(),
             is_screen: false,
             sizes: Vec::new(),
+            without_red: false,
         }
     }
 

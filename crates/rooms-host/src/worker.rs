@@ -364,9 +364,7 @@ impl Worker {
                 Output::Send(connection, message) => self.say(now, connection, *message),
                 Output::Tell(to, message) => self.tell(now, &to, &message),
                 Output::Refresh(connection) => {
-                    let held = self.clients.get(&connection);
-                    let token = held.and_then(|held| self.keys.renew(&held.permit, unix_now()));
-                    if let Some(token) = token {
+                    if let Some(token) = self.renewed(connection) {
                         let message = signal_response::Message::RefreshToken(token);
                         self.say(now, connection, message);
                     }
@@ -390,6 +388,15 @@ impl Worker {
             }
         }
         delivered
+    }
+
+    /// A client's next token, with what it may do by now.
+    fn renewed(&mut self, connection: Connection) -> Option<String> {
+        let held = self.clients.get_mut(&connection)?;
+        if let Some(permission) = self.rooms.permission(connection) {
+            held.permit.allow(permission);
+        }
+        self.keys.renew(&held.permit, unix_now())
     }
 
     fn say(&mut self, now: Instant, to: Connection, mut message: signal_response::Message) {

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use livekit_protocol::{ParticipantPermission, TrackSource};
+use livekit_protocol::participant_info::Kind;
+use livekit_protocol::{ParticipantPermission, RoomConfiguration, TrackSource};
 // Not its `AccessToken`: that makes `jsonwebtoken` know HMAC alone, for all of the process.
 use livekit_token::{Claims, VideoGrants};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::limits::Limits;
+use crate::rooms::Wanted;
 
 /// A client's clock may be so wrong, in seconds.
 const LEEWAY: u64 = 60;
@@ -87,11 +89,57 @@ pub struct Permit {
     pub attributes: HashMap<String, String>,
     /// What it may do.
     pub permission: ParticipantPermission,
+    /// What it is: somebody, or an agent, a recorder, a telephone.
+    pub kind: Kind,
     /// When it ends, in seconds of Unix time.
     pub expires: u64,
     /// The API key that signed it, and all that it grants: for the next token.
     issuer: String,
     grants: VideoGrants,
+    /// How the room is to be, if it is the first.
+    room_config: Option<RoomConfiguration>,
+    wanted: Wanted,
+}
+
+impl Permit {
+    pub(crate) fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    pub(crate) fn is_recorder(&self) -> bool {
+        self.grants.recorder || self.kind == Kind::Egress
+    }
+
+    pub(crate) fn is_agent(&self) -> bool {
+        self.kind == Kind::Agent
+    }
+
+    /// It is there for others.
+    pub(crate) fn is_dependent(&self) -> bool {
+        self.is_recorder() || self.is_agent()
+    }
+
+    /// From now on it allows that.
+    pub fn allow(&mut self, permission: &ParticipantPermission) {
+        if self.permission == *permission {
+            return;
+        }
+        self.permission = permission.clone();
+        let sources = permission.can_publish_sources.iter();
+        let names: Vec<_> = sources.filter_map(|s| source_name(*s)).collect();
+        // No names are all sources.
+        let can_name = names.is_empty() == permission.can_publish_sources.is_empty();
+        let can_publish = permission.can_publish && can_name;
+        let grants = &mut self.grants;
+        grants.can_publish = Some(can_publish);
+        // In a token those that are named may be published, whatever else it says.
+        let names = names.into_iter().filter(|_| can_publish);
+        grants.can_publish_sources = names.map(str::to_owned).collect();
+        grants.can_subscribe = Some(permission.can_subscribe);
+        grants.can_publish_data = Some(permission.can_publish_data);
+        grants.can_update_own_metadata = Some(permission.can_update_metadata);
+        grants.hidden = permission.hidden;
+    }
 }
 
 impl std::fmt::Debug for Keys {
@@ -188,6 +236,11 @@ impl Keys {
             let reason = format!("metadata or attributes are larger than {}", limits.metadata);
             return Err(Refused::new(400, reason));
         }
+        let wanted = wanted(claims.room_config.as_ref());
+        if wanted.metadata.len() > limits.metadata {
+            let reason = format!("roomConfig's metadata is larger than {}", limits.metadata);
+            return Err(Refused::new(400, reason));
+        }
         let more = jsonwebtoken::dangerous::insecure_decode::<More>(token);
         let more = more.map(|token| token.claims).unwrap_or_default();
         Ok(Permit {
@@ -201,8 +254,11 @@ impl Keys {
             metadata: claims.metadata,
             attributes: claims.attributes,
             expires: claims.exp as u64,
+            kind: kind(&claims.kind, &video),
             issuer: claims.iss,
             grants: video,
+            room_config: claims.room_config,
+            wanted,
         })
     }
 
@@ -216,7 +272,9 @@ impl Keys {
             name: permit.name.clone(),
             metadata: permit.metadata.clone(),
             attributes: permit.attributes.clone(),
+            kind: permit.kind.as_str_name().to_lowercase(),
             video: permit.grants.clone(),
+            room_config: permit.room_config.clone(),
             ..Claims::default()
         };
         let mut all = serde_json::to_value(&claims).ok()?;
@@ -279,21 +337,47 @@ pub(crate) fn size(attributes: &HashMap<String, String>) -> usize {
     attributes.iter().map(|(k, v)| k.len() + v.len()).sum()
 }
 
+/// Sources by their names in tokens.
+const SOURCES: [(&str, TrackSource); 4] = [
+    ("camera", TrackSource::Camera),
+    ("microphone", TrackSource::Microphone),
+    ("screen_share", TrackSource::ScreenShare),
+    ("screen_share_audio", TrackSource::ScreenShareAudio),
+];
+
+fn source_name(source: i32) -> Option<&'static str> {
+    let mut all = SOURCES.iter();
+    all.find(|(_, known)| i32::from(*known) == source)
+        .map(|(name, _)| *name)
+}
+
+/// As LiveKit's server reads it: what is not known is somebody.
+fn kind(name: &str, video: &VideoGrants) -> Kind {
+    match Kind::from_str_name(&name.to_uppercase()) {
+        _ if video.agent => Kind::Agent,
+        kind => kind.unwrap_or_default(),
+    }
+}
+
+fn wanted(config: Option<&RoomConfiguration>) -> Wanted {
+    let Some(config) = config else {
+        return Wanted::default();
+    };
+    Wanted {
+        empty_timeout: config.empty_timeout,
+        departure_timeout: config.departure_timeout,
+        max_participants: config.max_participants,
+        metadata: config.metadata.clone(),
+    }
+}
+
 fn permission(video: &VideoGrants) -> Result<ParticipantPermission, Refused> {
     let source = |name: &String| {
-        let source = match name.as_str() {
-            "camera" => TrackSource::Camera,
-            "microphone" => TrackSource::Microphone,
-            "screen_share" => TrackSource::ScreenShare,
-            "screen_share_audio" => TrackSource::ScreenShareAudio,
-            _ => {
-                return Err(Refused::new(
-                    401,
-                    format!("canPublishSources has no '{name}'"),
-                ));
-            }
-        };
-        Ok(source.into())
+        let known = SOURCES.iter().find(|(known, _)| known == name);
+        let unknown = || Refused::new(401, format!("canPublishSources has no '{name}'"));
+        known
+            .map(|(_, source)| i32::from(*source))
+            .ok_or_else(unknown)
     };
     let sources = video.can_publish_sources.iter().map(source);
     Ok(ParticipantPermission {

@@ -115,6 +115,8 @@ pub struct Expected {
     pub is_screen: bool,
     /// Width and height of its layers, from the smallest up, as far as the client tells.
     pub sizes: Vec<(u32, u32)>,
+    /// Its sound is not to come with redundancy (RED).
+    pub without_red: bool,
 }
 
 /// An m-line towards a participant.

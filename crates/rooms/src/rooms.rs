@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use livekit_protocol::{
-    Codec, DisconnectReason, LeaveRequest, WebhookEvent, leave_request, signal_request,
-    signal_response,
+    Codec, DisconnectReason, LeaveRequest, ParticipantPermission, WebhookEvent, leave_request,
+    signal_request, signal_response,
 };
 
 use crate::claims::{self, Permit, Refused};
@@ -52,6 +52,16 @@ pub enum Output {
     Media(Command),
     /// For whoever is told of what happens in rooms.
     Event(Box<WebhookEvent>),
+}
+
+/// How somebody wants a room to be that there was not before, as far as it says so.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Wanted {
+    /// In seconds, as the next.
+    pub(crate) empty_timeout: u32,
+    pub(crate) departure_timeout: u32,
+    pub(crate) max_participants: u32,
+    pub(crate) metadata: String,
 }
 
 /// One moment by both clocks: that of intervals, and the one that clients are told.
@@ -138,13 +148,14 @@ impl Rooms {
             self.schedule(&permit.room);
             return Ok(resumed);
         }
-        self.enter(now, &permit.room)?;
+        self.enter(now, &permit.room, permit.wanted())?;
         let Some(room) = self.rooms.get_mut(&permit.room) else {
             return Ok(None);
         };
         let name = permit.room.clone();
         let again = room.of_identity(&permit.identity);
-        if again.is_none() && room.len() >= room.capacity(limits.participants) {
+        let is_full = room.is_full(limits.participants, permit.is_dependent());
+        if again.is_none() && is_full {
             return Err(Refused::new(503, "the room is full"));
         }
         if again.as_ref().is_some_and(|sid| room.is_ingress(sid)) {
@@ -176,7 +187,7 @@ impl Rooms {
     }
 
     /// There is a room of this name from now on, if there may be one more.
-    fn enter(&mut self, now: Now, name: &str) -> Result<(), Refused> {
+    fn enter(&mut self, now: Now, name: &str, wanted: &Wanted) -> Result<(), Refused> {
         if self.rooms.contains_key(name) {
             return Ok(());
         }
@@ -184,7 +195,7 @@ impl Rooms {
             let reason = "there are too many rooms: try again later";
             return Err(Refused::new(503, reason));
         }
-        self.open(now, name);
+        self.open(now, name, wanted);
         Ok(())
     }
 
@@ -198,7 +209,7 @@ impl Rooms {
         tracks: &[StreamTrack],
     ) -> Result<(Sid, Vec<Sid>), Refused> {
         let now = self.now(at);
-        self.enter(now, name)?;
+        self.enter(now, name, &Wanted::default())?;
         let most = self.config.limits.participants;
         let missing = || Refused::new(500, "there is no such room");
         let room = self.rooms.get_mut(name).ok_or_else(missing)?;
@@ -207,7 +218,7 @@ impl Rooms {
                 let reason = "somebody is in the room by this identity";
                 return Err(Refused::new(409, reason));
             }
-            None if room.len() >= room.capacity(most) => {
+            None if room.is_full(most, false) => {
                 return Err(Refused::new(503, "the room is full"));
             }
             _ => {}
@@ -377,6 +388,12 @@ impl Rooms {
         }
     }
 
+    /// What who speaks on a connection may do now, whatever its token says.
+    pub fn permission(&self, connection: Connection) -> Option<&ParticipantPermission> {
+        let place = self.connections.get(&connection)?;
+        self.rooms.get(&place.room)?.permission(&place.participant)
+    }
+
     /// How a participant's connections do.
     pub fn measured(&mut self, participant: &str, measured: &Measured) {
         if let Some((room, sid)) = self.room_of(participant) {
@@ -397,12 +414,12 @@ impl Rooms {
     }
 
     /// There is a room of this name from now on.
-    pub(crate) fn open(&mut self, now: Now, name: &str) -> &mut Room {
+    pub(crate) fn open(&mut self, now: Now, name: &str, wanted: &Wanted) {
         let config = &self.config;
         let new = || Room::new(now, name.to_owned(), config);
         let room = self.rooms.entry(name.to_owned()).or_insert_with(new);
+        room.configure(wanted);
         room.tell("room_started", now, None, None, &mut self.outputs);
-        room
     }
 
     /// There is none of it any more.
@@ -450,8 +467,12 @@ impl Rooms {
             for (participant, reason) in over {
                 self.remove(now, &name, &participant, reason);
             }
-            let is_over = |room: &Room| room.is_over(now);
-            if self.rooms.get(&name).is_some_and(is_over) {
+            let over = self.rooms.get(&name).filter(|room| room.is_over(now));
+            if let Some(over) = over {
+                // Who is there for others goes with them.
+                for sid in over.sids() {
+                    self.remove(now, &name, &sid, DisconnectReason::RoomClosed);
+                }
                 self.close(now, &name);
             }
             self.schedule(&name);

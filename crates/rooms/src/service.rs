@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::media::Command;
 use crate::room::Room;
-use crate::rooms::{Now, Output, Rooms};
+use crate::rooms::{Now, Output, Rooms, Wanted};
 pub(crate) use listed::Listed;
 
 /// How the body of a call, and of its answer, is written.
@@ -251,7 +251,13 @@ impl Rooms {
                 let reason = "there are too many rooms: try again later";
                 return Err(Fault::new(503, "unavailable", reason));
             }
-            self.open(now, &request.name).configure(request);
+            let wanted = Wanted {
+                empty_timeout: request.empty_timeout,
+                departure_timeout: request.departure_timeout,
+                max_participants: request.max_participants,
+                metadata: request.metadata.clone(),
+            };
+            self.open(now, &request.name, &wanted);
             self.worked_on = Some(request.name.clone());
         }
         self.rooms

@@ -27,6 +27,7 @@ fn announced(kind: TrackType, cid: &str, is_screen: bool) -> Expected {
         codecs: Vec::new(),
         is_screen,
         sizes: Vec::new(),
+        without_red: false,
     }
 }
 

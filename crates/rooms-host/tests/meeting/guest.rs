@@ -50,7 +50,7 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
@@ -188,7 +188,7 @@ impl<'a> Guest<'a> {
         Ok(guest)
     }
 
-    fn enter(
+    pub(crate) fn enter(
         host: &'a Host,
         identity: &str,
         hello: Hello,
@@ -414,8 +414,11 @@ impl<'a> Guest<'a> {
             }
             signal_response::Message::Answer(answer) => {
                 assert_eq!(answer.id, 7, "the offer's");
+                // One that is written by hand has nobody behind it.
+                let Some(pending) = self.publisher.pending.take() else {
+                    return;
+                };
                 let answer = SdpAnswer::from_sdp_string(&answer.sdp).unwrap();
-                let pending = self.publisher.pending.take().unwrap();
                 let api = self.publisher.rtc.sdp_api();
                 api.accept_answer(pending, answer).unwrap();
             }

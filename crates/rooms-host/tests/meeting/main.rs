@@ -4,6 +4,7 @@
 
 mod data_tracks;
 mod guest;
+mod plain;
 mod single;
 
 use std::sync::{Arc, Mutex};

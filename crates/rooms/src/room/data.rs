@@ -16,6 +16,20 @@ use crate::rooms::{Now, Output};
 use crate::sid::Sid;
 
 impl Room {
+    /// What somebody says, if it may and has not said it before.
+    fn taken(&mut self, now: Now, sid: &Sid, reliable: bool, packet: &[u8]) -> Option<DataPacket> {
+        let limit = self.config.limits.message;
+        let sender = self.participants.get_mut(sid)?;
+        sender.heard_of(now);
+        if packet.len() > limit {
+            return None;
+        }
+        let packet = DataPacket::decode(packet).ok()?;
+        // What it may not say has come, too: it need not say it again.
+        let is_new = !reliable || sender.is_new(packet.sequence);
+        (is_new && sender.permission.can_publish_data).then_some(packet)
+    }
+
     /// Somebody says something to others, on the channel of this kind. Who it comes from is for us to say.
     pub(crate) fn data(
         &mut self,
@@ -25,14 +39,10 @@ impl Room {
         packet: &[u8],
         out: &mut Outputs,
     ) {
-        let Some(sender) = self.participants.get_mut(sid) else {
+        let Some(mut packet) = self.taken(now, sid, reliable, packet) else {
             return;
         };
-        sender.heard_of(now);
-        if !sender.permission.can_publish_data || packet.len() > self.config.limits.message {
-            return;
-        }
-        let Ok(mut packet) = DataPacket::decode(packet) else {
+        let Some(sender) = self.participants.get(sid) else {
             return;
         };
         packet.kind = match reliable {

@@ -29,12 +29,18 @@ impl Room {
         Some(self.empty_since? + timeout)
     }
 
-    /// How many there may be, where any room may have so many.
-    pub(crate) fn capacity(&self, most: usize) -> usize {
-        match self.max_participants {
-            0 => most,
-            max => most.min(max as usize),
-        }
+    /// Whether one more is too much, where any room may have so many. Who is there for others has a place beside those that the room's
+    /// creator allows.
+    pub(crate) fn is_full(&self, most: usize, is_dependent: bool) -> bool {
+        let people = self.participants.values().filter(|p| !p.is_dependent());
+        let is_limited = self.max_participants > 0 && !is_dependent;
+        self.participants.len() >= most
+            || is_limited && people.count() >= self.max_participants as usize
+    }
+
+    /// Nobody is there, but maybe who is there for others.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.participants.values().all(Participant::is_dependent)
     }
 
     pub(super) fn tell_others(&self, sid: &Sid, info: &ParticipantInfo, out: &mut Outputs) {

@@ -3,6 +3,7 @@
 //! One room: who is there, what each is told, and what is forwarded to whom.
 
 mod allowed;
+mod back;
 mod data;
 mod data_track;
 mod data_tracks;
@@ -27,9 +28,8 @@ use std::time::{Duration, Instant};
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    self as proto, DisconnectReason, JoinResponse, LeaveRequest, ParticipantUpdate,
-    ReconnectResponse, RoomUpdate, ServerInfo, SessionDescription, SpeakersChanged, TrickleRequest,
-    leave_request, server_info,
+    self as proto, DisconnectReason, JoinResponse, LeaveRequest, ServerInfo, SessionDescription,
+    SpeakersChanged, TrickleRequest, leave_request, server_info,
 };
 
 use crate::claims::Permit;
@@ -37,6 +37,7 @@ use crate::hello::{First, Hello};
 use crate::media::{Command, Negotiated};
 use crate::rooms::{Config, Connection, Now, Output};
 use crate::sid::Sid;
+use back::Left;
 use data_track::Handles;
 use participant::Participant;
 use speakers::Speakers;
@@ -77,6 +78,7 @@ pub(crate) struct Room {
     created: Duration,
     metadata: String,
     participants: BTreeMap<Sid, Participant>,
+    left: Left,
     /// Of each track, and each data track.
     publishers: HashMap<Sid, Sid>,
     /// What data tracks are known by.
@@ -123,6 +125,7 @@ impl Room {
             created: now.unix(),
             metadata: String::new(),
             participants: BTreeMap::new(),
+            left: Left::default(),
             publishers: HashMap::new(),
             handles: Handles::default(),
             stale_handles: BTreeSet::new(),
@@ -149,10 +152,6 @@ impl Room {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.participants.len()
     }
 
     /// Whether there may be so many octets of texts, instead of those that this identity has.
@@ -194,8 +193,13 @@ impl Room {
             ));
         }
         participant.offering.again(now.at, false);
+        // That the room is recorded is told at once.
+        let delay = match participant.is_recorder() {
+            true => Duration::ZERO,
+            false => TELL_ROOM,
+        };
         self.add(participant);
-        self.tell_room_in(now, TELL_ROOM);
+        self.tell_room_in(now, delay);
         self.subscribe_to_all(now, &sid, out);
         self.subscribe_to_all_data(&sid);
         if let Some(First { offer, tracks }) = first {
@@ -213,10 +217,12 @@ impl Room {
     fn add(&mut self, participant: Participant) {
         self.faces.add(&participant.sid);
         self.voices.add(&participant.sid);
+        if !participant.is_dependent() {
+            self.empty_since = None;
+            self.had_somebody = true;
+        }
         self.participants
             .insert(participant.sid.clone(), participant);
-        self.empty_since = None;
-        self.had_somebody = true;
     }
 
     fn join_response(&self, participant: &Participant) -> JoinResponse {
@@ -250,78 +256,10 @@ impl Room {
             creation_time_ms: self.created.as_millis() as i64,
             enabled_codecs: self.config.codecs.clone(),
             metadata: self.metadata.clone(),
-            num_participants: visible.count() as u32,
+            num_participants: visible.filter(|p| !p.is_dependent()).count() as u32,
+            active_recording: self.participants.values().any(Participant::is_recorder),
             num_publishers: publishers.count() as u32,
             ..proto::Room::default()
-        }
-    }
-
-    /// Somebody whose connection broke is back. Returns who, and a connection that was not known to be broken.
-    pub(crate) fn resume(
-        &mut self,
-        now: Now,
-        connection: Connection,
-        identity: &str,
-        (sid, by_v1): (&str, bool),
-        out: &mut Outputs,
-    ) -> Option<(Sid, Option<Connection>)> {
-        let known = self.participants.get_mut(sid)?;
-        // By the other version it has other connections.
-        if known.identity != identity || known.hello.v1.is_some() != by_v1 {
-            return None;
-        }
-        let before = known.connection.replace(connection);
-        known.heard = now.at;
-        known.refresh = now.at + REFRESH;
-        known.answering = None;
-        known.offering.again(now.at, true);
-        // What it was told may be lost with the connection.
-        known
-            .tracks
-            .iter_mut()
-            .for_each(|track| track.demands.forget());
-        let sid = known.sid.clone();
-        if !known.data_subscriptions.is_empty() {
-            self.stale_handles.insert(sid.clone());
-        }
-        let reconnect = ReconnectResponse {
-            server_info: Some(server_info()),
-            ..ReconnectResponse::default()
-        };
-        let visible = self.visible_to(&sid).map(Participant::info).collect();
-        let update = ParticipantUpdate {
-            participants: visible,
-        };
-        let room = RoomUpdate {
-            room: Some(self.info()),
-        };
-        for message in [
-            Message::Reconnect(reconnect),
-            Message::Update(update),
-            Message::RoomUpdate(room),
-        ] {
-            out.push_back(Output::Send(connection, Box::new(message)));
-        }
-        out.push_back(Output::Refresh(connection));
-        self.tell_stream_states_again(&sid, out);
-        self.settle(now, out);
-        Some((sid, before))
-    }
-
-    /// All that a participant may know of, itself included.
-    fn visible_to(&self, sid: &Sid) -> impl Iterator<Item = &Participant> {
-        self.participants
-            .values()
-            .filter(move |p| p.sid == *sid || !p.permission.hidden)
-    }
-
-    /// A connection broke.
-    pub(crate) fn closed(&mut self, now: Now, participant: &Sid, connection: Connection) {
-        if let Some(known) = self.participants.get_mut(participant)
-            && known.connection == Some(connection)
-        {
-            known.connection = None;
-            known.heard = now.at;
         }
     }
 
@@ -357,9 +295,7 @@ impl Room {
                 self.tell_of("track_unpublished", now, &gone, Some(track), out);
             }
         }
-        if gone.state == State::Active {
-            self.tell_of("participant_left", now, &gone, None, out);
-        }
+        let was_active = gone.state == State::Active;
         self.changed.remove(sid);
         self.quiet.remove(sid);
         self.speakers.forget(sid);
@@ -374,9 +310,13 @@ impl Room {
         info.disconnect_reason = reason.into();
         if !gone.permission.hidden {
             self.tell_others(sid, &info, out);
+            self.left.add(now.at, &info);
         }
-        if self.participants.is_empty() {
-            self.empty_since = Some(now.at);
+        if was_active {
+            self.tell("participant_left", now, Some(info), None, out);
+        }
+        if self.is_deserted() {
+            self.empty_since.get_or_insert(now.at);
         }
         self.tell_room_in(now, Duration::ZERO);
         self.settle(now, out);
@@ -533,6 +473,7 @@ impl Room {
                 _ => {}
             }
         }
+        self.left.forget(now.at);
         if self.batch.is_some_and(|at| now.at >= at) {
             self.batch = None;
             self.changed.append(&mut self.quiet);

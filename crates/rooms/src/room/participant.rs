@@ -24,6 +24,10 @@ use crate::sid::Sid;
 pub(super) struct Participant {
     pub(super) sid: Sid,
     pub(super) kind: Kind,
+    /// It is a stream of the server's, which nobody is behind.
+    is_stream: bool,
+    is_recorder: bool,
+    is_agent: bool,
     pub(super) identity: String,
     pub(super) name: String,
     pub(super) metadata: String,
@@ -38,6 +42,10 @@ pub(super) struct Participant {
     pub(super) connection: Option<Connection>,
     /// When it was last heard of, by its present connection or before that broke.
     pub(super) heard: Instant,
+    /// When it last said something: what it was told later may be lost with its connection.
+    pub(super) said: Instant,
+    /// The number of its last message on the reliable channel. 0: it has numbered none.
+    sequence: u32,
     /// When it gets another token.
     pub(super) refresh: Instant,
     pub(super) tracks: Vec<Track>,
@@ -104,6 +112,9 @@ impl Participant {
     pub(super) fn new(now: Now, connection: Connection, permit: Permit, hello: Hello) -> Self {
         Self {
             connection: Some(connection),
+            kind: permit.kind,
+            is_recorder: permit.is_recorder(),
+            is_agent: permit.is_agent(),
             name: permit.name,
             metadata: permit.metadata,
             attributes: permit.attributes,
@@ -121,6 +132,7 @@ impl Participant {
         };
         Self {
             kind: Kind::Ingress,
+            is_stream: true,
             name: identity.to_owned(),
             state: State::Active,
             ..Self::nobody(now, identity.to_owned(), permission)
@@ -131,6 +143,9 @@ impl Participant {
         Self {
             sid: Sid::participant(),
             kind: Kind::Standard,
+            is_stream: false,
+            is_recorder: false,
+            is_agent: false,
             identity,
             name: String::new(),
             metadata: String::new(),
@@ -142,6 +157,8 @@ impl Participant {
             joined_at_ms: now.unix().as_millis() as i64,
             connection: None,
             heard: now.at,
+            said: now.at,
+            sequence: 0,
             refresh: now.at,
             tracks: Vec::new(),
             data_tracks: Vec::new(),
@@ -171,7 +188,30 @@ impl Participant {
 
     /// It is a stream of the server's, and has no connection that could break.
     pub(super) fn is_ingress(&self) -> bool {
-        self.kind == Kind::Ingress
+        self.is_stream
+    }
+
+    /// It records the room.
+    pub(super) fn is_recorder(&self) -> bool {
+        self.is_recorder
+    }
+
+    /// It is there for others, and doesn't count as somebody.
+    pub(super) fn is_dependent(&self) -> bool {
+        self.is_recorder || self.is_agent
+    }
+
+    /// Whether a message on the reliable channel is new: who comes back says again what the server may not have got.
+    pub(super) fn is_new(&mut self, sequence: u32) -> bool {
+        // Not every client numbers its messages.
+        let is_new = sequence == 0 || sequence > self.sequence;
+        self.sequence = self.sequence.max(sequence);
+        is_new
+    }
+
+    /// The number of the last message that came on the reliable channel.
+    pub(super) fn sequence(&self) -> u32 {
+        self.sequence
     }
 
     /// Something of it came by its media. While its connection is broken that does not count: who only sends has not come back.

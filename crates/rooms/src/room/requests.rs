@@ -36,6 +36,24 @@ fn bound(layers: &mut Vec<VideoLayer>) {
     }
 }
 
+/// Whether a name, metadata or attributes are, in LiveKit's words: clients' errors have them.
+fn too_large(sizes: [(usize, usize); 3], has_room: bool) -> (Reason, &'static str) {
+    let words = [
+        "exceeds name length limit",
+        "exceeds metadata size limit",
+        "exceeds attributes size limit",
+    ];
+    let mut all = sizes.into_iter().zip(words);
+    match all.find(|((size, limit), _)| size > limit) {
+        Some((_, words)) => (Reason::LimitExceeded, words),
+        None if !has_room => (
+            Reason::LimitExceeded,
+            "exceeds the room's limit of metadata",
+        ),
+        None => (Reason::Ok, ""),
+    }
+}
+
 impl Room {
     /// Somebody says something. Returns why it has to go, if it has.
     pub(crate) fn receive(
@@ -47,6 +65,7 @@ impl Room {
     ) -> Option<DisconnectReason> {
         let participant = self.participants.get_mut(sid)?;
         participant.heard = now.at;
+        participant.said = now.at;
         match asked {
             Asked::Leave(_) => return Some(DisconnectReason::ClientInitiated),
             Asked::Simulate(simulate) => return self.simulate(sid, simulate.scenario, out),
@@ -139,11 +158,22 @@ impl Room {
         request: Option<Request>,
         out: &mut Outputs,
     ) {
+        self.respond(sid, request_id, (reason, ""), request, out);
+    }
+
+    fn respond(
+        &self,
+        sid: &Sid,
+        request_id: u32,
+        (reason, words): (Reason, &str),
+        request: Option<Request>,
+        out: &mut Outputs,
+    ) {
         let connection = self.participants.get(sid).and_then(|p| p.connection);
         let response = RequestResponse {
             request_id,
             reason: reason.into(),
-            message: String::new(),
+            message: words.to_owned(),
             request,
         };
         say(connection, Message::RequestResponse(response), out);
@@ -374,14 +404,17 @@ impl Room {
         let Some(participant) = self.participants.get_mut(sid) else {
             return;
         };
-        let too_large = !has_room
-            || update.metadata.len() > limits.metadata
-            || update.name.len() > limits.name
-            || claims::size(&attributes) > limits.metadata;
-        let reason = match (participant.permission.can_update_metadata, too_large) {
-            (false, _) => Reason::NotAllowed,
-            (true, true) => Reason::LimitExceeded,
-            (true, false) => Reason::Ok,
+        let sizes = [
+            (update.name.len(), limits.name),
+            (update.metadata.len(), limits.metadata),
+            (claims::size(&attributes), limits.metadata),
+        ];
+        let (reason, words) = match participant.permission.can_update_metadata {
+            true => too_large(sizes, has_room),
+            false => {
+                let words = "does not have permission to update own metadata";
+                (Reason::NotAllowed, words)
+            }
         };
         if reason == Reason::Ok {
             if !update.metadata.is_empty() {
@@ -395,7 +428,7 @@ impl Room {
             self.note(now, sid);
         }
         let request = (reason != Reason::Ok).then_some(Request::UpdateMetadata(update));
-        self.refuse(sid, id, reason, request, out);
+        self.respond(sid, id, (reason, words), request, out);
     }
 
     /// What clients' own tests ask for.

@@ -9,16 +9,16 @@ use livekit_protocol::data_packet::{Kind, Value};
 use livekit_protocol::participant_info::State;
 use livekit_protocol::signal_response::Message;
 use livekit_protocol::{
-    CreateRoomRequest, DataPacket, MuteRoomTrackRequest, MuteRoomTrackResponse, MuteTrackRequest,
-    ParticipantInfo, ParticipantPermission, SendDataRequest, SendDataResponse,
-    TrackUnpublishedResponse, UpdateParticipantRequest, UpdateSubscription,
-    UpdateSubscriptionsRequest, UpdateSubscriptionsResponse, UserPacket,
+    DataPacket, MuteRoomTrackRequest, MuteRoomTrackResponse, MuteTrackRequest, ParticipantInfo,
+    ParticipantPermission, SendDataRequest, SendDataResponse, TrackUnpublishedResponse,
+    UpdateParticipantRequest, UpdateSubscription, UpdateSubscriptionsRequest,
+    UpdateSubscriptionsResponse, UserPacket,
 };
 use prost::Message as _;
 
 use super::{Outputs, Room, say};
 use crate::claims;
-use crate::rooms::Now;
+use crate::rooms::{Now, Output, Wanted};
 use crate::service::{Fault, deliver};
 use crate::sid::Sid;
 
@@ -26,19 +26,23 @@ use crate::sid::Sid;
 pub(super) const REVOKE: Duration = Duration::from_secs(10);
 
 impl Room {
-    /// As its creator wants it. What is 0 stays as it is.
-    pub(crate) fn configure(&mut self, request: &CreateRoomRequest) {
+    /// As its creator wants it, or the token of who is the first. What is 0 stays as it is.
+    pub(crate) fn configure(&mut self, wanted: &Wanted) {
         let seconds = |n: u32| (n > 0).then(|| Duration::from_secs(n.into()));
-        self.empty_timeout = seconds(request.empty_timeout).unwrap_or(self.empty_timeout);
+        self.empty_timeout = seconds(wanted.empty_timeout).unwrap_or(self.empty_timeout);
         self.departure_timeout =
-            seconds(request.departure_timeout).unwrap_or(self.departure_timeout);
-        self.max_participants = request.max_participants;
-        self.metadata.clone_from(&request.metadata);
+            seconds(wanted.departure_timeout).unwrap_or(self.departure_timeout);
+        self.max_participants = wanted.max_participants;
+        self.metadata.clone_from(&wanted.metadata);
     }
 
     pub(crate) fn everybody(&self) -> Vec<ParticipantInfo> {
         let visible = self.participants.values().filter(|p| !p.permission.hidden);
         visible.map(super::Participant::info).collect()
+    }
+
+    pub(crate) fn permission(&self, sid: &Sid) -> Option<&ParticipantPermission> {
+        Some(&self.participants.get(sid)?.permission)
     }
 
     pub(crate) fn sids(&self) -> Vec<Sid> {
@@ -180,6 +184,8 @@ impl Room {
             _ => {}
         }
         self.permit_data(now, sid, out);
+        // By its old token it would come back with what it may not do any more.
+        out.extend(connection.map(Output::Refresh));
         self.tell_room_in(now, Duration::ZERO);
     }
 

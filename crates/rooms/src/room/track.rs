@@ -141,6 +141,8 @@ impl Track {
                 TrackSource::ScreenShare | TrackSource::ScreenShareAudio
             ),
             sizes: self.sizes(),
+            // Of what is encrypted end to end nobody could tell the blocks apart.
+            without_red: self.info.disable_red || self.info.encryption != 0,
         }
     }
 

@@ -86,7 +86,7 @@ impl Work {
         self.beyond
     }
 
-    /// A publisher's packet belongs nowhere.
+    /// A publisher's packet belongs nowhere, or is RED that can't be read.
     pub(crate) fn note_dropped(&mut self) {
         self.dropped = self.dropped.saturating_add(1);
     }

@@ -150,7 +150,7 @@ impl Reception {
         work
     }
 
-    /// Puts a packet where it belongs. `None`: it belongs nowhere.
+    /// Puts a packet where it belongs. `None`: it belongs nowhere, or can't be read.
     fn place(
         &mut self,
         now: Instant,
@@ -160,6 +160,7 @@ impl Reception {
     ) -> Option<()> {
         let at = self.receivers.get_mut(route.line, route.layer)?;
         let incoming = &mut self.incoming;
+        let mut is_read = true;
         match route.content {
             Content::Media(format) => {
                 let place = at.came(now, came, Some(format))?;
@@ -172,8 +173,11 @@ impl Reception {
             }
             Content::Redundant(format) => {
                 let place = at.came(now, came, Some(format))?;
-                let primary = red::primary(packet.payload, format.pt).unwrap_or_default();
-                let red = (!primary.is_empty()).then(|| packet.payload.into());
+                // Of what can't be read (it may be encrypted end to end) the number is used up, and nobody hears anything.
+                let primary = red::primary(packet.payload, format.pt);
+                is_read = primary.is_some() || packet.payload.is_empty();
+                let red = primary.is_some().then(|| packet.payload.into());
+                let primary = primary.unwrap_or_default();
                 incoming.push(at.incoming(format, place, packet, primary.into(), red));
             }
             Content::Repair(format) => {
@@ -197,7 +201,7 @@ impl Reception {
         } else if let Some(due) = at.stream.as_ref().and_then(|s| s.missing.due()) {
             self.due = due.min(self.due);
         }
-        Some(())
+        is_read.then_some(())
     }
 
     /// A compound packet of the peer's reports, opened. Returns what it took.
