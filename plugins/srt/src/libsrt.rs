@@ -121,6 +121,10 @@ unsafe fn symbols(library: Library) -> Result<Api, libloading::Error> {
     };
     // SAFETY: may be called any number of times; GStreamer's elements do so as well.
     unsafe { startup() };
+    // The last of these ends the library, whoever else uses it: from 1.5.4 on it does not count who began it.
+    if let Ok(kept) = gst::ElementFactory::make("srtsrc").build() {
+        std::mem::forget(kept);
+    }
     // It would write lines to stderr about each caller that is refused, which strangers may cause without end.
     // SAFETY: a plain number.
     unsafe { set_log_level(LOG_CRITICAL) };

@@ -178,8 +178,9 @@ mod tests {
         };
         let (low, high) = (VideoQuality::Low, VideoQuality::High);
         // What is wanted of which codec, what is told of each then, and of all.
+        type Wants<'a> = &'a [(usize, VideoQuality)];
         type Told<'a> = &'a [(&'a str, [bool; 3])];
-        let cases: [(&[(usize, VideoQuality)], Told<'_>, [bool; 3]); 4] = [
+        let cases: [(Wants<'_>, Told<'_>, [bool; 3]); 4] = [
             (&[(0, low)], &[("vp9", LOW), ("vp8", NONE)], LOW),
             (&[(0, high)], &[("vp9", ALL), ("vp8", NONE)], ALL),
             (&[(0, low), (1, high)], &[("vp9", LOW), ("vp8", ALL)], ALL),
