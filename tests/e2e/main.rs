@@ -35,6 +35,7 @@ mod record;
 mod room_page;
 mod rooms;
 mod rooms_cut;
+mod rooms_recorded;
 mod rooms_sdks;
 mod rtmp_in;
 mod rtsp_in;

@@ -222,6 +222,7 @@ mod tests {
     #[test]
     fn runs_hold_every_datagram_once_and_only_their_last_is_shorter() {
         let stream = StreamArgs {
+            sound_only: false,
             layers: 1,
             bitrate: 20_000_000,
             keyframe_interval: Duration::from_secs(2),

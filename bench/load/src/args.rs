@@ -147,6 +147,15 @@ pub struct StreamArgs {
     /// Publish audio, too (WHIP): Opus packets of 20 ms and 32 kbit/s
     #[arg(long)]
     pub audio: bool,
+    /// Publish audio alone (in a room)
+    #[arg(long)]
+    pub sound_only: bool,
+}
+
+impl StreamArgs {
+    pub fn has_audio(&self) -> bool {
+        self.audio || self.sound_only
+    }
 }
 
 /// A simulated link.

@@ -214,6 +214,7 @@ mod tests {
             bitrate: 2_500_000,
             keyframe_interval: Duration::from_secs(10),
             audio: true,
+            sound_only: false,
         };
         layers(&args).remove(0)
     }

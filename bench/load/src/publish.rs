@@ -99,10 +99,13 @@ impl Publisher {
     ) -> Result<Self> {
         let Negotiated {
             mut rtc,
-            video: mid,
+            video,
             audio,
         } = negotiated;
-        let pt = payload_type(&mut rtc, mid, Codec::H264)?;
+        let video = match video {
+            Some(mid) => Some((mid, payload_type(&mut rtc, mid, Codec::H264)?)),
+            None => None,
+        };
         let audio = match audio {
             Some(mid) => Some(Audio {
                 mid,
@@ -116,8 +119,7 @@ impl Publisher {
             rtc,
             socket,
             address,
-            mid,
-            pt,
+            video,
             tracks: tracks(stream),
             audio,
             frame: 0,
@@ -181,7 +183,7 @@ impl Drop for Publisher {
 #[derive(Debug)]
 pub struct Negotiated {
     rtc: Rtc,
-    video: Mid,
+    video: Option<Mid>,
     audio: Option<Mid>,
 }
 
@@ -201,7 +203,7 @@ impl Offered {
             .set_crypto_provider(Arc::new(str0m::crypto::from_feature_flags()))
             .set_rtp_mode(true)
             .clear_codecs()
-            .enable_opus(stream.audio, false);
+            .enable_opus(stream.has_audio(), false);
         config
             .codec_config()
             .add_h264(102.into(), Some(103.into()), true, 0x42_e0_1f);
@@ -217,9 +219,10 @@ impl Offered {
         });
         let mut changes = rtc.sdp_api();
         let direction = Direction::SendOnly;
-        let video = changes.add_media(MediaKind::Video, direction, None, None, simulcast);
+        let video = (!stream.sound_only)
+            .then(|| changes.add_media(MediaKind::Video, direction, None, None, simulcast));
         let audio = stream
-            .audio
+            .has_audio()
             .then(|| changes.add_media(MediaKind::Audio, direction, None, None, None));
         let (offer, pending) = changes.apply().context("no offer was made")?;
         Ok(Self {
@@ -285,8 +288,7 @@ struct Sender {
     rtc: Rtc,
     socket: UdpSocket,
     address: SocketAddr,
-    mid: Mid,
-    pt: Pt,
+    video: Option<(Mid, Pt)>,
     tracks: Vec<Track>,
     audio: Option<Audio>,
     frame: u64,
@@ -403,6 +405,9 @@ impl Sender {
     }
 
     fn send_frame(&mut self, now: Instant) {
+        let Some((mid, pt)) = self.video else {
+            return;
+        };
         if !self.shared.connected.load(Ordering::Relaxed) {
             return;
         }
@@ -418,13 +423,13 @@ impl Sender {
             let mut payloads = track.layer.frame(key);
             let last = payloads.len() - 1;
             let mut api = self.rtc.direct_api();
-            let Some(stream) = api.stream_tx_by_mid(self.mid, track.rid) else {
+            let Some(stream) = api.stream_tx_by_mid(mid, track.rid) else {
                 continue;
             };
             for (n, payload) in payloads.iter_mut().enumerate() {
                 payload.stamp(clock::now_ns());
                 let data: Arc<[u8]> = payload.data.as_slice().into();
-                let rtp = RtpWrite::new(self.pt, track.seq.into(), timestamp, now, data);
+                let rtp = RtpWrite::new(pt, track.seq.into(), timestamp, now, data);
                 stream.write_rtp(rtp.marker(n == last).nackable(true));
                 track.seq += 1;
             }

@@ -318,9 +318,12 @@ impl Participant {
     fn publish(&mut self, local: IpAddr, stream: &StreamArgs, shared: &Shared) -> Result<()> {
         let (socket, address) = bind(local)?;
         let offered = Offered::new(address, stream)?;
-        let mut expected = HashSet::from(["video"]);
-        self.ask(Ask::AddTrack(video(stream)))?;
-        if stream.audio {
+        let mut expected = HashSet::new();
+        if !stream.sound_only {
+            expected.insert("video");
+            self.ask(Ask::AddTrack(video(stream)))?;
+        }
+        if stream.has_audio() {
             expected.insert("audio");
             self.ask(Ask::AddTrack(AddTrackRequest {
                 cid: "audio".into(),
