@@ -29,6 +29,10 @@ type Callback = extern "C" fn(*mut c_void, Handle, c_int, *const Address, *const
 const INVALID: Handle = -1;
 /// `SRT_SOCKOPT`.
 const RCVSYN: c_int = 2;
+/// From this version on (1.5.4; 1.5.1 does) `srt_startup` does not count who began it, so that the last of GStreamer's own SRT
+/// elements would end it for all: one is kept. Where it counts, that would keep the library, and the process with it, from
+/// its end.
+const UNCOUNTED: u32 = 0x01_05_04;
 const RCVTIMEO: c_int = 14;
 const LATENCY: c_int = 23;
 const PASSPHRASE: c_int = 26;
@@ -102,6 +106,7 @@ unsafe fn symbols(library: Library) -> Result<Api, libloading::Error> {
         };
     }
     let startup: unsafe extern "C" fn() -> c_int = symbol!(b"srt_startup\0");
+    let version: unsafe extern "C" fn() -> u32 = symbol!(b"srt_getversion\0");
     let set_log_level: unsafe extern "C" fn(c_int) = symbol!(b"srt_setloglevel\0");
     let api = Api {
         create_socket: symbol!(b"srt_create_socket\0"),
@@ -121,8 +126,10 @@ unsafe fn symbols(library: Library) -> Result<Api, libloading::Error> {
     };
     // SAFETY: may be called any number of times; GStreamer's elements do so as well.
     unsafe { startup() };
-    // The last of these ends the library, whoever else uses it: from 1.5.4 on it does not count who began it.
-    if let Ok(kept) = gst::ElementFactory::make("srtsrc").build() {
+    // SAFETY: no arguments.
+    if unsafe { version() } >= UNCOUNTED
+        && let Ok(kept) = gst::ElementFactory::make("srtsrc").build()
+    {
         std::mem::forget(kept);
     }
     // It would write lines to stderr about each caller that is refused, which strangers may cause without end.
