@@ -394,7 +394,7 @@ fn a_peer_with_nine_tracks_gets_as_many_as_its_link_carries_from_the_beginning()
         (1_500_000, 8.0, 5.0),
         (2_000_000, 8.0, 7.0),
         (4_000_000, 5.0, 8.5),
-        (8_000_000, 3.0, 8.5),
+        (8_000_000, 4.0, 8.5),
         (30_000_000, 1.0, 9.0),
     ] {
         let sum = over_in_a_room(rate);
