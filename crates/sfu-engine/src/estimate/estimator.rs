@@ -58,6 +58,8 @@ pub struct ArrivalEstimator {
     known: bool,
     /// The rate is what a network is taken to carry at first, and nothing has been learnt since.
     guessed: bool,
+    /// There is something to fill trains with.
+    can_probe: bool,
     /// When the first packet left.
     began: Option<Instant>,
     /// Reports of arrivals were agreed on.
@@ -88,6 +90,7 @@ impl ArrivalEstimator {
             rate: Rate::new(first.unwrap_or(0)),
             known: first.is_some(),
             guessed: first.is_some(),
+            can_probe: true,
             began: None,
             expects_arrivals: first.is_some(),
             goal: 0,
@@ -98,6 +101,13 @@ impl ArrivalEstimator {
             reported: None,
             remb: None,
         }
+    }
+
+    /// There is no padding to fill trains with: what was guessed is not to be found out.
+    #[must_use]
+    pub fn without_probes(mut self) -> Self {
+        self.can_probe = false;
+        self
     }
 
     /// Bytes that this takes in all.
@@ -122,7 +132,9 @@ impl ArrivalEstimator {
     fn is_sought(&self, now: Instant) -> bool {
         let passed = |at| now.saturating_duration_since(at);
         let begins = self.began.is_none_or(|at| passed(at) < BEGINNING);
-        self.guessed && begins && self.rate.get() < self.goal as f64
+        // Before layers have been measured nobody knows what to look for.
+        let is_more = self.goal == 0 || self.rate.get() < self.goal as f64;
+        self.guessed && self.can_probe && begins && is_more
     }
 
     fn has_reports(&self, now: Instant) -> bool {
@@ -319,7 +331,7 @@ impl Estimator for ArrivalEstimator {
         if self.lives_by_arrivals(now) {
             return;
         }
-        if self.guessed {
+        if self.guessed && self.reported.is_none() {
             // The viewer knows better, in either direction.
             self.known = false;
         }
@@ -385,8 +397,9 @@ impl Estimator for ArrivalEstimator {
         let wanted = demand.probe && self.known && self.rate.get() < demand.goal as f64;
         // A train without numbers tells nothing.
         if wanted && self.expects_arrivals {
-            self.prober.wish(now, demand.goal, self.guessed);
-            if self.guessed {
+            let is_first = self.guessed && self.can_probe;
+            self.prober.wish(now, demand.goal, is_first);
+            if is_first {
                 // What is sent first is a part of the first train.
                 let may_begin = self.may_probe(now);
                 self.prober.order(now, may_begin);

@@ -155,11 +155,10 @@ impl Stream {
             self.with_arbiter(layer, |arbiter| arbiter.poll(now));
         }
         let state = self.lock();
-        state
-            .layers
-            .iter()
-            .filter_map(|l| l.arbiter.deadline())
-            .min()
+        // Nobody is there to be asked: what is held back is never sent, and its time would be over for ever.
+        state.publisher.as_ref()?;
+        let layers = state.layers.iter();
+        layers.filter_map(|l| l.arbiter.deadline()).min()
     }
 
     /// Asks a layer's arbiter and tells the publisher, after the lock is released.

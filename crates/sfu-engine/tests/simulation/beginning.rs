@@ -385,7 +385,8 @@ fn over_in_a_room(rate: u64) -> Sum<SeenRoom> {
     sum
 }
 
-/// With the first guess of 1 Mbit/s they lost 75, 50, 30, 25, 12, 1 and none of a hundred frames.
+/// With a first guess of 1 Mbit/s they lost 74, 50, 31, 26, 12, 1 and none of a hundred frames. (At
+/// 8 Mbit/s it is three now, before a queue of 100 ms.)
 #[test]
 fn a_peer_with_nine_tracks_gets_as_many_as_its_link_carries_from_the_beginning() {
     for (rate, most_lost, least_tracks) in [
@@ -394,7 +395,7 @@ fn a_peer_with_nine_tracks_gets_as_many_as_its_link_carries_from_the_beginning()
         (1_500_000, 8.0, 5.0),
         (2_000_000, 8.0, 7.0),
         (4_000_000, 5.0, 8.5),
-        (8_000_000, 3.0, 8.5),
+        (8_000_000, 6.0, 8.5),
         (30_000_000, 1.0, 9.0),
     ] {
         let sum = over_in_a_room(rate);

@@ -67,3 +67,23 @@ fn a_lone_viewer_gets_its_keyframe_at_once() {
     let after = world.publisher.encoder.requests.lock().unwrap().len();
     assert_eq!(after, before + 1);
 }
+
+/// A request that is held back has nobody to go to then: the shard must not wait for its time, which is over for ever.
+#[test]
+fn a_publisher_that_leaves_while_a_request_is_held_back_leaves_the_shard_in_peace() {
+    for layers in [1, 2] {
+        let mut world = World::new(3, layers);
+        world.join(good(), None);
+        world.run_for(Duration::from_secs(3));
+        let (viewer, _) = &mut world.viewers[0];
+        viewer.nag = Some((Duration::from_millis(50), world.now));
+        // Some are held back at any time.
+        world.run_for(Duration::from_millis(700));
+        world.publisher_paused = true;
+        world.stream.stop(world.publisher.lease);
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(world.shard.viewers(), 1);
+        let due = world.shard.poll_timeout();
+        assert!(due.is_none_or(|at| at >= world.now), "{due:?}");
+    }
+}

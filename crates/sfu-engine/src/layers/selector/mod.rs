@@ -404,8 +404,9 @@ impl Selector {
         } else {
             next.or(choice.rung)
         };
-        let wish = cost(wish).unwrap_or(0);
-        self.goal = (wish as f64 * ROOM_UP) as u64 + others;
+        // Layers that have just begun are not measured yet.
+        let goal = cost(wish).map(|wish| (wish as f64 * ROOM_UP) as u64 + others);
+        self.goal = goal.unwrap_or(0);
         choice
     }
 

@@ -76,7 +76,11 @@ impl Allocator {
         let waits = known.guessed && self.since.is_none_or(is_young);
         let room = estimate.saturating_sub(audio);
         self.look(forwarders);
-        self.useful = audio + (self.worth_finding(forwarders) as f64 * ROOM_UP) as u64;
+        self.useful = match self.worth_finding(forwarders) {
+            // Nothing has been measured yet.
+            0 => 0,
+            worth => audio + (worth as f64 * ROOM_UP) as u64,
+        };
         self.lower(room, forwarders);
         // Those that begin together begin with a keyframe each: while little is known there is to be room for them.
         let free = if known.guessed { room / 2 } else { room };

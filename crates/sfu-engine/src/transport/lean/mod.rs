@@ -46,6 +46,8 @@ use pacer::Pacer;
 /// What a viewer's network is taken to carry before its reports say more, in bit/s. As `libwebrtc` begins: with 1 Mbit/s
 /// viewers of 600 kbit/s lost a third of the frames of their first five seconds.
 const FIRST_ESTIMATE: u64 = 300_000;
+/// The same where there is no stream of retransmissions, and so no padding by which more could be found out.
+const UNPROBED_ESTIMATE: u64 = 1_000_000;
 /// The largest report that is read.
 pub(crate) const REPORT_MAX: usize = 1_500;
 /// A change of the estimate by less than this part is not told.
@@ -64,8 +66,8 @@ pub struct LeanTransport {
     secured: Option<Secured>,
     estimator: ArrivalEstimator,
     told: Option<Estimate>,
-    /// The viewer reports arrivals, so that there are estimates.
-    reports_arrivals: bool,
+    /// What its network is taken to carry at first, where the viewer reports arrivals, so that there are estimates.
+    first: Option<Estimate>,
     demand: Demand,
     pacer: Pacer,
     report_due: Instant,
@@ -100,7 +102,7 @@ impl LeanTransport {
         data: Option<Arc<dyn DataObserver>>,
     ) -> Self {
         let connection = Connection::new(now, identity, &agreed, data);
-        let reports_arrivals = reports_arrivals(&agreed.formats);
+        let first = first_estimate(&agreed.formats);
         Self {
             identity: identity.clone(),
             playout_delay,
@@ -110,9 +112,9 @@ impl LeanTransport {
             connection,
             connection_due: now,
             secured: None,
-            estimator: ArrivalEstimator::new(now, reports_arrivals.then_some(FIRST_ESTIMATE)),
+            estimator: estimator(now, first),
             told: None,
-            reports_arrivals,
+            first,
             demand: Demand {
                 goal: FIRST_ESTIMATE,
                 probe: false,
@@ -246,7 +248,8 @@ impl LeanTransport {
     }
 
     fn rate(&self) -> u64 {
-        self.told.map_or(FIRST_ESTIMATE, |e| e.bits_per_second)
+        let estimate = self.told.or(self.first);
+        estimate.map_or(FIRST_ESTIMATE, |e| e.bits_per_second)
     }
 
     fn write(&mut self, now: Instant, packet: &Outgoing<'_>, sink: &mut dyn TransportSink) {
@@ -264,7 +267,7 @@ impl LeanTransport {
                 bytes,
             }) => self.estimator.sent(now, number, bytes),
             // Where others are numbered, only those are measured by.
-            Some(Left { bytes, .. }) if !self.reports_arrivals => {
+            Some(Left { bytes, .. }) if self.first.is_none() => {
                 self.estimator.sent_unnumbered(now, bytes);
             }
             _ => {}
@@ -481,11 +484,7 @@ impl ViewerTransport for LeanTransport {
     }
 
     fn first_estimate(&self) -> Option<Estimate> {
-        self.reports_arrivals.then_some(Estimate {
-            bits_per_second: FIRST_ESTIMATE,
-            congested: false,
-            guessed: true,
-        })
+        self.first
     }
 
     fn wait_for_sound(&mut self, now: Instant, lags: bool) {
@@ -496,9 +495,11 @@ impl ViewerTransport for LeanTransport {
     }
 
     fn set_slots(&mut self, now: Instant, slots: AgreedSlots) {
-        if !self.reports_arrivals && reports_arrivals(&slots.formats) {
-            self.reports_arrivals = true;
-            self.estimator = ArrivalEstimator::new(now, Some(FIRST_ESTIMATE));
+        if self.first.is_none() {
+            self.first = first_estimate(&slots.formats);
+            if self.first.is_some() {
+                self.estimator = estimator(now, self.first);
+            }
         }
         self.agreed.formats = slots.formats;
         self.agreed.asks_for_keyframes = slots.asks_for_keyframes;
@@ -557,12 +558,30 @@ impl ViewerTransport for LeanTransport {
     }
 }
 
-/// The peer tells when packets of pictures arrive.
-fn reports_arrivals(formats: &[agreed::Format]) -> bool {
-    let mut video = formats
-        .iter()
-        .filter(|f| f.codec.kind() == TrackKind::Video);
-    video.any(|f| f.extensions.twcc.is_some())
+/// What a peer's network is taken to carry at first, where it tells when packets of pictures arrive.
+fn first_estimate(formats: &[agreed::Format]) -> Option<Estimate> {
+    let is_reported =
+        |f: &&agreed::Format| f.codec.kind() == TrackKind::Video && f.extensions.twcc.is_some();
+    let mut video = formats.iter().filter(is_reported).peekable();
+    video.peek()?;
+    let guessed = video.any(|f| f.rtx.is_some());
+    Some(Estimate {
+        bits_per_second: if guessed {
+            FIRST_ESTIMATE
+        } else {
+            UNPROBED_ESTIMATE
+        },
+        congested: false,
+        guessed,
+    })
+}
+
+fn estimator(now: Instant, first: Option<Estimate>) -> ArrivalEstimator {
+    let estimator = ArrivalEstimator::new(now, first.map(|first| first.bits_per_second));
+    match first {
+        Some(first) if !first.guessed => estimator.without_probes(),
+        _ => estimator,
+    }
 }
 
 pub(crate) fn profile(negotiated: SrtpProfile) -> Option<Profile> {
