@@ -394,12 +394,16 @@ impl<'o, 'a> Accepted<'o, 'a> {
         if !is_described {
             extensions.remove(Extension::Dependency);
         }
-        let layers = match purpose {
+        let mut layers = match purpose {
             Purpose::Publish { .. } if carries && kind == TrackKind::Video => {
                 media.simulcast.layers()?
             }
             _ => Vec::new(),
         };
+        if purpose.takes_all() {
+            // A room tells its clients otherwise which layers are wanted, maybe after this offer was made.
+            layers.iter_mut().for_each(|layer| layer.is_paused = false);
+        }
         Ok(Some(Self {
             media,
             kind,

@@ -18,7 +18,7 @@ pub(super) struct Layer<'a> {
     /// As they stand in its `a=rid` line.
     pub(super) restrictions: &'a str,
     /// It sends nothing yet, and must not be made to by the answer.
-    is_paused: bool,
+    pub(super) is_paused: bool,
 }
 
 /// What an m-line says of layers.
