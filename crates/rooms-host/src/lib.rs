@@ -10,6 +10,7 @@ mod joins;
 mod late;
 mod load;
 mod media;
+mod mlines;
 mod names;
 mod preferred;
 mod publications;

@@ -5,45 +5,26 @@
 //! answers so, too). Called by [`Media`](crate::media::Media) with each offer.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 
 use sfu_rooms::Expected;
 
-/// The offer with its m-lines' payload types in that order. What is no SDP is as it was: it is refused where it is read.
+use crate::mlines;
+
+/// The offer with its m-lines' payload types in that order.
 pub(crate) fn prefer<'a>(offer: &'a str, expected: &[Expected]) -> Cow<'a, str> {
     if expected.iter().all(|e| e.codecs.is_empty()) {
         return Cow::Borrowed(offer);
     }
-    let mut out = String::with_capacity(offer.len());
-    let mut section = Vec::new();
-    for line in offer.split_inclusive('\n') {
-        if line.starts_with("m=") {
-            write(&mut out, &section, expected);
-            section.clear();
-        }
-        section.push(line);
-    }
-    write(&mut out, &section, expected);
-    Cow::Owned(out)
-}
-
-/// A section, which begins with its m-line, or what is before the first.
-fn write(out: &mut String, section: &[&str], expected: &[Expected]) {
-    let Some((first, rest)) = section.split_first() else {
-        return;
-    };
-    let preferred = codec(rest, expected).filter(|_| first.starts_with("m=video "));
-    match preferred.and_then(|codec| ordered(first, rest, codec)) {
-        Some(line) => out.push_str(&line),
-        None => out.push_str(first),
-    }
-    out.extend(rest.iter().copied());
+    mlines::changed(offer, |line, rest| {
+        let video = line.starts_with("m=video ");
+        let codec = video.then(|| codec(rest, expected)).flatten()?;
+        ordered(line, rest, codec)
+    })
 }
 
 /// The codec that was announced with the id of a section's track; of two that have it the newer one.
-fn codec<'a>(lines: &[&str], expected: &'a [Expected]) -> Option<&'a str> {
-    let mut msids = lines.iter().filter_map(|line| line.strip_prefix("a=msid:"));
-    let (_, cid) = msids.next()?.trim_end().split_once(' ')?;
+fn codec<'a>(rest: &[&str], expected: &'a [Expected]) -> Option<&'a str> {
+    let cid = mlines::cid(rest)?;
     let mut all = expected.iter().rev().flat_map(|e| &e.codecs);
     all.find(|(id, _)| id == cid)
         .map(|(_, codec)| codec.as_str())
@@ -51,19 +32,15 @@ fn codec<'a>(lines: &[&str], expected: &'a [Expected]) -> Option<&'a str> {
 
 /// The m-line with the payload types of this codec before all others. Nothing: it has none.
 fn ordered(line: &str, rest: &[&str], codec: &str) -> Option<String> {
-    let maps = rest.iter().filter_map(|l| l.strip_prefix("a=rtpmap:"));
-    let types = maps.filter_map(|map| {
-        let (pt, encoding) = map.split_once(' ')?;
-        let name = encoding.split('/').next()?.trim();
-        name.eq_ignore_ascii_case(codec).then_some(pt)
-    });
-    let preferred: HashSet<_> = types.collect();
-    let words: Vec<_> = line.trim_end().split(' ').collect();
-    let (head, types) = words.split_at_checked(3)?;
-    let (before, after): (Vec<_>, Vec<_>) =
-        types.iter().copied().partition(|pt| preferred.contains(pt));
-    let all = [head, &before, &after].concat().join(" ");
-    (!before.is_empty()).then(|| all + &line[line.trim_end().len()..])
+    let preferred = mlines::payload_types(rest, codec);
+    mlines::with_types(line, |types| {
+        let (before, after): (Vec<_>, Vec<_>) =
+            types.iter().copied().partition(|pt| preferred.contains(pt));
+        match before.is_empty() {
+            true => before,
+            false => [before, after].concat(),
+        }
+    })
 }
 
 #[cfg(test)]

@@ -8,61 +8,34 @@ use std::borrow::Cow;
 
 use sfu_rooms::Expected;
 
-/// The offer without RED on the m-lines of these tracks. What is no SDP is as it was: it is refused where it is read.
+use crate::mlines;
+
+/// The offer without RED on the m-lines of these tracks.
 pub(crate) fn without_red<'a>(offer: &'a str, expected: &[Expected]) -> Cow<'a, str> {
     if expected.iter().all(|e| !e.without_red) {
         return Cow::Borrowed(offer);
     }
-    let mut out = String::with_capacity(offer.len());
-    let mut section = Vec::new();
-    for line in offer.split_inclusive('\n') {
-        if line.starts_with("m=") {
-            write(&mut out, &section, expected);
-            section.clear();
-        }
-        section.push(line);
-    }
-    write(&mut out, &section, expected);
-    Cow::Owned(out)
-}
-
-/// A section, which begins with its m-line, or what is before the first.
-fn write(out: &mut String, section: &[&str], expected: &[Expected]) {
-    let Some((first, rest)) = section.split_first() else {
-        return;
-    };
-    let is_plain = first.starts_with("m=audio ") && is_plain(rest, expected);
-    match is_plain.then(|| plain(first, rest)).flatten() {
-        Some(line) => out.push_str(&line),
-        None => out.push_str(first),
-    }
-    out.extend(rest.iter().copied());
+    mlines::changed(offer, |line, rest| {
+        let is_plain = line.starts_with("m=audio ") && is_plain(rest, expected);
+        is_plain.then(|| plain(line, rest)).flatten()
+    })
 }
 
 /// Whether a section's track is one of those; of two with its id the newer one counts.
-fn is_plain(lines: &[&str], expected: &[Expected]) -> bool {
-    let mut msids = lines.iter().filter_map(|line| line.strip_prefix("a=msid:"));
-    let cid = msids.next().and_then(|m| m.trim_end().split_once(' '));
+fn is_plain(rest: &[&str], expected: &[Expected]) -> bool {
     let has = |cid: &str, e: &Expected| e.cids.iter().any(|known| known == cid);
-    let found = cid.and_then(|(_, cid)| expected.iter().rev().find(|e| has(cid, e)));
+    let cid = mlines::cid(rest);
+    let found = cid.and_then(|cid| expected.iter().rev().find(|e| has(cid, e)));
     found.is_some_and(|e| e.without_red)
 }
 
 /// The m-line without the payload types of RED. Nothing: it has no other ones.
 fn plain(line: &str, rest: &[&str]) -> Option<String> {
-    let maps = rest.iter().filter_map(|l| l.strip_prefix("a=rtpmap:"));
-    let red = maps.filter_map(|map| {
-        let (pt, encoding) = map.split_once(' ')?;
-        let name = encoding.split('/').next()?.trim();
-        name.eq_ignore_ascii_case("red").then_some(pt)
-    });
-    let red: Vec<_> = red.collect();
-    let words: Vec<_> = line.trim_end().split(' ').collect();
-    let (head, types) = words.split_at_checked(3)?;
-    let kept = types.iter().filter(|pt| !red.contains(*pt)).copied();
-    let kept: Vec<_> = kept.collect();
-    let all = [head, &kept].concat().join(" ");
-    (!kept.is_empty()).then(|| all + &line[line.trim_end().len()..])
+    let red = mlines::payload_types(rest, "red");
+    mlines::with_types(line, |types| {
+        let kept = types.iter().filter(|pt| !red.contains(*pt));
+        kept.copied().collect()
+    })
 }
 
 #[cfg(test)]
