@@ -42,8 +42,11 @@ mount -t proc proc "$system/proc"
 mount --rbind /sys "$system/sys"
 mount --rbind /dev "$system/dev"
 mount -t tmpfs run "$system/run"
-# Whom this machine trusts: registries may be behind a proxy with an authority of its own.
-mount --bind /etc/ssl/certs "$system/etc/ssl/certs"
+# Whom this machine trusts: registries may be behind a proxy with an authority of its own. Copied, so that what is installed or
+# tried there does not change it.
+mount -t tmpfs certs "$system/etc/ssl/certs"
+cp -a /etc/ssl/certs/. "$system/etc/ssl/certs/"
+cp -a /usr/local/share/ca-certificates/. "$system/usr/local/share/ca-certificates/"
 mount --bind "$DEBIAN13_RUST" "$system/opt/rust"
 mount --bind "$DEBIAN13_CARGO" "$system/opt/cargo"
 [ -z "$DEBIAN13_NEXTEST" ] || mount --bind "$DEBIAN13_NEXTEST" "$system/usr/local/bin/cargo-nextest"

@@ -229,7 +229,7 @@ impl Media {
             descriptor: track.describe(packet, &mut self.descriptor),
             ..track.needed(number(&mut self.number, track.extensions))
         };
-        let takes = |blocks: &[u8]| room.holds(needed.len(track), blocks.len());
+        let takes = |blocks: &[u8]| room.holds(track, &needed, blocks.len());
         let (pt, payload) = match (redundant, packet.red) {
             (Some(pt), Some(blocks)) if takes(blocks) => (pt, blocks),
             _ => (main, packet.payload),
@@ -307,7 +307,7 @@ impl Media {
             playout_delay: self.playout_delay.filter(|_| is_told),
             captured: captured.map(|at| capture_time(self.clock, at)),
             descriptor: track.describe(packet, &mut self.descriptor),
-            ..track.needed(number(&mut self.number, track.extensions))
+            ..track.needed_again(number(&mut self.number, track.extensions))
         };
         let values = track.fit(wanted, room, packet.payload.len());
         let draft = track.draft_again(
@@ -363,7 +363,7 @@ impl Media {
             let pt = track.formats.iter().find_map(|f| f.rtx)?;
             used.then_some((track, pt, ssrc))
         })?;
-        let values = track.needed(number(&mut self.number, track.extensions));
+        let values = track.needed_again(number(&mut self.number, track.extensions));
         let draft = track.draft_again(
             Header {
                 pt,
@@ -404,21 +404,26 @@ struct Keep<'a> {
 struct Room {
     /// Octets of the seal.
     tag: usize,
-    /// Octets that it takes more when it is sent again.
-    again: usize,
+    /// It may be sent again, and takes more then.
+    again: bool,
 }
 
 impl Room {
     fn of(protect: &Protect, may_be_sent_again: bool) -> Self {
         Self {
             tag: protect.profile().rtp_overhead(),
-            again: if may_be_sent_again { OSN } else { 0 },
+            again: may_be_sent_again,
         }
     }
 
-    /// Whether a packet with so many octets of header extensions and payload is small enough.
-    fn holds(self, extensions: usize, payload: usize) -> bool {
-        RTP_HEADER + extensions + payload + self.tag + self.again <= MAX_DATAGRAM
+    /// Whether a packet with these header extensions and so many octets of payload is small enough.
+    fn holds(self, track: &Track, values: &Values<'_>, payload: usize) -> bool {
+        let values = Values {
+            mid: values.mid || self.again,
+            ..*values
+        };
+        let again = if self.again { OSN } else { 0 };
+        RTP_HEADER + values.len(track) + payload + self.tag + again <= MAX_DATAGRAM
     }
 }
 
@@ -544,6 +549,15 @@ impl Track {
         }
     }
 
+    /// What every retransmission and all padding must say: where several m-lines have the same payload types, Firefox takes
+    /// that stream for one of theirs by MID alone, whatever the SDP says of SSRCs, and no report tells that it is known.
+    fn needed_again(&self, number: Option<[u8; 2]>) -> Values<'static> {
+        Values {
+            mid: true,
+            ..self.needed(number)
+        }
+    }
+
     /// The packet's dependency descriptor as it leaves, where the peer takes that.
     fn describe<'a>(&self, packet: &Outgoing<'_>, octets: &'a mut Vec<u8>) -> Option<&'a [u8]> {
         let (descriptor, frame_number) = packet.descriptor?;
@@ -569,12 +583,13 @@ impl Track {
 
     /// Leaves out what there is no room for and can wait.
     fn fit<'a>(&self, wanted: Values<'a>, room: Room, payload: usize) -> Values<'a> {
-        if room.holds(wanted.len(self), payload) {
+        if room.holds(self, &wanted, payload) {
             return wanted;
         }
         let needed = Values {
-            descriptor: wanted.descriptor,
-            ..self.needed(wanted.number)
+            playout_delay: None,
+            captured: None,
+            ..wanted
         };
         let more = [
             Values {
@@ -588,7 +603,7 @@ impl Track {
         ];
         let fits = more
             .into_iter()
-            .find(|values| room.holds(values.len(self), payload));
+            .find(|values| room.holds(self, values, payload));
         fits.unwrap_or(needed)
     }
 

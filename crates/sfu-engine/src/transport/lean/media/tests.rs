@@ -369,12 +369,12 @@ impl Case {
 
     /// Octets of a packet with this payload and nothing that could be left out.
     fn least(&self, payload: usize) -> usize {
+        self.least_with(self.is_new, payload)
+    }
+
+    fn least_with(&self, mid: bool, payload: usize) -> usize {
         let [has_mid, twcc, ..] = self.agreed;
-        let mid = if has_mid && self.is_new {
-            1 + self.mid
-        } else {
-            0
-        };
+        let mid = if has_mid && mid { 1 + self.mid } else { 0 };
         let octets: usize = mid + if twcc { 3 } else { 0 };
         let block = if octets > 0 {
             4 + octets.next_multiple_of(4)
@@ -448,7 +448,9 @@ proptest! {
             if case.has_rtx {
                 let told = wire.optional();
                 media.resend(path(), &outgoing, &mut wire).unwrap();
-                prop_assert!(wire.0.len() <= limit(size + 2), "again: {} of {size}", wire.0.len());
+                let limit = case.least_with(true, size + 2).max(MAX_DATAGRAM);
+                prop_assert!(wire.0.len() <= limit, "again: {} of {size}", wire.0.len());
+                prop_assert_eq!(wire.extension(MID).is_some(), case.agreed[0]);
                 if is_key {
                     let again = wire.optional();
                     prop_assert!(told.iter().all(|id| again.contains(id)), "{told:?} {again:?}");
@@ -456,6 +458,7 @@ proptest! {
             }
             if let Some(left) = media.pad(path(), &mut wire) {
                 prop_assert!(left.bytes <= MAX_DATAGRAM);
+                prop_assert_eq!(wire.extension(MID).is_some(), case.agreed[0]);
             }
         }
     }
