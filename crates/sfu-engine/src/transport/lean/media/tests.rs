@@ -4,17 +4,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use is::IceCreds;
 use proptest::prelude::*;
 
-use super::super::super::TransportEvent;
-use super::super::agreed::Numbers;
+use super::super::super::{Slot, TransportEvent};
+use super::super::agreed::{Extensions, Numbers};
 use super::*;
 use crate::codec::Codec;
 use crate::codec::dependency::{Descriptor, Reader};
-use crate::size::MAX_PAYLOAD;
+use crate::size::{MAX_DATAGRAM, MAX_PAYLOAD};
 use crate::srtp::{Profile, Role, session};
 
 const TWCC: u8 = 3;
