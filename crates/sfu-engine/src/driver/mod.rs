@@ -106,6 +106,7 @@ impl ShardThread {
                     network: network.clone(),
                     traffic: traffic.clone(),
                     segmentation: false,
+                    may_be_read: true,
                     counters,
                 },
             };
@@ -247,6 +248,8 @@ struct Link {
     traffic: Arc<Traffic>,
     /// Whether many datagrams leave as one message, as it was told last.
     segmentation: bool,
+    /// The system has told of something since all had been read, as it does once.
+    may_be_read: bool,
     counters: Arc<Counters>,
 }
 
@@ -333,6 +336,9 @@ impl Driver {
     /// Returns whether all has been read that has come.
     fn read(&mut self) -> bool {
         let Self { shard, link, .. } = self;
+        if !link.may_be_read {
+            return true;
+        }
         if shard.outbox().octets() > HELD_MAX {
             return false;
         }
@@ -351,6 +357,7 @@ impl Driver {
             tracing::debug!(%error, "receiving failed");
             link.read_errors();
         }
+        link.may_be_read = !drained;
         drained
     }
 
@@ -449,6 +456,8 @@ impl Driver {
             others.for_each(|event| tcp.notice(event));
         }
         let mut of_socket = events.iter().filter(|e| e.token() == SOCKET);
+        // Also an error: it may have cut a read short.
+        link.may_be_read |= of_socket.clone().next().is_some();
         if of_socket.clone().any(mio::event::Event::is_error) {
             link.read_errors();
         }
