@@ -19,6 +19,8 @@ use super::settings::Settings;
 /// A pad's elements.
 #[derive(Debug, Default)]
 pub(super) struct Branch {
+    /// What they are for.
+    pub(super) form: Option<Form>,
     elements: Vec<gst::Element>,
     /// The end of each layer.
     pub(super) sinks: Vec<gst::Element>,
@@ -245,7 +247,10 @@ pub(super) fn build(
     plan: &Plan<'_>,
     sender: impl FnMut(Codec, usize) -> Sender,
 ) -> Result<Branch, String> {
-    let mut branch = Branch::default();
+    let mut branch = Branch {
+        form: Some(plan.media.form),
+        ..Branch::default()
+    };
     match build_into(&mut branch, plan, sender).and_then(|()| branch.start(0)) {
         Ok(()) => Ok(branch),
         Err(message) => {

@@ -76,7 +76,8 @@ impl SfuSink {
             .ok_or("capsfilter has no sink pad")?;
         let mut pad = gst::GhostPad::builder_from_template_with_target(templ, &target)
             .map_err(|e| e.to_string())?
-            .name(format!("{prefix}{number}"));
+            .name(format!("{prefix}{number}"))
+            .query_function(self.may_change(kind, number));
         if kind == TrackKind::Audio {
             pad = pad.chain_function(|pad, parent, buffer| {
                 let result = gst::ProxyPad::chain_default(pad, parent, buffer);
@@ -88,7 +89,6 @@ impl SfuSink {
         let told = (Arc::clone(&hidden), Arc::clone(&in_order));
         let way = Way::new(Arc::default(), kind == TrackKind::Audio, told);
         refusal::let_come(pad.upcast_ref(), media::template_caps(kind));
-        self.let_change(pad.upcast_ref(), kind, number);
         let begins = Arc::<Begins>::default();
         self.watch(&pad, &entry, (kind, number), (way, begins.clone()));
         let input = Input {
@@ -112,39 +112,37 @@ impl SfuSink {
         Ok(pad.upcast())
     }
 
-    /// Says of a pad that it also takes what the elements behind it were not built for: others are built for that.
-    fn let_change(&self, pad: &gst::Pad, kind: TrackKind, number: u32) {
+    /// Says of a pad that it also takes what the elements behind it were not built for: others are built for that. They are
+    /// while somebody asks, too: who asks then is told of everything, since it is unknown which ones have answered.
+    fn may_change(
+        &self,
+        kind: TrackKind,
+        number: u32,
+    ) -> impl Fn(&gst::GhostPad, Option<&gst::Object>, &mut gst::QueryRef) -> bool + use<> {
         let weak = self.obj().downgrade();
-        let now = move || {
+        // None: nothing came yet. Some(None): they are being exchanged.
+        let built = move || {
             let obj = weak.upgrade()?;
             let state = lock(&obj.imp().state);
-            Some(state.inputs.get(&key(kind, number))?.media?.form)
+            let input = state.inputs.get(&key(kind, number))?;
+            input.media?;
+            Some(input.branch.as_ref().and_then(|branch| branch.form))
         };
         let takes = media::template_caps(kind);
-        let mask = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL;
-        pad.add_probe(mask, move |_, info| {
-            let now = now();
+        move |pad, parent, query| {
+            let before = built();
+            let answered = gst::Pad::query_default(pad, parent, query);
+            let after = built();
+            let stays = after.flatten().filter(|_| before == after);
             let is_other = |caps: &gst::CapsRef| {
-                let comes = media::parse(kind, caps).ok();
-                now.zip(comes).is_some_and(|(now, comes)| now != comes.form)
+                let comes = media::parse(kind, caps);
+                after.is_some() && comes.is_ok_and(|comes| Some(comes.form) != stays)
             };
-            match info.query_mut().map(|query| query.view_mut()) {
-                Some(gst::QueryViewMut::Caps(query)) if now.is_some() => {
-                    let others = takes.iter_with_features().filter(|(one, _)| {
-                        let caps: gst::Caps = std::iter::once((*one).to_owned()).collect();
-                        // RTP's codecs have one name.
-                        one.name() == "application/x-rtp" || is_other(&caps)
-                    });
-                    let owned = others.map(|(one, features)| (one.to_owned(), features.to_owned()));
-                    let mut others: gst::Caps = owned.collect();
-                    if let Some(filter) = query.filter_owned() {
-                        others = filter.intersect_with_mode(&others, gst::CapsIntersectMode::First);
-                    }
-                    let mut all = query.result_owned().unwrap_or_else(gst::Caps::new_empty);
-                    all.merge(others);
-                    query.set_result(&all);
+            match query.view_mut() {
+                gst::QueryViewMut::Caps(query) if after.is_some() => {
+                    add_others(query, &takes, is_other);
                 }
-                Some(gst::QueryViewMut::AcceptCaps(query)) => {
+                gst::QueryViewMut::AcceptCaps(query) => {
                     let caps = query.caps();
                     let changes = is_other(caps) && caps.can_intersect(&takes);
                     // What lacks something comes to be told so.
@@ -152,10 +150,10 @@ impl SfuSink {
                         query.set_result(true);
                     }
                 }
-                _ => {}
+                _ => return answered,
             }
-            gst::PadProbeReturn::Ok
-        });
+            true
+        }
     }
 
     fn has(&self, kind: TrackKind, number: u32) -> bool {
@@ -411,4 +409,25 @@ impl SfuSink {
         let in_audio = |input: &Input| input.branch.as_ref().is_some_and(|b| b.has(source));
         state.audios().any(in_audio) && state.has_video()
     }
+}
+
+/// Adds what else a pad takes to what the elements behind it answered.
+fn add_others(
+    query: &mut gst::query::Caps,
+    takes: &gst::Caps,
+    is_other: impl Fn(&gst::CapsRef) -> bool,
+) {
+    let others = takes.iter_with_features().filter(|(one, _)| {
+        let caps: gst::Caps = std::iter::once((*one).to_owned()).collect();
+        // RTP's codecs have one name.
+        one.name() == "application/x-rtp" || is_other(&caps)
+    });
+    let owned = others.map(|(one, features)| (one.to_owned(), features.to_owned()));
+    let mut others: gst::Caps = owned.collect();
+    if let Some(filter) = query.filter_owned() {
+        others = filter.intersect_with_mode(&others, gst::CapsIntersectMode::First);
+    }
+    let mut all = query.result_owned().unwrap_or_else(gst::Caps::new_empty);
+    all.merge(others);
+    query.set_result(&all);
 }
