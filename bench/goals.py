@@ -76,7 +76,10 @@ def at_most(what, result, name, limit, unit):
     goal = f"≤ {limit:g} {unit}".strip()
     if not measured(found):
         return what, goal, "-", None
-    return what, goal, f"{found:.4g} {unit}".strip(), found <= limit
+    found_so = f"{found:.4g} {unit}".strip()
+    if not result.get("passed", True):
+        return what, goal, f"{found_so}, and it was too much", False
+    return what, goal, found_so, found <= limit
 
 
 def queue(result, what, drops, lost, frames):

@@ -324,6 +324,7 @@ def main():
     by = lambda system: [r for r in results if r["system"] == system]
     queues, alone, away = by("gst-sfu-queue"), by("gst-sfu-idle"), by("gst-sfu-far")
     many = [r for r in by("gst-sfu-streams") if r.get("streams")]
+    rooms, stages = [r for r in by("gst-sfu-room") if "listeners" in r], by("gst-sfu-stage")
     joined = [r for r in results if r.get("joins")]
     results = [r for r in results if r["system"] in NAMES and not r.get("joins")]
     results.sort(key=lambda r: (order.index(r["system"]), r["viewers"]))
@@ -335,8 +336,8 @@ def main():
         goals=reached,
         idle=idle(alone),
         streams="\n".join(streams_row(r) for r in many) or "| - | | | | | | | |",
-        rooms="\n".join(room_row(r) for r in by("gst-sfu-room") if "listeners" in r) or "| - | | | | | | | | |",
-        stages="\n".join(stage_row(r) for r in by("gst-sfu-stage")) or "| - | | | | | | |",
+        rooms="\n".join(room_row(r) for r in rooms) or "| - | | | | | | | | |",
+        stages="\n".join(stage_row(r) for r in stages) or "| - | | | | | | |",
         queues="\n".join(queue_row(r) for r in queues) or "| - | | | | | | | | |",
         devices="\n".join(device(r) for r in queues) or "- not measured",
         joins=joins(joined),
