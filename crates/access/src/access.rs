@@ -94,6 +94,11 @@ impl Access {
         others && !policy.users.is_empty() && policy.users.values().all(|user| user.ha1.is_some())
     }
 
+    /// Whether another server is asked about whom the rules don't let in.
+    pub fn asks(&self) -> bool {
+        self.policy.load().webhook.is_some()
+    }
+
     /// Changes with the rules.
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
@@ -195,7 +200,7 @@ impl Access {
             other => return other,
         };
         // What we don't know a webhook may, and it has said no to more.
-        let is_asked = self.policy.load().webhook.is_some();
+        let is_asked = self.asks();
         let is_bad = visitor.credential.is_some()
             && match refused {
                 Refused::NotThis => false,

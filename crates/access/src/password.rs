@@ -314,7 +314,7 @@ impl Shared {
             self.hashed.fetch_add(1, Relaxed);
             self.table().verdict(&job, right, now);
             done();
-            std::thread::sleep((now - begun).min(Duration::from_millis(500)));
+            std::thread::sleep(now - begun);
         }
     }
 }

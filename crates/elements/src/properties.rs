@@ -34,3 +34,18 @@ pub fn may_change(element: &impl IsA<gst::Element>, spec: &glib::ParamSpec) -> b
     }
     may
 }
+
+/// A secret as it reads back: whoever may read an element's properties, as a dump of the pipeline does, need not know it.
+pub fn hidden(secret: &str) -> &'static str {
+    if secret.is_empty() { "" } else { "…" }
+}
+
+/// The same of NAME:SECRET, several with commas between.
+pub fn hidden_by_name(secrets: &str) -> String {
+    let one = |entry: &str| match entry.split_once(':') {
+        Some((name, _)) => format!("{name}:…"),
+        None => "…".to_owned(),
+    };
+    let entries = secrets.split(',').filter(|entry| !entry.is_empty());
+    entries.map(one).collect::<Vec<_>>().join(",")
+}

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use gst::prelude::*;
+use sfu_elements::properties::hidden;
 
 /// What a user sets.
 #[derive(Debug, Clone)]
@@ -69,7 +70,7 @@ impl Settings {
         match pspec.name() {
             "listen" => self.listen.to_value(),
             "app" => self.app.to_value(),
-            "stream-key" => self.stream_key.to_value(),
+            "stream-key" => hidden(&self.stream_key).to_value(),
             "access" => self.access.to_value(),
             "stream" => self.stream.to_value(),
             "certificate" => self.certificate.to_value(),
@@ -139,7 +140,8 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "stream-key",
             "Stream key",
-            "The last part of the path, which is the permission to publish; empty leaves it to access (default: empty)",
+            "The last part of the path, which is the permission to publish; empty leaves it to access (default: empty). Read back \
+             hidden",
             "",
         ),
         text(

@@ -32,7 +32,7 @@
  *
  * ## Segments
  *
- * All layers' segments lie on one grid of `segment-duration`. Keyframes are asked for a quarter of a
+ * All layers' segments lie on one grid of `segment-duration`. Keyframes are asked for a fifth of a
  * second before they are due, through the arbiter of each layer. Where none comes in time, the segment
  * begins without one, rather than that it breaks the target duration. The segments of all layers are
  * published together; where a layer has none, since the browser does not send it at the moment, the

@@ -157,7 +157,7 @@ fn limits(defaults: &Settings) -> [glib::ParamSpec; 5] {
         number(
             "fragment-duration",
             "Fragment duration",
-            "How much is written at once, in ms: what is lost at most when the process is killed",
+            "How much is written at once, in ms: when the process is killed, that and what was under way is lost at most",
             100..=60_000,
             defaults.fragment_duration,
         ),

@@ -21,6 +21,8 @@ use crate::properties::{latency, lock, number_of, text, text_of};
 const LOOK: Duration = Duration::from_millis(100);
 /// What failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// So many streams there are pads of at a time: each is taken apart, or decoded, by threads of its own.
+const MOST: usize = 100;
 
 #[derive(Debug, Clone)]
 struct Settings {
@@ -285,6 +287,7 @@ impl SfuRoomSrc {
             numbers: Arc::default(),
             members: BTreeMap::new(),
             failed: BTreeMap::new(),
+            full: false,
         };
         let thread = std::thread::Builder::new()
             .name("sfuroomsrc".into())
@@ -317,6 +320,8 @@ struct Room {
     members: BTreeMap<StreamName, Member>,
     /// What failed, and until when it is left out.
     failed: BTreeMap<StreamName, Instant>,
+    /// It was told that there are too many.
+    full: bool,
 }
 
 impl Room {
@@ -379,6 +384,19 @@ impl Room {
         for (stream, identity) in present {
             if self.members.contains_key(&stream) || self.failed.contains_key(&stream) {
                 continue;
+            }
+            if self.members.len() >= MOST {
+                if !std::mem::replace(&mut self.full, true) {
+                    gst::element_warning!(
+                        element,
+                        gst::ResourceError::NoSpaceLeft,
+                        (
+                            "{}: there are more than {MOST} streams; pads of others come as some go",
+                            self.name
+                        )
+                    );
+                }
+                break;
             }
             let begun = Member::begin(element, &identity, &stream, &self.numbers, &self.properties);
             match begun {

@@ -48,14 +48,22 @@ pub(super) fn sends(info: &StreamInfo) -> bool {
     info.live && sends
 }
 
+/// The streams that are listed.
+const LISTED: usize = 1_000;
+
 /// `GET /api/streams`: those that may be played by who asks.
-pub(super) async fn streams(State(app): State<App>, pass: Pass) -> Json<Value> {
+pub(super) async fn streams(State(app): State<App>, pass: Pass) -> Result<Json<Value>, Refusal> {
     let rights = pass.rights(&app);
-    let streams = app.router.streams();
-    let shown = streams.iter().filter(|s| may_play(&rights, &s.name));
-    let streams: Vec<_> = shown.map(|s| stream_json(&app, s)).collect();
-    let recordings = app.recordings.is_some() && rights.has(Action::Record);
-    Json(json!({ "streams": streams, "recordings": recordings }))
+    let lists = app.lists.clone();
+    let listed = lists.run(move || {
+        let streams = app.router.streams();
+        let shown = streams.iter().filter(|s| may_play(&rights, &s.name));
+        let shown = shown.take(LISTED);
+        let streams: Vec<_> = shown.map(|s| stream_json(&app, s)).collect();
+        let recordings = app.recordings.is_some() && rights.has(Action::Record);
+        json!({ "streams": streams, "recordings": recordings })
+    });
+    Ok(Json(listed.await?))
 }
 
 /// `GET /api/streams/{stream}`
@@ -70,7 +78,8 @@ pub(super) async fn stream(
         Refusal::new(StatusCode::NOT_FOUND, message)
     };
     let info = app.router.stream(&name).ok_or_else(unknown)?;
-    Ok(Json(stream_json(&app, &info)))
+    let lists = app.lists.clone();
+    Ok(Json(lists.run(move || stream_json(&app, &info)).await?))
 }
 
 fn stream_json(app: &App, info: &StreamInfo) -> Value {

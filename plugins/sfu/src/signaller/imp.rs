@@ -9,7 +9,7 @@ use gst::glib::subclass::signal::SignalBuilder;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_acme::Acme;
-use sfu_elements::properties::may_change;
+use sfu_elements::properties::{hidden_by_name, may_change};
 use sfu_elements::server;
 use sfu_engine::{Engine, Router};
 
@@ -148,7 +148,7 @@ impl ObjectImpl for SfuSignaller {
             "trusted-proxies" => settings.trusted_proxies.to_value(),
             "access" => settings.access.to_value(),
             // Who may read the element's properties need not know the secrets.
-            "api-keys" => hidden(&settings.api_keys).to_value(),
+            "api-keys" => hidden_by_name(&settings.api_keys).to_value(),
             "api-keys-file" => settings.api_keys_file.to_value(),
             "last-n" => settings.last_n.to_value(),
             "room-streams" => settings.room_streams.to_value(),
@@ -157,7 +157,7 @@ impl ObjectImpl for SfuSignaller {
             "server-names" => settings.server_names.to_value(),
             "event-webhooks" => settings.event_webhooks.to_value(),
             "event-webhook-secret" => settings.event_webhook_secret.to_value(),
-            "pushes" => settings.pushes.to_value(),
+            "pushes" => without_keys(&settings.pushes).to_value(),
             "drain-timeout" => settings.drain_timeout.to_value(),
             "drain-redirect" => settings.drain_redirect.to_value(),
             "certificate" => settings.certificate.to_value(),
@@ -458,14 +458,18 @@ fn set(settings: &mut Settings, name: &str, value: &glib::Value) {
     }
 }
 
-/// Keys without their secrets.
-fn hidden(keys: &str) -> String {
-    let key = |entry: &str| match entry.split_once(':') {
-        Some((key, _)) => format!("{key}:…"),
-        None => "…".to_owned(),
+/// Pushes without the services' keys.
+fn without_keys(pushes: &str) -> String {
+    let one = |push: &str| {
+        let (before, rest) = push.split_once("://").unwrap_or((push, ""));
+        let authority = rest.split('/').next().unwrap_or_default();
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        format!("{before}://{host}/…")
     };
-    let entries = keys.split(',').filter(|entry| !entry.is_empty());
-    entries.map(key).collect::<Vec<_>>().join(",")
+    let pushes = pushes
+        .split([' ', ',', '\t', '\n'])
+        .filter(|push| !push.is_empty());
+    pushes.map(one).collect::<Vec<_>>().join(" ")
 }
 
 /// Of a signal's arguments.

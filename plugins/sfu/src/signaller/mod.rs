@@ -29,7 +29,7 @@
  * * `GET /api/streams`, `GET /api/streams/{stream}`: JSON. `GET /metrics`: Prometheus.
  *   `/api/v1/…`: health, sessions, kick, record, for who may; `GET /api/v1/openapi.json` describes it.
  * * `GET /room/{room}`: the page of a room; `POST /rtc/guest/{room}` gives it the token that it joins with.
- * * `GET /rtc`: rooms for LiveKit's clients, with `api-keys` or `api-keys-file`.
+ * * `GET /rtc`, `GET /rtc/v1`: rooms for LiveKit's clients, with `api-keys` or `api-keys-file`.
  * * `GET /recordings`: the recordings in `recordings-directory`, as `sfurecorder` makes them, to be
  *   played. `GET /api/recordings`: the same as JSON. `GET /recordings/files/{file}`: a file.
  *   `GET /healthz`: 200 while it runs; `GET /healthz?stream=NAME`: 503 while nothing comes from that stream.
@@ -44,10 +44,11 @@
  * ## Messages
  *
  * Element messages tell of what happens: `sfu-publisher-joined`, `sfu-publisher-left`, `sfu-viewer-joined`, `sfu-viewer-left`,
- * `sfu-recording-started`, `sfu-recording-finished`, with `stream` and what is known of `session`, `input`, `user`, `address`,
+ * `sfu-recording-started`, `sfu-recording-finished`, `sfu-push-started`, `sfu-push-failed`, `sfu-push-finished`, with `stream` and what is known of `session`, `input`, `user`, `address`,
  * `file`, `seconds` and `octets`. `event-webhooks` are told the same, and so are handlers of the signals `publisher-joined` and
  * so on, whose argument is the message's structure. They are called on a thread of their own and may do what they like, also
- * set the pipeline to NULL; while one doesn't return 256 others wait, and what is more is lost to it.
+ * set the pipeline to NULL; while one doesn't return 256 others wait, and what is more is lost to it. `sfu-drained` is posted when a
+ * drain is over, which the action signal `drain` begins.
  *
  * The action signals `kick-session` (a session's number) and `kick-publisher` (a stream's name) end what is there, as `DELETE` of
  * `/api/v1` does, and return whether there was something to end. Who is ended may come again: see `access`.

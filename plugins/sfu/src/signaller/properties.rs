@@ -68,7 +68,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "max-tcp-connections",
             "Max TCP connections",
             "TCP connections of peers' media at most, three quarters of them of one address; 0 is a sixteenth of the limit of \
-             open files (ulimit -n), 64 at least if that has so many, 4096 at most",
+             open files (ulimit -n), 64 from 256 files on, 4096 at most",
             0..=1_000_000,
             defaults.max_tcp_connections,
         ),
@@ -80,7 +80,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         ),
         glib::ParamSpecUInt::builder("publisher-timeout")
             .nick("Publisher timeout")
-            .blurb("A WHIP publisher from which nothing comes for this many ms is gone; its viewers stay and wait")
+            .blurb("A publisher by WebRTC (WHIP, rooms) from which nothing comes for this many ms is gone; its viewers stay and wait")
             .minimum(2_000)
             .maximum(3_600_000)
             .default_value(defaults.publisher_timeout)
@@ -143,7 +143,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         live_number(
             "max-bitrate",
             "Max bitrate",
-            "What a WHIP publisher may send in all, in bit/s: what is more is dropped, and for more than 10 s ends it; \
+            "What a publisher by WebRTC (WHIP, rooms) may send in all, in bit/s: what is more is dropped, and for more than 10 s ends it; \
              0 is no limit",
             0..=u32::MAX,
             defaults.max_bitrate,
@@ -151,7 +151,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         number(
             "max-connections",
             "Max connections",
-            "HTTP connections at most; 0 is what the limit of open files leaves (ulimit -n less a quarter, or less 256), \
+            "HTTP connections at most; 0 is what the limit of open files leaves (ulimit -n less a quarter, or less 256 if that is more), \
              8192 at most",
             0..=1_000_000,
             defaults.max_connections,
@@ -230,7 +230,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "event-webhooks",
             "Event webhooks",
-            "Addresses that are told of publishers, viewers and recordings that come and go, separated by commas, by signed POSTs \
+            "Addresses that are told of publishers, viewers, recordings and pushes that come and go, separated by commas, by signed POSTs \
              (docs/protocol.md)",
             &defaults.event_webhooks,
         ),
@@ -244,7 +244,7 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
             "pushes",
             "Pushes",
             "RTMP services that streams are sent on to from the start, as POST /api/v1/pushes does it: \
-             STREAM=rtmp://HOST/APPLICATION/KEY or rtmps://, with blanks or commas between them",
+             STREAM=rtmp://HOST/APPLICATION/KEY or rtmps://, with blanks or commas between them. Read back without the keys",
             &defaults.pushes,
         ),
         live_number(

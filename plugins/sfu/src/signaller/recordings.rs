@@ -20,6 +20,7 @@ use sfu_access::Action;
 use super::door::{Pass, want};
 use super::files;
 use super::server::{App, Refusal};
+use super::workers::{RECORDINGS, Workers};
 use crate::properties::lock;
 use crate::record::file::{Recording, State as Progress};
 use crate::record::folder;
@@ -36,6 +37,7 @@ pub(super) struct Recordings {
     root: PathBuf,
     /// Reading a file again is only needed when it has changed.
     known: Mutex<HashMap<PathBuf, (Version, Option<Recording>)>>,
+    workers: Workers,
 }
 
 impl Recordings {
@@ -45,8 +47,18 @@ impl Recordings {
             Arc::new(Self {
                 root: directory.into(),
                 known: Mutex::default(),
+                workers: Workers::on_disk(RECORDINGS),
             })
         })
+    }
+
+    /// Looks at them off the runtime's own threads, when its turn comes.
+    pub(super) async fn look<T: Send + 'static>(
+        self: Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let workers = self.workers.clone();
+        workers.run(move || work(&self)).await
     }
 
     fn read(&self, path: &FilePath) -> io::Result<Option<Recording>> {
@@ -172,16 +184,6 @@ pub(super) fn of(app: &App) -> Result<Arc<Recordings>, Refusal> {
     })
 }
 
-/// Looks at files off the runtime's own threads.
-pub(super) async fn reading<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| {
-        let message = "the server failed over this request; its log says more (GST_DEBUG=sfu*:5)";
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message)
-    })
-}
-
 /// The parameters of `GET /api/recordings`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ListQuery {
@@ -192,7 +194,7 @@ pub(super) struct ListQuery {
 pub(super) async fn stream_of(app: &App, file: &str) -> Option<String> {
     let recordings = app.recordings.clone()?;
     let file = file.to_owned();
-    let found = reading(move || recordings.find(&file)).await.ok()?;
+    let found = recordings.look(move |all| all.find(&file)).await.ok()?;
     found.map(|(_, recording)| recording.about.stream)
 }
 
@@ -209,7 +211,7 @@ pub(super) async fn list(
         let asked = query.stream.as_ref().is_none_or(|stream| stream == name);
         asked && rights.may(&[want(Action::Record, name)]).is_ok()
     };
-    let list = reading(move || {
+    let list = recordings.look(move |recordings| {
         let all = recordings.list().into_iter().filter(|(_, r)| wanted(r));
         let described = all.filter_map(|(path, r)| recordings.describe(&path, &r));
         described.take(LISTED).collect::<Vec<_>>()
@@ -244,7 +246,7 @@ pub(super) async fn file(
     let recordings = of(&app)?;
     let missing =
         format!("there is no recording {name:?}; those that there are, are listed at /recordings");
-    let found = reading(move || recordings.find(&name)).await?;
+    let found = recordings.look(move |all| all.find(&name)).await?;
     let (path, recording) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, missing))?;
     let served = app.files.serve(&path, request).await?;
     let mut response = served.map_err(|error| {

@@ -304,7 +304,9 @@ pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn refusal(refused: &Refused) -> Response {
     let status = StatusCode::from_u16(refused.status);
     let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, refused.reason.clone()).into_response()
+    let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
+    let again = is_for_now.then_some([(header::RETRY_AFTER, "10")]);
+    (status, again, refused.reason.clone()).into_response()
 }
 
 /// A connection of the rooms', for as long as its WebSocket is there or to come.

@@ -47,7 +47,7 @@ const fn route(
     }
 }
 
-/// The table. A rule can't be left out, and `door/matrix.rs` asks for each of them.
+/// The table. A rule can't be left out, and `door/matrix/` asks for each of them.
 pub(super) static ROUTES: &[Route] = &[
     route("/", GET, Rule::Open, || get(pages::index)),
     route("/healthz", GET, Rule::Health, || get(api::health)),

@@ -31,7 +31,7 @@ use super::tell::{RoomWebhooks, Webhooks};
 use super::tls::{self, Tls};
 use super::turn::IceServers;
 use super::v1::{Pushes, Recorders};
-use super::workers::{FRAGMENTS, LOOKS, OFFERS, Workers};
+use super::workers::{FRAGMENTS, LISTS, LOOKS, OFFERS, Workers};
 use super::{CAT, SfuSignaller, body, routes, twirp};
 use crate::properties::lock;
 
@@ -67,10 +67,11 @@ pub(super) struct App {
     pub(super) waiting: Waiting,
     /// Rooms, where there are keys for them.
     pub(super) rooms: Option<Arc<Host>>,
-    /// Threads that are kept for offers, for fragments, and for looking at everything.
+    /// Threads that are kept for offers, for fragments, for looking at everything, and for lists that everybody may ask for.
     pub(super) offers: Workers,
     pub(super) fragments: Workers,
     pub(super) looks: Workers,
+    pub(super) lists: Workers,
     /// What listeners of GStreamer's signalling share.
     pub(super) live: Live,
     /// What the door counts.
@@ -139,7 +140,8 @@ impl App {
             challenges: parts.challenges,
             offers: Workers::new(OFFERS),
             fragments: Workers::new(FRAGMENTS),
-            looks: Workers::new(LOOKS),
+            looks: Workers::on_disk(LOOKS),
+            lists: Workers::on_disk(LISTS),
             live: Live::default(),
             measures: Arc::default(),
             recorders: parts.recorders,

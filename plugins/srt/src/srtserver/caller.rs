@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const SETTLED: Duration = Duration::from_secs(3);
 /// What may wait in front of a pipeline that is too slow, some seconds' worth.
 const MAX_WAITING: u64 = 8 * 1024 * 1024;
+/// The same of messages, which are small where their sender likes: each takes a buffer of its own. A caller's are 1,316 octets.
+const MAX_WAITING_MESSAGES: u64 = 32_768;
 
 /// How a caller ended.
 #[derive(Debug)]
@@ -95,6 +97,14 @@ struct Running {
     /// What there are no decoders for.
     missing: Vec<String>,
     looked: bool,
+}
+
+impl Running {
+    /// It takes nothing, or too little.
+    fn is_behind(&self) -> bool {
+        let messages: u64 = self.source.property("current-level-buffers");
+        self.source.current_level_bytes() > MAX_WAITING || messages > MAX_WAITING_MESSAGES
+    }
 }
 
 impl Drop for Running {
@@ -296,7 +306,7 @@ impl Caller<'_> {
     fn feed(&mut self, mut running: Running) -> Result<String, End> {
         loop {
             if let Some(buffer) = self.receive()? {
-                if running.source.current_level_bytes() > MAX_WAITING {
+                if running.is_behind() {
                     count(&self.shared.stats.dropped);
                 } else if running.source.push_buffer(buffer).is_err() {
                     let why = running.ended();

@@ -7,7 +7,7 @@ use gst::glib::subclass::Signal;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use sfu_elements::kick;
-use sfu_elements::properties::may_change;
+use sfu_elements::properties::{hidden, hidden_by_name, may_change};
 use sfu_elements::signals::told;
 
 use super::caller;
@@ -71,8 +71,8 @@ impl ObjectImpl for SrtServer {
             "listen" => settings.listen.to_value(),
             "pipeline" => settings.pipeline.to_value(),
             "stream" => settings.stream.to_value(),
-            "passphrase" => settings.passphrase.to_value(),
-            "passphrases" => settings.passphrases.to_value(),
+            "passphrase" => hidden(&settings.passphrase).to_value(),
+            "passphrases" => hidden_by_name(&settings.passphrases).to_value(),
             "passphrases-file" => settings.passphrases_file.to_value(),
             "access" => settings.access.to_value(),
             "latency" => settings.latency_ms.to_value(),

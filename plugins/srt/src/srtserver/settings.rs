@@ -191,13 +191,15 @@ pub(super) static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| 
         text(
             "passphrase",
             "Passphrase",
-            "What callers must know whose stream has no passphrase of its own, 10 to 79 characters (default: empty, which is nothing)",
+            "What callers must know whose stream has no passphrase of its own, 10 to 79 characters (default: empty, which is \
+             nothing). Read back hidden",
             "",
         ),
         text(
             "passphrases",
             "Passphrases by stream",
-            "STREAM:PASSPHRASE,…: what callers must know who send these streams; others are refused then, unless there is passphrase",
+            "STREAM:PASSPHRASE,…: what callers must know who send these streams; others are refused then, unless there is \
+             passphrase. Read back without them",
             "",
         ),
         text(

@@ -15,12 +15,12 @@ pub(crate) struct TcpLimits {
 }
 
 impl TcpLimits {
-    /// A shard's part of so many. A school has one address: so three quarters are for one.
+    /// A shard's part of so many. A school has one address: so three quarters are for one, and never all.
     pub(crate) fn of(connections: usize, shards: usize) -> Self {
         let connections = connections.div_ceil(shards.max(1)).max(1);
         Self {
             connections,
-            per_address: connections.div_ceil(4) * 3,
+            per_address: (connections.div_ceil(4) * 3).min(connections.saturating_sub(1).max(1)),
         }
     }
 }
@@ -78,7 +78,8 @@ mod tests {
             (1_000, 1, (1_000, 750)),
             (1_000, 4, (250, 189)),
             (10, 3, (4, 3)),
-            (0, 4, (1, 3)),
+            (12, 4, (3, 2)),
+            (0, 4, (1, 1)),
         ] {
             let limits = TcpLimits::of(connections, shards);
             assert_eq!((limits.connections, limits.per_address), expected);

@@ -213,7 +213,16 @@ async fn admit(
     request: &mut Request,
     came: &Came,
 ) -> Result<Pass, Refusal> {
+    if matches!(route.rule, Rule::Recording) && !app.door.access.asks() {
+        // Who may see none has no file opened to learn whose it is. A server is asked of single streams alone.
+        meet(app, route, came, Needs::Any(Action::Record)).await?;
+    }
     let needs = needs(app, route, request, &came.shown).await;
+    meet(app, route, came, needs).await
+}
+
+/// Lets in whom the needs are met of.
+async fn meet(app: &App, route: &Route, came: &Came, needs: Needs) -> Result<Pass, Refusal> {
     let what = what(&needs);
     let refuse = |why: Refused| {
         gst::debug!(CAT, "{} is refused: {why}", route.path);

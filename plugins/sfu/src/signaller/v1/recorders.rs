@@ -3,7 +3,7 @@
 //! Recordings that are started and stopped by the API: an `sfurecorder` for each stream, in a pipeline of its own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use axum::Json;
@@ -28,7 +28,8 @@ const MOST: usize = 64;
 pub(in crate::signaller) struct Recorders {
     directory: Option<PathBuf>,
     router: String,
-    running: Mutex<BTreeMap<StreamName, gst::Pipeline>>,
+    /// Without a pipeline while it is started.
+    running: Mutex<BTreeMap<StreamName, Option<gst::Pipeline>>>,
 }
 
 impl Recorders {
@@ -56,23 +57,48 @@ impl Recorders {
             let message = "nothing is recorded here: set recordings-directory of sfusignaller";
             (StatusCode::CONFLICT, message.to_owned())
         })?;
-        let failed = |what: String| (StatusCode::SERVICE_UNAVAILABLE, what);
+        {
+            let mut running = lock(&self.running);
+            if running.contains_key(stream) {
+                return Ok(false);
+            }
+            if running.len() >= MOST {
+                let message =
+                    format!("{MOST} streams are recorded already: stop one of them first");
+                return Err((StatusCode::SERVICE_UNAVAILABLE, message));
+            }
+            running.insert(stream.clone(), None);
+        }
+        // Who asks meanwhile which streams are recorded does not wait for a disk.
+        let started = self.begin(stream, directory);
         let mut running = lock(&self.running);
-        if running.contains_key(stream) {
-            return Ok(false);
+        match (started, running.get_mut(stream)) {
+            (Ok(pipeline), Some(place)) => {
+                *place = Some(pipeline);
+                Ok(true)
+            }
+            (Ok(pipeline), None) => {
+                drop(running);
+                end(&pipeline);
+                let what = "the server is being stopped";
+                Err((StatusCode::SERVICE_UNAVAILABLE, what.to_owned()))
+            }
+            (Err(what), _) => {
+                running.remove(stream);
+                Err((StatusCode::SERVICE_UNAVAILABLE, what))
+            }
         }
-        if running.len() >= MOST {
-            let message = format!("{MOST} streams are recorded already: stop one of them first");
-            return Err((StatusCode::SERVICE_UNAVAILABLE, message));
-        }
+    }
+
+    fn begin(&self, stream: &StreamName, directory: &Path) -> Result<gst::Pipeline, String> {
         let recorder = gst::ElementFactory::make("sfurecorder")
             .property("stream", stream.as_str())
             .property("router", &self.router)
             .property("directory", directory.to_string_lossy().as_ref())
             .build()
-            .map_err(|e| failed(e.to_string()))?;
+            .map_err(|e| e.to_string())?;
         let pipeline = gst::Pipeline::new();
-        pipeline.add(&recorder).map_err(|e| failed(e.to_string()))?;
+        pipeline.add(&recorder).map_err(|e| e.to_string())?;
         if let Some(bus) = pipeline.bus() {
             let name = stream.clone();
             // Nobody reads this bus: warnings go to the log.
@@ -86,17 +112,16 @@ impl Recorders {
         if pipeline.set_state(gst::State::Playing).is_err() {
             let _ = pipeline.set_state(gst::State::Null);
             let what = "the recorder does not start; the log says why (GST_DEBUG=sfurecorder:5)";
-            return Err(failed(what.to_owned()));
+            return Err(what.to_owned());
         }
-        running.insert(stream.clone(), pipeline);
-        Ok(true)
+        Ok(pipeline)
     }
 
     /// Its file is finished when this returns, within 1.3 s. `false`: it was not recorded.
     fn stop(&self, stream: &StreamName) -> bool {
-        let pipeline = lock(&self.running).remove(stream);
-        let is_recorded = pipeline.is_some();
-        if let Some(pipeline) = pipeline {
+        let place = lock(&self.running).remove(stream);
+        let is_recorded = place.is_some();
+        if let Some(pipeline) = place.flatten() {
             end(&pipeline);
         }
         is_recorded
@@ -106,7 +131,7 @@ impl Recorders {
     pub(in crate::signaller) fn stop_all(&self) {
         let all = std::mem::take(&mut *lock(&self.running));
         std::thread::scope(|scope| {
-            for pipeline in all.values() {
+            for pipeline in all.values().flatten() {
                 scope.spawn(|| end(pipeline));
             }
         });

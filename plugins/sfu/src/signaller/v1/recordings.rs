@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 
 use super::asked::{Asked, List, Part};
 use crate::signaller::problem::Problem;
-use crate::signaller::recordings::{Deleted, RecordingFile, of, reading};
+use crate::signaller::recordings::{Deleted, RecordingFile, of};
 use crate::signaller::server::{App, Refusal};
 
 /// Which recordings.
@@ -41,7 +41,7 @@ pub(in crate::signaller) async fn list(
     Asked(part): Asked<Part>,
 ) -> Result<Json<List<RecordingFile>>, Refusal> {
     let recordings = of(&app)?;
-    let list = reading(move || {
+    let list = recordings.look(move |recordings| {
         let mut all = recordings.described();
         all.retain(|r| {
             which
@@ -74,7 +74,7 @@ pub(in crate::signaller) async fn delete(
     Path(file): Path<String>,
 ) -> Result<StatusCode, Refusal> {
     let recordings = of(&app)?;
-    match reading(move || recordings.delete(&file)).await? {
+    match recordings.look(move |all| all.delete(&file)).await? {
         Deleted::Gone => Ok(StatusCode::NO_CONTENT),
         Deleted::Unknown => {
             let message =

@@ -24,7 +24,7 @@ pub(in crate::signaller) struct Stream {
     live: bool,
     /// Something comes from it: an ingest is a publisher also while no encoder sends to it.
     sends: bool,
-    /// How the publisher's media comes: `whip`, or `element`, a pipeline of this process.
+    /// How the publisher's media comes: `whip`, `room`, a participant of one, or `element`, a pipeline of this process.
     input: Option<&'static str>,
     viewers: usize,
     /// Consumers inside this process.
@@ -234,7 +234,7 @@ pub(in crate::signaller) async fn get(
     Ok(Json(told(&app, &info)))
 }
 
-/// Ends the stream's publisher, where it came by WHIP. It may come again: revoke its token, too.
+/// Ends the stream's publisher, where it came by WHIP, RTMP, SRT or a room. It may come again: revoke its token, too.
 #[utoipa::path(
     delete,
     path = "/api/v1/streams/{stream}",

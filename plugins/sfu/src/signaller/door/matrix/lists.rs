@@ -188,3 +188,42 @@ fn caches_keep_files_and_no_refusals() {
         assert_eq!(header(&answer, "cache-control"), "no-store", "{answer}");
     }
 }
+
+/// Opening a pipe waits for who writes to it, as a disk does that is gone.
+#[test]
+fn a_disk_that_hangs_holds_up_no_joins_and_strangers_reach_none() {
+    let rules = "loopback\nanyone play\n";
+    let served = Served::new("hangs", Some(rules), &[]);
+    let folder = served.folder.join("recordings");
+    std::fs::create_dir_all(&folder).unwrap();
+    let pipe = folder.join("hangs.mp4");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let path = "/recordings/files/hangs.mp4";
+    let (status, answer) = served.ask("GET", path, "localhost", &[STRANGER]);
+    assert_eq!(status, 401, "{answer}");
+    let mut waiting: Vec<_> = (0..40)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(served.address).unwrap();
+            let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_millis(500)))
+                .unwrap();
+            stream
+        })
+        .collect();
+    // All of them wait.
+    let mut answer = [0; 2_000];
+    let read = std::io::Read::read(&mut waiting[0], &mut answer);
+    assert!(read.is_err(), "{}", String::from_utf8_lossy(&answer));
+    let sdp = ("Content-Type", "application/sdp");
+    let (status, answer) = served.send("POST", "/whep/cam1", "localhost", &[sdp, STRANGER], "v=0");
+    assert_eq!(status, 400, "{answer}");
+    let (status, answer) = served.ask("GET", "/api/streams", "localhost", &[STRANGER]);
+    assert_eq!(status, 200, "{answer}");
+    let mut ways = std::fs::OpenOptions::new();
+    let released = ways.read(true).write(true).open(&pipe).unwrap();
+    std::fs::remove_file(&pipe).unwrap();
+    drop(released);
+}
