@@ -331,6 +331,41 @@ fn a_file_is_finished_when_the_element_stops_without_eos() {
     assert!(!content(Path::new(&location)).pictures.is_empty());
 }
 
+/// Browsers' VP9 says nothing of its colours, which the muxer wants to be told.
+#[test]
+fn vp9_without_colours_is_recorded() {
+    init();
+    let folder = Folder::new("colours");
+    let recorder = Running::start(&format!(
+        "sfurecorder name=rec stream=colours directory={}",
+        folder.path()
+    ));
+    let publisher = Running::prepare(&format!(
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width={WIDTH},height={HEIGHT},framerate=15/1 \
+           ! vp9enc deadline=1 cpu-used=8 keyframe-max-dist=15 lag-in-frames=0 ! identity name=e ! sfusink name=out stream=colours \
+         audiotestsrc is-live=true ! out."
+    ));
+    let encoded = publisher.0.by_name("e").unwrap().static_pad("src").unwrap();
+    encoded.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        let buffer = info.buffer_mut().unwrap();
+        if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
+            // Behind the frame's kind and the sync code: three bits that name the colours.
+            let mut octets = buffer.make_mut().map_writable().unwrap();
+            octets[4] &= 0x1f;
+        }
+        gst::PadProbeReturn::Ok
+    });
+    publisher.play();
+    until("a fragment", || {
+        recorder.stat::<u64>("rec", "fragments") >= 1
+    });
+    let location: String = recorder.0.by_name("rec").unwrap().property("location");
+    drop(recorder);
+    let data = std::fs::read(&location).unwrap();
+    assert!(data.windows(4).any(|w| w == b"vpcC"), "it is VP9");
+    assert!(data.windows(4).any(|w| w == b"sidx"), "it has its index");
+}
+
 #[test]
 fn what_cannot_be_written_is_a_warning_and_tried_again() {
     init();

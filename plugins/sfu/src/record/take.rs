@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -35,6 +36,10 @@ pub(super) struct Take {
     begun: gst::ClockTime,
     pipeline: gst::Pipeline,
     sources: BTreeMap<TrackId, Source>,
+    /// The file, until it is finished.
+    writer: Arc<Mutex<Option<Writer>>>,
+    /// The muxer has panicked. Its locks are of no more use, and to stop it would end the process.
+    panicked: Arc<AtomicBool>,
     pub(super) written: Written,
     /// Since when it is to end.
     pub(super) ending: Option<Instant>,
@@ -72,14 +77,15 @@ impl Take {
         let text = |e: glib::BoolError| e.to_string();
         let pipeline = gst::Pipeline::new();
         let muxer = muxer()?;
-        let sink = sink(begin.id, writer, inbox);
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let sink = sink(begin.id, &writer, inbox);
         let last: &gst::Element = sink.upcast_ref();
         pipeline.add_many([&muxer, last]).map_err(text)?;
         muxer.link(last).map_err(text)?;
         let mut sources = BTreeMap::new();
         for (track, Format { caps, language }) in begin.tracks {
             let appsrc = gst_app::AppSrc::builder()
-                .caps(&caps)
+                .caps(&complete(&caps))
                 .format(gst::Format::Time)
                 .max_bytes(0)
                 .build();
@@ -111,6 +117,8 @@ impl Take {
             begun: gst::ClockTime::ZERO,
             pipeline,
             sources,
+            writer,
+            panicked: Arc::default(),
             written: Written::default(),
             ending: None,
         };
@@ -120,10 +128,12 @@ impl Take {
 
     fn start(&self, inbox: &Inbox) -> Result<(), String> {
         let bus = self.pipeline.bus().ok_or("a pipeline has no bus")?;
-        let (id, inbox) = (self.id, inbox.clone());
+        let (id, inbox, panicked) = (self.id, inbox.clone(), self.panicked.clone());
         bus.set_sync_handler(move |_, message| {
             if let gst::MessageView::Error(error) = message.view() {
                 let text = format!("{} ({})", error.error(), error.debug().unwrap_or_default());
+                // As gstreamer-rs says it of each element.
+                panicked.fetch_or(text.contains("Panicked"), Relaxed);
                 inbox.send(Event::Failed(id, Failure::Muxer(text)));
             }
             gst::BusSyncReply::Drop
@@ -226,9 +236,6 @@ impl Take {
     /// Ends a track while others go on: what comes of it belongs to the next file.
     pub(super) fn end_track(&mut self, track: TrackId) {
         if let Some(source) = self.sources.get_mut(&track).filter(|s| !s.ended) {
-            // The muxer panics where another track's fragment has ended and this one's has not, at its end either.
-            let last = source.newest.map(|newest| newest + gst::ClockTime::NSECOND);
-            source.splits.extend(last.map(|last| (last, false)));
             source.end();
         }
     }
@@ -245,6 +252,13 @@ impl Take {
 
 impl Drop for Take {
     fn drop(&mut self) {
+        if self.panicked.load(Relaxed) {
+            // It stays as it is, for ever: some memory, and threads that sleep.
+            std::mem::forget(self.pipeline.clone());
+            let finished = lock(&self.writer).take().map(Writer::finish);
+            gst::debug!(super::CAT, "finished after a panic: {finished:?}");
+            return;
+        }
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(bus) = self.pipeline.bus() {
             bus.unset_sync_handler();
@@ -260,6 +274,10 @@ impl Source {
 
     fn end(&mut self) {
         self.ended = true;
+        // The muxer panics where another track's fragment has ended and this one's has not, at its end either: the others'
+        // ends may come later.
+        let last = self.newest.map(|newest| newest + gst::ClockTime::NSECOND);
+        self.splits.extend(last.map(|last| (last, false)));
         while let Some((at, _)) = self.splits.front().copied() {
             self.split(at);
         }
@@ -314,6 +332,32 @@ fn tell(appsrc: &gst_app::AppSrc, language: &str) {
     });
 }
 
+/// What the muxer wants to be told of VP9, and what keyframes don't say of themselves: those of browsers name no colours, which
+/// is said of HD pictures then, as players take it.
+fn complete(caps: &gst::Caps) -> gst::Caps {
+    let mut caps = caps.clone();
+    let made = caps.make_mut();
+    let Some(format) = made.structure_mut(0).filter(|s| s.name() == "video/x-vp9") else {
+        return caps;
+    };
+    let texts = [
+        ("profile", "0"),
+        ("chroma-format", "4:2:0"),
+        ("colorimetry", "bt709"),
+    ];
+    for (field, usual) in texts {
+        if !format.has_field_with_type(field, glib::Type::STRING) {
+            format.set(field, usual);
+        }
+    }
+    for field in ["bit-depth-luma", "bit-depth-chroma"] {
+        if !format.has_field_with_type(field, glib::Type::U32) {
+            format.set(field, 8u32);
+        }
+    }
+    caps
+}
+
 fn muxer() -> Result<gst::Element, String> {
     gst::ElementFactory::make("isofmp4mux")
         // Fragments end where they are told to, so that each keyframe begins one and none is longer than wanted.
@@ -332,15 +376,15 @@ pub(super) fn check() -> Result<(), String> {
 }
 
 /// Where the muxer's output goes.
-fn sink(id: TakeId, writer: Writer, inbox: &Inbox) -> gst_app::AppSink {
+fn sink(id: TakeId, writer: &Arc<Mutex<Option<Writer>>>, inbox: &Inbox) -> gst_app::AppSink {
     let sink = gst_app::AppSink::builder()
         .sync(false)
         .async_(false)
         .enable_last_sample(false)
         .buffer_list(true)
         .build();
-    let writer = Arc::new(Mutex::new(Some(writer)));
-    let (at_end, inbox, said) = (writer.clone(), inbox.clone(), inbox.clone());
+    let (writer, at_end) = (writer.clone(), writer.clone());
+    let (inbox, said) = (inbox.clone(), inbox.clone());
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
