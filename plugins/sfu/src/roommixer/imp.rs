@@ -251,12 +251,10 @@ impl ElementImpl for SfuRoomMixer {
 }
 
 impl BinImpl for SfuRoomMixer {
-    /// What one publishes and can't be decoded is not the end of the others.
+    /// What one publishes and can't be decoded is not the end of the others, also when it has just gone.
     fn handle_message(&self, message: gst::Message) {
         if let (gst::MessageView::Error(error), Some(source)) = (message.view(), message.src())
-            && lock(&self.inputs)
-                .values()
-                .any(|(_, input)| input.has(source))
+            && !self.is_shared(source)
         {
             gst::element_imp_warning!(
                 self,
@@ -270,6 +268,17 @@ impl BinImpl for SfuRoomMixer {
 }
 
 impl SfuRoomMixer {
+    /// Whether this is the element itself, or of what mixes all of the room.
+    fn is_shared(&self, source: &gst::Object) -> bool {
+        let is_of = |element: &gst::Element| {
+            let element: &gst::Object = element.upcast_ref();
+            source == element || source.has_as_ancestor(element)
+        };
+        let mixed = lock(&self.mixed);
+        let mut elements = mixed.iter().flat_map(|mixed| &mixed.elements);
+        source == self.obj().upcast_ref::<gst::Object>() || elements.any(is_of)
+    }
+
     /// The room, and what is mixed with whatever comes from it: a black picture, and silence.
     fn build(&self) -> Result<(), String> {
         let settings = lock(&self.settings).clone();

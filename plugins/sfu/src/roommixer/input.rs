@@ -96,12 +96,6 @@ impl Input {
         Ok(())
     }
 
-    /// Whether that is a part of it.
-    pub(super) fn has(&self, object: &gst::Object) -> bool {
-        let has = |element: &gst::Element| object.has_as_ancestor(element) || object == element;
-        self.elements.iter().any(has)
-    }
-
     pub(super) fn remove(&self, bin: &gst::Bin) {
         // Whatever waits for the mixer waits no longer.
         let first = self.elements.first().and_then(|e| e.static_pad("sink"));

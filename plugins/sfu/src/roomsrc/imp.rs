@@ -238,6 +238,12 @@ impl BinImpl for SfuRoomSrc {
             self.tell(Told::Failed(source));
             return;
         }
+        let is_ours = message.src() == Some(self.obj().upcast_ref());
+        if message.type_() == gst::MessageType::Error && !is_ours {
+            // Of one that has just been taken out.
+            gst::debug!(CAT, imp = self, "passed over: {message:?}");
+            return;
+        }
         self.parent_handle_message(message);
     }
 }
