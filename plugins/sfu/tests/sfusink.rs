@@ -88,6 +88,25 @@ fn encoded_layers_are_pads() {
     assert_eq!(rids, ["0", "1"]);
 }
 
+/// One by one, as some encoders give them.
+#[test]
+fn units_of_h264_become_pictures() {
+    init();
+    let encode = "x264enc tune=zerolatency bitrate=200 key-int-max=15 ! h264parse \
+                  ! video/x-h264,stream-format=byte-stream,alignment=nal";
+    for how in ["auto", "never", "always"] {
+        let stream = format!("units-{how}");
+        let size = "video/x-raw,format=I420,width=320,height=180,framerate=30/1";
+        let running = Running::start(&format!(
+            "videotestsrc is-live=true ! {size} ! {encode} ! sfusink name=out stream={stream} encode={how} layers=180:300k"
+        ));
+        let info = wait_for(&stream, |i| all_layers(i, &[(320, 180)]));
+        let health = info.video.unwrap().health;
+        assert!(health[0].frames > 0, "{stream}");
+        running.quiet();
+    }
+}
+
 #[test]
 fn vp8_vp9_opus_and_rtp_are_taken() {
     init();

@@ -2,8 +2,8 @@
 
 //! The elements behind a pad, built when its caps are known: encoder where needed, payloader, and the way to the router.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 use sfu_elements::layers::Layers;
@@ -15,6 +15,7 @@ use super::decoder;
 use super::media::{Form, Media};
 use super::sender::Sender;
 use super::settings::Settings;
+use crate::properties::lock;
 
 /// A pad's elements.
 #[derive(Debug, Default)]
@@ -31,6 +32,8 @@ pub(super) struct Branch {
     head: usize,
 }
 
+/// What comes in pieces is no larger.
+const LARGEST_PICTURE: usize = 8 * 1024 * 1024;
 /// The encoder of sound.
 const OPUS: &str = "opusenc";
 
@@ -267,7 +270,10 @@ fn build_into(
 ) -> Result<(), String> {
     let mut last = plan.entry.clone();
     if let Form::Encoded(codec) = plan.media.form {
-        last = parse(branch, plan.bin, plan.entry, codec)?;
+        if plan.media.in_units {
+            last = join(branch, plan.bin, &last)?;
+        }
+        last = parse(branch, plan.bin, &last, codec)?;
         branch.head = branch.elements.len();
     }
     behind(branch, plan, &last, sender)
@@ -397,6 +403,55 @@ fn parse(
         .build();
     filter.set_property("caps", caps);
     gst::Element::link_many([last, &parse, &filter]).map_err(|e| e.to_string())?;
+    Ok(filter)
+}
+
+/// Has units that come one by one (`alignment=nal`) become pictures. `h264parse` (1.22) hands the first picture on in pieces, of which
+/// the first one has a time, and then whole ones; and its caps never have the parameter sets then, by which payloaders know how long
+/// lengths are: `rtph264pay` reads on for ever. So the pieces are joined, and parsed once more.
+fn join(branch: &mut Branch, bin: &gst::Bin, last: &gst::Element) -> Result<gst::Element, String> {
+    let parse = branch.make(bin, "h264parse", "gstreamer1.0-plugins-bad")?;
+    parse.set_property("config-interval", -1i32);
+    let filter = branch.make(bin, "capsfilter", "libgstreamer1.0-0")?;
+    let caps = gst::Caps::builder("video/x-h264")
+        .field("stream-format", "byte-stream")
+        .field("alignment", "au");
+    filter.set_property("caps", caps.build());
+    gst::Element::link_many([last, &parse, &filter]).map_err(|e| e.to_string())?;
+    let first = Mutex::new(None::<gst::Buffer>);
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    if let Some(out) = filter.static_pad("src") {
+        out.add_probe(mask, move |pad, info| {
+            if let Some(event) = info.event() {
+                let ends = event.type_() == gst::EventType::Eos;
+                if let Some(first) = lock(&first).take_if(|_| ends) {
+                    let _ = pad.push(first);
+                }
+                return gst::PadProbeReturn::Ok;
+            }
+            let Some(buffer) = info.buffer() else {
+                return gst::PadProbeReturn::Ok;
+            };
+            let mut held = lock(&first);
+            match held.take() {
+                None => *held = Some(buffer.clone()),
+                Some(mut whole) if buffer.pts().is_none() && whole.size() < LARGEST_PICTURE => {
+                    whole.make_mut().unset_flags(gst::BufferFlags::DELTA_UNIT);
+                    whole.append(buffer.clone());
+                    *held = Some(whole);
+                }
+                Some(whole) => {
+                    drop(held);
+                    info.flow_res = pad.push(whole);
+                    return match info.flow_res {
+                        Ok(_) => gst::PadProbeReturn::Remove,
+                        Err(_) => gst::PadProbeReturn::Handled,
+                    };
+                }
+            }
+            gst::PadProbeReturn::Drop
+        });
+    }
     Ok(filter)
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Media {
     pub(super) form: Form,
     /// Picture size in pixels, where the caps tell.
     pub(super) size: Option<(u32, u32)>,
+    /// H.264 comes by units, not by pictures.
+    pub(super) in_units: bool,
 }
 
 const VIDEO: &str = "video/x-raw, video/x-h264, video/x-vp8, video/x-vp9, video/x-h265, video/x-av1, or application/x-rtp with encoding-name H264, VP8, VP9, H265 or AV1";
@@ -95,6 +97,8 @@ pub(super) fn parse(kind: TrackKind, caps: &gst::CapsRef) -> Result<Media, Strin
     Ok(Media {
         form,
         size: side("width").zip(side("height")),
+        in_units: form == Form::Encoded(Codec::H264)
+            && structure.get::<&str>("alignment") == Ok("nal"),
     })
 }
 
