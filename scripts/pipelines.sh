@@ -210,9 +210,9 @@ prepare_keys() {
 
 # Becomes the command, with the plugins of this checkout where they are built.
 start_pipeline() {
-  if [ -f "$ROOT/target/release/libgstsfu.so" ] && [ -z "${GST_REGISTRY:-}" ]; then
+  if [ -f "$ROOT/target/release/libgstsfu.so" ] && [ -z "${GST_REGISTRY:+${GST_PLUGIN_PATH:-}}" ]; then
     # A registry of our own: the plugins change with each build.
-    export GST_REGISTRY=$ROOT/target/registry.bin
+    export GST_REGISTRY=${GST_REGISTRY:-$ROOT/target/registry.bin}
     export GST_PLUGIN_PATH=$ROOT/target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
   fi
   if ! command -v gst-inspect-1.0 >/dev/null; then
