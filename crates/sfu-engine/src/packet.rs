@@ -40,6 +40,8 @@ pub struct Layering {
     pub(crate) from_above: u8,
     /// Its dependency descriptor, where the codec's layers are told apart by that.
     pub(crate) descriptor: Option<Arc<Descriptor>>,
+    /// Parameter sets that were told of what begins with this packet.
+    pub(crate) sets: Option<sets::Told>,
 }
 
 impl Layering {
@@ -128,6 +130,8 @@ pub(crate) struct LayerReader {
     temporal: TemporalReader,
     fragmenter: Fragmenter,
     sets: ParameterSets,
+    /// Some were told before anything came.
+    has_told: bool,
     /// The frame, by its timestamp, before one of whose packets one is missing: that may hold its parameter sets, and newer ones.
     gap: Option<u32>,
     /// The newest packet's timestamp and marker, and whether any had one.
@@ -148,11 +152,17 @@ impl LayerReader {
     ) -> (Vec<Packet>, u64) {
         self.marks.clear();
         self.bare.clear();
+        let format = Format::of(codec);
         let mut packets: Vec<_> = packets
             .into_iter()
-            .map(|rtp| self.inspect(codec, rtp))
+            .map(|rtp| {
+                if let Some((format, sets)) = format.zip(rtp.layering.sets.as_ref()) {
+                    self.sets.told(format, sets);
+                    self.has_told |= self.newest.is_none();
+                }
+                self.inspect(codec, rtp)
+            })
             .collect();
-        let format = Format::of(codec);
         if let Some(format) = format {
             for (index, packet) in packets.iter().enumerate() {
                 if self.sets.look(format, packet.timestamp, &packet.payload) {
@@ -188,8 +198,8 @@ impl LayerReader {
         let is_end = newest.is_some_and(|(t, marker)| t != timestamp && !marker)
             && self.has_markers
             && missed.clone().count() == 1;
-        // Before the very first one anything may be.
-        if newest.is_none() || !missed.is_empty() && !is_end {
+        // Before the very first one anything may be, unless all that there is was told.
+        if newest.is_none() && !self.has_told || !missed.is_empty() && !is_end {
             self.gap = Some(timestamp);
         }
         self.arrivals.miss(missed, self.temporal.counted());

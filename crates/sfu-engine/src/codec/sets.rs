@@ -5,6 +5,8 @@
 //! Some encoders send them once, at the very beginning: whoever joins later could decode nothing. One a layer, called by
 //! [`LayerReader`](crate::packet) for each packet that comes in, which sends them again where they are missing.
 
+use std::sync::Arc;
+
 use super::nal::{Content, Format};
 use crate::size::MAX_PAYLOAD;
 
@@ -61,7 +63,19 @@ pub(crate) fn come_first(format: Format, payload: &[u8]) -> bool {
     }
 }
 
+/// Parameter sets that are told beside the media (`sprop-parameter-sets` and its kin).
+pub(crate) type Told = Arc<[Box<[u8]>]>;
+
 impl ParameterSets {
+    /// Takes those that were told beforehand. What comes with the pictures counts more.
+    pub(crate) fn told(&mut self, format: Format, sets: &Told) {
+        let frame = self.frame;
+        for unit in sets.iter().filter(|unit| !unit.is_empty()) {
+            self.keep(format, 0, unit);
+        }
+        self.frame = frame;
+    }
+
     /// Looks at a packet's payload. `true`: a picture begins in it that a decoder could begin with if it had the sets, which
     /// are known and have not come with it.
     pub(crate) fn look(&mut self, format: Format, timestamp: u32, payload: &[u8]) -> bool {
@@ -181,6 +195,21 @@ mod tests {
 
     fn aggregate(units: &[&[u8]]) -> Vec<u8> {
         Format::H264.aggregate(units)
+    }
+
+    #[test]
+    fn what_was_told_beforehand_goes_before_the_first_picture() {
+        let mut sets = ParameterSets::default();
+        let told: Told = [SPS, &[], PPS, IDR].map(Box::from).into();
+        sets.told(Format::H264, &told);
+        assert!(sets.look(Format::H264, 7, IDR));
+        assert_eq!(sets.payload(Format::H264), aggregate(&[SPS, PPS]));
+        // The encoder's own are newer.
+        let newer = [&SPS[..5], &[9]].concat();
+        sets.look(Format::H264, 8, &newer);
+        assert!(!sets.look(Format::H264, 8, IDR));
+        assert!(sets.look(Format::H264, 9, IDR));
+        assert_eq!(sets.payload(Format::H264), aggregate(&[&newer, PPS]));
     }
 
     #[test]

@@ -54,6 +54,13 @@ pub struct Candidate {
     pub from_above: u8,
 }
 
+impl Candidate {
+    /// Something is known of it: it is or was sent, or its publisher says what it will be.
+    fn is_seen(&self) -> bool {
+        self.active || height(self).is_some() || bitrate(self).is_some()
+    }
+}
+
 /// The temporal layers of a layer, and what the lower ones cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TemporalCosts {
@@ -80,7 +87,8 @@ impl TemporalCosts {
 
 /// The indices of the layers, highest first: by height, then by the highest bitrate, then as the publisher lists them.
 ///
-/// Publishers list simulcast layers in either direction (RFC 8853 sets none), so the list's order says little.
+/// Publishers list simulcast layers in either direction (RFC 8853 sets none), so the list's order says little. Layers that are
+/// offered and never sent, as a camera's highest one whose picture is too small for it, stand below all of which something is known.
 pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
     let mut order = Vec::new();
     rank(layers, &mut order);
@@ -89,11 +97,17 @@ pub fn ranked(layers: &[Candidate]) -> Vec<usize> {
 
 /// The same into memory that is there already, for those who look several times a second.
 pub fn rank(layers: &[Candidate], order: &mut Vec<usize>) {
-    let known = |key: fn(&Candidate) -> Option<u64>| layers.iter().all(|l| key(l).is_some());
+    let known = |key: fn(&Candidate) -> Option<u64>| {
+        let mut seen = layers.iter().filter(|l| l.is_seen());
+        seen.all(|l| key(l).is_some())
+    };
     let by_height = known(height);
     let by_bitrate = known(bitrate);
     let is_above = |a: usize, b: usize| {
         let (a, b) = (&layers[a], &layers[b]);
+        if a.is_seen() != b.is_seen() {
+            return a.is_seen();
+        }
         match by_height && height(a) != height(b) {
             true => height(a) > height(b),
             false => by_bitrate && has_more(a, b),
@@ -145,6 +159,31 @@ pub(crate) mod tests {
             from_above: 0,
         };
         active.iter().enumerate().map(layer).collect()
+    }
+
+    #[test]
+    fn what_is_never_sent_stands_below_what_is() {
+        // By the place in the list of the highest one, of the one in the middle, and of the lowest.
+        for places in [[2, 1, 0], [0, 1, 2], [1, 0, 2]] {
+            for missing in 0..3 {
+                for by_height in [true, false] {
+                    let mut three = layers(&[true; 3]);
+                    for (rank, place) in places.into_iter().enumerate() {
+                        if rank == missing {
+                            three[place].active = false;
+                        } else if by_height {
+                            three[place].info.height = Some(720 >> rank);
+                        } else {
+                            three[place].most = Some(2_000_000 >> (2 * rank));
+                        }
+                    }
+                    let sent = (0..3).filter(|rank| *rank != missing);
+                    let mut expected: Vec<_> = sent.map(|rank| places[rank]).collect();
+                    expected.push(places[missing]);
+                    assert_eq!(ranked(&three), expected, "{places:?} without {missing}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -281,6 +281,7 @@ impl Published {
             red: packet.red,
             layering: Layering {
                 descriptor: packet.descriptor,
+                sets: packet.sets,
                 ..Layering::default()
             },
         })

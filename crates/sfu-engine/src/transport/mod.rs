@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::codec::dependency::Descriptor;
-use crate::codec::{Codec, TrackKind, Vp8Header};
+use crate::codec::{Codec, TrackKind, Vp8Header, sets};
 use crate::peer::data::DataCommand;
 pub use crate::peer::uplink::agreed::AgreedTracks;
 pub use work::Work;
@@ -148,6 +148,8 @@ pub struct Incoming {
     pub audio_level: Option<u8>,
     /// Its dependency descriptor, where the codec's layers are told apart by that.
     pub(crate) descriptor: Option<Arc<Descriptor>>,
+    /// Parameter sets that the offer tells, with the first packet of an SSRC.
+    pub(crate) sets: Option<sets::Told>,
     /// RTP payload. Empty where there is nothing to forward (padding): only its number is used up.
     pub payload: Arc<[u8]>,
     /// The same with redundancy, as it came (RED).

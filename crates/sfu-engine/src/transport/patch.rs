@@ -109,11 +109,13 @@ pub(crate) fn patch(
     fragment: &Fragment,
 ) -> Result<PatchOutcome, PatchError> {
     let restart = fragment.restart(&agreed.remote.ufrag)?;
-    if agreed.heard + fragment.count > CANDIDATES {
+    let restarts = restart.is_some();
+    // Those of before a restart are forgotten with it.
+    let heard = if restarts { 0 } else { agreed.heard };
+    if heard + fragment.count > CANDIDATES {
         return Err(too_many());
     }
-    agreed.heard += fragment.count;
-    let restarts = restart.is_some();
+    agreed.heard = heard + fragment.count;
     if let Some((remote, local)) = restart {
         agreed.local = local;
         connection.restart(agreed.local.clone(), remote.clone());

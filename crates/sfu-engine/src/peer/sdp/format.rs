@@ -2,6 +2,9 @@
 
 //! The payload types of an m-line: encoding, parameters and feedback (RFC 8866, section 6.6 and 6.15; RFC 4585).
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+
 use super::super::uplink::agreed::Feedback;
 use super::error::shown;
 use super::lines::word;
@@ -37,6 +40,10 @@ const HELPERS: [&str; 6] = [
     "CN",
     "telephone-event",
 ];
+
+/// Parameter sets of an offer, and characters of one, that are kept: encoders tell two or three, of 10 to 60 octets.
+const MOST_SETS: usize = 4;
+const LONGEST_SET: usize = 268;
 
 /// What comes under a payload type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -264,6 +271,21 @@ impl Format<'_> {
         }
     }
 
+    /// The parameter sets that it tells (RFC 6184, section 8.1; RFC 7798, section 7.1), in the order in which a decoder wants them.
+    pub(super) fn parameter_sets(&self, codec: Codec) -> Vec<Box<[u8]>> {
+        let names: &[&str] = match codec {
+            Codec::H264 => &["sprop-parameter-sets"],
+            Codec::H265 => &["sprop-vps", "sprop-sps", "sprop-pps"],
+            _ => return Vec::new(),
+        };
+        let told = names.iter().filter_map(|name| self.parameter(name));
+        let told = told.flat_map(|sets| sets.split(',')).take(MOST_SETS);
+        let told = told.filter(|set| set.len() <= LONGEST_SET);
+        // Some leave the padding out.
+        let sets = told.filter_map(|set| BASE64.decode(set.trim().trim_end_matches('=')).ok());
+        sets.map(Vec::into_boxed_slice).collect()
+    }
+
     /// Single NAL units and fragments may be mixed (RFC 6184, section 6.3), as they are sent.
     pub(super) fn takes_fragments(&self) -> bool {
         self.parameter("packetization-mode") == Some("1")
@@ -467,6 +489,36 @@ mod tests {
         assert_eq!(of(111, Encoding::Rtx), None);
         assert_eq!(of(111, Encoding::Red), Some(63));
         assert_eq!(of(96, Encoding::Red), None);
+    }
+
+    #[test]
+    fn parameter_sets_are_read_as_they_are_told() {
+        let sets = |map, parameters| {
+            let codec = if map == "H264/90000" {
+                Codec::H264
+            } else {
+                Codec::H265
+            };
+            of(map, parameters).parameter_sets(codec)
+        };
+        let boxed =
+            |sets: &[&[u8]]| -> Vec<Box<[u8]>> { sets.iter().map(|s| Box::from(*s)).collect() };
+        let told = sets(
+            "H264/90000",
+            "packetization-mode=1; sprop-parameter-sets=Z0LADA==,aM4PyA==;x=y",
+        );
+        assert_eq!(
+            told,
+            boxed(&[&[0x67, 0x42, 0xc0, 0x0c], &[0x68, 0xce, 0x0f, 0xc8]])
+        );
+        let unpadded = sets("H264/90000", "sprop-parameter-sets=Z0LADA,%%%,");
+        assert_eq!(unpadded, boxed(&[&[0x67, 0x42, 0xc0, 0x0c], &[]]));
+        let told = sets("H265/90000", "sprop-sps=QgE=;sprop-vps=QAE=;sprop-pps=RAE=");
+        assert_eq!(told, boxed(&[&[0x40, 1], &[0x42, 1], &[0x44, 1]]));
+        let long = format!("sprop-parameter-sets={}", "A".repeat(LONGEST_SET + 1));
+        assert!(sets("H264/90000", &long).is_empty());
+        let many = format!("sprop-parameter-sets={}", "Z0LADA==,".repeat(50));
+        assert_eq!(sets("H264/90000", &many).len(), MOST_SETS);
     }
 
     #[test]

@@ -15,6 +15,9 @@ use super::session::{self, Origin};
 use super::{LAYERS_IN_ALL, MEDIAS, SLOTS, TRACKS};
 use crate::transport::TrackIn;
 
+/// Of so many formats of an m-line the parameter sets are kept that the offer tells.
+const TOLD: usize = 2;
+
 /// What a peer may publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Published {
@@ -141,6 +144,10 @@ fn media(track: TrackIn, line: &Accepted<'_, '_>) -> Media {
         cname: source.cname.map(str::to_owned),
     });
     let layers = line.layers.iter().filter(|_| id(Extension::Rid).is_some());
+    let told = line.formats.iter().filter_map(|chosen| {
+        let sets = chosen.format.parameter_sets(chosen.codec);
+        (!sets.is_empty()).then(|| (chosen.format.pt, sets.into()))
+    });
     Media {
         track,
         mid: line.media.mid.unwrap_or_default().to_owned(),
@@ -150,6 +157,7 @@ fn media(track: TrackIn, line: &Accepted<'_, '_>) -> Media {
         formats: formats.collect(),
         sources: sources.collect(),
         rids: layers.map(|layer| layer.rid.to_owned()).collect(),
+        sets: told.take(TOLD).collect(),
         extensions: Extensions {
             mid: id(Extension::Mid),
             rid: id(Extension::Rid),

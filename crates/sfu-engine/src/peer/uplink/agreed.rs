@@ -5,7 +5,7 @@
 //! The seam between [`sdp`](crate::peer::sdp), which fills it, and the receive path: [`Agreed`] is all that the
 //! [`uplink`](super) knows of an offer.
 
-use crate::codec::{Codec, TrackKind};
+use crate::codec::{Codec, TrackKind, sets};
 use crate::ids::{Language, NameError, Rid};
 use crate::peer::data::AgreedData;
 use crate::transport::TrackIn;
@@ -47,6 +47,8 @@ pub(crate) struct Media {
     pub(crate) sources: Vec<Source>,
     /// Simulcast layers that were agreed on (RFC 8851, RFC 8853), as the offer lists them. Empty where there are none.
     pub(crate) rids: Vec<String>,
+    /// Parameter sets that the offer tells, by payload type: encoders that tell them may send none with their pictures.
+    pub(crate) sets: Vec<(u8, sets::Told)>,
     pub(crate) extensions: Extensions,
 }
 
@@ -142,6 +144,12 @@ impl Media {
             sources: Vec::new(),
             ..self.clone()
         }
+    }
+
+    /// What the offer tells of what comes under a payload type.
+    pub(super) fn sets_of(&self, pt: u8) -> Option<sets::Told> {
+        let told = self.sets.iter().find(|(of, _)| *of == pt);
+        told.map(|(_, sets)| sets.clone())
     }
 
     pub(super) fn is_received(&self) -> bool {

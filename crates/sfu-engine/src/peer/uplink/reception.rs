@@ -122,7 +122,11 @@ impl Reception {
             let due = self.control.arrivals.due().unwrap_or(now);
             self.due = self.due.min(due);
         }
-        let taken = header.unpadded(plain).and_then(|payload| {
+        // Of what can't be read the number is used up, or it would be asked for again.
+        let payload = header.unpadded(plain);
+        let is_read = payload.is_some();
+        let payload = payload.unwrap_or_default();
+        let taken = (|| {
             let route = self.router.route(header.ssrc, header.pt, &extensions)?;
             let came = Came {
                 ssrc: header.ssrc,
@@ -138,8 +142,8 @@ impl Reception {
                 payload,
             };
             self.place(now, &route, came, &packet)
-        });
-        if taken.is_none() {
+        })();
+        if taken.is_none() || !is_read {
             work.note_dropped();
         }
         let forgotten = self.router.forgotten();
@@ -169,7 +173,12 @@ impl Reception {
                     let info = codec::inspect(format.codec, packet.payload);
                     at.wants_keyframe |= !info.keyframe_start;
                 }
-                incoming.push(at.incoming(format, place, packet, packet.payload.into(), None));
+                let mut media = at.incoming(format, place, packet, packet.payload.into(), None);
+                if place.begins {
+                    let line = self.router.lines().get(route.line);
+                    media.sets = line.and_then(|line| line.sets_of(format.pt));
+                }
+                incoming.push(media);
             }
             Content::Redundant(format) => {
                 let place = at.came(now, came, Some(format))?;
@@ -277,6 +286,7 @@ impl Receiver {
             marker: packet.marker,
             audio_level: packet.audio_level,
             descriptor,
+            sets: None,
             payload,
             red,
         }

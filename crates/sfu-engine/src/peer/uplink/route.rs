@@ -260,6 +260,7 @@ mod tests {
             formats,
             sources: Vec::new(),
             rids: Vec::new(),
+            sets: Vec::new(),
             extensions: agreed::Extensions::default(),
         }
     }
