@@ -161,7 +161,10 @@ impl Access {
     ) -> Outcome {
         let asker = webhook::asker(visitor.credential, visitor.address, visitor.protocol);
         // What was taken back, or must wait, is not asked for.
-        let is_final = matches!(refused, Refused::Revoked | Refused::Later(_));
+        let is_final = matches!(
+            refused,
+            Refused::Revoked | Refused::Later(_) | Refused::Busy
+        );
         let (Some(hook), Some(asker), false) = (&policy.webhook, asker, is_final) else {
             return Outcome::Refused(refused);
         };
@@ -283,6 +286,7 @@ impl Access {
         {
             Known::Wrong => refused(Refused::Unknown),
             Known::Later(after) => refused(Refused::Later(after)),
+            Known::Full => refused(Refused::Busy),
             Known::Unknown(job) => Err(Outcome::Hash(Job(Work::Hash(job)))),
             Known::Right => match known {
                 Some(user) => Ok(Shown::User {
