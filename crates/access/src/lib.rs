@@ -11,6 +11,7 @@ mod password;
 mod permission;
 mod proof;
 pub mod remote;
+mod revoked;
 mod segment;
 pub mod store;
 mod text;
