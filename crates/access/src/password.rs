@@ -382,9 +382,17 @@ fn verify(job: &Job) -> bool {
     verified.is_ok()
 }
 
-/// A line's hash for a password.
+/// A line's hash for a password, where it is one that is taken.
 pub fn hash(password: &str) -> Result<String, String> {
     use argon2::password_hash::{PasswordHasher, SaltString};
+    if password.is_empty() {
+        return Err("the password is empty".into());
+    }
+    if password.len() > PASSWORD_MAX {
+        return Err(format!(
+            "the password has more than {PASSWORD_MAX} octets: it would be taken by nobody"
+        ));
+    }
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|e| format!("no random numbers: {e}"))?;
     let salt = SaltString::encode_b64(&salt).map_err(|e| e.to_string())?;

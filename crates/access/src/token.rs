@@ -134,6 +134,15 @@ pub(crate) fn secret_in(octets: &[u8]) -> Option<&str> {
     (is_secret && text.len() >= SECRET_MIN).then_some(text)
 }
 
+/// The secret that tokens are made with, where servers take it as one: what they say is wrong with it else.
+pub fn read_secret(text: &str) -> Result<String, String> {
+    read_keys(text.as_bytes())?;
+    let secret = secret_in(text.as_bytes()).map(str::to_owned);
+    secret.ok_or_else(|| {
+        "it holds keys and no secret: who has the private key makes the tokens".to_owned()
+    })
+}
+
 fn pem(text: &str) -> Result<Key, String> {
     if text.contains("PRIVATE KEY") {
         return Err("it is a private key: put the public one here".into());
