@@ -130,7 +130,14 @@ impl Access {
         if !config::have_changed(&seen) {
             return None;
         }
-        let loaded = config::load(path, &mut seen);
+        let loaded = config::load(path, &mut seen).and_then(|policy| {
+            // Editors and copies empty a file before they fill it.
+            let is_emptied = policy.rules == 0 && self.policy.load().rules > 0;
+            match is_emptied {
+                true => Err(ConfigError::Empty(path.to_owned())),
+                false => Ok(policy),
+            }
+        });
         Some(loaded.map(|policy| {
             self.providers.want(&policy.providers);
             self.policy.store(Arc::new(policy));
