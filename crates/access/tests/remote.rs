@@ -416,8 +416,15 @@ fn a_set_with_secrets_or_without_end_is_none() {
     ] {
         let server = Asked::new(move |_| answer(200, &body));
         let access = Rules::new(name);
-        let access = access.open(&format!("tokens {}\n", server.url));
-        soon(name, || access.complaint().is_some());
+        let access = access.open(&format!("tokens {}?key=hidden\n", server.url));
+        let told = Mutex::new(None);
+        soon(name, || {
+            *told.lock().unwrap() = access.complaint();
+            told.lock().unwrap().is_some()
+        });
+        let told = told.into_inner().unwrap().unwrap();
+        assert!(told.contains(&server.url), "{name}: {told}");
+        assert!(!told.contains("hidden"), "{name}: {told}");
         let claims = json!({ "exp": 4_000_000_000u64, "sfu": { "play": ["cam1"] } });
         let key = EncodingKey::from_secret(&[7; 32]);
         let token = encode(&Header::new(Algorithm::HS256), &claims, &key).unwrap();
