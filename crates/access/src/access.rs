@@ -380,9 +380,9 @@ impl Access {
         }
     }
 
-    /// Takes a token back by its `jti`: what it let in ends, and nobody who goes by the same access
-    /// file takes it any more. `until` is when it ends by itself, as far as that is known. `false`: there are too many already, or `id` is empty or
-    /// too long. Waits for the disk.
+    /// Takes a token back by its `jti`: what it let in ends, and nobody who goes by the same access file takes it any more.
+    /// `until` is when it ends by itself, as far as that is known. `false`: there are too many already, or `id` is empty or too
+    /// long. Waits for the disk.
     pub fn revoke(&self, id: &str, until: Option<SystemTime>, now: SystemTime) -> bool {
         if !self.revoked.add(id, until, now) {
             return false;
