@@ -388,7 +388,7 @@ impl Access {
             return false;
         }
         self.generation.fetch_add(1, Relaxed);
-        self.revoked.save(now);
+        self.save_revoked(now);
         true
     }
 
@@ -399,9 +399,15 @@ impl Access {
         let _ = self.refresh_revoked();
         let was_there = self.revoked.remove(id);
         if was_there {
-            self.revoked.save(SystemTime::now());
+            self.save_revoked(SystemTime::now());
         }
         was_there
+    }
+
+    /// What others have written meanwhile is known then, too.
+    fn save_revoked(&self, now: SystemTime) {
+        self.revoked.save(now);
+        self.generation.fetch_add(1, Relaxed);
     }
 
     /// The tokens that were taken back so.

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -179,7 +179,12 @@ impl Revoked {
         let mut seen = kept.seen();
         let _lock = kept.lock()?;
         self.read(kept, &mut seen).map_err(|e| e.to_string())?;
-        let table = self.table();
+        let mut table = self.table();
+        table.ids.retain(|_, until| *until > now);
+        // With those of others, who have not looked either: nobody would read what has more.
+        if table.ids.len() > MAX {
+            return Err("there are more than 10,000: sign with another key".into());
+        }
         let written = table.unsaved.clone();
         let text = text_of(&table.ids, now);
         drop(table);
@@ -209,13 +214,15 @@ impl Kept {
     fn lock(&self) -> Result<File, String> {
         let file = File::open(&self.access).map_err(|e| e.to_string())?;
         let begun = Instant::now();
-        while file.try_lock().is_err() {
-            if begun.elapsed() > LOCK_TIME {
-                return Err("another process has locked the access file".into());
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_TIME => {
+                    std::thread::sleep(LOCK_EVERY);
+                }
+                Err(error) => return Err(format!("the access file can't be locked: {error}")),
             }
-            std::thread::sleep(LOCK_EVERY);
         }
-        Ok(file)
     }
 
     fn read(&self) -> Result<Option<Ids>, ConfigError> {
@@ -364,6 +371,42 @@ mod tests {
         let text = text_of(&ids, now);
         assert_eq!(text.lines().count(), 1 + names.len(), "{text}");
         assert_eq!(ids_of(&text, now), Ok(ids));
+    }
+
+    #[test]
+    fn no_more_are_written_than_are_read() {
+        let name = format!("sfu-revoked-many-{}", std::process::id());
+        let access = std::env::temp_dir().join(name);
+        let kept = with_end(&access, ".revoked");
+        let _ = fs::remove_file(&kept);
+        fs::write(&access, "anyone\n").unwrap();
+        let open = || Revoked::open(Some(&access));
+        let (one, other) = (open().unwrap(), open().unwrap());
+        let now = SystemTime::now();
+        for n in 0..MAX {
+            assert!(one.add(&n.to_string(), None, now));
+        }
+        one.save(now);
+        assert_eq!(one.complaint(), None);
+        assert!(!one.add("late", None, now));
+        // It has not looked.
+        assert!(other.add("late", None, now));
+        other.save(now);
+        assert!(other.complaint().is_some() && other.has("late"));
+        assert_eq!(open().unwrap().all().len(), MAX);
+        // Somebody else writes and does not end.
+        let lock = File::open(&access).unwrap();
+        lock.try_lock().unwrap();
+        assert!(one.remove("1"));
+        one.save(now);
+        let complaint = one.complaint().unwrap();
+        assert!(complaint.contains("locked"), "{complaint}");
+        drop(lock);
+        one.save(now);
+        assert_eq!(one.complaint(), None);
+        assert!(!open().unwrap().has("1"));
+        fs::remove_file(access).unwrap();
+        fs::remove_file(kept).unwrap();
     }
 
     #[test]

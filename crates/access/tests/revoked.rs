@@ -89,6 +89,7 @@ fn all_who_go_by_a_file_know_what_one_was_told() {
     assert_eq!(mode & 0o777, 0o600);
     // Two who were told of different ones keep both, though neither has looked.
     assert!(one.revoke("3", None, now) && other.revoke("4", None, now));
+    assert_eq!(plays(&other, "3"), Err(Refused::Revoked));
     assert_eq!(plays(&folder.open(), "3"), Err(Refused::Revoked));
     assert_eq!(plays(&folder.open(), "4"), Err(Refused::Revoked));
     // By mistake: any of them may take it away again.
