@@ -67,6 +67,34 @@ chmod +x "$folder/checkout/target/release/sfu-access"
 [[ $(types token --play cam1) == 'built token --play cam1' ]] || { echo "./sfu token needs cargo though it is built" >&2; exit 1; }
 program cargo 'echo cargo 99.0.0'
 
+# An access file that was named and can't be reached is no reason to start without one; a home that can't be written to is.
+program gst-inspect-1.0 ''
+program gst-launch-1.0 'echo "plays by <$GST_SFU_ACCESS>"'
+printf '#!/usr/bin/env bash\nexit 1\n' >"$folder/checkout/target/release/sfu-access"
+mkdir "$folder/checkout/crates/sfu-engine" "$folder/checkout/crates/sfu-engine/src"
+cp "$root/crates/sfu-engine/src/ids.rs" "$folder/checkout/crates/sfu-engine/src"
+cp -r "$root/pipelines" "$folder/checkout"
+runs() { (cd "$folder/checkout" && env -i PATH="$folder" HOME="$folder" "$@" ./sfu run sfu 2>&1 </dev/null); }
+ln -s /nowhere/access "$folder/dangling"
+touch "$folder/file" "$folder/rules"
+for file in "$folder/dangling" "$folder/missing" "$folder/file/access"; do
+  if said=$(runs GST_SFU_ACCESS="$file"); then
+    echo "./sfu run starts without the rules of $file: $said" >&2
+    exit 1
+  fi
+  [[ $said == *"$file"* && $said != *"plays by"* ]] || { echo "./sfu run does not name $file: $said" >&2; exit 1; }
+done
+[[ $(runs GST_SFU_ACCESS="$folder/rules") == *"plays by <$folder/rules>"* ]]
+[[ $(runs GST_SFU_ACCESS=) == *'plays by <>'* ]]
+[[ $(runs LANG=C) == *'There is no access file'*'plays by <>'* ]]
+mkdir -p "$folder/.config/gst-sfu"
+ln -s /nowhere/access "$folder/.config/gst-sfu/access"
+if said=$(runs LANG=C); then
+  echo "./sfu run starts without the rules that a link names: $said" >&2
+  exit 1
+fi
+rm "$folder/gst-inspect-1.0" "$folder/gst-launch-1.0" "$folder/checkout/target/release/sfu-access"
+
 # What is installed waits for others who use apt, in both of its steps.
 program dpkg-query 'echo unpacked'
 program id 'echo 0'

@@ -188,13 +188,17 @@ name_access() {
   export GST_SFU_API_KEYS
 }
 
-# Makes that file at the first start, and says the key for who publishes from another machine that one time.
+# Makes that file at the first start, and says the key for who publishes from another machine that one time. Where one was named,
+# or something is there that can't be reached, nothing starts without its rules.
 prepare_access() {
-  local tool=$ROOT/target/release/sfu-access
+  local tool=$ROOT/target/release/sfu-access named=${GST_SFU_ACCESS:-}
   name_access
   [ -n "$GST_SFU_ACCESS" ] || return 0
   if [ ! -e "$GST_SFU_ACCESS" ]; then
     if [ -x "$tool" ] && "$tool" init >&2; then return 0; fi
+    if [ -n "$named" ] || [ -L "$GST_SFU_ACCESS" ]; then
+      die "the access file $GST_SFU_ACCESS is not there or can't be reached, and could not be made: nothing is started without its rules. GST_SFU_ACCESS= is to have none"
+    fi
     echo "There is no access file: only this machine may publish. GST_SFU_ACCESS names another place for it." >&2
     GST_SFU_ACCESS=
   fi

@@ -3,7 +3,6 @@
 //! The one who decides. What everybody may do there and then is looked at first, and a credential only where
 //! that is not enough: so a wrong one costs nothing where none is needed.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,6 +19,7 @@ use crate::digest::DigestAnswer;
 use crate::keys::Keys;
 use crate::password::{Known, Passwords};
 use crate::proof::{Proof, Shown};
+use crate::revoked::Revoked;
 use crate::token::{self, TOKEN_MAX, Token, TokenError};
 use crate::visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Ways, Work};
 use crate::webhook::{self, Verdict, Webhooks};
@@ -27,11 +27,6 @@ use crate::{Action, Grants, Pattern, segment};
 
 /// How often who comes is asked for at most: for a password, and by a webhook.
 const TRIES: usize = 3;
-/// Tokens that are taken back while it runs, and for how long where their end is not known.
-const REVOKED_MAX: usize = 10_000;
-const REVOKED_TIME: Duration = Duration::from_secs(400 * 24 * 3600);
-/// Octets of the name of each: 512 characters of any script.
-const REVOKED_ID_MAX: usize = 4 * 512;
 
 /// The one who decides. Cheap to ask from any thread.
 #[derive(Debug)]
@@ -42,8 +37,7 @@ pub struct Access {
     passwords: Passwords,
     webhooks: Webhooks,
     providers: Keys,
-    /// Tokens that were taken back while it runs, by their `jti`, until they end anyhow.
-    revoked: Mutex<HashMap<String, SystemTime>>,
+    revoked: Revoked,
     /// For segments where there is no secret.
     random: hmac::Key,
     generation: Arc<AtomicU64>,
@@ -54,6 +48,7 @@ impl Access {
     pub fn open(path: Option<&Path>) -> Result<Self, ConfigError> {
         let mut seen = Seen::new();
         let policy = path.map(|path| config::load(path, &mut seen)).transpose()?;
+        let revoked = Revoked::open(path)?;
         let mut key = [0; 32];
         let no_random = |what: String| ConfigError::File("/dev/urandom".into(), what);
         getrandom::fill(&mut key).map_err(|e| no_random(e.to_string()))?;
@@ -66,7 +61,7 @@ impl Access {
             policy: ArcSwap::from_pointee(policy),
             webhooks: Webhooks::new(&key),
             providers,
-            revoked: Mutex::default(),
+            revoked,
             seen: Mutex::new(seen),
             passwords: Passwords::new().map_err(no_random)?,
             random: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -107,17 +102,42 @@ impl Access {
     /// Whether one of the files has changed since they were read.
     pub(crate) fn has_changed(&self) -> bool {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        config::have_changed(&seen)
+        config::have_changed(&seen) || self.revoked.has_changed()
     }
 
     /// Reads the files again where one has changed: `None` where none has. What is wrong changes nothing.
     pub fn refresh(&self) -> Option<Result<(), ConfigError>> {
         let path = self.path.as_deref()?;
+        let revoked = self.refresh_revoked();
+        match (self.refresh_rules(path), revoked) {
+            (Some(Err(error)), _) | (_, Some(Err(error))) => Some(Err(error)),
+            (None, None) => None,
+            _ => Some(Ok(())),
+        }
+    }
+
+    /// What others took back.
+    fn refresh_revoked(&self) -> Option<Result<(), ConfigError>> {
+        let read = self.revoked.refresh();
+        if matches!(read, Some(Ok(()))) {
+            self.generation.fetch_add(1, Relaxed);
+        }
+        read
+    }
+
+    fn refresh_rules(&self, path: &Path) -> Option<Result<(), ConfigError>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !config::have_changed(&seen) {
             return None;
         }
-        let loaded = config::load(path, &mut seen);
+        let loaded = config::load(path, &mut seen).and_then(|policy| {
+            // Editors and copies empty a file before they fill it.
+            let is_emptied = policy.rules == 0 && self.policy.load().rules > 0;
+            match is_emptied {
+                true => Err(ConfigError::Empty(path.to_owned())),
+                false => Ok(policy),
+            }
+        });
         Some(loaded.map(|policy| {
             self.providers.want(&policy.providers);
             self.policy.store(Arc::new(policy));
@@ -161,7 +181,10 @@ impl Access {
     ) -> Outcome {
         let asker = webhook::asker(visitor.credential, visitor.address, visitor.protocol);
         // What was taken back, or must wait, is not asked for.
-        let is_final = matches!(refused, Refused::Revoked | Refused::Later(_));
+        let is_final = matches!(
+            refused,
+            Refused::Revoked | Refused::Later(_) | Refused::Busy
+        );
         let (Some(hook), Some(asker), false) = (&policy.webhook, asker, is_final) else {
             return Outcome::Refused(refused);
         };
@@ -283,6 +306,7 @@ impl Access {
         {
             Known::Wrong => refused(Refused::Unknown),
             Known::Later(after) => refused(Refused::Later(after)),
+            Known::Full => refused(Refused::Busy),
             Known::Unknown(job) => Err(Outcome::Hash(Job(Work::Hash(job)))),
             Known::Right => match known {
                 Some(user) => Ok(Shown::User {
@@ -356,40 +380,46 @@ impl Access {
         }
     }
 
-    /// Takes a token back by its `jti`: what it let in ends, and it is not taken any more while this runs. `until` is when
-    /// it ends by itself, as far as that is known. `false`: there are too many already, or `id` is empty or too long.
+    /// Takes a token back by its `jti`: what it let in ends, and nobody who goes by the same access file takes it any more.
+    /// `until` is when it ends by itself, as far as that is known. `false`: there are too many already, or `id` is empty or too
+    /// long. Waits for the disk.
     pub fn revoke(&self, id: &str, until: Option<SystemTime>, now: SystemTime) -> bool {
-        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        if revoked.len() >= REVOKED_MAX {
-            revoked.retain(|_, until| *until > now);
-        }
-        if id.is_empty() || id.len() > REVOKED_ID_MAX || revoked.len() >= REVOKED_MAX {
+        if !self.revoked.add(id, until, now) {
             return false;
         }
-        revoked.insert(id.to_owned(), until.unwrap_or(now + REVOKED_TIME));
-        drop(revoked);
         self.generation.fetch_add(1, Relaxed);
+        self.save_revoked(now);
         true
     }
 
-    /// What [`Access::revoke`] took back is good again, where the file does not say otherwise. `false`: it was not taken back.
+    /// What [`Access::revoke`] took back is good again, where the access file does not say otherwise. `false`: it was not taken
+    /// back. Waits for the disk.
     pub fn restore(&self, id: &str) -> bool {
-        let mut revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        revoked.remove(id).is_some()
+        // Another one may have taken it back just now.
+        let _ = self.refresh_revoked();
+        let was_there = self.revoked.remove(id);
+        if was_there {
+            self.save_revoked(SystemTime::now());
+        }
+        was_there
     }
 
-    /// The tokens that were taken back while it runs, for who keeps them.
+    /// What others have written meanwhile is known then, too.
+    fn save_revoked(&self, now: SystemTime) {
+        self.revoked.save(now);
+        self.generation.fetch_add(1, Relaxed);
+    }
+
+    /// The tokens that were taken back so.
     pub fn revoked(&self) -> Vec<(String, SystemTime)> {
-        let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        revoked
-            .iter()
-            .map(|(id, until)| (id.clone(), *until))
-            .collect()
+        self.revoked.all()
     }
 
-    /// What the log should be told of servers that are asked for keys, once.
+    /// What the log should be told of servers that are asked for keys, and of revocations that can't be kept, once.
     pub fn complaint(&self) -> Option<String> {
-        self.providers.complaint()
+        self.revoked
+            .complaint()
+            .or_else(|| self.providers.complaint())
     }
 
     /// Whether what was allowed once still is.
@@ -537,8 +567,7 @@ impl Access {
     fn good_token(&self, policy: &Policy, text: &str, now: SystemTime) -> Result<Token, Refused> {
         let token = self.read_token(policy, text, now)?;
         let id = token.id.as_deref().unwrap_or_default();
-        let revoked = self.revoked.lock().unwrap_or_else(PoisonError::into_inner);
-        if policy.revoked.contains(id) || revoked.contains_key(id) {
+        if policy.revoked.contains(id) || self.revoked.has(id) {
             return Err(Refused::Revoked);
         }
         Ok(token)

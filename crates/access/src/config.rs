@@ -47,6 +47,11 @@ pub enum ConfigError {
     /// It, or a file that it names.
     #[error("{0} can't be read: {1}")]
     File(PathBuf, String),
+    /// It has no rules any more, and had some while this ran.
+    #[error(
+        "{0} has no rules any more, as if it were half written: to refuse everyone, write the line `anyone`"
+    )]
+    Empty(PathBuf),
     /// A line of it, from 1.
     #[error("{file}, line {line}: {what}")]
     Line {
@@ -88,6 +93,8 @@ pub(crate) struct Policy {
     pub(crate) revoked: HashSet<String>,
     /// The secret that a token of our own can be made with, if there is one.
     pub(crate) secret: Option<String>,
+    /// How many lines said so.
+    pub(crate) rules: usize,
 }
 
 /// SHA-256.
@@ -122,6 +129,7 @@ impl Policy {
             users: HashMap::new(),
             revoked: HashSet::new(),
             secret: None,
+            rules: 0,
         }
     }
 
@@ -212,6 +220,7 @@ pub(crate) fn load(path: &Path, seen: &mut Seen) -> Result<Policy, ConfigError> 
             Ok((path, octets))
         };
         rule(&mut policy, &words, &mut file).map_err(wrong)?;
+        policy.rules += 1;
     }
     Ok(policy)
 }

@@ -178,7 +178,8 @@ impl Shared {
                     asked.octets.clear();
                     self.store(address, None);
                 }
-                state.complaint = Some(format!("{}: no keys come from there: {error}", address.0));
+                let address = address.shown();
+                state.complaint = Some(format!("{address}: no keys come from there: {error}"));
             }
         }
     }

@@ -11,6 +11,7 @@ mod password;
 mod permission;
 mod proof;
 pub mod remote;
+mod revoked;
 mod segment;
 pub mod store;
 mod text;
@@ -28,5 +29,6 @@ pub use proof::Proof;
 pub use text::read_text;
 pub use token::{
     TOKEN_MAX, TokenError, make as make_token, make_for_room as make_room_token, random,
+    read_secret,
 };
 pub use visitor::{Credential, Job, Outcome, Refused, Visitor, Want, Ways};

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use sfu_access::{
-    Access, Action, Grants, Pattern, hash_password, make_room_token, make_token, read_text, store,
+    Access, Action, Grants, Pattern, hash_password, make_room_token, make_token, read_secret,
+    read_text, store,
 };
 
 const USAGE: &str = "\
@@ -105,7 +106,7 @@ fn token(arguments: &[String]) -> Result<String, String> {
     let mut grants = Grants::default();
     let mut life = Duration::from_secs(2 * 3600);
     let (mut user, mut url) = (None, "http://localhost:8080".to_owned());
-    let mut opens = None;
+    let (mut opens, mut is_of_many) = (None, false);
     let (mut room, mut identity, mut shown) = (None, None, None);
     let nothing_given = arguments.is_empty();
     let mut arguments = arguments.iter();
@@ -138,7 +139,10 @@ fn token(arguments: &[String]) -> Result<String, String> {
                 let word = grants.parse_word(&format!("{name}={pattern}"));
                 grants = word.map_err(|why| format!("--{why}"))?;
                 if action.is_of_a_stream() {
-                    check_name(name, pattern)?;
+                    for pattern in pattern.split(',') {
+                        check_name(name, pattern)?;
+                    }
+                    is_of_many |= is_several(pattern);
                 }
                 opens = opens.or(page(action, pattern));
             }
@@ -174,6 +178,11 @@ fn token(arguments: &[String]) -> Result<String, String> {
     let path = file()?;
     let secret = secret(&path)?;
     let token = make_token(&secret, &grants, SystemTime::now() + life, user.as_deref())?;
+    if opens.is_none() && is_of_many {
+        eprintln!(
+            "It is for several streams, and so no one page's address is printed: each takes it as ?token=…"
+        );
+    }
     let opens = opens.map(|page| format!("{url}{page}?token={token}\n"));
     Ok(format!("{token}\n{}", opens.unwrap_or_default()))
 }
@@ -221,7 +230,12 @@ fn page(action: Action, pattern: &str) -> Option<String> {
         Action::Record => Some("/recordings".to_owned()),
         _ => None,
     };
-    page.filter(|_| !pattern.contains('*'))
+    page.filter(|_| !is_several(pattern))
+}
+
+/// Whether it may be more streams than one.
+fn is_several(pattern: &str) -> bool {
+    pattern.contains(['*', ','])
 }
 
 fn secret(access: &Path) -> Result<String, String> {
@@ -231,7 +245,7 @@ fn secret(access: &Path) -> Result<String, String> {
         let path = path.display();
         format!("{path}: {e}. ./sfu run makes it at its first start")
     })?;
-    Ok(text.trim().to_owned())
+    read_secret(&text).map_err(|what| format!("{}: {what}", path.display()))
 }
 
 /// `90s`, `30m`, `2h`, `7d`.
@@ -255,13 +269,17 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn password(user: Option<&str>) -> Result<String, String> {
+    // It is a word of a line, and ends at the colon of Basic (RFC 7617, section 2).
+    let is_none = |c: char| c == ':' || c.is_whitespace() || c.is_control();
+    if let Some(user) = user.filter(|user| user.is_empty() || user.contains(is_none)) {
+        return Err(format!(
+            "{user:?} can't be a user's name: it has one character at least, and no blanks, colons or control characters"
+        ));
+    }
     let mut line = String::new();
     let read = std::io::stdin().lock().read_line(&mut line);
     read.map_err(|e| e.to_string())?;
     let password = line.trim_end_matches(['\r', '\n']);
-    if password.is_empty() {
-        return Err("the password is empty".into());
-    }
     let digest = user.map(|user| format!(" ha1={}", sfu_access::ha1(user, password)));
     let hash = hash_password(password)?;
     Ok(format!("{hash}{}\n", digest.unwrap_or_default()))

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 
 //! Passwords against argon2 hashes, on a thread of their own that works for half of the time and after everybody else: no
-//! number of wrong ones costs anybody a frame. What was found is kept for a minute under a keyed hash.
+//! number of wrong ones costs anybody a frame. What was found is kept for a minute under a keyed hash, and that one is right as
+//! long as it goes on being shown. Who shows the same meanwhile waits for the same end.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use aws_lc_rs::hmac;
 const QUEUE: usize = 64;
 /// Of one address.
 const QUEUE_PER_ADDRESS: usize = 4;
+/// Who wait for the end of one: they take no place of the queue.
+const WAITERS: usize = 256;
 /// Longer ones are none.
 pub(crate) const PASSWORD_MAX: usize = 256;
 /// How long a verdict is kept, and how many right and wrong ones: wrong ones don't make right ones forgotten.
@@ -42,6 +45,8 @@ pub(crate) enum Known {
     Wrong,
     /// Nobody looks at more from there until then.
     Later(Duration),
+    /// Too many others from there wait.
+    Full,
     /// It must be hashed.
     Unknown(Job),
 }
@@ -73,7 +78,7 @@ pub(crate) struct Passwords {
 
 #[derive(Debug)]
 struct Worker {
-    jobs: SyncSender<(Job, Done)>,
+    jobs: SyncSender<Job>,
     thread: JoinHandle<()>,
 }
 
@@ -89,6 +94,25 @@ struct Table {
     right: Verdicts,
     wrong: Verdicts,
     addresses: HashMap<IpAddr, Failures>,
+    /// What is queued or being hashed, and who wait for it.
+    pending: HashMap<Mac, Waiters>,
+}
+
+#[derive(Default)]
+struct Waiters(Vec<Done>);
+
+impl std::fmt::Debug for Waiters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Waiters({})", self.0.len())
+    }
+}
+
+impl Waiters {
+    fn tell(self) {
+        for done in self.0 {
+            done();
+        }
+    }
 }
 
 /// The youngest verdicts of one kind.
@@ -120,6 +144,13 @@ impl Failures {
 impl Verdicts {
     fn has(&self, mac: &Mac, now: Instant) -> bool {
         self.at.get(mac).is_some_and(|at| now < *at + KEEP)
+    }
+
+    /// What is true of a password and a hash stays true: only what nobody shows any more is forgotten.
+    fn prolong(&mut self, mac: Mac, now: Instant) {
+        if self.at.get(&mac).is_some_and(|at| now >= *at + KEEP / 2) {
+            self.keep(mac, now);
+        }
     }
 
     fn keep(&mut self, mac: Mac, now: Instant) {
@@ -202,17 +233,19 @@ impl Passwords {
         let mac = self.mac(user, password, hash.map_or("", |h| h));
         let mut table = self.shared.table();
         if table.right.has(&mac, now) {
+            table.right.prolong(mac, now);
             return Known::Right;
         }
         if password.len() > PASSWORD_MAX || table.wrong.has(&mac, now) {
             return Known::Wrong;
         }
+        let is_pending = table.pending.contains_key(&mac);
         let failures = table.failures(address, now);
         if let Some(left) = failures.until.and_then(|u| u.checked_duration_since(now)) {
             return Known::Later(left);
         }
-        if failures.waiting >= QUEUE_PER_ADDRESS {
-            return Known::Later(Duration::from_secs(1));
+        if failures.waiting >= QUEUE_PER_ADDRESS && !is_pending {
+            return Known::Full;
         }
         Known::Unknown(Job {
             mac,
@@ -262,16 +295,25 @@ impl Passwords {
         let Some(worker) = thread.as_ref() else {
             return Err(());
         };
-        let address = job.address;
+        let (mac, address, now) = (job.mac, job.address, Instant::now());
         let mut table = self.shared.table();
-        table.failures(address, Instant::now()).waiting += 1;
-        drop(table);
-        worker.jobs.try_send((job, done)).map_err(|error| {
-            let (TrySendError::Full((job, _)) | TrySendError::Disconnected((job, _))) = error;
-            let mut table = self.shared.table();
-            let failures = table.failures(job.address, Instant::now());
-            failures.waiting = failures.waiting.saturating_sub(1);
-        })
+        if table.right.has(&mac, now) || table.wrong.has(&mac, now) {
+            drop(table);
+            done();
+            return Ok(());
+        }
+        if let Some(waiters) = table.pending.get_mut(&mac) {
+            if waiters.0.len() >= WAITERS {
+                return Err(());
+            }
+            waiters.0.push(done);
+            return Ok(());
+        }
+        // Nobody joins one that is not queued in the end, as the table is held; the thread takes it after that.
+        worker.jobs.try_send(job).map_err(drop)?;
+        table.pending.insert(mac, Waiters(vec![done]));
+        table.failures(address, now).waiting += 1;
+        Ok(())
     }
 
     /// How many were hashed.
@@ -300,20 +342,22 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self, jobs: &Receiver<(Job, Done)>) {
+    fn work(&self, jobs: &Receiver<Job>) {
         // On Linux this is the thread's own; where it fails the pauses remain.
         let _ = rustix::process::setpriority_process(None, 19);
-        while let Ok((job, done)) = jobs.recv() {
-            if self.stop.load(Relaxed) {
-                done();
-                continue;
-            }
+        while let Ok(job) = jobs.recv() {
+            let is_over = self.stop.load(Relaxed);
             let begun = Instant::now();
-            let right = verify(&job);
+            let right = !is_over && verify(&job);
             let now = Instant::now();
-            self.hashed.fetch_add(1, Relaxed);
-            self.table().verdict(&job, right, now);
-            done();
+            let mut table = self.table();
+            let waiters = table.pending.remove(&job.mac).unwrap_or_default();
+            if !is_over {
+                self.hashed.fetch_add(1, Relaxed);
+                table.verdict(&job, right, now);
+            }
+            drop(table);
+            waiters.tell();
             std::thread::sleep(now - begun);
         }
     }
@@ -338,9 +382,17 @@ fn verify(job: &Job) -> bool {
     verified.is_ok()
 }
 
-/// A line's hash for a password.
+/// A line's hash for a password, where it is one that is taken.
 pub fn hash(password: &str) -> Result<String, String> {
     use argon2::password_hash::{PasswordHasher, SaltString};
+    if password.is_empty() {
+        return Err("the password is empty".into());
+    }
+    if password.len() > PASSWORD_MAX {
+        return Err(format!(
+            "the password has more than {PASSWORD_MAX} octets: it would be taken by nobody"
+        ));
+    }
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|e| format!("no random numbers: {e}"))?;
     let salt = SaltString::encode_b64(&salt).map_err(|e| e.to_string())?;
@@ -475,7 +527,8 @@ mod tests {
         let (mut queued, mut refused) = (0, 0);
         for n in 0..1_000u32 {
             let address = IpAddr::from(n.to_be_bytes());
-            let known = passwords.look("ann", "x", Some(&slow), address, Instant::now());
+            let password = format!("x{n}");
+            let known = passwords.look("ann", &password, Some(&slow), address, Instant::now());
             let Known::Unknown(job) = known else {
                 continue;
             };
@@ -488,6 +541,92 @@ mod tests {
         let hashed = passwords.shared.clone();
         drop(passwords);
         assert!(hashed.hashed.load(Relaxed) < QUEUE as u64);
+    }
+
+    #[test]
+    fn equal_passwords_wait_for_one_end_and_take_one_place() {
+        let passwords = Passwords::new().unwrap();
+        let slow: Arc<str> = hash("secret").unwrap().into();
+        let address = "192.0.2.1".parse().unwrap();
+        let look =
+            |password: &str| passwords.look("ann", password, Some(&slow), address, Instant::now());
+        let (sender, receiver) = mpsc::channel();
+        let queue = |job| {
+            let sender = sender.clone();
+            passwords.hash(job, Box::new(move || sender.send(()).unwrap_or_default()))
+        };
+        // All have looked before the first one's end.
+        let all: Vec<_> = (0..20).map(|_| look("secret")).collect();
+        for known in all {
+            let Known::Unknown(job) = known else {
+                panic!("it is known before it is hashed");
+            };
+            queue(job).unwrap();
+        }
+        for _ in 0..20 {
+            receiver.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        assert!(matches!(look("secret"), Known::Right));
+        assert_eq!(passwords.hashed(), 1);
+        // It is no other's fault where places lack, and who shows what waits already needs none.
+        let mut guesses = 0;
+        let last = loop {
+            match look(&format!("guess {guesses}")) {
+                Known::Unknown(job) => queue(job).unwrap(),
+                known => break known,
+            }
+            guesses += 1;
+            assert!(guesses <= 64, "no place ever lacks");
+        };
+        assert!(matches!(last, Known::Full | Known::Later(_)), "{last:?}");
+        let waiting = look(&format!("guess {}", guesses - 1));
+        assert!(!matches!(waiting, Known::Full), "{waiting:?}");
+    }
+
+    #[test]
+    fn who_wait_for_one_are_bounded() {
+        let passwords = Passwords::new().unwrap();
+        let slow: Arc<str> = hash("secret").unwrap().into();
+        let job = |n: u32| Job {
+            mac: crate::config::digest_of(&n.to_be_bytes()),
+            password: String::new(),
+            hash: slow.clone(),
+            address: "192.0.2.1".parse().unwrap(),
+        };
+        // The second one waits at least as long as the first one takes, and rests for.
+        let told = Arc::new(AtomicU64::new(0));
+        let queue = |n| {
+            let told = told.clone();
+            let done = move || {
+                told.fetch_add(1, Relaxed);
+            };
+            passwords.hash(job(n), Box::new(done)).is_ok()
+        };
+        assert!(queue(0));
+        let joined = (0..1_000).filter(|_| queue(1)).count();
+        assert!(joined >= WAITERS, "{joined}");
+        let table = passwords.shared.table();
+        let waiting = |w: &Waiters| w.0.len();
+        assert!(table.pending.values().map(waiting).all(|n| n <= WAITERS));
+        drop(table);
+        drop(passwords);
+        assert_eq!(told.load(Relaxed), 1 + joined as u64, "all are told");
+    }
+
+    #[test]
+    fn what_goes_on_being_shown_is_not_hashed_again() {
+        let passwords = Passwords::new().unwrap();
+        let hash = cheap("secret");
+        let known = decide(&passwords, "ann", "secret", Some(&hash), "192.0.2.1");
+        assert!(matches!(known, Known::Right));
+        let address = "192.0.2.1".parse().unwrap();
+        let start = Instant::now();
+        let look =
+            |after: Duration| passwords.look("ann", "secret", Some(&hash), address, start + after);
+        for n in 1..20 {
+            assert!(matches!(look(KEEP * 3 / 4 * n), Known::Right), "{n}");
+        }
+        assert!(matches!(look(KEEP * 16), Known::Unknown(_)));
     }
 
     #[test]

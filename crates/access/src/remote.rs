@@ -27,6 +27,11 @@ impl Address {
         word.starts_with("http://") || word.starts_with("https://")
     }
 
+    /// For the log: what its query has may be a key.
+    pub(crate) fn shown(&self) -> &str {
+        self.0.split(['?', '#']).next().unwrap_or_default()
+    }
+
     pub(crate) fn new(word: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("{word:?}: {what}"));
         let Ok(uri) = word.parse::<ureq::http::Uri>() else {
@@ -75,7 +80,7 @@ impl Client {
     /// What is there.
     pub(crate) fn get(&self, address: &Address) -> Result<Vec<u8>, String> {
         let called = self.0.get(&address.0).call();
-        let mut response = called.map_err(|e| e.to_string())?;
+        let mut response = called.map_err(told)?;
         if response.status() != 200 {
             return Err(format!("it answers {}", response.status()));
         }
@@ -96,11 +101,16 @@ impl Client {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let response = request.send(body).map_err(|error| match error {
-            ureq::Error::BadUri(_) => "its address is none".to_owned(),
-            error => error.to_string(),
-        })?;
+        let response = request.send(body).map_err(told)?;
         Ok(response.status().as_u16())
+    }
+}
+
+/// Without the address.
+fn told(error: ureq::Error) -> String {
+    match error {
+        ureq::Error::BadUri(_) => "its address is none".to_owned(),
+        error => error.to_string(),
     }
 }
 
@@ -132,5 +142,10 @@ mod tests {
             assert!(Address::new(wrong).is_err(), "{wrong}");
         }
         assert!(!Address::is_one("keys.json"));
+        for query in ["", "?key=hidden", "#hidden", "?a#hidden"] {
+            let address = Address::new(&format!("https://auth.example.org:8443/a/b{query}"));
+            let shown = address.unwrap().shown().to_owned();
+            assert_eq!(shown, "https://auth.example.org:8443/a/b");
+        }
     }
 }

@@ -134,6 +134,15 @@ pub(crate) fn secret_in(octets: &[u8]) -> Option<&str> {
     (is_secret && text.len() >= SECRET_MIN).then_some(text)
 }
 
+/// The secret that tokens are made with, where servers take it as one: what they say is wrong with it else.
+pub fn read_secret(text: &str) -> Result<String, String> {
+    read_keys(text.as_bytes())?;
+    let secret = secret_in(text.as_bytes()).map(str::to_owned);
+    secret.ok_or_else(|| {
+        "it holds keys and no secret: who has the private key makes the tokens".to_owned()
+    })
+}
+
 fn pem(text: &str) -> Result<Key, String> {
     if text.contains("PRIVATE KEY") {
         return Err("it is a private key: put the public one here".into());
@@ -157,16 +166,14 @@ fn pem(text: &str) -> Result<Key, String> {
 
 fn jwks(text: &str) -> Result<Vec<Key>, String> {
     let set: Value = serde_json::from_str(text).map_err(|e| format!("it is no JSON: {e}"))?;
+    let read = |key: &Value| serde_json::from_value(with_known_name(key.clone())).ok();
     // One key alone is taken, too. Keys of kinds that nobody knows must not hide the others.
     let list = match set.get("keys").and_then(Value::as_array) {
         Some(list) => JwkSet {
-            keys: list
-                .iter()
-                .filter_map(|key| serde_json::from_value(key.clone()).ok())
-                .collect(),
+            keys: list.iter().filter_map(read).collect(),
         },
         None => JwkSet {
-            keys: serde_json::from_value(set).into_iter().collect(),
+            keys: read(&set).into_iter().collect(),
         },
     };
     let keys: Vec<Key> = list.keys.iter().filter_map(jwk).take(KEYS_MAX).collect();
@@ -174,6 +181,14 @@ fn jwks(text: &str) -> Result<Vec<Key>, String> {
         return Err("it has no key for HS256, RS256, ES256 or EdDSA".into());
     }
     Ok(keys)
+}
+
+/// `Ed25519` (RFC 9864, section 2.2) is what EdDSA with that curve is called now. Tokens still say EdDSA here.
+fn with_known_name(mut key: Value) -> Value {
+    if key.get("alg").is_some_and(|name| name == "Ed25519") {
+        key["alg"] = "EdDSA".into();
+    }
+    key
 }
 
 fn jwk(jwk: &Jwk) -> Option<Key> {

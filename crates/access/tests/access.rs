@@ -351,6 +351,10 @@ fn each_algorithm_and_no_key_of_another() {
     for (n, (algorithm, key, pem, jwk)) in mine.iter().enumerate() {
         let mut named = jwk.clone();
         named["kid"] = "now".into();
+        if *algorithm == Algorithm::EdDSA {
+            // What RFC 9864 calls it.
+            named["alg"] = "Ed25519".into();
+        }
         let unknown = json!({ "kty": "PQ", "alg": "ML-DSA-44", "pub": "AAAA" });
         for (kind, text) in [
             ("PEM", pem.clone()),
@@ -606,8 +610,21 @@ fn an_answer_holds_as_long_as_what_it_rests_on() {
     folder.write("secret", "another-secret-of-thirty-two-octets");
     assert_eq!(access.refresh(), Some(Ok(())));
     assert_eq!(holds(), [true, true, false, false]);
-    // What is wrong changes nothing.
+    // What is wrong changes nothing, and what is half written is wrong.
     let generation = access.generation();
+    for (n, half) in ["", "\n\n\n", "# Rules of this server", "\u{feff}"]
+        .into_iter()
+        .enumerate()
+    {
+        let new = folder.write(&format!("half-{n}"), half);
+        fs::rename(new, folder.0.join("access")).unwrap();
+        let error = access.refresh().unwrap().unwrap_err().to_string();
+        assert!(error.contains("no rules any more"), "{half:?}: {error}");
+        assert!(access.refresh().is_none(), "{half:?}: it is told once");
+        assert_eq!(holds(), [true, true, false, false], "{half:?}");
+        // At a start there is nothing that it could have been.
+        assert!(Access::open(Some(&folder.0.join("access"))).is_ok());
+    }
     folder.write("access", "anyone fly=*");
     assert!(matches!(access.refresh(), Some(Err(_))));
     assert!(access.refresh().is_none(), "it is told once");

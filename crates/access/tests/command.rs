@@ -121,6 +121,9 @@ fn a_token_allows_what_was_asked_for() {
         ("--play", "whips/x", None),
         ("--play", "whip*", None),
         ("--play", "news/*", None),
+        ("--play", "cam1,cam2", None),
+        ("--play", "cam1,whip/x", Some("path of the server")),
+        ("--play", "cam1,", Some("--play")),
         ("--play", "*", None),
         ("--room", "meeting", None),
     ] {
@@ -131,6 +134,27 @@ fn a_token_allows_what_was_asked_for() {
         // It speaks of what was typed.
         let spoken = option != "--room" || !error.contains("play=");
         assert!(spoken, "{option} {name}: {error}");
+    }
+    // An address is printed where there is one.
+    for (name, lines) in [("cam1", 2), ("cam*", 1), ("cam1,cam2", 1)] {
+        let (_, out, error) = run(&path, &["token", "--play", name], "");
+        assert_eq!(out.lines().count(), lines, "{name}: {out}");
+        assert_eq!(error.contains("several streams"), lines == 1, "{error}");
+    }
+    // What servers don't take as a secret makes no token.
+    for secret in [
+        "",
+        "\n",
+        "short",
+        "0123456789abcdef 0123456789abcdef",
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA\n-----END PUBLIC KEY-----\n",
+        "{\"keys\":[]}",
+        "{\"kty\":\"oct\",\"k\":\"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY\"}",
+    ] {
+        std::fs::write(folder.join("tokens.secret"), secret).unwrap();
+        let (code, out, error) = run(&path, &["token", "--play", "cam1"], "");
+        assert!(code == 1 && out.is_empty(), "{secret:?}: {out}");
+        assert!(error.contains("tokens.secret"), "{secret:?}: {error}");
     }
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -178,6 +202,24 @@ fn a_hash_is_for_a_line_of_the_access_file() {
             "{password:?}"
         );
     }
-    assert_ne!(run(&path, &["password"], "\n").0, 0);
+    for (arguments, password, is_good) in [
+        (&["password"][..], "\n".to_owned(), false),
+        (&["password"][..], "x".repeat(256), true),
+        (&["password"][..], "x".repeat(257), false),
+        (&["password"][..], "ä".repeat(129), false),
+        (&["password", "ann"][..], "horse".to_owned(), true),
+        (&["password", "änn-1@x"][..], "horse".to_owned(), true),
+        (&["password", ""][..], "horse".to_owned(), false),
+        (&["password", "ann b"][..], "horse".to_owned(), false),
+        (&["password", "ann:b"][..], "horse".to_owned(), false),
+        (&["password", "ann\nb"][..], "horse".to_owned(), false),
+        (&["password", "ann\u{a0}b"][..], "horse".to_owned(), false),
+        (&["password", "ann\u{1b}"][..], "horse".to_owned(), false),
+    ] {
+        let (code, out, error) = run(&path, arguments, &password);
+        assert_eq!(code == 0, is_good, "{arguments:?} {password}: {error}");
+        assert_eq!(out.is_empty(), !is_good, "{arguments:?}: {out}");
+        assert!(is_good || error.lines().count() == 1, "{error}");
+    }
     std::fs::remove_dir_all(folder).unwrap();
 }

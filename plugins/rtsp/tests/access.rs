@@ -6,11 +6,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use gst::prelude::*;
-use sfu_access::{Action, ha1, hash_password};
-use sfu_access_rows::{KEY, SECRET, grants, token, wrong};
+use sfu_access::{Access, Action, ha1, hash_password};
+use sfu_access_rows::{KEY, SECRET, grants, made_up, token, wrong};
 
 struct Served {
     element: gst::Element,
@@ -287,6 +287,24 @@ fn who_may_no_longer_is_disconnected() {
     assert!(by_password.ask("OPTIONS", "/cam1", "").is_some());
     served.rewrite("loopback\ntokens secret\n");
     assert!(by_password.is_closed_within(limit));
+}
+
+/// By the API of an element of another plugin, which has nothing in common with this one but the access file.
+#[test]
+fn a_token_that_another_element_took_back_ends_its_player() {
+    let served = Served::new("taken-back", Some("loopback\ntokens secret\n"), "both");
+    let claims = r#"{"exp":4102444800,"jti":"one","sfu":{"play":["cam1"]}}"#;
+    let shown = made_up(r#"{"alg":"HS256"}"#, claims);
+    let path = format!("/cam1?token={shown}");
+    let mut player = served.connect();
+    assert_eq!(player.ask("DESCRIBE", &path, "").unwrap().0, 404);
+    let other = Access::open(Some(&served.folder.join("access"))).unwrap();
+    assert!(other.revoke("one", None, SystemTime::now()));
+    assert!(player.is_closed_within(Duration::from_secs(20)));
+    assert_eq!(served.ask(&path, "").0, 401);
+    assert!(other.restore("one"));
+    std::thread::sleep(Duration::from_millis(1_100));
+    assert_eq!(served.ask(&path, "").0, 404);
 }
 
 /// Also where nobody is there whose connection they could end.

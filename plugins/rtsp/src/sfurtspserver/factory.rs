@@ -50,7 +50,7 @@ impl RTSPMediaFactoryImpl for Factory {
         let plan = self.plan.get()?;
         let built = plan.build(&self.media);
         let failed = |message: &String| {
-            gst::warning!(CAT, "{}: {message}", plan.location.path());
+            gst::warning!(CAT, "{}: {message}", plan.location.shown());
         };
         built.inspect_err(failed).ok()
     }
@@ -149,7 +149,7 @@ impl Plan {
             let payloader = match payloader(codec) {
                 Ok(payloader) => payloader,
                 Err(message) => {
-                    gst::warning!(CAT, "{}: {message}", location.path());
+                    gst::warning!(CAT, "{}: {message}", location.shown());
                     refused.push(pad);
                     continue;
                 }
@@ -204,7 +204,7 @@ fn link(
         .into_iter()
         .map(|(pad, input)| (pad, input.downgrade()))
         .collect();
-    let (bin, path) = (bin.downgrade(), location.path());
+    let (bin, path) = (bin.downgrade(), location.shown());
     let (shared, media) = (Arc::downgrade(shared), media.downgrade());
     source.connect_pad_added(move |_, pad| {
         let name = pad.name();

@@ -43,11 +43,33 @@ impl Location {
             None => format!("/{}", self.stream),
         }
     }
+
+    /// The same for the log: strangers choose what is in it, and terminals obey control characters.
+    pub(super) fn shown(&self) -> String {
+        self.path().escape_debug().to_string()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_address_writes_control_characters_into_the_log() {
+        for (address, shown) in [
+            ("rtsp://h/a/b-1?layer=q", "/a/b-1/layer=q"),
+            ("rtsp://h/a\u{1b}[31m", "/a\\u{1b}[31m"),
+            (
+                "rtsp://h/a?layer=\u{1b}]0;x\u{7}",
+                "/a/layer=\\u{1b}]0;x\\u{7}",
+            ),
+            ("rtsp://h/a\r\n0:00:01 ERROR", "/a\\r\\n0:00:01 ERROR"),
+            ("rtsp://h/a\u{9b}31m\u{202e}", "/a\\u{9b}31m\\u{202e}"),
+        ] {
+            let (location, _) = Location::parse(address).unwrap();
+            assert_eq!(location.shown(), shown);
+        }
+    }
 
     #[test]
     fn an_address_names_stream_layer_and_track() {

@@ -61,7 +61,7 @@ impl StreamMounts {
         }
         if stream::tracks(router, &location).is_none() {
             // Not the address, which may have a token in it.
-            gst::info!(CAT, "{path}: there is nothing to play");
+            gst::info!(CAT, "{}: there is nothing to play", location.shown());
             return None;
         }
         let mut mounted = lock(&self.mounted);

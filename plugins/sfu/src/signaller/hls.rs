@@ -82,17 +82,27 @@ async fn read(path: &Path) -> std::io::Result<String> {
 }
 
 /// A playlist that was asked for with a token: it names playlists with the same one, which lasts as long as it does, and
-/// segments with one that all viewers of the stream have in common, so that caches keep one copy.
+/// segments with one that all viewers of the stream have in common, so that caches keep one copy. What is on other servers is
+/// named as it was: the viewer's token is none of their business.
 fn with_tokens(playlist: &str, token: &str, segments: &str) -> String {
     let named = |address: &str| {
-        let path = address.split('?').next().unwrap_or_default();
+        if !is_here(address) {
+            return address.to_owned();
+        }
+        let (before, fragment) = match address.find('#') {
+            Some(at) => address.split_at(at),
+            None => (address, ""),
+        };
+        let (path, joint) = match before.split_once('?') {
+            Some((path, _)) => (path, '&'),
+            None => (before, '?'),
+        };
         let token = if path.ends_with(".m3u8") {
             token
         } else {
             segments
         };
-        let joint = if address.contains('?') { '&' } else { '?' };
-        format!("{address}{joint}token={}", encoded(token))
+        format!("{before}{joint}token={}{fragment}", encoded(token))
     };
     let mut out = String::with_capacity(playlist.len() * 2);
     for line in playlist.lines() {
@@ -109,6 +119,19 @@ fn with_tokens(playlist: &str, token: &str, segments: &str) -> String {
         out.push('\n');
     }
     out
+}
+
+/// Whether it is on this server whatever reads it: a relative reference (RFC 3986, 4.2) without an authority. Browsers take `\`
+/// for `/` and leave blanks and control characters out, and variables (RFC 8216bis, 4.3) may become anything.
+fn is_here(address: &str) -> bool {
+    let path = address.trim_start();
+    let first = path.split(['/', '\\', '?', '#']).next();
+    let has_scheme = first.is_some_and(|first| first.contains(':'));
+    let mut start = path.chars();
+    let mut is_slash = || matches!(start.next(), Some('/' | '\\'));
+    let has_authority = is_slash() && is_slash();
+    let is_plain = !path.contains(char::is_control) && !path.contains("{$");
+    is_plain && !has_scheme && !has_authority
 }
 
 /// As it may stand in a query.
@@ -186,6 +209,39 @@ mod tests {
                         #EXT-X-MAP:URI=\"i.mp4?token=all\"\n#EXTINF:2,\nv0-1.ts?token=all\n\nv0.m3u8?token=me%2B\n\
                         v1.ts?a=1&token=all\n";
         assert_eq!(with_tokens(playlist, "me+", "all"), expected);
+        for (address, expected) in [
+            ("/hls/a/v0.m3u8", "/hls/a/v0.m3u8?token=me"),
+            ("../a/v0.m3u8", "../a/v0.m3u8?token=me"),
+            ("v0.m3u8#at:1", "v0.m3u8?token=me#at:1"),
+            ("v0.m3u8?a=1#at", "v0.m3u8?a=1&token=me#at"),
+            ("v0.m3u8#?a=1", "v0.m3u8?token=me#?a=1"),
+            ("v0.ts?of=b.m3u8", "v0.ts?of=b.m3u8&token=all"),
+            ("v0.ts#b.m3u8", "v0.ts?token=all#b.m3u8"),
+            ("v0.ts?at=1:2", "v0.ts?at=1:2&token=all"),
+        ] {
+            assert_eq!(with_tokens(address, "me", "all"), format!("{expected}\n"));
+        }
+    }
+
+    #[test]
+    fn no_other_server_is_told_a_token() {
+        for address in [
+            "https://cdn.example/v0.m3u8",
+            "HTTP://cdn.example/v0.ts",
+            "https:cdn.example/v0.ts",
+            "//cdn.example/v0.m3u8",
+            "///cdn.example/v0.m3u8",
+            "/\\cdn.example/v0.m3u8",
+            "\\\\cdn.example/v0.m3u8",
+            "/\t/cdn.example/v0.m3u8",
+            "{$cdn}/v0.m3u8",
+            "/{$cdn}/v0.m3u8",
+            "data:text/plain,v0.m3u8",
+        ] {
+            for line in [address.to_owned(), format!("#EXT-X-MAP:URI=\" {address}\"")] {
+                assert_eq!(with_tokens(&line, "me", "all"), format!("{line}\n"));
+            }
+        }
     }
 
     #[test]

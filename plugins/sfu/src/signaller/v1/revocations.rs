@@ -70,8 +70,9 @@ pub(in crate::signaller) async fn list(
     Ok(Json(part.of(told)?))
 }
 
-/// Takes a token back by its `jti`: it is refused from now on, and what it let in ends within seconds. That is known as long
-/// as the server runs.
+/// Takes a token back by its `jti`: it is refused from now on, and what it let in ends within seconds, also by RTMP, RTSP and SRT.
+/// With an access file that is kept beside it (`.revoked`), for the next start and all others who go by the same file; without one
+/// it is known as long as the server runs.
 #[utoipa::path(
     put,
     path = "/api/v1/revocations/{id}",
@@ -103,7 +104,10 @@ pub(in crate::signaller) async fn add(
         );
         return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
     }
-    if app.door.access.revoke(&id, until, SystemTime::now()) {
+    // That waits for the disk.
+    let door = app.door.clone();
+    let revoke = move || door.access.revoke(&id, until, SystemTime::now());
+    if tokio::task::spawn_blocking(revoke).await.unwrap_or(false) {
         return Ok(StatusCode::NO_CONTENT);
     }
     let message = "10,000 tokens are taken back already: sign with another key";
@@ -126,9 +130,11 @@ pub(in crate::signaller) async fn delete(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Refusal> {
-    if app.door.access.restore(&id) {
+    let door = app.door.clone();
+    let restore = move || door.access.restore(&id);
+    if tokio::task::spawn_blocking(restore).await.unwrap_or(false) {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let message = "no such token was taken back while this server runs";
+    let message = "no such token was taken back by the API";
     Err(Refusal::new(StatusCode::NOT_FOUND, message))
 }

@@ -79,6 +79,29 @@ fn who_shows_nothing_is_asked_for_what_there_is() {
     }
 }
 
+/// A dozen viewers behind one address, with players that ask for several things at a time.
+#[test]
+fn many_with_one_right_password_are_all_let_in() {
+    let hash = hash_password("horse").unwrap();
+    let rules = format!("loopback\nuser ann {hash} play=cam1\n");
+    let proxies = [("trusted-proxies", "127.0.0.1")];
+    let served = Served::new("at-once", Some(&rules), &proxies);
+    let ask = || {
+        // ann:horse
+        let shown = ("Authorization", "Basic YW5uOmhvcnNl");
+        let path = "/hls/cam1/index.m3u8";
+        served.ask("GET", path, "localhost", &[STRANGER, shown])
+    };
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..20).map(|_| scope.spawn(ask)).collect();
+        let ended = asking.into_iter().map(|asking| asking.join().unwrap());
+        ended.collect()
+    });
+    for (status, answer) in answers {
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
 /// FFmpeg looks for a scheme at the beginning of each field alone.
 #[test]
 fn ffprobe_shows_a_name_and_a_password() {
