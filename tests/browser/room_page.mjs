@@ -164,6 +164,27 @@ const seen = await withBrowsers(setting, async (open) => {
   await ben.click('#leave');
   results.left = await ben.evaluate(() => document.getElementById('state').textContent);
   await until(ann, 'to be alone', () => document.getElementById('count').textContent === 'Only you are here');
+
+  // Who shows nothing but a screen stays when that ends, and shows it again.
+  await ben.evaluate(async () => {
+    await window.room.cam.choose('off');
+    await window.room.mic.choose('off');
+  });
+  await ben.click('#enter');
+  await until(ben, 'Ben to be in again', () => window.room.client !== null);
+  await ben.evaluate(() => {
+    window.states = [];
+    window.room.client.addEventListener('state', () => window.states.push(window.room.client.state));
+  });
+  for (let turn = 0; turn < 2; turn += 1) {
+    await ben.click('#screen');
+    await until(ann, 'only a screen', () => [...document.querySelectorAll('.tile.screen video')].some((one) => one.videoWidth > 2 && one.currentTime > 0.3));
+    await ben.click('#screen');
+    await until(ann, 'that screen’s end', () => !document.querySelector('.tile.screen'));
+  }
+  await pause(1000);
+  results.screenAlone = await ben.evaluate(() => window.states);
+  await ben.click('#leave');
   return results;
 });
 console.log(JSON.stringify(seen));

@@ -61,6 +61,7 @@ fn people_meet_on_the_page() {
     assert_eq!(seen["guest"]["disabled"], disabled);
     assert_eq!(seen["states"], json!(["away", "joined"]));
     assert_eq!(seen["left"], "You have left.");
+    assert_eq!(seen["screenAlone"], json!([]));
     // Nothing is wider than the window.
     assert_eq!((&seen["wide"], &seen["narrow"]), (&json!(0), &json!(0)));
 }
