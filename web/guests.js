@@ -2,13 +2,14 @@
 // another, and see when they are on air. Called by studio.js.
 
 import { attach, byId, element, plain, withToken } from './page.js';
-import { RoomClient, entry } from './room-client.js';
+import { RoomClient, entry, sorted } from './room-client.js';
 
 /** What a guest is shown at, in pixels: in the list, and in the programme. */
 const SMALL = { width: 320, height: 180 };
 const LARGE = { width: 1280, height: 720 };
 
 const place = (sid) => `guest ${sid}`;
+const voicePlace = (sid, { id }) => `${place(sid)} ${id}`;
 
 export class Guests {
   client = null;
@@ -98,8 +99,7 @@ export class Guests {
     await navigator.clipboard.writeText(link).then(() => this.#say('The link is copied.'), () => this.#say(link));
   }
 
-  #track(guest, source) {
-    const info = guest.tracks.find((track) => track.source === source);
+  #track(info) {
     return info && !info.muted ? this.client.mediaOf(info.sid) : null;
   }
 
@@ -111,7 +111,8 @@ export class Guests {
     this.onAir = this.onAir.filter((sid) => here.has(sid));
     for (const [sid, row] of this.#rows) {
       if (here.has(sid)) continue;
-      for (const media of [row.video, row.audio]) media.srcObject = null;
+      row.video.srcObject = null;
+      this.#hear(row, []);
       row.node.remove();
       this.#rows.delete(sid);
     }
@@ -127,7 +128,9 @@ export class Guests {
     const { sid } = guest;
     if (!this.#rows.has(sid)) this.#rows.set(sid, this.#row(sid));
     const row = this.#rows.get(sid);
-    const [picture, voice] = [this.#track(guest, 'CAMERA'), this.#track(guest, 'MICROPHONE')];
+    const { camera, sounds } = sorted(guest);
+    const picture = this.#track(camera);
+    const voices = sounds.map((info) => this.#track(info)).filter(Boolean);
     const on = this.onAir.includes(sid);
     const name = plain(guest.name || guest.identity);
     row.name.textContent = guest.attributes?.hand ? `${name} ✋` : name;
@@ -135,21 +138,37 @@ export class Guests {
     row.button.setAttribute('aria-pressed', String(on));
     row.button.setAttribute('aria-label', `${on ? 'Take away' : 'Show'} ${name}`);
     attach(row.video, picture);
-    attach(row.audio, voice);
-    const camera = guest.tracks.find((track) => track.source === 'CAMERA');
+    this.#hear(row, voices);
     if (camera) this.client.setSize(camera.sid, on ? LARGE : SMALL);
-    if (on) this.#plug(sid, picture, voice);
+    if (on) this.#plug(sid, picture, voices);
+  }
+
+  /** One element each: of several tracks in one, some browsers play the first alone. */
+  #hear({ node, audios }, voices) {
+    for (const [track, audio] of audios) {
+      if (voices.includes(track)) continue;
+      audio.srcObject = null;
+      audio.remove();
+      audios.delete(track);
+    }
+    for (const track of voices) {
+      if (audios.has(track)) continue;
+      const audio = document.createElement('audio');
+      audio.autoplay = true;
+      attach(audio, track);
+      node.append(audio);
+      audios.set(track, audio);
+    }
   }
 
   #row(sid) {
-    const [node, video, audio] = ['li', 'video', 'audio'].map((tag) => document.createElement(tag));
+    const [node, video] = ['li', 'video'].map((tag) => document.createElement(tag));
     Object.assign(video, { muted: true, autoplay: true, playsInline: true });
-    audio.autoplay = true;
     const [name, button] = [element('span', ''), element('button', 'Show')];
     button.addEventListener('click', () => this.toggle(sid));
-    node.append(video, name, button, audio);
+    node.append(video, name, button);
     byId('guests').append(node);
-    return { node, video, audio, name, button };
+    return { node, video, audios: new Map(), name, button };
   }
 
   /** Puts a guest on air, or takes it away. */
@@ -164,17 +183,16 @@ export class Guests {
     this.client?.setAttributes({ onair: this.onAir.join(' ') });
   }
 
-  #plug(sid, picture, voice) {
-    const now = { picture, voice };
-    const before = this.#plugged.get(sid) ?? {};
-    this.#plugged.set(sid, now);
+  #plug(sid, picture, voices) {
+    const before = this.#plugged.get(sid) ?? { picture: null, voices: [] };
+    this.#plugged.set(sid, { picture, voices });
     if (before.picture !== picture) this.#mixer.plug(place(sid), picture && new MediaStream([picture]));
-    if (before.voice !== voice) this.#sound.plug(place(sid), voice && new MediaStream([voice]));
+    for (const track of before.voices) if (!voices.includes(track)) this.#sound.remove(voicePlace(sid, track));
+    for (const track of voices) if (!before.voices.includes(track)) this.#sound.plug(voicePlace(sid, track), new MediaStream([track]));
   }
 
   #unplug(sid) {
+    this.#plug(sid, null, []);
     this.#plugged.delete(sid);
-    this.#mixer.plug(place(sid), null);
-    this.#sound.remove(place(sid));
   }
 }

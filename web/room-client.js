@@ -52,6 +52,23 @@ export async function entry(room, name) {
   return response.json();
 }
 
+/** What is 0 is not in the JSON: neither is the type of sound, nor a source that is not known. */
+const isVideo = ({ type }) => type === 'VIDEO';
+const isSound = ({ type = 'AUDIO' }) => type === 'AUDIO';
+const isUnknown = ({ source = 'UNKNOWN' }) => source === 'UNKNOWN';
+
+/**
+ * A participant's tracks by what they are shown as: the camera or null, further pictures, screens, and all that is heard. Clients other
+ * than browsers publish most of theirs without a source.
+ */
+export function sorted({ tracks = [] }) {
+  const videos = tracks.filter(isVideo);
+  const screens = videos.filter(({ source }) => source === 'SCREEN_SHARE');
+  const camera = videos.find(({ source }) => source === 'CAMERA') ?? videos.find(isUnknown) ?? null;
+  const further = videos.filter((track) => track !== camera && !screens.includes(track));
+  return { camera, further, screens, sounds: tracks.filter(isSound) };
+}
+
 export class RoomClient extends EventTarget {
   /** What the server says of this participant, and of the others by their sid. */
   me = null;

@@ -185,6 +185,21 @@ const seen = await withBrowsers(setting, async (open) => {
   await pause(1000);
   results.screenAlone = await ben.evaluate(() => window.states);
   await ben.click('#leave');
+
+  // As clients other than browsers publish: tracks without a source.
+  await ben.evaluate(async () => {
+    const { send } = WebSocket.prototype;
+    WebSocket.prototype.send = function unnamed(data) {
+      send.call(this, String(data).includes('addTrack') ? data.replace(/"source":"[A-Z_]+",/, '') : data);
+    };
+    await window.room.cam.choose('');
+    await window.room.mic.choose('');
+  });
+  await ben.click('#enter');
+  await until(ann, 'a picture of no source', pictures);
+  await until(ann, 'sound of no source', sounding);
+  results.unnamed = await ann.evaluate(() => [...document.querySelectorAll('.tile:not(.mine)')].map((one) => one.className));
+  await ben.click('#leave');
   return results;
 });
 console.log(JSON.stringify(seen));

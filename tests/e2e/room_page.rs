@@ -62,6 +62,7 @@ fn people_meet_on_the_page() {
     assert_eq!(seen["states"], json!(["away", "joined"]));
     assert_eq!(seen["left"], "You have left.");
     assert_eq!(seen["screenAlone"], json!([]));
+    assert_eq!(seen["unnamed"].as_array().unwrap().len(), 1);
     // Nothing is wider than the window.
     assert_eq!((&seen["wide"], &seen["narrow"]), (&json!(0), &json!(0)));
 }
