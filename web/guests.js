@@ -7,14 +7,18 @@ import { RoomClient, entry, sorted } from './room-client.js';
 /** What a guest is shown at, in pixels: in the list, and in the programme. */
 const SMALL = { width: 320, height: 180 };
 const LARGE = { width: 1280, height: 720 };
+/** Whose connection was lost, or the studio's, is on air again when it comes back within this time, in ms. */
+const KEPT = 30000;
 
 const place = (sid) => `guest ${sid}`;
 const voicePlace = (sid, { id }) => `${place(sid)} ${id}`;
 
 export class Guests {
   client = null;
-  /** Their sids, in the order in which they were put on air. */
+  /** The sids of those who are on air and here, in the order in which they were put there. */
   onAir = [];
+  /** Who is to be on air, by identity, and since when it is not here: sids are new after each return. */
+  #kept = new Map();
   #room;
   #mixer;
   #sound;
@@ -46,6 +50,7 @@ export class Guests {
       const client = new RoomClient(await this.#ticket());
       await client.join();
       client.addEventListener('changed', () => this.#refresh());
+      client.addEventListener('left', ({ detail: { identity } }) => this.#kept.delete(identity));
       client.addEventListener('state', () => this.#stateChanged());
       this.client = client;
       this.#sound.resume();
@@ -73,6 +78,7 @@ export class Guests {
     if (this.client?.state === 'over') {
       const { why } = this.client;
       this.client = null;
+      this.#kept.clear();
       this.#refresh();
       this.#show(why);
     } else if (this.client?.state === 'joined') {
@@ -107,8 +113,8 @@ export class Guests {
   #refresh() {
     const guests = [...this.client?.others.values() ?? []].filter(({ attributes }) => attributes?.role !== 'studio');
     const here = new Set(guests.map(({ sid }) => sid));
-    const before = this.onAir.length;
-    this.onAir = this.onAir.filter((sid) => here.has(sid));
+    const before = this.onAir.join(' ');
+    this.onAir = this.#present(guests);
     for (const [sid, row] of this.#rows) {
       if (here.has(sid)) continue;
       row.video.srcObject = null;
@@ -119,9 +125,21 @@ export class Guests {
     for (const guest of guests) this.#showGuest(guest);
     for (const sid of this.#plugged.keys()) if (!this.onAir.includes(sid)) this.#unplug(sid);
     this.#mixer.onAir = this.onAir.map(place);
-    if (this.onAir.length !== before) this.#tell();
+    if (this.onAir.join(' ') !== before) this.#tell();
     const count = guests.length === 1 ? '1 guest' : `${guests.length} guests`;
     this.#show(guests.length > 0 ? `${count}, ${this.onAir.length} on air` : '');
+  }
+
+  /** Of those who are to be on air, the sids of who is here. */
+  #present(guests) {
+    const now = performance.now();
+    for (const [identity, since] of this.#kept) {
+      const isHere = guests.some((guest) => guest.identity === identity);
+      if (since !== null && now - since > KEPT) this.#kept.delete(identity);
+      else this.#kept.set(identity, isHere ? null : since ?? now);
+    }
+    // Of a connection that is replaced the other one is told of first: the newest counts.
+    return [...this.#kept.keys()].map((identity) => guests.findLast((guest) => guest.identity === identity)?.sid).filter(Boolean);
   }
 
   #showGuest(guest) {
@@ -173,8 +191,9 @@ export class Guests {
 
   /** Puts a guest on air, or takes it away. */
   toggle(sid) {
-    this.onAir = this.onAir.includes(sid) ? this.onAir.filter((one) => one !== sid) : [...this.onAir, sid];
-    this.#tell();
+    const identity = this.client?.others.get(sid)?.identity;
+    if (!identity) return;
+    if (!this.#kept.delete(identity)) this.#kept.set(identity, null);
     this.#refresh();
   }
 

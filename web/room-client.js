@@ -1,7 +1,7 @@
 // A participant of a room, by LiveKit's client protocol (v0) in JSON: the WebSocket, a connection for what is sent and one for
 // what is received, and who is there with which tracks. Knows no elements of a page. Called by room.js.
 //
-// Events: `changed` (somebody or a track came, went or changed), `speakers`, `text` ({ from, words }), `state` ('joining',
+// Events: `changed` (somebody or a track came, went or changed), `left` (who left by choice or was removed), `speakers`, `text` ({ from, words }), `state` ('joining',
 // 'joined', 'away' while it comes back, 'over'), whose sentence is `why`.
 
 import { Texts, write } from './packets.js';
@@ -357,10 +357,15 @@ export class RoomClient extends EventTarget {
   #update(participants) {
     for (const one of participants) {
       if (one.sid === this.me?.sid) Object.assign(this.me, one);
-      else if (one.state === 'DISCONNECTED') this.others.delete(one.sid);
+      else if (one.state === 'DISCONNECTED') this.#gone(one);
       else this.others.set(one.sid, { ...this.others.get(one.sid), tracks: [], attributes: {}, name: '', ...one });
     }
     this.#tell('changed');
+  }
+
+  #gone(one) {
+    this.others.delete(one.sid);
+    if (['CLIENT_INITIATED', 'PARTICIPANT_REMOVED'].includes(one.disconnectReason)) this.#tell('left', one);
   }
 
   #everybody() {
