@@ -18,6 +18,8 @@ const SOURCES = {
 const QUALITY = { q: 'LOW', h: 'MEDIUM', f: 'HIGH' };
 /** An answer of the server is waited for so long, in ms. */
 const PATIENCE = 10000;
+/** How often is looked whether a text has arrived, in ms. */
+const LOOK = 200;
 /** Between tries to come back, in ms; then it is over. */
 const PAUSES = [300, 1000, 2000, 4000, 4000, 8000, 8000, 8000, 8000, 8000];
 
@@ -81,7 +83,7 @@ export class RoomClient extends EventTarget {
   #pub = null;
   #config = {};
   #work = Promise.resolve();
-  /** How each job that is not over would be told that its connection was lost. */
+  /** How each job that is not over, or who waits for a text, would be told that its connection was lost. */
   #jobs = new Set();
   /** Until it has come back. */
   #returning = null;
@@ -189,8 +191,13 @@ export class RoomClient extends EventTarget {
     this.#send({ updateMetadata: { metadata, name, attributes } });
   }
 
-  /** To all others. */
+  /** To all others; throws where the connection was lost before it has arrived. */
   async sendText(words) {
+    if (this.state !== 'joined') throw new Error('the connection was lost');
+    await this.#unlessLost(this.#sendText(words));
+  }
+
+  async #sendText(words) {
     this.#publisher();
     if (this.#channel.readyState === 'connecting') {
       this.#enqueue(() => this.#offer());
@@ -198,7 +205,23 @@ export class RoomClient extends EventTarget {
         this.#channel.addEventListener('open', resolve, { once: true });
       }));
     }
+    const [pc, before] = [this.#pub, await this.#received()];
     for (const packet of write(words)) this.#channel.send(packet);
+    // The channel sends again what is not acknowledged, and tells nobody: as long as something comes from there it has a way.
+    while (before !== undefined && pc === this.#pub && await this.#received() === before) await pause(LOOK);
+  }
+
+  /** Octets that have come on the connection for what is sent; nothing where a browser does not tell. */
+  async #received() {
+    const all = [...(await this.#pub.getStats()).values()];
+    return all.find((s) => s.type === 'candidate-pair' && s.nominated)?.bytesReceived;
+  }
+
+  #unlessLost(promise) {
+    return new Promise((resolve, reject) => {
+      this.#jobs.add(reject);
+      promise.then(resolve, reject).finally(() => this.#jobs.delete(reject));
+    });
   }
 
   /** Round trip in ms and what is lost, of both connections. */

@@ -156,10 +156,16 @@ const seen = await withBrowsers(setting, async (open) => {
       this.close();
     };
     window.states = [];
-    window.room.client.addEventListener('state', () => window.states.push(window.room.client.state));
+    window.room.client.addEventListener('state', () => {
+      window.states.push(window.room.client?.state);
+      if (window.room.client?.state !== 'away') return;
+      document.getElementById('words').value = 'Into the void';
+      document.getElementById('say').requestSubmit();
+    });
   });
   await until(ben, 'Ben to come back', () => window.states.includes('joined'));
   for (const page of [ann, ben]) await until(page, 'both pictures again', pictures);
+  results.unsent = await ben.evaluate(() => document.querySelector('#said .unsent')?.textContent);
   results.states = await ben.evaluate(() => window.states);
   await ben.click('#leave');
   results.left = await ben.evaluate(() => document.getElementById('state').textContent);
@@ -174,7 +180,7 @@ const seen = await withBrowsers(setting, async (open) => {
   await until(ben, 'Ben to be in again', () => window.room.client !== null);
   await ben.evaluate(() => {
     window.states = [];
-    window.room.client.addEventListener('state', () => window.states.push(window.room.client.state));
+    window.room.client.addEventListener('state', () => window.states.push(window.room.client?.state));
   });
   for (let turn = 0; turn < 2; turn += 1) {
     await ben.click('#screen');
