@@ -5,6 +5,8 @@ import { Plot } from './plot.js';
 import { bitrate, layerName } from './signalling.js';
 
 const EVERY = 2000;
+/** What the server refused stays to be read for so long, in ms. */
+const READ = 10000;
 /** Sessions that are shown. */
 const SHOWN = 100;
 
@@ -99,19 +101,14 @@ function button(text, label, act) {
   made.setAttribute('aria-label', label);
   made.addEventListener('click', async () => {
     made.disabled = true;
-    try {
-      await act();
-      await refresh();
-    } catch (error) {
-      say(error.message, true);
-    }
+    await attempt(act);
     made.disabled = false;
   });
   return made;
 }
 
 /** How a publisher's media comes. */
-const INPUTS = { whip: 'by WHIP', element: 'from a pipeline' };
+const INPUTS = { whip: 'by WHIP', element: 'from a pipeline', room: 'from a room' };
 /** By stream, so that a refresh takes no focus away. */
 const cards = new Map();
 
@@ -138,7 +135,7 @@ function showStream(stream, recording) {
   const made = cards.get(stream.name);
   made.of.stream = stream;
   made.status.className = stream.live ? 'live dot' : '';
-  made.status.textContent = stream.live ? `Live for ${duration(stream.uptime_ms)}, ${INPUTS[stream.input]}` : 'Waiting for its publisher';
+  made.status.textContent = stream.live ? `Live for ${duration(stream.uptime_ms)}, ${INPUTS[stream.input] ?? `by ${stream.input}`}` : 'Waiting for its publisher';
   const count = stream.audio?.channels;
   const channels = count ? ` ${count} channel${count === 1 ? '' : 's'}` : '';
   const tracks = [stream.video?.codec, stream.audio && `${stream.audio.codec}${channels}`].filter(Boolean).join(' + ');
@@ -155,7 +152,6 @@ function showStream(stream, recording) {
   }));
   made.wrong.textContent = troubles(stream).join('. ');
   made.record.textContent = stream.recorded ? 'Stop recording' : 'Record';
-  made.kick.disabled = stream.input !== 'whip';
   return made.card;
 }
 
@@ -254,6 +250,20 @@ function showPushes(pushes) {
   byId('push').hidden = false;
 }
 
+let problemAt = -Infinity;
+
+/** Does what somebody asked for, and shows what the server says against it. */
+async function attempt(act) {
+  problemAt = -Infinity;
+  try {
+    await act();
+    await refresh();
+  } catch (error) {
+    say(error.message, true);
+    problemAt = performance.now();
+  }
+}
+
 function say(text, isError = false) {
   byId('state').textContent = text;
   byId('state').className = isError ? 'error' : '';
@@ -270,6 +280,7 @@ async function refresh() {
   const drain = server.draining ? ' · draining' : '';
   const counted = (count, what) => `${count} ${what}${count === 1 ? '' : 's'}`;
   const has = [[server.viewers, 'viewer'], [server.publishers, 'publisher'], [server.connections, 'connection']].map((one) => counted(...one));
+  if (performance.now() - problemAt < READ) return;
   say(`gst-sfu ${server.version} · ${has.join(', ')}${drain}`);
 }
 
@@ -289,14 +300,11 @@ async function go() {
 byId('push').addEventListener('submit', async (event) => {
   event.preventDefault();
   const url = byId('push-url');
-  try {
+  await attempt(async () => {
     await ask('pushes', 'POST', { stream: byId('push-stream').value.trim(), url: url.value.trim() });
     // Nobody is to read the key from the page.
     url.value = '';
-    await refresh();
-  } catch (error) {
-    say(error.message, true);
-  }
+  });
 });
 
 byId('ask').addEventListener('submit', (event) => {

@@ -21,7 +21,7 @@ export class Chat {
     byId('words').focus();
   }
 
-  /** Words are text, whatever they hold. */
+  /** Words are text, whatever they hold. Returns their line. */
   add(who, words) {
     const line = document.createElement('li');
     const time = new Date().toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
@@ -31,5 +31,13 @@ export class Chat {
     while (this.#list.children.length > LINES) this.#list.firstChild.remove();
     if (atEnd) this.#list.scrollTop = this.#list.scrollHeight;
     if (!this.open) this.unread += 1;
+    return line;
+  }
+
+  /** What the writer should know of a line that was not sent. */
+  unsent(line) {
+    line.classList.add('unsent');
+    line.append(element('small', 'Not sent'));
+    if (line === this.#list.lastChild) this.#list.scrollTop = this.#list.scrollHeight;
   }
 }

@@ -2,18 +2,23 @@
 // another, and see when they are on air. Called by studio.js.
 
 import { attach, byId, element, plain, withToken } from './page.js';
-import { RoomClient, entry } from './room-client.js';
+import { RoomClient, entry, sorted } from './room-client.js';
 
 /** What a guest is shown at, in pixels: in the list, and in the programme. */
 const SMALL = { width: 320, height: 180 };
 const LARGE = { width: 1280, height: 720 };
+/** Whose connection was lost, or the studio's, is on air again when it comes back within this time, in ms. */
+const KEPT = 30000;
 
 const place = (sid) => `guest ${sid}`;
+const voicePlace = (sid, { id }) => `${place(sid)} ${id}`;
 
 export class Guests {
   client = null;
-  /** Their sids, in the order in which they were put on air. */
+  /** The sids of those who are on air and here, in the order in which they were put there. */
   onAir = [];
+  /** Who is to be on air, by identity, and since when it is not here: sids are new after each return. */
+  #kept = new Map();
   #room;
   #mixer;
   #sound;
@@ -45,6 +50,7 @@ export class Guests {
       const client = new RoomClient(await this.#ticket());
       await client.join();
       client.addEventListener('changed', () => this.#refresh());
+      client.addEventListener('left', ({ detail: { identity } }) => this.#kept.delete(identity));
       client.addEventListener('state', () => this.#stateChanged());
       this.client = client;
       this.#sound.resume();
@@ -72,6 +78,7 @@ export class Guests {
     if (this.client?.state === 'over') {
       const { why } = this.client;
       this.client = null;
+      this.#kept.clear();
       this.#refresh();
       this.#show(why);
     } else if (this.client?.state === 'joined') {
@@ -98,8 +105,7 @@ export class Guests {
     await navigator.clipboard.writeText(link).then(() => this.#say('The link is copied.'), () => this.#say(link));
   }
 
-  #track(guest, source) {
-    const info = guest.tracks.find((track) => track.source === source);
+  #track(info) {
     return info && !info.muted ? this.client.mediaOf(info.sid) : null;
   }
 
@@ -107,27 +113,42 @@ export class Guests {
   #refresh() {
     const guests = [...this.client?.others.values() ?? []].filter(({ attributes }) => attributes?.role !== 'studio');
     const here = new Set(guests.map(({ sid }) => sid));
-    const before = this.onAir.length;
-    this.onAir = this.onAir.filter((sid) => here.has(sid));
+    const before = this.onAir.join(' ');
+    this.onAir = this.#present(guests);
     for (const [sid, row] of this.#rows) {
       if (here.has(sid)) continue;
-      for (const media of [row.video, row.audio]) media.srcObject = null;
+      row.video.srcObject = null;
+      this.#hear(row, []);
       row.node.remove();
       this.#rows.delete(sid);
     }
     for (const guest of guests) this.#showGuest(guest);
     for (const sid of this.#plugged.keys()) if (!this.onAir.includes(sid)) this.#unplug(sid);
     this.#mixer.onAir = this.onAir.map(place);
-    if (this.onAir.length !== before) this.#tell();
+    if (this.onAir.join(' ') !== before) this.#tell();
     const count = guests.length === 1 ? '1 guest' : `${guests.length} guests`;
     this.#show(guests.length > 0 ? `${count}, ${this.onAir.length} on air` : '');
+  }
+
+  /** Of those who are to be on air, the sids of who is here. */
+  #present(guests) {
+    const now = performance.now();
+    for (const [identity, since] of this.#kept) {
+      const isHere = guests.some((guest) => guest.identity === identity);
+      if (since !== null && now - since > KEPT) this.#kept.delete(identity);
+      else this.#kept.set(identity, isHere ? null : since ?? now);
+    }
+    // Of a connection that is replaced the other one is told of first: the newest counts.
+    return [...this.#kept.keys()].map((identity) => guests.findLast((guest) => guest.identity === identity)?.sid).filter(Boolean);
   }
 
   #showGuest(guest) {
     const { sid } = guest;
     if (!this.#rows.has(sid)) this.#rows.set(sid, this.#row(sid));
     const row = this.#rows.get(sid);
-    const [picture, voice] = [this.#track(guest, 'CAMERA'), this.#track(guest, 'MICROPHONE')];
+    const { camera, sounds } = sorted(guest);
+    const picture = this.#track(camera);
+    const voices = sounds.map((info) => this.#track(info)).filter(Boolean);
     const on = this.onAir.includes(sid);
     const name = plain(guest.name || guest.identity);
     row.name.textContent = guest.attributes?.hand ? `${name} ✋` : name;
@@ -135,27 +156,44 @@ export class Guests {
     row.button.setAttribute('aria-pressed', String(on));
     row.button.setAttribute('aria-label', `${on ? 'Take away' : 'Show'} ${name}`);
     attach(row.video, picture);
-    attach(row.audio, voice);
-    const camera = guest.tracks.find((track) => track.source === 'CAMERA');
+    this.#hear(row, voices);
     if (camera) this.client.setSize(camera.sid, on ? LARGE : SMALL);
-    if (on) this.#plug(sid, picture, voice);
+    if (on) this.#plug(sid, picture, voices);
+  }
+
+  /** One element each: of several tracks in one, some browsers play the first alone. */
+  #hear({ node, audios }, voices) {
+    for (const [track, audio] of audios) {
+      if (voices.includes(track)) continue;
+      audio.srcObject = null;
+      audio.remove();
+      audios.delete(track);
+    }
+    for (const track of voices) {
+      if (audios.has(track)) continue;
+      const audio = document.createElement('audio');
+      audio.autoplay = true;
+      attach(audio, track);
+      node.append(audio);
+      audios.set(track, audio);
+    }
   }
 
   #row(sid) {
-    const [node, video, audio] = ['li', 'video', 'audio'].map((tag) => document.createElement(tag));
+    const [node, video] = ['li', 'video'].map((tag) => document.createElement(tag));
     Object.assign(video, { muted: true, autoplay: true, playsInline: true });
-    audio.autoplay = true;
     const [name, button] = [element('span', ''), element('button', 'Show')];
     button.addEventListener('click', () => this.toggle(sid));
-    node.append(video, name, button, audio);
+    node.append(video, name, button);
     byId('guests').append(node);
-    return { node, video, audio, name, button };
+    return { node, video, audios: new Map(), name, button };
   }
 
   /** Puts a guest on air, or takes it away. */
   toggle(sid) {
-    this.onAir = this.onAir.includes(sid) ? this.onAir.filter((one) => one !== sid) : [...this.onAir, sid];
-    this.#tell();
+    const identity = this.client?.others.get(sid)?.identity;
+    if (!identity) return;
+    if (!this.#kept.delete(identity)) this.#kept.set(identity, null);
     this.#refresh();
   }
 
@@ -164,17 +202,16 @@ export class Guests {
     this.client?.setAttributes({ onair: this.onAir.join(' ') });
   }
 
-  #plug(sid, picture, voice) {
-    const now = { picture, voice };
-    const before = this.#plugged.get(sid) ?? {};
-    this.#plugged.set(sid, now);
+  #plug(sid, picture, voices) {
+    const before = this.#plugged.get(sid) ?? { picture: null, voices: [] };
+    this.#plugged.set(sid, { picture, voices });
     if (before.picture !== picture) this.#mixer.plug(place(sid), picture && new MediaStream([picture]));
-    if (before.voice !== voice) this.#sound.plug(place(sid), voice && new MediaStream([voice]));
+    for (const track of before.voices) if (!voices.includes(track)) this.#sound.remove(voicePlace(sid, track));
+    for (const track of voices) if (!before.voices.includes(track)) this.#sound.plug(voicePlace(sid, track), new MediaStream([track]));
   }
 
   #unplug(sid) {
+    this.#plug(sid, null, []);
     this.#plugged.delete(sid);
-    this.#mixer.plug(place(sid), null);
-    this.#sound.remove(place(sid));
   }
 }

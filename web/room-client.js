@@ -1,7 +1,7 @@
 // A participant of a room, by LiveKit's client protocol (v0) in JSON: the WebSocket, a connection for what is sent and one for
 // what is received, and who is there with which tracks. Knows no elements of a page. Called by room.js.
 //
-// Events: `changed` (somebody or a track came, went or changed), `speakers`, `text` ({ from, words }), `state` ('joining',
+// Events: `changed` (somebody or a track came, went or changed), `left` (who left by choice or was removed), `speakers`, `text` ({ from, words }), `state` ('joining',
 // 'joined', 'away' while it comes back, 'over'), whose sentence is `why`.
 
 import { Texts, write } from './packets.js';
@@ -18,6 +18,8 @@ const SOURCES = {
 const QUALITY = { q: 'LOW', h: 'MEDIUM', f: 'HIGH' };
 /** An answer of the server is waited for so long, in ms. */
 const PATIENCE = 10000;
+/** How often is looked whether a text has arrived, in ms. */
+const LOOK = 200;
 /** Between tries to come back, in ms; then it is over. */
 const PAUSES = [300, 1000, 2000, 4000, 4000, 8000, 8000, 8000, 8000, 8000];
 
@@ -52,6 +54,23 @@ export async function entry(room, name) {
   return response.json();
 }
 
+/** What is 0 is not in the JSON: neither is the type of sound, nor a source that is not known. */
+const isVideo = ({ type }) => type === 'VIDEO';
+const isSound = ({ type = 'AUDIO' }) => type === 'AUDIO';
+const isUnknown = ({ source = 'UNKNOWN' }) => source === 'UNKNOWN';
+
+/**
+ * A participant's tracks by what they are shown as: the camera or null, further pictures, screens, and all that is heard. Clients other
+ * than browsers publish most of theirs without a source.
+ */
+export function sorted({ tracks = [] }) {
+  const videos = tracks.filter(isVideo);
+  const screens = videos.filter(({ source }) => source === 'SCREEN_SHARE');
+  const camera = videos.find(({ source }) => source === 'CAMERA') ?? videos.find(isUnknown) ?? null;
+  const further = videos.filter((track) => track !== camera && !screens.includes(track));
+  return { camera, further, screens, sounds: tracks.filter(isSound) };
+}
+
 export class RoomClient extends EventTarget {
   /** What the server says of this participant, and of the others by their sid. */
   me = null;
@@ -64,6 +83,10 @@ export class RoomClient extends EventTarget {
   #pub = null;
   #config = {};
   #work = Promise.resolve();
+  /** How each job that is not over, or who waits for a text, would be told that its connection was lost. */
+  #jobs = new Set();
+  /** Until it has come back. */
+  #returning = null;
   #offers = 0;
   #candidates = { PUBLISHER: [], SUBSCRIBER: [] };
   #waits = new Map();
@@ -71,8 +94,12 @@ export class RoomClient extends EventTarget {
   #texts = new Texts();
   #timer = 0;
   #heard = 0;
+  /** What is to be published, by source, whatever becomes of connections: the track and whether it is muted. */
+  #wants = new Map();
   /** What is published, by source: the track, its transceiver and its sid. */
   #own = new Map();
+  /** M-lines of what was published, by source: used again. */
+  #idle = new Map();
   /** What has come, by the track's sid. */
   #media = new Map();
   #settings = new Map();
@@ -118,19 +145,35 @@ export class RoomClient extends EventTarget {
     return this.#media.get(sid) ?? null;
   }
 
-  /** Sends this track in place of what was sent of that source; with null it is muted, a screen ends. */
-  setTrack(source, track) {
-    const done = this.#work.then(() => this.#setTrack(source, track));
-    this.#work = done.catch(() => {});
-    return done;
+  /** Sends this track in place of what was sent of that source; with null it is muted, a screen ends. While it comes back that waits. */
+  async setTrack(source, track) {
+    this.#wants.set(source, { track, muted: !track });
+    for (;;) {
+      await this.#returning;
+      if (this.state === 'over') return;
+      try {
+        await this.#run(() => this.#apply(source));
+        return;
+      } catch (error) {
+        // Of a connection that was lost it is no fault.
+        if (!this.#returning) throw error;
+      }
+    }
   }
 
   /** Tells others, who see and hear nothing of it either way. */
   setMuted(source, muted) {
-    const own = this.#own.get(source);
-    if (!own || own.muted === muted) return;
-    own.muted = muted;
-    this.#send({ mute: { sid: own.sid, muted } });
+    const wanted = this.#wants.get(source);
+    if (!wanted) return;
+    wanted.muted = muted;
+    this.#tellMuted(source);
+  }
+
+  #tellMuted(source) {
+    const [wanted, own] = [this.#wants.get(source), this.#own.get(source)];
+    if (!wanted || !own || own.muted === wanted.muted) return;
+    own.muted = wanted.muted;
+    this.#send({ mute: { sid: own.sid, muted: own.muted } });
   }
 
   /** How large a track is shown, in pixels; not at all with `null`. Told when it changes. */
@@ -148,8 +191,13 @@ export class RoomClient extends EventTarget {
     this.#send({ updateMetadata: { metadata, name, attributes } });
   }
 
-  /** To all others. */
+  /** To all others; throws where the connection was lost before it has arrived. */
   async sendText(words) {
+    if (this.state !== 'joined') throw new Error('the connection was lost');
+    await this.#unlessLost(this.#sendText(words));
+  }
+
+  async #sendText(words) {
     this.#publisher();
     if (this.#channel.readyState === 'connecting') {
       this.#enqueue(() => this.#offer());
@@ -157,7 +205,23 @@ export class RoomClient extends EventTarget {
         this.#channel.addEventListener('open', resolve, { once: true });
       }));
     }
+    const [pc, before] = [this.#pub, await this.#received()];
     for (const packet of write(words)) this.#channel.send(packet);
+    // The channel sends again what is not acknowledged, and tells nobody: as long as something comes from there it has a way.
+    while (before !== undefined && pc === this.#pub && await this.#received() === before) await pause(LOOK);
+  }
+
+  /** Octets that have come on the connection for what is sent; nothing where a browser does not tell. */
+  async #received() {
+    const all = [...(await this.#pub.getStats()).values()];
+    return all.find((s) => s.type === 'candidate-pair' && s.nominated)?.bytesReceived;
+  }
+
+  #unlessLost(promise) {
+    return new Promise((resolve, reject) => {
+      this.#jobs.add(reject);
+      promise.then(resolve, reject).finally(() => this.#jobs.delete(reject));
+    });
   }
 
   /** Round trip in ms and what is lost, of both connections. */
@@ -191,8 +255,15 @@ export class RoomClient extends EventTarget {
     socket?.close();
     for (const pc of [this.#pub, this.#sub]) pc?.close();
     [this.#pub, this.#sub, this.#channel] = [null, null, null];
-    for (const { reject } of this.#waits.values()) reject(new Error('the connection was lost'));
+    const lost = new Error('the connection was lost');
+    for (const { reject } of this.#waits.values()) reject(lost);
+    // What a closed connection was asked for never ends: nothing is to wait for it.
+    for (const reject of this.#jobs) reject(lost);
+    this.#work = Promise.resolve();
+    this.#jobs.clear();
     this.#waits.clear();
+    this.#own.clear();
+    this.#idle.clear();
     this.#media.clear();
     this.#settings.clear();
     this.#candidates = { PUBLISHER: [], SUBSCRIBER: [] };
@@ -229,29 +300,37 @@ export class RoomClient extends EventTarget {
   }
 
   /** After a connection was lost: joins anew as the same participant, with all that it published. */
-  async #return() {
-    if (this.state !== 'joined') return;
-    this.#leave();
-    this.#become('away', 'The connection was lost; coming back…');
-    this.others.clear();
-    this.#tell('changed');
-    const before = [...this.#own];
+  #return() {
+    if (this.#returning) this.#leave();
+    if (this.#returning || this.state !== 'joined') return;
+    this.#returning = this.#comeBack().finally(() => { this.#returning = null; });
+  }
+
+  async #comeBack() {
     for (const ms of PAUSES) {
+      this.#leave();
+      if (this.state !== 'away') this.#become('away', 'The connection was lost; coming back…');
+      this.others.clear();
+      this.#tell('changed');
       await pause(ms);
       if (this.state === 'over') return;
       try {
-        this.#own.clear();
         await this.#connect();
-        for (const [source, { track, muted }] of before) {
-          if (track?.readyState === 'live' && this.may.publish(source)) await this.setTrack(source, track);
-          this.setMuted(source, muted);
-        }
-        return;
-      } catch {
-        this.#leave();
+        await this.#publishAgain();
+        if (this.#socket) return;
+      } catch (error) {
+        console.warn(error);
       }
+      if (this.state === 'over') return;
     }
     this.#over('The connection was lost.');
+  }
+
+  async #publishAgain() {
+    for (const [source, { track }] of this.#wants) {
+      if (!this.#socket) return;
+      if (track?.readyState === 'live' && this.may.publish(source)) await this.#enqueue(() => this.#apply(source));
+    }
   }
 
   #beat(interval, patience) {
@@ -301,10 +380,15 @@ export class RoomClient extends EventTarget {
   #update(participants) {
     for (const one of participants) {
       if (one.sid === this.me?.sid) Object.assign(this.me, one);
-      else if (one.state === 'DISCONNECTED') this.others.delete(one.sid);
+      else if (one.state === 'DISCONNECTED') this.#gone(one);
       else this.others.set(one.sid, { ...this.others.get(one.sid), tracks: [], attributes: {}, name: '', ...one });
     }
     this.#tell('changed');
+  }
+
+  #gone(one) {
+    this.others.delete(one.sid);
+    if (['CLIENT_INITIATED', 'PARTICIPANT_REMOVED'].includes(one.disconnectReason)) this.#tell('left', one);
   }
 
   #everybody() {
@@ -344,15 +428,20 @@ export class RoomClient extends EventTarget {
   #unpublished(sid) {
     const source = this.#sourceOf(sid);
     if (!source) return;
-    const { transceiver } = this.#own.get(source);
-    this.#own.delete(source);
-    // Not stopped: it may be the m-line whose transport is that of all.
-    transceiver.direction = 'inactive';
-    this.#enqueue(async () => {
-      await transceiver.sender.replaceTrack(null);
-      await this.#offer();
-    });
+    this.#wants.delete(source);
+    this.#enqueue(() => this.#unpublish(source));
     this.#tell('changed');
+  }
+
+  async #unpublish(source) {
+    const own = this.#own.get(source);
+    if (!own) return;
+    this.#own.delete(source);
+    this.#idle.set(source, own);
+    // Not stopped: it may be the m-line whose transport is that of all.
+    own.transceiver.direction = 'inactive';
+    await own.transceiver.sender.replaceTrack(null);
+    await this.#offer();
   }
 
   #refused({ reason = 'OK', addTrack }) {
@@ -372,10 +461,18 @@ export class RoomClient extends EventTarget {
     });
   }
 
-  /** One negotiation at a time. */
+  /** One negotiation at a time, and none of a connection that was lost. */
+  #run(job) {
+    return new Promise((resolve, reject) => {
+      this.#jobs.add(reject);
+      const run = () => (this.#jobs.has(reject) ? job() : null);
+      this.#work = this.#work.then(run).then(resolve, reject).finally(() => this.#jobs.delete(reject));
+    });
+  }
+
+  /** The same, where nobody waits for how it ends. */
   #enqueue(job) {
-    this.#work = this.#work.then(job).catch((error) => console.warn(error));
-    return this.#work;
+    return this.#run(job).catch((error) => console.warn(error));
   }
 
   #expect(key) {
@@ -460,23 +557,20 @@ export class RoomClient extends EventTarget {
     await this.#addCandidates('PUBLISHER');
   }
 
-  async #setTrack(source, track) {
+  /** Makes what is published of a source what is to be. */
+  async #apply(source) {
+    const { track = null, muted = true } = this.#wants.get(source) ?? {};
     const own = this.#own.get(source);
-    if (own && track) {
+    if (muted) this.#tellMuted(source);
+    if (own && !track && source.startsWith('SCREEN')) {
+      await this.#unpublish(source);
+    } else if (own && own.track !== track) {
       own.track = track;
       await own.transceiver.sender.replaceTrack(track);
-      this.setMuted(source, false);
-    } else if (own && source.startsWith('SCREEN')) {
-      this.#own.delete(source);
-      own.transceiver.stop();
-      await this.#offer();
-    } else if (own) {
-      this.setMuted(source, true);
-      own.track = null;
-      await own.transceiver.sender.replaceTrack(null);
-    } else if (track) {
+    } else if (!own && track) {
       await this.#publish(source, track);
     }
+    this.#tellMuted(source);
   }
 
   async #publish(source, track) {
@@ -486,14 +580,34 @@ export class RoomClient extends EventTarget {
       quality: QUALITY[rid], width: Math.round(width / part), height: Math.round(height / part), bitrate,
     }));
     const type = track.kind === 'video' ? 'VIDEO' : 'AUDIO';
-    const published = this.#expect(track.id);
-    this.#send({ addTrack: { cid: track.id, name: source.toLowerCase(), type, source, width, height, layers } });
+    // Browsers go on naming an m-line by its first track.
+    const idle = this.#idle.get(source);
+    const cid = idle?.cid ?? track.id;
+    const published = this.#expect(cid);
+    this.#send({ addTrack: { cid, name: source.toLowerCase(), type, source, width, height, layers } });
     const { sid } = await published;
+    const transceiver = idle ? await this.#again(idle.transceiver, track) : this.#transceiver(track, encodings);
+    this.#idle.delete(source);
+    this.#own.set(source, { track, transceiver, sid, cid, muted: false });
+    await this.#offer();
+  }
+
+  #transceiver(track, encodings) {
     const sendEncodings = encodings.map(([rid, scaleResolutionDownBy, maxBitrate]) => ({ rid, scaleResolutionDownBy, maxBitrate }));
-    const transceiver = this.#publisher().addTransceiver(track, {
+    return this.#publisher().addTransceiver(track, {
       direction: 'sendonly', streams: [new MediaStream([track])], ...(sendEncodings.length > 0 && { sendEncodings }),
     });
-    this.#own.set(source, { track, transceiver, sid, muted: false });
-    await this.#offer();
+  }
+
+  /** An m-line that has carried the same source. */
+  async #again(transceiver, track) {
+    const { sender } = transceiver;
+    await sender.replaceTrack(track);
+    transceiver.direction = 'sendonly';
+    const parameters = sender.getParameters();
+    // Nobody wanted some, when it ended.
+    for (const encoding of parameters.encodings) encoding.active = true;
+    await sender.setParameters(parameters).catch((error) => console.warn(error));
+    return transceiver;
   }
 }

@@ -268,11 +268,15 @@ function bind() {
     const words = byId('words').value.trim();
     if (!words || !client) return;
     byId('words').value = '';
+    const line = chat.add('You', words);
     try {
       await client.sendText(words);
-      chat.add('You', words);
     } catch (error) {
-      say(`The message was not sent: ${error.message}`, 'error');
+      chat.unsent(line);
+      // To be sent again, unless something else is being written.
+      byId('words').value ||= words;
+      // Whoever is out reads why.
+      if (client) say(`The message was not sent: ${error.message}`, 'error');
     }
   });
   addEventListener('keydown', pressed);

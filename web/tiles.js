@@ -1,6 +1,7 @@
 // Who is in a room, as tiles: a camera or a face each, a screen beside it, and the sounds, which nobody sees. Called by room.js.
 
 import { attach, byId, element, plain } from './page.js';
+import { sorted } from './room-client.js';
 
 const BARS = { EXCELLENT: 3, GOOD: 2, POOR: 1, LOST: 0 };
 /** Columns that show so many tiles as large as can be, in a wide and in a tall window. */
@@ -25,16 +26,16 @@ class Tile {
     this.node.append(this.#video, this.#face, caption, this.#hand);
   }
 
-  show({ name, track, live, note, speaking, hand, quality, mine, screen }) {
+  show({ name, title, track, live, note, speaking, hand, quality, mine, screen }) {
     attach(this.#video, track);
     this.#face.hidden = live;
     this.#face.textContent = [...name.trim()][0]?.toUpperCase() ?? '?';
-    this.#name.textContent = screen ? `Screen of ${name}` : mine ? `${name} (you)` : name;
+    this.#name.textContent = title;
     this.#note.textContent = note;
     this.#note.hidden = !note;
     this.#hand.hidden = !hand;
     const on = BARS[quality];
-    this.#bars.hidden = on === undefined || screen;
+    this.#bars.hidden = on === undefined;
     this.#bars.classList.toggle('poor', on < 2);
     this.#bars.setAttribute('aria-label', `Connection ${(quality ?? '').toLowerCase()}`);
     [...this.#bars.children].forEach((bar, n) => bar.classList.toggle('on', n < on));
@@ -55,8 +56,6 @@ class Tile {
     this.node.remove();
   }
 }
-
-const trackOf = (participant, source) => participant.tracks?.find((track) => track.source === source) ?? null;
 
 export class Tiles {
   /** Whether one is large, and the others in a strip. */
@@ -98,22 +97,24 @@ export class Tiles {
     this.#place();
   }
 
+  /** Its screens, itself, and what else it shows. */
   #want(wanted, one, mine) {
     const name = plain(one.name || one.identity);
-    for (const [source, screen] of [['SCREEN_SHARE', true], ['CAMERA', false]]) {
-      const info = trackOf(one, source);
-      if (screen && !info) continue;
-      const track = mine ? this.own(source) : info && this.client.mediaOf(info.sid);
-      const voice = trackOf(one, 'MICROPHONE');
-      // What is false is not in the JSON.
-      const silent = !screen && (!voice || Boolean(voice.muted));
-      const note = info?.paused ? 'paused: little room' : silent ? 'muted' : '';
-      const looks = {
-        name, track, mine, screen, note, speaking: !screen && Boolean(one.speaking), hand: !screen && Boolean(one.attributes?.hand),
-        quality: one.quality, live: Boolean(track) && (mine || !info.muted),
-      };
-      wanted.set(`${one.sid}/${source}`, { looks, sid: mine ? null : info?.sid, of: one.sid });
-    }
+    const { camera, further, screens, sounds } = sorted(one);
+    const want = (key, info, track, looks) => {
+      const paused = info?.paused ? 'paused: little room' : '';
+      const all = { name, track, mine, screen: false, speaking: false, hand: false, note: paused, live: Boolean(track) && (mine || !info.muted), ...looks };
+      wanted.set(`${one.sid}/${key}`, { looks: all, sid: mine ? null : info?.sid, of: one.sid });
+    };
+    const media = (info, source) => (mine ? this.own(source) : info && this.client.mediaOf(info.sid));
+    for (const info of screens) want(info.sid, info, media(info, 'SCREEN_SHARE'), { screen: true, title: `Screen of ${name}` });
+    // What is false is not in the JSON.
+    const silent = sounds.every(({ source, muted }) => Boolean(muted) || source === 'SCREEN_SHARE_AUDIO');
+    want('CAMERA', camera, media(camera, 'CAMERA'), {
+      title: mine ? `${name} (you)` : name, speaking: Boolean(one.speaking), hand: Boolean(one.attributes?.hand), quality: one.quality,
+      ...(silent && !camera?.paused && { note: 'muted' }),
+    });
+    for (const info of further) want(info.sid, info, media(info), { title: info.name ? `${name}: ${plain(info.name)}` : name });
   }
 
   /** Who speaks is large. */
@@ -126,8 +127,8 @@ export class Tiles {
   #hear() {
     const wanted = new Map();
     for (const one of this.client.others.values()) {
-      for (const source of ['MICROPHONE', 'SCREEN_SHARE_AUDIO']) {
-        const track = this.client.mediaOf(trackOf(one, source)?.sid);
+      for (const { sid } of sorted(one).sounds) {
+        const track = this.client.mediaOf(sid);
         if (track) wanted.set(track.id, track);
       }
     }

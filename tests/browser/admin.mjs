@@ -39,6 +39,11 @@ const seen = await withBrowsers(setting, async (open) => {
   const before = await sessions();
   await page.evaluate(() => document.querySelector('#sessions tbody button').click());
   await until(page, 'one session less', (count) => document.querySelectorAll('#sessions tbody tr').length < count, before);
+  // Its publisher is a pipeline, which can't be ended: what the server says of that stays to be read.
+  await press(`End the publisher of ${wanted.stream}`);
+  await until(page, 'the refusal', () => document.getElementById('state').textContent.includes('pipeline of this process'));
+  await pause(3000);
+  const refused = await page.evaluate(() => document.getElementById('state').textContent);
   // A push to nowhere: shown with its state and without its key, and ended.
   const key = 'a-key-to-be-kept';
   await page.evaluate(([stream, url]) => {
@@ -53,6 +58,6 @@ const seen = await withBrowsers(setting, async (open) => {
   await page.evaluate(() => document.querySelector('#pushes tbody button').click());
   await until(page, 'no push', () => document.querySelectorAll('#pushes tbody tr').length === 0);
   const state = await page.evaluate(() => document.getElementById('state').textContent);
-  return { plots, overflow, small, push, told, before, after: await sessions(), state };
+  return { plots, overflow, small, push, told, before, after: await sessions(), state, refused };
 });
 console.log(JSON.stringify(seen));

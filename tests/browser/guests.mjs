@@ -71,6 +71,27 @@ const seen = await withBrowsers(setting, async (open) => {
   await until(guest, 'the tally light’s end', () => document.getElementById('tally').hidden);
   await studio.click('#guests li button');
   await until(guest, 'the tally light again', () => !document.getElementById('tally').hidden);
+  // Connections are lost, of the studio and of the guest: who is on air is so again.
+  const cut = () => {
+    const { send } = WebSocket.prototype;
+    WebSocket.prototype.send = function lost() {
+      WebSocket.prototype.send = send;
+      this.close();
+    };
+    window.states = [];
+    const { client } = window.studio?.guests ?? window.room;
+    client.addEventListener('state', () => window.states.push(client.state));
+  };
+  results.again = [];
+  for (const page of [studio, guest]) {
+    await page.evaluate(cut);
+    await until(page, 'the return', () => window.states.includes('joined'));
+    await until(studio, 'the guest in the programme', () => window.studio.mixer.onAir.length === 1);
+    await until(studio, 'its picture', () => document.querySelector('#guests li video')?.videoWidth > 2);
+    await until(guest, 'the tally light after that', () => !document.getElementById('tally').hidden);
+    await pause(1500);
+    results.again.push(await studio.evaluate(middle));
+  }
   await guest.click('#leave');
   await until(studio, 'nobody', () => !document.querySelector('#guests li') && window.studio.mixer.onAir.length === 0);
   results.state = await studio.evaluate(() => document.getElementById('guests-state').textContent);

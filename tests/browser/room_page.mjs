@@ -156,14 +156,56 @@ const seen = await withBrowsers(setting, async (open) => {
       this.close();
     };
     window.states = [];
-    window.room.client.addEventListener('state', () => window.states.push(window.room.client.state));
+    window.room.client.addEventListener('state', () => {
+      window.states.push(window.room.client?.state);
+      if (window.room.client?.state !== 'away') return;
+      document.getElementById('words').value = 'Into the void';
+      document.getElementById('say').requestSubmit();
+    });
   });
   await until(ben, 'Ben to come back', () => window.states.includes('joined'));
   for (const page of [ann, ben]) await until(page, 'both pictures again', pictures);
+  results.unsent = await ben.evaluate(() => document.querySelector('#said .unsent')?.textContent);
   results.states = await ben.evaluate(() => window.states);
   await ben.click('#leave');
   results.left = await ben.evaluate(() => document.getElementById('state').textContent);
   await until(ann, 'to be alone', () => document.getElementById('count').textContent === 'Only you are here');
+
+  // Who shows nothing but a screen stays when that ends, and shows it again.
+  await ben.evaluate(async () => {
+    await window.room.cam.choose('off');
+    await window.room.mic.choose('off');
+  });
+  await ben.click('#enter');
+  await until(ben, 'Ben to be in again', () => window.room.client !== null);
+  await ben.evaluate(() => {
+    window.states = [];
+    window.room.client.addEventListener('state', () => window.states.push(window.room.client?.state));
+  });
+  for (let turn = 0; turn < 2; turn += 1) {
+    await ben.click('#screen');
+    await until(ann, 'only a screen', () => [...document.querySelectorAll('.tile.screen video')].some((one) => one.videoWidth > 2 && one.currentTime > 0.3));
+    await ben.click('#screen');
+    await until(ann, 'that screen’s end', () => !document.querySelector('.tile.screen'));
+  }
+  await pause(1000);
+  results.screenAlone = await ben.evaluate(() => window.states);
+  await ben.click('#leave');
+
+  // As clients other than browsers publish: tracks without a source.
+  await ben.evaluate(async () => {
+    const { send } = WebSocket.prototype;
+    WebSocket.prototype.send = function unnamed(data) {
+      send.call(this, String(data).includes('addTrack') ? data.replace(/"source":"[A-Z_]+",/, '') : data);
+    };
+    await window.room.cam.choose('');
+    await window.room.mic.choose('');
+  });
+  await ben.click('#enter');
+  await until(ann, 'a picture of no source', pictures);
+  await until(ann, 'sound of no source', sounding);
+  results.unnamed = await ann.evaluate(() => [...document.querySelectorAll('.tile:not(.mine)')].map((one) => one.className));
+  await ben.click('#leave');
   return results;
 });
 console.log(JSON.stringify(seen));

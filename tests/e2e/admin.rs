@@ -37,6 +37,8 @@ fn the_page_shows_the_server_and_changes_it() {
         assert!(push.contains("rtmp://127.0.0.1:9"), "{push}");
         assert_eq!(seen["told"], false, "{name}: a key stays: {seen}");
         assert_eq!(seen["small"], 0, "{name}: buttons for fingers: {seen}");
+        let refused = seen["refused"].as_str().unwrap();
+        assert!(refused.contains("a pipeline of this process"), "{refused}");
         let plots = seen["plots"].as_array().unwrap();
         for plot in plots {
             let title = plot["title"].as_str().unwrap();

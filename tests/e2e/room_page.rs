@@ -60,7 +60,11 @@ fn people_meet_on_the_page() {
     let disabled = json!(["mute", "video", "screen", "hand", "words"]);
     assert_eq!(seen["guest"]["disabled"], disabled);
     assert_eq!(seen["states"], json!(["away", "joined"]));
+    let unsent = seen["unsent"].as_str().unwrap();
+    assert!(unsent.ends_with("Into the voidNot sent"), "{unsent}");
     assert_eq!(seen["left"], "You have left.");
+    assert_eq!(seen["screenAlone"], json!([]));
+    assert_eq!(seen["unnamed"].as_array().unwrap().len(), 1);
     // Nothing is wider than the window.
     assert_eq!((&seen["wide"], &seen["narrow"]), (&json!(0), &json!(0)));
 }

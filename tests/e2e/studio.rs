@@ -75,6 +75,9 @@ fn guests_come_to_the_studio_and_go_on_air() {
     let green = |value: &Value| number(&value[1]);
     assert!(green(&seen["alone"]) > 80.0, "{}", seen["alone"]);
     assert!(green(&seen["together"]) < 40.0, "{}", seen["together"]);
+    for again in seen["again"].as_array().unwrap() {
+        assert!(green(again) < 40.0, "{again}");
+    }
     let level = |name: &str| number(&seen[name]);
     assert!(level("heard") > 0.01, "the guest hears the studio");
     assert!(level("muted") < level("heard") / 20.0, "muted");
