@@ -6,7 +6,12 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 for unit in "$root"/deploy/*.service; do
-  for line in KillSignal=SIGINT KillMode=mixed TimeoutStopSec=5 Restart=always; do
+  # `./sfu run` drains by SIGTERM alone, which kills a `gst-launch-1.0` that it does not watch.
+  case $unit in
+    */sfu@.service) signal=SIGTERM ;;
+    *) signal=SIGINT ;;
+  esac
+  for line in KillSignal=$signal KillMode=mixed TimeoutStopSec=5 Restart=always; do
     grep -qx "$line" "$unit" || {
       echo "$unit has no line $line" >&2
       exit 1

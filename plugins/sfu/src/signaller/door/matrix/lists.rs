@@ -192,7 +192,7 @@ fn caches_keep_files_and_no_refusals() {
 /// Opening a pipe waits for who writes to it, as a disk does that is gone.
 #[test]
 fn a_disk_that_hangs_holds_up_no_joins_and_strangers_reach_none() {
-    let rules = "loopback\nanyone play\n";
+    let rules = "loopback record\nanyone play\n";
     let served = Served::new("hangs", Some(rules), &[]);
     let folder = served.folder.join("recordings");
     std::fs::create_dir_all(&folder).unwrap();
@@ -217,9 +217,10 @@ fn a_disk_that_hangs_holds_up_no_joins_and_strangers_reach_none() {
     let mut answer = [0; 2_000];
     let read = std::io::Read::read(&mut waiting[0], &mut answer);
     assert!(read.is_err(), "{}", String::from_utf8_lossy(&answer));
+    // The engine itself answers that it has none, in an offer's turn.
     let sdp = ("Content-Type", "application/sdp");
     let (status, answer) = served.send("POST", "/whep/cam1", "localhost", &[sdp, STRANGER], "v=0");
-    assert_eq!(status, 400, "{answer}");
+    assert_eq!(status, 404, "{answer}");
     let (status, answer) = served.ask("GET", "/api/streams", "localhost", &[STRANGER]);
     assert_eq!(status, 200, "{answer}");
     let mut ways = std::fs::OpenOptions::new();
