@@ -6,9 +6,9 @@
 //! reordered or sent again, take their place.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use crate::held::{Held, Total};
 use crate::packet::{Batch, Packet};
 
 /// What a layer's group of pictures may take: 2 s of 20 Mbit/s (2160p) with what each packet takes besides, and a third more;
@@ -34,25 +34,7 @@ const NEAR: u64 = 16;
 const YOUNG: Duration = Duration::from_secs(4);
 
 /// What all groups of pictures of the process take.
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-/// One's part of [`HELD`].
-#[derive(Debug, Default)]
-struct Held(usize);
-
-impl Held {
-    fn set(&mut self, octets: usize) {
-        HELD.fetch_add(octets, Relaxed);
-        HELD.fetch_sub(self.0, Relaxed);
-        self.0 = octets;
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        HELD.fetch_sub(self.0, Relaxed);
-    }
-}
+static HELD: Total = Total::new();
 
 /// A packet by reference.
 #[derive(Debug, Clone)]
@@ -71,7 +53,7 @@ impl Kept {
 }
 
 /// The packets since the last keyframe of a layer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GopCache {
     /// By sequence number from `first` on. Empty until a keyframe comes, and when it is of no use any more.
     slots: Vec<Option<Kept>>,
@@ -82,6 +64,20 @@ pub struct GopCache {
     /// What is missing, and since when. Oldest first.
     holes: Vec<(u64, Instant)>,
     last_arrival: Option<Instant>,
+}
+
+impl Default for GopCache {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            first: 0,
+            began: None,
+            frames: 0,
+            held: Held::of(&HELD),
+            holes: Vec::new(),
+            last_arrival: None,
+        }
+    }
 }
 
 /// What a joiner is sent first.
@@ -219,7 +215,7 @@ impl GopCache {
             self.frames += u32::from(last.is_none_or(|l| l.packet().timestamp != timestamp));
             self.slots.push(Some(kept));
         }
-        self.held.set(self.held.0 + octets);
+        self.held.set(self.held.octets() + octets);
     }
 
     /// Packets of the keyframe that belong before the one that was taken for its first.
@@ -236,7 +232,7 @@ impl GopCache {
         let holes = (seq + 1..self.first).map(|hole| (hole, now));
         self.holes.splice(0..0, holes);
         self.first = seq;
-        self.held.set(self.held.0 + octets);
+        self.held.set(self.held.octets() + octets);
     }
 
     /// Something has been missing for too long.
@@ -249,8 +245,8 @@ impl GopCache {
         let old = self
             .began
             .is_some_and(|at| now.saturating_duration_since(at) > MAX_AGE);
-        let crowded = self.held.0 > FAIR && HELD.load(Relaxed) > MAX_OCTETS_IN_ALL;
-        let large = self.held.0 > MAX_OCTETS || self.frames > MAX_FRAMES;
+        let crowded = self.held.octets() > FAIR && HELD.octets() > MAX_OCTETS_IN_ALL;
+        let large = self.held.octets() > MAX_OCTETS || self.frames > MAX_FRAMES;
         old || crowded || large || self.lacks(now)
     }
 }

@@ -29,6 +29,7 @@ pub mod estimate;
 mod fragment;
 pub mod gop;
 mod health;
+mod held;
 mod ids;
 mod info;
 mod interfaces;

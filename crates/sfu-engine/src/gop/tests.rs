@@ -133,7 +133,7 @@ fn two_seconds_are_held_up_to_20_mbit_and_a_bound_is_kept() {
             }
             seq += per_frame;
             gop.push(now + MS * 33 * frame as u32, &packets);
-            assert!(gop.held.0 <= MAX_OCTETS);
+            assert!(gop.held.octets() <= MAX_OCTETS);
         }
         let end = now + MS * 33 * (seconds * 30) as u32;
         assert_eq!(
@@ -142,7 +142,7 @@ fn two_seconds_are_held_up_to_20_mbit_and_a_bound_is_kept() {
             "{mbit} Mbit/s, {seconds} s"
         );
         if !is_held {
-            assert_eq!(gop.held.0, 0, "the memory is given back");
+            assert_eq!(gop.held.octets(), 0, "the memory is given back");
         }
     }
 }
@@ -167,7 +167,7 @@ proptest! {
             let mut all: Vec<u64> = numbers.iter().chain(&kept.holes).copied().collect();
             all.sort_unstable();
             prop_assert!(all.iter().copied().eq(first..=last), "{all:?}");
-            prop_assert_eq!(gop.held.0, numbers.len() * (10 + PACKET));
+            prop_assert_eq!(gop.held.octets(), numbers.len() * (10 + PACKET));
         }
     }
 }

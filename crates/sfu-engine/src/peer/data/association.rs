@@ -16,7 +16,7 @@ use sctp_proto::{
 use super::bounds::{Bounds, CHANNELS, Verdict};
 use super::channel::{Channel, State};
 use super::dcep::{self, Dcep};
-use super::outgoing::Handed;
+use super::outgoing::{Handed, WAITING};
 use super::{
     COMMANDS, ChannelConfig, ChannelId, DataCommand, DataEnd, DataObserver, MESSAGE_MAX, Message,
     PORT,
@@ -37,8 +37,12 @@ const AGAIN: [u64; 3] = [500, 400, 5_000];
 const HANDED: usize = 256 * 1024;
 const HANDED_MESSAGES: usize = 1_024;
 /// What waits to be sent on all reliable channels, in octets: a message that finds no room is lost, and that is told. The channels go
-/// on: else whoever may send something to a peer whose network is slow could end them.
-const RELIABLE: usize = 2 * 1024 * 1024;
+/// on: else whoever may send something to a peer whose network is slow could end them. Files that participants send one another
+/// come as fast as their sender's network is, which has no word of ours to wait.
+const RELIABLE: usize = 8 * 1024 * 1024;
+/// The same while more than [`RELIABLE_IN_ALL`] wait for all peers of the process.
+const FAIR: usize = 2 * 1024 * 1024;
+const RELIABLE_IN_ALL: usize = 256 * 1024 * 1024;
 /// A message that had no room is given again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How often what has happened may make something else happen in one call.
@@ -175,7 +179,11 @@ impl Association {
             tracing::debug!(channel = id.0, "a message can't be sent");
             return true;
         };
-        if channel.is_reliable() && waiting + message.data.len() > RELIABLE {
+        let most = match WAITING.octets() > RELIABLE_IN_ALL {
+            true => FAIR,
+            false => RELIABLE,
+        };
+        if channel.is_reliable() && waiting + message.data.len() > most {
             return false;
         }
         let reliability = channel.config.reliability;

@@ -6,6 +6,10 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::{Message, Reliability};
+use crate::held::{Held, Total};
+
+/// What waits for all peers of the process. What goes to many is counted for each.
+pub(super) static WAITING: Total = Total::new();
 
 /// What waits on a channel where messages may be lost, in octets: one that finds more is lost.
 const LOSSY: usize = 128 * 1024;
@@ -13,10 +17,19 @@ const LOSSY: usize = 128 * 1024;
 const MESSAGE: usize = 64;
 
 /// See the module's description.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outgoing {
     messages: VecDeque<Waiting>,
-    octets: usize,
+    held: Held,
+}
+
+impl Default for Outgoing {
+    fn default() -> Self {
+        Self {
+            messages: VecDeque::new(),
+            held: Held::of(&WAITING),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -33,14 +46,14 @@ impl Outgoing {
         message: Message,
         reliability: Reliability,
     ) -> bool {
-        if reliability != Reliability::Reliable && self.octets > LOSSY {
+        if reliability != Reliability::Reliable && self.octets() > LOSSY {
             return false;
         }
         let until = match reliability {
             Reliability::Lifetime(millis) => Some(now + Duration::from_millis(millis.into())),
             _ => None,
         };
-        self.octets += cost(&message);
+        self.held.set(self.octets() + cost(&message));
         self.messages.push_back(Waiting { message, until });
         true
     }
@@ -48,7 +61,7 @@ impl Outgoing {
     /// The next one whose time is not over.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Message> {
         while let Some(Waiting { message, until }) = self.messages.pop_front() {
-            self.octets -= cost(&message);
+            self.held.set(self.octets() - cost(&message));
             if until.is_none_or(|until| until > now) {
                 return Some(message);
             }
@@ -61,7 +74,7 @@ impl Outgoing {
     }
 
     pub(super) fn octets(&self) -> usize {
-        self.octets
+        self.held.octets()
     }
 }
 

@@ -463,6 +463,7 @@ fn a_slow_receiver_loses_what_it_has_no_room_for_and_keeps_its_channels() {
         rate: Some(200_000),
         ..lossy(0.0)
     };
+    const SENT: usize = 5_000;
     let mut pair = Pair::new(slow, 1);
     let lossy = pair.open(0, &config("lossy", false, Reliability::Retransmits(0)));
     let reliable = pair.open(0, &config("reliable", true, Reliability::Reliable));
@@ -479,14 +480,14 @@ fn a_slow_receiver_loses_what_it_has_no_room_for_and_keeps_its_channels() {
         let lost = told.iter().filter(|told| **told == Told::Lost(reliable));
         lost.count()
     };
-    // Whoever sends four megabytes at once to it.
-    for n in 0..2_000_u32 {
+    // Whoever sends ten megabytes at once to it.
+    for n in 0..SENT as u32 {
         let message = n.to_be_bytes().repeat(500);
         pair.send(0, reliable, false, message);
     }
-    let kept = 2_000 - lost(&pair);
-    assert!((900..=1_100).contains(&kept), "two megabytes: {kept}");
-    pair.run_for(Duration::from_secs(120));
+    let kept = SENT - lost(&pair);
+    assert!((3_900..=4_200).contains(&kept), "eight megabytes: {kept}");
+    pair.run_for(Duration::from_secs(480));
     // What it gets is whole, in order, and goes on once there is room.
     pair.send(0, reliable, false, vec![7]);
     pair.run_for(Duration::from_secs(5));
@@ -501,7 +502,7 @@ fn a_slow_receiver_loses_what_it_has_no_room_for_and_keeps_its_channels() {
     assert_eq!(&*got[kept].data, [7]);
     assert_eq!(
         (lost(&pair), pair.ends[0].ears.ended()),
-        (2_000 - kept, None)
+        (SENT - kept, None)
     );
 }
 
