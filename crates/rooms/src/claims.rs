@@ -35,14 +35,29 @@ struct MoreVideo {
     can_subscribe_metrics: bool,
 }
 
-/// Claims whose times may have fractions (RFC 7519, section 2), which `livekit-token` does not read: in JavaScript
-/// `Date.now() / 1000` has one, and LiveKit's own server takes it.
-#[derive(Clone)]
-struct Timed(Claims);
+/// What of `roomConfig` counts here.
+const ROOM_CONFIG: [&str; 7] = [
+    "emptyTimeout",
+    "empty_timeout",
+    "departureTimeout",
+    "departure_timeout",
+    "maxParticipants",
+    "max_participants",
+    "metadata",
+];
 
-impl<'de> Deserialize<'de> for Timed {
+/// Claims as LiveKit's own server takes them, where `livekit-token` is stricter: times may have fractions (RFC 7519, section 2: in
+/// JavaScript `Date.now() / 1000` has one), what is `null` is not said, and what of `roomConfig` counts for nothing is not read.
+#[derive(Clone)]
+struct Lenient(Claims);
+
+impl<'de> Deserialize<'de> for Lenient {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let mut claims = Value::deserialize(from)?;
+        without_nulls(&mut claims);
+        if let Some(config) = claims.get_mut("roomConfig").and_then(Value::as_object_mut) {
+            config.retain(|key, _| ROOM_CONFIG.contains(&key.as_str()));
+        }
         for time in ["exp", "nbf"] {
             let is_odd = |at: &&Value| at.is_f64() || at.as_i64().is_some_and(i64::is_negative);
             let whole = claims.get(time).filter(is_odd);
@@ -53,6 +68,21 @@ impl<'de> Deserialize<'de> for Timed {
         }
         let claims = serde_json::from_value(claims);
         claims.map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Nests no deeper than `serde_json` reads.
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(without_nulls);
+        }
+        Value::Array(all) => {
+            all.retain(|one| !one.is_null());
+            all.iter_mut().for_each(without_nulls);
+        }
+        _ => {}
     }
 }
 
@@ -132,9 +162,8 @@ impl Permit {
         let can_publish = permission.can_publish && can_name;
         let grants = &mut self.grants;
         grants.can_publish = Some(can_publish);
-        // In a token those that are named may be published, whatever else it says.
-        let names = names.into_iter().filter(|_| can_publish);
-        grants.can_publish_sources = names.map(str::to_owned).collect();
+        let names = names.into_iter().map(str::to_owned);
+        grants.can_publish_sources = names.collect();
         grants.can_subscribe = Some(permission.can_subscribe);
         grants.can_publish_data = Some(permission.can_publish_data);
         grants.can_update_own_metadata = Some(permission.can_update_metadata);
@@ -185,7 +214,7 @@ impl Keys {
     /// What a token says, if one of the keys has signed it and it is its time. `now` is in seconds of Unix time.
     pub fn claims(&self, token: &str, now: u64) -> Result<Claims, Refused> {
         let unreadable = || Refused::new(401, "invalid authorization token");
-        let unverified = jsonwebtoken::dangerous::insecure_decode::<Timed>(token);
+        let unverified = jsonwebtoken::dangerous::insecure_decode::<Lenient>(token);
         let issuer = unverified.map_err(|_| unreadable())?.claims.0.iss;
         // Not the token itself, as LiveKit has it: it would be in logs.
         let invalid = |why: &str| Refused::new(401, format!("invalid token, error: {why}"));
@@ -200,7 +229,7 @@ impl Keys {
         validation.validate_aud = false;
         validation.required_spec_claims.clear();
         let key = DecodingKey::from_secret(secret.as_bytes());
-        let claims = jsonwebtoken::decode::<Timed>(token, &key, &validation)
+        let claims = jsonwebtoken::decode::<Lenient>(token, &key, &validation)
             .map_err(|_| invalid("token signature is invalid: signature is invalid"))?
             .claims
             .0;
@@ -382,7 +411,8 @@ fn permission(video: &VideoGrants) -> Result<ParticipantPermission, Refused> {
     let sources = video.can_publish_sources.iter().map(source);
     Ok(ParticipantPermission {
         can_subscribe: video.can_subscribe(),
-        can_publish: video.can_publish() || !video.can_publish_sources.is_empty(),
+        // LiveKit's server has it so, too: sources are a part of what may be published, and grant nothing themselves.
+        can_publish: video.can_publish(),
         can_publish_data: video.can_publish_data(),
         can_publish_sources: sources.collect::<Result<_, _>>()?,
         hidden: video.hidden,
@@ -393,6 +423,8 @@ fn permission(video: &VideoGrants) -> Result<ParticipantPermission, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
@@ -509,6 +541,102 @@ mod tests {
             let told = keys.permit(&token, NOW, &Limits::default());
             assert_eq!(told.is_ok(), is_taken, "{time}: {told:?}");
         }
+    }
+
+    fn joining(change: &Value) -> Result<Permit, Refused> {
+        let keys: Keys = "key:secret".parse().unwrap();
+        let mut claims = serde_json::to_value(claims()).unwrap();
+        for (key, value) in change.as_object().unwrap() {
+            match (value.as_object(), claims[key].as_object_mut()) {
+                (Some(more), Some(there)) => there.extend(more.clone()),
+                _ => claims[key] = value.clone(),
+            }
+        }
+        let token = keys.sign_with("key", &claims).unwrap();
+        keys.permit(&token, NOW, &Limits::default())
+    }
+
+    #[test]
+    fn sources_grant_nothing_where_nothing_may_be_published() {
+        for (granted, may) in [
+            (Value::Null, true),
+            (true.into(), true),
+            (false.into(), false),
+        ] {
+            let video = json!({ "canPublish": granted, "canPublishSources": ["camera"] });
+            let permit = joining(&json!({ "video": video })).unwrap();
+            assert_eq!(permit.permission.can_publish, may, "{granted}");
+            let camera = i32::from(TrackSource::Camera);
+            assert_eq!(permit.permission.can_publish_sources, [camera]);
+        }
+    }
+
+    /// Token libraries of many languages write what was not set.
+    #[test]
+    fn null_is_not_said() {
+        for key in [
+            "name",
+            "metadata",
+            "attributes",
+            "kind",
+            "nbf",
+            "sha256",
+            "sip",
+            "roomConfig",
+            "roomPreset",
+            "agent",
+            "inference",
+            "observability",
+            "jti",
+            "aud",
+        ] {
+            let permit = joining(&json!({ key: null }));
+            assert!(permit.is_ok(), "{key}: {permit:?}");
+        }
+        for key in [
+            "roomCreate",
+            "roomList",
+            "roomRecord",
+            "roomAdmin",
+            "canPublish",
+            "canSubscribe",
+            "canPublishData",
+            "canPublishSources",
+            "canUpdateOwnMetadata",
+            "canSubscribeMetrics",
+            "hidden",
+            "recorder",
+            "agent",
+            "ingressAdmin",
+            "destinationRoom",
+        ] {
+            let permit = joining(&json!({ "video": { key: null } })).unwrap();
+            assert_eq!(
+                permit.permission,
+                joining(&json!({})).unwrap().permission,
+                "{key}"
+            );
+        }
+        let inside = json!({ "attributes": { "seat": null }, "roomConfig": { "agents": [null], "tags": null } });
+        assert!(joining(&inside).unwrap().attributes.is_empty());
+        for refused in [
+            json!({ "video": null }),
+            json!({ "sub": null }),
+            json!({ "video": { "roomJoin": null } }),
+        ] {
+            assert_eq!(joining(&refused).unwrap_err().status, 401, "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_counts_for_nothing_in_a_room_is_not_read() {
+        let config = json!({
+            "maxParticipants": 3, "egress": { "room": { "fileOutputs": [{ "fileType": "TO_COME" }] } }, "syncStreams": 7,
+        });
+        let permit = joining(&json!({ "roomConfig": config })).unwrap();
+        assert_eq!(permit.wanted().max_participants, 3);
+        // Of what does count something else is an error of whoever made the token.
+        joining(&json!({ "roomConfig": { "maxParticipants": {} } })).unwrap_err();
     }
 
     #[test]
