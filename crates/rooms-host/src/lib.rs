@@ -62,9 +62,14 @@ pub type Served = Box<dyn FnOnce(Result<Bytes, Fault>) + Send>;
 /// Gets the outcome of a join: the connection's number, or why the client is not let in.
 pub type Joined = Box<dyn FnOnce(Result<Connection, Refused>) + Send>;
 
+/// Gets whether somebody would be let in.
+pub type Admitted = Box<dyn FnOnce(Result<(), Refused>) + Send>;
+
 /// What the thread is told.
 pub(crate) enum Input {
     Join(Box<Join>),
+    /// Whether who joins by that would get in.
+    Ask(Box<(Permit, Admitted)>),
     Say {
         connection: Connection,
         frame: Frame,
@@ -240,6 +245,11 @@ impl Host {
             joined,
         };
         self.tell(Input::Join(Box::new(join)));
+    }
+
+    /// Whether who joins anew by that would be let in now.
+    pub fn ask(&self, permit: Permit, admitted: Admitted) {
+        self.tell(Input::Ask(Box::new((permit, admitted))));
     }
 
     /// A client has sent that.

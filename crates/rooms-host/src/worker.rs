@@ -137,6 +137,10 @@ impl Worker {
     fn step(&mut self, now: Instant, input: Option<Input>) {
         match input {
             Some(Input::Join(join)) => self.join(now, *join),
+            Some(Input::Ask(asked)) => {
+                let (permit, admitted) = *asked;
+                admitted(self.rooms.admits(&permit));
+            }
             Some(Input::Say {
                 connection,
                 frame,

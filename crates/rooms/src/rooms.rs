@@ -148,25 +148,13 @@ impl Rooms {
             self.schedule(&permit.room);
             return Ok(resumed);
         }
-        self.enter(now, &permit.room, permit.wanted())?;
-        let Some(room) = self.rooms.get_mut(&permit.room) else {
-            return Ok(None);
-        };
+        self.admits(&permit)?;
         let name = permit.room.clone();
-        let again = room.of_identity(&permit.identity);
-        let is_full = room.is_full(limits.participants, permit.is_dependent());
-        if again.is_none() && is_full {
-            return Err(Refused::new(503, "the room is full"));
+        if !self.rooms.contains_key(&name) {
+            self.open(now, &name, permit.wanted());
         }
-        if again.as_ref().is_some_and(|sid| room.is_ingress(sid)) {
-            let reason = "a stream of this server is in the room by this identity";
-            return Err(Refused::new(409, reason));
-        }
-        let texts = permit.metadata.len() + claims::size(&permit.attributes);
-        if texts > 0 && !room.has_room_for(texts, &permit.identity) {
-            let reason = "the room's participants have too much metadata";
-            return Err(Refused::new(503, reason));
-        }
+        let room = self.rooms.get(&name);
+        let again = room.and_then(|room| room.of_identity(&permit.identity));
         if let Some(before) = again {
             self.remove(now, &name, &before, DisconnectReason::DuplicateIdentity);
         }
@@ -186,17 +174,37 @@ impl Rooms {
         Ok(Some(participant))
     }
 
-    /// There is a room of this name from now on, if there may be one more.
-    fn enter(&mut self, now: Now, name: &str, wanted: &Wanted) -> Result<(), Refused> {
-        if self.rooms.contains_key(name) {
-            return Ok(());
+    /// Whether somebody who joins anew would get in now.
+    pub fn admits(&self, permit: &Permit) -> Result<(), Refused> {
+        let limits = self.config.limits;
+        let Some(room) = self.rooms.get(&permit.room) else {
+            return self.has_place();
+        };
+        let again = room.of_identity(&permit.identity);
+        if again.is_none() && room.is_full(limits.participants, permit.is_dependent()) {
+            return Err(Refused::new(503, "the room is full"));
         }
-        if self.rooms.len() >= self.config.limits.rooms {
-            let reason = "there are too many rooms: try again later";
+        if again.is_some_and(|sid| room.is_ingress(&sid)) {
+            let reason = "a stream of this server is in the room by this identity";
+            return Err(Refused::new(409, reason));
+        }
+        let texts = permit.metadata.len() + claims::size(&permit.attributes);
+        if texts > 0 && !room.has_room_for(texts, &permit.identity) {
+            let reason = "the room's participants have too much metadata";
             return Err(Refused::new(503, reason));
         }
-        self.open(now, name, wanted);
         Ok(())
+    }
+
+    /// Whether there may be one more room.
+    fn has_place(&self) -> Result<(), Refused> {
+        match self.rooms.len() < self.config.limits.rooms {
+            true => Ok(()),
+            false => Err(Refused::new(
+                503,
+                "there are too many rooms: try again later",
+            )),
+        }
     }
 
     /// A stream of the server's is a participant of a room from now on, or has other tracks than before. Returns who it is, and its
@@ -209,7 +217,10 @@ impl Rooms {
         tracks: &[StreamTrack],
     ) -> Result<(Sid, Vec<Sid>), Refused> {
         let now = self.now(at);
-        self.enter(now, name, &Wanted::default())?;
+        if !self.rooms.contains_key(name) {
+            self.has_place()?;
+            self.open(now, name, &Wanted::default());
+        }
         let most = self.config.limits.participants;
         let missing = || Refused::new(500, "there is no such room");
         let room = self.rooms.get_mut(name).ok_or_else(missing)?;

@@ -75,8 +75,10 @@ impl People {
 
     fn join(&mut self, n: u64, identity: &str, own: &Value) -> Result<(), Refused> {
         let (permit, hello) = (permit(identity, own)?, Hello::default());
-        let joined = self.rooms.join(self.now, Connection(n), permit, hello)?;
-        let sid = joined.unwrap();
+        let admitted = self.rooms.admits(&permit);
+        let joined = self.rooms.join(self.now, Connection(n), permit, hello);
+        assert_eq!(admitted.err(), joined.as_ref().err().cloned());
+        let sid = joined?.unwrap();
         let up = Negotiated::Connected { publisher: false };
         self.rooms.negotiated(self.now, sid.as_str(), up);
         self.sids.insert(n, sid);

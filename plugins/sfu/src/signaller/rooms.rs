@@ -226,10 +226,7 @@ pub(super) async fn validate(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
-    match admit(Version::V0, &app, &asked, &headers) {
-        Ok(_) => "success".into_response(),
-        Err(refused) => refusal(&refused),
-    }
+    validate_by(Version::V0, &app, &asked, &headers).await
 }
 
 /// `GET /rtc/v1/validate`
@@ -238,9 +235,35 @@ pub(super) async fn validate_v1(
     Query(asked): Query<Asked>,
     headers: HeaderMap,
 ) -> Response {
-    match admit(Version::V1, &app, &asked, &headers) {
-        Ok(_) => "success".into_response(),
+    validate_by(Version::V1, &app, &asked, &headers).await
+}
+
+/// Browsers ask here why a connection was refused: the answer is that of the join.
+async fn validate_by(version: Version, app: &App, asked: &Asked, headers: &HeaderMap) -> Response {
+    let outcome = match admit(version, app, asked, headers) {
+        // Who comes back has its place.
+        Ok((_, _, hello)) if hello.resumes.is_some() => Ok(()),
+        Ok((host, permit, _)) => ask(&host, permit).await,
+        Err(refused) => Err(refused),
+    };
+    match outcome {
+        Ok(()) => "success".into_response(),
         Err(refused) => refusal(&refused),
+    }
+}
+
+async fn ask(host: &Host, permit: Permit) -> Result<(), Refused> {
+    let (done, admitted) = oneshot::channel();
+    // Who asked may be gone.
+    let tell = Box::new(move |outcome| drop(done.send(outcome)));
+    host.ask(permit, tell);
+    admitted.await.map_err(|_| stopping())?
+}
+
+fn stopping() -> Refused {
+    Refused {
+        status: 503,
+        reason: "the server is stopping".into(),
     }
 }
 
@@ -387,11 +410,7 @@ async fn enter(
         let _ = done.send(guest);
     });
     host.join(permit, hello, peer, client, tell);
-    let stopped = |_| Refused {
-        status: 503,
-        reason: "the server is stopping".into(),
-    };
-    joined.await.map_err(stopped)?
+    joined.await.map_err(|_| stopping())?
 }
 
 /// Until either side has enough.
