@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::RequestExt;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sfu_access::{Action, Outcome, Refused, Visitor, Want, Ways};
@@ -169,7 +169,7 @@ impl Came {
         let page = app.door.origins.page(parts, host.as_ref());
         let local = peer.is_some_and(|peer| peer.is_loopback())
             && !by_proxy
-            && !is_handed_on(&parts.headers)
+            && !is_handed_on(parts)
             && host.as_ref().is_some_and(Host::is_local)
             && page == Page::Ours;
         Self {
@@ -199,12 +199,14 @@ impl Came {
     }
 }
 
-/// Whether a proxy says that it stands before somebody: then nobody is on this machine.
-fn is_handed_on(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| {
+/// Whether a proxy says that it stands before somebody: then nobody is on this machine. nginx with nothing but `proxy_pass` says
+/// so only by HTTP/1.0, which browsers, `curl` and Prometheus left behind.
+fn is_handed_on(parts: &Parts) -> bool {
+    let says_so = |name: &HeaderName| {
         let name = name.as_str();
         name.starts_with("x-forwarded-") || matches!(name, "forwarded" | "via" | "x-real-ip")
-    })
+    };
+    parts.version < Version::HTTP_11 || parts.headers.keys().any(says_so)
 }
 
 async fn admit(

@@ -92,16 +92,21 @@ impl Served {
         fields: &[(&str, &str)],
         body: &str,
     ) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.address).unwrap();
-        let patience = Some(Duration::from_secs(60));
-        stream.set_read_timeout(patience).unwrap();
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         for (name, value) in fields {
             request += &format!("{name}: {value}\r\n");
         }
         let length = body.len();
-        write!(stream, "{request}Content-Length: {length}\r\n\r\n{body}").unwrap();
+        self.say(&format!("{request}Content-Length: {length}\r\n\r\n{body}"))
+    }
+
+    /// A whole request, by a connection of its own.
+    fn say(&self, request: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        let patience = Some(Duration::from_secs(60));
+        stream.set_read_timeout(patience).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -146,6 +146,13 @@ fn without_rules_this_machine_may_all_and_others_play() {
             assert_eq!(is_let_in(status), let_in, "{method} {path} from {origin}");
         }
     }
+    // As nginx asks that was told nothing but where to.
+    for (version, status) in [("1.1", 200), ("1.0", 401)] {
+        let request =
+            format!("GET /metrics HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let (told, answer) = served.say(&request);
+        assert_eq!(told, status, "{version}: {answer}");
+    }
 }
 
 /// As docs/access.md and deploy/ say: what comes from a trusted proxy's address without its header may be anybody's.
