@@ -20,6 +20,9 @@ use crate::rate::RateMeter;
 use crate::snapshot::EVERY;
 use crate::temporal::{CUTS, Limit};
 
+/// No layer that is behind the others for less counts as not sent.
+pub(crate) const MISSED_AFTER: Duration = Duration::from_millis(500);
+
 /// See the module's description.
 pub(crate) struct Layer {
     pub(crate) info: LayerInfo,
@@ -33,6 +36,7 @@ pub(crate) struct Layer {
     /// The same of its temporal layers up to number 0, 1 and 2.
     temporal_rates: [RateMeter; CUTS],
     last_packet: Option<Instant>,
+    pauses: Pauses,
     /// The highest temporal layer, when packets came last.
     top: u8,
     /// From how many layers above viewers may come at any picture.
@@ -54,6 +58,7 @@ impl Layer {
             rate: RateMeter::default(),
             temporal_rates: Default::default(),
             last_packet: None,
+            pauses: Pauses::default(),
             top: 0,
             from_above: 0,
             seen: None,
@@ -64,7 +69,9 @@ impl Layer {
     pub(crate) fn note(&mut self, now: Instant, batch: &Arc<Batch>) -> bool {
         let size = (self.info.width, self.info.height);
         let top = std::mem::replace(&mut self.top, self.reader.top());
-        self.last_packet = Some(now);
+        if let Some(before) = self.last_packet.replace(now) {
+            self.pauses.note(now, before);
+        }
         let measured = self.rate.add(now, batch);
         for (id, rate) in (0..).zip(&mut self.temporal_rates) {
             rate.add_those(now, batch, |p| p.temporal.is_within(Limit::up_to(id)));
@@ -130,11 +137,8 @@ impl Layer {
                 from_above: self.from_above,
             },
             last_packet: self.last_packet,
+            patience: self.pauses.patience(),
         }
-    }
-
-    pub(crate) fn candidate(&self, now: Instant) -> Candidate {
-        self.view().at(now)
     }
 }
 
@@ -143,6 +147,7 @@ impl Layer {
 pub(crate) struct LayerView {
     candidate: Candidate,
     last_packet: Option<Instant>,
+    patience: Duration,
 }
 
 impl LayerView {
@@ -150,17 +155,57 @@ impl LayerView {
         &self.candidate.info.rid
     }
 
-    /// The layer as it is now.
-    pub(crate) fn at(&self, now: Instant) -> Candidate {
-        Candidate {
-            active: is_active(self.last_packet, now),
-            ..self.candidate.clone()
-        }
+    /// Whether it is being sent, if the newest packet of all layers is that one.
+    fn is_active(&self, now: Instant, newest: Option<Instant>) -> bool {
+        self.last_packet.is_some_and(|last| {
+            let behind = newest.map_or(Duration::ZERO, |at| at.saturating_duration_since(last));
+            now.saturating_duration_since(last) < ACTIVE_FOR && behind < self.patience
+        })
     }
 }
 
-fn is_active(last_packet: Option<Instant>, now: Instant) -> bool {
-    last_packet.is_some_and(|at| now.saturating_duration_since(at) < ACTIVE_FOR)
+/// All layers of a stream as they are now, into memory that is there already.
+pub(crate) fn all_at(views: &[LayerView], now: Instant, candidates: &mut Vec<Candidate>) {
+    let newest = views.iter().filter_map(|view| view.last_packet).max();
+    candidates.clear();
+    candidates.extend(views.iter().map(|view| Candidate {
+        active: view.is_active(now, newest),
+        ..view.candidate.clone()
+    }));
+}
+
+/// How long nothing came between two packets of a layer lately. A layer that its publisher has stopped, while others of the same
+/// pictures go on, is to be missed before [`ACTIVE_FOR`]: who watches it sees its last picture until then.
+#[derive(Debug, Default)]
+struct Pauses {
+    /// The longest one of the whole span before, which says what to expect.
+    before: Option<Duration>,
+    longest: Duration,
+    since: Option<Instant>,
+}
+
+impl Pauses {
+    /// Encoders leave pictures out of one layer alone.
+    const TIMES: u32 = 4;
+    const SPAN: Duration = Duration::from_secs(4);
+
+    fn note(&mut self, now: Instant, before: Instant) {
+        let since = *self.since.get_or_insert(before);
+        self.longest = self.longest.max(now.saturating_duration_since(before));
+        if now.saturating_duration_since(since) >= Self::SPAN {
+            self.before = Some(std::mem::take(&mut self.longest));
+            self.since = Some(now);
+        }
+    }
+
+    /// So far it may be behind the others.
+    fn patience(&self) -> Duration {
+        let Some(before) = self.before else {
+            return ACTIVE_FOR;
+        };
+        let usual = self.longest.max(before) * Self::TIMES;
+        usual.clamp(MISSED_AFTER, ACTIVE_FOR)
+    }
 }
 
 impl From<Candidate> for LayerStatus {
@@ -181,6 +226,61 @@ impl From<Candidate> for LayerStatus {
             bitrate,
             active,
             temporal_layers: temporal.top + 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(last: Instant, pauses: &Pauses) -> LayerView {
+        let info = LayerInfo {
+            rid: Rid::from_index(0),
+            width: None,
+            height: None,
+            target_bitrate: None,
+        };
+        LayerView {
+            last_packet: Some(last),
+            patience: pauses.patience(),
+            ..Layer::new(info, Duration::ZERO).view()
+        }
+    }
+
+    #[test]
+    fn a_layer_that_stops_is_missed_by_its_own_measure_while_others_go_on() {
+        for (every, for_so_long, patience) in [
+            (33, 8_000, 500),
+            // Not long enough to know.
+            (33, 3_000, 2_000),
+            (200, 8_000, 800),
+            // Pictures of a screen.
+            (1_000, 20_000, 2_000),
+        ] {
+            let (start, mut pauses) = (Instant::now(), Pauses::default());
+            let mut last = start;
+            while last < start + Duration::from_millis(for_so_long) {
+                let now = last + Duration::from_millis(every);
+                pauses.note(now, last);
+                last = now;
+            }
+            let stopped = view(last, &pauses);
+            let active = |newest: Instant, now: Instant| {
+                let mut all = Vec::new();
+                all_at(&[stopped.clone(), view(newest, &pauses)], now, &mut all);
+                all[0].active
+            };
+            let after = |ms| last + Duration::from_millis(ms);
+            assert!(active(after(patience - 1), after(patience - 1)), "{every}");
+            assert!(!active(after(patience), after(patience)), "{every}");
+            // All have stopped.
+            assert!(active(last, after(1_999)), "{every}");
+            assert!(!active(last, after(2_000)), "{every}");
+            // It came and went: that is its way for a while.
+            let again = after(1_500);
+            pauses.note(again, last);
+            assert_eq!(pauses.patience(), ACTIVE_FOR, "{every}");
         }
     }
 }

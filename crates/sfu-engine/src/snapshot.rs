@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::audio;
 use crate::ids::Rid;
-use crate::layer::LayerView;
+use crate::layer::{self, LayerView};
 use crate::layers::{self, Candidate};
 use crate::transport::negotiate::StreamCodecs;
 
@@ -38,8 +38,7 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// The layers that there are to choose from, into memory that is there already.
     pub(crate) fn choices(&self, now: Instant, candidates: &mut Vec<Candidate>) {
-        candidates.clear();
-        candidates.extend(self.layers.iter().map(|layer| layer.at(now)));
+        layer::all_at(&self.layers, now, candidates);
     }
 
     /// The layers, highest first.
@@ -75,6 +74,7 @@ mod tests {
     use crate::audio::AudioTrack;
     use crate::codec::{Codec, TrackKind};
     use crate::ids::SessionId;
+    use crate::layer::MISSED_AFTER;
     use crate::layers::{ACTIVE_FOR, LayerInfo, Preference};
     use crate::packet::RtpIn;
     use crate::session::SessionShared;
@@ -191,7 +191,7 @@ mod tests {
                 prop_assert_eq!(seen.len(), true_now.layers.len());
                 for (index, (seen, layer)) in seen.into_iter().zip(true_now.layers).enumerate() {
                     let silent = last[index].map(|at| now.duration_since(at));
-                    if silent.is_none_or(|s| s < ACTIVE_FOR - EVERY || s >= ACTIVE_FOR) {
+                    if silent.is_none_or(|s| s < MISSED_AFTER - EVERY || s >= ACTIVE_FOR) {
                         prop_assert_eq!(seen, layer);
                     } else {
                         let active = layer.active;

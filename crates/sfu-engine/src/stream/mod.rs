@@ -22,7 +22,7 @@ use crate::gop::Gop;
 use crate::ids::{Rid, StreamName};
 use crate::info::{AudioStatus, LayerStatus, StreamInfo, StreamLook, VideoInfo};
 use crate::latency::Latencies;
-use crate::layer::Layer;
+use crate::layer::{self, Layer};
 use crate::layers::{self, Candidate};
 use crate::local::{LocalQueue, Tracks};
 use crate::packet::RtpIn;
@@ -354,12 +354,16 @@ impl Stream {
                 .as_ref()
                 .map_or(Duration::ZERO, |p| now.saturating_duration_since(p.since)),
             video: state.video.map(|codec| {
-                let order = layers::ranked(&state.candidates(now));
-                let layers = || order.iter().map(|index| &state.layers[*index]);
+                let all = state.candidates(now);
+                let order = layers::ranked(&all);
+                let health = |index: &usize| state.layers[*index].health.view(now);
                 VideoInfo {
                     codec,
-                    layers: layers().map(|l| l.candidate(now).into()).collect(),
-                    health: layers().map(|l| l.health.view(now)).collect(),
+                    layers: order
+                        .iter()
+                        .map(|index| all[*index].clone().into())
+                        .collect(),
+                    health: order.iter().map(health).collect(),
                 }
             }),
             audio: state.audio_status(now, self.sound_level()),
@@ -387,7 +391,10 @@ impl State {
     }
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
-        self.layers.iter().map(|l| l.candidate(now)).collect()
+        let views: Vec<_> = self.layers.iter().map(Layer::view).collect();
+        let mut candidates = Vec::new();
+        layer::all_at(&views, now, &mut candidates);
+        candidates
     }
 
     /// The audio tracks that are declared.

@@ -84,3 +84,28 @@ fn the_old_layer_goes_on_until_the_new_one_has_a_keyframe() {
         "a frame each 33 ms, whatever the layer: {frames}"
     );
 }
+
+/// As browsers do with their highest layer when their network takes less.
+#[test]
+fn a_layer_that_its_publisher_stops_is_missed_soon() {
+    let mut world = World::new(1, 3);
+    world.publisher.use_ladder();
+    let viewer = world.join(good(), None);
+    world.run_for(Duration::from_secs(10));
+    let decoded = |world: &World| world.viewers[viewer].0.decoded();
+    let layer = |world: &World| decoded(world).last.map(|mark| mark.layer);
+    assert_eq!(layer(&world), Some(0));
+    let before = decoded(&world).frames;
+    world.publisher.silent = Some(0);
+    world.run_for(Duration::from_millis(1_500));
+    let frames = decoded(&world).frames - before;
+    assert!(frames >= 20, "{frames} of 45 in the first 1.5 s");
+    assert_eq!(layer(&world), Some(1));
+    world.publisher.silent = None;
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(layer(&world), Some(0), "it is there again");
+    world.check("one continuous stream", |v| {
+        let decoded = v.decoded();
+        decoded.gaps == 0 && decoded.broken == 0 && !decoded.time_went_back
+    });
+}
