@@ -97,7 +97,8 @@ certificate=${CERTIFICATE:-} private_key=${PRIVATE_KEY:-}
 if [ -z "$certificate$private_key" ]; then
   note "not asked for: CERTIFICATE=… PRIVATE_KEY=… ./sfu doctor looks at those files. Without HTTPS browsers on other machines"
   note "use no camera and no microphone"
-elif [ ! -r "$certificate" ] || [ ! -r "$private_key" ]; then
+# A device has no end.
+elif [ ! -f "$certificate" ] || [ ! -r "$certificate" ] || [ ! -f "$private_key" ] || [ ! -r "$private_key" ]; then
   missing "CERTIFICATE and PRIVATE_KEY name two PEM files that this user may read"
 elif ! command -v openssl >/dev/null; then
   note "openssl is not installed: the certificate was not looked at (apt-get install openssl)"

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use gio::prelude::*;
+use glib::SendWeakRef;
 use gst_rtsp_server::prelude::*;
 use gst_rtsp_server::subclass::prelude::*;
 use gst_rtsp_server::{RTSPClient, RTSPServer};
@@ -17,8 +18,17 @@ use super::imp::lock;
 #[derive(Debug, Default)]
 pub struct Arrivals {
     gate: OnceLock<Arc<Gate>>,
-    /// Whose connection is being taken, and what it became.
-    arriving: Mutex<Option<(IpAddr, Option<RTSPClient>)>>,
+    /// Whose connection is being taken.
+    arriving: Mutex<Option<Arriving>>,
+}
+
+/// See [`Arrivals`].
+#[derive(Debug, Clone)]
+pub(super) struct Arriving {
+    pub(super) address: IpAddr,
+    pub(super) socket: SendWeakRef<gio::Socket>,
+    /// What it became.
+    client: Option<RTSPClient>,
 }
 
 #[glib::object_subclass]
@@ -34,9 +44,9 @@ impl RTSPServerImpl for Arrivals {
     fn create_client(&self) -> Option<RTSPClient> {
         let client = self.parent_create_client()?;
         let mut arriving = lock(&self.arriving);
-        if let (Some(gate), Some((address, created))) = (self.gate.get(), arriving.as_mut()) {
-            gate.arrives(&client, *address);
-            *created = Some(client.clone());
+        if let (Some(gate), Some(arriving)) = (self.gate.get(), arriving.as_mut()) {
+            gate.arrives(&client, arriving.address);
+            arriving.client = Some(client.clone());
         }
         Some(client)
     }
@@ -88,6 +98,11 @@ impl Listener {
         Ok((source, port))
     }
 
+    /// The connection that is being taken.
+    pub(super) fn arriving(&self) -> Option<Arriving> {
+        lock(&self.imp().arriving).clone()
+    }
+
     fn take(&self, connection: gio::Socket) {
         let address = connection.remote_address().ok();
         let address = address.and_then(|a| a.downcast::<gio::InetSocketAddress>().ok());
@@ -96,7 +111,11 @@ impl Listener {
             return;
         };
         let ip: IpAddr = address.address().into();
-        *lock(&self.imp().arriving) = Some((ip, None));
+        *lock(&self.imp().arriving) = Some(Arriving {
+            address: ip,
+            socket: connection.downgrade().into(),
+            client: None,
+        });
         let taken = self.transfer_connection(
             connection,
             &address.address().to_str(),
@@ -104,7 +123,8 @@ impl Listener {
             None,
         );
         let arrived = lock(&self.imp().arriving).take();
-        if let (Err(error), Some((_, Some(client)))) = (taken, arrived) {
+        let client = arrived.and_then(|arrived| arrived.client);
+        if let (Err(error), Some(client)) = (taken, client) {
             gst::warning!(CAT, "a connection can't be taken: {error}");
             if let Some(gate) = self.imp().gate.get() {
                 gate.leaves(&client);

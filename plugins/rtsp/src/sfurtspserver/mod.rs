@@ -40,6 +40,7 @@ use gst::prelude::*;
 
 mod arrivals;
 mod auth_param;
+mod callers;
 mod factory;
 mod guard;
 mod imp;

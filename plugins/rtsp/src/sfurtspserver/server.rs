@@ -16,6 +16,7 @@ use gst_rtsp_server::{
 
 use super::CAT;
 use super::arrivals::Listener;
+use super::callers::{self, Callers};
 use super::factory::request_keyframe;
 use super::guard::{Gate, RulesAuth};
 use super::mounts::Mounts;
@@ -41,6 +42,7 @@ pub(super) struct Shared {
     context: glib::MainContext,
     connections: AtomicU64,
     refused: AtomicU64,
+    callers: Arc<Callers>,
 }
 
 impl Shared {
@@ -107,6 +109,7 @@ impl Server {
             context: glib::MainContext::new(),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            callers: Arc::default(),
         });
         super::stream::source(&shared.settings.router, "any")?;
         let mounts = Mounts::new(&shared);
@@ -120,11 +123,16 @@ impl Server {
         threads.set_max_threads(-1);
         server.set_thread_pool(Some(&threads));
         let context = shared.context.clone();
-        watch_clients(server.upcast_ref(), &shared);
+        watch_clients(&server, &shared);
         let (source, port) = server.listen().map_err(|error| {
             format!("RTSP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
-        let mut sources = vec![source, tidy(server.upcast_ref(), &mounts), release(&mounts)];
+        let mut sources = vec![
+            source,
+            tidy(server.upcast_ref(), &mounts),
+            release(&mounts),
+            cut(&shared),
+        ];
         sources.extend(gate.map(|gate| look(server.upcast_ref(), gate)));
         for source in &sources {
             source.attach(Some(&context));
@@ -193,14 +201,21 @@ impl Server {
 }
 
 /// Counts clients, and begins with a keyframe whenever one plays.
-fn watch_clients(server: &RTSPServer, shared: &Arc<Shared>) {
-    let shared = Arc::clone(shared);
+fn watch_clients(server: &Listener, shared: &Arc<Shared>) {
+    let (shared, listener) = (Arc::clone(shared), server.downgrade());
     server.connect_client_connected(move |server, client| {
         shared.connections.fetch_add(1, Relaxed);
+        let arriving = listener.upgrade().and_then(|listener| listener.arriving());
+        let own = arriving.map_or(0, |arriving| shared.callers.comes(client, arriving));
         let max = shared.settings.max_clients as usize;
-        if server.client_filter(None).len() > max {
+        // So that one address keeps nobody else out.
+        let most = (3 * max).div_ceil(4);
+        if server.client_filter(None).len() > max || own > most {
             shared.refused.fetch_add(1, Relaxed);
-            gst::warning!(CAT, "a connection too many: there are {max}");
+            gst::warning!(
+                CAT,
+                "a connection too many: there are {max}, {most} of them of one address"
+            );
             // Not before it has been taken in.
             let client = client.clone();
             shared.context.invoke(move || client.close());
@@ -227,6 +242,29 @@ fn tidy(server: &RTSPServer, mounts: &Mounts) -> glib::Source {
             }
             if let Some(mounts) = mounts.upgrade() {
                 mounts.tidy();
+            }
+            glib::ControlFlow::Continue
+        },
+    )
+}
+
+/// Ends connections on which more comes than there can be to say.
+fn cut(shared: &Arc<Shared>) -> glib::Source {
+    let shared = Arc::downgrade(shared);
+    glib::timeout_source_new(
+        callers::EVERY,
+        Some("sfurtspserver"),
+        glib::Priority::DEFAULT,
+        move || {
+            if let Some(shared) = shared.upgrade() {
+                for (client, address) in shared.callers.too_long() {
+                    shared.refused.fetch_add(1, Relaxed);
+                    gst::warning!(
+                        CAT,
+                        "{address} sends a request without an end: its connection is closed"
+                    );
+                    client.close();
+                }
             }
             glib::ControlFlow::Continue
         },

@@ -241,7 +241,7 @@ fn configuration() -> Vec<glib::ParamSpec> {
         number(
             "max-clients",
             "Most clients",
-            "Connections at the same time; each has a thread",
+            "Connections at the same time, three quarters of them of one address; each has a thread",
             10_000,
             defaults.max_clients,
         ),
@@ -258,7 +258,7 @@ fn figures() -> Vec<glib::ParamSpec> {
             .build(),
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
-            .blurb("clients, sessions and streams (that are played) now; connections and refused (for max-clients) since the start")
+            .blurb("clients, sessions and streams (that are played) now; connections and refused (for max-clients, and for requests without an end) since the start")
             .read_only()
             .build(),
     ]

@@ -42,7 +42,7 @@ pub(super) fn is_asked_for(headers: &HeaderMap, path: &str) -> bool {
         .flat_map(|line| line.split(','))
         .map(|media| media.split(';').next().unwrap_or_default().trim());
     let is_api = path.starts_with("/api/v1/");
-    media.any(|media| match media {
+    media.any(|media| match media.to_ascii_lowercase().as_str() {
         "application/json" | PROBLEM => true,
         "*/*" | "application/*" => is_api,
         _ => false,
@@ -104,6 +104,7 @@ mod tests {
                 true,
             ),
             (Some("application/problem+json"), "/whep/cam1", true),
+            (Some("Application/JSON"), "/whep/cam1", true),
             (Some("application/sdp"), "/whep/cam1", false),
         ] {
             let mut headers = HeaderMap::new();
