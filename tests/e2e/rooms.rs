@@ -109,6 +109,40 @@ fn two_meet_in_chromium_and_firefox_over_one_connection_each() {
     check(&meet("rooms_both", "chromium:firefox", true));
 }
 
+/// By turns over one connection and over two.
+#[test]
+fn six_meet_in_chromium_and_firefox() {
+    let name = "rooms_six";
+    let who = ["ann", "ben", "cyd", "dan", "eve", "fay"];
+    let (_server, url, tokens) = host_for(name, "six", "", who);
+    let picture = browser::screenshot(name).unwrap();
+    let arguments = [
+        "--url",
+        &url,
+        "--tokens",
+        &tokens.join(","),
+        "--browsers",
+        "chromium:chromium:firefox:firefox:chromium:chromium",
+        "--screenshot",
+        picture.to_str().unwrap(),
+    ];
+    let seen = browser::run("six.mjs", &arguments).unwrap();
+    println!("{seen}");
+    for (n, one) in who.iter().enumerate() {
+        let others: Vec<_> = who.iter().filter(|other| *other != one).collect();
+        for what in ["present", "data"] {
+            assert_eq!(
+                seen[what][one],
+                serde_json::json!(others),
+                "{what} to {one}"
+            );
+        }
+        let next = who[(n + 1) % who.len()];
+        assert_eq!(seen["called"][one], format!("{next} to {one}"));
+    }
+    assert_eq!(seen["faults"], serde_json::json!([]));
+}
+
 /// Both publish data tracks, and go on after a resume and full reconnects.
 fn exchange_data_tracks(name: &str, single: bool) {
     let (_server, url, [ann, ben]) = host(name, "data", "");
