@@ -179,16 +179,17 @@ fn any_link(room: &mut Room) -> Conditions {
 }
 
 /// What was seen of a crowd: of each guest its link, and since when.
-struct Crowd {
-    /// Streams that are screens.
+pub(crate) struct Crowd {
+    /// Streams that are cameras, in the order of who publishes them, and those that are screens.
+    pub(crate) cameras: Vec<usize>,
     screens: Vec<usize>,
-    guests: Vec<(Conditions, usize)>,
-    tally: Tally,
+    pub(crate) guests: Vec<(Conditions, usize)>,
+    pub(crate) tally: Tally,
 }
 
 /// Counted over all guests that had settled.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     looks: usize,
     /// More than the estimate was chosen.
     over: usize,
@@ -209,12 +210,12 @@ struct Tally {
 }
 
 impl Crowd {
-    const SLOTS: usize = 9;
+    pub(crate) const SLOTS: usize = 9;
     /// Looks of a guest until it has settled.
     const SETTLED: usize = 50;
 
-    fn new(room: &mut Room, guests: usize) -> Self {
-        let mut screens = Vec::new();
+    pub(crate) fn new(room: &mut Room, guests: usize) -> Self {
+        let (mut cameras, mut screens) = (Vec::new(), Vec::new());
         for index in 0..guests {
             // Not all at the same moment.
             room.run_for(SECOND / 100);
@@ -223,10 +224,12 @@ impl Crowd {
                 ..any_link(room)
             };
             let streams = room.publish(link, index % 4 == 0);
+            cameras.push(streams[0]);
             screens.extend(streams.get(1));
         }
         room.run_for(SECOND);
         let mut crowd = Self {
+            cameras,
             screens,
             guests: Vec::new(),
             tally: Tally::default(),
@@ -255,15 +258,20 @@ impl Crowd {
         let (place, stream) = (room.draw(Self::SLOTS), room.draw(room.streams.len()));
         room.watch(guest, place, Some(stream));
         if tick % 10 == 9 {
-            let leaver = room.draw(self.guests.len());
-            self.count(room, leaver);
-            let (link, streams) = (any_link(room), Self::streams(room));
-            room.replace(leaver, link, Self::SLOTS, &streams);
-            self.guests[leaver] = (link, 0);
+            self.replace_one(room);
         }
     }
 
-    fn look(&mut self, room: &Room, guest: usize) {
+    /// One goes, and another one comes.
+    pub(crate) fn replace_one(&mut self, room: &mut Room) {
+        let leaver = room.draw(self.guests.len());
+        self.count(room, leaver);
+        let (link, streams) = (any_link(room), Self::streams(room));
+        room.replace(leaver, link, Self::SLOTS, &streams);
+        self.guests[leaver] = (link, 0);
+    }
+
+    pub(crate) fn look(&mut self, room: &Room, guest: usize) {
         let (_, looks) = &mut self.guests[guest];
         *looks += 1;
         let it = &room.guests[guest];
@@ -291,7 +299,7 @@ impl Crowd {
     }
 
     /// What one got that leaves. Its last moments are not whole: they were not repaired yet.
-    fn count(&mut self, room: &mut Room, guest: usize) {
+    pub(crate) fn count(&mut self, room: &mut Room, guest: usize) {
         let (link, looks) = self.guests[guest];
         if looks < Self::SETTLED {
             return;
@@ -323,7 +331,7 @@ impl Crowd {
 }
 
 impl Tally {
-    fn check(&self, what: &str) {
+    pub(crate) fn check(&self, what: &str) {
         let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
         println!("{what}: {self:?}");
         assert!(
