@@ -340,12 +340,14 @@ impl LayerReader {
         let info = codec::inspect(codec, &rtp.payload);
         self.size = info.size.or(self.size);
         let temporal = rtp.layering.temporal().or(info.temporal);
+        let format = Format::of(codec).filter(|_| rtp.marker);
+        let is_before = format.is_some_and(|f| sets::are_before_pictures(f, &rtp.payload));
         self.marks.push((rtp.timestamp, temporal));
         Packet {
             seq: rtp.seq.into(),
             timestamp: rtp.timestamp,
             captured: rtp.captured,
-            marker: rtp.marker,
+            marker: rtp.marker && !is_before,
             keyframe_start: info.keyframe_start,
             from_above: rtp.layering.from_above,
             // A number alone is of no frame.

@@ -63,6 +63,23 @@ pub(crate) fn come_first(format: Format, payload: &[u8]) -> bool {
     }
 }
 
+/// Whether a packet holds nothing but what comes before a picture: sets, delimiters and SEI. Some payloaders set the marker on each
+/// unit; on one of these it is no picture's end, and browsers that take it for one show nothing.
+pub(crate) fn are_before_pictures(format: Format, payload: &[u8]) -> bool {
+    let is_before = |first: [u8; 2]| match format {
+        Format::H264 => matches!(format.unit_type(first), 6..=9),
+        Format::H265 => matches!(format.unit_type(first), 32..=35 | 39),
+    };
+    match format.read(payload) {
+        Content::Part(part) => is_before(part.header),
+        Content::Aggregate(rest) => {
+            let mut units = format.units(rest).into_iter().flatten().peekable();
+            units.peek().is_some() && units.all(|unit| is_before([unit[0], 0]))
+        }
+        Content::Other => false,
+    }
+}
+
 /// Parameter sets that are told beside the media (`sprop-parameter-sets` and its kin).
 pub(crate) type Told = Arc<[Box<[u8]>]>;
 
@@ -195,6 +212,42 @@ mod tests {
 
     fn aggregate(units: &[&[u8]]) -> Vec<u8> {
         Format::H264.aggregate(units)
+    }
+
+    #[test]
+    fn sets_and_what_belongs_to_them_end_no_picture() {
+        const SEI: &[u8] = &[0x06, 5, 1];
+        const AUD: &[u8] = &[0x09, 0xf0];
+        for (what, payload, is_before) in [
+            ("a set", SPS.to_vec(), true),
+            ("SEI", SEI.to_vec(), true),
+            (
+                "a delimiter and sets",
+                aggregate(&[AUD, SPS, PPS, SEI]),
+                true,
+            ),
+            ("a picture", IDR.to_vec(), false),
+            ("sets and a picture", aggregate(&[SPS, PPS, IDR]), false),
+            ("filler behind a picture", vec![0x0c, 0xff], false),
+            ("a set's fragment", vec![0x7c, 0x47, 1], true),
+            ("a picture's fragment", vec![0x7c, 0x45, 1], false),
+            ("nothing", Vec::new(), false),
+        ] {
+            assert_eq!(
+                are_before_pictures(Format::H264, &payload),
+                is_before,
+                "{what}"
+            );
+        }
+        for (unit_type, is_before) in [(32, true), (35, true), (39, true), (40, false), (19, false)]
+        {
+            let payload = [unit_type << 1, 1, 0xaa];
+            assert_eq!(
+                are_before_pictures(Format::H265, &payload),
+                is_before,
+                "{unit_type}"
+            );
+        }
     }
 
     #[test]
