@@ -45,7 +45,8 @@ pub(super) struct Gate {
 #[derive(Debug)]
 struct Client {
     address: IpAddr,
-    passes: Vec<Pass>,
+    /// Locked while the rules are read, which may take as long as a disk does.
+    passes: Arc<Mutex<Vec<Pass>>>,
     /// Why its request is being refused.
     refused: Refused,
 }
@@ -71,7 +72,7 @@ impl Gate {
     pub(super) fn arrives(self: &Arc<Self>, client: &RTSPClient, address: IpAddr) {
         let arrived = Client {
             address,
-            passes: Vec::new(),
+            passes: Arc::default(),
             refused: Refused::Nothing,
         };
         lock(&self.clients).insert(key(client), arrived);
@@ -88,15 +89,23 @@ impl Gate {
         lock(&self.clients).remove(&key(client));
     }
 
-    /// Ends the connections of whom the rules don't let in any more.
+    /// Ends the connections of whom the rules don't let in any more. May wait for a disk.
     pub(super) fn look(&self, server: &RTSPServer) {
-        let over = |client: &mut Client| {
-            let mut passes = client.passes.iter_mut();
-            passes.find_map(|pass| self.door.still(pass).err())
+        let clients = lock(&self.clients);
+        let all: Vec<_> = clients
+            .iter()
+            .map(|(key, c)| (*key, c.passes.clone()))
+            .collect();
+        drop(clients);
+        let over = |passes: &Mutex<Vec<Pass>>| {
+            let mut passes = lock(passes);
+            passes
+                .iter_mut()
+                .find_map(|pass| self.door.still(pass).err())
         };
-        let over: HashMap<usize, Refused> = lock(&self.clients)
-            .iter_mut()
-            .filter_map(|(key, client)| Some((*key, over(client)?)))
+        let over: HashMap<usize, Refused> = all
+            .into_iter()
+            .filter_map(|(key, passes)| Some((key, over(&passes)?)))
             .collect();
         if over.is_empty() {
             return;
@@ -115,18 +124,20 @@ impl Gate {
         // What names no stream is looked for nowhere, and needs what may play all of them.
         let location = Location::parse(&uri);
         let stream = location.map_or_else(String::new, |(location, _)| location.stream);
-        let address = {
-            let mut clients = lock(&self.clients);
-            let client = clients.get_mut(&key(client)).ok_or(Refused::Nothing)?;
-            let mut passes = client.passes.iter_mut();
-            if let Some(pass) = passes.find(|pass| pass.stream() == stream) {
+        let (address, passes) = {
+            let clients = lock(&self.clients);
+            let client = clients.get(&key(client)).ok_or(Refused::Nothing)?;
+            (client.address, client.passes.clone())
+        };
+        {
+            let mut passes = lock(&passes);
+            if let Some(pass) = passes.iter_mut().find(|pass| pass.stream() == stream) {
                 return self.door.still(pass);
             }
-            if client.passes.len() >= PASSES {
+            if passes.len() >= PASSES {
                 return Err(Refused::Busy);
             }
-            client.address
-        };
+        }
         let shown = self.shown(context, address);
         let query = uri.split_once('?').map_or("", |(_, query)| query);
         let credential = match &shown {
@@ -141,9 +152,7 @@ impl Gate {
             protocol: "rtsp",
         };
         let pass = self.door.admit(&visitor, Action::Play, &stream)?;
-        let mut clients = lock(&self.clients);
-        let client = clients.get_mut(&key(client)).ok_or(Refused::Nothing)?;
-        client.passes.push(pass);
+        lock(&passes).push(pass);
         Ok(())
     }
 

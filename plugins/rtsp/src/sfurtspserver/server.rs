@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,8 @@ pub(super) struct Server {
     shared: Arc<Shared>,
     mounts: Mounts,
     sources: Vec<glib::Source>,
+    /// Ends the looks at the rules when it is dropped.
+    looks: Option<Sender<()>>,
     main_loop: glib::MainLoop,
     thread: JoinHandle<()>,
 }
@@ -127,13 +130,15 @@ impl Server {
         let (source, port) = server.listen().map_err(|error| {
             format!("RTSP port {listen} can't be used: {error}. Choose another listen, or stop what uses it")
         })?;
-        let mut sources = vec![
+        let sources = vec![
             source,
             tidy(server.upcast_ref(), &mounts),
             release(&mounts),
             cut(&shared),
         ];
-        sources.extend(gate.map(|gate| look(server.upcast_ref(), gate)));
+        let looks = gate
+            .map(|gate| look(server.upcast_ref(), gate))
+            .transpose()?;
         for source in &sources {
             source.attach(Some(&context));
         }
@@ -147,13 +152,14 @@ impl Server {
                     gst::error!(CAT, "the server's thread has no context: {error}");
                 }
             })
-            .map_err(|e| format!("no thread could be started: {e}"))?;
+            .map_err(|e| no_thread(&e))?;
         Ok(Self {
             server,
             port,
             shared,
             mounts,
             sources,
+            looks,
             main_loop,
             thread,
         })
@@ -177,6 +183,7 @@ impl Server {
         for source in &self.sources {
             source.destroy();
         }
+        drop(self.looks);
         let close = &mut |_: &RTSPServer, _: &RTSPClient| RTSPFilterResult::Remove;
         self.server.client_filter(Some(close));
         self.mounts.release(true);
@@ -287,20 +294,24 @@ fn release(mounts: &Mounts) -> glib::Source {
     )
 }
 
-/// Looks whether all that are there still may be.
-fn look(server: &RTSPServer, gate: Arc<Gate>) -> glib::Source {
-    let server = server.downgrade();
-    glib::timeout_source_new(
-        LOOK,
-        Some("sfurtspserver"),
-        glib::Priority::DEFAULT,
-        move || {
+/// Looks whether all that are there still may be, until what this returns is dropped. On a thread of its own: the rules are files, and a
+/// disk that hangs keeps nobody from coming.
+fn look(server: &RTSPServer, gate: Arc<Gate>) -> Result<Sender<()>, String> {
+    let (server, (until, over)) = (server.downgrade(), channel::<()>());
+    let looks = move || {
+        while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             if let Some(server) = server.upgrade() {
                 gate.look(&server);
             }
-            glib::ControlFlow::Continue
-        },
-    )
+        }
+    };
+    let thread = std::thread::Builder::new().name("sfurtsp-rules".into());
+    thread.spawn(looks).map_err(|e| no_thread(&e))?;
+    Ok(until)
+}
+
+fn no_thread(error: &std::io::Error) -> String {
+    format!("no thread could be started: {error}")
 }
 
 /// What can be asked without a lock on the server.
