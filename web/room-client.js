@@ -214,7 +214,9 @@ export class RoomClient extends EventTarget {
   /** Octets that have come on the connection for what is sent; nothing where a browser does not tell. */
   async #received() {
     const all = [...(await this.#pub.getStats()).values()];
-    return all.find((s) => s.type === 'candidate-pair' && s.nominated)?.bytesReceived;
+    // Of all pairs: several may be nominated one after the other, of which only one is in use.
+    const pairs = all.filter((s) => s.type === 'candidate-pair' && s.bytesReceived !== undefined);
+    return pairs.length > 0 ? pairs.reduce((sum, s) => sum + s.bytesReceived, 0) : undefined;
   }
 
   #unlessLost(promise) {
