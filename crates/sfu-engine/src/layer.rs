@@ -155,7 +155,14 @@ impl LayerView {
         &self.candidate.info.rid
     }
 
-    /// Whether it is being sent, if the newest packet of all layers is that one.
+    /// The layer as it is now; with the newest packet of all layers it is missed by its own measure.
+    pub(crate) fn at(&self, now: Instant, newest: Option<Instant>) -> Candidate {
+        Candidate {
+            active: self.is_active(now, newest),
+            ..self.candidate.clone()
+        }
+    }
+
     fn is_active(&self, now: Instant, newest: Option<Instant>) -> bool {
         self.last_packet.is_some_and(|last| {
             let behind = newest.map_or(Duration::ZERO, |at| at.saturating_duration_since(last));
@@ -164,14 +171,11 @@ impl LayerView {
     }
 }
 
-/// All layers of a stream as they are now, into memory that is there already.
+/// All layers of a stream as viewers should see them now, into memory that is there already.
 pub(crate) fn all_at(views: &[LayerView], now: Instant, candidates: &mut Vec<Candidate>) {
     let newest = views.iter().filter_map(|view| view.last_packet).max();
     candidates.clear();
-    candidates.extend(views.iter().map(|view| Candidate {
-        active: view.is_active(now, newest),
-        ..view.candidate.clone()
-    }));
+    candidates.extend(views.iter().map(|view| view.at(now, newest)));
 }
 
 /// How long nothing came between two packets of a layer lately. A layer that its publisher has stopped, while others of the same

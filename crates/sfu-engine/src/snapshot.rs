@@ -155,7 +155,7 @@ mod tests {
     }
 
     proptest! {
-        /// What viewers read without the lock is what is true under it, but for the last moments of a layer that ends.
+        /// What viewers read without the lock is what is true under it, but for a layer that ends: they miss it sooner.
         #[test]
         fn it_is_the_stream_as_it_is(steps in proptest::collection::vec(step(), 1..300)) {
             let mut now = Instant::now();

@@ -22,7 +22,7 @@ use crate::gop::Gop;
 use crate::ids::{Rid, StreamName};
 use crate::info::{AudioStatus, LayerStatus, StreamInfo, StreamLook, VideoInfo};
 use crate::latency::Latencies;
-use crate::layer::{self, Layer};
+use crate::layer::Layer;
 use crate::layers::{self, Candidate};
 use crate::local::{LocalQueue, Tracks};
 use crate::packet::RtpIn;
@@ -391,10 +391,9 @@ impl State {
     }
 
     fn candidates(&self, now: Instant) -> Vec<Candidate> {
-        let views: Vec<_> = self.layers.iter().map(Layer::view).collect();
-        let mut candidates = Vec::new();
-        layer::all_at(&views, now, &mut candidates);
-        candidates
+        // Not as viewers see them: a recording or a segment that begins anew is worse than a picture that stands for a second.
+        let all = self.layers.iter().map(|layer| layer.view().at(now, None));
+        all.collect()
     }
 
     /// The audio tracks that are declared.
