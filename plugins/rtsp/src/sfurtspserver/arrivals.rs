@@ -15,9 +15,13 @@ use super::CAT;
 use super::guard::Gate;
 use super::imp::lock;
 
-#[derive(Debug, Default)]
+/// Whether there is a place for somebody from that address.
+type HasPlace = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
+#[derive(Default)]
 pub struct Arrivals {
     gate: OnceLock<Arc<Gate>>,
+    has_place: OnceLock<HasPlace>,
     /// Whose connection is being taken.
     arriving: Mutex<Option<Arriving>>,
 }
@@ -98,6 +102,12 @@ impl Listener {
         Ok((source, port))
     }
 
+    /// Asks that of each who comes. A connection that was taken can't be refused: what is closed before the library has it all stays in its
+    /// list.
+    pub(super) fn admit_by(&self, has_place: impl Fn(IpAddr) -> bool + Send + Sync + 'static) {
+        let _ = self.imp().has_place.set(Box::new(has_place));
+    }
+
     /// The connection that is being taken.
     pub(super) fn arriving(&self) -> Option<Arriving> {
         lock(&self.imp().arriving).clone()
@@ -111,6 +121,10 @@ impl Listener {
             return;
         };
         let ip: IpAddr = address.address().into();
+        if self.imp().has_place.get().is_some_and(|has| !has(ip)) {
+            let _ = connection.close();
+            return;
+        }
         *lock(&self.imp().arriving) = Some(Arriving {
             address: ip,
             socket: connection.downgrade().into(),

@@ -56,8 +56,8 @@ struct Caller {
 }
 
 impl Callers {
-    /// Somebody has come. Returns how many there are from that address.
-    pub(super) fn comes(self: &Arc<Self>, client: &RTSPClient, arriving: Arriving) -> usize {
+    /// Somebody has come.
+    pub(super) fn comes(self: &Arc<Self>, client: &RTSPClient, arriving: Arriving) {
         let key = client.as_ptr() as usize;
         let caller = Caller {
             client: client.downgrade(),
@@ -74,10 +74,14 @@ impl Callers {
                 lock(&all.0).remove(&key);
             }
         });
-        let mut all = lock(&self.0);
-        all.insert(key, caller);
-        let own = all.values().filter(|c| c.address == arriving.address);
-        own.count()
+        lock(&self.0).insert(key, caller);
+    }
+
+    /// How many there are, and of these from that address.
+    pub(super) fn count(&self, address: IpAddr) -> [usize; 2] {
+        let all = lock(&self.0);
+        let own = all.values().filter(|caller| caller.address == address);
+        [all.len(), own.count()]
     }
 
     /// Who has sent more than there can be to say.

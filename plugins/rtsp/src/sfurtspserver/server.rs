@@ -209,24 +209,28 @@ impl Server {
 
 /// Counts clients, and begins with a keyframe whenever one plays.
 fn watch_clients(server: &Listener, shared: &Arc<Shared>) {
-    let (shared, listener) = (Arc::clone(shared), server.downgrade());
-    server.connect_client_connected(move |server, client| {
-        shared.connections.fetch_add(1, Relaxed);
-        let arriving = listener.upgrade().and_then(|listener| listener.arriving());
-        let own = arriving.map_or(0, |arriving| shared.callers.comes(client, arriving));
-        let max = shared.settings.max_clients as usize;
+    let known = Arc::clone(shared);
+    server.admit_by(move |address| {
+        known.connections.fetch_add(1, Relaxed);
+        let max = known.settings.max_clients as usize;
         // So that one address keeps nobody else out.
         let most = (3 * max).div_ceil(4);
-        if server.client_filter(None).len() > max || own > most {
-            shared.refused.fetch_add(1, Relaxed);
+        let [all, own] = known.callers.count(address);
+        let has_place = all < max && own < most;
+        if !has_place {
+            known.refused.fetch_add(1, Relaxed);
             gst::warning!(
                 CAT,
-                "a connection too many: there are {max}, {most} of them of one address"
+                "a connection too many: there may be {max}, {most} of them of one address"
             );
-            // Not before it has been taken in.
-            let client = client.clone();
-            shared.context.invoke(move || client.close());
-            return;
+        }
+        has_place
+    });
+    let (shared, listener) = (Arc::clone(shared), server.downgrade());
+    server.connect_client_connected(move |_, client| {
+        let arriving = listener.upgrade().and_then(|listener| listener.arriving());
+        if let Some(arriving) = arriving {
+            shared.callers.comes(client, arriving);
         }
         client.connect_play_request(|_, context: &RTSPContext| {
             for media in context.session().map(of_session).unwrap_or_default() {
