@@ -41,5 +41,5 @@ run_tests() {
   python3 scripts/inputs 12 rtmp-in srt-in
   echo "Ran: shellcheck, node --check, documents, gst-inspect texts, and all tests of the workspace:"
   echo "the engine (unit, property and simulated network), elements, real NDI, RTMP, SRT, RTSP, HLS, nginx, Chromium, Firefox,"
-  echo "webrtcbin, libdatachannel, werift, aiortc and FFmpeg's WHIP."
+  echo "webrtcbin, libdatachannel, werift, webrtc-rs, aiortc and FFmpeg's WHIP."
 }

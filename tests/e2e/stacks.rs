@@ -4,6 +4,7 @@
 //! Each plays what another one publishes, and comes late to it.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -80,7 +81,7 @@ fn decoder(video: u16, audio: u16, played: &Arc<[AtomicU64; 2]>) -> gst::Pipelin
 }
 
 impl Peer {
-    /// Starts `libdatachannel`, `werift`, `aiortc`, `ffmpeg` (publishing only) or `webrtcbin-POLICY`.
+    /// Starts `libdatachannel`, `werift`, `webrtc-rs`, `aiortc`, `ffmpeg` (publishing only) or `webrtcbin-POLICY`.
     fn start(stack: &str, what: &str, url: &str) -> Self {
         let folder = repository().join("tests/stacks");
         let played = Arc::<[AtomicU64; 2]>::default();
@@ -91,41 +92,45 @@ impl Peer {
         );
         let (video, audio) = ports();
         let policy = stack.strip_prefix("webrtcbin-");
-        let is_node = matches!(stack, "libdatachannel" | "werift");
+        let takes_rtp = matches!(stack, "libdatachannel" | "werift" | "webrtc-rs");
         let rtp = match what {
-            "publish" if is_node => Some(encoder(video, audio)),
-            "play" if is_node || policy.is_some() => Some(decoder(video, audio, &played)),
+            "publish" if takes_rtp => Some(encoder(video, audio)),
+            "play" if takes_rtp || policy.is_some() => Some(decoder(video, audio, &played)),
             _ => None,
         };
         let (video, audio) = (video.to_string(), audio.to_string());
-        let (program, arguments) = match stack {
+        let script = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (program, arguments): (PathBuf, Vec<String>) = match stack {
             "libdatachannel" | "werift" => {
-                let words = [what, url, &video, &audio].map(str::to_owned).to_vec();
-                ("node".into(), (folder.join(format!("{stack}.mjs")), words))
+                let script = script(&format!("{stack}.mjs"));
+                (
+                    "node".into(),
+                    vec![script, what.into(), url.into(), video, audio],
+                )
+            }
+            "webrtc-rs" => {
+                let program = folder.join("webrtc-rs/target/debug/webrtc-rs-peer");
+                (program, vec![what.into(), url.into(), video, audio])
             }
             "aiortc" => {
-                let words = vec![what.to_owned(), url.to_owned()];
-                (python, (folder.join("aiortc_peer.py"), words))
+                let words = vec![script("aiortc_peer.py"), what.into(), url.into()];
+                (python, words)
             }
             "ffmpeg" => {
                 let (certificate, key) = certificate();
-                let words = vec![url.to_owned(), certificate, key];
-                (python, (folder.join("ffmpeg_whip.py"), words))
+                let words = vec![script("ffmpeg_whip.py"), url.into(), certificate, key];
+                (python, words)
             }
             _ => {
-                let policy = policy.expect("a stack's name");
-                let words = [what, url, &video, &audio, policy];
-                let words = words.map(str::to_owned).to_vec();
-                (
-                    "/usr/bin/python3".into(),
-                    (folder.join("webrtcbin_peer.py"), words),
-                )
+                let policy = policy.expect("a stack's name").to_owned();
+                let script = script("webrtcbin_peer.py");
+                let words = vec![script, what.into(), url.into(), video, audio, policy];
+                ("/usr/bin/python3".into(), words)
             }
         };
         let log = repository().join(format!("target/e2e-logs/stack-{stack}-{what}.log"));
         let mut child = Command::new(program)
-            .arg(arguments.0)
-            .args(arguments.1)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(std::fs::File::create(log).unwrap())
@@ -206,9 +211,10 @@ fn came(server: &Server, stream: &str) -> [u64; 2] {
 }
 
 /// Who publishes, and who plays that. Each of both is once in both columns, but for FFmpeg, which only publishes.
-const RING: [(&str, &str); 6] = [
+const RING: [(&str, &str); 7] = [
     ("libdatachannel", "werift"),
-    ("werift", "aiortc"),
+    ("werift", "webrtc-rs"),
+    ("webrtc-rs", "aiortc"),
     ("aiortc", "aiortc"),
     ("webrtcbin-max-bundle", "libdatachannel"),
     ("webrtcbin-max-compat", "webrtcbin-max-bundle"),

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
 # Installs the WebRTC stacks that tests/e2e/stacks.rs drives, and LiveKit's SDKs with their own tests for tests/e2e/rooms_sdks.rs:
-# of Node.js into node_modules, of Python into venv.
+# of Node.js into node_modules, of Python into venv. The one in Rust is built.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 npm ci --silent --no-audit --no-fund
+cargo build --locked --quiet --manifest-path webrtc-rs/Cargo.toml
 cmp -s requirements.txt venv/requirements.txt || {
   rm -rf venv
   /usr/bin/python3 -m venv venv
