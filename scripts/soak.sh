@@ -50,17 +50,12 @@ sys.exit(not good)'
       SFU_SECONDS=$seconds cargo test --release --workspace --test simulation -- \
         --ignored --nocapture peers::fifty_peers_for_an_hour
       ;;
-    rooms)
-      install_packages test
-      SFU_SECONDS=$seconds cargo test --release --workspace --test simulation -- \
-        --ignored --nocapture hundred::a_room_of_a_hundred_for_an_hour
-      ;;
     channels)
       install_packages test
       # By messages, not by seconds.
       SFU_MESSAGES=10000 cargo test --release --workspace --lib --test channels -- channel --nocapture --test-threads=1
       ;;
-    '') die "soak: which one? There are channels, debian13, door, far, fuzz, inputs, obs, peers and rooms" ;;
-    *) die "soak: there is no '$name'; there are channels, debian13, door, far, fuzz, inputs, obs, peers and rooms" ;;
+    '') die "soak: which one? There are channels, debian13, door, far, fuzz, inputs, obs and peers" ;;
+    *) die "soak: there is no '$name'; there are channels, debian13, door, far, fuzz, inputs, obs and peers" ;;
   esac
 }

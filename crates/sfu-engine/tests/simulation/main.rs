@@ -14,7 +14,6 @@ mod duplex;
 mod far;
 mod held_up;
 mod hostile;
-mod hundred;
 mod inbound;
 mod ingest;
 mod invited;
@@ -31,9 +30,6 @@ mod party;
 mod paths;
 mod peer;
 mod peers;
-#[path = "../../../rooms/tests/last_n/crowd.rs"]
-#[allow(dead_code)]
-mod people;
 mod price;
 mod publisher;
 mod raw;

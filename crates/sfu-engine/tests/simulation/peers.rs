@@ -179,17 +179,16 @@ fn any_link(room: &mut Room) -> Conditions {
 }
 
 /// What was seen of a crowd: of each guest its link, and since when.
-pub(crate) struct Crowd {
-    /// Streams that are cameras, in the order of who publishes them, and those that are screens.
-    pub(crate) cameras: Vec<usize>,
+struct Crowd {
+    /// Streams that are screens.
     screens: Vec<usize>,
-    pub(crate) guests: Vec<(Conditions, usize)>,
-    pub(crate) tally: Tally,
+    guests: Vec<(Conditions, usize)>,
+    tally: Tally,
 }
 
 /// Counted over all guests that had settled.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+struct Tally {
     looks: usize,
     /// More than the estimate was chosen.
     over: usize,
@@ -210,12 +209,12 @@ pub(crate) struct Tally {
 }
 
 impl Crowd {
-    pub(crate) const SLOTS: usize = 9;
+    const SLOTS: usize = 9;
     /// Looks of a guest until it has settled.
     const SETTLED: usize = 50;
 
-    pub(crate) fn new(room: &mut Room, guests: usize) -> Self {
-        let (mut cameras, mut screens) = (Vec::new(), Vec::new());
+    fn new(room: &mut Room, guests: usize) -> Self {
+        let mut screens = Vec::new();
         for index in 0..guests {
             // Not all at the same moment.
             room.run_for(SECOND / 100);
@@ -224,12 +223,10 @@ impl Crowd {
                 ..any_link(room)
             };
             let streams = room.publish(link, index % 4 == 0);
-            cameras.push(streams[0]);
             screens.extend(streams.get(1));
         }
         room.run_for(SECOND);
         let mut crowd = Self {
-            cameras,
             screens,
             guests: Vec::new(),
             tally: Tally::default(),
@@ -258,20 +255,15 @@ impl Crowd {
         let (place, stream) = (room.draw(Self::SLOTS), room.draw(room.streams.len()));
         room.watch(guest, place, Some(stream));
         if tick % 10 == 9 {
-            self.replace_one(room);
+            let leaver = room.draw(self.guests.len());
+            self.count(room, leaver);
+            let (link, streams) = (any_link(room), Self::streams(room));
+            room.replace(leaver, link, Self::SLOTS, &streams);
+            self.guests[leaver] = (link, 0);
         }
     }
 
-    /// One goes, and another one comes.
-    pub(crate) fn replace_one(&mut self, room: &mut Room) {
-        let leaver = room.draw(self.guests.len());
-        self.count(room, leaver);
-        let (link, streams) = (any_link(room), Self::streams(room));
-        room.replace(leaver, link, Self::SLOTS, &streams);
-        self.guests[leaver] = (link, 0);
-    }
-
-    pub(crate) fn look(&mut self, room: &Room, guest: usize) {
+    fn look(&mut self, room: &Room, guest: usize) {
         let (_, looks) = &mut self.guests[guest];
         *looks += 1;
         let it = &room.guests[guest];
@@ -299,7 +291,7 @@ impl Crowd {
     }
 
     /// What one got that leaves. Its last moments are not whole: they were not repaired yet.
-    pub(crate) fn count(&mut self, room: &mut Room, guest: usize) {
+    fn count(&mut self, room: &mut Room, guest: usize) {
         let (link, looks) = self.guests[guest];
         if looks < Self::SETTLED {
             return;
@@ -331,7 +323,7 @@ impl Crowd {
 }
 
 impl Tally {
-    pub(crate) fn check(&self, what: &str) {
+    fn check(&self, what: &str) {
         let share = |part: usize, all: usize| part as f64 / all.max(1) as f64;
         println!("{what}: {self:?}");
         assert!(

@@ -29,8 +29,6 @@ use crate::publisher::TestPublisher;
 /// A peer, its links, and what it is to get.
 pub(crate) struct Guest {
     pub(crate) party: Party,
-    /// The address by which the server knows it: its NAT's.
-    outside: SocketAddr,
     down: Link,
     up: Link,
     pub(crate) session: Arc<SessionShared>,
@@ -415,7 +413,6 @@ impl Room {
         let mut places = vec![None; lines];
         places[0] = Some((stream, session.clone()));
         Guest {
-            outside: party.address,
             party,
             down: Link::new(link, self.rng.next_u64()),
             up: Link::new(Conditions { rate: None, ..link }, self.rng.next_u64()),
@@ -440,7 +437,6 @@ impl Room {
         let first = &self.streams[streams[0]];
         let session = figures(party.session, first, Preference::default());
         self.guests.push(Guest {
-            outside: party.address,
             party,
             down: Link::new(link, self.rng.next_u64()),
             up: Link::new(Conditions { rate: None, ..link }, self.rng.next_u64()),
@@ -459,13 +455,6 @@ impl Room {
         }
         self.drain_guest(index);
         index
-    }
-
-    /// A guest's NAT knows nothing of it any more, and gives it another port.
-    pub(crate) fn roam(&mut self, index: usize) {
-        let outside = &mut self.guests[index].outside;
-        // Those of guests are above 10,000.
-        outside.set_port(1_024 + (outside.port() + 1) % 8_000);
     }
 
     /// A peer that was invited is offered something else.
@@ -620,7 +609,7 @@ impl Room {
         {
             match way {
                 Way::FromViewer => {
-                    let source = self.guests[index].outside;
+                    let source = self.guests[index].party.address;
                     self.shard.receive(now, source, self.server, &data);
                 }
                 Way::ToViewer => {
@@ -724,8 +713,8 @@ fn deliver(
             continue;
         }
         let guest = &mut guests[index];
-        if guest.outside != datagrams.destination {
-            // Who had its place before, or where it was.
+        if guest.party.address != datagrams.destination {
+            // Who had its place before.
             continue;
         }
         for datagram in data.chunks(datagrams.segment) {
