@@ -26,6 +26,12 @@ pub struct Arrivals {
     arriving: Mutex<Option<Arriving>>,
 }
 
+impl std::fmt::Debug for Arrivals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Arrivals").finish_non_exhaustive()
+    }
+}
+
 /// See [`Arrivals`].
 #[derive(Debug, Clone)]
 pub(super) struct Arriving {
