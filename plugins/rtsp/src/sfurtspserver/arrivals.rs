@@ -12,7 +12,7 @@ use gst_rtsp_server::subclass::prelude::*;
 use gst_rtsp_server::{RTSPClient, RTSPServer};
 
 use super::CAT;
-use super::guard::Gate;
+use super::callers::Callers;
 use super::imp::lock;
 
 /// Whether there is a place for somebody from that address.
@@ -20,7 +20,7 @@ type HasPlace = Box<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 #[derive(Default)]
 pub struct Arrivals {
-    gate: OnceLock<Arc<Gate>>,
+    callers: OnceLock<Arc<Callers>>,
     has_place: OnceLock<HasPlace>,
     /// Whose connection is being taken.
     arriving: Mutex<Option<Arriving>>,
@@ -33,10 +33,9 @@ impl std::fmt::Debug for Arrivals {
 }
 
 /// See [`Arrivals`].
-#[derive(Debug, Clone)]
-pub(super) struct Arriving {
-    pub(super) address: IpAddr,
-    pub(super) socket: SendWeakRef<gio::Socket>,
+struct Arriving {
+    address: IpAddr,
+    socket: SendWeakRef<gio::Socket>,
     /// What it became.
     client: Option<RTSPClient>,
 }
@@ -54,8 +53,8 @@ impl RTSPServerImpl for Arrivals {
     fn create_client(&self) -> Option<RTSPClient> {
         let client = self.parent_create_client()?;
         let mut arriving = lock(&self.arriving);
-        if let (Some(gate), Some(arriving)) = (self.gate.get(), arriving.as_mut()) {
-            gate.arrives(&client, arriving.address);
+        if let (Some(callers), Some(arriving)) = (self.callers.get(), arriving.as_mut()) {
+            callers.comes(&client, arriving.address, arriving.socket.clone());
             arriving.client = Some(client.clone());
         }
         Some(client)
@@ -68,12 +67,10 @@ glib::wrapper! {
 }
 
 impl Listener {
-    /// With a gate, unless everybody who may has a password of the element's.
-    pub(super) fn new(gate: Option<&Arc<Gate>>) -> Self {
+    /// Whoever comes is one of these.
+    pub(super) fn new(callers: &Arc<Callers>) -> Self {
         let server: Self = glib::Object::new();
-        if let Some(gate) = gate {
-            let _ = server.imp().gate.set(Arc::clone(gate));
-        }
+        let _ = server.imp().callers.set(Arc::clone(callers));
         server
     }
 
@@ -114,11 +111,6 @@ impl Listener {
         let _ = self.imp().has_place.set(Box::new(has_place));
     }
 
-    /// The connection that is being taken.
-    pub(super) fn arriving(&self) -> Option<Arriving> {
-        lock(&self.imp().arriving).clone()
-    }
-
     fn take(&self, connection: gio::Socket) {
         let address = connection.remote_address().ok();
         let address = address.and_then(|a| a.downcast::<gio::InetSocketAddress>().ok());
@@ -146,8 +138,8 @@ impl Listener {
         let client = arrived.and_then(|arrived| arrived.client);
         if let (Err(error), Some(client)) = (taken, client) {
             gst::warning!(CAT, "a connection can't be taken: {error}");
-            if let Some(gate) = self.imp().gate.get() {
-                gate.leaves(&client);
+            if let Some(callers) = self.imp().callers.get() {
+                callers.leaves(&client);
             }
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-//! Who is connected: from where, and how much it has sent since its last request. The library bounds neither, and keeps all lines of
-//! a request's head.
+//! Who is connected, from before the first request until the end: from where, what it may play, and how much it has sent since its last
+//! request. The library tells none of it and bounds nothing: it keeps all lines of a request's head.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,8 +16,8 @@ use gst_rtsp_server::prelude::*;
 use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::{getsockopt_impl, sockopt_impl};
+use sfu_access::{Pass, Refused};
 
-use super::arrivals::Arriving;
 use super::imp::lock;
 
 sockopt_impl!(
@@ -42,10 +42,16 @@ const MOST: u64 = 4 * 1024 * 1024;
 #[derive(Debug, Default)]
 pub(super) struct Callers(Mutex<HashMap<usize, Caller>>);
 
+/// What let somebody in. Locked while the rules are read, which may take as long as a disk does.
+pub(super) type Passes = Arc<Mutex<Vec<Pass>>>;
+
 #[derive(Debug)]
 struct Caller {
     client: glib::WeakRef<RTSPClient>,
     address: IpAddr,
+    passes: Passes,
+    /// Why its request is being refused.
+    refused: Refused,
     /// Only looked at on the thread that takes connections.
     socket: SendWeakRef<gio::Socket>,
     requests: Arc<AtomicU64>,
@@ -55,26 +61,70 @@ struct Caller {
     octets: u64,
 }
 
+fn key(client: &RTSPClient) -> usize {
+    client.as_ptr() as usize
+}
+
 impl Callers {
-    /// Somebody has come.
-    pub(super) fn comes(self: &Arc<Self>, client: &RTSPClient, arriving: Arriving) {
-        let key = client.as_ptr() as usize;
+    /// Somebody comes, by this connection.
+    pub(super) fn comes(
+        self: &Arc<Self>,
+        client: &RTSPClient,
+        address: IpAddr,
+        socket: SendWeakRef<gio::Socket>,
+    ) {
         let caller = Caller {
             client: client.downgrade(),
-            address: arriving.address,
-            socket: arriving.socket,
+            address,
+            passes: Passes::default(),
+            refused: Refused::Nothing,
+            socket,
             requests: count_requests(client),
             since: Instant::now(),
             seen: 0,
             octets: 0,
         };
         let all = Arc::downgrade(self);
-        client.connect_closed(move |_| {
+        client.connect_closed(move |client| {
             if let Some(all) = all.upgrade() {
-                lock(&all.0).remove(&key);
+                all.leaves(client);
             }
         });
-        lock(&self.0).insert(key, caller);
+        lock(&self.0).insert(key(client), caller);
+    }
+
+    /// It is closed, or never became one.
+    pub(super) fn leaves(&self, client: &RTSPClient) {
+        lock(&self.0).remove(&key(client));
+    }
+
+    /// Where it comes from, and what let it in so far.
+    pub(super) fn of(&self, client: &RTSPClient) -> Option<(IpAddr, Passes)> {
+        let all = lock(&self.0);
+        let caller = all.get(&key(client))?;
+        Some((caller.address, caller.passes.clone()))
+    }
+
+    /// What let each of all in.
+    pub(super) fn passes(&self) -> Vec<(RTSPClient, Passes)> {
+        let all = lock(&self.0);
+        let there = all.values();
+        there
+            .filter_map(|caller| Some((caller.client.upgrade()?, caller.passes.clone())))
+            .collect()
+    }
+
+    pub(super) fn refuse(&self, client: &RTSPClient, why: Refused) {
+        if let Some(caller) = lock(&self.0).get_mut(&key(client)) {
+            caller.refused = why;
+        }
+    }
+
+    /// Where it comes from, and why it is refused.
+    pub(super) fn refusal(&self, client: &RTSPClient) -> Option<(IpAddr, Refused)> {
+        let all = lock(&self.0);
+        let caller = all.get(&key(client))?;
+        Some((caller.address, caller.refused))
     }
 
     /// How many there are, and of these from that address.

@@ -3,25 +3,21 @@
 //! Who may watch, by the same rules as everywhere (docs/access.md): asked where a player looks a stream up, on the player's
 //! thread, which may wait. A connection that shows nothing good ends as soon as what let it in does.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use gst::prelude::*;
 use gst_rtsp::{RTSPAuthCredential, RTSPAuthMethod, RTSPHeaderField, RTSPStatusCode};
 use gst_rtsp_server::prelude::*;
 use gst_rtsp_server::subclass::prelude::*;
-use gst_rtsp_server::{
-    RTSP_AUTH_CHECK_MEDIA_FACTORY_ACCESS, RTSPAuth, RTSPClient, RTSPContext, RTSPServer,
-};
+use gst_rtsp_server::{RTSP_AUTH_CHECK_MEDIA_FACTORY_ACCESS, RTSPAuth, RTSPContext};
 use sfu_access::{
-    Action, Credential, DigestAnswer, Door, Nonces, Pass, REALM, Refused, Visitor,
-    credential_of_query,
+    Action, Credential, DigestAnswer, Door, Nonces, REALM, Refused, Visitor, credential_of_query,
 };
 
 use super::CAT;
 use super::auth_param;
+use super::callers::Callers;
 use super::imp::lock;
 use super::location::Location;
 use super::settings::{Auth, Settings};
@@ -32,31 +28,17 @@ const PASSES: usize = 32;
 /// The library does not tell which of them a request is.
 const METHODS: [&str; 4] = ["DESCRIBE", "SETUP", "PLAY", "OPTIONS"];
 
-/// What is known of the connections.
+/// Asks the rules.
 #[derive(Debug)]
 pub(super) struct Gate {
     door: Door,
     nonces: Nonces,
     auth: Auth,
-    /// By where they are in memory, from before their first request until they are closed.
-    clients: Mutex<HashMap<usize, Client>>,
-}
-
-#[derive(Debug)]
-struct Client {
-    address: IpAddr,
-    /// Locked while the rules are read, which may take as long as a disk does.
-    passes: Arc<Mutex<Vec<Pass>>>,
-    /// Why its request is being refused.
-    refused: Refused,
-}
-
-fn key(client: &RTSPClient) -> usize {
-    client.as_ptr() as usize
+    callers: Arc<Callers>,
 }
 
 impl Gate {
-    pub(super) fn open(settings: &Settings) -> Result<Arc<Self>, String> {
+    pub(super) fn open(settings: &Settings, callers: &Arc<Callers>) -> Result<Arc<Self>, String> {
         let warn = |why: &str| gst::warning!(CAT, "{why}");
         let door = Door::open(&settings.access, warn).map_err(|e| format!("access: {e}"))?;
         gst::info!(CAT, "who may watch: {}", door.summary());
@@ -64,54 +46,19 @@ impl Gate {
             door,
             nonces: Nonces::new()?,
             auth: settings.auth,
-            clients: Mutex::default(),
+            callers: Arc::clone(callers),
         }))
     }
 
-    /// A connection comes.
-    pub(super) fn arrives(self: &Arc<Self>, client: &RTSPClient, address: IpAddr) {
-        let arrived = Client {
-            address,
-            passes: Arc::default(),
-            refused: Refused::Nothing,
-        };
-        lock(&self.clients).insert(key(client), arrived);
-        let gate = Arc::downgrade(self);
-        client.connect_closed(move |client| {
-            if let Some(gate) = gate.upgrade() {
-                gate.leaves(client);
-            }
-        });
-    }
-
-    /// It is closed, or never became one.
-    pub(super) fn leaves(&self, client: &RTSPClient) {
-        lock(&self.clients).remove(&key(client));
-    }
-
     /// Ends the connections of whom the rules don't let in any more. May wait for a disk.
-    pub(super) fn look(&self, server: &RTSPServer) {
-        let clients = lock(&self.clients);
-        let all: Vec<_> = clients
-            .iter()
-            .map(|(key, c)| (*key, c.passes.clone()))
-            .collect();
-        drop(clients);
-        let over = |passes: &Mutex<Vec<Pass>>| {
-            let mut passes = lock(passes);
-            passes
+    pub(super) fn look(&self) {
+        for (client, passes) in self.callers.passes() {
+            let mut passes = lock(&passes);
+            let over = passes
                 .iter_mut()
-                .find_map(|pass| self.door.still(pass).err())
-        };
-        let over: HashMap<usize, Refused> = all
-            .into_iter()
-            .filter_map(|(key, passes)| Some((key, over(&passes)?)))
-            .collect();
-        if over.is_empty() {
-            return;
-        }
-        for client in server.client_filter(None) {
-            if let Some(why) = over.get(&key(&client)) {
+                .find_map(|pass| self.door.still(pass).err());
+            drop(passes);
+            if let Some(why) = over {
                 gst::info!(CAT, "a player's connection has ended: {why}");
                 client.close();
             }
@@ -124,11 +71,7 @@ impl Gate {
         // What names no stream is looked for nowhere, and needs what may play all of them.
         let location = Location::parse(&uri);
         let stream = location.map_or_else(String::new, |(location, _)| location.stream);
-        let (address, passes) = {
-            let clients = lock(&self.clients);
-            let client = clients.get(&key(client)).ok_or(Refused::Nothing)?;
-            (client.address, client.passes.clone())
-        };
+        let (address, passes) = self.callers.of(client).ok_or(Refused::Nothing)?;
         {
             let mut passes = lock(&passes);
             if let Some(pass) = passes.iter_mut().find(|pass| pass.stream() == stream) {
@@ -161,9 +104,8 @@ impl Gate {
         let Err(why) = self.asks(context) else {
             return true;
         };
-        let client = context.client().map(key).unwrap_or_default();
-        if let Some(client) = lock(&self.clients).get_mut(&client) {
-            client.refused = why;
+        if let Some(client) = context.client() {
+            self.callers.refuse(client, why);
         }
         gst::info!(CAT, "a player is refused: {why}");
         false
@@ -186,9 +128,9 @@ impl Gate {
 
     /// What a refused player is told, and how it may ask again.
     fn explain(&self, context: &RTSPContext) {
-        let client = context.client().map(key).unwrap_or_default();
-        let known = lock(&self.clients);
-        let known = known.get(&client).map(|c| (c.address, c.refused));
+        let known = context
+            .client()
+            .and_then(|client| self.callers.refusal(client));
         let (Some((address, why)), Some(response)) = (known, context.response()) else {
             return;
         };

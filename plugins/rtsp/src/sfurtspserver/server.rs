@@ -95,15 +95,16 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn start(settings: Settings) -> Result<Self, String> {
         let listen = settings.listen_address()?;
+        let callers = Arc::<Callers>::default();
         // Users of the element's own are a rule of their own, as a stream key of RTMP is.
         let (auth, gate) = match users::auth(&settings)? {
             Some(auth) => (auth, None),
             None => {
-                let gate = Gate::open(&settings)?;
+                let gate = Gate::open(&settings, &callers)?;
                 (RulesAuth::new(&gate).upcast(), Some(gate))
             }
         };
-        let server = Listener::new(gate.as_ref());
+        let server = Listener::new(&callers);
         let shared = Arc::new(Shared {
             auth,
             ports: settings.ports()?,
@@ -112,7 +113,7 @@ impl Server {
             context: glib::MainContext::new(),
             connections: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            callers: Arc::default(),
+            callers,
         });
         super::stream::source(&shared.settings.router, "any")?;
         let mounts = Mounts::new(&shared);
@@ -136,9 +137,7 @@ impl Server {
             release(&mounts),
             cut(&shared),
         ];
-        let looks = gate
-            .map(|gate| look(server.upcast_ref(), gate))
-            .transpose()?;
+        let looks = gate.map(look).transpose()?;
         for source in &sources {
             source.attach(Some(&context));
         }
@@ -226,12 +225,7 @@ fn watch_clients(server: &Listener, shared: &Arc<Shared>) {
         }
         has_place
     });
-    let (shared, listener) = (Arc::clone(shared), server.downgrade());
-    server.connect_client_connected(move |_, client| {
-        let arriving = listener.upgrade().and_then(|listener| listener.arriving());
-        if let Some(arriving) = arriving {
-            shared.callers.comes(client, arriving);
-        }
+    server.connect_client_connected(|_, client| {
         client.connect_play_request(|_, context: &RTSPContext| {
             for media in context.session().map(of_session).unwrap_or_default() {
                 request_keyframe(&media);
@@ -300,13 +294,11 @@ fn release(mounts: &Mounts) -> glib::Source {
 
 /// Looks whether all that are there still may be, until what this returns is dropped. On a thread of its own: the rules are files, and a
 /// disk that hangs keeps nobody from coming.
-fn look(server: &RTSPServer, gate: Arc<Gate>) -> Result<Sender<()>, String> {
-    let (server, (until, over)) = (server.downgrade(), channel::<()>());
+fn look(gate: Arc<Gate>) -> Result<Sender<()>, String> {
+    let (until, over) = channel::<()>();
     let looks = move || {
         while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-            if let Some(server) = server.upgrade() {
-                gate.look(&server);
-            }
+            gate.look();
         }
     };
     let thread = std::thread::Builder::new().name("sfurtsp-rules".into());
