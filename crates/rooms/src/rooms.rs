@@ -150,9 +150,7 @@ impl Rooms {
         }
         self.admits(&permit)?;
         let name = permit.room.clone();
-        if !self.rooms.contains_key(&name) {
-            self.open(now, &name, permit.wanted());
-        }
+        self.enter(now, &name, permit.wanted());
         let room = self.rooms.get(&name);
         let again = room.and_then(|room| room.of_identity(&permit.identity));
         if let Some(before) = again {
@@ -178,7 +176,7 @@ impl Rooms {
     pub fn admits(&self, permit: &Permit) -> Result<(), Refused> {
         let limits = self.config.limits;
         let Some(room) = self.rooms.get(&permit.room) else {
-            return self.has_place();
+            return self.has_place(&permit.room);
         };
         let again = room.of_identity(&permit.identity);
         if again.is_none() && room.is_full(limits.participants, permit.is_dependent()) {
@@ -196,14 +194,19 @@ impl Rooms {
         Ok(())
     }
 
-    /// Whether there may be one more room.
-    fn has_place(&self) -> Result<(), Refused> {
-        match self.rooms.len() < self.config.limits.rooms {
-            true => Ok(()),
-            false => Err(Refused::new(
-                503,
-                "there are too many rooms: try again later",
-            )),
+    /// Whether there is a room of this name, or may be one more.
+    fn has_place(&self, name: &str) -> Result<(), Refused> {
+        if self.rooms.len() < self.config.limits.rooms || self.rooms.contains_key(name) {
+            return Ok(());
+        }
+        let reason = "there are too many rooms: try again later";
+        Err(Refused::new(503, reason))
+    }
+
+    /// There is a room of this name from now on: if it is new, as somebody wants it.
+    fn enter(&mut self, now: Now, name: &str, wanted: &Wanted) {
+        if !self.rooms.contains_key(name) {
+            self.open(now, name, wanted);
         }
     }
 
@@ -217,10 +220,8 @@ impl Rooms {
         tracks: &[StreamTrack],
     ) -> Result<(Sid, Vec<Sid>), Refused> {
         let now = self.now(at);
-        if !self.rooms.contains_key(name) {
-            self.has_place()?;
-            self.open(now, name, &Wanted::default());
-        }
+        self.has_place(name)?;
+        self.enter(now, name, &Wanted::default());
         let most = self.config.limits.participants;
         let missing = || Refused::new(500, "there is no such room");
         let room = self.rooms.get_mut(name).ok_or_else(missing)?;
