@@ -1,4 +1,4 @@
-// Chromium in another network: CHROMIUM_FAR is a program that starts it there.
+// Chromium in another network: CHROMIUM_FAR is a program that starts it there, if this script is not there itself.
 
 import { launch as chromium } from './chromium.mjs';
 

@@ -40,7 +40,7 @@ async function ways() {
 }
 
 const seen = await withBrowsers({ deadline: 120000, screenshot: wanted.screenshot }, async (open) => {
-  const page = await openThere(open, 'chromium', PAGE);
+  const page = await openThere(open, 'chromium_far', PAGE);
   await page.evaluate(join, [wanted.url, wanted.token, wanted.single !== 0]);
   return until(page, 'pictures both ways', ways);
 });
