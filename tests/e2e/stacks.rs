@@ -86,8 +86,10 @@ impl Peer {
         let folder = repository().join("tests/stacks");
         let played = Arc::<[AtomicU64; 2]>::default();
         let python = folder.join("venv/bin/python");
+        let webrtc_rs = folder.join("webrtc-rs/target/debug/webrtc-rs-peer");
+        let installed = [&python, &folder.join("node_modules"), &webrtc_rs];
         assert!(
-            python.exists() && folder.join("node_modules").exists(),
+            installed.iter().all(|path| path.exists()),
             "tests/stacks is not installed: run tests/stacks/setup.sh, or ./sfu test"
         );
         let (video, audio) = ports();
@@ -108,10 +110,7 @@ impl Peer {
                     vec![script, what.into(), url.into(), video, audio],
                 )
             }
-            "webrtc-rs" => {
-                let program = folder.join("webrtc-rs/target/debug/webrtc-rs-peer");
-                (program, vec![what.into(), url.into(), video, audio])
-            }
+            "webrtc-rs" => (webrtc_rs, vec![what.into(), url.into(), video, audio]),
             "aiortc" => {
                 let words = vec![script("aiortc_peer.py"), what.into(), url.into()];
                 (python, words)

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 npm ci --silent --no-audit --no-fund
-cargo build --locked --quiet --manifest-path webrtc-rs/Cargo.toml
+cargo build --locked --quiet --manifest-path webrtc-rs/Cargo.toml --target-dir webrtc-rs/target
 cmp -s requirements.txt venv/requirements.txt || {
   rm -rf venv
   /usr/bin/python3 -m venv venv

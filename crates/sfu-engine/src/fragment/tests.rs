@@ -233,6 +233,7 @@ proptest! {
         prop_assert!(packets.iter().all(|p| p.payload.len() <= MAX_PAYLOAD));
         let by_number: BTreeMap<_, _> = packets.iter().map(|p| (p.seq, p.clone())).collect();
         prop_assert_eq!(&unpack(format, &by_number), &sent.units);
+        prop_assert!(!packets.is_empty());
         // Each frame ends with its marker, and nothing else has one: what comes before pictures alone is no frame.
         for (at, packet) in packets.iter().enumerate() {
             let next = packets.get(at + 1).map(|next| next.timestamp);
